@@ -1,0 +1,4 @@
+//! aarch64.
+
+pub(super) mod dotprod;
+pub(super) mod neon;

@@ -1,0 +1,192 @@
+//! The only SIMD of the project: one table of kernels, chosen once, and behind it one instance of each algorithm for
+//! every instruction set.
+//!
+//! ```text
+//! generic/     each algorithm once, in safe code over the operations of `isa::Isa`
+//! isa.rs       those operations; a value of an `Isa` type proves that the CPU has the instructions
+//! scalar.rs    Isa over plain arrays: runs anywhere, and is the one the others are compared with
+//! aarch64/     Isa over NEON, without and with the dot product
+//! x86_64/      Isa over AVX2, so that development and honest comparison are possible on a PC
+//! ```
+//!
+//! A row of quantised weights times a vector is, for every backend, the same sum in the same order: the 32 products of
+//! a block are added exactly as integers, then each block is scaled and added to one `f32` per row, block after block.
+//! So a result does not depend on how many rows or tokens a tile has, and decode and prefill agree to the bit.
+//!
+//! `unsafe` is allowed in this folder.
+
+#![allow(unsafe_code)]
+
+mod generic;
+mod isa;
+mod scalar;
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+pub use generic::activations::{Activations, Block};
+pub use generic::attention::{Cache, Element};
+pub use generic::matmul::Write;
+
+use crate::quant::Matrix;
+use crate::storage::Tile;
+use core::ops::Range;
+
+/// An instruction set that has kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Backend {
+    /// Portable code.
+    Scalar,
+    /// aarch64 NEON, Armv8.0: Cortex-A53, A72.
+    Neon,
+    /// NEON with `sdot` (Armv8.2 dot product): Cortex-A55, A76.
+    Dotprod,
+    /// x86-64 AVX2, FMA and F16C.
+    Avx2,
+}
+
+impl Backend {
+    /// All backends, the best of an architecture last.
+    pub const ALL: [Backend; 4] = [Backend::Scalar, Backend::Neon, Backend::Dotprod, Backend::Avx2];
+
+    /// Its name, as `ARMLET_CPU` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Backend::Scalar => "scalar",
+            Backend::Neon => "neon",
+            Backend::Dotprod => "dotprod",
+            Backend::Avx2 => "avx2",
+        }
+    }
+
+    /// The backend of this name.
+    pub fn from_name(name: &str) -> Option<Backend> {
+        Backend::ALL.into_iter().find(|b| b.name() == name)
+    }
+}
+
+/// The kernels of one backend. Having one proves that the CPU can run them.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    backend: Backend,
+    quantise: unsafe fn(&[f32], &mut [Block]),
+    matmul: unsafe fn(&Matrix<'_>, Range<usize>, &Activations<'_>, &mut Tile<'_, f32>, Write),
+    rms_norm: unsafe fn(&[f32], &[u8], f32, &mut [f32]),
+    silu_mul: unsafe fn(&mut [f32], &[f32]),
+    attend: unsafe fn(&[f32], usize, f32, Cache<'_>, Cache<'_>, &mut [f32]),
+    store: unsafe fn(Element, &[f32], &mut [u8]),
+}
+
+/// Makes the table of a backend: for each kernel a function compiled for its instructions, which makes the token and
+/// calls the generic algorithm.
+macro_rules! kernels {
+    ($backend:expr, $isa:expr $(, $features:literal)?) => {{
+        use $crate::arch::generic::{activations, attention, matmul, norm};
+        use $crate::arch::{Activations, Block, Cache, Element, Kernels, Write};
+        use $crate::quant::Matrix;
+        use $crate::storage::Tile;
+        $(#[target_feature(enable = $features)])?
+        fn quantise(x: &[f32], out: &mut [Block]) {
+            activations::quantise($isa, x, out)
+        }
+        $(#[target_feature(enable = $features)])?
+        fn matmul(w: &Matrix<'_>, rows: core::ops::Range<usize>, x: &Activations<'_>, out: &mut Tile<'_, f32>, write: Write) {
+            matmul::matmul($isa, w, rows, x, out, write)
+        }
+        $(#[target_feature(enable = $features)])?
+        fn rms_norm(x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
+            norm::rms_norm($isa, x, weight, eps, out)
+        }
+        $(#[target_feature(enable = $features)])?
+        fn silu_mul(gate: &mut [f32], up: &[f32]) {
+            norm::silu_mul($isa, gate, up)
+        }
+        $(#[target_feature(enable = $features)])?
+        fn attend(q: &[f32], head_dim: usize, scale: f32, k: Cache<'_>, v: Cache<'_>, out: &mut [f32]) {
+            attention::attend($isa, q, head_dim, scale, k, v, out)
+        }
+        $(#[target_feature(enable = $features)])?
+        fn store(element: Element, x: &[f32], out: &mut [u8]) {
+            attention::store($isa, element, x, out)
+        }
+        Kernels { backend: $backend, quantise, matmul, rms_norm, silu_mul, attend, store }
+    }};
+}
+use kernels;
+
+impl Kernels {
+    /// The best kernels that this CPU can run.
+    pub fn detect() -> Kernels {
+        let best = Backend::ALL.into_iter().rev().find_map(Kernels::for_backend).unwrap_or_else(scalar::kernels);
+        debug!("kernels: {}", best.backend.name());
+        best
+    }
+
+    /// The kernels of `backend`; `None` when this CPU cannot run them.
+    pub fn for_backend(backend: Backend) -> Option<Kernels> {
+        match backend {
+            Backend::Scalar => Some(scalar::kernels()),
+            #[cfg(target_arch = "aarch64")]
+            Backend::Neon => aarch64::neon::kernels(),
+            #[cfg(target_arch = "aarch64")]
+            Backend::Dotprod => aarch64::dotprod::kernels(),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2 => x86_64::avx2::kernels(),
+            #[allow(unreachable_patterns, reason = "which arms are above depends on the architecture")]
+            _ => None,
+        }
+    }
+
+    /// Which backend this is.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Quantises `x` to int8 blocks of 32: `out[b].q[i] = round(x[32·b + i] / d)`, `d` the largest magnitude / 127.
+    pub fn quantise(&self, x: &[f32], out: &mut [Block]) {
+        // SAFETY: a `Kernels` is made only where its instructions were detected.
+        unsafe { (self.quantise)(x, out) }
+    }
+
+    /// Rows `rows` of `w` times each token of `x`, to the columns of `out`, `(tokens, rows.len())`.
+    ///
+    /// Missing rows or tokens are left out; nothing is read or written past an end.
+    pub fn matmul(&self, w: &Matrix<'_>, rows: Range<usize>, x: &Activations<'_>, out: &mut Tile<'_, f32>, write: Write) {
+        // SAFETY: as in `quantise`.
+        unsafe { (self.matmul)(w, rows, x, out, write) }
+    }
+
+    /// `out = x / sqrt(mean(x²) + eps) · weight` (Zhang and Sennrich 2019, arXiv 1910.07467); `weight` is
+    /// little-endian f32 where it lies in the file.
+    pub fn rms_norm(&self, x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
+        // SAFETY: as in `quantise`.
+        unsafe { (self.rms_norm)(x, weight, eps, out) }
+    }
+
+    /// SwiGLU's gate: `gate = silu(gate) · up`, `silu(x) = x / (1 + e⁻ˣ)` (Shazeer 2020, arXiv 2002.05202).
+    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        // SAFETY: as in `quantise`.
+        unsafe { (self.silu_mul)(gate, up) }
+    }
+
+    /// Attention of the query heads of one group over the rows of one KV head.
+    ///
+    /// `q` and `out` are `(group, head_dim)`, `k` and `v` the cached rows `(positions, head_dim)`, all of which are
+    /// attended to: `out = softmax(scale · q·kᵀ)·v`.
+    pub fn attend(&self, q: &[f32], head_dim: usize, scale: f32, k: Cache<'_>, v: Cache<'_>, out: &mut [f32]) {
+        // SAFETY: as in `quantise`.
+        unsafe { (self.attend)(q, head_dim, scale, k, v, out) }
+    }
+
+    /// Converts `x` to cache elements.
+    pub fn store(&self, element: Element, x: &[f32], out: &mut [u8]) {
+        // SAFETY: as in `quantise`.
+        unsafe { (self.store)(element, x, out) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

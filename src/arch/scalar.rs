@@ -1,0 +1,151 @@
+//! The operations over plain arrays: runs on any CPU, and is the truth that the other backends are compared with.
+
+use half::{bf16, f16};
+
+use super::isa::Isa;
+use super::{Backend, Kernels, kernels};
+
+#[derive(Clone, Copy)]
+pub(super) struct Scalar;
+
+pub(super) fn kernels() -> Kernels {
+    kernels!(Backend::Scalar, Scalar)
+}
+
+fn map<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
+    core::array::from_fn(|i| f(a[i], b[i]))
+}
+
+/// Two's complement halves and their like: bytes 2·i and 2·i + 1.
+fn pair(x: &[u8; 16], i: usize) -> [u8; 2] {
+    [x[2 * i], x[2 * i + 1]]
+}
+
+impl Isa for Scalar {
+    type F32x8 = [f32; 8];
+    type F32x4 = [f32; 4];
+    type I8x32 = [i8; 32];
+
+    #[inline(always)]
+    fn splat8(self, x: f32) -> [f32; 8] {
+        [x; 8]
+    }
+    #[inline(always)]
+    fn load8(self, x: &[f32; 8]) -> [f32; 8] {
+        *x
+    }
+    #[inline(always)]
+    fn store8(self, x: [f32; 8], out: &mut [f32; 8]) {
+        *out = x;
+    }
+    #[inline(always)]
+    fn load8_f32(self, x: &[u8; 32]) -> [f32; 8] {
+        core::array::from_fn(|i| f32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
+    }
+    #[inline(always)]
+    fn load8_f16(self, x: &[u8; 16]) -> [f32; 8] {
+        core::array::from_fn(|i| f16::from_le_bytes(pair(x, i)).to_f32())
+    }
+    #[inline(always)]
+    fn load8_bf16(self, x: &[u8; 16]) -> [f32; 8] {
+        core::array::from_fn(|i| bf16::from_le_bytes(pair(x, i)).to_f32())
+    }
+    #[inline(always)]
+    fn store8_f16(self, x: [f32; 8], out: &mut [u8; 16]) {
+        for (out, x) in out.as_chunks_mut::<2>().0.iter_mut().zip(x) {
+            *out = f16::from_f32(x).to_le_bytes();
+        }
+    }
+    #[inline(always)]
+    fn add8(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        map(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub8(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        map(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul8(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        map(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div8(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        map(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn min8(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        map(a, b, f32::min)
+    }
+    #[inline(always)]
+    fn max8(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        map(a, b, f32::max)
+    }
+    #[inline(always)]
+    fn abs8(self, a: [f32; 8]) -> [f32; 8] {
+        a.map(f32::abs)
+    }
+    #[inline(always)]
+    fn fma8(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        map(map(a, b, |a, b| a * b), c, |ab, c| ab + c)
+    }
+    #[inline(always)]
+    fn round8(self, a: [f32; 8]) -> [f32; 8] {
+        a.map(libm::rintf)
+    }
+    #[inline(always)]
+    fn exp2i8(self, n: [f32; 8]) -> [f32; 8] {
+        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn sum8(self, a: [f32; 8]) -> f32 {
+        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+    }
+    #[inline(always)]
+    fn hmax8(self, a: [f32; 8]) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    fn to_i8(self, x: [[f32; 8]; 4], out: &mut [i8; 32]) {
+        for (out, x) in out.iter_mut().zip(x.as_flattened()) {
+            *out = *x as i8;
+        }
+    }
+
+    #[inline(always)]
+    fn splat4(self, x: f32) -> [f32; 4] {
+        [x; 4]
+    }
+    #[inline(always)]
+    fn store4(self, x: [f32; 4]) -> [f32; 4] {
+        x
+    }
+    #[inline(always)]
+    fn f16x4(self, bits: [u16; 4]) -> [f32; 4] {
+        bits.map(|b| f16::from_bits(b).to_f32())
+    }
+    #[inline(always)]
+    fn mul4(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        map(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn fma4(self, a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+        map(map(a, b, |a, b| a * b), c, |ab, c| ab + c)
+    }
+
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; 32]) -> [i8; 32] {
+        *x
+    }
+    #[inline(always)]
+    fn load_u8(self, x: &[u8; 32]) -> [i8; 32] {
+        x.map(u8::cast_signed)
+    }
+    #[inline(always)]
+    fn nibbles(self, x: &[u8; 16]) -> [i8; 32] {
+        core::array::from_fn(|i| if i < 16 { x[i] & 15 } else { x[i - 16] >> 4 }.cast_signed())
+    }
+    #[inline(always)]
+    fn dot4_i8(self, w: &[[i8; 32]; 4], x: [i8; 32]) -> [f32; 4] {
+        w.map(|w| w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(x)).sum::<i32>() as f32)
+    }
+}

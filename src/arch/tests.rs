@@ -1,0 +1,265 @@
+//! Every kernel, on every backend that this CPU can run, against a naive f64 computation from decoded weights.
+
+use super::*;
+use crate::quant::DType;
+use crate::storage::Columns;
+use std::vec::Vec;
+
+/// A small deterministic generator of numbers in −1..1.
+fn noise(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn backends() -> Vec<Kernels> {
+    let all: Vec<_> = Backend::ALL.into_iter().filter_map(Kernels::for_backend).collect();
+    assert!(all.len() >= 2, "only the scalar backend runs here");
+    all
+}
+
+fn encode(dtype: DType, rows: usize, cols: usize, x: &[f32]) -> Vec<u8> {
+    let mut out = vec![0; rows * dtype.row_bytes(cols).unwrap()];
+    for (row, out) in x.chunks(cols).zip(out.chunks_mut(dtype.row_bytes(cols).unwrap())) {
+        dtype.encode_row(row, out).unwrap();
+    }
+    out
+}
+
+struct Input {
+    tokens: usize,
+    floats: Vec<f32>,
+    blocks: Vec<Block>,
+}
+
+impl Input {
+    fn new(k: &Kernels, tokens: usize, cols: usize) -> Self {
+        let floats = noise(99, tokens * cols);
+        let mut blocks = vec![Block::ZERO; tokens * (cols / 32)];
+        k.quantise(&floats, &mut blocks);
+        Input { tokens, floats, blocks: if cols % 32 == 0 { blocks } else { vec![] } }
+    }
+    fn view(&self) -> Activations<'_> {
+        Activations { tokens: self.tokens, floats: &self.floats, blocks: &self.blocks }
+    }
+}
+
+fn run(k: &Kernels, w: &Matrix<'_>, rows: Range<usize>, x: &Activations<'_>, write: Write, init: f32) -> Vec<f32> {
+    let mut out = vec![init; x.tokens * rows.len()];
+    let width = rows.len();
+    let columns = Columns::new(&mut out, width, width);
+    crate::storage::for_each_tile(&crate::storage::Serial, [columns], |[mut tile]| k.matmul(w, rows.clone(), x, &mut tile, write));
+    out
+}
+
+/// What the kernel computes, in f64, from the naive decoder and the activations as the format meets them.
+fn naive(w: &Matrix<'_>, rows: Range<usize>, x: &Activations<'_>) -> Vec<(f64, f64)> {
+    let cols = w.cols();
+    let mut out = vec![];
+    for t in 0..x.tokens {
+        for r in rows.clone() {
+            let mut weights = vec![0.0; cols];
+            w.dtype().decode_row(w.row(r), &mut weights);
+            let (mut sum, mut magnitude) = (0.0, 0.0);
+            for (i, weight) in weights.iter().enumerate() {
+                let x = if w.dtype().is_quantised() {
+                    let b = &x.blocks[t * (cols / 32) + i / 32];
+                    f64::from(b.d) * f64::from(b.q[i % 32])
+                } else {
+                    f64::from(x.floats[t * cols + i])
+                };
+                sum += f64::from(*weight) * x;
+                magnitude += (f64::from(*weight) * x).abs();
+            }
+            out.push((sum, magnitude));
+        }
+    }
+    out
+}
+
+#[test]
+fn matmul_agrees_with_the_naive_decode() {
+    for k in backends() {
+        for dtype in DType::ALL {
+            for (rows, cols) in [(1, 32), (4, 64), (7, 96), (9, 160), (5, 576), (3, 80), (6, 24), (2, 7), (64, 192)] {
+                if dtype.row_bytes(cols).is_none() {
+                    continue;
+                }
+                let data = encode(dtype, rows, cols, &noise(7, rows * cols));
+                let w = Matrix::new_checked(dtype, rows, cols, &data).unwrap();
+                for tokens in [1, 2, 4, 5, 9] {
+                    let mut input = Input::new(&k, tokens, cols);
+                    if !dtype.is_quantised() {
+                        input.blocks.clear();
+                    }
+                    let x = input.view();
+                    let got = run(&k, &w, 0..rows, &x, Write::Set, f32::NAN);
+                    for (got, (want, magnitude)) in got.iter().zip(naive(&w, 0..rows, &x)) {
+                        let error = (f64::from(*got) - want).abs();
+                        assert!(
+                            error <= 1e-6 * magnitude + 1e-12,
+                            "{:?} {dtype} {rows}x{cols}, {tokens} tokens: {got} is not {want}",
+                            k.backend()
+                        );
+                    }
+                    // A residual is added, not overwritten.
+                    let added = run(&k, &w, 0..rows, &x, Write::Add, 1.0);
+                    assert!(added.iter().zip(&got).all(|(a, g)| *a == 1.0 + g));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn matmul_gives_the_same_bits_for_any_tile() {
+    for k in backends() {
+        for dtype in DType::ALL {
+            let (rows, cols, tokens) = (11, 96, 7);
+            let data = encode(dtype, rows, cols, &noise(3, rows * cols));
+            let w = Matrix::new_checked(dtype, rows, cols, &data).unwrap();
+            let input = Input::new(&k, tokens, cols);
+            let whole = run(&k, &w, 0..rows, &input.view(), Write::Set, 0.0);
+            for t in 0..tokens {
+                let one = Activations {
+                    tokens: 1,
+                    floats: &input.floats[t * cols..][..cols],
+                    blocks: &input.blocks[t * (cols / 32)..][..cols / 32],
+                };
+                for r in 0..rows {
+                    let single = run(&k, &w, r..r + 1, &one, Write::Set, 0.0);
+                    assert_eq!(single[0].to_bits(), whole[t * rows + r].to_bits(), "{:?} {dtype}", k.backend());
+                }
+            }
+        }
+    }
+}
+
+/// The largest products there are: int8 weights of −128, which foreign files may have, and nibbles of 15.
+#[test]
+fn matmul_does_not_overflow_at_the_extremes() {
+    for k in backends() {
+        for (dtype, weight) in [(DType::Q8_0, 0x80u8), (DType::Q8_0, 0x7f), (DType::Q4_0, 0xff), (DType::Q4_1, 0xff)] {
+            let mut data = vec![weight; 4 * dtype.row_bytes(32).unwrap()];
+            for block in data.chunks_mut(dtype.block_bytes()) {
+                block[..2].copy_from_slice(&[0x00, 0x3c]); // 1.0
+                if dtype == DType::Q4_1 {
+                    block[2..4].copy_from_slice(&[0, 0]);
+                }
+            }
+            let w = Matrix::new_checked(dtype, 4, 32, &data).unwrap();
+            for sign in [1i8, -1] {
+                let blocks = [Block { q: [127 * sign; 32], d: 1.0, sum: 127.0 * 32.0 * f32::from(sign) }];
+                let x = Activations { tokens: 1, floats: &[], blocks: &blocks };
+                let got = run(&k, &w, 0..4, &x, Write::Set, 0.0);
+                let want = naive(&w, 0..4, &x)[0].0 as f32;
+                assert_eq!(got, [want; 4], "{:?} {dtype}", k.backend());
+            }
+        }
+    }
+}
+
+#[test]
+fn matmul_leaves_out_what_is_not_there() {
+    for k in backends() {
+        let data = encode(DType::Q8_0, 2, 32, &noise(1, 64));
+        let w = Matrix::new_checked(DType::Q8_0, 2, 32, &data).unwrap();
+        let input = Input::new(&k, 1, 32);
+        let mut out = [5.0; 4];
+        k.matmul(&w, 1..9, &Activations { tokens: 3, ..input.view() }, &mut (&mut out[..]).into(), Write::Set);
+        assert!(out[0] != 5.0 && out[1..] == [5.0; 3]);
+    }
+}
+
+#[test]
+fn quantise_rounds_to_nearest_and_never_gives_minus_128() {
+    for k in backends() {
+        let x = noise(5, 32 * 9);
+        let mut out = [Block::ZERO; 9];
+        k.quantise(&x, &mut out);
+        for (x, b) in x.chunks(32).zip(&out) {
+            let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
+            assert_eq!(b.d, largest / 127.0);
+            assert_eq!(b.sum, b.q.iter().map(|q| f32::from(*q)).sum::<f32>());
+            for (x, q) in x.iter().zip(b.q) {
+                assert!((x / b.d - f32::from(q)).abs() <= 0.5001 && q != -128);
+            }
+        }
+        for (special, zero) in [(f32::NAN, false), (f32::INFINITY, false), (1e-42, true), (0.0, true), (f32::MAX, false)] {
+            let mut x = [0.0; 32];
+            x[3] = special;
+            let mut out = [Block { d: 9.0, ..Block::ZERO }];
+            k.quantise(&x, &mut out);
+            assert_eq!(out[0].d == 0.0, zero, "{:?} {special}", k.backend());
+            assert!(special.is_finite() || out[0].d.is_nan());
+        }
+    }
+}
+
+#[test]
+fn rms_norm_and_silu_match_f64() {
+    for k in backends() {
+        for n in [1, 7, 8, 33, 576] {
+            let (x, w) = (noise(1, n), noise(2, n));
+            let bytes: Vec<u8> = w.iter().flat_map(|w| w.to_le_bytes()).collect();
+            let mut out = vec![0.0; n];
+            k.rms_norm(&x, &bytes, 1e-5, &mut out);
+            let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / n as f64;
+            for i in 0..n {
+                let want = f64::from(x[i]) / (mean + 1e-5).sqrt() * f64::from(w[i]);
+                assert!((f64::from(out[i]) - want).abs() <= 1e-6, "{:?}", k.backend());
+            }
+            let mut gate: Vec<f32> = x.iter().map(|x| x * 120.0).collect();
+            let gates = gate.clone();
+            k.silu_mul(&mut gate, &w);
+            for i in 0..n {
+                let g = f64::from(gates[i]);
+                let want = g / (1.0 + (-g).exp()) * f64::from(w[i]);
+                assert!((f64::from(gate[i]) - want).abs() <= 1e-6 * want.abs() + 1e-30, "{:?} {g}", k.backend());
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_matches_f64() {
+    for k in backends() {
+        for element in [Element::F16, Element::F32] {
+            for (group, head_dim, positions) in
+                [(1, 64, 1), (3, 64, 33), (2, 8, 5), (4, 80, 64), (5, 96, 100), (7, 128, 31), (8, 256, 65), (9, 16, 200)]
+            {
+                let stored = |seed| {
+                    let x = noise(seed, positions * head_dim);
+                    let mut bytes = vec![0; x.len() * element.bytes()];
+                    k.store(element, &x, &mut bytes);
+                    let decoded: Vec<f64> = match element {
+                        Element::F16 => bytes.chunks(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f64()).collect(),
+                        Element::F32 => x.iter().map(|x| f64::from(*x)).collect(),
+                    };
+                    (bytes, decoded)
+                };
+                let ((kb, kd), (vb, vd)) = (stored(11), stored(12));
+                let q: Vec<f32> = noise(13, group * head_dim).iter().map(|x| x * 3.0).collect();
+                let mut out = vec![0.0; group * head_dim];
+                let scale = 1.0 / (head_dim as f32).sqrt();
+                k.attend(&q, head_dim, scale, Cache { element, rows: &kb }, Cache { element, rows: &vb }, &mut out);
+                for g in 0..group {
+                    let q = &q[g * head_dim..][..head_dim];
+                    let dot = |j: usize| (0..head_dim).map(|i| f64::from(q[i]) * kd[j * head_dim + i]).sum::<f64>();
+                    let scores: Vec<f64> = (0..positions).map(|j| (dot(j) * f64::from(scale)).exp()).collect();
+                    let total: f64 = scores.iter().sum();
+                    for i in 0..head_dim {
+                        let want = (0..positions).map(|j| scores[j] / total * vd[j * head_dim + i]).sum::<f64>();
+                        let got = f64::from(out[g * head_dim + i]);
+                        assert!((got - want).abs() <= 2e-6, "{:?} {element:?} {group}x{head_dim}x{positions}", k.backend());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! A little-endian reader over untrusted bytes that cannot read past their end.
+
+use super::{GgufError, Problem};
+
+/// A position in a slice. Every read checks what is left first (rule K1).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(bytes: &'a [u8], at: usize) -> Self {
+        Self { bytes, at }
+    }
+
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(super) fn remaining(&self) -> usize {
+        self.bytes.len().saturating_sub(self.at)
+    }
+
+    pub(super) fn error(&self, problem: Problem) -> GgufError {
+        GgufError { problem, offset: self.at as u64 }
+    }
+
+    pub(super) fn take(&mut self, n: usize) -> Result<&'a [u8], GgufError> {
+        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+        let taken = rest.get(..n).ok_or(self.error(Problem::Truncated))?;
+        self.at += n;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], GgufError> {
+        let taken = self.take(N)?;
+        Ok(taken.first_chunk().copied().unwrap_or([0; N]))
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, GgufError> {
+        Ok(u8::from_le_bytes(self.array()?))
+    }
+
+    pub(super) fn u16(&mut self) -> Result<u16, GgufError> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, GgufError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, GgufError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// A length-prefixed string of at most `cap` bytes (rule K2).
+    pub(super) fn string(&mut self, cap: usize) -> Result<&'a [u8], GgufError> {
+        let start = *self;
+        let len = self.u64()?;
+        if len > cap as u64 {
+            return Err(start.error(Problem::StringTooLong));
+        }
+        // At most `cap`, so the cast is exact.
+        self.take(len as usize).map_err(|_| start.error(Problem::Truncated))
+    }
+}

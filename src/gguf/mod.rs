@@ -1,0 +1,329 @@
+//! GGUF files, versions 2 and 3: untrusted bytes become checked views.
+//!
+//! [`File::new_checked`] walks the whole header once. After it has returned `Ok`, no accessor fails or panics,
+//! whatever the bytes are: a malformed file is an error, never undefined behaviour, and memory use does not depend on
+//! it. The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. The rules are named by letters where
+//! they are checked: H (header), K (metadata), T (tensors).
+
+mod cursor;
+mod distinct;
+mod tensor;
+mod value;
+
+pub use tensor::{Tensor, TensorType};
+pub use value::{Array, Value, ValueType};
+
+use cursor::Cursor;
+
+/// Most metadata entries, and most tensors (rule H4).
+const COUNT_CAP: u64 = 65_536;
+/// Longest key: ggml's limit is 2¹⁶ − 1.
+const KEY_CAP: usize = 65_535;
+/// The least bytes that a metadata entry and a tensor description take (rule H5).
+const MIN_ENTRY: usize = 13;
+const MIN_TENSOR: usize = 24;
+
+/// What is wrong with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Problem {
+    /// Rule H1.
+    #[error("not a GGUF file: it does not start with \"GGUF\"")]
+    Magic,
+    /// Rule H2.
+    #[error("GGUF version {0} is not supported; convert the file to version 3")]
+    Version(u32),
+    /// Rule H3.
+    #[error("the file is big-endian; convert it with gguf_convert_endian.py")]
+    BigEndian,
+    /// Rule H4.
+    #[error("the header promises more than 65536 metadata entries or tensors")]
+    Count,
+    /// Rules H5, K1, T8.
+    #[error("the file is truncated: it is shorter than its header says; fetch it again")]
+    Truncated,
+    /// Rule K2.
+    #[error("a string is longer than 1 MiB, or a key than 64 KiB")]
+    StringTooLong,
+    /// Rule K2.
+    #[error("a metadata key is empty or not UTF-8")]
+    Key,
+    /// Rule K3 and T1.
+    #[error("two metadata keys, or two tensors, have the same name")]
+    Duplicate,
+    /// Rule K4.
+    #[error("unknown metadata type {0}")]
+    ValueType(u32),
+    /// Rule K5.
+    #[error("an array of arrays")]
+    NestedArray,
+    /// Rule K5.
+    #[error("an array has more than 4194304 elements")]
+    ArrayTooLong,
+    /// Rule K8.
+    #[error("general.alignment must be a u32, a power of two from 8 to 1048576")]
+    Alignment,
+    /// Rule T1.
+    #[error("a tensor name is longer than 63 bytes or not UTF-8")]
+    TensorName,
+    /// Rules T2, T3, T5, T6.
+    #[error("a tensor's shape is empty, overflows, or is not a whole number of blocks")]
+    TensorShape,
+    /// Rule T4.
+    #[error("unknown tensor type {0}; requantise the model to Q8_0 or Q4_0")]
+    TensorType(u32),
+    /// Rules T7 and T8.
+    #[error("a tensor's offset is not aligned, or its data overlap another's")]
+    TensorOffset,
+}
+
+/// A malformed file: what is wrong, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[error("{problem} (at byte {offset})")]
+pub struct GgufError {
+    /// What is wrong.
+    pub problem: Problem,
+    /// The byte of the file where it was noticed.
+    pub offset: u64,
+}
+
+/// Where an entry with a long list ends, so that a look-up need not walk the list again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Skip {
+    start: usize,
+    end: usize,
+}
+
+/// Lists remembered: tokens, merges, types and scores, with room to spare.
+const SKIPS: usize = 8;
+/// Shortest entry worth remembering, in bytes.
+const SKIP_MIN: usize = 4096;
+
+/// A checked GGUF file over borrowed bytes.
+#[derive(Clone, Debug)]
+pub struct File<'a> {
+    bytes: &'a [u8],
+    version: u32,
+    n_kv: usize,
+    n_tensors: usize,
+    kv_start: usize,
+    tensors_start: usize,
+    data: &'a [u8],
+    alignment: u64,
+    skips: [Skip; SKIPS],
+}
+
+impl<'a> File<'a> {
+    /// Checks the header of a whole file.
+    ///
+    /// Takes time linear in the header's length, but for thousands of names or tensors out of order, which are
+    /// checked against each other in windows of 256.
+    ///
+    /// # Errors
+    /// [`GgufError`]: the first rule that is broken, and where.
+    pub fn new_checked(bytes: &'a [u8]) -> Result<Self, GgufError> {
+        let mut cursor = Cursor::new(bytes, 0);
+        let (version, n_tensors, n_kv) = header(&mut cursor)?;
+        let kv_start = cursor.at();
+        let mut file = File {
+            bytes,
+            version,
+            n_kv,
+            n_tensors,
+            kv_start,
+            tensors_start: kv_start,
+            data: &[],
+            alignment: 32,
+            skips: [Skip::default(); SKIPS],
+        };
+        file.check_metadata(&mut cursor)?;
+        file.tensors_start = cursor.at();
+        file.check_tensors(&mut cursor)?;
+        Ok(file)
+    }
+
+    /// The format's version, 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// What tensor offsets are multiples of.
+    pub fn alignment(&self) -> u64 {
+        self.alignment
+    }
+
+    /// The bytes of the metadata entries, as the file has them.
+    pub fn metadata_bytes(&self) -> &'a [u8] {
+        self.bytes.get(self.kv_start..self.tensors_start).unwrap_or(&[])
+    }
+
+    /// Number of metadata entries.
+    pub fn metadata_len(&self) -> usize {
+        self.n_kv
+    }
+
+    /// Number of tensors.
+    pub fn tensors_len(&self) -> usize {
+        self.n_tensors
+    }
+
+    /// The metadata entries in the file's order.
+    pub fn metadata(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> + use<'a> {
+        let mut cursor = Cursor::new(self.bytes, self.kv_start);
+        (0..self.n_kv).map_while(move |_| entry(&mut cursor).ok())
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<Value<'a>> {
+        let mut cursor = Cursor::new(self.bytes, self.kv_start);
+        for _ in 0..self.n_kv {
+            let start = cursor.at();
+            if self::key(&mut cursor).ok()? == key {
+                return value::value(&mut cursor).ok();
+            }
+            match self.skips.iter().find(|s| s.start == start) {
+                Some(skip) => cursor = Cursor::new(self.bytes, skip.end),
+                None => drop(value::value(&mut cursor).ok()?),
+            }
+        }
+        None
+    }
+
+    /// The tensors in the file's order.
+    pub fn tensors(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
+        let mut cursor = Cursor::new(self.bytes, self.tensors_start);
+        let data = self.data;
+        (0..self.n_tensors).map_while(move |_| {
+            let t = tensor::info(&mut cursor).ok()?;
+            // Checked once to lie inside the data, so these casts are exact.
+            let data = data.get(t.offset as usize..)?.get(..t.bytes as usize)?;
+            Some(Tensor { name: t.name, kind: t.kind, n_dims: t.n_dims, dims: t.dims, offset: t.offset, data })
+        })
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<Tensor<'a>> {
+        self.tensors().find(|t| t.name == name)
+    }
+
+    fn check_metadata(&mut self, cursor: &mut Cursor<'a>) -> Result<(), GgufError> {
+        let mut skips = self.skips.iter_mut();
+        for _ in 0..self.n_kv {
+            let start = *cursor;
+            let (key, value) = entry(cursor)?;
+            if key == "general.alignment" {
+                self.alignment = match value {
+                    Value::Unsigned(a) if a.is_power_of_two() && (8..=1 << 20).contains(&a) => a,
+                    _ => return Err(start.error(Problem::Alignment)),
+                };
+            }
+            if cursor.at() - start.at() >= SKIP_MIN
+                && let Some(skip) = skips.next()
+            {
+                *skip = Skip { start: start.at(), end: cursor.at() };
+            }
+        }
+        let keys = || self.metadata_offsets();
+        distinct::check(keys, self.n_kv).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })
+    }
+
+    /// (key, offset) of each entry, skipping long values where it can.
+    fn metadata_offsets(&self) -> impl Iterator<Item = (&'a str, u64)> + use<'a> {
+        let mut cursor = Cursor::new(self.bytes, self.kv_start);
+        let (bytes, skips) = (self.bytes, self.skips);
+        (0..self.n_kv).map_while(move |_| {
+            let start = cursor.at();
+            let key = key(&mut cursor).ok()?;
+            match skips.iter().find(|s| s.start == start) {
+                Some(skip) => cursor = Cursor::new(bytes, skip.end),
+                None => drop(value::value(&mut cursor).ok()?),
+            }
+            Some((key, start as u64))
+        })
+    }
+
+    fn infos(&self) -> impl Iterator<Item = (tensor::Info<'a>, u64)> + use<'a> {
+        let mut cursor = Cursor::new(self.bytes, self.tensors_start);
+        (0..self.n_tensors).map_while(move |_| {
+            let at = cursor.at() as u64;
+            tensor::info(&mut cursor).ok().map(|t| (t, at))
+        })
+    }
+
+    /// Rules T1 to T9. The data start at the next multiple of the alignment after the descriptions.
+    fn check_tensors(&mut self, cursor: &mut Cursor<'a>) -> Result<(), GgufError> {
+        for _ in 0..self.n_tensors {
+            tensor::info(cursor)?;
+        }
+        let names = || self.infos().map(|(t, at)| (t.name, at));
+        distinct::check(names, self.n_tensors).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })?;
+
+        let data_start = (cursor.at() as u64).next_multiple_of(self.alignment);
+        // A file without tensors may end before its padding does; `data` is then empty.
+        self.data = usize::try_from(data_start).ok().and_then(|s| self.bytes.get(s..)).unwrap_or(&[]);
+        let mut end = 0;
+        let mut in_order = true;
+        for (t, at) in self.infos() {
+            let problem = |problem| GgufError { problem, offset: at };
+            if !t.offset.is_multiple_of(self.alignment) {
+                return Err(problem(Problem::TensorOffset));
+            }
+            let stop = t.offset.checked_add(t.bytes).ok_or(problem(Problem::Truncated))?;
+            if stop > self.data.len() as u64 {
+                return Err(problem(Problem::Truncated));
+            }
+            in_order &= t.offset >= end;
+            end = stop;
+        }
+        if in_order { Ok(()) } else { self.check_overlap() }
+    }
+
+    /// Rule T8 for tensors whose data are not in the order of their descriptions: no known writer makes many.
+    fn check_overlap(&self) -> Result<(), GgufError> {
+        const OUT_OF_ORDER_CAP: usize = 4096;
+        for (i, (t, at)) in self.infos().enumerate() {
+            let overlaps = |(o, _): (tensor::Info<'_>, u64)| o.offset < t.offset + t.bytes && t.offset < o.offset + o.bytes;
+            if self.n_tensors > OUT_OF_ORDER_CAP || self.infos().skip(i + 1).any(overlaps) {
+                return Err(GgufError { problem: Problem::TensorOffset, offset: at });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rules H1 to H5: version, number of tensors, number of metadata entries.
+fn header(cursor: &mut Cursor<'_>) -> Result<(u32, usize, usize), GgufError> {
+    let start = *cursor;
+    if cursor.take(4).ok() != Some(b"GGUF") {
+        return Err(start.error(Problem::Magic));
+    }
+    let at_version = *cursor;
+    match cursor.u32()? {
+        2 | 3 => {}
+        v if v & 0xffff == 0 && v != 0 => return Err(at_version.error(Problem::BigEndian)),
+        v => return Err(at_version.error(Problem::Version(v))),
+    }
+    let version = at_version.clone().u32()?;
+    let at_counts = *cursor;
+    let (n_tensors, n_kv) = (cursor.u64()?, cursor.u64()?);
+    if n_tensors > COUNT_CAP || n_kv > COUNT_CAP {
+        return Err(at_counts.error(Problem::Count));
+    }
+    let (n_tensors, n_kv) = (n_tensors as usize, n_kv as usize); // at most COUNT_CAP
+    if n_tensors * MIN_TENSOR + n_kv * MIN_ENTRY > cursor.remaining() {
+        return Err(at_counts.error(Problem::Truncated));
+    }
+    Ok((version, n_tensors, n_kv))
+}
+
+fn key<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, GgufError> {
+    let start = *cursor;
+    let key = cursor.string(KEY_CAP)?;
+    core::str::from_utf8(key).ok().filter(|k| !k.is_empty()).ok_or(start.error(Problem::Key))
+}
+
+fn entry<'a>(cursor: &mut Cursor<'a>) -> Result<(&'a str, Value<'a>), GgufError> {
+    Ok((key(cursor)?, value::value(cursor)?))
+}

@@ -1,0 +1,171 @@
+//! Tensor descriptions, and the table of every GGUF tensor type.
+
+use super::cursor::Cursor;
+use super::{GgufError, Problem};
+use crate::quant::DType;
+
+/// Longest tensor name plus one, as in ggml (rule T1).
+const NAME_CAP: usize = 64;
+
+/// A GGUF tensor type: any that the format has, whether armlet computes with it or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct TensorType {
+    /// Its number in the file.
+    pub id: u32,
+    /// Its usual name.
+    pub name: &'static str,
+    /// Weights in a block.
+    pub block_len: u32,
+    /// Bytes of a block.
+    pub block_bytes: u32,
+}
+
+/// (number, name, weights in a block, bytes of a block), from `ggml/src/ggml-common.h` of llama.cpp.
+const TYPES: [(u32, &str, u32, u32); 35] = [
+    (0, "F32", 1, 4),
+    (1, "F16", 1, 2),
+    (2, "Q4_0", 32, 18),
+    (3, "Q4_1", 32, 20),
+    (6, "Q5_0", 32, 22),
+    (7, "Q5_1", 32, 24),
+    (8, "Q8_0", 32, 34),
+    (9, "Q8_1", 32, 36),
+    (10, "Q2_K", 256, 84),
+    (11, "Q3_K", 256, 110),
+    (12, "Q4_K", 256, 144),
+    (13, "Q5_K", 256, 176),
+    (14, "Q6_K", 256, 210),
+    (15, "Q8_K", 256, 292),
+    (16, "IQ2_XXS", 256, 66),
+    (17, "IQ2_XS", 256, 74),
+    (18, "IQ3_XXS", 256, 98),
+    (19, "IQ1_S", 256, 50),
+    (20, "IQ4_NL", 32, 18),
+    (21, "IQ3_S", 256, 110),
+    (22, "IQ2_S", 256, 82),
+    (23, "IQ4_XS", 256, 136),
+    (24, "I8", 1, 1),
+    (25, "I16", 1, 2),
+    (26, "I32", 1, 4),
+    (27, "I64", 1, 8),
+    (28, "F64", 1, 8),
+    (29, "IQ1_M", 256, 56),
+    (30, "BF16", 1, 2),
+    (34, "TQ1_0", 256, 54),
+    (35, "TQ2_0", 256, 66),
+    (39, "MXFP4", 32, 17),
+    (40, "NVFP4", 64, 36),
+    (41, "Q1_0", 128, 18),
+    (42, "Q2_0", 64, 18),
+];
+
+impl TensorType {
+    fn from_id(id: u32) -> Option<Self> {
+        let (id, name, block_len, block_bytes) = *TYPES.iter().find(|t| t.0 == id)?;
+        Some(Self { id, name, block_len, block_bytes })
+    }
+
+    /// The same type as one that armlet computes with, if it is one.
+    pub fn dtype(self) -> Option<DType> {
+        DType::from_gguf(self.id)
+    }
+}
+
+impl core::fmt::Display for TensorType {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// What the file says of a tensor; its bytes are [`data`](Tensor::data).
+#[derive(Clone, Copy, Debug)]
+pub struct Tensor<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its type.
+    pub kind: TensorType,
+    /// Number of dimensions, 1 to 4.
+    pub n_dims: usize,
+    /// Its sizes, the contiguous one first; 1 beyond `n_dims`.
+    pub dims: [u64; 4],
+    /// Where its bytes start, from the start of the data.
+    pub offset: u64,
+    /// Its bytes, as the file has them.
+    pub data: &'a [u8],
+}
+
+impl Tensor<'_> {
+    /// Number of weights.
+    pub fn elements(&self) -> u64 {
+        self.dims.iter().product()
+    }
+}
+
+/// A tensor's description with its size in bytes, before its place in the file has been checked.
+pub(super) struct Info<'a> {
+    pub(super) name: &'a str,
+    pub(super) kind: TensorType,
+    pub(super) n_dims: usize,
+    pub(super) dims: [u64; 4],
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+}
+
+/// Reads one tensor description (rules T1 to T6).
+pub(super) fn info<'a>(cursor: &mut Cursor<'a>) -> Result<Info<'a>, GgufError> {
+    let start = *cursor;
+    let name = cursor.string(NAME_CAP - 1).map_err(|e| match e.problem {
+        Problem::StringTooLong => start.error(Problem::TensorName),
+        _ => e,
+    })?;
+    let name = core::str::from_utf8(name).map_err(|_| start.error(Problem::TensorName))?;
+    let (n_dims, dims) = dims(cursor)?;
+    let at_kind = *cursor;
+    let id = cursor.u32()?;
+    let kind = TensorType::from_id(id).ok_or(at_kind.error(Problem::TensorType(id)))?;
+    let bytes = size(kind, dims).ok_or(start.error(Problem::TensorShape))?;
+    let offset = cursor.u64()?;
+    Ok(Info { name, kind, n_dims, dims, offset, bytes })
+}
+
+fn dims(cursor: &mut Cursor<'_>) -> Result<(usize, [u64; 4]), GgufError> {
+    let start = *cursor;
+    let n_dims = cursor.u32()? as usize;
+    let mut dims = [1; 4];
+    let used = dims.get_mut(..n_dims).filter(|d| !d.is_empty()).ok_or(start.error(Problem::TensorShape))?;
+    for dim in used {
+        *dim = cursor.u64()?;
+        if *dim == 0 {
+            return Err(start.error(Problem::TensorShape));
+        }
+    }
+    Ok((n_dims, dims))
+}
+
+/// Bytes of a tensor; `None` on overflow or a row that is not a whole number of blocks.
+fn size(kind: TensorType, dims: [u64; 4]) -> Option<u64> {
+    let [cols, rows @ ..] = dims;
+    if !cols.is_multiple_of(kind.block_len.into()) {
+        return None;
+    }
+    let row = (cols / u64::from(kind.block_len)).checked_mul(kind.block_bytes.into())?;
+    // The number of weights must not overflow either: it is used in reports.
+    dims.iter().try_fold(1u64, |n, d| n.checked_mul(*d))?;
+    rows.iter().try_fold(row, |n, d| n.checked_mul(*d)).filter(|n| *n <= i64::MAX.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_agrees_with_the_formats_that_run() {
+        for dtype in DType::ALL {
+            let kind = TensorType::from_id(dtype.gguf_id()).unwrap();
+            assert_eq!(kind.name, dtype.name());
+            assert_eq!((kind.block_len as usize, kind.block_bytes as usize), (dtype.block_len(), dtype.block_bytes()));
+            assert_eq!(kind.dtype(), Some(dtype));
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A bump allocator over bytes that the caller lends, and its dry run, which is the planner.
+//!
+//! The code that carves an arena is the code that sizes it: run once over [`Arena::dry_run`], it touches no memory and
+//! [`Arena::used`] is the plan; run over real bytes of that length, it succeeds and ends at the same figure. So plan
+//! and use cannot disagree.
+
+#![allow(unsafe_code)]
+
+use core::marker::PhantomData;
+use core::mem::{align_of, size_of};
+use core::ptr::NonNull;
+
+/// Alignment in bytes of an arena's base and of every buffer in it: a cache line of every core that armlet knows.
+pub const ALIGN: usize = 64;
+
+/// A type whose every bit pattern is a value, and that has no padding and no destructor.
+///
+/// # Safety
+/// The implementor must be such a type, aligned to no more than [`ALIGN`].
+pub unsafe trait Plain: Copy + 'static {}
+// SAFETY: integers and floats have no padding, no destructor and no invalid bit pattern.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for i8 {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for u64 {}
+// SAFETY: as above.
+unsafe impl Plain for f32 {}
+
+/// Why an arena could not be made or carved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum ArenaError {
+    /// The base address is not a multiple of [`ALIGN`].
+    #[error("the arena must start at a multiple of {ALIGN} bytes")]
+    Misaligned,
+    /// The bytes lent are too few.
+    #[error("the arena is too small: {name} ends at byte {needed}, but only {len} bytes were given")]
+    TooSmall {
+        /// The buffer that did not fit.
+        name: &'static str,
+        /// Bytes needed up to its end.
+        needed: usize,
+        /// Bytes there are.
+        len: usize,
+    },
+    /// A size does not fit the address space.
+    #[error("the size of {0} overflows the address space")]
+    Overflow(&'static str),
+}
+
+/// One buffer of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// What it is for.
+    pub name: &'static str,
+    /// Its offset from the arena's base, in bytes.
+    pub offset: usize,
+    /// Its length in bytes, without the padding before the next buffer.
+    pub bytes: usize,
+}
+
+/// A bump allocator over borrowed bytes.
+///
+/// Buffers of [`Plain`] types are handed out as they lie, not cleared: a large cache costs nothing until it is written.
+pub struct Arena<'a> {
+    base: Option<NonNull<u8>>,
+    len: usize,
+    used: usize,
+    observer: Option<&'a mut dyn FnMut(Region)>,
+    bytes: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> Arena<'a> {
+    /// An arena over `memory`, which must start at a multiple of [`ALIGN`].
+    ///
+    /// # Errors
+    /// [`ArenaError::Misaligned`].
+    pub fn new(memory: &'a mut [u8]) -> Result<Self, ArenaError> {
+        if !memory.as_ptr().addr().is_multiple_of(ALIGN) {
+            return Err(ArenaError::Misaligned);
+        }
+        let len = memory.len();
+        Ok(Self { base: Some(NonNull::from(memory).cast()), len, used: 0, observer: None, bytes: PhantomData })
+    }
+
+    /// An arena that only counts: its buffers are empty slices.
+    pub fn dry_run() -> Self {
+        Self { base: None, len: isize::MAX.unsigned_abs(), used: 0, observer: None, bytes: PhantomData }
+    }
+
+    /// A dry run that also reports each buffer to `observer`.
+    pub fn dry_run_with(observer: &'a mut dyn FnMut(Region)) -> Self {
+        Self { observer: Some(observer), ..Self::dry_run() }
+    }
+
+    /// Bytes used so far, padding included. At the end of a dry run this is the plan.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Whether this is a dry run.
+    pub fn is_dry(&self) -> bool {
+        self.base.is_none()
+    }
+
+    /// Carves `n` elements; their values are whatever the memory held. Empty in a dry run.
+    ///
+    /// # Errors
+    /// [`ArenaError::TooSmall`] or [`ArenaError::Overflow`].
+    pub fn alloc<T: Plain>(&mut self, name: &'static str, n: usize) -> Result<&'a mut [T], ArenaError> {
+        let Some(start) = self.bump::<T>(name, n)? else { return Ok(&mut []) };
+        // SAFETY: `bump` gives `n` aligned elements inside the memory borrowed for 'a, and never the same bytes
+        // twice; those bytes are initialised (they came as `&mut [u8]`) and any bit pattern is a `T`.
+        Ok(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), n) })
+    }
+
+    /// Carves `n` elements and sets each to `make(index)`. In a dry run `make` is not called and the slice is empty.
+    ///
+    /// # Errors
+    /// Those of [`Arena::alloc`] and of `make`.
+    pub fn build<T: Copy + 'a, E: From<ArenaError>>(
+        &mut self,
+        name: &'static str,
+        n: usize,
+        mut make: impl FnMut(usize) -> Result<T, E>,
+    ) -> Result<&'a mut [T], E> {
+        let Some(start) = self.bump::<T>(name, n)? else { return Ok(&mut []) };
+        for i in 0..n {
+            let value = make(i)?;
+            // SAFETY: `bump` gives room for `n` aligned elements, and `i < n`.
+            unsafe { start.add(i).write(value) };
+        }
+        // SAFETY: as in `alloc`, and the loop has initialised all `n` elements.
+        Ok(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), n) })
+    }
+
+    fn bump<T>(&mut self, name: &'static str, n: usize) -> Result<Option<NonNull<T>>, ArenaError> {
+        const { assert!(align_of::<T>() <= ALIGN) };
+        let bytes = n.checked_mul(size_of::<T>()).ok_or(ArenaError::Overflow(name))?;
+        let padded = bytes.checked_next_multiple_of(ALIGN).ok_or(ArenaError::Overflow(name))?;
+        let end = self.used.checked_add(padded).ok_or(ArenaError::Overflow(name))?;
+        if end > self.len {
+            return Err(ArenaError::TooSmall { name, needed: end, len: self.len });
+        }
+        if let Some(observer) = &mut self.observer {
+            observer(Region { name, offset: self.used, bytes });
+        }
+        // SAFETY: `used <= end <= len`, so the offset stays within (or one past) the borrowed bytes.
+        let start = self.base.map(|base| unsafe { base.add(self.used) }.cast());
+        self.used = end;
+        Ok(start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(align(64))]
+    struct Aligned([u8; 1024]);
+
+    fn carve(arena: &mut Arena<'_>) -> Result<usize, ArenaError> {
+        let a = arena.alloc::<u8>("a", 3)?.len();
+        let b = arena.alloc::<f32>("b", 17)?.len();
+        let c = arena.build::<(u8, u32), ArenaError>("c", 5, |i| Ok((i as u8, 7)))?.len();
+        Ok(a + b + c)
+    }
+
+    #[test]
+    fn plan_and_use_agree_to_the_byte() {
+        let mut dry = Arena::dry_run();
+        assert_eq!(carve(&mut dry), Ok(0));
+        let needed = dry.used();
+        assert_eq!(needed, 64 + 128 + 64);
+        let mut memory = Aligned([0; 1024]);
+        let mut arena = Arena::new(&mut memory.0[..needed]).unwrap();
+        assert_eq!(carve(&mut arena), Ok(3 + 17 + 5));
+        assert_eq!(arena.used(), needed);
+        let mut short = Arena::new(&mut memory.0[..needed - 1]).unwrap();
+        assert_eq!(carve(&mut short), Err(ArenaError::TooSmall { name: "c", needed, len: needed - 1 }));
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_hold() {
+        let mut memory = Aligned([0; 1024]);
+        assert_eq!(Arena::new(&mut memory.0[1..]).err(), Some(ArenaError::Misaligned));
+        let mut dry = Arena::dry_run();
+        assert_eq!(dry.alloc::<f32>("x", usize::MAX / 2).err(), Some(ArenaError::Overflow("x")));
+    }
+
+    #[test]
+    fn the_observer_sees_each_region() {
+        let mut seen = [Region { name: "", offset: 0, bytes: 0 }; 3];
+        let mut n = 0;
+        let mut observe = |r| {
+            seen[n] = r;
+            n += 1;
+        };
+        carve(&mut Arena::dry_run_with(&mut observe)).unwrap();
+        assert_eq!(seen[1], Region { name: "b", offset: 64, bytes: 68 });
+    }
+}

@@ -1,0 +1,9 @@
+//! Memory that the caller owns: an arena to carve buffers from, and a safe way to share a buffer among threads.
+//!
+//! Nothing here allocates. This folder is one of the places where `unsafe` is allowed.
+
+mod arena;
+mod parallel;
+
+pub use arena::{ALIGN, Arena, ArenaError, Plain, Region};
+pub use parallel::{Columns, Executor, Serial, Tile, for_each, for_each_tile};

@@ -1,0 +1,200 @@
+//! Work shared among threads, without trusting who runs it.
+//!
+//! The core has no threads. It hands an [`Executor`] a closure that may be called from several threads at once, any
+//! number of times; inside, each call takes items from one queue until it is empty. Whatever the executor does, an
+//! item is taken exactly once, and items write to disjoint [`Tile`]s. So a buggy executor can make a result late, but
+//! it can neither make two threads write the same element nor change a bit of the result.
+
+#![allow(unsafe_code)]
+
+use core::marker::PhantomData;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Plain;
+
+/// Something that can run a closure on several threads.
+pub trait Executor: Sync {
+    /// How many threads [`run`](Executor::run) may use, at least 1.
+    fn workers(&self) -> usize;
+
+    /// Calls `work` on up to [`workers`](Executor::workers) threads at once and returns when all the calls have.
+    fn run(&self, work: &(dyn Fn() + Sync));
+}
+
+/// The calling thread alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Serial;
+
+impl Executor for Serial {
+    fn workers(&self) -> usize {
+        1
+    }
+
+    fn run(&self, work: &(dyn Fn() + Sync)) {
+        work();
+    }
+}
+
+/// Calls `f(0)` … `f(n - 1)`, each exactly once, on the executor's threads.
+pub fn for_each(exec: &dyn Executor, n: usize, f: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            // Relaxed: the counter only deals out indices; `run` orders the items' effects before its return.
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= n {
+                break;
+            }
+            f(i);
+        }
+    };
+    if n > 1 && exec.workers() > 1 {
+        exec.run(&work);
+    }
+    // The whole work where there is one worker; else nothing, unless the executor called `work` on no thread at all.
+    work();
+}
+
+/// A row-major matrix cut into groups of columns, each of which one thread may write.
+pub struct Columns<'a, T> {
+    data: *mut T,
+    rows: usize,
+    cols: usize,
+    width: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: `Columns` gives out nothing by itself; `for_each_tile` hands each tile to one thread, which is as if the
+// tiles were `&mut [T]` sent there.
+unsafe impl<T: Send> Sync for Columns<'_, T> {}
+// SAFETY: it stands for a `&mut [T]`.
+unsafe impl<T: Send> Send for Columns<'_, T> {}
+
+impl<'a, T: Plain> Columns<'a, T> {
+    /// Cuts `data`, `(rows, cols)` with at least that many elements, into tiles of `width` columns; the last may be
+    /// narrower.
+    ///
+    /// # Panics
+    /// Never for a `data` of `rows * cols` elements and a `width` of at least 1; a shorter one is cut to whole rows.
+    pub fn new(data: &'a mut [T], cols: usize, width: usize) -> Self {
+        let rows = data.len().checked_div(cols).unwrap_or(0);
+        Self { data: data.as_mut_ptr(), rows, cols, width: width.max(1), borrow: PhantomData }
+    }
+
+    fn tiles(&self) -> usize {
+        self.cols.div_ceil(self.width)
+    }
+
+    /// # Safety
+    /// For one `Columns`, no `i` may be asked for again while a tile got for it lives.
+    unsafe fn tile(&self, i: usize) -> Tile<'_, T> {
+        let start = (i * self.width).min(self.cols);
+        let width = self.width.min(self.cols - start);
+        Tile { data: self.data, rows: self.rows, stride: self.cols, start, width, borrow: PhantomData }
+    }
+}
+
+/// Some columns of a row-major matrix, with the right to write them.
+pub struct Tile<'a, T> {
+    data: *mut T,
+    rows: usize,
+    stride: usize,
+    start: usize,
+    width: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+impl<T: Plain> Tile<'_, T> {
+    /// Rows of the matrix.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The columns that this tile covers.
+    pub fn columns(&self) -> core::ops::Range<usize> {
+        self.start..self.start + self.width
+    }
+
+    /// Row `r` of these columns; empty when there is no such row.
+    pub fn row(&mut self, r: usize) -> &mut [T] {
+        if r >= self.rows {
+            return &mut [];
+        }
+        // SAFETY: `r < rows` and `start + width <= stride`, so the range lies inside the matrix; the tile is the only
+        // one with these columns (the contract of `Columns::tile`), and `&mut self` makes this its only borrow.
+        unsafe { core::slice::from_raw_parts_mut(self.data.add(r * self.stride + self.start), self.width) }
+    }
+
+    /// The tile of the columns `range`, counted from this tile's first; cut to what there is.
+    pub fn sub(&mut self, range: core::ops::Range<usize>) -> Tile<'_, T> {
+        let start = range.start.min(self.width);
+        let width = range.end.clamp(start, self.width) - start;
+        Tile { start: self.start + start, width, borrow: PhantomData, ..*self }
+    }
+}
+
+impl<'a, T: Plain> From<&'a mut [T]> for Tile<'a, T> {
+    /// A matrix of one row, whole.
+    fn from(row: &'a mut [T]) -> Self {
+        Tile { data: row.as_mut_ptr(), rows: 1, stride: row.len(), start: 0, width: row.len(), borrow: PhantomData }
+    }
+}
+
+/// Calls `f` once for each index of a tile with that tile of every matrix in `outputs`.
+///
+/// All matrices must be cut into equally many tiles; the smallest number counts.
+pub fn for_each_tile<T: Plain + Send, const N: usize>(
+    exec: &dyn Executor,
+    outputs: [Columns<'_, T>; N],
+    f: impl Fn([Tile<'_, T>; N]) + Sync,
+) {
+    let n = outputs.iter().map(Columns::tiles).min().unwrap_or(0);
+    // SAFETY: `for_each` gives each index to one call only, and the tiles die before that call returns.
+    for_each(exec, n, |i| f(core::array::from_fn(|k| unsafe { outputs[k].tile(i) })));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An executor that calls the work as often as it likes, from two threads.
+    struct Eager(usize);
+    impl Executor for Eager {
+        fn workers(&self) -> usize {
+            2
+        }
+        fn run(&self, work: &(dyn Fn() + Sync)) {
+            std::thread::scope(|s| {
+                for _ in 0..self.0 {
+                    s.spawn(work);
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn every_element_is_written_once_whatever_the_executor_does() {
+        for exec in [&Serial as &dyn Executor, &Eager(0), &Eager(1), &Eager(5)] {
+            for (rows, cols, width) in [(1, 1, 1), (3, 10, 4), (2, 64, 64), (5, 7, 100), (0, 5, 2)] {
+                let mut a = vec![0u32; rows * cols];
+                let mut b = vec![0u32; rows * cols];
+                let outputs = [Columns::new(&mut a, cols, width), Columns::new(&mut b, cols, width)];
+                for_each_tile(exec, outputs, |[mut x, mut y]| {
+                    for r in 0..x.rows() {
+                        let first = x.columns().start;
+                        for (c, v) in x.row(r).iter_mut().enumerate() {
+                            *v += (r * cols + first + c) as u32 + 1;
+                        }
+                        for v in y.sub(1..3).row(r) {
+                            *v += 1;
+                        }
+                    }
+                    assert!(x.row(rows).is_empty());
+                });
+                assert!(a.iter().enumerate().all(|(i, &v)| v == i as u32 + 1));
+                let in_sub = |c: usize| (1..3).contains(&(c % width));
+                assert!(b.iter().enumerate().all(|(i, &v)| v == u32::from(in_sub(i % cols))));
+            }
+        }
+    }
+}
