@@ -10,7 +10,13 @@ extern crate std;
 mod fmt;
 
 pub mod arch;
+pub mod engine;
 pub mod gguf;
+#[cfg(feature = "std")]
+pub mod host;
 pub mod math;
+pub mod model;
 pub mod quant;
+pub mod sample;
 pub mod storage;
+pub mod tokenizer;

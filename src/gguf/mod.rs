@@ -7,9 +7,11 @@
 
 mod cursor;
 mod distinct;
+mod label;
 mod tensor;
 mod value;
 
+pub use label::Label;
 pub use tensor::{Tensor, TensorType};
 pub use value::{Array, Value, ValueType};
 
@@ -154,11 +156,6 @@ impl<'a> File<'a> {
         self.alignment
     }
 
-    /// The bytes of the metadata entries, as the file has them.
-    pub fn metadata_bytes(&self) -> &'a [u8] {
-        self.bytes.get(self.kv_start..self.tensors_start).unwrap_or(&[])
-    }
-
     /// Number of metadata entries.
     pub fn metadata_len(&self) -> usize {
         self.n_kv
@@ -173,6 +170,16 @@ impl<'a> File<'a> {
     pub fn metadata(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> + use<'a> {
         let mut cursor = Cursor::new(self.bytes, self.kv_start);
         (0..self.n_kv).map_while(move |_| entry(&mut cursor).ok())
+    }
+
+    /// The metadata entries as they lie in the file: key, type and value.
+    pub fn raw_metadata(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        let (bytes, mut cursor) = (self.bytes, Cursor::new(self.bytes, self.kv_start));
+        (0..self.n_kv).map_while(move |_| {
+            let start = cursor.at();
+            let (key, _) = entry(&mut cursor).ok()?;
+            Some((key, bytes.get(start..cursor.at())?))
+        })
     }
 
     /// The value of `key`.

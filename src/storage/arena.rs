@@ -28,6 +28,8 @@ unsafe impl Plain for u32 {}
 unsafe impl Plain for u64 {}
 // SAFETY: as above.
 unsafe impl Plain for f32 {}
+// SAFETY: an array has no padding of its own.
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
 /// Why an arena could not be made or carved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +62,8 @@ pub struct Region {
     pub offset: usize,
     /// Its length in bytes, without the padding before the next buffer.
     pub bytes: usize,
+    /// Its shape in elements, slowest dimension first, ones in front.
+    pub shape: [usize; 4],
 }
 
 /// A bump allocator over borrowed bytes.
@@ -106,12 +110,13 @@ impl<'a> Arena<'a> {
         self.base.is_none()
     }
 
-    /// Carves `n` elements; their values are whatever the memory held. Empty in a dry run.
+    /// Carves a buffer of this shape, of at most four dimensions; its values are whatever the memory held. Empty in a
+    /// dry run.
     ///
     /// # Errors
     /// [`ArenaError::TooSmall`] or [`ArenaError::Overflow`].
-    pub fn alloc<T: Plain>(&mut self, name: &'static str, n: usize) -> Result<&'a mut [T], ArenaError> {
-        let Some(start) = self.bump::<T>(name, n)? else { return Ok(&mut []) };
+    pub fn alloc<T: Plain>(&mut self, name: &'static str, shape: &[usize]) -> Result<&'a mut [T], ArenaError> {
+        let (Some(start), n) = self.bump::<T>(name, shape)? else { return Ok(&mut []) };
         // SAFETY: `bump` gives `n` aligned elements inside the memory borrowed for 'a, and never the same bytes
         // twice; those bytes are initialised (they came as `&mut [u8]`) and any bit pattern is a `T`.
         Ok(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), n) })
@@ -127,7 +132,7 @@ impl<'a> Arena<'a> {
         n: usize,
         mut make: impl FnMut(usize) -> Result<T, E>,
     ) -> Result<&'a mut [T], E> {
-        let Some(start) = self.bump::<T>(name, n)? else { return Ok(&mut []) };
+        let (Some(start), n) = self.bump::<T>(name, &[n])? else { return Ok(&mut []) };
         for i in 0..n {
             let value = make(i)?;
             // SAFETY: `bump` gives room for `n` aligned elements, and `i < n`.
@@ -137,8 +142,10 @@ impl<'a> Arena<'a> {
         Ok(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), n) })
     }
 
-    fn bump<T>(&mut self, name: &'static str, n: usize) -> Result<Option<NonNull<T>>, ArenaError> {
+    /// Room for the elements of `shape`, and how many they are; no address in a dry run.
+    fn bump<T>(&mut self, name: &'static str, shape: &[usize]) -> Result<(Option<NonNull<T>>, usize), ArenaError> {
         const { assert!(align_of::<T>() <= ALIGN) };
+        let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).ok_or(ArenaError::Overflow(name))?;
         let bytes = n.checked_mul(size_of::<T>()).ok_or(ArenaError::Overflow(name))?;
         let padded = bytes.checked_next_multiple_of(ALIGN).ok_or(ArenaError::Overflow(name))?;
         let end = self.used.checked_add(padded).ok_or(ArenaError::Overflow(name))?;
@@ -146,12 +153,16 @@ impl<'a> Arena<'a> {
             return Err(ArenaError::TooSmall { name, needed: end, len: self.len });
         }
         if let Some(observer) = &mut self.observer {
-            observer(Region { name, offset: self.used, bytes });
+            let mut dims = [1; 4];
+            for (slot, d) in dims.iter_mut().rev().zip(shape.iter().rev()) {
+                *slot = *d;
+            }
+            observer(Region { name, offset: self.used, bytes, shape: dims });
         }
         // SAFETY: `used <= end <= len`, so the offset stays within (or one past) the borrowed bytes.
         let start = self.base.map(|base| unsafe { base.add(self.used) }.cast());
         self.used = end;
-        Ok(start)
+        Ok((start, n))
     }
 }
 
@@ -163,8 +174,8 @@ mod tests {
     struct Aligned([u8; 1024]);
 
     fn carve(arena: &mut Arena<'_>) -> Result<usize, ArenaError> {
-        let a = arena.alloc::<u8>("a", 3)?.len();
-        let b = arena.alloc::<f32>("b", 17)?.len();
+        let a = arena.alloc::<u8>("a", &[3])?.len();
+        let b = arena.alloc::<f32>("b", &[17])?.len();
         let c = arena.build::<(u8, u32), ArenaError>("c", 5, |i| Ok((i as u8, 7)))?.len();
         Ok(a + b + c)
     }
@@ -188,18 +199,18 @@ mod tests {
         let mut memory = Aligned([0; 1024]);
         assert_eq!(Arena::new(&mut memory.0[1..]).err(), Some(ArenaError::Misaligned));
         let mut dry = Arena::dry_run();
-        assert_eq!(dry.alloc::<f32>("x", usize::MAX / 2).err(), Some(ArenaError::Overflow("x")));
+        assert_eq!(dry.alloc::<f32>("x", &[usize::MAX / 2, 3]).err(), Some(ArenaError::Overflow("x")));
     }
 
     #[test]
     fn the_observer_sees_each_region() {
-        let mut seen = [Region { name: "", offset: 0, bytes: 0 }; 3];
+        let mut seen = [Region { name: "", offset: 0, bytes: 0, shape: [0; 4] }; 3];
         let mut n = 0;
         let mut observe = |r| {
             seen[n] = r;
             n += 1;
         };
         carve(&mut Arena::dry_run_with(&mut observe)).unwrap();
-        assert_eq!(seen[1], Region { name: "b", offset: 64, bytes: 68 });
+        assert_eq!(seen[1], Region { name: "b", offset: 64, bytes: 68, shape: [1, 1, 1, 17] });
     }
 }

@@ -6,4 +6,4 @@ mod arena;
 mod parallel;
 
 pub use arena::{ALIGN, Arena, ArenaError, Plain, Region};
-pub use parallel::{Columns, Executor, Serial, Tile, for_each, for_each_tile};
+pub use parallel::{Columns, Executor, Serial, Tile, for_each, for_each_row, for_each_tile};

@@ -1,1 +1,51 @@
-fn main(){}
+//! The `armlet` program: talks to a model, and measures, converts and fetches one.
+//!
+//! Generated text and results go to stdout, all else to stderr. Exit codes: 0, 1 for a failure, 2 for wrong usage,
+//! 130 after Ctrl-C.
+
+mod args;
+mod bench;
+mod chat;
+mod complete;
+mod failure;
+mod generate;
+mod inspect;
+mod load;
+mod perplexity;
+mod pull;
+mod quantize;
+mod template;
+mod tokenize;
+
+use clap::Parser;
+
+use args::{Args, Command};
+use failure::Failure;
+
+fn main() -> std::process::ExitCode {
+    let args = Args::parse();
+    env_logger::Builder::new().filter_level(args.log_level()).format_timestamp(None).init();
+    match run(args) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    match args.command {
+        Command::Chat(a) => chat::run(&a),
+        Command::Complete(a) => complete::run(&a),
+        Command::Tokenize(a) => tokenize::run(&a),
+        Command::Perplexity(a) => perplexity::run(&a),
+        Command::Bench(a) => bench::run(&a),
+        Command::Inspect(a) => inspect::run(&a),
+        Command::Quantize(a) => quantize::run(&a),
+        Command::Pull(a) => pull::run(&a),
+        Command::Completions { shell } => {
+            let mut command = <Args as clap::CommandFactory>::command();
+            let mut out = Vec::new();
+            clap_complete::generate(shell, &mut command, "armlet", &mut out);
+            failure::print(&out)
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `armlet bench`: llama-bench's two tests, its rows and its JSON keys.
+
+use std::time::Instant;
+
+use armlet::engine::{Config, Plan, Session};
+use armlet::storage::Executor;
+
+use crate::args::{Bench, Output};
+use crate::failure::{Failure, print};
+use crate::inspect;
+use crate::load::{Loaded, session_memory, with_model};
+
+/// One row: prompt tokens or generated tokens, and the time of each repetition.
+struct Row {
+    n_prompt: usize,
+    n_gen: usize,
+    samples_ns: Vec<u64>,
+}
+
+impl Row {
+    fn name(&self) -> String {
+        if self.n_gen == 0 { format!("pp{}", self.n_prompt) } else { format!("tg{}", self.n_gen) }
+    }
+
+    fn rates(&self) -> Vec<f64> {
+        self.samples_ns.iter().map(|ns| (self.n_prompt + self.n_gen) as f64 * 1e9 / *ns as f64).collect()
+    }
+}
+
+fn mean(x: &[f64]) -> f64 {
+    x.iter().sum::<f64>() / x.len() as f64
+}
+
+fn deviation(x: &[f64]) -> f64 {
+    let mean = mean(x);
+    let squares: f64 = x.iter().map(|x| (x - mean).powi(2)).sum();
+    if x.len() > 1 { (squares / (x.len() - 1) as f64).sqrt() } else { 0.0 }
+}
+
+pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
+    if args.n_prompt == 0 && args.n_gen == 0 {
+        return Err(Failure::Usage("there is nothing to measure: -p and -n are both 0".into()));
+    }
+    with_model(&args.model, |loaded| {
+        let rows = measure(loaded, args)?;
+        match args.output {
+            Output::Md => print(markdown(loaded, &rows).as_bytes()),
+            Output::Json => {
+                let objects: Vec<_> = rows.iter().map(|row| json(loaded, args, row)).collect();
+                print(format!("{:#}\n", serde_json::Value::Array(objects)).as_bytes())
+            }
+        }
+    })
+}
+
+fn measure(loaded: &Loaded<'_>, args: &Bench) -> Result<Vec<Row>, Failure> {
+    let h = &loaded.model.hparams;
+    let context = args.n_prompt.max(args.n_gen);
+    let plan = Plan::new(h, &Config { context, chunk: args.chunk, ..Config::default() })?;
+    let mut memory = session_memory(&plan)?;
+    let mut session = Session::new(&loaded.model, loaded.kernels, &plan, &mut memory[..plan.bytes()])?;
+    // Any tokens will do, as in llama-bench: the time does not depend on them.
+    let token = |i: usize| ((i * 7919 + 13) % h.vocab) as u32;
+    let prompt: Vec<u32> = (0..args.n_prompt).map(token).collect();
+    let mut rows = Vec::new();
+    for (n_prompt, n_gen) in [(args.n_prompt, 0), (0, args.n_gen)] {
+        if n_prompt + n_gen == 0 {
+            continue;
+        }
+        let mut samples_ns = Vec::new();
+        for repetition in 0..=args.repetitions {
+            session.rewind(0);
+            let start = Instant::now();
+            if n_prompt > 0 {
+                session.eval(&loaded.pool, &prompt)?;
+            }
+            for i in 0..n_gen {
+                session.eval(&loaded.pool, &[token(i)])?;
+            }
+            if repetition > 0 {
+                samples_ns.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1));
+            }
+        }
+        rows.push(Row { n_prompt, n_gen, samples_ns });
+    }
+    Ok(rows)
+}
+
+fn markdown(loaded: &Loaded<'_>, rows: &[Row]) -> String {
+    let summary = inspect::Summary::new(loaded.file);
+    let mut out = String::from("| model | size | params | backend | threads | test | t/s |\n");
+    out += "| --- | ---: | ---: | --- | ---: | --- | ---: |\n";
+    for row in rows {
+        let rates = row.rates();
+        out += &format!(
+            "| {} | {:.2} MiB | {:.2} M | {} | {} | {} | {:.2} ± {:.2} |\n",
+            summary.kind(),
+            summary.bytes as f64 / f64::from(1 << 20),
+            summary.parameters as f64 / 1e6,
+            loaded.kernels.backend().name(),
+            loaded.pool.workers(),
+            row.name(),
+            mean(&rates),
+            deviation(&rates),
+        );
+    }
+    out
+}
+
+fn json(loaded: &Loaded<'_>, args: &Bench, row: &Row) -> serde_json::Value {
+    let summary = inspect::Summary::new(loaded.file);
+    let ns: Vec<f64> = row.samples_ns.iter().map(|ns| *ns as f64).collect();
+    let rates = row.rates();
+    serde_json::json!({
+        "build_commit": option_env!("ARMLET_COMMIT").unwrap_or("unknown"),
+        "build_number": 0,
+        "cpu_info": cpu_info(),
+        "gpu_info": "",
+        "backends": loaded.kernels.backend().name(),
+        "model_filename": loaded.path.display().to_string(),
+        "model_type": summary.kind(),
+        "model_size": summary.bytes,
+        "model_n_params": summary.parameters,
+        "n_batch": args.chunk,
+        "n_ubatch": args.chunk,
+        "n_threads": loaded.pool.workers(),
+        "type_k": "f16",
+        "type_v": "f16",
+        "n_prompt": row.n_prompt,
+        "n_gen": row.n_gen,
+        "n_depth": 0,
+        "test": row.name(),
+        "avg_ns": mean(&ns),
+        "stddev_ns": deviation(&ns),
+        "avg_ts": mean(&rates),
+        "stddev_ts": deviation(&rates),
+        "samples_ns": row.samples_ns,
+        "samples_ts": rates,
+    })
+}
+
+/// The CPU's name, where Linux says it.
+fn cpu_info() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = |line: &str| line.split_once(':').map(|(_, v)| v.trim().to_string());
+    info.lines().find(|l| l.starts_with("model name") || l.starts_with("Model")).and_then(name).unwrap_or_default()
+}

@@ -1,0 +1,43 @@
+//! `armlet complete`: continue a text.
+
+use armlet::engine::Session;
+use armlet::tokenizer::EncodeOptions;
+
+use crate::args::Complete;
+use crate::failure::{Failure, print};
+use crate::generate::{End, catch_interrupts, generate, sampler};
+use crate::load::{encode, plan, session_memory, text, with_model};
+
+pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
+    let prompt = text(&args.text)?;
+    with_model(&args.model, |loaded| {
+        let options = EncodeOptions { add_special: true, parse_special: args.parse_special, literal: &[] };
+        let tokens = encode(&loaded.model.tokenizer, &prompt, options)?;
+        if tokens.is_empty() {
+            return Err(Failure::Error("the prompt is empty and the model has no start token; give some text".into()));
+        }
+        let plan = plan(&loaded.model.hparams, &args.cache)?;
+        let mut memory = session_memory(&plan)?;
+        let mut session = Session::new(&loaded.model, loaded.kernels, &plan, &mut memory[..plan.bytes()])?;
+        catch_interrupts()?;
+        let mut answer = String::new();
+        let show = |text: &str| {
+            answer.push_str(text);
+            if args.json { Ok(()) } else { print(text.as_bytes()) }
+        };
+        let limit = args.sampling.n_predict.unwrap_or(128);
+        let mut sampler = sampler(&args.sampling);
+        let (end, stats) = generate(loaded, &mut session, &mut sampler, &tokens, limit, &mut Vec::new(), show)?;
+        if args.json {
+            let object = serde_json::json!({ "text": answer, "stop": end.name(), "timings": stats.json() });
+            print(format!("{object}\n").as_bytes())?;
+        } else {
+            print(b"\n")?;
+        }
+        stats.report(log::log_enabled!(log::Level::Info));
+        match end {
+            End::Interrupted => Err(Failure::Interrupted),
+            _ => Ok(()),
+        }
+    })
+}

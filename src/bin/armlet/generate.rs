@@ -1,0 +1,167 @@
+//! Reading a prompt and generating tokens, with what both took.
+
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use armlet::engine::Session;
+use armlet::sample::{Sampler, SamplerConfig};
+use armlet::tokenizer::Detokenizer;
+
+use crate::args;
+use crate::failure::Failure;
+use crate::load::Loaded;
+
+/// Set by Ctrl-C, and taken back by whoever deals with it.
+pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes Ctrl-C set [`INTERRUPTED`]; a second one before anyone has looked ends the program.
+pub(crate) fn catch_interrupts() -> Result<(), Failure> {
+    ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    })
+    .map_err(|e| Failure::new("cannot catch Ctrl-C", e))
+}
+
+/// What a run took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) prompt_tokens: usize,
+    pub(crate) prompt_time: Duration,
+    pub(crate) generated: usize,
+    pub(crate) generation_time: Duration,
+}
+
+impl Stats {
+    /// The line after an answer, on stderr: when asked for, or where a person looks.
+    pub(crate) fn report(&self, always: bool) {
+        if always || std::io::stderr().is_terminal() {
+            let rate = |n: usize, t: Duration| n as f64 / t.as_secs_f64().max(1e-9);
+            let prompt = rate(self.prompt_tokens, self.prompt_time);
+            // The first token comes from the prompt's logits.
+            let generation = rate(self.generated.saturating_sub(1), self.generation_time);
+            // Nothing depends on this line.
+            let _ = writeln!(std::io::stderr(), "[ Prompt: {prompt:.1} t/s | Generation: {generation:.1} t/s ]");
+        }
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "prompt_n": self.prompt_tokens,
+            "prompt_ms": self.prompt_time.as_secs_f64() * 1e3,
+            "predicted_n": self.generated,
+            "predicted_ms": self.generation_time.as_secs_f64() * 1e3,
+        })
+    }
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The model said so.
+    EndOfText,
+    /// As many tokens as asked for.
+    Length,
+    /// The context is full.
+    ContextFull,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+impl End {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            End::EndOfText => "stop",
+            End::Length => "length",
+            End::ContextFull => "context_full",
+            End::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// The sampler that the options describe.
+pub(crate) fn sampler(args: &args::Sampling) -> Sampler {
+    let fresh = || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(0, |t| t.as_nanos() as u64)
+    };
+    Sampler::new(SamplerConfig {
+        temperature: args.temp,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repeat_penalty: args.repeat_penalty,
+        seed: args.seed.unwrap_or_else(fresh),
+    })
+}
+
+/// Reads `prompt` and generates up to `limit` tokens, giving text to `show` as it comes. Appends every token that the
+/// session has read to `history`.
+pub(crate) fn generate(
+    loaded: &Loaded<'_>,
+    session: &mut Session<'_>,
+    sampler: &mut Sampler,
+    prompt: &[u32],
+    limit: usize,
+    history: &mut Vec<u32>,
+    mut show: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<(End, Stats), Failure> {
+    let tokenizer = &loaded.model.tokenizer;
+    let mut stats = Stats { prompt_tokens: prompt.len(), ..Stats::default() };
+    let start = Instant::now();
+    read(loaded, session, prompt, history)?;
+    stats.prompt_time = start.elapsed();
+    if INTERRUPTED.swap(false, Ordering::SeqCst) {
+        return Ok((End::Interrupted, stats));
+    }
+    prompt.iter().for_each(|t| sampler.accept(*t));
+
+    let start = Instant::now();
+    let mut detokenizer = Detokenizer::new();
+    let mut next = if limit > 0 { Some(sampler.sample(session.logits())?) } else { None };
+    let end = loop {
+        let Some(token) = next else { break End::Length };
+        stats.generated += 1;
+        if tokenizer.is_end(token) {
+            break End::EndOfText;
+        }
+        let mut shown = Ok(());
+        detokenizer.push(tokenizer.piece(token, false), |text| {
+            if shown.is_ok() {
+                shown = show(text);
+            }
+        });
+        shown?;
+        sampler.accept(token);
+        if stats.generated == limit {
+            break End::Length;
+        }
+        if session.remaining() == 0 {
+            break End::ContextFull;
+        }
+        if INTERRUPTED.swap(false, Ordering::SeqCst) {
+            break End::Interrupted;
+        }
+        history.push(token);
+        next = Some(sampler.sample(session.eval(&loaded.pool, &[token])?)?);
+    };
+    stats.generation_time = start.elapsed();
+    let mut shown = Ok(());
+    detokenizer.finish(|text| shown = show(text));
+    shown.map(|()| (end, stats))
+}
+
+/// Reads a prompt pass by pass, so that Ctrl-C is heard between them.
+fn read(loaded: &Loaded<'_>, session: &mut Session<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<(), Failure> {
+    session.fits(prompt)?;
+    for chunk in prompt.chunks(session.chunk()) {
+        if INTERRUPTED.load(Ordering::SeqCst) {
+            break;
+        }
+        session.eval(&loaded.pool, chunk)?;
+        history.extend(chunk);
+    }
+    Ok(())
+}

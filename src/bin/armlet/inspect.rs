@@ -1,0 +1,165 @@
+//! `armlet inspect`: what is in a GGUF file.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use armlet::engine::{Config, Plan};
+use armlet::gguf::{Array, File, Label, Value, ValueType};
+use armlet::model::{Hparams, Model};
+
+use crate::args::Inspect;
+use crate::failure::{Failure, print};
+use crate::load::{map, resolve};
+
+/// Elements of a list that are shown.
+const SHOWN: usize = 5;
+
+/// Sizes of a file's tensors.
+pub(crate) struct Summary {
+    name: String,
+    pub(crate) parameters: u64,
+    pub(crate) bytes: u64,
+    /// Bytes by tensor type.
+    types: BTreeMap<&'static str, u64>,
+}
+
+impl Summary {
+    pub(crate) fn new(file: &File<'_>) -> Self {
+        let text = |key| match file.get(key) {
+            Some(Value::String(s)) => Some(Label::from_bytes(s).to_string()),
+            _ => None,
+        };
+        let name = [text("general.architecture"), text("general.size_label")];
+        let mut summary = Summary {
+            name: name.into_iter().flatten().collect::<Vec<_>>().join(" "),
+            parameters: 0,
+            bytes: 0,
+            types: BTreeMap::new(),
+        };
+        for t in file.tensors() {
+            summary.parameters += t.elements();
+            summary.bytes += t.data.len() as u64;
+            *summary.types.entry(t.kind.name).or_default() += t.data.len() as u64;
+        }
+        summary
+    }
+
+    /// Architecture, size and the type of most bytes, as `llama 135M Q4_1`.
+    pub(crate) fn kind(&self) -> String {
+        let main = self.types.iter().max_by_key(|(_, bytes)| **bytes).map_or("", |(name, _)| name);
+        format!("{} {main}", self.name)
+    }
+}
+
+pub(crate) fn run(args: &Inspect) -> Result<(), Failure> {
+    let path = resolve(args.path.as_deref().or(args.model.as_deref()))?;
+    let bytes = map(&path)?;
+    let file = File::new_checked(&bytes).map_err(|e| Failure::file(&path, e))?;
+    let out = if args.json { format!("{:#}\n", json(&file)) } else { text(&file, args.tensors) };
+    print(out.as_bytes())
+}
+
+fn text(file: &File<'_>, tensors: bool) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail, so results are not looked at here.
+    let _ = writeln!(out, "GGUF v{}, alignment {}", file.version(), file.alignment());
+    let _ = writeln!(out, "\nmetadata ({})", file.metadata_len());
+    for (key, value) in file.metadata() {
+        let _ = writeln!(out, "  {key} = {}", show(&value));
+    }
+    let summary = Summary::new(file);
+    let _ = writeln!(
+        out,
+        "\ntensors ({}): {:.2} M weights, {:.2} MiB",
+        file.tensors_len(),
+        summary.parameters as f64 / 1e6,
+        mib(summary.bytes)
+    );
+    for (name, bytes) in &summary.types {
+        let _ = writeln!(out, "  {name:8} {:10.2} MiB", mib(*bytes));
+    }
+    if tensors {
+        for t in file.tensors() {
+            let dims: Vec<_> = t.dims.iter().take(t.n_dims).map(u64::to_string).collect();
+            let _ = writeln!(out, "  {:40} {:8} [{}]", t.name, t.kind.name, dims.join(", "));
+        }
+    }
+    out + &runs(file)
+}
+
+/// Whether armlet can run the file, and in what memory.
+fn runs(file: &File<'_>) -> String {
+    let memory = || {
+        let tables = Model::required_bytes(file).map_err(|e| e.to_string())?;
+        let h = Hparams::new(file).map_err(|e| e.to_string())?;
+        let config = Config { context: Config::default().context.min(h.context_length), ..Config::default() };
+        let plan = Plan::new(&h, &config).map_err(|e| e.to_string())?;
+        Ok::<_, String>((tables, config.context, plan.bytes()))
+    };
+    match memory() {
+        Ok((tables, context, session)) => format!(
+            "\nruns here: {:.2} MiB of tables, {:.2} MiB for a session of {context} tokens\n",
+            mib(tables as u64),
+            mib(session as u64)
+        ),
+        Err(why) => format!("\ndoes not run here: {why}\n"),
+    }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn show(value: &Value<'_>) -> String {
+    match value {
+        Value::Unsigned(n) => n.to_string(),
+        Value::Signed(n) => n.to_string(),
+        Value::Float(x) => x.to_string(),
+        Value::Bool(b) => b.to_string(),
+        Value::String(s) => {
+            let text = String::from_utf8_lossy(s);
+            let short: String = text.chars().take(80).collect();
+            let more = if short.len() < text.len() { "…" } else { "" };
+            format!("\"{}\"{more}", short.escape_debug())
+        }
+        Value::Array(a) => {
+            let shown: Vec<_> = a.iter().take(SHOWN).map(|v| show(&v)).collect();
+            let more = if a.len() > SHOWN { ", …" } else { "" };
+            format!("[{}{more}] ({} × {:?})", shown.join(", "), a.len(), a.kind())
+        }
+    }
+}
+
+fn json(file: &File<'_>) -> serde_json::Value {
+    let metadata: serde_json::Map<_, _> = file.metadata().map(|(k, v)| (k.to_string(), json_value(&v))).collect();
+    let tensors: Vec<_> = file
+        .tensors()
+        .map(|t| {
+            serde_json::json!({ "name": t.name, "type": t.kind.name, "shape": t.dims[..t.n_dims],
+                                "offset": t.offset, "bytes": t.data.len() })
+        })
+        .collect();
+    serde_json::json!({ "version": file.version(), "alignment": file.alignment(), "metadata": metadata,
+                        "tensors": tensors })
+}
+
+fn json_value(value: &Value<'_>) -> serde_json::Value {
+    match value {
+        Value::Unsigned(n) => (*n).into(),
+        Value::Signed(n) => (*n).into(),
+        Value::Float(x) => (*x).into(),
+        Value::Bool(b) => (*b).into(),
+        Value::String(s) => String::from_utf8_lossy(s).into(),
+        Value::Array(a) => json_array(a),
+    }
+}
+
+/// Short lists whole; long ones, as a vocabulary, as what they are.
+fn json_array(a: &Array<'_>) -> serde_json::Value {
+    const WHOLE: usize = 64;
+    if a.len() <= WHOLE {
+        return a.iter().map(|v| json_value(&v)).collect();
+    }
+    let kind = if a.kind() == ValueType::String { "string" } else { "number" };
+    serde_json::json!({ "array_of": kind, "len": a.len() })
+}

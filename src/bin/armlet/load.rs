@@ -1,0 +1,138 @@
+//! From the command line to a model that is ready to run.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use armlet::arch::{Backend, Element, Kernels};
+use armlet::engine::{Config, Plan};
+use armlet::gguf::File;
+use armlet::host::{MapError, Mapped, Pool, memory};
+use armlet::model::{Hparams, Model};
+use armlet::tokenizer::{EncodeOptions, Tokenizer};
+
+use crate::args::{self, KvType};
+use crate::failure::Failure;
+use crate::pull;
+
+/// A model, its file, and what it runs on.
+pub(crate) struct Loaded<'m> {
+    pub(crate) path: &'m Path,
+    pub(crate) file: &'m File<'m>,
+    pub(crate) model: Model<'m>,
+    pub(crate) kernels: Kernels,
+    pub(crate) pool: Pool,
+}
+
+/// Maps the model, builds its tables and hands it to `run`.
+pub(crate) fn with_model<T>(
+    args: &args::Model,
+    run: impl FnOnce(&Loaded<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let kernels = kernels()?;
+    let path = resolve(args.model.as_deref())?;
+    let bytes = map(&path)?;
+    let file = File::new_checked(&bytes).map_err(|e| Failure::file(&path, e))?;
+    let needed = Model::required_bytes(&file).map_err(|e| Failure::file(&path, e))?;
+    let mut tables = memory(needed).map_err(|e| Failure::new("cannot get memory for the model's tables", e))?;
+    let model = Model::new(&file, &mut tables[..needed]).map_err(|e| Failure::file(&path, e))?;
+    let pool = Pool::new(if args.threads == 0 { Pool::cpus() } else { args.threads });
+    run(&Loaded { path: &path, file: &file, model, kernels, pool })
+}
+
+/// The file of a model: a path, the name of a known one, or the default.
+pub(crate) fn resolve(model: Option<&Path>) -> Result<PathBuf, Failure> {
+    match model {
+        None => pull::ensure(pull::DEFAULT),
+        Some(path) if path.exists() => Ok(path.to_path_buf()),
+        Some(path) => match path.to_str().and_then(pull::known) {
+            Some(known) => pull::ensure(known),
+            None => Err(Failure::file(path, "no such file; give a GGUF file, or leave -m out for the default model")),
+        },
+    }
+}
+
+/// Maps a file that should be a model.
+pub(crate) fn map(path: &Path) -> Result<Mapped, Failure> {
+    Mapped::open(path).map_err(|e| match e {
+        MapError::Empty => Failure::file(path, "the file is empty; fetch it again"),
+        MapError::NotAFile => Failure::file(path, "not a regular file; give a GGUF file"),
+        e => Failure::file(path, e),
+    })
+}
+
+/// The best kernels, or those that `ARMLET_CPU` names.
+pub(crate) fn kernels() -> Result<Kernels, Failure> {
+    let Some(name) = std::env::var_os("ARMLET_CPU") else { return Ok(Kernels::detect()) };
+    let names = || Backend::ALL.map(Backend::name).join(", ");
+    let name = name.to_string_lossy().into_owned();
+    let backend = Backend::from_name(&name)
+        .ok_or_else(|| Failure::Usage(format!("ARMLET_CPU={name} is no backend; there are {}", names())))?;
+    let missing = || Failure::Error(format!("ARMLET_CPU={name}: this CPU cannot run that backend; unset it"));
+    Kernels::for_backend(backend).ok_or_else(missing)
+}
+
+/// The plan of a session that reads and generates text.
+pub(crate) fn plan(h: &Hparams, args: &args::Cache) -> Result<Plan, Failure> {
+    let kv = element(args.kv_type);
+    let context = match (args.context, args.kv_budget) {
+        (Some(tokens), _) => tokens,
+        (None, Some(budget)) => Plan::context_for_budget(h, kv, budget)?,
+        (None, None) => Config::default().context.min(h.context_length),
+    };
+    let plan = Plan::new(h, &Config { context, chunk: args.chunk, logit_rows: 1, kv })?;
+    log::info!("context of {context} tokens; the session takes {} bytes", plan.bytes());
+    Ok(plan)
+}
+
+pub(crate) fn element(kind: KvType) -> Element {
+    match kind {
+        KvType::F16 => Element::F16,
+        KvType::F32 => Element::F32,
+    }
+}
+
+/// Memory for a session of this plan.
+pub(crate) fn session_memory(plan: &Plan) -> Result<memmap2::MmapMut, Failure> {
+    memory(plan.bytes()).map_err(|e| Failure::new(format!("cannot get {} bytes for the session", plan.bytes()), e))
+}
+
+/// The text that the options name: `-p`, `-f`, or stdin.
+pub(crate) fn text(args: &args::Text) -> Result<String, Failure> {
+    match (&args.prompt, &args.file) {
+        (Some(text), _) => Ok(text.clone()),
+        (None, Some(path)) if path.as_os_str() != "-" => read_file(path),
+        _ => read_stdin(),
+    }
+}
+
+pub(crate) fn read_file(path: &Path) -> Result<String, Failure> {
+    let bytes = std::fs::read(path).map_err(|e| Failure::file(path, e))?;
+    utf8(bytes, &path.display().to_string())
+}
+
+/// All of stdin, as text.
+pub(crate) fn read_stdin() -> Result<String, Failure> {
+    let mut stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Err(Failure::Usage("there is no text; give -p TEXT, -f FILE, or pipe it in".into()));
+    }
+    let mut bytes = Vec::new();
+    stdin.read_to_end(&mut bytes).map_err(|e| Failure::new("stdin", e))?;
+    utf8(bytes, "stdin")
+}
+
+fn utf8(bytes: Vec<u8>, whence: &str) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Failure::new(whence, format!("not UTF-8 at byte {at}; convert the text with iconv"))
+    })
+}
+
+/// Token ids of `text`.
+pub(crate) fn encode(tokenizer: &Tokenizer<'_>, text: &str, options: EncodeOptions<'_>) -> Result<Vec<u32>, Failure> {
+    let mut scratch = memory(tokenizer.scratch_bytes(text)?).map_err(|e| Failure::new("cannot get memory", e))?;
+    let mut tokens = vec![0; tokenizer.max_tokens(text.len())];
+    let n = tokenizer.encode(text, options, &mut scratch, &mut tokens)?;
+    tokens.truncate(n);
+    Ok(tokens)
+}

@@ -1,0 +1,65 @@
+//! Sessions: conversations over one shared model, each with its own memory.
+
+mod plan;
+mod session;
+
+pub use plan::{Config, Plan};
+pub use session::Session;
+
+use crate::storage::ArenaError;
+
+/// Why a session cannot be made or cannot go on. The session stays usable after any of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A configuration that cannot be.
+    #[error("{name} must be from {min} to {max}, not {value}")]
+    Config {
+        /// Which value.
+        name: &'static str,
+        /// What it was.
+        value: usize,
+        /// The least it can be.
+        min: usize,
+        /// The most it can be.
+        max: usize,
+    },
+    /// The memory budget holds no context at all.
+    #[error("a budget of {budget} bytes is too small for a context of even {least} tokens, which takes {needed}")]
+    Budget {
+        /// What was given.
+        budget: usize,
+        /// The least context.
+        least: usize,
+        /// What it takes.
+        needed: usize,
+    },
+    /// The context is full.
+    #[error("the context is full: {used} tokens are in it, {more} more do not fit its {capacity}; use a larger -c")]
+    ContextFull {
+        /// Tokens in it.
+        used: usize,
+        /// Tokens to add.
+        more: usize,
+        /// Tokens that it holds.
+        capacity: usize,
+    },
+    /// More tokens to score at once than were planned for.
+    #[error("{asked} rows of logits are asked for, {planned} were planned")]
+    LogitRows {
+        /// Rows asked for.
+        asked: usize,
+        /// Rows planned.
+        planned: usize,
+    },
+    /// Nothing to run.
+    #[error("there are no tokens to run")]
+    NoTokens,
+    /// A token beyond the vocabulary.
+    #[error("token {0} is not in the vocabulary")]
+    UnknownToken(u32),
+    /// The memory given.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+}

@@ -1,0 +1,119 @@
+//! Transformers of the llama family: hyper-parameters, weights where they lie, and the forward pass.
+//!
+//! A [`Model`] is read-only and shared; what a conversation changes is in a session's [`State`]. A family is data: a
+//! [`Family`] says how its rotary embedding pairs dimensions; biases are used where the file has them.
+
+mod forward;
+mod hparams;
+mod state;
+mod weights;
+
+pub use forward::{Forward, forward};
+pub use hparams::{Family, Hparams, RopePairs};
+pub use state::{Shape, State};
+pub use weights::{Layer, Weights};
+
+use crate::gguf::{File, Label, TensorType};
+use crate::storage::{Arena, ArenaError, Region};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// Why a model cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ModelError {
+    /// No such model family here.
+    #[error("architecture \"{0}\" is not supported; supported are llama and qwen2")]
+    Architecture(Label),
+    /// A metadata entry that the model needs.
+    #[error("metadata key {0} is missing or has the wrong type")]
+    Key(Label),
+    /// A metadata entry with a value that cannot be.
+    #[error("metadata key {0} has an impossible value")]
+    Value(Label),
+    /// A feature that would change the result if it were left out.
+    #[error("{0} is not supported")]
+    Feature(&'static str),
+    /// A tensor that the model needs.
+    #[error("tensor {0} is missing")]
+    MissingTensor(Label),
+    /// A tensor of a type that there are no kernels for.
+    #[error("tensor {tensor} has type {kind}, which is not supported; requantise the model to Q8_0 or Q4_0")]
+    TensorType {
+        /// Its name.
+        tensor: Label,
+        /// Its type.
+        kind: TensorType,
+    },
+    /// A tensor whose shape is not what the hyper-parameters say.
+    #[error("tensor {tensor} has shape {found:?}, but the hyper-parameters say {expected:?}")]
+    TensorShape {
+        /// Its name.
+        tensor: Label,
+        /// Columns and rows that the hyper-parameters give.
+        expected: [u64; 2],
+        /// Columns and rows in the file.
+        found: [u64; 2],
+    },
+    /// The vocabulary.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The memory given.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+}
+
+/// A model over a checked file: its tables lie in memory that the caller gave, its weights in the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Model<'m> {
+    /// Its sizes.
+    pub hparams: Hparams,
+    /// Its weights.
+    pub weights: Weights<'m>,
+    /// Its vocabulary.
+    pub tokenizer: Tokenizer<'m>,
+}
+
+impl<'m> Model<'m> {
+    /// Bytes that [`Model::new`] takes of its memory.
+    ///
+    /// # Errors
+    /// [`ModelError`] when the file is no model that armlet can run.
+    pub fn required_bytes(file: &File<'m>) -> Result<usize, ModelError> {
+        let mut arena = Arena::dry_run();
+        Self::carve(file, &mut arena)?;
+        Ok(arena.used())
+    }
+
+    /// Like [`Model::required_bytes`], and reports each region.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn regions<'o>(file: &File<'m>, observer: &'o mut dyn FnMut(Region)) -> Result<(), ModelError>
+    where
+        'm: 'o,
+    {
+        Self::carve(file, &mut Arena::dry_run_with(observer)).map(drop)
+    }
+
+    /// Checks the file's model and builds its tables in `memory`.
+    ///
+    /// # Errors
+    /// [`ModelError`].
+    pub fn new(file: &File<'m>, memory: &'m mut [u8]) -> Result<Self, ModelError> {
+        let mut arena = Arena::new(memory)?;
+        let model = Self::carve(file, &mut arena)?;
+        debug!("model: {} bytes of tables", arena.used());
+        Ok(model)
+    }
+
+    fn carve<'a>(file: &File<'m>, arena: &mut Arena<'a>) -> Result<Model<'a>, ModelError>
+    where
+        'm: 'a,
+    {
+        let hparams = Hparams::new(file)?;
+        let weights = Weights::new(file, &hparams, arena)?;
+        let tokenizer = Tokenizer::new(file, arena)?;
+        Ok(Model { hparams, weights, tokenizer })
+    }
+}

@@ -1,0 +1,157 @@
+//! Weights, borrowed from the file. Each tensor's shape is compared with the hyper-parameters before it is used
+//! (rule M2).
+
+use super::{Hparams, ModelError};
+use crate::gguf::{File, Label, Tensor};
+use crate::math;
+use crate::quant::{DType, Matrix};
+use crate::storage::{Arena, ArenaError};
+
+/// The weights of a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'m> {
+    /// (vocab, n_embd)
+    pub token_embd: Matrix<'m>,
+    /// (n_layers)
+    pub layers: &'m [Layer<'m>],
+    /// (n_embd) little-endian f32
+    pub output_norm: &'m [u8],
+    /// (vocab, n_embd); the embedding where the file ties the two
+    pub output: Matrix<'m>,
+    /// (rope_dims / 2) turns per token, in units of 2⁻⁶⁴
+    pub rope_frequencies: &'m [u64],
+}
+
+/// The weights of one block.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'m> {
+    /// (n_embd) little-endian f32
+    pub attn_norm: &'m [u8],
+    /// (q_dim, n_embd)
+    pub q: Matrix<'m>,
+    /// (kv_dim, n_embd)
+    pub k: Matrix<'m>,
+    /// (kv_dim, n_embd)
+    pub v: Matrix<'m>,
+    /// (q_dim), (kv_dim), (kv_dim) little-endian f32; empty where there is none
+    pub qkv_bias: [&'m [u8]; 3],
+    /// (n_embd, q_dim)
+    pub attn_output: Matrix<'m>,
+    /// (n_embd) little-endian f32
+    pub ffn_norm: &'m [u8],
+    /// (n_ff, n_embd)
+    pub gate: Matrix<'m>,
+    /// (n_ff, n_embd)
+    pub up: Matrix<'m>,
+    /// (n_embd, n_ff)
+    pub down: Matrix<'m>,
+}
+
+impl<'m> Weights<'m> {
+    /// Finds and checks every tensor; the table of layers goes to the arena.
+    ///
+    /// # Errors
+    /// [`ModelError`]: a tensor that is missing, or of a type or shape that does not fit.
+    pub fn new<'a>(file: &File<'m>, h: &Hparams, arena: &mut Arena<'a>) -> Result<Weights<'a>, ModelError>
+    where
+        'm: 'a,
+    {
+        let top = Scope { file, block: None };
+        let token_embd = top.matrix("token_embd.weight", h.vocab, h.n_embd)?;
+        let output = match top.find("output.weight") {
+            Some(_) => top.matrix("output.weight", h.vocab, h.n_embd)?,
+            None => token_embd,
+        };
+        let factors = top.optional_vector("rope_freqs.weight", h.rope_dims / 2)?.as_chunks::<4>().0;
+        let rope_frequencies = arena.build("rope frequencies", h.rope_dims / 2, |i| {
+            let factor = factors.get(i).map_or(1.0, |f| f64::from(f32::from_le_bytes(*f)));
+            Ok::<_, ArenaError>(rope_frequency(h, i, factor))
+        })?;
+        // A dry run builds nothing, but a plan for a broken file should fail like the load.
+        (0..h.n_layers).try_for_each(|i| Layer::new(file, h, i).map(drop))?;
+        let layers = arena.build("layers", h.n_layers, |i| Layer::new(file, h, i))?;
+        let output_norm = top.vector("output_norm.weight", h.n_embd)?;
+        Ok(Weights { token_embd, layers, output_norm, output, rope_frequencies })
+    }
+}
+
+/// θᵢ = base^(−2i/d), divided by the file's factors (Su et al. 2021, arXiv 2104.09864; Llama 3's scaling comes as a
+/// tensor of factors).
+fn rope_frequency(h: &Hparams, i: usize, factor: f64) -> u64 {
+    let exponent = -2.0 * i as f64 / h.rope_dims as f64;
+    let radians = libm::pow(h.rope_base, exponent) / h.rope_factor / factor;
+    math::frequency(if radians.is_finite() { radians } else { 0.0 })
+}
+
+impl<'m> Layer<'m> {
+    fn new(file: &File<'m>, h: &Hparams, index: usize) -> Result<Self, ModelError> {
+        let s = Scope { file, block: Some(index) };
+        if s.find("attn_output.bias").is_some() {
+            return Err(ModelError::Feature("a bias of the attention output"));
+        }
+        Ok(Self {
+            attn_norm: s.vector("attn_norm.weight", h.n_embd)?,
+            q: s.matrix("attn_q.weight", h.q_dim(), h.n_embd)?,
+            k: s.matrix("attn_k.weight", h.kv_dim(), h.n_embd)?,
+            v: s.matrix("attn_v.weight", h.kv_dim(), h.n_embd)?,
+            qkv_bias: [
+                s.optional_vector("attn_q.bias", h.q_dim())?,
+                s.optional_vector("attn_k.bias", h.kv_dim())?,
+                s.optional_vector("attn_v.bias", h.kv_dim())?,
+            ],
+            attn_output: s.matrix("attn_output.weight", h.n_embd, h.q_dim())?,
+            ffn_norm: s.vector("ffn_norm.weight", h.n_embd)?,
+            gate: s.matrix("ffn_gate.weight", h.n_ff, h.n_embd)?,
+            up: s.matrix("ffn_up.weight", h.n_ff, h.n_embd)?,
+            down: s.matrix("ffn_down.weight", h.n_embd, h.n_ff)?,
+        })
+    }
+}
+
+/// Look-ups of the tensors of one block, or of those outside the blocks.
+struct Scope<'f, 'm> {
+    file: &'f File<'m>,
+    block: Option<usize>,
+}
+
+impl<'m> Scope<'_, 'm> {
+    fn label(&self, name: &str) -> Label {
+        match self.block {
+            Some(i) => Label::new(format_args!("blk.{i}.{name}")),
+            None => Label::new(format_args!("{name}")),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Tensor<'m>> {
+        self.file.tensor(self.label(name).as_str())
+    }
+
+    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix<'m>, ModelError> {
+        let label = self.label(name);
+        let t = self.find(name).ok_or(ModelError::MissingTensor(label))?;
+        let dtype = t.kind.dtype().ok_or(ModelError::TensorType { tensor: label, kind: t.kind })?;
+        let expected = [cols as u64, rows as u64];
+        let shape = ModelError::TensorShape { tensor: label, expected, found: [t.dims[0], t.dims[1]] };
+        if t.dims != [expected[0], expected[1], 1, 1] {
+            return Err(shape);
+        }
+        Matrix::new_checked(dtype, rows, cols, t.data).ok_or(shape)
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<&'m [u8], ModelError> {
+        let label = self.label(name);
+        let t = self.find(name).ok_or(ModelError::MissingTensor(label))?;
+        if t.kind.dtype() != Some(DType::F32) {
+            return Err(ModelError::TensorType { tensor: label, kind: t.kind });
+        }
+        if t.dims != [len as u64, 1, 1, 1] {
+            let found = [t.dims[0], t.dims[1]];
+            return Err(ModelError::TensorShape { tensor: label, expected: [len as u64, 1], found });
+        }
+        Ok(t.data)
+    }
+
+    fn optional_vector(&self, name: &str, len: usize) -> Result<&'m [u8], ModelError> {
+        if self.find(name).is_none() { Ok(&[]) } else { self.vector(name, len) }
+    }
+}

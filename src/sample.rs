@@ -1,0 +1,313 @@
+//! From logits to a token: repeat penalty, top-k, top-p, min-p, temperature, a seeded choice.
+//!
+//! The order and the meaning of each filter are llama.cpp's, so a setting that works there works here. Scalar code on
+//! `libm`, so a seed gives the same choice on every machine that gives the same logits.
+
+/// Settings of the chain.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplerConfig {
+    /// Divides the logits before the choice; 0 chooses the likeliest token.
+    pub temperature: f32,
+    /// Keep this many of the likeliest tokens; 0 keeps all that there is room for.
+    pub top_k: usize,
+    /// Keep the likeliest tokens up to this share of probability; 1 keeps all.
+    pub top_p: f32,
+    /// Keep tokens at least this likely relative to the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Logits of recent tokens are divided (if positive) or multiplied by this; 1 changes nothing.
+    pub repeat_penalty: f32,
+    /// Start of the random numbers.
+    pub seed: u64,
+}
+
+impl Default for SamplerConfig {
+    fn default() -> Self {
+        Self { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05, repeat_penalty: 1.0, seed: 0 }
+    }
+}
+
+/// Why no token could be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum SampleError {
+    /// No logits.
+    #[error("there are no logits to choose from")]
+    Empty,
+    /// A logit is not a number: the weights are broken.
+    #[error("the model's output is not a number; its file is damaged or its weights overflow")]
+    NotANumber,
+}
+
+/// A token and its logit.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Candidate {
+    /// The token.
+    pub token: u32,
+    /// Its logit, later its weight.
+    pub logit: f32,
+}
+
+/// Most tokens that are considered once sorted: beyond it probabilities are negligible, and memory is fixed.
+pub const CANDIDATES: usize = 1024;
+/// Tokens that the repeat penalty looks back on, as in llama.cpp.
+pub const PENALTY_WINDOW: usize = 64;
+
+/// The chain, with all it remembers. It is 9 KiB: keep it where the session is, not on a small stack.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    config: SamplerConfig,
+    state: u64,
+    recent: [u32; PENALTY_WINDOW],
+    n_recent: usize,
+    candidates: [Candidate; CANDIDATES],
+}
+
+impl Sampler {
+    /// A sampler that has seen nothing.
+    pub fn new(config: SamplerConfig) -> Self {
+        Self {
+            config,
+            state: config.seed,
+            recent: [0; PENALTY_WINDOW],
+            n_recent: 0,
+            candidates: [Candidate::default(); CANDIDATES],
+        }
+    }
+
+    /// Notes a token of the text, for the repeat penalty.
+    pub fn accept(&mut self, token: u32) {
+        self.recent[self.n_recent % PENALTY_WINDOW] = token;
+        self.n_recent += 1;
+    }
+
+    /// Chooses the next token.
+    ///
+    /// # Errors
+    /// [`SampleError`] for logits that are empty or not numbers.
+    pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
+        // An infinity comes from an overflow, and takes part in no probability.
+        if logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY) {
+            return Err(SampleError::NotANumber);
+        }
+        let config = self.config;
+        if config.temperature <= 0.0 || config.top_k == 1 {
+            return self.argmax(logits);
+        }
+        let room = if config.top_k == 0 { CANDIDATES } else { config.top_k.min(CANDIDATES) };
+        let n = self.keep_best(logits, room);
+        let kept = self.candidates.get_mut(..n).filter(|c| !c.is_empty()).ok_or(SampleError::Empty)?;
+        let n = cut_min_p(kept, cut_top_p(kept, config.top_p), config.min_p);
+        let best = kept[0].logit;
+        let mut total = 0.0;
+        for c in &mut kept[..n] {
+            c.logit = libm::expf((c.logit - best) / config.temperature);
+            total += c.logit;
+        }
+        let mut point = self.uniform() * total;
+        let kept = &self.candidates[..n];
+        for c in kept {
+            point -= c.logit;
+            if point < 0.0 {
+                return Ok(c.token);
+            }
+        }
+        // Rounding left a sliver: it is the last one's.
+        kept.last().map(|c| c.token).ok_or(SampleError::Empty)
+    }
+
+    /// The likeliest token, the first of equals.
+    fn argmax(&self, logits: &[f32]) -> Result<u32, SampleError> {
+        let mut best = None::<Candidate>;
+        for (token, logit) in (0..).zip(logits) {
+            let logit = self.penalised(token, *logit);
+            if best.is_none_or(|b| logit > b.logit) {
+                best = Some(Candidate { token, logit });
+            }
+        }
+        best.map(|b| b.token).ok_or(SampleError::Empty)
+    }
+
+    /// The `room` likeliest tokens to `candidates`, sorted; returns how many there are.
+    ///
+    /// A heap with the least likely on top: most logits are compared with it once and dropped.
+    fn keep_best(&mut self, logits: &[f32], room: usize) -> usize {
+        let mut n = 0;
+        for (token, logit) in (0..).zip(logits) {
+            let new = Candidate { token, logit: self.penalised(token, *logit) };
+            if n < room {
+                self.candidates[n] = new;
+                n += 1;
+                sift_up(&mut self.candidates[..n]);
+            } else if better(&new, &self.candidates[0]) {
+                self.candidates[0] = new;
+                sift_down(&mut self.candidates[..n]);
+            }
+        }
+        self.candidates[..n].sort_unstable_by(|a, b| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token)));
+        n
+    }
+
+    /// Keskar et al. 2019, arXiv 1909.05858, with the sign minded.
+    fn penalised(&self, token: u32, logit: f32) -> f32 {
+        let penalty = self.config.repeat_penalty;
+        if penalty == 1.0 || !self.recent[..self.n_recent.min(PENALTY_WINDOW)].contains(&token) {
+            return logit;
+        }
+        if logit > 0.0 { logit / penalty } else { logit * penalty }
+    }
+
+    /// Uniform in 0..1: splitmix64 (Steele et al. 2014).
+    fn uniform(&mut self) -> f32 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 24) as f32
+    }
+}
+
+/// Whether `a` is to be kept rather than `b`: likelier, or first among equals.
+fn better(a: &Candidate, b: &Candidate) -> bool {
+    a.logit > b.logit || (a.logit == b.logit && a.token < b.token)
+}
+
+fn sift_up(heap: &mut [Candidate]) {
+    let mut i = heap.len().saturating_sub(1);
+    while i > 0 && better(&heap[(i - 1) / 2], &heap[i]) {
+        heap.swap(i, (i - 1) / 2);
+        i = (i - 1) / 2;
+    }
+}
+
+fn sift_down(heap: &mut [Candidate]) {
+    let mut i = 0;
+    loop {
+        let mut worst = i;
+        for child in [2 * i + 1, 2 * i + 2] {
+            if child < heap.len() && better(&heap[worst], &heap[child]) {
+                worst = child;
+            }
+        }
+        if worst == i {
+            return;
+        }
+        heap.swap(i, worst);
+        i = worst;
+    }
+}
+
+/// Nucleus sampling (Holtzman et al. 2019, arXiv 1904.09751): how many of the sorted candidates to keep.
+fn cut_top_p(sorted: &[Candidate], top_p: f32) -> usize {
+    if top_p >= 1.0 {
+        return sorted.len();
+    }
+    let best = sorted.first().map_or(0.0, |c| c.logit);
+    let weight = |c: &Candidate| libm::expf(c.logit - best);
+    let total: f32 = sorted.iter().map(weight).sum();
+    let mut sum = 0.0;
+    let before = sorted.iter().position(|c| {
+        sum += weight(c);
+        sum >= top_p * total
+    });
+    before.map_or(sorted.len(), |i| i + 1)
+}
+
+/// Nguyen et al. 2024, arXiv 2407.01082: how many of the first `n` sorted candidates to keep, at least one.
+fn cut_min_p(sorted: &[Candidate], n: usize, min_p: f32) -> usize {
+    if min_p <= 0.0 {
+        return n;
+    }
+    let least = sorted.first().map_or(0.0, |c| c.logit) + libm::logf(min_p);
+    sorted.iter().take(n).position(|c| c.logit < least).unwrap_or(n).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn sampler(config: SamplerConfig) -> Sampler {
+        Sampler::new(config)
+    }
+
+    const ALL: SamplerConfig =
+        SamplerConfig { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, seed: 1 };
+
+    /// How often each of the tokens comes in `n` draws.
+    fn counts(config: SamplerConfig, logits: &[f32], n: usize) -> Vec<usize> {
+        let mut s = sampler(config);
+        let mut counts = vec![0; logits.len()];
+        (0..n).for_each(|_| counts[s.sample(logits).unwrap() as usize] += 1);
+        counts
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities() {
+        let p = [0.5f32, 0.25, 0.15, 0.1];
+        let logits = p.map(f32::ln);
+        for (got, p) in counts(ALL, &logits, 40_000).iter().zip(p) {
+            assert!((*got as f32 / 40_000.0 - p).abs() < 0.01, "{got} for {p}");
+        }
+        // Temperature ½ squares the odds: 4 : 1 for the first two.
+        let cold = counts(SamplerConfig { temperature: 0.5, ..ALL }, &logits, 40_000);
+        assert!((cold[0] as f32 / cold[1] as f32 - 4.0).abs() < 0.3);
+    }
+
+    #[test]
+    fn each_filter_cuts_what_it_says() {
+        let logits = [0.1f32, 0.5, 0.15, 0.25].map(f32::ln);
+        let kept = |config| counts(config, &logits, 2000).iter().map(|c| usize::from(*c > 0)).collect::<Vec<_>>();
+        assert_eq!(kept(SamplerConfig { top_k: 2, ..ALL }), [0, 1, 0, 1]);
+        assert_eq!(kept(SamplerConfig { top_p: 0.7, ..ALL }), [0, 1, 0, 1]);
+        assert_eq!(kept(SamplerConfig { top_p: 0.0, ..ALL }), [0, 1, 0, 0]);
+        assert_eq!(kept(SamplerConfig { min_p: 0.25, ..ALL }), [0, 1, 1, 1]);
+        assert_eq!(kept(SamplerConfig { min_p: 1.0, ..ALL }), [0, 1, 0, 0]);
+        assert_eq!(kept(SamplerConfig { temperature: 0.0, ..ALL }), [0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn the_repeat_penalty_weakens_either_sign_and_forgets() {
+        let config = SamplerConfig { temperature: 0.0, repeat_penalty: 2.0, ..ALL };
+        for logits in [[3.0f32, 2.0, 0.0], [-1.0, -1.5, -9.0]] {
+            let mut s = sampler(config);
+            assert_eq!(s.sample(&logits), Ok(0));
+            s.accept(0);
+            assert_eq!(s.sample(&logits), Ok(1));
+            (0..PENALTY_WINDOW).for_each(|_| s.accept(2));
+            assert_eq!(s.sample(&logits), Ok(0));
+        }
+    }
+
+    #[test]
+    fn a_seed_repeats_and_another_differs() {
+        let logits: Vec<f32> = (0..200).map(|i| (i * 37 % 17) as f32 / 5.0).collect();
+        let run = |seed| {
+            let mut s = sampler(SamplerConfig { seed, ..Default::default() });
+            (0..50).map(|_| s.sample(&logits).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(run(3), run(3));
+        assert_ne!(run(3), run(4));
+    }
+
+    #[test]
+    fn broken_logits_are_an_error_and_never_a_panic() {
+        for temperature in [0.0, 0.8] {
+            let mut s = sampler(SamplerConfig { temperature, ..Default::default() });
+            assert_eq!(s.sample(&[]), Err(SampleError::Empty));
+            assert_eq!(s.sample(&[1.0, f32::NAN]), Err(SampleError::NotANumber));
+            assert_eq!(s.sample(&[f32::INFINITY, 0.0]), Err(SampleError::NotANumber));
+            assert_eq!(s.sample(&[f32::NEG_INFINITY, 0.0]), Ok(1));
+            assert!(s.sample(&[f32::NEG_INFINITY; 3]).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_best_are_kept_whatever_the_order() {
+        let logits: Vec<f32> = (0..5000).map(|i| ((i * 7919) % 5003) as f32).collect();
+        let mut s = sampler(ALL);
+        let n = s.keep_best(&logits, 50);
+        let mut sorted = logits.clone();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        assert!(s.candidates[..n].iter().map(|c| c.logit).eq(sorted[..50].iter().copied()));
+    }
+}

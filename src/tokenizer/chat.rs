@@ -1,0 +1,116 @@
+//! Built-in chat formats, for a file without a template and for firmware without a template engine.
+
+use core::fmt::{self, Write};
+
+use super::Tokenizer;
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Instructions.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// Its name in templates.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        }
+    }
+}
+
+/// One message of a conversation.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'t> {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub text: &'t str,
+}
+
+/// A way to write a conversation as text with control tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChatFormat {
+    /// `<|im_start|>user\n…<|im_end|>\n`: Qwen, SmolLM2 and many others.
+    ChatMl,
+    /// `<|start_header_id|>user<|end_header_id|>\n\n…<|eot_id|>`: Llama 3.
+    Llama3,
+    /// `<start_of_turn>user\n…<end_of_turn>\n`: Gemma. It has no system role; such text goes before the user's.
+    Gemma,
+    /// `<|user|>\n…</s>\n`: Zephyr, TinyLlama.
+    Zephyr,
+}
+
+impl ChatFormat {
+    /// The format whose control tokens the vocabulary has.
+    pub fn detect(tokenizer: &Tokenizer<'_>) -> Option<ChatFormat> {
+        let marks = [
+            ("<|im_start|>", ChatFormat::ChatMl),
+            ("<|start_header_id|>", ChatFormat::Llama3),
+            ("<start_of_turn>", ChatFormat::Gemma),
+            ("<|user|>", ChatFormat::Zephyr),
+        ];
+        marks.into_iter().find(|(mark, _)| tokenizer.find(mark.as_bytes()).is_some()).map(|(_, format)| format)
+    }
+
+    /// Writes `turns`, and then the start of an answer. The token that starts a text is left to
+    /// [`EncodeOptions::add_special`](super::EncodeOptions).
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(self, turns: &[Turn<'_>], out: &mut dyn Write) -> fmt::Result {
+        turns.iter().try_for_each(|turn| self.turn(turn, out))?;
+        match self {
+            ChatFormat::ChatMl => out.write_str("<|im_start|>assistant\n"),
+            ChatFormat::Llama3 => out.write_str("<|start_header_id|>assistant<|end_header_id|>\n\n"),
+            ChatFormat::Gemma => out.write_str("<start_of_turn>model\n"),
+            ChatFormat::Zephyr => out.write_str("<|assistant|>\n"),
+        }
+    }
+
+    fn turn(self, turn: &Turn<'_>, out: &mut dyn Write) -> fmt::Result {
+        let (role, text) = (turn.role.name(), turn.text);
+        match self {
+            ChatFormat::ChatMl => write!(out, "<|im_start|>{role}\n{text}<|im_end|>\n"),
+            ChatFormat::Llama3 => write!(out, "<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>"),
+            ChatFormat::Gemma => {
+                let role = if turn.role == Role::Assistant { "model" } else { "user" };
+                write!(out, "<start_of_turn>{role}\n{}<end_of_turn>\n", text.trim())
+            }
+            ChatFormat::Zephyr => write!(out, "<|{role}|>\n{text}</s>\n"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+
+    #[test]
+    fn formats_as_the_models_templates_do() {
+        let turns = [Turn { role: Role::System, text: "Be brief." }, Turn { role: Role::User, text: "Hi" }];
+        let format = |f: ChatFormat| {
+            let mut out = String::new();
+            f.write(&turns, &mut out).unwrap();
+            out
+        };
+        assert_eq!(
+            format(ChatFormat::ChatMl),
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+        );
+        assert_eq!(
+            format(ChatFormat::Llama3),
+            "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\
+             \n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+        );
+        assert_eq!(format(ChatFormat::Zephyr), "<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\n");
+    }
+}

@@ -1,0 +1,163 @@
+//! Tokens to text, as they come.
+
+use super::vocab::{Algorithm, Kind, Tokenizer, char_byte};
+
+/// The bytes of one token.
+#[derive(Clone, Debug)]
+enum Piece<'m> {
+    Nothing,
+    Byte(core::iter::Once<u8>),
+    Raw(core::slice::Iter<'m, u8>),
+    /// Byte-level text: one byte for each character.
+    Characters(core::str::Chars<'m>),
+    /// SentencePiece text: a blank for each `▁`.
+    Escaped(&'m [u8]),
+}
+
+impl Iterator for Piece<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        match self {
+            Piece::Nothing => None,
+            Piece::Byte(byte) => byte.next(),
+            Piece::Raw(bytes) => bytes.next().copied(),
+            // The caller has checked that every character stands for a byte.
+            Piece::Characters(chars) => chars.next().and_then(char_byte),
+            Piece::Escaped(bytes) => {
+                if let Some(rest) = bytes.strip_prefix("▁".as_bytes()) {
+                    *bytes = rest;
+                    return Some(b' ');
+                }
+                let (first, rest) = bytes.split_first()?;
+                *bytes = rest;
+                Some(*first)
+            }
+        }
+    }
+}
+
+impl<'m> Tokenizer<'m> {
+    /// The bytes that `token` stands for; those of control and unknown tokens only when `special`.
+    pub fn piece(&self, token: u32, special: bool) -> impl Iterator<Item = u8> + use<'m> {
+        let text = self.text(token);
+        match (self.kind(token), self.algorithm) {
+            (Kind::Control | Kind::Unknown, _) if !special => Piece::Nothing,
+            (Kind::Control | Kind::Unknown | Kind::UserDefined, _) => Piece::Raw(text.iter()),
+            (Kind::Byte, _) => byte_value(text).map_or(Piece::Nothing, |b| Piece::Byte(core::iter::once(b))),
+            (Kind::Unused, _) => Piece::Nothing,
+            (Kind::Normal, Algorithm::SentencePiece { .. }) => Piece::Escaped(text),
+            (Kind::Normal, Algorithm::Bpe { .. }) => match core::str::from_utf8(text) {
+                Ok(text) if text.chars().all(|c| char_byte(c).is_some()) => Piece::Characters(text.chars()),
+                _ => Piece::Raw(text.iter()),
+            },
+        }
+    }
+}
+
+/// The byte of `<0xHH>`.
+fn byte_value(text: &[u8]) -> Option<u8> {
+    let hex = text.strip_prefix(b"<0x")?.strip_suffix(b">")?;
+    let hex = core::str::from_utf8(hex).ok().filter(|h| h.len() == 2 && !h.starts_with(['+', '-']))?;
+    u8::from_str_radix(hex, 16).ok()
+}
+
+/// Bytes to characters, as they come: a character is shown when it is whole, and never half of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Detokenizer {
+    pending: [u8; 4],
+    len: usize,
+}
+
+impl Detokenizer {
+    /// Nothing pending.
+    pub const fn new() -> Self {
+        Self { pending: [0; 4], len: 0 }
+    }
+
+    /// Takes bytes and gives the text that they complete to `show`, piece by piece. Bytes that cannot start or
+    /// continue a character become U+FFFD.
+    pub fn push(&mut self, bytes: impl Iterator<Item = u8>, mut show: impl FnMut(&str)) {
+        for byte in bytes {
+            self.push_byte(byte, &mut show);
+        }
+    }
+
+    /// Ends the text: half a character that is still pending becomes U+FFFD.
+    pub fn finish(&mut self, mut show: impl FnMut(&str)) {
+        if self.len > 0 {
+            show("\u{fffd}");
+            self.len = 0;
+        }
+    }
+
+    fn push_byte(&mut self, byte: u8, show: &mut impl FnMut(&str)) {
+        self.pending[self.len] = byte;
+        self.len += 1;
+        // At most four bytes, and four are never incomplete: there is room again after each round.
+        loop {
+            let pending = &self.pending[..self.len];
+            match core::str::from_utf8(pending) {
+                Ok("") => return,
+                Ok(text) => {
+                    show(text);
+                    self.len = 0;
+                    return;
+                }
+                Err(e) => match e.error_len() {
+                    None => return,
+                    Some(bad) => {
+                        show("\u{fffd}");
+                        self.pending.copy_within(bad..self.len, 0);
+                        self.len -= bad;
+                    }
+                },
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+    use std::vec::Vec;
+
+    fn decode(bytes: &[u8]) -> (String, Vec<String>) {
+        let (mut text, mut pieces) = (String::new(), Vec::new());
+        let mut d = Detokenizer::new();
+        let mut show = |s: &str| {
+            text.push_str(s);
+            pieces.push(String::from(s));
+        };
+        for b in bytes {
+            d.push([*b].into_iter(), &mut show);
+        }
+        d.finish(&mut show);
+        (text, pieces)
+    }
+
+    #[test]
+    fn shows_whole_characters_only() {
+        let (text, pieces) = decode("aé漢😀".as_bytes());
+        assert_eq!(text, "aé漢😀");
+        assert_eq!(pieces, ["a", "é", "漢", "😀"]);
+    }
+
+    #[test]
+    fn rubbish_becomes_replacement_characters_as_in_the_standard_library() {
+        let cases: [&[u8]; 6] =
+            [b"\xff", b"a\xc3", b"\xe2\x28\xa1", b"\xf0\x9f\x98", b"\xf0\x9f\x98a\x80", b"\xed\xa0\x80\xc0\xaf"];
+        for bytes in cases {
+            assert_eq!(decode(bytes).0, String::from_utf8_lossy(bytes), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn byte_tokens_are_strict() {
+        assert_eq!(byte_value(b"<0x0A>"), Some(10));
+        for bad in ["<0x-1>", "<0x0A", "<0xA>", "<0x0AA>", "0x0A", "<0x+1>"] {
+            assert_eq!(byte_value(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}

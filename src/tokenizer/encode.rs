@@ -1,0 +1,246 @@
+//! Text to tokens.
+
+use super::merge::{Merger, Symbol};
+use super::special::{Fragment, Fragments};
+use super::vocab::{Algorithm, Escaped, NONE, Tokenizer};
+use super::{TokenizerError, unicode};
+use crate::storage::{Arena, ArenaError};
+use core::ops::Range;
+
+/// Longest text: symbols number its bytes with 32 bits, and sizes stay far from overflow.
+const TEXT_CAP: usize = 1 << 30;
+
+/// How a text is to be encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EncodeOptions<'o> {
+    /// Add the tokens that the model wants at the start and the end of a text.
+    pub add_special: bool,
+    /// Let text such as `<|im_end|>` become a control token. Off for text that a user wrote.
+    pub parse_special: bool,
+    /// Bytes of the text that never become control tokens all the same: what a user wrote inside a template.
+    pub literal: &'o [Range<usize>],
+}
+
+/// Tokens written so far.
+struct Output<'o> {
+    tokens: &'o mut [u32],
+    len: usize,
+}
+
+impl Output<'_> {
+    fn push(&mut self, token: u32) -> Result<(), TokenizerError> {
+        let cap = self.tokens.len();
+        *self.tokens.get_mut(self.len).ok_or(TokenizerError::OutputTooSmall(cap))? = token;
+        self.len += 1;
+        Ok(())
+    }
+}
+
+/// Scratch memory of one encoding.
+struct Scratch<'s> {
+    /// (text + 1) SentencePiece's text with its prefix
+    text: &'s mut [u8],
+    merger: Merger<'s>,
+}
+
+impl<'s> Scratch<'s> {
+    fn new(text: usize, longest_word: usize, arena: &mut Arena<'s>) -> Result<Self, ArenaError> {
+        Ok(Self { text: arena.alloc("text", &[text])?, merger: Merger::new(longest_word, arena)? })
+    }
+}
+
+impl Tokenizer<'_> {
+    /// Bytes of scratch memory that [`encode`](Tokenizer::encode) needs for `text`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::TextTooLong`].
+    pub fn scratch_bytes(&self, text: &str) -> Result<usize, TokenizerError> {
+        let mut arena = Arena::dry_run();
+        arena.alloc::<u32>("special marks", &[text.len()])?;
+        self.scratch(text, &mut arena)?;
+        Ok(arena.used())
+    }
+
+    /// The most tokens that a text of `bytes` bytes can have.
+    pub fn max_tokens(&self, bytes: usize) -> usize {
+        match self.algorithm {
+            Algorithm::Bpe { .. } => bytes + 2,
+            // A blank that is no token takes three byte tokens, and every fragment may get one.
+            Algorithm::SentencePiece { .. } => bytes.saturating_mul(6).saturating_add(5),
+        }
+    }
+
+    /// Encodes `text` into `out` and returns how many tokens it has.
+    ///
+    /// `scratch` starts at a multiple of [`ALIGN`](crate::storage::ALIGN) and has
+    /// [`scratch_bytes`](Tokenizer::scratch_bytes); [`max_tokens`](Tokenizer::max_tokens) is always enough for `out`.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] when the scratch memory or the output is too small.
+    pub fn encode(
+        &self,
+        text: &str,
+        options: EncodeOptions<'_>,
+        scratch: &mut [u8],
+        out: &mut [u32],
+    ) -> Result<usize, TokenizerError> {
+        let mut arena = Arena::new(scratch)?;
+        let fragments = Fragments::new(self, text, &options, &mut arena)?;
+        let mut scratch = self.scratch(text, &mut arena)?;
+        let mut out = Output { tokens: out, len: 0 };
+        if options.add_special
+            && self.add_bos
+            && let Some(bos) = self.bos()
+        {
+            out.push(bos)?;
+        }
+        let mut after_special = true;
+        for fragment in fragments {
+            match fragment {
+                Fragment::Token(token) => out.push(token)?,
+                Fragment::Text(text) => self.encode_text(text, after_special, &mut scratch, &mut out)?,
+            }
+            after_special = matches!(fragment, Fragment::Token(_));
+        }
+        if options.add_special
+            && self.add_eos
+            && let Some(eos) = self.eos()
+        {
+            out.push(eos)?;
+        }
+        Ok(out.len)
+    }
+
+    fn scratch<'s>(&self, text: &str, arena: &mut Arena<'s>) -> Result<Scratch<'s>, TokenizerError> {
+        if text.len() > TEXT_CAP {
+            return Err(TokenizerError::TextTooLong);
+        }
+        Ok(match self.algorithm {
+            Algorithm::Bpe { .. } => Scratch::new(0, longest_word(text), arena)?,
+            Algorithm::SentencePiece { .. } => Scratch::new(text.len() + 1, text.len() + 1, arena)?,
+        })
+    }
+
+    fn encode_text(
+        &self,
+        text: &str,
+        after_special: bool,
+        scratch: &mut Scratch<'_>,
+        out: &mut Output<'_>,
+    ) -> Result<(), TokenizerError> {
+        match self.algorithm {
+            Algorithm::Bpe { words, whole_words_first } => {
+                words.words(text).try_for_each(|word| self.encode_word(word, whole_words_first, &mut scratch.merger, out))
+            }
+            Algorithm::SentencePiece { space_prefix } => {
+                let normal = normalise(text, space_prefix && after_special, scratch.text);
+                self.encode_sentence(normal, &mut scratch.merger, out)
+            }
+        }
+    }
+
+    /// Byte-level BPE of one word. A byte that is no token is left out, as llama.cpp does.
+    fn encode_word(
+        &self,
+        word: &str,
+        whole_first: bool,
+        merger: &mut Merger<'_>,
+        out: &mut Output<'_>,
+    ) -> Result<(), TokenizerError> {
+        if whole_first && let Some(token) = self.find_raw(word.as_bytes()) {
+            return out.push(token);
+        }
+        merger.clear();
+        for (i, byte) in word.bytes().enumerate() {
+            merger.push(i, 1, self.byte_token(byte))?;
+        }
+        merger.run(|left, right| self.merge(left.token, right.token));
+        merger.symbols().filter(|s| s.token != NONE).try_for_each(|s| out.push(s.token))
+    }
+
+    /// SentencePiece of a whole text, blanks as blanks. What is no token becomes bytes.
+    fn encode_sentence(&self, text: &str, merger: &mut Merger<'_>, out: &mut Output<'_>) -> Result<(), TokenizerError> {
+        let bytes = text.as_bytes();
+        let slice = |s: &Symbol, len: u32| bytes.get(s.start as usize..(s.start + len) as usize).unwrap_or(&[]);
+        merger.clear();
+        for (i, c) in text.char_indices() {
+            merger.push(i, c.len_utf8(), self.find_raw(bytes.get(i..i + c.len_utf8()).unwrap_or(&[])))?;
+        }
+        merger.run(|left, right| {
+            let token = self.find_raw(slice(left, left.len + right.len))?;
+            Some((rank(self.score(token)), token))
+        });
+        for symbol in merger.symbols() {
+            if symbol.token != NONE {
+                out.push(symbol.token)?;
+            } else {
+                let unknown = Escaped::new(slice(symbol, symbol.len));
+                unknown.filter_map(|b| self.byte_token(b)).try_for_each(|t| out.push(t))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bound for the bytes of the longest word of `text`, wherever special tokens are cut out of it.
+///
+/// A word is at most one character before a run without white space, then a run of white space.
+fn longest_word(text: &str) -> usize {
+    let (mut longest, mut previous, mut run, mut blank) = (0, 0, 0, false);
+    for c in text.chars() {
+        let is_blank = unicode::class(c) == unicode::Class::Whitespace;
+        if is_blank != blank {
+            longest = longest.max(previous + run);
+            (previous, run, blank) = (run, 0, is_blank);
+        }
+        run += c.len_utf8();
+    }
+    longest.max(previous + run) + char::MAX_LEN_UTF8
+}
+
+/// SentencePiece's text: an optional blank, then the text with `▁` as the blank that it means.
+fn normalise<'s>(text: &str, prefix: bool, out: &'s mut [u8]) -> &'s str {
+    let mut len = 0;
+    let mut push = |bytes: &[u8]| {
+        if let Some(room) = out.get_mut(len..len + bytes.len()) {
+            room.copy_from_slice(bytes);
+            len += bytes.len();
+        }
+    };
+    if prefix {
+        push(b" ");
+    }
+    for (i, part) in text.split('▁').enumerate() {
+        if i > 0 {
+            push(b" ");
+        }
+        push(part.as_bytes());
+    }
+    core::str::from_utf8(out.get(..len).unwrap_or(&[])).unwrap_or("")
+}
+
+/// A score as a rank: the highest score is the least.
+fn rank(score: f32) -> u32 {
+    let bits = score.to_bits();
+    // Negative floats order backwards as integers; a NaN ranks with the extremes, harmlessly.
+    let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    !ascending
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_order_scores_backwards() {
+        let scores = [f32::INFINITY, 3.5, 0.0, -0.0, -1e-20, -7.0, f32::NEG_INFINITY];
+        assert!(scores.windows(2).all(|w| rank(w[0]) < rank(w[1])));
+    }
+
+    #[test]
+    fn the_prefix_and_blanks() {
+        let mut out = [0; 16];
+        assert_eq!(normalise("a▁b c", true, &mut out), " a b c");
+        assert_eq!(normalise("", false, &mut out), "");
+    }
+}
