@@ -1,4 +1,58 @@
-//! Language models on ARM, in memory that is known before the first token.
+//! Language models on ARM: transformers with grouped-query attention, run straight from a GGUF file, in memory that is
+//! known before the first token.
+//!
+//! The core is `no_std` and allocates nothing. The caller maps the file (or has it in flash), asks how many bytes are
+//! needed, and lends them; nothing grows after that.
+//!
+//! # Layers
+//!
+//! A module uses those below it, never those above; `tests/layering.rs` holds it to that.
+//!
+//! | layer | modules | what they know |
+//! |---|---|---|
+//! | 5 | [`host`] | files, threads and memory of an operating system (feature `std`) |
+//! | 4 | [`engine`] | plans and sessions |
+//! | 3 | [`tokenizer`], [`model`], [`sample`] | text, transformers, choices |
+//! | 2 | [`gguf`], [`arch`] | untrusted files, SIMD |
+//! | 1 | [`storage`], [`quant`] | the caller's memory, weight formats |
+//! | 0 | [`math`] | angles |
+//!
+//! # An answer
+//!
+//! ```no_run
+//! use armlet::arch::Kernels;
+//! use armlet::engine::{Config, Plan, Session};
+//! use armlet::gguf::File;
+//! use armlet::model::Model;
+//! use armlet::storage::Serial;
+//! use armlet::tokenizer::EncodeOptions;
+//!
+//! # fn run(bytes: &[u8], tables: &mut [u8], memory: &mut [u8], scratch: &mut [u8])
+//! #     -> Result<(), Box<dyn std::error::Error>> {
+//! // `bytes` is the whole file; `tables`, `memory` and `scratch` start at multiples of 64.
+//! let file = File::new_checked(bytes)?;
+//! let model = Model::new(&file, tables)?; // Model::required_bytes says how many
+//! let plan = Plan::new(&model.hparams, &Config { context: 512, ..Config::default() })?;
+//! let mut session = Session::new(&model, Kernels::detect(), &plan, memory)?; // plan.bytes()
+//!
+//! let mut tokens = [0; 64];
+//! let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
+//! let n = model.tokenizer.encode("The capital of France is", options, scratch, &mut tokens)?;
+//! let logits = session.eval(&Serial, &tokens[..n])?;
+//! # let _ = logits; Ok(()) }
+//! ```
+//!
+//! # Safety and trust
+//!
+//! Loading or running a file is safe whatever its bytes are: a malformed one is an error, and none can make the
+//! library read or write outside what it was given. `unsafe` code is confined to [`arch`], the arena and the tiles of
+//! [`storage`], and the mapping and the threads of [`host`]; each block states the fact that makes it sound.
+//!
+//! # Features
+//!
+//! `std` adds [`host`]; `cli` the program; `log` and `defmt` carry the library's few messages. The minimum supported
+//! Rust version is 1.95.
+
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -11,6 +65,7 @@ mod fmt;
 
 pub mod arch;
 pub mod engine;
+pub mod error;
 pub mod gguf;
 #[cfg(feature = "std")]
 pub mod host;
@@ -20,3 +75,5 @@ pub mod quant;
 pub mod sample;
 pub mod storage;
 pub mod tokenizer;
+
+pub use error::Error;

@@ -37,7 +37,9 @@ fn compare(bytes: &[u8], golden: &Path) -> usize {
             let want = ids(&case["ids"][i]).unwrap_or(first.clone());
             let got = encode(&tokenizer, text, EncodeOptions { add_special, parse_special, literal: &[] });
             if got != want {
-                wrong.push(format!("{text:?} special {add_special}, parse {parse_special}\n  got  {got:?}\n  want {want:?}"));
+                wrong.push(format!(
+                    "{text:?} special {add_special}, parse {parse_special}\n  got  {got:?}\n  want {want:?}"
+                ));
             }
         }
         let bytes: Vec<u8> = first.iter().flat_map(|t| tokenizer.piece(*t, true)).collect();
@@ -104,8 +106,9 @@ fn literal_text_makes_no_control_tokens() {
     let tokenizer = Tokenizer::new(&file, &mut Arena::new(&mut index).unwrap()).unwrap();
     let text = "<|im_start|>user\na<|im_end|>b<|im_end|>\n";
     let start = text.find('a').unwrap();
-    let literal = [start..start + "a<|im_end|>b".len()];
-    let options = EncodeOptions { add_special: false, parse_special: true, literal: &literal };
+    let literal = start..start + "a<|im_end|>b".len();
+    let literal = std::slice::from_ref(&literal);
+    let options = EncodeOptions { add_special: false, parse_special: true, literal };
     let tokens = encode(&tokenizer, text, options);
     let end = tokenizer.find(b"<|im_end|>").unwrap();
     assert_eq!(tokens.iter().filter(|t| **t == end).count(), 1);

@@ -154,7 +154,14 @@ impl Kernels {
     /// Rows `rows` of `w` times each token of `x`, to the columns of `out`, `(tokens, rows.len())`.
     ///
     /// Missing rows or tokens are left out; nothing is read or written past an end.
-    pub fn matmul(&self, w: &Matrix<'_>, rows: Range<usize>, x: &Activations<'_>, out: &mut Tile<'_, f32>, write: Write) {
+    pub fn matmul(
+        &self,
+        w: &Matrix<'_>,
+        rows: Range<usize>,
+        x: &Activations<'_>,
+        out: &mut Tile<'_, f32>,
+        write: Write,
+    ) {
         // SAFETY: as in `quantise`.
         unsafe { (self.matmul)(w, rows, x, out, write) }
     }

@@ -42,7 +42,7 @@ impl Input {
         let floats = noise(99, tokens * cols);
         let mut blocks = vec![Block::ZERO; tokens * (cols / 32)];
         k.quantise(&floats, &mut blocks);
-        Input { tokens, floats, blocks: if cols % 32 == 0 { blocks } else { vec![] } }
+        Input { tokens, floats, blocks: if cols.is_multiple_of(32) { blocks } else { vec![] } }
     }
     fn view(&self) -> Activations<'_> {
         Activations { tokens: self.tokens, floats: &self.floats, blocks: &self.blocks }
@@ -53,7 +53,9 @@ fn run(k: &Kernels, w: &Matrix<'_>, rows: Range<usize>, x: &Activations<'_>, wri
     let mut out = vec![init; x.tokens * rows.len()];
     let width = rows.len();
     let columns = Columns::new(&mut out, width, width);
-    crate::storage::for_each_tile(&crate::storage::Serial, [columns], |[mut tile]| k.matmul(w, rows.clone(), x, &mut tile, write));
+    crate::storage::for_each_tile(&crate::storage::Serial, [columns], |[mut tile]| {
+        k.matmul(w, rows.clone(), x, &mut tile, write)
+    });
     out
 }
 
@@ -190,7 +192,9 @@ fn quantise_rounds_to_nearest_and_never_gives_minus_128() {
                 assert!((x / b.d - f32::from(q)).abs() <= 0.5001 && q != -128);
             }
         }
-        for (special, zero) in [(f32::NAN, false), (f32::INFINITY, false), (1e-42, true), (0.0, true), (f32::MAX, false)] {
+        for (special, zero) in
+            [(f32::NAN, false), (f32::INFINITY, false), (1e-42, true), (0.0, true), (f32::MAX, false)]
+        {
             let mut x = [0.0; 32];
             x[3] = special;
             let mut out = [Block { d: 9.0, ..Block::ZERO }];
@@ -230,15 +234,24 @@ fn rms_norm_and_silu_match_f64() {
 fn attention_matches_f64() {
     for k in backends() {
         for element in [Element::F16, Element::F32] {
-            for (group, head_dim, positions) in
-                [(1, 64, 1), (3, 64, 33), (2, 8, 5), (4, 80, 64), (5, 96, 100), (7, 128, 31), (8, 256, 65), (9, 16, 200)]
-            {
+            for (group, head_dim, positions) in [
+                (1, 64, 1),
+                (3, 64, 33),
+                (2, 8, 5),
+                (4, 80, 64),
+                (5, 96, 100),
+                (7, 128, 31),
+                (8, 256, 65),
+                (9, 16, 200),
+            ] {
                 let stored = |seed| {
                     let x = noise(seed, positions * head_dim);
                     let mut bytes = vec![0; x.len() * element.bytes()];
                     k.store(element, &x, &mut bytes);
                     let decoded: Vec<f64> = match element {
-                        Element::F16 => bytes.chunks(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f64()).collect(),
+                        Element::F16 => {
+                            bytes.chunks(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f64()).collect()
+                        }
                         Element::F32 => x.iter().map(|x| f64::from(*x)).collect(),
                     };
                     (bytes, decoded)
@@ -256,7 +269,11 @@ fn attention_matches_f64() {
                     for i in 0..head_dim {
                         let want = (0..positions).map(|j| scores[j] / total * vd[j * head_dim + i]).sum::<f64>();
                         let got = f64::from(out[g * head_dim + i]);
-                        assert!((got - want).abs() <= 2e-6, "{:?} {element:?} {group}x{head_dim}x{positions}", k.backend());
+                        assert!(
+                            (got - want).abs() <= 2e-6,
+                            "{:?} {element:?} {group}x{head_dim}x{positions}",
+                            k.backend()
+                        );
                     }
                 }
             }

@@ -291,7 +291,8 @@ impl<'a> File<'a> {
     fn check_overlap(&self) -> Result<(), GgufError> {
         const OUT_OF_ORDER_CAP: usize = 4096;
         for (i, (t, at)) in self.infos().enumerate() {
-            let overlaps = |(o, _): (tensor::Info<'_>, u64)| o.offset < t.offset + t.bytes && t.offset < o.offset + o.bytes;
+            let overlaps =
+                |(o, _): (tensor::Info<'_>, u64)| o.offset < t.offset + t.bytes && t.offset < o.offset + o.bytes;
             if self.n_tensors > OUT_OF_ORDER_CAP || self.infos().skip(i + 1).any(overlaps) {
                 return Err(GgufError { problem: Problem::TensorOffset, offset: at });
             }

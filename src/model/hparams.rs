@@ -123,7 +123,9 @@ impl Hparams {
 
 fn family(file: &File<'_>) -> Result<&'static Family, ModelError> {
     let key = "general.architecture";
-    let Some(Value::String(name)) = file.get(key) else { return Err(ModelError::Key(Label::new(format_args!("{key}")))) };
+    let Some(Value::String(name)) = file.get(key) else {
+        return Err(ModelError::Key(Label::new(format_args!("{key}"))));
+    };
     let known = FAMILIES.iter().find(|f| f.name.as_bytes() == name);
     known.ok_or(ModelError::Architecture(Label::from_bytes(name)))
 }

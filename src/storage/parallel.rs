@@ -141,7 +141,12 @@ impl<'a, T: Plain> From<&'a mut [T]> for Tile<'a, T> {
 }
 
 /// Calls `f(i, row)` once for each row of `width` elements that `data` holds.
-pub fn for_each_row<T: Plain + Send>(exec: &dyn Executor, data: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+pub fn for_each_row<T: Plain + Send>(
+    exec: &dyn Executor,
+    data: &mut [T],
+    width: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
     let cols = data.len();
     for_each_tile(exec, [Columns::new(data, cols, width)], |[mut tile]| {
         let i = tile.columns().start.checked_div(width).unwrap_or(0);

@@ -129,9 +129,9 @@ impl Tokenizer<'_> {
         out: &mut Output<'_>,
     ) -> Result<(), TokenizerError> {
         match self.algorithm {
-            Algorithm::Bpe { words, whole_words_first } => {
-                words.words(text).try_for_each(|word| self.encode_word(word, whole_words_first, &mut scratch.merger, out))
-            }
+            Algorithm::Bpe { words, whole_words_first } => words
+                .words(text)
+                .try_for_each(|word| self.encode_word(word, whole_words_first, &mut scratch.merger, out)),
             Algorithm::SentencePiece { space_prefix } => {
                 let normal = normalise(text, space_prefix && after_special, scratch.text);
                 self.encode_sentence(normal, &mut scratch.merger, out)

@@ -49,10 +49,7 @@ impl PreTokenizer {
     pub fn words(self, text: &str) -> Words<'_> {
         let mut rests = [""; MAX_STAGES];
         rests[0] = text;
-        Words {
-            stages: self.stages(),
-            rests,
-        }
+        Words { stages: self.stages(), rests }
     }
 
     fn stages(self) -> &'static [Stage] {
@@ -92,9 +89,7 @@ fn next_piece<'t>(stages: &[Stage], rests: &mut [&'t str]) -> Option<&'t str> {
     if rest.is_empty() {
         *rest = next_piece(earlier_stages, earlier_rests)?;
     }
-    let (piece, tail) = rest
-        .split_at_checked(first_piece(stage, rest))
-        .unwrap_or((rest, ""));
+    let (piece, tail) = rest.split_at_checked(first_piece(stage, rest)).unwrap_or((rest, ""));
     *rest = tail;
     Some(piece)
 }
@@ -127,14 +122,7 @@ type Stage = &'static [Alternative];
 const MAX_STAGES: usize = 4;
 
 /// Matches everywhere.
-const GPT2: Stage = &[
-    contraction,
-    spaced_letters,
-    spaced_numbers,
-    spaced_others,
-    spaces_but_one_before_text,
-    spaces,
-];
+const GPT2: Stage = &[contraction, spaced_letters, spaced_numbers, spaced_others, spaces_but_one_before_text, spaces];
 
 /// Matches everywhere.
 const LLAMA3: Stage = &[
@@ -164,25 +152,15 @@ const CONTRACTIONS: [&str; 7] = ["s", "t", "re", "ve", "m", "ll", "d"];
 /// `'s|'t|'re|'ve|'m|'ll|'d`
 fn contraction(text: &str) -> Option<usize> {
     let ending = text.strip_prefix('\'')?;
-    CONTRACTIONS
-        .iter()
-        .find(|known| ending.starts_with(**known))
-        .map(|known| 1 + known.len())
+    CONTRACTIONS.iter().find(|known| ending.starts_with(**known)).map(|known| 1 + known.len())
 }
 
 /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)`. No letter outside ASCII has one of these as
 /// its small letter, so ASCII's cases are all.
 fn contraction_in_any_case(text: &str) -> Option<usize> {
     let ending = text.strip_prefix('\'')?;
-    let is_ending = |known: &str| {
-        ending
-            .get(..known.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(known))
-    };
-    CONTRACTIONS
-        .iter()
-        .find(|known| is_ending(known))
-        .map(|known| 1 + known.len())
+    let is_ending = |known: &str| ending.get(..known.len()).is_some_and(|start| start.eq_ignore_ascii_case(known));
+    CONTRACTIONS.iter().find(|known| is_ending(known)).map(|known| 1 + known.len())
 }
 
 /// ` ?\p{L}+`
@@ -192,11 +170,7 @@ fn spaced_letters(text: &str) -> Option<usize> {
 
 /// `[^\r\n\p{L}\p{N}]?\p{L}+`
 fn led_letters(text: &str) -> Option<usize> {
-    led(
-        text,
-        |c| !(is_newline(c) || is_letter(c) || is_number(c)),
-        is_letter,
-    )
+    led(text, |c| !(is_newline(c) || is_letter(c) || is_number(c)), is_letter)
 }
 
 /// `\p{N}`
@@ -226,9 +200,7 @@ fn three_ascii_digits(text: &str) -> Option<usize> {
 
 /// `[\p{P}\$\+<=>\^~\|]+`: of the symbols only these, so not even the grave accent.
 fn signs(text: &str) -> Option<usize> {
-    some(run(text, |c| {
-        class(c) == Class::Punctuation || matches!(c, '$' | '+' | '<' | '=' | '>' | '^' | '~' | '|')
-    }))
+    some(run(text, |c| class(c) == Class::Punctuation || matches!(c, '$' | '+' | '<' | '=' | '>' | '^' | '~' | '|')))
 }
 
 /// ` ?[^\s\p{L}\p{N}]+`
@@ -244,9 +216,7 @@ fn spaced_others_and_newlines(text: &str) -> Option<usize> {
 
 /// `\s*[\r\n]+`
 fn spaces_to_last_newline(text: &str) -> Option<usize> {
-    text.get(..run(text, is_space))?
-        .rfind(is_newline)
-        .map(|newline| newline + 1)
+    text.get(..run(text, is_space))?.rfind(is_newline).map(|newline| newline + 1)
 }
 
 /// `\s+(?!\S)`: all the white space at the end of a piece; before text, the
@@ -256,10 +226,7 @@ fn spaces_but_one_before_text(text: &str) -> Option<usize> {
     if spaces.len() == text.len() {
         return some(spaces.len());
     }
-    spaces
-        .char_indices()
-        .next_back()
-        .and_then(|(last, _)| some(last))
+    spaces.char_indices().next_back().and_then(|(last, _)| some(last))
 }
 
 /// `\s+`
@@ -286,11 +253,7 @@ fn run(text: &str, is_x: impl Fn(char) -> bool) -> usize {
 
 /// `X{0,most}`, where `is_x` tells an X: the length in bytes.
 fn up_to(most: usize, text: &str, is_x: impl Fn(char) -> bool) -> usize {
-    text.chars()
-        .take(most)
-        .take_while(|&c| is_x(c))
-        .map(char::len_utf8)
-        .sum()
+    text.chars().take(most).take_while(|&c| is_x(c)).map(char::len_utf8).sum()
 }
 
 /// A match is never empty.
@@ -332,24 +295,12 @@ mod tests {
         for (at, want) in expected.iter().enumerate() {
             assert_eq!(words.next(), Some(*want), "{pre:?}: word {at} of {text:?}");
         }
-        assert_eq!(
-            words.next(),
-            None,
-            "{pre:?}: after the last word of {text:?}"
-        );
+        assert_eq!(words.next(), None, "{pre:?}: after the last word of {text:?}");
     }
 
     #[test]
     fn names_are_exactly_those_of_gguf() {
-        let names = [
-            "gpt-2",
-            "smollm",
-            "llama-bpe",
-            "llama3",
-            "llama-v3",
-            "qwen2",
-            "default",
-        ];
+        let names = ["gpt-2", "smollm", "llama-bpe", "llama3", "llama-v3", "qwen2", "default"];
         let found = names.map(PreTokenizer::from_name);
         let expected = [Gpt2, Smollm, LlamaBpe, LlamaBpe, LlamaBpe, Qwen2, Default];
         assert_eq!(found, expected.map(Some));
@@ -379,33 +330,17 @@ mod tests {
 
     #[test]
     fn other_leads_go_with_letters_in_llama_only() {
-        cuts(
-            Gpt2,
-            "a\tb\u{3000}c(d",
-            &["a", "\t", "b", "\u{3000}", "c", "(", "d"],
-        );
-        cuts(
-            LlamaBpe,
-            "a\tb\u{3000}c(d",
-            &["a", "\tb", "\u{3000}c", "(d"],
-        );
+        cuts(Gpt2, "a\tb\u{3000}c(d", &["a", "\t", "b", "\u{3000}", "c", "(", "d"]);
+        cuts(LlamaBpe, "a\tb\u{3000}c(d", &["a", "\tb", "\u{3000}c", "(d"]);
         // Not so a newline, a number, or a second lead.
         cuts(Qwen2, "a\nb1c((d", &["a", "\n", "b", "1", "c", "((", "d"]);
     }
 
     #[test]
     fn contractions_are_cut_off() {
-        cuts(
-            Gpt2,
-            "I'm we'll 'tis",
-            &["I", "'m", " we", "'ll", " '", "tis"],
-        );
+        cuts(Gpt2, "I'm we'll 'tis", &["I", "'m", " we", "'ll", " '", "tis"]);
         cuts(Gpt2, "'sad'", &["'s", "ad", "'"]);
-        cuts(
-            LlamaBpe,
-            "we'll 'tis 'Sad",
-            &["we", "'ll", " '", "tis", " '", "Sad"],
-        );
+        cuts(LlamaBpe, "we'll 'tis 'Sad", &["we", "'ll", " '", "tis", " '", "Sad"]);
     }
 
     #[test]
@@ -462,11 +397,7 @@ mod tests {
     fn newlines_end_a_run_of_others_or_spaces_in_llama() {
         cuts(LlamaBpe, "a;\r\n\n b", &["a", ";\r\n\n", " b"]);
         cuts(LlamaBpe, "a \t\n \n  b", &["a", " \t\n \n", " ", " b"]);
-        cuts(
-            LlamaBpe,
-            "a\u{85}\u{2028} b",
-            &["a", "\u{85}\u{2028}", " b"],
-        );
+        cuts(LlamaBpe, "a\u{85}\u{2028} b", &["a", "\u{85}\u{2028}", " b"]);
         cuts(Gpt2, "a;\r\n\n b", &["a", ";", "\r\n\n", " b"]);
     }
 
@@ -494,17 +425,10 @@ mod tests {
         };
         let mut len = 0;
         for _ in 0..next(32) {
-            let kind = KINDS
-                .chars()
-                .nth(next(KINDS.chars().count()))
-                .unwrap_or(' ');
-            len += room
-                .get_mut(len..)
-                .map_or(0, |free| kind.encode_utf8(free).len());
+            let kind = KINDS.chars().nth(next(KINDS.chars().count())).unwrap_or(' ');
+            len += room.get_mut(len..).map_or(0, |free| kind.encode_utf8(free).len());
         }
-        room.get(..len)
-            .and_then(|bytes| str::from_utf8(bytes).ok())
-            .unwrap_or_default()
+        room.get(..len).and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()
     }
 
     /// Checks that the words of `text` are not empty and are together the text.
@@ -546,14 +470,7 @@ mod tests {
     #[test]
     fn long_runs_take_no_longer_than_others() {
         const LEN: usize = 1 << 19;
-        static RUNS: [[u8; LEN]; 6] = [
-            [b' '; LEN],
-            [b'\n'; LEN],
-            [b'a'; LEN],
-            [b'1'; LEN],
-            [b'!'; LEN],
-            [b'\''; LEN],
-        ];
+        static RUNS: [[u8; LEN]; 6] = [[b' '; LEN], [b'\n'; LEN], [b'a'; LEN], [b'1'; LEN], [b'!'; LEN], [b'\''; LEN]];
         // Were the time not linear, this would take minutes and more.
         for run in &RUNS {
             let text = str::from_utf8(run).unwrap_or_default();

@@ -2,8 +2,8 @@
 
 use core::ops::Range;
 
-use super::{EncodeOptions, Kind};
 use super::vocab::Tokenizer;
+use super::{EncodeOptions, Kind};
 use crate::storage::{Arena, ArenaError};
 
 /// A byte of plain text.

@@ -61,11 +61,7 @@ fn code(c: char) -> Option<u8> {
     let block = BLOCKS.get(usize::from(*INDEX.get(slot(at / BLOCK_LEN)?)?))?;
     let within = at % BLOCK_LEN;
     let pair = *block.get(within / 2)?;
-    Some(if within.is_multiple_of(2) {
-        pair & 0xF
-    } else {
-        pair >> 4
-    })
+    Some(if within.is_multiple_of(2) { pair & 0xF } else { pair >> 4 })
 }
 
 /// Where the index keeps a place, none for those it leaves out: most of the
@@ -92,23 +88,11 @@ mod tests {
             (Class::Number, "09²½ⅣↂⅧ٣०๓〇㉈𝟘𑁒"),
             (Class::Punctuation, "!\"#%&'()*,-./:;?@[\\]_{}¡«»—…、。।؟"),
             (Class::Symbol, "$+<=>^`|~¢©±×÷€→∞☃😀\u{FFFD}\u{1F3FB}"),
-            (
-                Class::Mark,
-                "\u{300}\u{483}\u{93F}\u{E31}\u{20E3}\u{FE0F}\u{E0100}\u{E01EF}",
-            ),
-            (
-                Class::Whitespace,
-                "\t\n\u{B}\u{C}\r \u{85}\u{A0}\u{1680}\u{2000}\u{2028}\u{202F}\u{3000}",
-            ),
-            (
-                Class::Other,
-                "\0\u{1F}\u{7F}\u{AD}\u{180E}\u{200B}\u{200D}\u{FEFF}\u{E000}\u{378}",
-            ),
+            (Class::Mark, "\u{300}\u{483}\u{93F}\u{E31}\u{20E3}\u{FE0F}\u{E0100}\u{E01EF}"),
+            (Class::Whitespace, "\t\n\u{B}\u{C}\r \u{85}\u{A0}\u{1680}\u{2000}\u{2028}\u{202F}\u{3000}"),
+            (Class::Other, "\0\u{1F}\u{7F}\u{AD}\u{180E}\u{200B}\u{200D}\u{FEFF}\u{E000}\u{378}"),
             // Both sides of the index's gap, and the end of the code space.
-            (
-                Class::Other,
-                "\u{323B0}\u{40000}\u{E00FF}\u{E01F0}\u{10FFFF}",
-            ),
+            (Class::Other, "\u{323B0}\u{40000}\u{E00FF}\u{E01F0}\u{10FFFF}"),
         ];
         for (want, chars) in expected {
             for c in chars.chars() {

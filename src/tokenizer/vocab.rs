@@ -362,7 +362,12 @@ fn flag(file: &File<'_>, key: &'static str, default: bool) -> Result<bool, Token
 }
 
 /// Rule V1. A default beyond the vocabulary counts as none.
-fn special_id(file: &File<'_>, key: &'static str, default: Option<u32>, len: usize) -> Result<Option<u32>, TokenizerError> {
+fn special_id(
+    file: &File<'_>,
+    key: &'static str,
+    default: Option<u32>,
+    len: usize,
+) -> Result<Option<u32>, TokenizerError> {
     match file.get(key) {
         None => Ok(default.filter(|id| (*id as usize) < len)),
         Some(Value::Unsigned(id)) if id < len as u64 => Ok(Some(id as u32)),
@@ -384,9 +389,10 @@ fn offsets<'m>(tokens: Array<'m>) -> impl Iterator<Item = u32> + use<'m> {
 /// Kinds as the file has them, but for tokens whose names mark them as control tokens whatever their type says.
 fn kinds<'m>(tokens: Array<'m>, types: Option<Array<'m>>) -> impl Iterator<Item = Kind> + use<'m> {
     let types = types.into_iter().flat_map(|t| t.iter()).map(|v| if let Value::Signed(n) = v { n } else { 1 });
-    tokens.strings().zip(types.chain(core::iter::repeat(1))).map(|(text, id)| {
-        if special::is_control_name(text) { Kind::Control } else { Kind::from_id(id) }
-    })
+    tokens
+        .strings()
+        .zip(types.chain(core::iter::repeat(1)))
+        .map(|(text, id)| if special::is_control_name(text) { Kind::Control } else { Kind::from_id(id) })
 }
 
 fn collect<'a, T: Copy>(

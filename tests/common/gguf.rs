@@ -160,8 +160,7 @@ pub fn noise(seed: u64, n: usize) -> Vec<f32> {
         state ^= state << 17;
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
-    (0..8).for_each(|_| drop(next()));
-    (0..n).map(|_| next()).collect()
+    (0..8 + n).map(|_| next()).skip(8).collect()
 }
 
 fn floats(x: &[f32]) -> Vec<u8> {

@@ -1,1 +1,78 @@
-fn main(){}
+//! The project's chores: `cargo xtask setup` installs what the tests need, `cargo xtask test` runs all of them.
+
+mod model;
+mod run;
+mod setup;
+
+use run::{Failed, Steps, cargo};
+
+/// Cores whose instructions the aarch64 tests are restricted to: Armv8.0 twice, with the dot product, and all there is.
+const CPUS: [&str; 4] = ["cortex-a53", "cortex-a72", "cortex-a76", "max"];
+
+const HELP: &str = "usage: cargo xtask COMMAND
+
+  setup     install what the tests need: QEMU, Rust's aarch64 targets, the model
+  test      setup, then every test: what CI runs
+  lint      formatting, clippy, every combination of features that must build
+  quick     the tests that need neither QEMU nor the model
+";
+
+fn main() -> std::process::ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut steps = Steps::default();
+    let result = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["setup"] => setup::run(&mut steps),
+        ["test"] => test(&mut steps),
+        ["lint"] => lint(&mut steps),
+        ["quick"] => quick(&mut steps),
+        ["help" | "--help" | "-h"] | [] => {
+            print!("{HELP}");
+            return std::process::ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{HELP}");
+            return std::process::ExitCode::from(2);
+        }
+    };
+    steps.end(result)
+}
+
+/// Everything. Nothing is skipped: what is missing fails.
+fn test(steps: &mut Steps) -> Result<(), Failed> {
+    setup::run(steps)?;
+    lint(steps)?;
+    steps.step("tests on this machine", || cargo(&["test", "--workspace"]))?;
+    for cpu in CPUS {
+        steps.step(&format!("kernels and core on {cpu}"), || {
+            let runner = format!("qemu-aarch64 -cpu {cpu}");
+            let command = ["test", "--lib", "--no-default-features", "--features", "std", "--target", setup::LINUX];
+            run::cargo_with(&command, &[("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER", &runner)])
+        })?;
+    }
+    model::run(steps)
+}
+
+/// What a change must pass before anything else.
+fn lint(steps: &mut Steps) -> Result<(), Failed> {
+    steps.step("formatting", || cargo(&["fmt", "--all", "--check"]))?;
+    let deny = ["--", "--deny", "warnings"];
+    steps.step("clippy", || cargo(&[&["clippy", "--workspace", "--all-targets"][..], &deny].concat()))?;
+    steps.step("clippy on aarch64", || {
+        let args = ["clippy", "--lib", "--no-default-features", "--features", "std,log", "--target", setup::LINUX];
+        cargo(&[&args[..], &deny].concat())
+    })?;
+    steps.step("core without an operating system", || {
+        let target = ["--target", setup::NONE];
+        cargo(&[&["check", "--lib", "--no-default-features"][..], &target].concat())?;
+        cargo(&[&["check", "--lib", "--no-default-features", "--features", "log,defmt"][..], &target].concat())
+    })?;
+    steps.step("all features", || cargo(&["build", "--all-features"]))?;
+    steps.step("documentation", || {
+        run::cargo_with(&["doc", "--no-deps", "--lib"], &[("RUSTDOCFLAGS", "--deny warnings")])
+    })
+}
+
+fn quick(steps: &mut Steps) -> Result<(), Failed> {
+    steps.step("unit tests", || cargo(&["test", "--lib", "--no-default-features", "--features", "std,log"]))?;
+    steps.step("oracle", || cargo(&["test", "--no-default-features", "--features", "std", "--test", "oracle"]))
+}

@@ -165,9 +165,7 @@ macro_rules! neon_isa {
             #[inline(always)]
             fn to_i8(self, x: [Self::F32x8; 4], out: &mut [i8; 32]) {
                 simd!({
-                    let narrow = |x: Self::F32x8| {
-                        vmovn_s32_pair(vcvtq_s32_f32(x[0]), vcvtq_s32_f32(x[1]))
-                    };
+                    let narrow = |x: Self::F32x8| vmovn_s32_pair(vcvtq_s32_f32(x[0]), vcvtq_s32_f32(x[1]));
                     vst1q_s8(out.as_mut_ptr(), vmovn_high_s16(vmovn_s16(narrow(x[0])), narrow(x[1])));
                     vst1q_s8(out.as_mut_ptr().add(16), vmovn_high_s16(vmovn_s16(narrow(x[2])), narrow(x[3])));
                 })

@@ -59,7 +59,8 @@ pub(in crate::arch) fn matmul<I: Isa>(
 /// A weight format that has a tile kernel.
 trait Format {
     /// Four rows times tokens `token..token + T` of `x`.
-    fn tile<I: Isa, const T: usize>(isa: I, rows: [&[u8]; ROWS], x: &Activations<'_>, token: usize) -> [[f32; ROWS]; T];
+    fn tile<I: Isa, const T: usize>(isa: I, rows: [&[u8]; ROWS], x: &Activations<'_>, token: usize)
+    -> [[f32; ROWS]; T];
 }
 
 /// Covers rows × tokens with tiles of `ROWS` × `T` and `ROWS` × 1.
@@ -203,7 +204,8 @@ fn float_tile<F: Float<B>, I: Isa, const T: usize, const B: usize>(
     token: usize,
 ) -> [[f32; ROWS]; T] {
     let cols = rows[0].len() / (B / 8);
-    let x: [&[f32]; T] = core::array::from_fn(|t| x.floats.get((token + t) * cols..).and_then(|x| x.get(..cols)).unwrap_or(&[]));
+    let x: [&[f32]; T] =
+        core::array::from_fn(|t| x.floats.get((token + t) * cols..).and_then(|x| x.get(..cols)).unwrap_or(&[]));
     let tails = rows.map(|r| r.as_chunks::<B>().1);
     let w = rows.map(|r| r.as_chunks::<B>().0);
     let x_tails = x.map(|x| x.as_chunks::<8>().1);

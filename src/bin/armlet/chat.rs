@@ -191,7 +191,10 @@ fn command(chat: &mut Conversation<'_, '_>, line: &str) -> Result<bool, Failure>
 /// Shows an answer and what it took.
 fn reply(
     chat: &mut Conversation<'_, '_>,
-    ask: impl FnOnce(&mut Conversation<'_, '_>, &mut dyn FnMut(&str) -> Result<(), Failure>) -> Result<(End, Stats), Failure>,
+    ask: impl FnOnce(
+        &mut Conversation<'_, '_>,
+        &mut dyn FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<(End, Stats), Failure>,
 ) -> Result<(), Failure> {
     let (end, stats) = ask(chat, &mut |piece| print(piece.as_bytes()))?;
     print(b"\n")?;

@@ -48,7 +48,11 @@ impl Failure {
 /// Writing to stdout failed.
 impl From<io::Error> for Failure {
     fn from(e: io::Error) -> Self {
-        if e.kind() == io::ErrorKind::BrokenPipe { Failure::BrokenPipe } else { Failure::new("cannot write the output", e) }
+        if e.kind() == io::ErrorKind::BrokenPipe {
+            Failure::BrokenPipe
+        } else {
+            Failure::new("cannot write the output", e)
+        }
     }
 }
 

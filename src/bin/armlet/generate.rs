@@ -61,7 +61,7 @@ impl Stats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The model said so.
-    EndOfText,
+    Stop,
     /// As many tokens as asked for.
     Length,
     /// The context is full.
@@ -73,7 +73,7 @@ pub(crate) enum End {
 impl End {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            End::EndOfText => "stop",
+            End::Stop => "stop",
             End::Length => "length",
             End::ContextFull => "context_full",
             End::Interrupted => "interrupted",
@@ -125,7 +125,7 @@ pub(crate) fn generate(
         let Some(token) = next else { break End::Length };
         stats.generated += 1;
         if tokenizer.is_end(token) {
-            break End::EndOfText;
+            break End::Stop;
         }
         let mut shown = Ok(());
         detokenizer.push(tokenizer.piece(token, false), |text| {

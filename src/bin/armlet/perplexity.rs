@@ -60,7 +60,10 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
         let all = tokens.len() / args.context;
         if all == 0 || args.context < 4 {
             let n = tokens.len();
-            return Err(Failure::Error(format!("the text has {n} tokens, too few for -c {}; at least 4", args.context)));
+            return Err(Failure::Error(format!(
+                "the text has {n} tokens, too few for -c {}; at least 4",
+                args.context
+            )));
         }
         let chunks = if args.chunks == 0 { all } else { args.chunks.min(all) };
         let score = measure(loaded, &plan, &mut tokens, args, chunks)?;

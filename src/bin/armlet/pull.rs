@@ -71,7 +71,8 @@ pub(crate) fn ensure(model: &Known) -> Result<PathBuf, Failure> {
         return Ok(path);
     }
     // Progress is for people; the command's result does not depend on it.
-    let _ = writeln!(io::stderr(), "armlet: fetching {} ({} MB, {})", model.name, model.bytes / 1_000_000, model.licence);
+    let _ =
+        writeln!(io::stderr(), "armlet: fetching {} ({} MB, {})", model.name, model.bytes / 1_000_000, model.licence);
     std::fs::create_dir_all(&folder).map_err(|e| Failure::file(&folder, e))?;
     let fail = |e: io::Error| Failure::file(&folder, e);
     let work = tempfile::Builder::new().prefix(".armlet-pull-").tempdir_in(&folder).map_err(fail)?;

@@ -49,7 +49,9 @@ impl<'a> Action<'a> {
             return Ok(Action::Copy(t));
         }
         if from.is_quantised() && !args.allow_requantize {
-            return Err(fail(format!("it is {from} already; converting again loses more: --allow-requantize to do so")));
+            return Err(fail(format!(
+                "it is {from} already; converting again loses more: --allow-requantize to do so"
+            )));
         }
         Ok(Action::Convert(t, from, to))
     }

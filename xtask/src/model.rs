@@ -1,0 +1,124 @@
+//! What the real model must say and score, on every backend and every core.
+//!
+//! The reference perplexities are llama.cpp's, of the same weights on the same text with the same protocol.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::CPUS;
+use crate::run::{Failed, Steps, cargo, output, root};
+use crate::setup::LINUX;
+
+/// The text: GPL version 3, which Debian ships with its common licences.
+const TEXT: &str = "/usr/share/common-licenses/GPL-3";
+const TEXT_SHA256: &str = "3972dc9744f6499f0f9b2dbf76696f2ae7ad8af9b23dde66d6af86c9dfb36986";
+const CHUNKS: f64 = 14.0;
+
+/// Format and llama.cpp's perplexity; the first as the model is shipped, the others requantised from it.
+const REFERENCE: [(&str, f64); 3] = [("q4_1", 18.3914), ("f16", 18.3022), ("q8_0", 18.3500)];
+/// Largest relative difference from llama.cpp.
+const TO_LLAMA_CPP: f64 = 0.003;
+/// Largest relative difference between backends.
+const TO_SCALAR: f64 = 0.001;
+
+pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
+    steps.step("the text to score", check_text)?;
+    steps.step("the program for aarch64", || cargo(&["build", "--release", "--target", LINUX]))?;
+    let backends = ["scalar", if cfg!(target_arch = "x86_64") { "avx2" } else { "neon" }];
+    for backend in backends {
+        steps.step(&format!("an answer on {backend}"), || answers(|c| c.env("ARMLET_CPU", backend), None))?;
+    }
+    for (format, reference) in REFERENCE {
+        steps.step(&format!("perplexity of {format}"), || compare_to_llama_cpp(format, reference))?;
+    }
+    // The scalar backend and the cores' own under QEMU, two at a time: each is one thread.
+    let mut scalar = 0.0;
+    steps.step("one chunk on scalar", || {
+        scalar = perplexity(native().env("ARMLET_CPU", "scalar"), &["--chunks", "1"])?.0;
+        Ok(())
+    })?;
+    for pair in CPUS.chunks(2) {
+        let name = pair.join(" and ");
+        steps.step(&format!("an answer and one chunk on {name}"), || {
+            std::thread::scope(|s| {
+                let runs: Vec<_> = pair.iter().map(|cpu| s.spawn(move || on_core(cpu, scalar))).collect();
+                runs.into_iter().try_for_each(|r| r.join().unwrap_or(Err(Failed("the test panicked".into()))))
+            })
+        })?;
+    }
+    Ok(())
+}
+
+fn check_text() -> Result<(), Failed> {
+    let sum = output(Command::new("sha256sum").arg(TEXT))?;
+    if sum.starts_with(TEXT_SHA256) {
+        return Ok(());
+    }
+    Err(Failed(format!("{TEXT} is not the text that the reference figures are of: sha256 {sum}")))
+}
+
+/// The program on this machine.
+fn native() -> Command {
+    Command::new(root().join("target/release/armlet"))
+}
+
+/// The program for aarch64 on an emulated core.
+fn emulated(cpu: &str) -> Command {
+    let mut command = Command::new("qemu-aarch64");
+    command.args(["-cpu", cpu]).arg(root().join("target").join(LINUX).join("release/armlet"));
+    command
+}
+
+fn answers(set: impl FnOnce(&mut Command) -> &mut Command, cpu: Option<&str>) -> Result<(), Failed> {
+    let mut command = cpu.map_or_else(native, emulated);
+    set(&mut command);
+    let text = output(command.args(["complete", "-p", "The capital of France is", "-n", "24", "--temp", "0"]))?;
+    if text.starts_with(" Paris.") { Ok(()) } else { Err(Failed(format!("the answer begins {text:?}"))) }
+}
+
+/// Perplexity and the number of chunks that it is of.
+fn perplexity(command: &mut Command, args: &[&str]) -> Result<(f64, f64), Failed> {
+    let json = output(command.args(["perplexity", "--json", "-c", "512", "-f", TEXT]).args(args))?;
+    let number = |key: &str| {
+        let value = json.split_once(&format!("\"{key}\":")).map(|(_, rest)| rest.trim_start());
+        value.and_then(|v| v.split([',', '}']).next()).and_then(|v| v.trim().parse().ok())
+    };
+    number("ppl").zip(number("chunks")).ok_or(Failed(format!("no perplexity in {json:?}")))
+}
+
+fn close(what: &str, found: f64, expected: f64, bound: f64) -> Result<(), Failed> {
+    let difference = found / expected - 1.0;
+    println!("    {what}: {found:.4}, reference {expected:.4}, {:+.3} %", difference * 100.0);
+    if difference.abs() <= bound {
+        return Ok(());
+    }
+    Err(Failed(format!("{what} is {found:.4}, more than {} % from {expected:.4}", bound * 100.0)))
+}
+
+fn compare_to_llama_cpp(format: &str, reference: f64) -> Result<(), Failed> {
+    let mut command = native();
+    let path = requantised(format)?;
+    let model: Vec<&str> = path.iter().flat_map(|p| ["-m", p.to_str().unwrap_or_default()]).collect();
+    let (found, chunks) = perplexity(&mut command, &model)?;
+    if chunks != CHUNKS {
+        return Err(Failed(format!("the text has {chunks} chunks, not {CHUNKS}: the tokens differ")));
+    }
+    close(&format!("perplexity of {format}"), found, reference, TO_LLAMA_CPP)
+}
+
+/// The model in another format, made by the program; none for the format it is shipped in.
+fn requantised(format: &str) -> Result<Option<PathBuf>, Failed> {
+    if format == REFERENCE[0].0 {
+        return Ok(None);
+    }
+    let model = output(native().args(["pull", "smollm2"]))?;
+    let path = root().join("target").join(format!("smollm2-{format}.gguf"));
+    output(native().args(["quantize", "--allow-requantize", model.trim()]).arg(&path).args(["--type", format]))?;
+    Ok(Some(path))
+}
+
+fn on_core(cpu: &str, scalar: f64) -> Result<(), Failed> {
+    answers(|c| c, Some(cpu))?;
+    let (found, _) = perplexity(&mut emulated(cpu), &["--chunks", "1", "-t", "1"])?;
+    close(&format!("perplexity of one chunk on {cpu}"), found, scalar, TO_SCALAR)
+}

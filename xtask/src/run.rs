@@ -1,0 +1,70 @@
+//! Running commands, and saying what ran.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// Why a step failed.
+#[derive(Debug)]
+pub(crate) struct Failed(pub(crate) String);
+
+/// The steps so far.
+#[derive(Default)]
+pub(crate) struct Steps {
+    passed: usize,
+}
+
+impl Steps {
+    /// Runs one step, with a line before and after it.
+    pub(crate) fn step(&mut self, name: &str, run: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
+        println!("==> {name}");
+        let start = Instant::now();
+        run().map_err(|Failed(why)| Failed(format!("{name}: {why}")))?;
+        println!("==> {name}: passed in {:.0} s", start.elapsed().as_secs_f64());
+        self.passed += 1;
+        Ok(())
+    }
+
+    /// The last lines, and the exit code.
+    pub(crate) fn end(self, result: Result<(), Failed>) -> ExitCode {
+        if let Err(Failed(why)) = &result {
+            eprintln!("xtask: {why}");
+        }
+        println!("{} passed, {} failed", self.passed, usize::from(result.is_err()));
+        if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// The project's folder.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or(PathBuf::from("."), Path::to_path_buf)
+}
+
+/// Runs a command in the project's folder; its output is the user's to see.
+pub(crate) fn command(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(), Failed> {
+    let status = Command::new(program).args(args).envs(env.iter().copied()).current_dir(root()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failed(format!("`{program} {}` ended with {status}", args.join(" ")))),
+        Err(e) => Err(Failed(format!("cannot run {program}: {e}"))),
+    }
+}
+
+/// Runs a command and gives its stdout.
+pub(crate) fn output(command: &mut Command) -> Result<String, Failed> {
+    let shown = format!("{command:?}");
+    let output = command.current_dir(root()).output().map_err(|e| Failed(format!("cannot run {shown}: {e}")))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(Failed(format!("{shown} ended with {}: {}", output.status, stderr.trim())));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+pub(crate) fn cargo(args: &[&str]) -> Result<(), Failed> {
+    cargo_with(args, &[])
+}
+
+pub(crate) fn cargo_with(args: &[&str], env: &[(&str, &str)]) -> Result<(), Failed> {
+    command(env!("CARGO"), args, env)
+}
