@@ -51,8 +51,8 @@ pub(crate) trait Isa: Copy {
 
     fn splat4(self, x: f32) -> Self::F32x4;
     fn store4(self, x: Self::F32x4) -> [f32; 4];
-    /// Four binary16, given as bits.
-    fn f16x4(self, bits: [u16; 4]) -> Self::F32x4;
+    /// Four little-endian binary16 from four places: the scales of four rows' blocks.
+    fn gather4_f16(self, x: [&[u8; 2]; 4]) -> Self::F32x4;
     fn mul4(self, a: Self::F32x4, b: Self::F32x4) -> Self::F32x4;
     fn fma4(self, a: Self::F32x4, b: Self::F32x4, c: Self::F32x4) -> Self::F32x4;
 

@@ -120,8 +120,8 @@ impl Isa for Scalar {
         x
     }
     #[inline(always)]
-    fn f16x4(self, bits: [u16; 4]) -> [f32; 4] {
-        bits.map(|b| f16::from_bits(b).to_f32())
+    fn gather4_f16(self, x: [&[u8; 2]; 4]) -> [f32; 4] {
+        x.map(|b| f16::from_le_bytes(*b).to_f32())
     }
     #[inline(always)]
     fn mul4(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {

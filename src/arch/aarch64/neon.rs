@@ -182,8 +182,14 @@ macro_rules! neon_isa {
                 out
             }
             #[inline(always)]
-            fn f16x4(self, bits: [u16; 4]) -> float32x4_t {
-                simd!(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(bits.as_ptr()))))
+            fn gather4_f16(self, x: [&[u8; 2]; 4]) -> float32x4_t {
+                simd!({
+                    // Set lane by lane, these become `ld1` of a lane each, at any alignment.
+                    let [a, b, c, d] = x.map(|x| u16::from_le_bytes(*x));
+                    let bits = vset_lane_u16::<1>(b, vset_lane_u16::<0>(a, vdup_n_u16(0)));
+                    let bits = vset_lane_u16::<3>(d, vset_lane_u16::<2>(c, bits));
+                    vcvt_f32_f16(vreinterpret_f16_u16(bits))
+                })
             }
             #[inline(always)]
             fn mul4(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {

@@ -131,7 +131,7 @@ fn quantised_tile<F: Quantised<B>, I: Isa, const T: usize, const B: usize>(
     for b in 0..blocks {
         let group: [&[u8; B]; ROWS] = core::array::from_fn(|r| &w[r][b]);
         let weights = group.map(|block| F::unpack(isa, block));
-        let scales = isa.f16x4(group.map(|block| u16::from_le_bytes([block[0], block[1]])));
+        let scales = isa.gather4_f16(group.map(|block| pair(block, 0)));
         for t in 0..T {
             let x = &x[t][b];
             let mut dots = F::dot(isa, &weights, isa.load_i8(&x.q));
@@ -141,7 +141,7 @@ fn quantised_tile<F: Quantised<B>, I: Isa, const T: usize, const B: usize>(
             acc[t] = isa.fma4(dots, isa.mul4(scales, isa.splat4(x.d)), acc[t]);
         }
         if F::MINIMUM {
-            let minima = isa.f16x4(group.map(|block| u16::from_le_bytes([block[2], block[3]])));
+            let minima = isa.gather4_f16(group.map(|block| pair(block, 2)));
             for t in 0..T {
                 let x = &x[t][b];
                 acc[t] = isa.fma4(minima, isa.splat4(x.d * x.sum), acc[t]);
@@ -182,6 +182,12 @@ macro_rules! quantised {
 quantised!(Q8_0, 34, load_u8, dot4_i8);
 quantised!(Q4_0, 18, nibbles, dot4_nibbles, OFFSET: f32 = 8.0);
 quantised!(Q4_1, 20, nibbles, dot4_nibbles, MINIMUM: bool = true);
+
+/// The two bytes at `at`: a scale or a minimum.
+#[inline(always)]
+fn pair<const B: usize>(block: &[u8; B], at: usize) -> &[u8; 2] {
+    block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 2])
+}
 
 /// The last `N` bytes of a block: its quants.
 #[inline(always)]

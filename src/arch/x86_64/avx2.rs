@@ -162,8 +162,12 @@ impl Isa for Avx2 {
         out
     }
     #[inline(always)]
-    fn f16x4(self, bits: [u16; 4]) -> __m128 {
-        simd!(_mm_cvtph_ps(_mm_loadl_epi64(bits.as_ptr().cast())))
+    fn gather4_f16(self, x: [&[u8; 2]; 4]) -> __m128 {
+        let [a, b, c, d] = x.map(|b| i32::from(u16::from_le_bytes(*b)));
+        simd!({
+            let x = _mm_insert_epi16::<1>(_mm_cvtsi32_si128(a), b);
+            _mm_cvtph_ps(_mm_insert_epi16::<3>(_mm_insert_epi16::<2>(x, c), d))
+        })
     }
     #[inline(always)]
     fn mul4(self, a: __m128, b: __m128) -> __m128 {
