@@ -1,6 +1,7 @@
 //! `armlet chat`: a conversation in the terminal, or one answer for `-p` or piped text.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::Ordering;
 
 use armlet::engine::Session;
 use armlet::sample::Sampler;
@@ -9,7 +10,7 @@ use rustyline::error::ReadlineError;
 
 use crate::args::Chat;
 use crate::failure::{Failure, print};
-use crate::generate::{End, Stats, catch_interrupts, generate, sampler};
+use crate::generate::{End, INTERRUPTED, Stats, catch_interrupts, generate, sampler};
 use crate::load::{Loaded, encode, plan, read_stdin, session_memory, with_model};
 use crate::template::{Message, Template};
 
@@ -196,6 +197,8 @@ fn reply(
         &mut dyn FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(End, Stats), Failure>,
 ) -> Result<(), Failure> {
+    // A Ctrl-C that came between two answers was meant for neither.
+    INTERRUPTED.store(false, Ordering::SeqCst);
     let (end, stats) = ask(chat, &mut |piece| print(piece.as_bytes()))?;
     print(b"\n")?;
     if end == End::ContextFull {
