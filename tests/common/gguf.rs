@@ -160,7 +160,8 @@ pub fn noise(seed: u64, n: usize) -> Vec<f32> {
         state ^= state << 17;
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
-    (0..8 + n).map(|_| next()).skip(8).collect()
+    // The first few are still small.
+    std::iter::repeat_with(&mut next).skip(8).take(n).collect()
 }
 
 fn floats(x: &[f32]) -> Vec<u8> {

@@ -1,0 +1,278 @@
+//! Memory: a session takes exactly its plan, writes nothing outside it, and allocates nothing.
+//!
+//! On its own because of the allocator, which counts.
+
+#![allow(unsafe_code, reason = "a global allocator is unsafe to write")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use armlet::arch::{Element, Kernels};
+use armlet::engine::{Config, EngineError, Plan, Session};
+use armlet::gguf::File;
+use armlet::host::{Pool, memory};
+use armlet::model::{Hparams, Model, ModelError};
+use armlet::quant::DType;
+use armlet::sample::{Sampler, SamplerConfig};
+use armlet::storage::{ALIGN, ArenaError, Executor, Region, Serial};
+use armlet::tokenizer::TokenizerError;
+use common::gguf::Tiny;
+
+thread_local! {
+    /// Whether allocations of this thread are counted: those of the test harness's other threads are not its own.
+    static COUNTED: Cell<bool> = const { Cell::new(false) };
+}
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, and a count.
+struct Counting;
+
+fn count() {
+    if COUNTED.try_with(Cell::get).unwrap_or(false) {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: every call goes on to the system's allocator as it is; counting touches an atomic and a thread-local that
+// needs no allocation itself.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `alloc_zeroed`'s contract.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `realloc`'s contract.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps `dealloc`'s contract.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Held while counting: the count is one for the whole program.
+static COUNTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+/// How often `f` allocates on this thread or on one of `exec`'s.
+fn allocations(exec: &dyn Executor, f: impl FnOnce()) -> usize {
+    let _one = COUNTING.lock().unwrap();
+    // A pool calls its work once on each of its threads.
+    exec.run(&|| COUNTED.set(true));
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    f();
+    let after = ALLOCATIONS.load(Ordering::SeqCst);
+    exec.run(&|| COUNTED.set(false));
+    after - before
+}
+
+fn with_model<R>(tiny: &Tiny, f: impl FnOnce(&Model<'_>) -> R) -> R {
+    let bytes = tiny.gguf().build();
+    let file = File::new_checked(&bytes).unwrap();
+    let mut tables = memory(Model::required_bytes(&file).unwrap()).unwrap();
+    f(&Model::new(&file, &mut tables).unwrap())
+}
+
+/// Models and configurations whose buffers end at, before and behind multiples of 64.
+fn plans() -> Vec<(Tiny, Config)> {
+    let odd = Tiny { n_embd: 36, n_ff: 97, vocab: 67, head_dim: 24, rope_dims: 22, ..Tiny::default() };
+    let one =
+        Tiny { n_embd: 1, n_ff: 1, n_heads: 1, n_kv_heads: 1, head_dim: 8, rope_dims: 2, n_layers: 1, ..odd.clone() };
+    let blocks = Tiny { dtype: DType::Q8_0, ..Tiny::default() };
+    let config = |context, chunk, logit_rows, kv| Config { context, chunk, logit_rows, kv };
+    vec![
+        (blocks, config(256, 64, 1, Element::F16)),
+        (odd.clone(), config(101, 7, 3, Element::F16)),
+        (odd, config(33, 33, 33, Element::F32)),
+        (one, config(1, 64, 1, Element::F16)),
+    ]
+}
+
+#[test]
+fn decode_allocates_nothing() {
+    let config = Config { context: 128, chunk: 16, logit_rows: 1, kv: Element::F16 };
+    let pool = Pool::new(2);
+    for dtype in DType::ALL {
+        with_model(&Tiny { dtype, ..Tiny::default() }, |model| {
+            let plan = Plan::new(&model.hparams, &config).unwrap();
+            for exec in [&Serial as &dyn Executor, &pool] {
+                let mut room = memory(plan.bytes()).unwrap();
+                let mut session = Session::new(model, Kernels::detect(), &plan, &mut room).unwrap();
+                let mut sampler = Sampler::new(SamplerConfig { repeat_penalty: 1.1, ..SamplerConfig::default() });
+                let n = allocations(exec, || {
+                    let mut logits = session.eval(exec, &[1; 20]).unwrap();
+                    for _ in 0..100 {
+                        let token = sampler.sample(logits).unwrap();
+                        sampler.accept(token);
+                        logits = session.eval(exec, &[token]).unwrap();
+                    }
+                });
+                assert_eq!(n, 0, "{dtype}, {} threads", exec.workers());
+                assert_eq!(session.position(), 120);
+            }
+        });
+    }
+}
+
+/// The count counts, on this thread and on a pool's; so that a zero above means something.
+#[test]
+fn the_count_is_no_constant() {
+    let allocate = || drop(std::hint::black_box(Vec::<u8>::with_capacity(1)));
+    assert_eq!(allocations(&Serial, || (0..3).for_each(|_| allocate())), 3);
+    let pool = Pool::new(2);
+    assert_eq!(allocations(&pool, || pool.run(&allocate)), pool.workers());
+}
+
+/// A session uses its plan's bytes and no others: not one fewer will do, and what lies around them stays as it was.
+#[test]
+fn a_session_is_its_plan() {
+    const GUARD: usize = 4096;
+    for (tiny, config) in plans() {
+        with_model(&tiny, |model| {
+            let plan = Plan::new(&model.hparams, &config).unwrap();
+            let mut all = memory(GUARD + plan.bytes() + GUARD).unwrap();
+            all.fill(0xa5);
+            let inside = GUARD..GUARD + plan.bytes();
+            let mut session = Session::new(model, Kernels::detect(), &plan, &mut all[inside.clone()]).unwrap();
+            assert_eq!(session.used_bytes(), plan.bytes());
+            let tokens: Vec<u32> = (0..config.context).map(|i| (i * 7) as u32 % tiny.vocab as u32).collect();
+            let scored = config.logit_rows;
+            session.score(&Pool::new(2), &tokens[..scored]).unwrap();
+            if scored < tokens.len() {
+                session.eval(&Pool::new(2), &tokens[scored..]).unwrap();
+            }
+            assert_eq!(session.remaining(), 0);
+            let full = EngineError::ContextFull { used: config.context, more: 1, capacity: config.context };
+            assert_eq!(session.eval(&Serial, &[0]).err(), Some(full));
+            assert!(all[..GUARD].iter().chain(&all[inside.end..]).all(|b| *b == 0xa5), "{config:?}");
+        });
+    }
+}
+
+#[test]
+fn less_or_misaligned_memory_is_refused() {
+    for (tiny, config) in plans() {
+        with_model(&tiny, |model| {
+            let plan = Plan::new(&model.hparams, &config).unwrap();
+            let mut room = memory(plan.bytes() + ALIGN).unwrap();
+            let mut refusal = |range| Session::new(model, Kernels::detect(), &plan, &mut room[range]).err();
+            let short = ArenaError::TooSmall { name: "logits", needed: plan.bytes(), len: plan.bytes() - 1 };
+            assert_eq!(refusal(0..plan.bytes() - 1), Some(EngineError::Arena(short)));
+            assert_eq!(refusal(1..plan.bytes() + 1), Some(EngineError::Arena(ArenaError::Misaligned)));
+            assert_eq!(refusal(ALIGN..plan.bytes() + ALIGN), None);
+        });
+    }
+}
+
+/// The same of a model's tables.
+#[test]
+fn a_model_is_its_plan() {
+    for (tiny, _) in plans() {
+        let bytes = tiny.gguf().build();
+        let file = File::new_checked(&bytes).unwrap();
+        let needed = Model::required_bytes(&file).unwrap();
+        let mut regions = Vec::new();
+        Model::regions(&file, &mut |r| regions.push(r)).unwrap();
+        assert_eq!(end_of(&regions), needed);
+
+        let mut all = memory(needed + 4096).unwrap();
+        all.fill(0xa5);
+        assert!(Model::new(&file, &mut all[..needed]).is_ok());
+        assert!(all[needed..].iter().all(|b| *b == 0xa5));
+        // The vocabulary's tables are the last.
+        let refusal = Model::new(&file, &mut all[..needed - 1]).err();
+        let Some(ModelError::Tokenizer(TokenizerError::Scratch(error))) = refusal else { panic!("{refusal:?}") };
+        assert!(matches!(error, ArenaError::TooSmall { needed: n, len, .. } if n == needed && len == needed - 1));
+    }
+}
+
+/// Where regions that follow each other, each at the next multiple of 64, end.
+fn end_of(regions: &[Region]) -> usize {
+    regions.iter().fold(0, |end, r| {
+        assert_eq!(r.offset, end, "{} does not follow the region before it", r.name);
+        end + r.bytes.next_multiple_of(64)
+    })
+}
+
+/// The regions that a plan reports are the plan, and their sizes follow from the model's.
+#[test]
+fn regions_sum_to_the_plan() {
+    for (tiny, config) in plans() {
+        with_model(&tiny, |model| {
+            let plan = Plan::new(&model.hparams, &config).unwrap();
+            let mut regions = Vec::new();
+            plan.regions(&model.hparams, &mut |r| regions.push(r)).unwrap();
+            assert_eq!(end_of(&regions), plan.bytes());
+            let bytes = |name: &str| regions.iter().find(|r| r.name == name).map(|r| r.bytes);
+            let cache = tiny.n_layers * tiny.n_kv_heads * config.context * tiny.head_dim * config.kv.bytes();
+            assert_eq!((bytes("K cache"), bytes("V cache")), (Some(cache), Some(cache)));
+            assert_eq!(bytes("logits"), Some(config.logit_rows * tiny.vocab * 4));
+            assert_eq!(bytes("residual"), Some(config.chunk.min(config.context) * tiny.n_embd * 4));
+        });
+    }
+}
+
+/// Bytes of cache that a token takes.
+fn per_token(h: &Hparams, kv: Element) -> usize {
+    2 * h.n_layers * h.n_kv_heads * h.head_dim * kv.bytes()
+}
+
+#[test]
+fn a_budget_gives_the_largest_context_that_fits() {
+    for (tiny, _) in plans() {
+        for kv in [Element::F16, Element::F32] {
+            with_model(&tiny, |model| {
+                let h = &model.hparams;
+                let (one, context) = (per_token(h, kv), |budget| Plan::context_for_budget(h, kv, budget));
+                for n in 1..=tiny.context {
+                    assert_eq!(context(n * one), Ok(n));
+                    // One byte fewer holds one token fewer.
+                    assert_eq!(context(n * one - 1).unwrap_or(0), n - 1);
+                }
+                let all = (0..=one * 20).map(|budget| context(budget).unwrap_or(0));
+                assert!(all.is_sorted());
+                assert_eq!(context(usize::MAX), Ok(tiny.context), "never more than the model was trained for");
+                let refusal = EngineError::Budget { budget: one - 1, least: 1, needed: one };
+                assert_eq!(context(one - 1), Err(refusal));
+                assert!(context(0).is_err());
+            });
+        }
+    }
+}
+
+/// Contexts, chunks and rows of logits that cannot be are refused with their range; a chunk longer than the context is
+/// cut to it.
+#[test]
+fn impossible_configurations_are_refused() {
+    with_model(&Tiny::default(), |model| {
+        let base = Config { context: 100, chunk: 10, logit_rows: 10, kv: Element::F16 };
+        let refusal = |config: Config| match Plan::new(&model.hparams, &config) {
+            Err(EngineError::Config { name, value, min, max }) => Some((name, value, min, max)),
+            _ => None,
+        };
+        assert_eq!(refusal(base), None);
+        assert_eq!(refusal(Config { context: 0, ..base }), Some(("context", 0, 1, 256)));
+        assert_eq!(refusal(Config { context: 257, ..base }), Some(("context", 257, 1, 256)));
+        assert_eq!(refusal(Config { chunk: 0, ..base }), Some(("chunk", 0, 1, 4096)));
+        assert_eq!(refusal(Config { chunk: 4097, ..base }), Some(("chunk", 4097, 1, 4096)));
+        assert_eq!(refusal(Config { logit_rows: 11, ..base }), Some(("logit_rows", 11, 1, 10)));
+        assert_eq!(refusal(Config { logit_rows: 0, ..base }), Some(("logit_rows", 0, 1, 10)));
+        let cut = Plan::new(&model.hparams, &Config { context: 12, chunk: 64, ..base }).unwrap();
+        assert_eq!(cut.shape().chunk, 12);
+    });
+}

@@ -1,0 +1,701 @@
+//! The forward pass against a second one, written in f64 from the papers: RMSNorm (arXiv 1910.07467), rotary embedding
+//! (2104.09864), grouped queries (2305.13245), SwiGLU (2002.05202), llama (2302.13971).
+//!
+//! The oracle shares with armlet only the decoding of a row of weights. It reads the sizes and the weights from what
+//! the test is about to write to the file, has no cache, no chunks, no threads and no tables, and can be told to make a
+//! mistake, to show that a comparison with it would notice one.
+
+mod common;
+
+use armlet::arch::{Backend, Element, Kernels};
+use armlet::engine::{Config, Plan, Session};
+use armlet::gguf::File;
+use armlet::host::{Pool, memory};
+use armlet::model::Model;
+use armlet::quant::DType;
+use armlet::storage::{Executor, Serial};
+use common::gguf::{Gguf, Tiny, Val, noise};
+use proptest::prelude::*;
+
+type Vector = Vec<f64>;
+/// One vector for each token, or one for each row of a matrix.
+type Rows = Vec<Vector>;
+
+/// The largest error of F32 weights and an F32 cache, relative to the largest logit. Sums of a few hundred products
+/// round by some 1e-6; the exponential of a score magnifies that tenfold.
+const BOUND: f64 = 1e-4;
+
+/// Tokens of a prompt: more than one chunk, and more than two tiles of attention.
+const PROMPT: usize = 75;
+
+// The oracle ----------------------------------------------------------------------------------------------------------
+
+/// What the oracle can get wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mistake {
+    /// Queries turn by the next position's angle. (Were keys to turn too, nothing would change: it is the difference
+    /// that counts.)
+    RopePosition,
+    /// llama's pairs for qwen2, and the other way round.
+    RopePairs,
+    /// base^(-i/d).
+    RopeExponent,
+    /// d is the head's size, not the number of dimensions that turn.
+    RopeWidth,
+    /// `rope_freqs.weight` ignored.
+    RopeFactors,
+    /// `rope.scaling.factor` ignored.
+    RopeScaling,
+    /// Query head h reads KV head h % n_kv_heads.
+    Groups,
+    /// Scores not divided by sqrt(d).
+    Scale,
+    /// A token sees the next one.
+    MaskLate,
+    /// A token does not see itself (but for the first, which would see nothing).
+    MaskEarly,
+    /// x / (sqrt(mean) + eps).
+    Epsilon,
+    /// No bias of the queries.
+    Bias,
+    /// gate * silu(up).
+    Gate,
+    /// The embedding as output matrix although the file has one.
+    Head,
+}
+
+const MISTAKES: [Mistake; 14] = [
+    Mistake::RopePosition,
+    Mistake::RopePairs,
+    Mistake::RopeExponent,
+    Mistake::RopeWidth,
+    Mistake::RopeFactors,
+    Mistake::RopeScaling,
+    Mistake::Groups,
+    Mistake::Scale,
+    Mistake::MaskLate,
+    Mistake::MaskEarly,
+    Mistake::Epsilon,
+    Mistake::Bias,
+    Mistake::Gate,
+    Mistake::Head,
+];
+
+/// A llama in f64.
+struct Oracle<'g> {
+    gguf: &'g Gguf,
+    mistake: Option<Mistake>,
+    /// Round what armlet rounds on purpose: the input of a quantised matrix to int8 in blocks of 32, and
+    int8: bool,
+    /// keys and values to F16.
+    half: bool,
+}
+
+impl<'g> Oracle<'g> {
+    fn new(gguf: &'g Gguf) -> Self {
+        Oracle { gguf, mistake: None, int8: false, half: false }
+    }
+
+    fn makes(&self, mistake: Mistake) -> bool {
+        self.mistake == Some(mistake)
+    }
+
+    fn value(&self, key: &str) -> Option<&Val> {
+        self.gguf.metadata.iter().find(|(k, _)| k == key).map(|(_, v)| v)
+    }
+
+    fn arch(&self) -> &str {
+        let Some(Val::Str(arch)) = self.value("general.architecture") else { panic!("no architecture") };
+        arch
+    }
+
+    fn number(&self, key: &str) -> Option<f64> {
+        match self.value(&format!("{}.{key}", self.arch()))? {
+            Val::U32(n) => Some(f64::from(*n)),
+            Val::F32(x) => Some(f64::from(*x)),
+            other => panic!("{key} is {other:?}"),
+        }
+    }
+
+    fn size(&self, key: &str) -> usize {
+        self.number(key).unwrap() as usize
+    }
+
+    /// The format and the rows of a tensor, if the file has it.
+    fn find(&self, name: &str) -> Option<(DType, Rows)> {
+        let t = self.gguf.tensors.iter().find(|t| t.name == name)?;
+        let dtype = DType::from_gguf(t.kind).unwrap();
+        let decode = |row: &[u8]| {
+            let mut out = vec![0.0f32; t.dims[0] as usize];
+            dtype.decode_row(row, &mut out);
+            out.into_iter().map(f64::from).collect()
+        };
+        Some((dtype, t.data.chunks(dtype.row_bytes(t.dims[0] as usize).unwrap()).map(decode).collect()))
+    }
+
+    fn vector(&self, name: &str) -> Option<Vector> {
+        self.find(name).map(|(_, mut rows)| rows.remove(0))
+    }
+
+    /// A matrix times the vector of each token.
+    fn times(&self, name: &str, x: &[Vector]) -> Rows {
+        let (dtype, rows) = self.find(name).unwrap_or_else(|| panic!("no {name}"));
+        let x = x.iter().map(|x| if self.int8 && dtype.is_quantised() { int8(x) } else { x.clone() });
+        x.map(|x| rows.iter().map(|w| dot(w, &x)).collect()).collect()
+    }
+
+    fn norm(&self, name: &str, x: &[Vector]) -> Rows {
+        let weight = self.vector(name).unwrap();
+        let eps = self.number("attention.layer_norm_rms_epsilon").unwrap();
+        let one = |x: &Vector| {
+            let mean = dot(x, x) / x.len() as f64;
+            let root = if self.makes(Mistake::Epsilon) { mean.sqrt() + eps } else { (mean + eps).sqrt() };
+            x.iter().zip(&weight).map(|(x, w)| x / root * w).collect()
+        };
+        x.iter().map(one).collect()
+    }
+
+    /// Angles of a position, one for each pair of dimensions.
+    fn angles(&self, position: usize) -> Vector {
+        let (dims, head_dim) = (self.size("rope.dimension_count"), self.size("attention.key_length"));
+        let base = self.number("rope.freq_base").unwrap();
+        let factors = self.vector("rope_freqs.weight").filter(|_| !self.makes(Mistake::RopeFactors));
+        let scaling = self.number("rope.scaling.factor").filter(|_| !self.makes(Mistake::RopeScaling)).unwrap_or(1.0);
+        let width = if self.makes(Mistake::RopeWidth) { head_dim } else { dims } as f64;
+        let step = if self.makes(Mistake::RopeExponent) { 1.0 } else { 2.0 };
+        let angle = |i: usize| {
+            let factor = factors.as_ref().map_or(1.0, |f| f[i]);
+            position as f64 * base.powf(-step * i as f64 / width) / (scaling * factor)
+        };
+        (0..dims / 2).map(angle).collect()
+    }
+
+    /// Turns every head of `x`.
+    fn rotate(&self, x: &mut [f64], position: usize) {
+        let angles = self.angles(position);
+        let halves = (self.arch() == "qwen2") != self.makes(Mistake::RopePairs);
+        for head in x.chunks_mut(self.size("attention.key_length")) {
+            for (i, angle) in angles.iter().enumerate() {
+                let (a, b) = if halves { (i, i + angles.len()) } else { (2 * i, 2 * i + 1) };
+                let (x, y) = (head[a], head[b]);
+                head[a] = x * angle.cos() - y * angle.sin();
+                head[b] = x * angle.sin() + y * angle.cos();
+            }
+        }
+    }
+
+    /// Queries, keys or values of all tokens.
+    fn project(&self, block: &str, part: &str, x: &[Vector]) -> Rows {
+        let mut y = self.times(&format!("{block}.attn_{part}.weight"), x);
+        let bias = self.vector(&format!("{block}.attn_{part}.bias"));
+        if let Some(bias) = bias.filter(|_| !(part == "q" && self.makes(Mistake::Bias))) {
+            y.iter_mut().for_each(|y| add(y, &bias));
+        }
+        if part != "v" {
+            let late = usize::from(part == "q" && self.makes(Mistake::RopePosition));
+            y.iter_mut().enumerate().for_each(|(t, y)| self.rotate(y, t + late));
+        }
+        if part != "q" && self.half {
+            y.iter_mut().for_each(|y| half(y));
+        }
+        y
+    }
+
+    fn attention(&self, block: &str, x: &[Vector]) -> Rows {
+        let [q, k, v] = ["q", "k", "v"].map(|part| self.project(block, part, x));
+        let [heads, kv_heads] = ["attention.head_count", "attention.head_count_kv"].map(|key| self.size(key));
+        let d = self.size("attention.key_length");
+        let scale = if self.makes(Mistake::Scale) { 1.0 } else { 1.0 / (d as f64).sqrt() };
+        let seen = |t: usize| match self.mistake {
+            Some(Mistake::MaskLate) => (t + 2).min(x.len()),
+            Some(Mistake::MaskEarly) => t.max(1),
+            _ => t + 1,
+        };
+        let head = |t: usize, h: usize| {
+            let kv = if self.makes(Mistake::Groups) { h % kv_heads } else { h / (heads / kv_heads) };
+            let part = |rows: &Rows, t: usize, h: usize| rows[t][h * d..][..d].to_vec();
+            let scores = (0..seen(t)).map(|s| scale * dot(&part(&q, t, h), &part(&k, s, kv))).collect();
+            let mut out = vec![0.0; d];
+            for (s, p) in softmax(scores).into_iter().enumerate() {
+                out.iter_mut().zip(part(&v, s, kv)).for_each(|(out, v)| *out += p * v);
+            }
+            out
+        };
+        (0..x.len()).map(|t| (0..heads).flat_map(|h| head(t, h)).collect()).collect()
+    }
+
+    fn feed_forward(&self, block: &str, x: &[Vector]) -> Rows {
+        let [mut gate, mut up] = ["gate", "up"].map(|part| self.times(&format!("{block}.ffn_{part}.weight"), x));
+        if self.makes(Mistake::Gate) {
+            std::mem::swap(&mut gate, &mut up);
+        }
+        for (gate, up) in gate.iter_mut().zip(up) {
+            gate.iter_mut().zip(up).for_each(|(g, u)| *g = *g / (1.0 + (-*g).exp()) * u);
+        }
+        self.times(&format!("{block}.ffn_down.weight"), &gate)
+    }
+
+    /// The logits after each token.
+    fn logits(&self, tokens: &[u32]) -> Rows {
+        let table = self.find("token_embd.weight").unwrap().1;
+        let mut x: Rows = tokens.iter().map(|t| table[*t as usize].clone()).collect();
+        for l in 0..self.size("block_count") {
+            let block = format!("blk.{l}");
+            let y = self.attention(&block, &self.norm(&format!("{block}.attn_norm.weight"), &x));
+            let y = self.times(&format!("{block}.attn_output.weight"), &y);
+            x.iter_mut().zip(&y).for_each(|(x, y)| add(x, y));
+            let y = self.feed_forward(&block, &self.norm(&format!("{block}.ffn_norm.weight"), &x));
+            x.iter_mut().zip(&y).for_each(|(x, y)| add(x, y));
+        }
+        let untied = self.find("output.weight").is_some() && !self.makes(Mistake::Head);
+        self.times(if untied { "output.weight" } else { "token_embd.weight" }, &self.norm("output_norm.weight", &x))
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn add(x: &mut [f64], y: &[f64]) {
+    assert_eq!(x.len(), y.len());
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}
+
+fn softmax(scores: Vector) -> Vector {
+    let max = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(*s));
+    let e: Vector = scores.iter().map(|s| (s - max).exp()).collect();
+    let sum: f64 = e.iter().sum();
+    e.iter().map(|e| e / sum).collect()
+}
+
+/// `x` rounded to multiples of a 127th of the largest magnitude of each 32.
+fn int8(x: &[f64]) -> Vector {
+    let block = |x: &[f64]| {
+        let d = x.iter().fold(0.0f64, |m, x| m.max(x.abs())) / 127.0;
+        x.iter().map(|x| if d > 0.0 { (x / d).round_ties_even() * d } else { 0.0 }).collect::<Vector>()
+    };
+    x.chunks(32).flat_map(block).collect()
+}
+
+/// Each number rounded to F16.
+fn half(x: &mut [f64]) {
+    let floats: Vec<f32> = x.iter().map(|x| *x as f32).collect();
+    let mut bytes = vec![0; 2 * x.len()];
+    DType::F16.encode_row(&floats, &mut bytes).unwrap();
+    let mut rounded = vec![0.0; x.len()];
+    DType::F16.decode_row(&bytes, &mut rounded);
+    x.iter_mut().zip(rounded).for_each(|(x, r)| *x = f64::from(r));
+}
+
+// armlet --------------------------------------------------------------------------------------------------------------
+
+/// The kernels of every backend that runs here.
+fn backends() -> Vec<Kernels> {
+    Backend::ALL.into_iter().filter_map(Kernels::for_backend).collect()
+}
+
+fn with_model<R>(gguf: &Gguf, f: impl FnOnce(&Model<'_>) -> R) -> R {
+    let bytes = gguf.build();
+    let file = File::new_checked(&bytes).unwrap();
+    let mut tables = memory(Model::required_bytes(&file).unwrap()).unwrap();
+    f(&Model::new(&file, &mut tables).unwrap())
+}
+
+/// A session in memory full of NaNs, so that reading what has not been written shows.
+fn with_session<R>(model: &Model<'_>, kernels: Kernels, config: Config, f: impl FnOnce(&mut Session<'_>) -> R) -> R {
+    let plan = Plan::new(&model.hparams, &config).unwrap();
+    let mut room = memory(plan.bytes()).unwrap();
+    room.fill(0xff);
+    f(&mut Session::new(model, kernels, &plan, &mut room).unwrap())
+}
+
+/// Tokens without a pattern.
+fn prompt(seed: u64, n: usize, vocab: usize) -> Vec<u32> {
+    noise(seed, n).iter().map(|x| ((x + 1.0) / 2.0 * vocab as f32) as u32 % vocab as u32).collect()
+}
+
+/// The largest difference relative to the largest expected magnitude; infinite for anything that is no number.
+fn error(got: &[f32], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let scale = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    let difference = |(a, b): (&f32, &f64)| if a.is_finite() { (f64::from(*a) - b).abs() } else { f64::INFINITY };
+    got.iter().zip(want).map(difference).fold(0.0, f64::max) / scale
+}
+
+/// armlet's largest error at any position of `tokens`: scored in passes of 16, and read at once to lengths of 1, 5 and
+/// all, in passes of 32.
+fn worst_error(gguf: &Gguf, kernels: Kernels, kv: Element, tokens: &[u32], want: &[Vector]) -> f64 {
+    let config = Config { context: 256, chunk: 32, logit_rows: 16, kv };
+    let run = |session: &mut Session<'_>| {
+        let mut worst = 0.0f64;
+        for (tokens, want) in tokens.chunks(16).zip(want.chunks(16)) {
+            let logits = session.score(&Serial, tokens).unwrap();
+            for (got, want) in logits.chunks(want[0].len()).zip(want) {
+                worst = worst.max(error(got, want));
+            }
+        }
+        for n in [1, 5, tokens.len()].map(|n| n.min(tokens.len())) {
+            session.rewind(0);
+            worst = worst.max(error(session.eval(&Serial, &tokens[..n]).unwrap(), &want[n - 1]));
+        }
+        worst
+    };
+    with_model(gguf, |model| with_session(model, kernels, config, run))
+}
+
+/// The worst of all backends.
+fn worst_of_backends(gguf: &Gguf, kv: Element, tokens: &[u32]) -> f64 {
+    let want = Oracle::new(gguf).logits(tokens);
+    backends().into_iter().map(|kernels| worst_error(gguf, kernels, kv, tokens, &want)).fold(0.0, f64::max)
+}
+
+fn with_linear_scaling(mut gguf: Gguf, arch: &str, factor: f32) -> Gguf {
+    gguf.set(&format!("{arch}.rope.scaling.type"), Val::Str("linear".into()));
+    gguf.set(&format!("{arch}.rope.scaling.factor"), Val::F32(factor));
+    gguf
+}
+
+/// (n_heads, n_kv_heads, head_dim, rope_dims), (n_embd, n_ff).
+fn tiny(arch: &'static str, heads: (usize, usize, usize, usize), widths: (usize, usize), seed: u64) -> Tiny {
+    let (n_heads, n_kv_heads, head_dim, rope_dims) = heads;
+    let (n_embd, n_ff) = widths;
+    Tiny { arch, n_heads, n_kv_heads, head_dim, rope_dims, n_embd, n_ff, seed, ..Tiny::default() }
+}
+
+/// Group sizes 1 to 9, head sizes 8 to 96, widths that are no multiple of 8, tied and untied, biases, every kind of
+/// rotation.
+fn models() -> Vec<(&'static str, Gguf)> {
+    let (llama, qwen2) = ("llama", "qwen2");
+    let scaled = |t: Tiny, factor| with_linear_scaling(t.gguf(), t.arch, factor);
+    vec![
+        ("group 1", tiny(llama, (4, 4, 16, 16), (64, 96), 1).gguf()),
+        ("group 1, one head, n_embd 1", tiny(llama, (1, 1, 8, 2), (1, 1), 2).gguf()),
+        ("group 2, untied", Tiny { tied: false, ..tiny(llama, (4, 2, 8, 8), (36, 57), 3) }.gguf()),
+        ("group 3, like SmolLM2", Tiny { rope_base: 1e5, ..tiny(llama, (9, 3, 64, 64), (64, 160), 4) }.gguf()),
+        ("group 4, odd sizes", tiny(llama, (4, 1, 80, 80), (20, 33), 5).gguf()),
+        ("group 6, part of a head turns", tiny(llama, (6, 1, 96, 32), (40, 7), 6).gguf()),
+        (
+            "group 7, like Qwen2",
+            Tiny { bias: true, rope_base: 1e6, ..tiny(qwen2, (14, 2, 64, 64), (64, 96), 7) }.gguf(),
+        ),
+        ("group 8, part of a head turns", tiny(qwen2, (8, 1, 16, 8), (36, 31), 8).gguf()),
+        ("group 9", tiny(llama, (9, 1, 8, 8), (72, 65), 9).gguf()),
+        ("group 9, 80 wide", Tiny { tied: false, ..tiny(qwen2, (18, 2, 80, 80), (33, 40), 10) }.gguf()),
+        ("factors", Tiny { rope_factors: true, rope_base: 5e5, ..tiny(llama, (6, 2, 64, 64), (64, 96), 11) }.gguf()),
+        ("linear scaling", scaled(tiny(llama, (4, 2, 16, 16), (64, 96), 12), 4.0)),
+        ("llama with biases", Tiny { bias: true, ..tiny(llama, (8, 4, 16, 16), (64, 96), 13) }.gguf()),
+        (
+            "everything",
+            scaled(
+                Tiny { bias: true, tied: false, rope_factors: true, ..tiny(qwen2, (12, 4, 96, 80), (52, 99), 14) },
+                2.5,
+            ),
+        ),
+        ("five layers", Tiny { n_layers: 5, ..tiny(llama, (6, 3, 16, 16), (48, 80), 15) }.gguf()),
+    ]
+}
+
+// Comparisons ---------------------------------------------------------------------------------------------------------
+
+#[test]
+fn logits_match_f64() {
+    let mut worst = 0.0f64;
+    for (name, gguf) in models() {
+        let e = worst_of_backends(&gguf, Element::F32, &prompt(1, PROMPT, 67));
+        assert!(e <= BOUND, "{name}: {e:.1e}");
+        worst = worst.max(e);
+    }
+    println!("F32 weights, F32 cache: worst error {worst:.1e}");
+}
+
+prop_compose! {
+    /// A model of any shape that the format allows, some of them absurd.
+    fn any_model()(
+        qwen2: bool, tied: bool, bias: bool, rope_factors: bool,
+        n_kv_heads in 1usize..4, group in 1usize..10, eights in 1usize..9, turning in 1usize..=32,
+        n_embd in 1usize..70, n_ff in 1usize..70, n_layers in 1usize..4, vocab in 2usize..70,
+        rope_base in 100f32..1e6, factor in 0.5f32..8.0, seed in 1u64..1000,
+    ) -> Gguf {
+        let (n_heads, head_dim) = (n_kv_heads * group, eights * 8);
+        let t = tiny(
+            if qwen2 { "qwen2" } else { "llama" },
+            (n_heads, n_kv_heads, head_dim, (turning * 2).min(head_dim)),
+            (n_embd, n_ff),
+            seed,
+        );
+        with_linear_scaling(Tiny { tied, bias, rope_factors, n_layers, vocab, rope_base, ..t }.gguf(), t.arch, factor)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_shape_matches_f64(gguf in any_model(), n in 1usize..50, seed: u64) {
+        let Some(Val::Strs(vocab)) = Oracle::new(&gguf).value("tokenizer.ggml.tokens").cloned() else { panic!() };
+        let e = worst_of_backends(&gguf, Element::F32, &prompt(seed, n, vocab.len()));
+        prop_assert!(e <= BOUND, "{e:.1e}");
+    }
+}
+
+/// A model whose every width is a whole number of blocks.
+fn blocky(dtype: DType, seed: u64) -> Tiny {
+    Tiny { dtype, tied: false, bias: true, ..tiny("llama", (6, 2, 32, 32), (96, 160), seed) }
+}
+
+/// A model whose matrices alternate between F16, Q8_0, Q4_0 and Q4_1, so that those with the same input differ.
+fn mixed(seed: u64) -> Gguf {
+    let sources = [DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_1].map(|dtype| blocky(dtype, seed).gguf());
+    let mut gguf = sources[0].clone();
+    for (i, t) in gguf.tensors.iter_mut().enumerate() {
+        *t = sources[(i / 2 + i) % 4].tensors[i].clone();
+    }
+    gguf
+}
+
+/// Every format, and a bound with its reason. The oracle has the decoded weights, so the weights' own quantisation is
+/// no error here. Each bound is some three times the worst of four models.
+#[test]
+fn formats_match_f64() {
+    // Keys and values are rounded to 11 bits, 2.4e-4 of each; scores of standard deviation 4 magnify it.
+    let half_cache = 8e-3;
+    // Activations are rounded to int8 in blocks of 32, 0.4 % of a block's largest off, before every matrix of every
+    // layer. That is 1 % of a score, and so 0.1 of a large one's logarithm. `rounding_is_all_that_differs` is sharper.
+    let int8 = 0.3;
+    let formats = [
+        // The same f32 arithmetic as F32 weights.
+        (DType::F16, Element::F32, BOUND),
+        (DType::Bf16, Element::F32, BOUND),
+        (DType::F32, Element::F16, half_cache),
+        (DType::F16, Element::F16, half_cache),
+        (DType::Bf16, Element::F16, half_cache),
+        (DType::Q8_0, Element::F32, int8),
+        (DType::Q8_0, Element::F16, int8),
+        (DType::Q4_0, Element::F32, int8),
+        (DType::Q4_0, Element::F16, int8),
+        (DType::Q4_1, Element::F32, int8),
+        (DType::Q4_1, Element::F16, int8),
+    ];
+    let tokens = prompt(2, PROMPT, 67);
+    for (dtype, kv, bound) in formats {
+        let errors = (1..=4).map(|seed| worst_of_backends(&blocky(dtype, seed).gguf(), kv, &tokens));
+        let e = errors.fold(0.0, f64::max);
+        println!("{dtype} weights, {kv:?} cache: worst error {e:.1e}, bound {bound:.0e}");
+        assert!(e <= bound, "{dtype} weights, {kv:?} cache: {e:.1e}");
+    }
+}
+
+/// Errors after each of many short prompts, sorted, against an oracle that rounds activations and the cache as armlet
+/// does.
+fn errors_beside_rounding(gguf: &Gguf, kernels: Kernels, kv: Element) -> Vector {
+    let oracle = Oracle { int8: true, half: kv == Element::F16, ..Oracle::new(gguf) };
+    let config = Config { context: 16, chunk: 16, logit_rows: 1, kv };
+    let run = |session: &mut Session<'_>| {
+        let one = |i: u64| {
+            let tokens = prompt(100 + i, 1 + i as usize % 4, 67);
+            session.rewind(0);
+            let want = oracle.logits(&tokens).remove(tokens.len() - 1);
+            error(session.eval(&Serial, &tokens).unwrap(), &want)
+        };
+        let mut errors: Vector = (0..60).map(one).collect();
+        errors.sort_by(f64::total_cmp);
+        errors
+    };
+    with_model(gguf, |model| with_session(model, kernels, config, run))
+}
+
+/// What quantised weights and an F16 cache add to F32's error is the rounding that they are meant to do.
+///
+/// A number at the middle of two int8 or F16 may round differently in f32 and f64, after which the two agree only
+/// roughly; that happens in a few short prompts of a hundred, so the median is to be as good as with F32, and the
+/// larger half within `formats_match_f64`'s bounds.
+#[test]
+fn rounding_is_all_that_differs() {
+    let named = |dtype: DType| (dtype.name(), blocky(dtype, 5).gguf());
+    for (name, gguf) in DType::ALL.into_iter().map(named).chain([("mixed", mixed(5))]) {
+        for kv in [Element::F32, Element::F16] {
+            for kernels in backends() {
+                let errors = errors_beside_rounding(&gguf, kernels, kv);
+                let (median, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
+                let name = format!("{name} weights, {kv:?} cache, {}", kernels.backend().name());
+                println!("{name}: median {median:.1e}, worst {worst:.1e}");
+                assert!(median <= 2e-5 && worst <= 0.3, "{name}: {median:.1e}, {worst:.1e}");
+            }
+        }
+    }
+}
+
+/// Each mistake, made by the oracle, shows far beyond the bound: the comparison can fail.
+#[test]
+fn mistakes_show() {
+    let t = Tiny { bias: true, tied: false, rope_factors: true, ..tiny("qwen2", (6, 2, 32, 24), (48, 80), 21) };
+    for arch in ["llama", "qwen2"] {
+        let mut gguf = with_linear_scaling(Tiny { arch, ..t.clone() }.gguf(), arch, 1.5);
+        // As large as the mean square that it is added to; 1e-5 in another place would hardly show.
+        gguf.set(&format!("{arch}.attention.layer_norm_rms_epsilon"), Val::F32(0.02));
+        let tokens = prompt(3, PROMPT, t.vocab);
+        let compare = |mistake| {
+            let want = Oracle { mistake, ..Oracle::new(&gguf) }.logits(&tokens);
+            worst_error(&gguf, Kernels::detect(), Element::F32, &tokens, &want)
+        };
+        assert!(compare(None) <= BOUND);
+        for mistake in MISTAKES {
+            let e = compare(Some(mistake));
+            println!("{arch}, {mistake:?}: {e:.1e}");
+            assert!(e > 500.0 * BOUND, "{arch}: {mistake:?} shows as only {e:.1e}");
+        }
+    }
+}
+
+// Bits ----------------------------------------------------------------------------------------------------------------
+
+/// An executor that says it has three threads and runs the work on five at once, each when it pleases.
+struct Crowd;
+
+impl Executor for Crowd {
+    fn workers(&self) -> usize {
+        3
+    }
+
+    fn run(&self, work: &(dyn Fn() + Sync)) {
+        std::thread::scope(|scope| {
+            for i in 0..5 {
+                scope.spawn(move || {
+                    (0..i).for_each(|_| std::thread::yield_now());
+                    work();
+                });
+            }
+        });
+    }
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    assert!(logits.iter().all(|x| x.is_finite()));
+    logits.iter().map(|x| x.to_bits()).collect()
+}
+
+/// What one run of `same_bits` compares with: the bits after each token, read one at a time on one thread.
+struct Truth<'m> {
+    model: &'m Model<'m>,
+    kernels: Kernels,
+    kv: Element,
+    tokens: Vec<u32>,
+    bits: Vec<Vec<u32>>,
+}
+
+impl<'m> Truth<'m> {
+    fn new(model: &'m Model<'m>, kernels: Kernels, kv: Element) -> Self {
+        let tokens = prompt(4, PROMPT, model.hparams.vocab);
+        let mut truth = Truth { model, kernels, kv, tokens, bits: Vec::new() };
+        let tokens = &truth.tokens;
+        truth.bits = truth.session(1, |s| tokens.iter().map(|t| bits(s.eval(&Serial, &[*t]).unwrap())).collect());
+        truth
+    }
+
+    fn session<R>(&self, chunk: usize, f: impl FnOnce(&mut Session<'_>) -> R) -> R {
+        let config = Config { context: 128, chunk, logit_rows: chunk, kv: self.kv };
+        with_session(self.model, self.kernels, config, f)
+    }
+
+    /// Reads the tokens in parts that end at `ends`, and compares after each.
+    fn check_split(&self, chunk: usize, exec: &dyn Executor, ends: &[usize]) {
+        self.session(chunk, |session| {
+            for end in ends {
+                let got = bits(session.eval(exec, &self.tokens[session.position()..*end]).unwrap());
+                assert!(got == self.bits[end - 1], "chunk {chunk}, parts {ends:?}, at {end}");
+            }
+        });
+    }
+
+    /// `score` gives for each token what `eval` gives after it.
+    fn check_score(&self, chunk: usize, exec: &dyn Executor) {
+        self.session(chunk, |session| {
+            for (tokens, want) in self.tokens.chunks(chunk).zip(self.bits.chunks(chunk)) {
+                let got = bits(session.score(exec, tokens).unwrap());
+                assert!(got == want.concat(), "score in passes of {chunk}");
+            }
+        });
+    }
+
+    /// What was forgotten leaves no trace.
+    fn check_rewind(&self, chunk: usize, exec: &dyn Executor) {
+        self.session(chunk, |session| {
+            session.eval(exec, &self.tokens).unwrap();
+            for keep in [70, 33, 0] {
+                session.rewind(keep);
+                session.eval(exec, &prompt(5, 30, self.model.hparams.vocab)).unwrap();
+                session.rewind(keep);
+                assert_eq!(session.position(), keep);
+                let got = bits(session.eval(exec, &self.tokens[keep..]).unwrap());
+                assert!(got == self.bits[PROMPT - 1], "chunk {chunk}, after a rewind to {keep}");
+            }
+        });
+    }
+
+    fn check(&self) {
+        let pool = Pool::new(2);
+        for chunk in [1, 2, 3, 7, 64] {
+            for exec in [&Serial as &dyn Executor, &pool] {
+                self.check_split(chunk, exec, &[PROMPT]);
+                self.check_score(chunk, exec);
+            }
+            self.check_split(chunk, &Serial, &[1, 32, 64, 65, PROMPT]);
+            self.check_split(chunk, &Serial, &[74, PROMPT]);
+            self.check_rewind(chunk, &Serial);
+        }
+        self.check_split(7, &Pool::new(1), &[5, 37, PROMPT]);
+        self.check_split(64, &pool, &[5, 37, PROMPT]);
+        self.check_rewind(64, &pool);
+        // It starts threads for every step, which takes its time.
+        self.check_split(7, &Crowd, &[31, PROMPT]);
+        self.check_score(64, &Crowd);
+    }
+}
+
+/// Chunks, calls, threads, `score` and rewinding do not change a bit of the logits, for any format.
+#[test]
+fn same_bits() {
+    for dtype in DType::ALL {
+        // Rows that are no multiple of eight where they may be, more heads in a group than one pass of attention takes.
+        let blocks = tiny("qwen2", (6, 1, 16, 16), (64, 96), 31);
+        let odd = tiny("llama", (10, 2, 24, 24), (36, 49), 31);
+        let shape = if dtype.is_quantised() { blocks } else { odd };
+        with_model(&Tiny { dtype, bias: true, ..shape }.gguf(), |model| {
+            for kernels in backends() {
+                for kv in [Element::F32, Element::F16] {
+                    println!("{dtype} weights, {kv:?} cache, {}", kernels.backend().name());
+                    Truth::new(model, kernels, kv).check();
+                }
+            }
+        });
+    }
+}
+
+/// Two conversations over one model, a few tokens of each in turn, give what each gives alone; so they do on two
+/// threads that share a pool.
+#[test]
+fn sessions_share_a_model() {
+    let config = Config { context: 128, chunk: 8, logit_rows: 1, kv: Element::F16 };
+    let prompts = [6, 7].map(|seed| prompt(seed, PROMPT, 67));
+    let pool = Pool::new(2);
+    for dtype in [DType::F32, DType::Q4_0] {
+        with_model(&blocky(dtype, 41).gguf(), |model| {
+            let read = |s: &mut Session<'_>, tokens: &[u32]| bits(s.eval(&pool, tokens).unwrap());
+            let kernels = Kernels::detect();
+            let alone = prompts.each_ref().map(|p| with_session(model, kernels, config, |s| read(s, p)));
+            let together = with_session(model, kernels, config, |a| {
+                with_session(model, kernels, config, |b| {
+                    let turns = prompts[0].chunks(5).zip(prompts[1].chunks(5));
+                    turns.map(|(p, q)| [read(a, p), read(b, q)]).last().unwrap()
+                })
+            });
+            assert!(together == alone, "{dtype}, in turn");
+            let at_once = std::thread::scope(|scope| {
+                let one = |p: &[u32]| with_session(model, kernels, config, |s| read(s, p));
+                let threads = prompts.each_ref().map(|p| scope.spawn(move || one(p)));
+                threads.map(|thread| thread.join().unwrap())
+            });
+            assert!(at_once == alone, "{dtype}, at once");
+        });
+    }
+}
