@@ -99,7 +99,7 @@ impl Hparams {
             head_dim,
             rope_dims,
             n_ff: keys.size("feed_forward_length", 1..=MAX_WIDTH)?,
-            rms_eps: keys.float("attention.layer_norm_rms_epsilon")? as f32,
+            rms_eps: rms_eps(&keys)?,
             rope_base: keys.float_or("rope.freq_base", 10_000.0)?,
             rope_factor: rope_factor(&keys)?,
         })
@@ -146,6 +146,13 @@ fn refuse_unsupported(keys: &Keys<'_, '_>) -> Result<(), ModelError> {
         return Err(ModelError::Feature("sliding-window attention"));
     }
     Ok(())
+}
+
+/// The norm adds it as an `f32`, in which a tiny f64 is 0 and a huge one infinite.
+fn rms_eps(keys: &Keys<'_, '_>) -> Result<f32, ModelError> {
+    let key = "attention.layer_norm_rms_epsilon";
+    let eps = keys.float(key)? as f32;
+    if eps.is_finite() && eps > 0.0 { Ok(eps) } else { Err(keys.impossible(key)) }
 }
 
 /// Linear scaling divides positions; other kinds are refused (dynamic NTK for good: it changes with the position).
