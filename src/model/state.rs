@@ -70,6 +70,7 @@ impl<'a> State<'a> {
 
     /// Bytes of cache that one position takes, all layers together.
     pub fn bytes_per_position(h: &Hparams, element: Element) -> usize {
-        2 * h.n_layers * h.n_kv_heads * h.head_dim * element.bytes()
+        // Saturates only for sizes that no file on a 32-bit machine has weights for.
+        [h.n_layers, h.n_kv_heads, h.head_dim, element.bytes()].into_iter().fold(2, usize::saturating_mul)
     }
 }
