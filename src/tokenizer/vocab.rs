@@ -157,11 +157,13 @@ impl<'m> Tokenizer<'m> {
             tokenizer.fill_merges(merges, table);
             tokenizer.merges = table;
         }
-        let is_dry = arena.is_dry();
+        let unknown = match algorithm {
+            Algorithm::Bpe { .. } => None,
+            Algorithm::SentencePiece { .. } => special_id(file, "tokenizer.ggml.unknown_token_id", Some(0), len)?,
+        };
         let bytes = arena.build("byte tokens", 256, |b| tokenizer.find_byte_token(b as u8))?;
-        if !is_dry && matches!(algorithm, Algorithm::SentencePiece { .. }) && bytes.contains(&NONE) {
+        if let Some(unknown) = unknown {
             // Without a full set, what is missing becomes the unknown token.
-            let unknown = special_id(file, "tokenizer.ggml.unknown_token_id", Some(0), len)?.unwrap_or(0);
             bytes.iter_mut().filter(|b| **b == NONE).for_each(|b| *b = unknown);
         }
         tokenizer.bytes = bytes;
