@@ -52,8 +52,8 @@ pub enum ModelError {
         tensor: Label,
         /// Columns and rows that the hyper-parameters give.
         expected: [u64; 2],
-        /// Columns and rows in the file.
-        found: [u64; 2],
+        /// Its dimensions in the file, columns first.
+        found: [u64; 4],
     },
     /// The vocabulary.
     #[error(transparent)]

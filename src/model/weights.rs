@@ -131,7 +131,7 @@ impl<'m> Scope<'_, 'm> {
         let t = self.find(name).ok_or(ModelError::MissingTensor(label))?;
         let dtype = t.kind.dtype().ok_or(ModelError::TensorType { tensor: label, kind: t.kind })?;
         let expected = [cols as u64, rows as u64];
-        let shape = ModelError::TensorShape { tensor: label, expected, found: [t.dims[0], t.dims[1]] };
+        let shape = ModelError::TensorShape { tensor: label, expected, found: t.dims };
         if t.dims != [expected[0], expected[1], 1, 1] {
             return Err(shape);
         }
@@ -145,8 +145,7 @@ impl<'m> Scope<'_, 'm> {
             return Err(ModelError::TensorType { tensor: label, kind: t.kind });
         }
         if t.dims != [len as u64, 1, 1, 1] {
-            let found = [t.dims[0], t.dims[1]];
-            return Err(ModelError::TensorShape { tensor: label, expected: [len as u64, 1], found });
+            return Err(ModelError::TensorShape { tensor: label, expected: [len as u64, 1], found: t.dims });
         }
         Ok(t.data)
     }
