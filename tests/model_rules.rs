@@ -1,0 +1,554 @@
+//! One test for each rule of a model's sizes and weights (M) and of its vocabulary (V), as `gguf_rules.rs` has them for
+//! the file around it: each file is well-formed GGUF that lies about what is in it.
+
+mod common;
+
+use armlet::engine::{Config, EngineError, Plan};
+use armlet::gguf::File;
+use armlet::model::{Hparams, Model, ModelError};
+use armlet::sample::SampleError;
+use armlet::storage::{Arena, ArenaError};
+use armlet::tokenizer::{Detokenizer, EncodeOptions, Kind, Tokenizer, TokenizerError};
+use common::gguf::{Gguf, Tiny, Val};
+use common::hostile::{self, Outcome};
+
+fn u64s(x: u64) -> Val {
+    Val::U64(x)
+}
+
+/// The text of an error that names a key or a tensor, to compare what it names.
+fn shown(error: &ModelError) -> (&'static str, String) {
+    match error {
+        ModelError::Key(k) => ("key", k.to_string()),
+        ModelError::Value(k) => ("value", k.to_string()),
+        ModelError::Feature(f) => ("feature", (*f).into()),
+        ModelError::MissingTensor(t) => ("missing", t.to_string()),
+        ModelError::TensorType { tensor, kind } => ("type", format!("{tensor} {kind}")),
+        ModelError::TensorShape { tensor, .. } => ("shape", tensor.to_string()),
+        other => ("other", format!("{other:?}")),
+    }
+}
+
+#[track_caller]
+fn unusable(g: &Gguf) -> ModelError {
+    match hostile::digest(&g.build()) {
+        Outcome::Unusable(e) => e,
+        other => panic!("expected an error, not {other:?}"),
+    }
+}
+
+#[track_caller]
+fn runs(g: &Gguf) {
+    let outcome = hostile::digest(&g.build());
+    assert!(matches!(outcome, Outcome::Ran(Ok(_))), "{outcome:?}");
+}
+
+/// Sets `llama.<key>` of a tiny model.
+fn with(key: &str, value: Val) -> Gguf {
+    let mut g = Tiny::default().gguf();
+    g.set(&format!("llama.{key}"), value);
+    g
+}
+
+#[test]
+fn m1_sizes_are_in_range() {
+    runs(&Tiny::default().gguf());
+    let table = [
+        ("block_count", vec![0, 1025, 1 << 32, u64::MAX]),
+        ("context_length", vec![0, (1 << 32) + 1, u64::MAX]),
+        ("embedding_length", vec![0, (1 << 18) + 1, 1 << 32, u64::MAX]),
+        ("feed_forward_length", vec![0, (1 << 18) + 1, u64::MAX]),
+        ("attention.head_count", vec![0, (1 << 18) + 1, u64::MAX]),
+        // More than there are query heads, or no divisor of them.
+        ("attention.head_count_kv", vec![0, 3, 5, 8, u64::MAX]),
+        ("attention.key_length", vec![0, 7, 513, u64::MAX]),
+        ("attention.value_length", vec![0, 7, 513, u64::MAX]),
+        // Odd, or wider than a head.
+        ("rope.dimension_count", vec![0, 1, 3, 15, 18, u64::MAX]),
+    ];
+    for (key, values) in table {
+        for value in values {
+            assert_eq!(shown(&unusable(&with(key, u64s(value)))), ("value", format!("llama.{key}")), "{value}");
+        }
+    }
+    for value in [12, 20] {
+        let mut g = with("attention.key_length", u64s(value));
+        assert_eq!(shown(&unusable(g.set("llama.attention.value_length", u64s(value)))).0, "feature");
+    }
+    assert_eq!(shown(&unusable(&with("attention.value_length", u64s(24)))).0, "feature");
+    // A u64 of the right value is as good as a u32, and the defaults are those of the file.
+    runs(&with("block_count", u64s(2)));
+    let mut g = Tiny::default().gguf();
+    for key in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
+        g.unset(&format!("llama.{key}"));
+    }
+    runs(&g);
+}
+
+#[test]
+fn m1_more_heads_than_width() {
+    let mut g = with("attention.head_count", Val::U32(65));
+    g.unset("llama.attention.key_length").unset("llama.attention.head_count_kv");
+    assert_eq!(shown(&unusable(&g)), ("value", "llama.attention.key_length".into()));
+    // With its own head size that is a model, if an odd one.
+    runs(&Tiny { n_embd: 3, n_heads: 6, n_kv_heads: 3, head_dim: 8, rope_dims: 2, ..Tiny::default() }.gguf());
+}
+
+#[test]
+fn m1_keys_are_there_and_of_their_type() {
+    let keys = [
+        "block_count",
+        "context_length",
+        "embedding_length",
+        "feed_forward_length",
+        "attention.head_count",
+        "attention.layer_norm_rms_epsilon",
+    ];
+    for key in keys {
+        let mut g = Tiny::default().gguf();
+        g.unset(&format!("llama.{key}"));
+        assert_eq!(shown(&unusable(&g)), ("key", format!("llama.{key}")));
+        for value in [Val::Str("64".into()), Val::I32s(vec![64; 2]), Val::Raw(5, vec![64, 0, 0, 0]), Val::Bool(true)] {
+            assert_eq!(shown(&unusable(&with(key, value))), ("key", format!("llama.{key}")));
+        }
+    }
+    // One number for each layer: a model of another kind.
+    for key in ["attention.head_count", "attention.head_count_kv", "feed_forward_length"] {
+        let per_layer = Val::Raw(9, [&4u32.to_le_bytes()[..], &2u64.to_le_bytes(), &[2, 0, 0, 0, 2, 0, 0, 0]].concat());
+        assert_eq!(shown(&unusable(&with(key, per_layer))), ("key", format!("llama.{key}")));
+    }
+    let mut g = Tiny::default().gguf();
+    assert_eq!(shown(&unusable(g.unset("general.architecture"))).0, "key");
+    assert!(matches!(
+        unusable(g.set("general.architecture", Val::Str("\u{1b}[2J".into()))),
+        ModelError::Architecture(_)
+    ));
+}
+
+#[test]
+fn m1_what_would_change_the_result_is_refused() {
+    for (key, value) in [
+        ("expert_count", Val::U32(8)),
+        ("attention.sliding_window", Val::U32(4096)),
+        ("rope.scaling.type", Val::Str("yarn".into())),
+        ("rope.scaling.type", Val::U32(1)),
+    ] {
+        assert_eq!(shown(&unusable(&with(key, value))).0, "feature", "{key}");
+    }
+    runs(&with("expert_count", Val::U32(0)));
+    runs(with("rope.scaling.type", Val::Str("linear".into())).set("llama.rope.scaling.factor", Val::F32(2.0)));
+    assert_eq!(shown(&unusable(&with("rope.scaling.type", Val::Str("linear".into())))).0, "key");
+}
+
+/// Each size is allowed, and together they are 2⁷¹ bytes of cache.
+#[test]
+fn m1_legal_sizes_with_an_impossible_product() {
+    let mut g = Tiny::default().gguf();
+    for (key, value) in [
+        ("block_count", 1024),
+        ("context_length", 1 << 32),
+        ("embedding_length", 1 << 18),
+        ("feed_forward_length", 1 << 18),
+        ("attention.head_count", 1 << 18),
+        ("attention.head_count_kv", 1 << 18),
+        ("attention.key_length", 512),
+        ("attention.value_length", 512),
+        ("rope.dimension_count", 512),
+    ] {
+        g.set(&format!("llama.{key}"), Val::U64(value));
+    }
+    assert_eq!(shown(&unusable(&g)).0, "shape");
+    let bytes = g.build();
+    let h = Hparams::new(&File::new_checked(&bytes).unwrap()).unwrap();
+    let plan = |context, chunk, logit_rows| Plan::new(&h, &Config { context, chunk, logit_rows, ..Config::default() });
+    assert!(matches!(plan(1 << 32, 4096, 4096), Err(EngineError::Arena(ArenaError::Overflow(_)))));
+    assert!(matches!(plan(1 << 31, 1, 1), Err(EngineError::Arena(_))));
+    assert!(plan(1, 1, 1).is_ok());
+    assert!(matches!(plan((1 << 32) + 1, 1, 1), Err(EngineError::Config { name: "context", .. })));
+    for budget in [0, 1, 1 << 30] {
+        let context = Plan::context_for_budget(&h, Config::default().kv, budget);
+        assert!(matches!(context, Err(EngineError::Budget { .. })), "{context:?}");
+    }
+    let context = Plan::context_for_budget(&h, Config::default().kv, usize::MAX).unwrap();
+    assert!((1..1 << 32).contains(&context));
+}
+
+/// A tiny model whose tensor `name` was changed.
+fn with_tensor(name: &str, change: impl Fn(&mut common::gguf::TensorSpec)) -> Gguf {
+    let mut g = Tiny::default().gguf();
+    change(g.tensors.iter_mut().find(|t| t.name == name).unwrap());
+    g
+}
+
+#[test]
+fn m2_shapes_are_those_of_the_sizes() {
+    // (tensor, its dimensions in the file): transposed, flat, with another axis, too large, too small.
+    for (name, dims) in [
+        ("token_embd.weight", &[67, 64][..]),
+        ("token_embd.weight", &[64 * 67]),
+        ("token_embd.weight", &[64, 67, 2]),
+        ("token_embd.weight", &[64, 66]),
+        ("token_embd.weight", &[64, 68]),
+        ("blk.0.attn_q.weight", &[32, 128]),
+        ("blk.1.attn_k.weight", &[32, 64]),
+        ("blk.1.attn_v.weight", &[64, 64]),
+        ("blk.0.attn_output.weight", &[64, 32]),
+        ("blk.1.ffn_down.weight", &[64, 96]),
+        ("blk.1.ffn_up.weight", &[96, 64]),
+        ("output_norm.weight", &[64, 64]),
+        ("output_norm.weight", &[63]),
+        ("blk.0.ffn_norm.weight", &[8, 8]),
+        ("blk.0.attn_norm.weight", &[64, 1, 1, 2]),
+    ] {
+        let g = with_tensor(name, |t| {
+            t.dims = dims.into();
+            t.data = vec![0; 4 * dims.iter().product::<u64>() as usize];
+        });
+        let error = unusable(&g);
+        let ModelError::TensorShape { tensor, expected, found } = error else { panic!("{name}: {error}") };
+        assert_eq!(tensor.as_str(), name);
+        assert_ne!([expected[0], expected[1], 1, 1], found);
+    }
+}
+
+#[test]
+fn m2_every_tensor_is_there() {
+    for name in Tiny::default().gguf().tensors.iter().map(|t| t.name.clone()) {
+        let g = with_tensor(&name, |t| t.name.push('x'));
+        assert_eq!(shown(&unusable(&g)), ("missing", name));
+    }
+    // What nobody asks for does no harm.
+    runs(Tiny::default().gguf().tensor("blk.7.what", &[3], 0, vec![0; 12]));
+    // What a forward pass would have to add, does.
+    let g = &mut Tiny::default().gguf();
+    assert_eq!(shown(&unusable(g.tensor("blk.1.attn_output.bias", &[64], 0, vec![0; 256]))).0, "feature");
+}
+
+#[test]
+fn m2_vectors_that_may_be_missing_fit_if_they_are_there() {
+    for (name, len, good) in [("rope_freqs.weight", 7, 8), ("blk.0.attn_q.bias", 63, 64), ("blk.1.attn_v.bias", 64, 32)]
+    {
+        let vector =
+            |len: usize| (vec![len as u64], [1f32; 64][..len].iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
+        let mut g = Tiny::default().gguf();
+        let (dims, data) = vector(len);
+        assert_eq!(shown(&unusable(g.tensor(name, &dims, 0, data))), ("shape", name.into()));
+        g.tensors.pop();
+        let (dims, data) = vector(good);
+        runs(g.tensor(name, &dims, 0, data));
+    }
+}
+
+#[test]
+fn m2_types_without_kernels_are_named() {
+    let wide = || Tiny { n_embd: 256, n_heads: 16, ..Tiny::default() }.gguf();
+    runs(&wide());
+    for (kind, name, block) in
+        [(12, "Q4_K", 144), (14, "Q6_K", 210), (6, "Q5_0", 22 * 8), (28, "F64", 8 * 256), (26, "I32", 1024)]
+    {
+        let mut g = wide();
+        let t = g.tensors.iter_mut().find(|t| t.name == "blk.1.ffn_up.weight").unwrap();
+        (t.kind, t.data) = (kind, vec![0; block * 96]);
+        let error = unusable(&g);
+        assert_eq!(shown(&error), ("type", format!("blk.1.ffn_up.weight {name}")));
+        assert!(error.to_string().contains("blk.1.ffn_up.weight") && error.to_string().contains(name));
+    }
+    // Norms are F32 only.
+    let g = with_tensor("output_norm.weight", |t| (t.kind, t.data) = (1, vec![0; 128]));
+    assert_eq!(shown(&unusable(&g)), ("type", "output_norm.weight F16".into()));
+}
+
+#[test]
+fn m3_floats_are_positive_and_finite() {
+    let f64s = |x: f64| Val::Raw(12, x.to_le_bytes().to_vec());
+    for key in ["attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.scale_linear"] {
+        for x in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, -1.0] {
+            assert_eq!(shown(&unusable(&with(key, Val::F32(x)))), ("value", format!("llama.{key}")), "{x}");
+            assert_eq!(shown(&unusable(&with(key, f64s(x.into())))).0, "value");
+        }
+        runs(&with(key, f64s(1.0)));
+        runs(&with(key, Val::F32(f32::MIN_POSITIVE)));
+    }
+    // Finite and positive, but not as the f32 that the norm adds.
+    for x in [1e-60, 1e60, f64::MAX, f64::MIN_POSITIVE] {
+        let error = unusable(&with("attention.layer_norm_rms_epsilon", f64s(x)));
+        assert_eq!(shown(&error), ("value", "llama.attention.layer_norm_rms_epsilon".into()));
+        runs(&with("rope.freq_base", f64s(x)));
+    }
+}
+
+/// Weights are not checked: what they do to the logits is found when a token is to be chosen.
+#[test]
+fn m4_weights_that_are_not_numbers() {
+    let broken = |name: &str, x: f32| {
+        let g = with_tensor(name, |t| t.data[..4].copy_from_slice(&x.to_le_bytes()));
+        hostile::digest(&g.build())
+    };
+    for name in ["output_norm.weight", "blk.0.attn_q.weight", "blk.1.ffn_down.weight", "token_embd.weight"] {
+        assert_eq!(broken(name, f32::NAN), Outcome::Ran(Err(SampleError::NotANumber)), "{name}");
+        // An infinity shows as one, as a NaN, or not at all where a softmax or a gate closes on it.
+        for x in [f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
+            assert!(matches!(broken(name, x), Outcome::Ran(_)));
+        }
+    }
+    // The same for scales of blocks: f16 bits of a NaN.
+    let mut g = Tiny { dtype: armlet::quant::DType::Q8_0, ..Tiny::default() }.gguf();
+    runs(&g);
+    let t = g.tensors.iter_mut().find(|t| t.name == "blk.0.attn_v.weight").unwrap();
+    t.data[..2].copy_from_slice(&0x7e00u16.to_le_bytes());
+    assert_eq!(hostile::digest(&g.build()), Outcome::Ran(Err(SampleError::NotANumber)));
+    // Factors of the rotation that divide by nothing leave dimensions unturned.
+    for x in [0.0, -0.0, f32::NAN, f32::INFINITY, -1.0, 1e-45] {
+        runs(Tiny::default().gguf().tensor("rope_freqs.weight", &[8], 0, x.to_le_bytes().repeat(8)));
+    }
+}
+
+/// A vocabulary alone, of (text, type, score).
+fn sentence_piece(tokens: &[(&str, i32, f32)]) -> Gguf {
+    let mut g = Gguf::default();
+    g.set("tokenizer.ggml.model", Val::Str("llama".into()));
+    g.set("tokenizer.ggml.tokens", Val::Strs(tokens.iter().map(|t| t.0.into()).collect()));
+    g.set("tokenizer.ggml.token_type", Val::I32s(tokens.iter().map(|t| t.1).collect()));
+    g.set("tokenizer.ggml.scores", Val::F32s(tokens.iter().map(|t| t.2).collect()));
+    g
+}
+
+/// A byte-level vocabulary of text tokens.
+fn bpe(tokens: &[&str], merges: &[&str]) -> Gguf {
+    let mut g = Gguf::default();
+    let strings = |x: &[&str]| Val::Strs(x.iter().map(|s| String::from(*s)).collect());
+    g.set("tokenizer.ggml.model", Val::Str("gpt2".into())).set("tokenizer.ggml.pre", Val::Str("gpt-2".into()));
+    g.set("tokenizer.ggml.tokens", strings(tokens)).set("tokenizer.ggml.merges", strings(merges));
+    g
+}
+
+/// The error of a vocabulary, which is that of its plan too.
+#[track_caller]
+fn no_vocabulary(g: &Gguf) -> TokenizerError {
+    let bytes = g.build();
+    let file = File::new_checked(&bytes).unwrap();
+    let planned = Tokenizer::new(&file, &mut Arena::dry_run()).unwrap_err();
+    let mut memory = hostile::Memory::new(1 << 20);
+    assert_eq!(Tokenizer::new(&file, &mut Arena::new(memory.get()).unwrap()).unwrap_err(), planned);
+    planned
+}
+
+fn tokens(g: &Gguf, text: &str) -> Vec<u32> {
+    hostile::with_tokenizer(&g.build(), |t| hostile::text(t, text))
+}
+
+#[test]
+fn v1_special_ids_are_in_the_vocabulary() {
+    let g = sentence_piece(&[("<unk>", 2, 0.0), ("<s>", 3, 0.0), ("</s>", 3, 0.0), ("a", 1, 0.0)]);
+    for key in ["bos", "eos", "unknown"].map(|k| format!("tokenizer.ggml.{k}_token_id")) {
+        for id in [4, 5, u64::from(u32::MAX), 1 << 32, (1 << 32) + 1, u64::MAX] {
+            let error = no_vocabulary(g.clone().set(&key, Val::U64(id)));
+            assert!(matches!(error, TokenizerError::Token(k) if k == key), "{error}");
+        }
+        for value in [Val::Raw(5, vec![1, 0, 0, 0]), Val::F32(1.0), Val::Str("1".into()), Val::I32s(vec![1])] {
+            let error = no_vocabulary(g.clone().set(&key, value));
+            assert!(matches!(error, TokenizerError::Key(k) if k == key), "{error}");
+        }
+        hostile::with_tokenizer(&g.clone().set(&key, Val::U32(3)).build(), |t| drop(hostile::text(t, "a")));
+    }
+}
+
+/// llama.cpp's defaults are tokens 1 and 2; a vocabulary of one token has none.
+#[test]
+fn v1_defaults_are_in_the_vocabulary() {
+    let with = |n: usize| sentence_piece(&[("a", 1, 0.0), ("b", 1, 0.0), ("c", 1, 0.0)][..n]).build();
+    let ids = |n| hostile::with_tokenizer(&with(n), |t| (t.bos(), t.eos(), t.adds_bos()));
+    assert_eq!([1, 2, 3].map(ids), [(None, None, false), (Some(1), None, true), (Some(1), Some(2), true)]);
+    hostile::with_tokenizer(&with(1), |t| {
+        let options = EncodeOptions { add_special: true, parse_special: true, literal: &[] };
+        assert!(hostile::encode(t, "a a", options).iter().all(|t| *t == 0));
+    });
+}
+
+#[test]
+fn v2_byte_tokens_are_strict() {
+    let rubbish =
+        ["<0x-1>", "<0x+1>", "<0xG0>", "<0x>", "<0x001>", "<0x 1>", "<0xc3>x", "0xC3", "<0x", ">", "<0x\u{ff11}>"];
+    let mut list = vec![("<unk>", 2, 0.0)];
+    list.extend(rubbish.map(|t| (t, 6, 0.0)));
+    let bytes = sentence_piece(&list).build();
+    hostile::with_tokenizer(&bytes, |t| {
+        for id in 1..=rubbish.len() as u32 {
+            assert_eq!((t.kind(id), t.piece(id, true).count()), (Kind::Byte, 0), "{}", rubbish[id as usize - 1]);
+        }
+        // No byte has a token, so each byte of the text and of the blank before it is the unknown one.
+        assert_eq!(hostile::text(t, "é"), [0; 5]);
+    });
+    let strict = sentence_piece(&[("<unk>", 2, 0.0), ("<0xC3>", 6, 0.0), ("<0xA9>", 6, 0.0), ("▁", 1, 0.0)]);
+    assert_eq!(tokens(&strict, "é"), [3, 1, 2]);
+    hostile::with_tokenizer(&strict.build(), |t| assert_eq!(hostile::decode(t, &[3, 1, 2]), " é"));
+}
+
+#[test]
+fn v3_merges_of_what_are_no_tokens_are_left_out() {
+    let vocabulary = ["a", "b", "c", "ab", "abc", "bc"];
+    let good = bpe(&vocabulary, &["a b", "ab c"]);
+    assert_eq!(tokens(&good, "abc"), [4]);
+    let rubbish = ["", " ", "  ", "a", "ab", "a ", " b", "a  b", "x y", "a x", "c a", "a b c", "é", "c c"];
+    let among = bpe(&vocabulary, &[&rubbish[..], &["a b"], &rubbish, &["ab c"]].concat());
+    assert_eq!(tokens(&among, "abc"), [4]);
+    assert_eq!(tokens(&bpe(&vocabulary, &rubbish), "abc"), [0, 1, 2]);
+    assert_eq!(tokens(&bpe(&vocabulary, &[]), "abc"), [0, 1, 2]);
+    // The first of two merges of one pair counts.
+    assert_eq!(tokens(&bpe(&vocabulary, &["a b", "b c", "a b"]), "abc"), [3, 2]);
+    let wrong = |v| no_vocabulary(good.clone().set("tokenizer.ggml.merges", v));
+    assert_eq!(wrong(Val::I32s(vec![0; 6])), TokenizerError::Key("tokenizer.ggml.merges"));
+    assert_eq!(
+        no_vocabulary(good.clone().unset("tokenizer.ggml.merges")),
+        TokenizerError::Key("tokenizer.ggml.merges")
+    );
+}
+
+#[test]
+fn v4_lists_are_as_long_as_the_tokens_and_of_their_type() {
+    let g = sentence_piece(&[("a", 1, 0.0), ("b", 1, 0.0), ("c", 1, 0.0)]);
+    let u32s = |n: usize| Val::Raw(9, [&4u32.to_le_bytes()[..], &(n as u64).to_le_bytes(), &vec![0; 4 * n]].concat());
+    for (key, lists) in [
+        (
+            "tokenizer.ggml.scores",
+            vec![Val::F32s(vec![]), Val::F32s(vec![0.0; 2]), Val::F32s(vec![0.0; 4]), Val::I32s(vec![0; 3])],
+        ),
+        (
+            "tokenizer.ggml.token_type",
+            vec![Val::I32s(vec![]), Val::I32s(vec![1; 2]), Val::I32s(vec![1; 4]), Val::F32s(vec![1.0; 3]), u32s(3)],
+        ),
+        (
+            "tokenizer.ggml.tokens",
+            vec![Val::Strs(vec![]), Val::I32s(vec![0; 3]), Val::U32(3), Val::Strs(vec!["a".into(); 2])],
+        ),
+    ] {
+        for list in lists {
+            let error = no_vocabulary(g.clone().set(key, list));
+            assert!(
+                matches!(error, TokenizerError::Key(k) if k == key || key == "tokenizer.ggml.tokens"),
+                "{key}: {error}"
+            );
+        }
+    }
+    // Types may be missing, and numbers that are no type are text; NaN scores order somehow.
+    let mut odd = sentence_piece(&[("a", -7, f32::NAN), ("▁", i32::MAX, -f32::NAN), ("▁a", i32::MIN, f32::INFINITY)]);
+    assert_eq!(tokens(&odd, "a"), [2]);
+    assert_eq!(tokens(odd.unset("tokenizer.ggml.token_type"), "a"), [2]);
+}
+
+#[test]
+fn v5_tokens_of_any_length() {
+    // Nothing, as text and as what is cut out of a text: it must be found nowhere rather than everywhere.
+    let g = sentence_piece(&[("", 3, 0.0), ("", 4, 0.0), ("", 1, 9.0), ("", 6, 0.0), ("a", 1, 0.0), ("▁", 1, 0.0)]);
+    assert_eq!(tokens(&g, "aa"), [5, 4, 4]);
+    let mut g = bpe(&["", "a", "", "aa"], &["a a", " "]);
+    assert_eq!(tokens(&g, "aaa"), [3, 1]);
+    assert_eq!(tokens(g.set("tokenizer.ggml.token_type", Val::I32s(vec![4, 1, 3, 1])), "aaa"), [3, 1]);
+    // As long as a string may be.
+    let long = "a".repeat(1 << 20);
+    let g = sentence_piece(&[("a", 1, 0.0), ("▁", 1, 0.0), (&long, 4, 0.0)]);
+    assert_eq!(tokens(&g, &format!("{long}a")), [2, 1, 0]);
+    // The later of two tokens of one text counts, as in llama.cpp.
+    assert_eq!(tokens(&bpe(&["a", "a", "a"], &[]), "aa"), [2, 2]);
+    assert_eq!(tokens(&bpe(&["Q"], &[]), "no byte of this is a token"), []);
+}
+
+#[test]
+fn v6_text_from_tokens_is_bounded() {
+    let special = [("<unk>", 2, 0.0), ("<s>", 3, 0.0), ("▁▁a\u{2581}", 1, 0.0), ("\u{2581}é", 5, 0.0), ("x", 4, 0.0)];
+    hostile::with_tokenizer(&sentence_piece(&special).build(), |t| {
+        for id in [0, 1, 2, 3, 4, 5, 6, 1 << 31, u32::MAX] {
+            let (all, plain) = (t.piece(id, true).count(), t.piece(id, false).count());
+            assert!(plain <= all && all <= t.text(id).len(), "{id}");
+        }
+        assert_eq!((t.text(5), t.kind(5)), (&b""[..], Kind::Unused));
+    });
+    // Half characters, one byte at a time: never more than is pending, and as the standard library has it.
+    let rubbish: Vec<u8> = common::gguf::noise(3, 20_000).iter().map(|x| (x * 128.0) as i8 as u8).collect();
+    let (mut shown, mut d) = (String::new(), Detokenizer::new());
+    for byte in &rubbish {
+        d.push([*byte].into_iter(), |s| {
+            assert!(s.chars().count() == 1);
+            shown.push_str(s);
+        });
+    }
+    d.finish(|s| shown.push_str(s));
+    assert_eq!(shown, String::from_utf8_lossy(&rubbish));
+}
+
+/// A quarter of a million letters are one word: a step that is quadratic would show.
+#[test]
+fn v7_time_is_bounded() {
+    let n = 1 << 18;
+    let doubled: Vec<String> = (0..16).map(|i| "a".repeat(1 << i)).collect();
+    let merges: Vec<String> = doubled.iter().map(|t| format!("{t} {t}")).collect();
+    let texts: Vec<&str> = doubled.iter().map(String::as_str).collect();
+    let merges: Vec<&str> = merges.iter().map(String::as_str).collect();
+    assert_eq!(tokens(&bpe(&texts, &merges), &"a".repeat(n)), vec![15; n >> 15]);
+    // Shortest first, so that every join is outdated many times over; and one letter at a time.
+    for score in [-1.0, 1.0] {
+        let list: Vec<(&str, i32, f32)> = (0..).zip(&texts).map(|(i, t)| (*t, 1, score * i as f32)).collect();
+        let total: usize = tokens(&sentence_piece(&list), &"a".repeat(n)).iter().map(|t| 1 << t).sum();
+        // The blank in front is three bytes that are no tokens: the unknown one, which is "a".
+        assert_eq!(total, n + 3);
+    }
+    // A special token that almost matches everywhere.
+    let near = format!("{}b", "a".repeat(1000));
+    let g = sentence_piece(&[("a", 1, 0.0), ("▁", 1, 0.0), (&near, 4, 0.0)]);
+    assert_eq!(tokens(&g, &"a".repeat(n)).len(), n + 1);
+}
+
+#[test]
+fn v8_text_makes_no_control_tokens() {
+    let g = sentence_piece(&[("<unk>", 2, 0.0), ("<end>", 3, 0.0), ("<tool>", 4, 0.0), ("x", 1, 0.0), ("▁", 1, 0.0)]);
+    let text = "x<end>x<tool>x<unk>x";
+    let with = |parse_special, literal: &[std::ops::Range<usize>]| {
+        let options = EncodeOptions { add_special: false, parse_special, literal };
+        let ids = hostile::with_tokenizer(&g.build(), |t| hostile::encode(t, text, options));
+        [1, 2].map(|id| ids.iter().filter(|t| **t == id).count())
+    };
+    assert_eq!(with(false, &[]), [0, 1]);
+    assert_eq!(with(true, &[]), [1, 1]);
+    // What a user wrote inside a template stays text, however little of the token it covers.
+    let all = 0..text.len();
+    assert_eq!(with(true, std::slice::from_ref(&all)), [0, 1]);
+    for byte in 1..6 {
+        assert_eq!(with(true, &[byte..byte + 1]), [0, 1], "{byte}");
+    }
+    // Ranges beyond the text cover nothing, and break nothing.
+    let odd = [0..0, 100..200, usize::MAX..usize::MAX];
+    assert_eq!(with(true, &odd), [1, 1]);
+    // A name that marks a control token does so whatever its type says.
+    let named = sentence_piece(&[("<unk>", 2, 0.0), ("<|im_end|>", 1, 0.0), ("▁", 1, 0.0)]);
+    assert!(!tokens(&named, "<|im_end|>").contains(&1));
+    hostile::with_tokenizer(&named.build(), |t| assert!(t.is_end(1) && t.kind(1) == Kind::Control));
+}
+
+#[test]
+fn v_tokenizers_that_are_unknown_are_named() {
+    let g = bpe(&["a"], &[]);
+    for (key, name) in [("tokenizer.ggml.model", "bert"), ("tokenizer.ggml.pre", "tekken"), ("tokenizer.ggml.pre", "")]
+    {
+        let error = no_vocabulary(g.clone().set(key, Val::Str(name.into())));
+        assert!(error.to_string().contains(&format!("\"{name}\"")), "{error}");
+        assert_eq!(
+            no_vocabulary(g.clone().set(key, Val::U32(1))),
+            TokenizerError::Key(if key.ends_with("pre") { "tokenizer.ggml.pre" } else { "tokenizer.ggml.model" })
+        );
+    }
+    let error = no_vocabulary(g.clone().set("tokenizer.ggml.add_bos_token", Val::U32(1)));
+    assert_eq!(error, TokenizerError::Key("tokenizer.ggml.add_bos_token"));
+}
+
+/// The whole model's error is that of its vocabulary.
+#[test]
+fn v_a_broken_vocabulary_breaks_the_model() {
+    let mut g = Tiny::default().gguf();
+    g.set("tokenizer.ggml.bos_token_id", Val::U32(67));
+    assert_eq!(unusable(&g), ModelError::Tokenizer(TokenizerError::Token("tokenizer.ggml.bos_token_id")));
+    let bytes = g.set("tokenizer.ggml.bos_token_id", Val::U32(66)).build();
+    let required = Model::required_bytes(&File::new_checked(&bytes).unwrap()).unwrap();
+    let mut memory = hostile::Memory::new(required - 64);
+    let short = Model::new(&File::new_checked(&bytes).unwrap(), memory.get());
+    assert!(matches!(short, Err(ModelError::Tokenizer(_) | ModelError::Arena(_))), "{short:?}");
+}
