@@ -513,7 +513,8 @@ fn v8_text_makes_no_control_tokens() {
     let all = 0..text.len();
     assert_eq!(with(true, std::slice::from_ref(&all)), [0, 1]);
     for byte in 1..6 {
-        assert_eq!(with(true, &[byte..byte + 1]), [0, 1], "{byte}");
+        let one = byte..byte + 1;
+        assert_eq!(with(true, std::slice::from_ref(&one)), [0, 1], "{byte}");
     }
     // Ranges beyond the text cover nothing, and break nothing.
     let odd = [0..0, 100..200, usize::MAX..usize::MAX];

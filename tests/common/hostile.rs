@@ -76,7 +76,7 @@ pub fn walk(file: &File<'_>) {
         assert!(!key.is_empty() && key == raw_key && raw.len() >= 13);
         if let Value::Array(array) = value {
             assert_eq!(array.iter().count(), array.len());
-            assert_eq!(array.is_empty(), array.len() == 0);
+            assert_eq!(array.is_empty(), array.bytes().is_empty());
             let strings = array.strings().map(|s| s.len() + 8).sum::<usize>();
             assert!(strings == 0 || strings == array.bytes().len());
         }
