@@ -219,10 +219,14 @@ impl<'a> File<'a> {
         let mut skips = self.skips.iter_mut();
         for _ in 0..self.n_kv {
             let start = *cursor;
-            let (key, value) = entry(cursor)?;
+            let key = key(cursor)?;
+            let mut peek = *cursor;
+            let kind = peek.u32()?;
+            let value = value::value(cursor)?;
             if key == "general.alignment" {
+                // Rule K8 asks for a u32: the other widths are the same `Value`, so the type itself is looked at.
                 self.alignment = match value {
-                    Value::Unsigned(a) if a.is_power_of_two() && (8..=1 << 20).contains(&a) => a,
+                    Value::Unsigned(a) if kind == ValueType::U32 as u32 && is_alignment(a) => a,
                     _ => return Err(start.error(Problem::Alignment)),
                 };
             }
@@ -324,6 +328,10 @@ fn header(cursor: &mut Cursor<'_>) -> Result<(u32, usize, usize), GgufError> {
         return Err(at_counts.error(Problem::Truncated));
     }
     Ok((version, n_tensors, n_kv))
+}
+
+fn is_alignment(a: u64) -> bool {
+    a.is_power_of_two() && (8..=1 << 20).contains(&a)
 }
 
 fn key<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, GgufError> {
