@@ -69,7 +69,7 @@ impl Plan {
     }
 
     /// The session's sizes.
-    pub fn shape(&self) -> &Shape {
+    pub(super) fn shape(&self) -> &Shape {
         &self.shape
     }
 

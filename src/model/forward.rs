@@ -11,20 +11,27 @@ use crate::storage::{Columns, Executor, for_each_row, for_each_tile};
 
 /// What a pass runs on.
 #[derive(Clone, Copy)]
-pub struct Forward<'r> {
+pub(crate) struct Forward<'r> {
     /// The model.
-    pub model: &'r Model<'r>,
+    pub(crate) model: &'r Model<'r>,
     /// The CPU's kernels.
-    pub kernels: &'r Kernels,
+    pub(crate) kernels: &'r Kernels,
     /// The threads.
-    pub exec: &'r dyn Executor,
+    pub(crate) exec: &'r dyn Executor,
 }
 
 /// Runs `tokens` at positions `position..`, writes their keys and values to the cache, and leaves the logits of the
 /// last `outputs` of them in `state.logits`.
 ///
 /// The caller has checked that the tokens exist and that they fit the chunk, the cache and the logits.
-pub fn forward(run: Forward<'_>, s: &mut State<'_>, shape: &Shape, position: u64, tokens: &[u32], outputs: usize) {
+pub(crate) fn forward(
+    run: Forward<'_>,
+    s: &mut State<'_>,
+    shape: &Shape,
+    position: u64,
+    tokens: &[u32],
+    outputs: usize,
+) {
     let h = &run.model.hparams;
     let w = &run.model.weights;
     let n = tokens.len();

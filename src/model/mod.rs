@@ -8,9 +8,9 @@ mod hparams;
 mod state;
 mod weights;
 
-pub use forward::{Forward, forward};
+pub(crate) use forward::{Forward, forward};
 pub use hparams::{Family, Hparams, RopePairs};
-pub use state::{Shape, State};
+pub(crate) use state::{Shape, State};
 pub use weights::{Layer, Weights};
 
 use crate::gguf::{File, Label, TensorType};

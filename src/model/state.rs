@@ -7,41 +7,41 @@ use crate::storage::{Arena, ArenaError};
 
 /// How large a state is, beside the model's own sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub(crate) struct Shape {
     /// Positions that the cache holds.
-    pub capacity: usize,
+    pub(crate) capacity: usize,
     /// Most tokens of one pass.
-    pub chunk: usize,
+    pub(crate) chunk: usize,
     /// Most tokens of one pass whose logits are kept.
-    pub logit_rows: usize,
+    pub(crate) logit_rows: usize,
     /// How the cache stores numbers.
-    pub element: Element,
+    pub(crate) element: Element,
 }
 
 /// Cache and buffers, carved from the caller's memory.
-pub struct State<'a> {
+pub(crate) struct State<'a> {
     /// (n_layers, n_kv_heads, capacity, head_dim) elements
-    pub k: &'a mut [u8],
+    pub(crate) k: &'a mut [u8],
     /// (n_layers, n_kv_heads, capacity, head_dim) elements
-    pub v: &'a mut [u8],
+    pub(crate) v: &'a mut [u8],
     /// (chunk, n_embd): the residual stream
-    pub x: &'a mut [f32],
+    pub(crate) x: &'a mut [f32],
     /// (chunk, n_embd): its norm
-    pub normed: &'a mut [f32],
+    pub(crate) normed: &'a mut [f32],
     /// (chunk, widest input / 32): the input of a quantised matrix
-    pub blocks: &'a mut [Block],
+    pub(crate) blocks: &'a mut [Block],
     /// (chunk, q_dim + 2·kv_dim)
-    pub qkv: &'a mut [f32],
+    pub(crate) qkv: &'a mut [f32],
     /// (chunk, q_dim): what attention gives
-    pub attended: &'a mut [f32],
+    pub(crate) attended: &'a mut [f32],
     /// (chunk, n_ff)
-    pub gate: &'a mut [f32],
+    pub(crate) gate: &'a mut [f32],
     /// (chunk, n_ff)
-    pub up: &'a mut [f32],
+    pub(crate) up: &'a mut [f32],
     /// (chunk, rope_dims / 2, 2): cosine and sine of each pair's angle
-    pub rope: &'a mut [f32],
+    pub(crate) rope: &'a mut [f32],
     /// (logit_rows, vocab)
-    pub logits: &'a mut [f32],
+    pub(crate) logits: &'a mut [f32],
 }
 
 impl<'a> State<'a> {
@@ -49,7 +49,7 @@ impl<'a> State<'a> {
     ///
     /// # Errors
     /// [`ArenaError`].
-    pub fn new(h: &Hparams, shape: &Shape, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
+    pub(crate) fn new(h: &Hparams, shape: &Shape, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
         let Shape { capacity, chunk, logit_rows, element } = *shape;
         let widest = h.n_embd.max(h.n_ff).max(h.q_dim());
         let cache = [h.n_layers, h.n_kv_heads, capacity, h.head_dim * element.bytes()];
@@ -69,7 +69,7 @@ impl<'a> State<'a> {
     }
 
     /// Bytes of cache that one position takes, all layers together.
-    pub fn bytes_per_position(h: &Hparams, element: Element) -> usize {
+    pub(crate) fn bytes_per_position(h: &Hparams, element: Element) -> usize {
         // Saturates only for sizes that no file on a 32-bit machine has weights for.
         [h.n_layers, h.n_kv_heads, h.head_dim, element.bytes()].into_iter().fold(2, usize::saturating_mul)
     }

@@ -5,7 +5,7 @@ use super::{Hparams, ModelError};
 use crate::gguf::{File, Label, Tensor};
 use crate::math;
 use crate::quant::{DType, Matrix};
-use crate::storage::{Arena, ArenaError};
+use crate::storage::{Arena, ArenaError, unpadded};
 
 /// The weights of a model.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +46,9 @@ pub struct Layer<'m> {
     /// (n_embd, n_ff)
     pub down: Matrix<'m>,
 }
+
+// Two norms, three biases, seven matrices.
+unpadded!(Layer<'_>: [&[u8]; 5], [Matrix<'_>; 7]);
 
 impl<'m> Weights<'m> {
     /// Finds and checks every tensor; the table of layers goes to the arena.

@@ -18,6 +18,7 @@ pub const BLOCK: usize = 32;
 /// A weight format that armlet computes with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(u32)]
 pub enum DType {
     /// IEEE 754 binary32.
     F32,

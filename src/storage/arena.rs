@@ -53,6 +53,14 @@ pub enum ArenaError {
     Overflow(&'static str),
 }
 
+/// Asserts that a type is no larger than its fields together, so that it has no padding.
+macro_rules! unpadded {
+    ($type:ty: $($field:ty),+) => {
+        const _: () = assert!(size_of::<$type>() == 0 $(+ size_of::<$field>())+, "it has padding");
+    };
+}
+pub(crate) use unpadded;
+
 /// One buffer of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
@@ -124,9 +132,12 @@ impl<'a> Arena<'a> {
 
     /// Carves `n` elements and sets each to `make(index)`. In a dry run `make` is not called and the slice is empty.
     ///
+    /// `T` must have no padding, which [`unpadded!`](crate::storage::unpadded) asserts beside each type used here: padding
+    /// is not initialised by a write, and the caller gets its bytes back when the arena's life ends.
+    ///
     /// # Errors
     /// Those of [`Arena::alloc`] and of `make`.
-    pub fn build<T: Copy + 'a, E: From<ArenaError>>(
+    pub(crate) fn build<T: Copy + 'a, E: From<ArenaError>>(
         &mut self,
         name: &'static str,
         n: usize,
@@ -176,7 +187,7 @@ mod tests {
     fn carve(arena: &mut Arena<'_>) -> Result<usize, ArenaError> {
         let a = arena.alloc::<u8>("a", &[3])?.len();
         let b = arena.alloc::<f32>("b", &[17])?.len();
-        let c = arena.build::<(u8, u32), ArenaError>("c", 5, |i| Ok((i as u8, 7)))?.len();
+        let c = arena.build::<[u32; 2], ArenaError>("c", 5, |i| Ok([i as u32, 7]))?.len();
         Ok(a + b + c)
     }
 

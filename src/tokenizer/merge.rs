@@ -9,7 +9,7 @@
 //! A binary heap in scratch memory makes it O(n log n): a run of 100,000 letters is one word (rule V7).
 
 use super::vocab::NONE;
-use crate::storage::{Arena, ArenaError};
+use crate::storage::{Arena, ArenaError, unpadded};
 
 /// A symbol: some bytes of the text, and the token that they are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +32,9 @@ struct Pair {
     /// Bytes of both when it was queued; if they differ now, it is outdated.
     len: u32,
 }
+
+unpadded!(Symbol: [u32; 5]);
+unpadded!(Pair: [u32; 4]);
 
 /// Room for the symbols of a word and the queue of their pairs.
 pub(super) struct Merger<'s> {

@@ -3,7 +3,7 @@
 use super::pretok::PreTokenizer;
 use super::{TokenizerError, special};
 use crate::gguf::{Array, File, Label, Value, ValueType};
-use crate::storage::{Arena, ArenaError};
+use crate::storage::{Arena, ArenaError, unpadded};
 
 /// No token.
 pub(super) const NONE: u32 = u32::MAX;
@@ -60,6 +60,8 @@ pub(super) struct Merge {
     rank: u32,
     result: u32,
 }
+
+unpadded!(Merge: [u32; 4]);
 
 impl Merge {
     const EMPTY: Merge = Merge { left: NONE, right: NONE, rank: NONE, result: NONE };
