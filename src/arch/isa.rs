@@ -37,7 +37,7 @@ pub(crate) trait Isa: Copy {
     fn min8(self, a: Self::F32x8, b: Self::F32x8) -> Self::F32x8;
     fn max8(self, a: Self::F32x8, b: Self::F32x8) -> Self::F32x8;
     fn abs8(self, a: Self::F32x8) -> Self::F32x8;
-    /// `a·b + c`, rounded once where the CPU can.
+    /// `a·b + c`, rounded once.
     fn fma8(self, a: Self::F32x8, b: Self::F32x8, c: Self::F32x8) -> Self::F32x8;
     /// Nearest integer, ties to even.
     fn round8(self, a: Self::F32x8) -> Self::F32x8;
@@ -54,6 +54,7 @@ pub(crate) trait Isa: Copy {
     /// Four little-endian binary16 from four places: the scales of four rows' blocks.
     fn gather4_f16(self, x: [&[u8; 2]; 4]) -> Self::F32x4;
     fn mul4(self, a: Self::F32x4, b: Self::F32x4) -> Self::F32x4;
+    /// `a·b + c`, rounded once.
     fn fma4(self, a: Self::F32x4, b: Self::F32x4, c: Self::F32x4) -> Self::F32x4;
 
     fn load_i8(self, x: &[i8; 32]) -> Self::I8x32;

@@ -21,6 +21,18 @@ fn pair(x: &[u8; 16], i: usize) -> [u8; 2] {
     [x[2 * i], x[2 * i + 1]]
 }
 
+/// `a·b + c`, rounded once, as the other backends' instruction does: so that all of them give the same bits.
+///
+/// The product of two f32 is exact in f64, and the sum is then rounded twice. That differs from rounding once only where
+/// the first rounding lands half-way between two f32 (Boldo and Melquiond 2008); there `libm` does it the long way.
+#[inline(always)]
+fn fma(a: f32, b: f32, c: f32) -> f32 {
+    const BELOW_F32: u64 = (1 << 29) - 1;
+    const HALF_WAY: u64 = 1 << 28;
+    let sum = f64::from(a) * f64::from(b) + f64::from(c);
+    if sum.to_bits() & BELOW_F32 == HALF_WAY { libm::fmaf(a, b, c) } else { sum as f32 }
+}
+
 impl Isa for Scalar {
     type F32x8 = [f32; 8];
     type F32x4 = [f32; 4];
@@ -86,7 +98,7 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn fma8(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
-        map(map(a, b, |a, b| a * b), c, |ab, c| ab + c)
+        core::array::from_fn(|i| fma(a[i], b[i], c[i]))
     }
     #[inline(always)]
     fn round8(self, a: [f32; 8]) -> [f32; 8] {
@@ -129,7 +141,7 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn fma4(self, a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
-        map(map(a, b, |a, b| a * b), c, |ab, c| ab + c)
+        core::array::from_fn(|i| fma(a[i], b[i], c[i]))
     }
 
     #[inline(always)]

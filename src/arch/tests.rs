@@ -280,3 +280,41 @@ fn attention_matches_f64() {
         }
     }
 }
+
+/// One order of sums and one rounding of `a·b + c`: a backend is no reason for another answer.
+#[test]
+fn all_backends_give_the_same_bits() {
+    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let run_all = |k: &Kernels| {
+        let mut all = vec![];
+        for dtype in DType::ALL {
+            let (rows, cols, tokens) = (7, 160, 5);
+            let data = encode(dtype, rows, cols, &noise(21, rows * cols));
+            let w = Matrix::new_checked(dtype, rows, cols, &data).unwrap();
+            all.extend(bits(&run(k, &w, 0..rows, &Input::new(k, tokens, cols).view(), Write::Set, 0.0)));
+        }
+        let (x, w) = (noise(22, 75), noise(23, 75));
+        let bytes: Vec<u8> = w.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let mut out = vec![0.0; 75];
+        k.rms_norm(&x, &bytes, 1e-5, &mut out);
+        all.extend(bits(&out));
+        let mut gate: Vec<f32> = x.iter().map(|x| x * 20.0).collect();
+        k.silu_mul(&mut gate, &w);
+        all.extend(bits(&gate));
+        for element in [Element::F16, Element::F32] {
+            let stored = |seed| {
+                let mut bytes = vec![0; 70 * 64 * element.bytes()];
+                k.store(element, &noise(seed, 70 * 64), &mut bytes);
+                bytes
+            };
+            let (kb, vb, mut out) = (stored(24), stored(25), vec![0.0; 3 * 64]);
+            k.attend(&noise(26, 3 * 64), 64, 0.3, Cache { element, rows: &kb }, Cache { element, rows: &vb }, &mut out);
+            all.extend(bits(&out));
+        }
+        all
+    };
+    let scalar = run_all(&scalar::kernels());
+    for k in backends() {
+        assert!(run_all(&k) == scalar, "{:?}", k.backend());
+    }
+}
