@@ -106,6 +106,42 @@ fn every_byte_of_the_data_changed() {
     }
 }
 
+/// What the fuzzer starts from: whole models, and some that are broken at different stages.
+fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let [byte_level, sentence_piece] = models();
+    let header = header_len(&sentence_piece);
+    let mut big_endian = sentence_piece.clone();
+    big_endian[4..8].reverse();
+    let mut overlap = sentence_piece.clone();
+    overlap[header - 16..header - 8].fill(0);
+    let mut vocabulary = self::sentence_piece();
+    vocabulary.tensors.clear();
+    vec![
+        ("big-endian", big_endian),
+        ("byte-level", byte_level),
+        ("cut-off", sentence_piece[..header + 100].to_vec()),
+        ("empty", Gguf::default().build()),
+        ("overlap", overlap),
+        ("sentence-piece", sentence_piece),
+        ("vocabulary", vocabulary.build()),
+    ]
+}
+
+/// With `ARMLET_WRITE_SEEDS` set, writes them.
+#[test]
+fn the_seeds_of_the_fuzzer_are_current() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds/gguf");
+    for (name, bytes) in seeds() {
+        let path = folder.join(name);
+        if std::env::var_os("ARMLET_WRITE_SEEDS").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        assert!(std::fs::read(&path).unwrap() == bytes, "{} is not what it was", path.display());
+        assert_eq!(is_run(&hostile::digest(&bytes)), ["byte-level", "sentence-piece"].contains(&name), "{name}");
+    }
+}
+
 /// Numbers at which sizes, counts and offsets go wrong.
 fn telling() -> impl Strategy<Value = u64> {
     prop_oneof![
