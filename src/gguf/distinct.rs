@@ -3,30 +3,28 @@
 /// Names compared at once: 2 KiB of hashes on the stack. Real files have one window of keys and a few of tensors.
 const WINDOW: usize = 256;
 
-/// Checks that the `n` names that `names()` lists are distinct, or gives the offset of one that is not.
+/// Checks that the names, each with its offset, are distinct, or gives the offset of the second of two that are not.
 ///
-/// A window of hashes is sorted, then every later name is looked up in it: n / 256 passes. Two names with the same
-/// 64-bit FNV-1a hash count as the same; only a file made for it has them.
-pub(super) fn check<'a, I: Iterator<Item = (&'a str, u64)>>(names: impl Fn() -> I, n: usize) -> Result<(), u64> {
-    for first in (0..n).step_by(WINDOW) {
+/// A window of hashes is sorted, then every later name is looked up in it: n / 256 passes over what is left. Two names
+/// with the same 64-bit FNV-1a hash count as the same; only a file made for it has them.
+pub(super) fn check<'a>(mut names: impl Iterator<Item = (&'a str, u64)> + Clone) -> Result<(), u64> {
+    loop {
+        let start = names.clone();
         let mut window = [0u64; WINDOW];
         let mut len = 0;
-        for ((name, _), slot) in names().skip(first).zip(&mut window) {
+        for (slot, (name, _)) in window.iter_mut().zip(names.by_ref()) {
             *slot = hash(name);
             len += 1;
         }
-        let Some(window) = window.get_mut(..len) else { return Ok(()) };
+        let Some(window) = window.get_mut(..len).filter(|w| !w.is_empty()) else { return Ok(()) };
         window.sort_unstable();
-        let twice = |h: u64| window.partition_point(|w| *w <= h) - window.partition_point(|w| *w < h) > 1;
-        let known = |h: u64| window.binary_search(&h).is_ok();
-        for (i, (name, at)) in names().enumerate().skip(first) {
-            let h = hash(name);
-            if (i < first + len && twice(h)) || (i >= first + len && known(h)) {
-                return Err(at);
-            }
+        let twice = window.array_windows().find(|[a, b]| a == b).map(|[a, _]| *a);
+        let second = twice.and_then(|twice| start.filter(|(name, _)| hash(name) == twice).nth(1));
+        let later = || names.clone().find(|(name, _)| window.binary_search(&hash(name)).is_ok());
+        if let Some((_, at)) = second.or_else(later) {
+            return Err(at);
         }
     }
-    Ok(())
 }
 
 fn hash(name: &str) -> u64 {
@@ -42,14 +40,12 @@ mod tests {
     #[test]
     fn finds_a_pair_at_any_distance() {
         let names: Vec<String> = (0..1000).map(|i| format!("blk.{i}.w")).collect();
-        let run = |names: &[String]| {
-            check(|| names.iter().map(String::as_str).zip(0..).collect::<Vec<_>>().into_iter(), names.len())
-        };
+        let run = |names: &[String]| check(names.iter().map(String::as_str).zip(0..));
         assert_eq!(run(&names), Ok(()));
         for (a, b) in [(0, 1), (0, 999), (255, 256), (300, 310), (998, 999)] {
             let mut twice = names.clone();
             twice[b] = twice[a].clone();
-            assert!(run(&twice).is_err(), "{a} and {b}");
+            assert_eq!(run(&twice), Err(b as u64), "{a} and {b}");
         }
     }
 }

@@ -236,12 +236,11 @@ impl<'a> File<'a> {
                 *skip = Skip { start: start.at(), end: cursor.at() };
             }
         }
-        let keys = || self.metadata_offsets();
-        distinct::check(keys, self.n_kv).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })
+        distinct::check(self.metadata_offsets()).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })
     }
 
     /// (key, offset) of each entry, skipping long values where it can.
-    fn metadata_offsets(&self) -> impl Iterator<Item = (&'a str, u64)> + use<'a> {
+    fn metadata_offsets(&self) -> impl Iterator<Item = (&'a str, u64)> + Clone + use<'a> {
         let mut cursor = Cursor::new(self.bytes, self.kv_start);
         let (bytes, skips) = (self.bytes, self.skips);
         (0..self.n_kv).map_while(move |_| {
@@ -255,7 +254,7 @@ impl<'a> File<'a> {
         })
     }
 
-    fn infos(&self) -> impl Iterator<Item = (tensor::Info<'a>, u64)> + use<'a> {
+    fn infos(&self) -> impl Iterator<Item = (tensor::Info<'a>, u64)> + Clone + use<'a> {
         let mut cursor = Cursor::new(self.bytes, self.tensors_start);
         (0..self.n_tensors).map_while(move |_| {
             let at = cursor.at() as u64;
@@ -268,8 +267,8 @@ impl<'a> File<'a> {
         for _ in 0..self.n_tensors {
             tensor::info(cursor)?;
         }
-        let names = || self.infos().map(|(t, at)| (t.name, at));
-        distinct::check(names, self.n_tensors).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })?;
+        let names = self.infos().map(|(t, at)| (t.name, at));
+        distinct::check(names).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })?;
 
         let data_start = (cursor.at() as u64).next_multiple_of(self.alignment);
         // A file without tensors may end before its padding does; `data` is then empty.
