@@ -202,17 +202,20 @@ impl<'a> File<'a> {
     pub fn tensors(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
         let mut cursor = Cursor::new(self.bytes, self.tensors_start);
         let data = self.data;
-        (0..self.n_tensors).map_while(move |_| {
-            let t = tensor::info(&mut cursor).ok()?;
-            // Checked once to lie inside the data, so these casts are exact.
-            let data = data.get(t.offset as usize..)?.get(..t.bytes as usize)?;
-            Some(Tensor { name: t.name, kind: t.kind, n_dims: t.n_dims, dims: t.dims, offset: t.offset, data })
-        })
+        (0..self.n_tensors).map_while(move |_| tensor::read(&mut cursor, data))
     }
 
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<Tensor<'a>> {
-        self.tensors().find(|t| t.name == name)
+        let mut cursor = Cursor::new(self.bytes, self.tensors_start);
+        for _ in 0..self.n_tensors {
+            let mut found = cursor;
+            // Only the one that is asked for is decoded: a model of many layers asks often.
+            if tensor::skip(&mut cursor).ok()? == name.as_bytes() {
+                return tensor::read(&mut found, self.data);
+            }
+        }
+        None
     }
 
     fn check_metadata(&mut self, cursor: &mut Cursor<'a>) -> Result<(), GgufError> {

@@ -129,6 +129,22 @@ pub(super) fn info<'a>(cursor: &mut Cursor<'a>) -> Result<Info<'a>, GgufError> {
     Ok(Info { name, kind, n_dims, dims, offset, bytes })
 }
 
+/// Reads a description that has been checked, and finds its data.
+pub(super) fn read<'a>(cursor: &mut Cursor<'a>, data: &'a [u8]) -> Option<Tensor<'a>> {
+    let t = info(cursor).ok()?;
+    // Checked once to lie inside the data, so these casts are exact.
+    let data = data.get(t.offset as usize..)?.get(..t.bytes as usize)?;
+    Some(Tensor { name: t.name, kind: t.kind, n_dims: t.n_dims, dims: t.dims, offset: t.offset, data })
+}
+
+/// Goes past a description that has been checked; gives its name.
+pub(super) fn skip<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], GgufError> {
+    let name = cursor.string(NAME_CAP - 1)?;
+    let n_dims = cursor.u32()?.min(4) as usize;
+    cursor.take(n_dims * 8 + 12)?;
+    Ok(name)
+}
+
 fn dims(cursor: &mut Cursor<'_>) -> Result<(usize, [u64; 4]), GgufError> {
     let start = *cursor;
     let n_dims = cursor.u32()? as usize;
