@@ -71,7 +71,9 @@ impl<'m> Weights<'m> {
             Ok::<_, ArenaError>(rope_frequency(h, i, factor))
         })?;
         // A dry run builds nothing, but a plan for a broken file should fail like the load.
-        (0..h.n_layers).try_for_each(|i| Layer::new(file, h, i).map(drop))?;
+        if arena.is_dry() {
+            (0..h.n_layers).try_for_each(|i| Layer::new(file, h, i).map(drop))?;
+        }
         let layers = arena.build("layers", h.n_layers, |i| Layer::new(file, h, i))?;
         let output_norm = top.vector("output_norm.weight", h.n_embd)?;
         Ok(Weights { token_embd, layers, output_norm, output, rope_frequencies })
