@@ -107,6 +107,13 @@ fn broken_prompts_get_one_line_each() {
     fails_with(&["perplexity", "-m", &model, "-f", &bad, "-c", "64"], 1, "not UTF-8");
     let few = f.write("few.txt", b"AAA");
     fails_with(&["perplexity", "-m", &model, "-f", &few, "-c", "64"], 1, "too few");
+    #[cfg(unix)]
+    {
+        let bad = std::os::unix::ffi::OsStrExt::from_bytes(b"a\xff");
+        let bad: &std::ffi::OsStr = bad;
+        fails(&armlet().args(["complete", "-m", &model, "-p"]).arg(bad).output().unwrap(), 1, "-p: not UTF-8");
+    }
+    ok(&["complete", "-m", &model, "-p", "-AB", "-n", "1"]);
     let mut command = armlet();
     command.args(["complete", "-m", &model]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -209,6 +216,7 @@ fn quantize_writes_every_format_and_minds_its_input() {
     }
     fails_with(&["quantize", &model, &model, "--type", "f16"], 2, "the output is the input");
     fails_with(&["quantize", &model, "/nowhere/out", "--type", "f16"], 1, "/nowhere/out");
+    fails_with(&["quantize", &model, "/dev/null", "--type", "f16"], 1, "not a regular file");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Token ids and bytes against those of llama.cpp, on hundreds of texts and eleven vocabularies.
+//! Token ids and bytes against those of llama.cpp, on hundreds of texts and twelve settings of vocabulary and pre-tokeniser.
 //!
 //! `tests/golden/NOTES.md` says how the pairs were made. The texts of SmolLM2's vocabulary need the model, which
 //! `armlet pull` fetches; it is looked for where the program keeps it.

@@ -1,4 +1,4 @@
-//! What an operating system adds: mapped files, memory, threads, known models.
+//! What an operating system adds: mapped files, memory, threads.
 
 mod memory;
 mod pool;

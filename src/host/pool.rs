@@ -150,7 +150,7 @@ impl Drop for Pool {
             self.shared.wake.notify_all();
         }
         for thread in self.threads.drain(..) {
-            // A worker that panicked has been reported already.
+            // A worker that panics ends the process, so there is nothing to hear from one that ended.
             let _ = thread.join();
         }
     }

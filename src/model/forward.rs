@@ -103,7 +103,7 @@ impl Forward<'_> {
     /// Columns of a result that one item of work covers: several items for each thread, so that a slow core does not
     /// hold up the others, and whole tiles of rows.
     fn width(&self, cols: usize) -> usize {
-        (cols / (self.exec.workers() * 8)).next_multiple_of(8).clamp(8, 256)
+        (cols / (self.exec.workers().clamp(1, 1024) * 8)).next_multiple_of(8).clamp(8, 256)
     }
 
     fn norm(&self, x: &[f32], weight: &[u8], out: &mut [f32]) {

@@ -139,6 +139,9 @@ fn vocab(file: &File<'_>) -> Result<usize, ModelError> {
 
 /// What llama-family files may ask for and this forward pass does not do.
 fn refuse_unsupported(keys: &Keys<'_, '_>) -> Result<(), ModelError> {
+    if matches!(keys.file.get("split.count"), Some(Value::Unsigned(n)) if n > 1) {
+        return Err(ModelError::Feature("a model split in several files"));
+    }
     if keys.size_or("expert_count", 0, 0..=u64::MAX)? > 0 {
         return Err(ModelError::Feature("a mixture of experts"));
     }
@@ -155,11 +158,14 @@ fn rms_eps(keys: &Keys<'_, '_>) -> Result<f32, ModelError> {
     if eps.is_finite() && eps > 0.0 { Ok(eps) } else { Err(keys.impossible(key)) }
 }
 
-/// Linear scaling divides positions; other kinds are refused (dynamic NTK for good: it changes with the position).
+/// Linear scaling divides positions, and is what a factor without a type means, as in llama.cpp; "none" ignores the
+/// factor; other kinds are refused (dynamic NTK for good: it changes with the position).
 fn rope_factor(keys: &Keys<'_, '_>) -> Result<f64, ModelError> {
-    match keys.get("rope.scaling.type") {
-        None | Some(Value::String(b"none")) => keys.float_or("rope.scale_linear", 1.0),
-        Some(Value::String(b"linear")) => keys.float("rope.scaling.factor"),
+    // The second is the key's old name.
+    let key = ["rope.scaling.factor", "rope.scale_linear"].into_iter().find(|key| keys.get(key).is_some());
+    match (keys.get("rope.scaling.type"), key) {
+        (None, None) | (Some(Value::String(b"none")), _) => Ok(1.0),
+        (None | Some(Value::String(b"linear")), key) => keys.float(key.unwrap_or("rope.scaling.factor")),
         _ => Err(ModelError::Feature("this rope.scaling.type")),
     }
 }

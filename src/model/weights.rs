@@ -91,8 +91,12 @@ fn rope_frequency(h: &Hparams, i: usize, factor: f64) -> u64 {
 impl<'m> Layer<'m> {
     fn new(file: &File<'m>, h: &Hparams, index: usize) -> Result<Self, ModelError> {
         let s = Scope { file, block: Some(index) };
-        if s.find("attn_output.bias").is_some() {
-            return Err(ModelError::Feature("a bias of the attention output"));
+        let other_biases = ["attn_output.bias", "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"];
+        if other_biases.iter().any(|name| s.find(name).is_some()) {
+            return Err(ModelError::Feature("a bias other than those of q, k and v"));
+        }
+        if s.find("attn_q_norm.weight").is_some() {
+            return Err(ModelError::Feature("a norm of q and k"));
         }
         Ok(Self {
             attn_norm: s.vector("attn_norm.weight", h.n_embd)?,

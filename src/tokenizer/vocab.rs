@@ -92,6 +92,8 @@ pub struct Tokenizer<'m> {
     len: usize,
     bos: Option<u32>,
     eos: Option<u32>,
+    /// End of a turn and of a message, where the file names them.
+    turn_end: [Option<u32>; 2],
     pub(super) add_bos: bool,
     pub(super) add_eos: bool,
 }
@@ -145,6 +147,10 @@ impl<'m> Tokenizer<'m> {
             len,
             bos: special_id(file, "tokenizer.ggml.bos_token_id", defaults.bos, len)?,
             eos: special_id(file, "tokenizer.ggml.eos_token_id", defaults.eos, len)?,
+            turn_end: [
+                special_id(file, "tokenizer.ggml.eot_token_id", None, len)?,
+                special_id(file, "tokenizer.ggml.eom_token_id", None, len)?,
+            ],
             add_bos: flag(file, "tokenizer.ggml.add_bos_token", defaults.add_bos)?,
             add_eos: flag(file, "tokenizer.ggml.add_eos_token", false)?,
         };
@@ -199,7 +205,7 @@ impl<'m> Tokenizer<'m> {
 
     /// Whether `token` ends an answer.
     pub fn is_end(&self, token: u32) -> bool {
-        self.eos == Some(token) || self.end.contains(&token)
+        self.eos == Some(token) || self.turn_end.contains(&Some(token)) || self.end.contains(&token)
     }
 
     /// What `token` stands for.

@@ -61,7 +61,9 @@ fn check_text() -> Result<(), Failed> {
 
 /// The program on this machine.
 fn native() -> Command {
-    Command::new(root().join("target/release/armlet"))
+    let mut command = Command::new(root().join("target/release/armlet"));
+    command.env_remove("ARMLET_CPU").env_remove("ARMLET_MODEL");
+    command
 }
 
 /// The program for aarch64 on an emulated core.

@@ -61,7 +61,8 @@ pub(in crate::arch) fn attend<I: Isa>(
     out: &mut [f32],
 ) {
     let per_pass = head_dim * GROUP;
-    if per_pass == 0 {
+    // Checked for every model when it is loaded.
+    if per_pass == 0 || !head_dim.is_multiple_of(8) || k.element != v.element {
         return;
     }
     for (q, out) in q.chunks(per_pass).zip(out.chunks_mut(per_pass)) {

@@ -74,19 +74,20 @@ fn each_tile<I: Isa, F: Format, const T: usize>(
     write: Write,
 ) {
     let rows = rows.start.min(w.rows())..rows.end.min(w.rows());
+    let tokens = x.tokens.min(out.rows());
     let mut first = rows.start;
     while first < rows.end {
         let group: [&[u8]; ROWS] = core::array::from_fn(|i| w.row((first + i).min(rows.end - 1)));
         let valid = ROWS.min(rows.end - first);
         let column = first - rows.start;
         let mut token = 0;
-        while token + T <= x.tokens {
+        while token + T <= tokens {
             for (t, sums) in F::tile::<I, T>(isa, group, x, token).iter().enumerate() {
                 put(out.row(token + t), column, &sums[..valid], write);
             }
             token += T;
         }
-        while token < x.tokens {
+        while token < tokens {
             put(out.row(token), column, &F::tile::<I, 1>(isa, group, x, token)[0][..valid], write);
             token += 1;
         }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -96,7 +97,7 @@ pub(crate) struct Sampling {
     /// Randomness; 0 takes the likeliest token and is the same to the bit every time.
     #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = parse_range::<0, 100>)]
     pub(crate) temp: f32,
-    /// Keep this many of the likeliest tokens; 0 for all.
+    /// Keep this many of the likeliest tokens, at most 1024; 0 for 1024.
     #[arg(long, value_name = "K", default_value_t = 40)]
     pub(crate) top_k: usize,
     /// Keep the likeliest tokens up to this share of probability.
@@ -106,7 +107,7 @@ pub(crate) struct Sampling {
     #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = parse_range::<0, 1>)]
     pub(crate) min_p: f32,
     /// Make recent tokens less likely; 1 changes nothing.
-    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = parse_range::<0, 100>)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = parse_penalty)]
     pub(crate) repeat_penalty: f32,
 }
 
@@ -119,10 +120,10 @@ pub(crate) struct Chat {
     #[command(flatten)]
     pub(crate) sampling: Sampling,
     /// One message; the answer is printed and the program ends. Piped stdin does the same.
-    #[arg(short, long, value_name = "TEXT")]
-    pub(crate) prompt: Option<String>,
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) prompt: Option<OsString>,
     /// Instructions to the model.
-    #[arg(long, visible_alias = "sys", value_name = "TEXT")]
+    #[arg(long, visible_alias = "sys", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
     /// Print a JSON object instead of text, with -p or piped stdin.
     #[arg(long)]
@@ -151,8 +152,8 @@ pub(crate) struct Complete {
 #[derive(clap::Args, Debug)]
 pub(crate) struct Text {
     /// The text.
-    #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
-    pub(crate) prompt: Option<String>,
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
+    pub(crate) prompt: Option<OsString>,
     /// A file with the text; - or neither option for stdin.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
@@ -281,6 +282,12 @@ fn parse_size(text: &str) -> Result<usize, String> {
     };
     let number: usize = digits.parse().map_err(|_| "it is not a whole number with a unit, as 64MiB".to_string())?;
     number.checked_mul(1 << shift).ok_or_else(|| "it is too large".to_string())
+}
+
+/// A factor that logits can be divided by.
+fn parse_penalty(text: &str) -> Result<f32, String> {
+    let number = parse_range::<0, 100>(text)?;
+    if number >= 0.01 { Ok(number) } else { Err("it is not from 0.01 to 100".into()) }
 }
 
 /// A finite number from `MIN` to `MAX`.

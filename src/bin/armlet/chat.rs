@@ -11,7 +11,7 @@ use rustyline::error::ReadlineError;
 use crate::args::Chat;
 use crate::failure::{Failure, print};
 use crate::generate::{End, INTERRUPTED, Stats, catch_interrupts, generate, sampler};
-use crate::load::{Loaded, encode, plan, read_stdin, session_memory, with_model};
+use crate::load::{Loaded, argument, encode, plan, read_stdin, session_memory, with_model};
 use crate::template::{Message, Template};
 
 const HELP: &str = "/help this, /clear forget the conversation, /regen answer again, /system TEXT new instructions, \
@@ -19,7 +19,7 @@ const HELP: &str = "/help this, /clear forget the conversation, /regen answer ag
 
 pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
     let one_shot = match &args.prompt {
-        Some(text) => Some(text.clone()),
+        Some(text) => Some(argument(text)?),
         None if !std::io::stdin().is_terminal() => Some(read_stdin()?),
         None => None,
     };
@@ -102,7 +102,12 @@ impl Conversation<'_, '_> {
                 show(piece)
             },
         )?;
-        self.messages.push(Message { role: Role::Assistant, text });
+        if text.is_empty() && result.0 == End::Interrupted {
+            // Nothing was said: as if nothing had been asked.
+            self.messages.pop();
+        } else {
+            self.messages.push(Message { role: Role::Assistant, text });
+        }
         Ok(result)
     }
 
@@ -111,8 +116,12 @@ impl Conversation<'_, '_> {
         if self.messages.last().is_none_or(|m| m.role != Role::Assistant) {
             return Err(Failure::Error("there is no answer to do again".into()));
         }
-        self.messages.pop();
-        self.answer(show)
+        let old = self.messages.pop();
+        let result = self.answer(show);
+        if result.is_err() {
+            self.messages.extend(old);
+        }
+        result
     }
 }
 

@@ -39,6 +39,7 @@ impl Failure {
         };
         // A reason may quote a library's message or a file's bytes: it stays one line.
         let line = text.split(['\n', '\r']).map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
+        let line = line.replace(char::is_control, "\u{fffd}");
         // If stderr is gone too, the exit code has to do.
         let _ = writeln!(io::stderr(), "armlet: {line}");
         ExitCode::from(code)

@@ -65,7 +65,7 @@ fn text(file: &File<'_>, tensors: bool) -> String {
     let _ = writeln!(out, "GGUF v{}, alignment {}", file.version(), file.alignment());
     let _ = writeln!(out, "\nmetadata ({})", file.metadata_len());
     for (key, value) in file.metadata() {
-        let _ = writeln!(out, "  {key} = {}", show(&value));
+        let _ = writeln!(out, "  {} = {}", key.escape_debug(), show(&value));
     }
     let summary = Summary::new(file);
     let _ = writeln!(
@@ -81,7 +81,7 @@ fn text(file: &File<'_>, tensors: bool) -> String {
     if tensors {
         for t in file.tensors() {
             let dims: Vec<_> = t.dims.iter().take(t.n_dims).map(u64::to_string).collect();
-            let _ = writeln!(out, "  {:40} {:8} [{}]", t.name, t.kind.name, dims.join(", "));
+            let _ = writeln!(out, "  {:40} {:8} [{}]", t.name.escape_debug().to_string(), t.kind.name, dims.join(", "));
         }
     }
     out + &runs(file)
@@ -97,11 +97,9 @@ fn runs(file: &File<'_>) -> String {
         Ok::<_, String>((tables, config.context, plan.bytes()))
     };
     match memory() {
-        Ok((tables, context, session)) => format!(
-            "\nruns here: {:.2} MiB of tables, {:.2} MiB for a session of {context} tokens\n",
-            mib(tables as u64),
-            mib(session as u64)
-        ),
+        Ok((tables, context, session)) => {
+            format!("\nruns here: {tables} bytes of tables, {session} bytes for a session of {context} tokens\n",)
+        }
         Err(why) => format!("\ndoes not run here: {why}\n"),
     }
 }

@@ -1,5 +1,6 @@
 //! From the command line to a model that is ready to run.
 
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
@@ -62,7 +63,8 @@ pub(crate) fn map(path: &Path) -> Result<Mapped, Failure> {
 
 /// The best kernels, or those that `ARMLET_CPU` names.
 pub(crate) fn kernels() -> Result<Kernels, Failure> {
-    let Some(name) = std::env::var_os("ARMLET_CPU") else { return Ok(Kernels::detect()) };
+    let name = std::env::var_os("ARMLET_CPU").filter(|name| !name.is_empty());
+    let Some(name) = name else { return Ok(Kernels::detect()) };
     let names = || Backend::ALL.map(Backend::name).join(", ");
     let name = name.to_string_lossy().into_owned();
     let backend = Backend::from_name(&name)
@@ -99,7 +101,7 @@ pub(crate) fn session_memory(plan: &Plan) -> Result<memmap2::MmapMut, Failure> {
 /// The text that the options name: `-p`, `-f`, or stdin.
 pub(crate) fn text(args: &args::Text) -> Result<String, Failure> {
     match (&args.prompt, &args.file) {
-        (Some(text), _) => Ok(text.clone()),
+        (Some(text), _) => argument(text),
         (None, Some(path)) if path.as_os_str() != "-" => read_file(path),
         _ => read_stdin(),
     }
@@ -108,6 +110,11 @@ pub(crate) fn text(args: &args::Text) -> Result<String, Failure> {
 pub(crate) fn read_file(path: &Path) -> Result<String, Failure> {
     let bytes = std::fs::read(path).map_err(|e| Failure::file(path, e))?;
     utf8(bytes, &path.display().to_string())
+}
+
+/// Text from the command line.
+pub(crate) fn argument(text: &OsStr) -> Result<String, Failure> {
+    utf8(text.as_encoded_bytes().to_vec(), "-p")
 }
 
 /// All of stdin, as text.

@@ -58,11 +58,13 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
         };
         let plan = Plan::new(&loaded.model.hparams, &config)?;
         let all = tokens.len() / args.context;
-        if all == 0 || args.context < 4 {
-            let n = tokens.len();
+        if args.context < 4 {
+            return Err(Failure::Usage("-c must be at least 4".into()));
+        }
+        if all == 0 {
+            let (n, context) = (tokens.len(), args.context);
             return Err(Failure::Error(format!(
-                "the text has {n} tokens, too few for -c {}; at least 4",
-                args.context
+                "the text has {n} tokens, too few for -c {context}; use a smaller one"
             )));
         }
         let chunks = if args.chunks == 0 { all } else { args.chunks.min(all) };

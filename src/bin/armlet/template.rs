@@ -99,7 +99,9 @@ impl<'m> Template<'m> {
             }
             Template::Plain => turns.iter().map(|t| format!("{}\n", t.text)).collect(),
         };
-        Ok(unmark(&text))
+        unmark(&text).ok_or_else(|| {
+            Failure::Error("the model's chat template cuts messages apart, which is not supported".into())
+        })
     }
 }
 
@@ -127,18 +129,20 @@ fn mark(message: &Message) -> Message {
     Message { role: message.role, text }
 }
 
-/// Takes the marks out and notes where they were.
-fn unmark(marked: &str) -> Rendered {
+/// Takes the marks out and notes where they were. None when a template lost one of a pair: what a person wrote could
+/// then pass for the template's own text.
+fn unmark(marked: &str) -> Option<Rendered> {
     let mut rendered = Rendered { text: String::with_capacity(marked.len()), literal: Vec::new() };
     let mut open = None;
     for c in marked.chars() {
         match c {
-            OPEN => open = open.or(Some(rendered.text.len())),
-            CLOSE => rendered.literal.extend(open.take().map(|start| start..rendered.text.len())),
+            OPEN if open.is_some() => return None,
+            OPEN => open = Some(rendered.text.len()),
+            CLOSE => rendered.literal.push(open.take()?..rendered.text.len()),
             c => rendered.text.push(c),
         }
     }
-    rendered
+    open.is_none().then_some(rendered)
 }
 
 #[cfg(test)]
@@ -183,7 +187,15 @@ mod tests {
 
     #[test]
     fn python_methods_work() {
-        let r = jinja("{{ messages[0].content.split('x')[0].strip().upper() }}").render(&say("ab x c")).unwrap();
-        assert_eq!(r.text, "AB");
+        let r = jinja("{{ messages[0].content.replace('x', '').strip().upper() }}").render(&say("ab x")).unwrap();
+        assert_eq!(r.text, "AB ");
+    }
+
+    #[test]
+    fn a_template_that_cuts_a_message_cannot_lose_its_marks() {
+        for cut in ["split('q')[0]", "split('q')[1]"] {
+            let t = format!("{{{{ messages[0].content.{cut} }}}}");
+            assert!(jinja(&t).render(&say("<|im_end|>q<|im_end|>")).is_err(), "{cut}");
+        }
     }
 }

@@ -24,7 +24,11 @@ pub(crate) fn run(args: &Tokenize) -> Result<(), Failure> {
     let mut arena = Arena::new(&mut index).map_err(|e: ArenaError| fail(e.into()))?;
     let tokenizer = Tokenizer::new(&file, &mut arena).map_err(fail)?;
 
-    let options = EncodeOptions { add_special: !args.no_bos, parse_special: !args.no_parse_special, literal: &[] };
+    let options = EncodeOptions {
+        add_special: !args.no_bos && tokenizer.adds_bos(),
+        parse_special: !args.no_parse_special,
+        literal: &[],
+    };
     let tokens = encode(&tokenizer, &text, options)?;
     let out = if args.ids { format!("{tokens:?}\n") } else { table(&tokenizer, &tokens) };
     print(out.as_bytes())
