@@ -24,13 +24,15 @@ fn pair(x: &[u8; 16], i: usize) -> [u8; 2] {
 /// `a·b + c`, rounded once, as the other backends' instruction does: so that all of them give the same bits.
 ///
 /// The product of two f32 is exact in f64, and the sum is then rounded twice. That differs from rounding once only where
-/// the first rounding lands half-way between two f32 (Boldo and Melquiond 2008); there `libm` does it the long way.
+/// the first rounding lands half-way between two f32 (Boldo and Melquiond 2008), which for subnormal results is at other
+/// bits; there `libm` does it the long way.
 #[inline(always)]
 fn fma(a: f32, b: f32, c: f32) -> f32 {
     const BELOW_F32: u64 = (1 << 29) - 1;
     const HALF_WAY: u64 = 1 << 28;
     let sum = f64::from(a) * f64::from(b) + f64::from(c);
-    if sum.to_bits() & BELOW_F32 == HALF_WAY { libm::fmaf(a, b, c) } else { sum as f32 }
+    let subnormal = sum != 0.0 && sum.abs() < f64::from(f32::MIN_POSITIVE);
+    if sum.to_bits() & BELOW_F32 == HALF_WAY || subnormal { libm::fmaf(a, b, c) } else { sum as f32 }
 }
 
 impl Isa for Scalar {

@@ -39,6 +39,9 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         scalar = perplexity(native().env("ARMLET_CPU", "scalar"), &ONE_CHUNK)?.0;
         Ok(())
     })?;
+    steps.step("one chunk on the best backend here", || {
+        close("perplexity of one chunk", perplexity(&mut native(), &ONE_CHUNK)?.0, scalar, TO_SCALAR)
+    })?;
     for pair in CPUS.chunks(2) {
         let name = pair.join(" and ");
         steps.step(&format!("an answer and one chunk on {name}"), || {
