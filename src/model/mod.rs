@@ -1,7 +1,7 @@
 //! Transformers of the llama family: hyper-parameters, weights where they lie, and the forward pass.
 //!
-//! A [`Model`] is read-only and shared; what a conversation changes is in a session's [`State`]. A family is data: a
-//! [`Family`] says how its rotary embedding pairs dimensions; biases are used where the file has them.
+//! A [`Model`] is read-only and shared; what a conversation changes is in its session. A family is data: a [`Family`]
+//! says how its rotary embedding pairs dimensions; biases are used where the file has them.
 
 mod forward;
 mod hparams;
