@@ -1,7 +1,7 @@
 //! Every kernel, on every backend that this CPU can run, against a naive f64 computation from decoded weights.
 
 use super::*;
-use crate::quant::DType;
+use crate::quant::{DType, Layout};
 use crate::storage::Columns;
 use std::vec::Vec;
 
@@ -93,7 +93,7 @@ fn matmul_agrees_with_the_naive_decode() {
                     continue;
                 }
                 let data = encode(dtype, rows, cols, &noise(7, rows * cols));
-                let w = Matrix::new_checked(dtype, rows, cols, &data).unwrap();
+                let w = Matrix::new_checked(dtype, Layout::Rows, rows, cols, &data).unwrap();
                 for tokens in [1, 2, 4, 5, 9] {
                     let mut input = Input::new(&k, tokens, cols);
                     if !dtype.is_quantised() {
@@ -124,7 +124,7 @@ fn matmul_gives_the_same_bits_for_any_tile() {
         for dtype in DType::ALL {
             let (rows, cols, tokens) = (11, 96, 7);
             let data = encode(dtype, rows, cols, &noise(3, rows * cols));
-            let w = Matrix::new_checked(dtype, rows, cols, &data).unwrap();
+            let w = Matrix::new_checked(dtype, Layout::Rows, rows, cols, &data).unwrap();
             let input = Input::new(&k, tokens, cols);
             let whole = run(&k, &w, 0..rows, &input.view(), Write::Set, 0.0);
             for t in 0..tokens {
@@ -154,7 +154,7 @@ fn matmul_does_not_overflow_at_the_extremes() {
                     block[2..4].copy_from_slice(&[0, 0]);
                 }
             }
-            let w = Matrix::new_checked(dtype, 4, 32, &data).unwrap();
+            let w = Matrix::new_checked(dtype, Layout::Rows, 4, 32, &data).unwrap();
             for sign in [1i8, -1] {
                 let blocks = [Block { q: [127 * sign; 32], d: 1.0, sum: 127.0 * 32.0 * f32::from(sign) }];
                 let x = Activations { tokens: 1, floats: &[], blocks: &blocks };
@@ -170,7 +170,7 @@ fn matmul_does_not_overflow_at_the_extremes() {
 fn matmul_leaves_out_what_is_not_there() {
     for k in backends() {
         let data = encode(DType::Q8_0, 2, 32, &noise(1, 64));
-        let w = Matrix::new_checked(DType::Q8_0, 2, 32, &data).unwrap();
+        let w = Matrix::new_checked(DType::Q8_0, Layout::Rows, 2, 32, &data).unwrap();
         let input = Input::new(&k, 1, 32);
         let mut out = [5.0; 4];
         k.matmul(&w, 1..9, &Activations { tokens: 3, ..input.view() }, &mut (&mut out[..]).into(), Write::Set);
@@ -290,7 +290,7 @@ fn all_backends_give_the_same_bits() {
         for dtype in DType::ALL {
             let (rows, cols, tokens) = (7, 160, 5);
             let data = encode(dtype, rows, cols, &noise(21, rows * cols));
-            let w = Matrix::new_checked(dtype, rows, cols, &data).unwrap();
+            let w = Matrix::new_checked(dtype, Layout::Rows, rows, cols, &data).unwrap();
             all.extend(bits(&run(k, &w, 0..rows, &Input::new(k, tokens, cols).view(), Write::Set, 0.0)));
         }
         let (x, w) = (noise(22, 75), noise(23, 75));

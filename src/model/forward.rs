@@ -71,7 +71,7 @@ pub(crate) fn forward(
 fn embed(run: Forward<'_>, s: &mut State<'_>, tokens: &[u32]) {
     let (n, table) = (run.model.hparams.n_embd, &run.model.weights.token_embd);
     for (token, x) in tokens.iter().zip(s.x.chunks_exact_mut(n)) {
-        table.dtype().decode_row(table.row(*token as usize), x);
+        table.decode_row(*token as usize, x);
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{Hparams, ModelError};
 use crate::gguf::{File, Label, Tensor};
 use crate::math;
-use crate::quant::{DType, Matrix};
+use crate::quant::{DType, Layout, Matrix};
 use crate::storage::{Arena, ArenaError, unpadded};
 
 /// The weights of a model.
@@ -144,7 +144,7 @@ impl<'m> Scope<'_, 'm> {
         if t.dims != [expected[0], expected[1], 1, 1] {
             return Err(shape);
         }
-        Matrix::new_checked(dtype, rows, cols, t.data).ok_or(shape)
+        Matrix::new_checked(dtype, Layout::Rows, rows, cols, t.data).ok_or(shape)
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<&'m [u8], ModelError> {

@@ -1,32 +1,42 @@
 //! A matrix of weights where it lies in the file.
 
-use super::DType;
+use super::{DType, Layout, PANEL_ROWS};
 use crate::storage::unpadded;
 
-/// Borrowed weights, `(rows, cols)` row-major, whose length has been checked.
+/// Borrowed weights, `(rows, cols)`, whose length has been checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'m> {
     dtype: DType,
-    rows: usize,
-    cols: usize,
+    layout: Layout,
     /// At most 2³² − 1, which leaves no padding beside the format.
     row_bytes: u32,
+    rows: usize,
+    cols: usize,
     data: &'m [u8],
 }
 
-unpadded!(Matrix<'_>: DType, u32, usize, usize, &[u8]);
+unpadded!(Matrix<'_>: DType, Layout, u32, usize, usize, &[u8]);
 
 impl<'m> Matrix<'m> {
-    /// A matrix over `data`; `None` unless `cols` is a whole number of blocks and `data` has exactly that many bytes.
-    pub fn new_checked(dtype: DType, rows: usize, cols: usize, data: &'m [u8]) -> Option<Self> {
+    /// A matrix over `data`; `None` unless `cols` is a whole number of blocks, `data` has exactly the bytes of the rows
+    /// (in panels: of whole panels), and the format has that layout.
+    pub fn new_checked(dtype: DType, layout: Layout, rows: usize, cols: usize, data: &'m [u8]) -> Option<Self> {
+        layout.gguf_id(dtype)?;
         let bytes = dtype.row_bytes(cols)?;
         let row_bytes = u32::try_from(bytes).ok()?;
-        (rows.checked_mul(bytes)? == data.len()).then_some(Self { dtype, rows, cols, row_bytes, data })
+        let padded = usize::try_from(layout.padded(rows as u64)?).ok()?;
+        (padded.checked_mul(bytes)? == data.len()).then_some(Self { dtype, layout, row_bytes, rows, cols, data })
     }
 
     /// Its format.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// How it lies in memory.
+    #[inline(always)]
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Output size of the matrix.
@@ -44,10 +54,32 @@ impl<'m> Matrix<'m> {
         self.data
     }
 
-    /// The bytes of row `r`; empty when there is no such row.
+    /// The bytes of row `r`; empty when there is no such row, and in panels.
     #[inline(always)]
     pub fn row(&self, r: usize) -> &'m [u8] {
-        let bytes = self.row_bytes as usize;
-        r.checked_mul(bytes).and_then(|at| self.data.get(at..)).and_then(|d| d.get(..bytes)).unwrap_or(&[])
+        if self.layout == Layout::Rows { self.nth(r, self.row_bytes as usize) } else { &[] }
+    }
+
+    /// The bytes of panel `p`, 16 times those of a row; empty when there is no such panel, and in rows.
+    #[inline(always)]
+    pub fn panel(&self, p: usize) -> &'m [u8] {
+        let bytes = (self.row_bytes as usize).saturating_mul(PANEL_ROWS);
+        if self.layout == Layout::Panels { self.nth(p, bytes) } else { &[] }
+    }
+
+    /// Decodes row `r` into `out`, as far as the shorter of the two goes; nothing when there is no such row.
+    pub fn decode_row(&self, r: usize, out: &mut [f32]) {
+        match self.layout {
+            Layout::Rows => self.dtype.decode_row(self.row(r), out),
+            Layout::Panels if r < self.rows => {
+                self.dtype.decode_panel_row(self.panel(r / PANEL_ROWS), r % PANEL_ROWS, out);
+            }
+            Layout::Panels => {}
+        }
+    }
+
+    #[inline(always)]
+    fn nth(&self, i: usize, bytes: usize) -> &'m [u8] {
+        i.checked_mul(bytes).and_then(|at| self.data.get(at..)).and_then(|d| d.get(..bytes)).unwrap_or(&[])
     }
 }

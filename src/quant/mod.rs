@@ -3,12 +3,33 @@
 //! A block is a plain byte array, so weights are read where they lie, at any alignment, without a cast. The kernels in
 //! `arch` are tested against [`DType::decode_row`]. Layouts: `ggml/src/ggml-common.h` of llama.cpp, the GGUF
 //! specification; each encoder rounds exactly as `quantize_row_*_ref` there does.
+//!
+//! # Panels
+//!
+//! A file that `armlet pack` wrote has its quantised matrices in the order in which the kernels read them
+//! ([`Layout::Panels`]), on every instruction set: 16 rows at a time, block by block of 32 columns, pieces of a GGUF
+//! block side by side. A packed block is
+//!
+//! | format | | bytes |
+//! |---|---|---:|
+//! | Q8_0 | d: 16 × f16, q: 8 × 16 × 4 × int8 | 544 |
+//! | Q4_0 | d: 16 × f16, n: 4 × 16 × 4 bytes | 288 |
+//! | Q4_1 | d: 16 × f16, m: 16 × f16, n: 4 × 16 × 4 bytes | 320 |
+//!
+//! where `q[k][row][j]` is the quant of column 4k + j, and `n[k][row][j]` has that of column 4k + j in its low nibble
+//! and that of column 16 + 4k + j in its high one. The last panel of a matrix is filled up with rows of zero bytes.
+//!
+//! In the file, such a tensor has the type number 0x41500000 plus that of the format, which other readers refuse; its
+//! dimensions are those of the matrix, without the padding. The file says `armlet.pack.version` = [`PACK_VERSION`], a
+//! u32, and aligns its tensors to 64 bytes.
 
 mod encode;
 mod matrix;
+mod panel;
 
 pub use encode::EncodeError;
 pub use matrix::Matrix;
+pub use panel::{Layout, PACK_VERSION, PANEL_ROWS};
 
 use half::{bf16, f16};
 
@@ -18,7 +39,7 @@ pub const BLOCK: usize = 32;
 /// A weight format that armlet computes with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[repr(u32)]
+#[repr(u16)]
 pub enum DType {
     /// IEEE 754 binary32.
     F32,
