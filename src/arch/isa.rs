@@ -1,5 +1,9 @@
 //! What an instruction set must offer for the generic algorithms to run on it.
 
+use super::generic::panel::{Bytes, Halves, Nibbles};
+use super::generic::walk::{ROWS, Step, TokenBlock};
+use crate::quant::PANEL_ROWS;
+
 /// A set of SIMD operations on vectors of fixed, virtual width.
 ///
 /// A value of an implementing type is proof that the CPU has the instructions: it can be made only where they were
@@ -60,12 +64,128 @@ pub(crate) trait Isa: Copy {
     fn load_i8(self, x: &[i8; 32]) -> Self::I8x32;
     fn load_u8(self, x: &[u8; 32]) -> Self::I8x32;
     /// Low nibbles of the 16 bytes, then their high nibbles.
-    fn nibbles(self, x: &[u8; 16]) -> Self::I8x32;
-    /// The exact dot product of each of four blocks of int8 weights with one block of activations within ±127.
-    fn dot4_i8(self, w: &[Self::I8x32; 4], x: Self::I8x32) -> Self::F32x4;
-    /// The same for weights within 0..=15, which some CPUs multiply faster.
+    fn load_nibbles(self, x: &[u8; 16]) -> Self::I8x32;
+    /// The exact dot product of each of four blocks of int8 weights with one block of activations within ±127, whose
+    /// sum times −8 is `bias`: some CPUs want unsigned weights, and correct the result by it.
+    fn dot4_i8(self, w: &[Self::I8x32; ROWS], x: Self::I8x32, bias: i32) -> Self::F32x4;
+    /// The dot products for weights within 0..=15, which some CPUs multiply faster, plus `bias`.
+    fn dot4_nibbles(self, w: &[Self::I8x32; ROWS], x: Self::I8x32, bias: i32) -> Self::F32x4;
+
+    /// Quants and scales of four blocks.
     #[inline(always)]
-    fn dot4_nibbles(self, w: &[Self::I8x32; 4], x: Self::I8x32) -> Self::F32x4 {
-        self.dot4_i8(w, x)
+    fn q8_0(self, step: Step<'_, 34>) -> ([Self::I8x32; ROWS], Self::F32x4) {
+        let blocks = step.blocks();
+        (blocks.map(|b| self.load_u8(last(b))), self.gather4_f16(blocks.map(|b| pair(b, 0))))
     }
+    /// Quants and scales of four blocks.
+    #[inline(always)]
+    fn q4_0(self, step: Step<'_, 18>) -> ([Self::I8x32; ROWS], Self::F32x4) {
+        let blocks = step.blocks();
+        (blocks.map(|b| self.load_nibbles(last(b))), self.gather4_f16(blocks.map(|b| pair(b, 0))))
+    }
+    /// Quants, scales and minima of four blocks.
+    #[inline(always)]
+    fn q4_1(self, step: Step<'_, 20>) -> ([Self::I8x32; ROWS], Self::F32x4, Self::F32x4) {
+        let blocks = step.blocks();
+        let halves = [0, 2].map(|at| self.gather4_f16(blocks.map(|b| pair(b, at))));
+        (blocks.map(|b| self.load_nibbles(last(b))), halves[0], halves[1])
+    }
+    /// Sixteen binary32 of each of four rows.
+    #[inline(always)]
+    fn f32x16(self, step: Step<'_, 64>) -> [[Self::F32x8; 2]; ROWS] {
+        step.blocks().map(|b| [first(b), last(b)].map(|x| self.load8_f32(x)))
+    }
+    /// Sixteen binary16 of each of four rows.
+    #[inline(always)]
+    fn f16x16(self, step: Step<'_, 32>) -> [[Self::F32x8; 2]; ROWS] {
+        step.blocks().map(|b| [first(b), last(b)].map(|x| self.load8_f16(x)))
+    }
+    /// Sixteen bfloat16 of each of four rows.
+    #[inline(always)]
+    fn bf16x16(self, step: Step<'_, 32>) -> [[Self::F32x8; 2]; ROWS] {
+        step.blocks().map(|b| [first(b), last(b)].map(|x| self.load8_bf16(x)))
+    }
+    /// Eight little-endian binary32.
+    #[inline(always)]
+    fn store8_bytes(self, x: Self::F32x8, out: &mut [u8; 32]) {
+        let mut eight = [0.0; 8];
+        self.store8(x, &mut eight);
+        for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(eight) {
+            *out = x.to_le_bytes();
+        }
+    }
+    /// Four vectors of four 32-bit words, transposed.
+    #[inline(always)]
+    fn transpose4(self, rows: [&[u8; 16]; 4]) -> [[u8; 16]; 4] {
+        core::array::from_fn(|k| core::array::from_fn(|i| rows[i / 4][4 * k + i % 4]))
+    }
+}
+
+/// The first `N` bytes.
+#[inline(always)]
+fn first<const B: usize, const N: usize>(block: &[u8; B]) -> &[u8; N] {
+    block.first_chunk().unwrap_or(&[0; N])
+}
+
+/// The last `N` bytes.
+#[inline(always)]
+fn last<const B: usize, const N: usize>(block: &[u8; B]) -> &[u8; N] {
+    block.last_chunk().unwrap_or(&[0; N])
+}
+
+/// The two bytes at `at`: a scale or a minimum.
+#[inline(always)]
+fn pair<const B: usize>(block: &[u8; B], at: usize) -> &[u8; 2] {
+    block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 2])
+}
+
+/// Operations on panels, whose rows lie in the lanes of a vector; see [`panel`](super::generic::panel).
+///
+/// A group is [`ROWS`](PanelIsa::ROWS) of a panel's 16 rows, and one accumulator has the sums of a group for
+/// [`TOKENS`](PanelIsa::TOKENS) tokens, in whatever arrangement the instructions want. Every sum is
+/// `acc + (dot + bias)·(d · d_x)`, with the product of scales rounded, and the rest once.
+pub(crate) trait PanelIsa: Isa {
+    /// Rows of a group: a divisor of 16, at least 4.
+    const ROWS: usize;
+    /// Tokens of an accumulator, 1 or 2.
+    const TOKENS: usize;
+    /// The operations for one token at a time.
+    type Single: PanelIsa;
+    /// A group's quants of one block.
+    type Weights: Copy;
+    /// Exact dot products of a group and `TOKENS` tokens.
+    type Dots: Copy;
+    /// A group's scales or minima.
+    type Scales: Copy;
+    /// Sums of a group and `TOKENS` tokens.
+    type Acc: Copy;
+
+    fn single(self) -> Self::Single;
+    fn int8(self, q: &Bytes, group: usize) -> Self::Weights;
+    fn nibbles(self, n: &Nibbles, group: usize) -> Self::Weights;
+    fn scales(self, halves: &Halves, group: usize) -> Self::Scales;
+    /// The sums of tokens `t..t + TOKENS`.
+    fn load(self, sums: &[[f32; PANEL_ROWS]], t: usize, group: usize) -> Self::Acc;
+    fn store(self, acc: Self::Acc, sums: &mut [[f32; PANEL_ROWS]], t: usize, group: usize);
+    /// Products of int8 weights with tokens `t..t + TOKENS`.
+    fn dot_int8<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>, t: usize) -> Self::Dots;
+    /// Products of weights within 0..=15, plus the tokens' biases if `offset`.
+    fn dot_nibbles<const T: usize>(
+        self,
+        w: &Self::Weights,
+        x: &TokenBlock<'_, T>,
+        t: usize,
+        offset: bool,
+    ) -> Self::Dots;
+    /// `acc + dots·(d · x[t])`.
+    fn add<const T: usize>(
+        self,
+        acc: Self::Acc,
+        dots: Self::Dots,
+        d: Self::Scales,
+        x: &[f32; T],
+        t: usize,
+    ) -> Self::Acc;
+    /// `acc + m·x[t]`.
+    fn add_minima<const T: usize>(self, acc: Self::Acc, m: Self::Scales, x: &[f32; T], t: usize) -> Self::Acc;
 }

@@ -5,8 +5,8 @@
 //! generic/     each algorithm once, in safe code over the operations of `isa::Isa`
 //! isa.rs       those operations; a value of an `Isa` type proves that the CPU has the instructions
 //! scalar.rs    Isa over plain arrays: runs anywhere, and is the one the others are compared with
-//! aarch64/     Isa over NEON, without and with the dot product
-//! x86_64/      Isa over AVX2, so that development and honest comparison are possible on a PC
+//! aarch64/     Isa over NEON: alone, with the dot product, with the matrix multiplication of int8
+//! x86_64/      Isa over AVX2 and AVX-512, so that development and honest comparison are possible on a PC
 //! ```
 //!
 //! A row of quantised weights times a vector is, for every backend, the same sum in the same order: the 32 products of
@@ -29,7 +29,7 @@ mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub use generic::activations::{Activations, Block};
+pub use generic::activations::{Activations, QuantTile, Quants, QuantsMut};
 pub use generic::attention::{Cache, Element};
 pub use generic::matmul::Write;
 
@@ -47,13 +47,18 @@ pub enum Backend {
     Neon,
     /// NEON with `sdot` (Armv8.2 dot product): Cortex-A55, A76.
     Dotprod,
+    /// NEON with `sdot` and `smmla` (Armv8.6 int8 matrix multiplication): Cortex-A710, Neoverse V1.
+    I8mm,
     /// x86-64 AVX2, FMA and F16C.
     Avx2,
+    /// x86-64 AVX-512 with VNNI.
+    Avx512,
 }
 
 impl Backend {
     /// All backends, the best of an architecture last.
-    pub const ALL: [Backend; 4] = [Backend::Scalar, Backend::Neon, Backend::Dotprod, Backend::Avx2];
+    pub const ALL: [Backend; 6] =
+        [Backend::Scalar, Backend::Neon, Backend::Dotprod, Backend::I8mm, Backend::Avx2, Backend::Avx512];
 
     /// Its name, as `ARMLET_CPU` takes it.
     pub const fn name(self) -> &'static str {
@@ -61,7 +66,9 @@ impl Backend {
             Backend::Scalar => "scalar",
             Backend::Neon => "neon",
             Backend::Dotprod => "dotprod",
+            Backend::I8mm => "i8mm",
             Backend::Avx2 => "avx2",
+            Backend::Avx512 => "avx512",
         }
     }
 
@@ -75,7 +82,7 @@ impl Backend {
 #[derive(Clone, Copy)]
 pub struct Kernels {
     backend: Backend,
-    quantise: unsafe fn(&[f32], &mut [Block]),
+    quantise: unsafe fn(&[f32], &mut QuantTile<'_>),
     matmul: unsafe fn(&Matrix<'_>, Range<usize>, &Activations<'_>, &mut Tile<'_, f32>, Write),
     rms_norm: unsafe fn(&[f32], &[u8], f32, &mut [f32]),
     silu_mul: unsafe fn(&mut [f32], &[f32]),
@@ -88,11 +95,11 @@ pub struct Kernels {
 macro_rules! kernels {
     ($backend:expr, $isa:expr $(, $features:literal)?) => {{
         use $crate::arch::generic::{activations, attention, matmul, norm};
-        use $crate::arch::{Activations, Block, Cache, Element, Kernels, Write};
+        use $crate::arch::{Activations, Cache, Element, Kernels, QuantTile, Write};
         use $crate::quant::Matrix;
         use $crate::storage::Tile;
         $(#[target_feature(enable = $features)])?
-        fn quantise(x: &[f32], out: &mut [Block]) {
+        fn quantise(x: &[f32], out: &mut QuantTile<'_>) {
             activations::quantise($isa, x, out)
         }
         $(#[target_feature(enable = $features)])?
@@ -136,8 +143,12 @@ impl Kernels {
             Backend::Neon => aarch64::neon::kernels(),
             #[cfg(target_arch = "aarch64")]
             Backend::Dotprod => aarch64::dotprod::kernels(),
+            #[cfg(target_arch = "aarch64")]
+            Backend::I8mm => aarch64::i8mm::kernels(),
             #[cfg(target_arch = "x86_64")]
             Backend::Avx2 => x86_64::avx2::kernels(),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx512 => x86_64::avx512::kernels(),
             #[allow(unreachable_patterns, reason = "which arms are above depends on the architecture")]
             _ => None,
         }
@@ -148,8 +159,9 @@ impl Kernels {
         self.backend
     }
 
-    /// Quantises `x` to int8 blocks of 32: `out[b].q[i] = round(x[32·b + i] / d)`, `d` the largest magnitude / 127.
-    pub fn quantise(&self, x: &[f32], out: &mut [Block]) {
+    /// Quantises the activations `x` of one token to int8 blocks of 32, in the first column of `out`:
+    /// `q[b][i] = round(x[32·b + i] / d[b])`, `d` the largest magnitude / 127.
+    pub fn quantise(&self, x: &[f32], out: &mut QuantTile<'_>) {
         // SAFETY: a `Kernels` is made only where its instructions were detected.
         unsafe { (self.quantise)(x, out) }
     }

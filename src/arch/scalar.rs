@@ -2,8 +2,11 @@
 
 use half::{bf16, f16};
 
-use super::isa::Isa;
+use super::generic::panel::{Bytes, Halves, Nibbles};
+use super::generic::walk::TokenBlock;
+use super::isa::{Isa, PanelIsa};
 use super::{Backend, Kernels, kernels};
+use crate::quant::PANEL_ROWS;
 
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
@@ -155,11 +158,80 @@ impl Isa for Scalar {
         x.map(u8::cast_signed)
     }
     #[inline(always)]
-    fn nibbles(self, x: &[u8; 16]) -> [i8; 32] {
+    fn load_nibbles(self, x: &[u8; 16]) -> [i8; 32] {
         core::array::from_fn(|i| if i < 16 { x[i] & 15 } else { x[i - 16] >> 4 }.cast_signed())
     }
     #[inline(always)]
-    fn dot4_i8(self, w: &[[i8; 32]; 4], x: [i8; 32]) -> [f32; 4] {
+    fn dot4_i8(self, w: &[[i8; 32]; 4], x: [i8; 32], _bias: i32) -> [f32; 4] {
         w.map(|w| w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(x)).sum::<i32>() as f32)
+    }
+    #[inline(always)]
+    fn dot4_nibbles(self, w: &[[i8; 32]; 4], x: [i8; 32], bias: i32) -> [f32; 4] {
+        w.map(|w| (w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(x)).sum::<i32>() + bias) as f32)
+    }
+}
+
+/// A value for each row of a panel.
+type Rows<T> = [T; PANEL_ROWS];
+
+impl PanelIsa for Scalar {
+    const ROWS: usize = PANEL_ROWS;
+    const TOKENS: usize = 1;
+    type Single = Scalar;
+    type Weights = Rows<[i8; 32]>;
+    type Dots = Rows<f32>;
+    type Scales = Rows<f32>;
+    type Acc = Rows<f32>;
+
+    fn single(self) -> Scalar {
+        self
+    }
+    #[inline(always)]
+    fn int8(self, q: &Bytes, _group: usize) -> Rows<[i8; 32]> {
+        let q = q.as_flattened();
+        core::array::from_fn(|r| core::array::from_fn(|i| q[64 * (i / 4) + 4 * r + i % 4].cast_signed()))
+    }
+    #[inline(always)]
+    fn nibbles(self, n: &Nibbles, _group: usize) -> Rows<[i8; 32]> {
+        let n = n.as_flattened();
+        core::array::from_fn(|r| {
+            let bytes = core::array::from_fn(|i| n[64 * (i / 4) + 4 * r + i % 4]);
+            self.load_nibbles(&bytes)
+        })
+    }
+    #[inline(always)]
+    fn scales(self, halves: &Halves, _group: usize) -> Rows<f32> {
+        core::array::from_fn(|r| f16::from_le_bytes([halves[2 * r], halves[2 * r + 1]]).to_f32())
+    }
+    #[inline(always)]
+    fn load(self, sums: &[Rows<f32>], t: usize, _group: usize) -> Rows<f32> {
+        sums[t]
+    }
+    #[inline(always)]
+    fn store(self, acc: Rows<f32>, sums: &mut [Rows<f32>], t: usize, _group: usize) {
+        sums[t] = acc;
+    }
+    #[inline(always)]
+    fn dot_int8<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>, t: usize) -> Rows<f32> {
+        w.map(|w| w.iter().zip(x.q[t]).map(|(w, x)| i32::from(*w) * i32::from(x)).sum::<i32>() as f32)
+    }
+    #[inline(always)]
+    fn dot_nibbles<const T: usize>(
+        self,
+        w: &Rows<[i8; 32]>,
+        x: &TokenBlock<'_, T>,
+        t: usize,
+        offset: bool,
+    ) -> Rows<f32> {
+        let bias = if offset { x.bias[t] as f32 } else { 0.0 };
+        self.dot_int8(w, x, t).map(|dot| dot + bias) // exact: integers below 2²⁴
+    }
+    #[inline(always)]
+    fn add<const T: usize>(self, acc: Rows<f32>, dots: Rows<f32>, d: Rows<f32>, x: &[f32; T], t: usize) -> Rows<f32> {
+        core::array::from_fn(|r| fma(dots[r], d[r] * x[t], acc[r]))
+    }
+    #[inline(always)]
+    fn add_minima<const T: usize>(self, acc: Rows<f32>, m: Rows<f32>, x: &[f32; T], t: usize) -> Rows<f32> {
+        core::array::from_fn(|r| fma(m[r], x[t], acc[r]))
     }
 }

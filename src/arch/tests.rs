@@ -1,8 +1,8 @@
 //! Every kernel, on every backend that this CPU can run, against a naive f64 computation from decoded weights.
 
 use super::*;
-use crate::quant::{DType, Layout};
-use crate::storage::Columns;
+use crate::quant::{DType, Layout, PANEL_ROWS};
+use crate::storage::{Arena, Columns, Serial, for_each_tile};
 use std::vec::Vec;
 
 /// A small deterministic generator of numbers in −1..1.
@@ -31,31 +31,70 @@ fn encode(dtype: DType, rows: usize, cols: usize, x: &[f32]) -> Vec<u8> {
     out
 }
 
+/// Activations of some tokens, with memory for their quants.
 struct Input {
     tokens: usize,
+    cols: usize,
     floats: Vec<f32>,
-    blocks: Vec<Block>,
+    q: Vec<[i8; 32]>,
+    d: Vec<f32>,
+    bias: Vec<i32>,
+    dsum: Vec<f32>,
 }
 
 impl Input {
     fn new(k: &Kernels, tokens: usize, cols: usize) -> Self {
-        let floats = noise(99, tokens * cols);
-        let mut blocks = vec![Block::ZERO; tokens * (cols / 32)];
-        k.quantise(&floats, &mut blocks);
-        Input { tokens, floats, blocks: if cols.is_multiple_of(32) { blocks } else { vec![] } }
+        Self::from(k, tokens, cols, noise(99, tokens * cols))
+    }
+    fn from(k: &Kernels, tokens: usize, cols: usize, floats: Vec<f32>) -> Self {
+        let n = tokens * (cols / 32);
+        let mut bytes = vec![0; 48 * tokens * cols.div_ceil(32) + 1024];
+        let skip = bytes.as_ptr().align_offset(crate::storage::ALIGN);
+        let mut arena = Arena::new(&mut bytes[skip..]).unwrap();
+        let mut quants = QuantsMut::new(&mut arena, tokens, cols).unwrap();
+        for_each_tile(&Serial, quants.columns(cols / 32, tokens), |mut tile| {
+            let t = tile.0[0].columns().start;
+            k.quantise(&floats[t * cols..][..cols], &mut tile);
+        });
+        let v = quants.view(cols / 32, tokens);
+        let (q, d, bias, dsum) = (v.q.to_vec(), v.d.to_vec(), v.bias.to_vec(), v.dsum.to_vec());
+        assert_eq!(q.len(), n);
+        Input { tokens, cols, floats, q, d, bias, dsum }
     }
     fn view(&self) -> Activations<'_> {
-        Activations { tokens: self.tokens, floats: &self.floats, blocks: &self.blocks }
+        let quants = Quants { q: &self.q, d: &self.d, bias: &self.bias, dsum: &self.dsum };
+        Activations { tokens: self.tokens, floats: &self.floats, quants }
     }
+    /// Token `t` alone.
+    fn one(&self, t: usize) -> Self {
+        let n = self.tokens;
+        Input {
+            tokens: 1,
+            cols: self.cols,
+            floats: self.floats[t * self.cols..][..self.cols].to_vec(),
+            q: self.q.iter().skip(t).step_by(n).copied().collect(),
+            d: self.d.iter().skip(t).step_by(n).copied().collect(),
+            bias: self.bias.iter().skip(t).step_by(n).copied().collect(),
+            dsum: self.dsum.iter().skip(t).step_by(n).copied().collect(),
+        }
+    }
+}
+
+/// A matrix's bytes in panels.
+fn packed(w: &Matrix<'_>) -> Vec<u8> {
+    let row_bytes = w.dtype().row_bytes(w.cols()).unwrap();
+    let mut out = vec![0; w.rows().next_multiple_of(PANEL_ROWS) * row_bytes];
+    for (rows, panel) in w.bytes().chunks(PANEL_ROWS * row_bytes).zip(out.chunks_mut(PANEL_ROWS * row_bytes)) {
+        w.dtype().pack_panel(rows, panel);
+    }
+    out
 }
 
 fn run(k: &Kernels, w: &Matrix<'_>, rows: Range<usize>, x: &Activations<'_>, write: Write, init: f32) -> Vec<f32> {
     let mut out = vec![init; x.tokens * rows.len()];
     let width = rows.len();
     let columns = Columns::new(&mut out, width, width);
-    crate::storage::for_each_tile(&crate::storage::Serial, [columns], |[mut tile]| {
-        k.matmul(w, rows.clone(), x, &mut tile, write)
-    });
+    for_each_tile(&Serial, [columns], |[mut tile]| k.matmul(w, rows.clone(), x, &mut tile, write));
     out
 }
 
@@ -66,12 +105,12 @@ fn naive(w: &Matrix<'_>, rows: Range<usize>, x: &Activations<'_>) -> Vec<(f64, f
     for t in 0..x.tokens {
         for r in rows.clone() {
             let mut weights = vec![0.0; cols];
-            w.dtype().decode_row(w.row(r), &mut weights);
+            w.decode_row(r, &mut weights);
             let (mut sum, mut magnitude) = (0.0, 0.0);
             for (i, weight) in weights.iter().enumerate() {
                 let x = if w.dtype().is_quantised() {
-                    let b = &x.blocks[t * (cols / 32) + i / 32];
-                    f64::from(b.d) * f64::from(b.q[i % 32])
+                    let b = (i / 32) * x.tokens + t;
+                    f64::from(x.quants.d[b]) * f64::from(x.quants.q[b][i % 32])
                 } else {
                     f64::from(x.floats[t * cols + i])
                 };
@@ -94,11 +133,8 @@ fn matmul_agrees_with_the_naive_decode() {
                 }
                 let data = encode(dtype, rows, cols, &noise(7, rows * cols));
                 let w = Matrix::new_checked(dtype, Layout::Rows, rows, cols, &data).unwrap();
-                for tokens in [1, 2, 4, 5, 9] {
-                    let mut input = Input::new(&k, tokens, cols);
-                    if !dtype.is_quantised() {
-                        input.blocks.clear();
-                    }
+                for tokens in [1, 2, 4, 5, 9, 19, 67] {
+                    let input = Input::new(&k, tokens, cols);
                     let x = input.view();
                     let got = run(&k, &w, 0..rows, &x, Write::Set, f32::NAN);
                     for (got, (want, magnitude)) in got.iter().zip(naive(&w, 0..rows, &x)) {
@@ -118,24 +154,32 @@ fn matmul_agrees_with_the_naive_decode() {
     }
 }
 
+/// Whatever shares a vector, a piece or a panel with it, in whatever layout, a row's sum for a token is the same.
 #[test]
-fn matmul_gives_the_same_bits_for_any_tile() {
+fn matmul_gives_the_same_bits_for_any_tile_and_layout() {
     for k in backends() {
         for dtype in DType::ALL {
-            let (rows, cols, tokens) = (11, 96, 7);
-            let data = encode(dtype, rows, cols, &noise(3, rows * cols));
-            let w = Matrix::new_checked(dtype, Layout::Rows, rows, cols, &data).unwrap();
-            let input = Input::new(&k, tokens, cols);
-            let whole = run(&k, &w, 0..rows, &input.view(), Write::Set, 0.0);
-            for t in 0..tokens {
-                let one = Activations {
-                    tokens: 1,
-                    floats: &input.floats[t * cols..][..cols],
-                    blocks: &input.blocks[t * (cols / 32)..][..cols / 32],
-                };
-                for r in 0..rows {
-                    let single = run(&k, &w, r..r + 1, &one, Write::Set, 0.0);
-                    assert_eq!(single[0].to_bits(), whole[t * rows + r].to_bits(), "{:?} {dtype}", k.backend());
+            for (rows, cols, tokens) in [(11, 96, 7), (37, 1088, 15), (16, 544, 66)] {
+                let data = encode(dtype, rows, cols, &noise(3, rows * cols));
+                let w = Matrix::new_checked(dtype, Layout::Rows, rows, cols, &data).unwrap();
+                let input = Input::new(&k, tokens, cols);
+                let whole = run(&k, &w, 0..rows, &input.view(), Write::Set, 0.0);
+                let panels = if dtype.is_quantised() { packed(&w) } else { vec![] };
+                let in_panels = Matrix::new_checked(dtype, Layout::Panels, rows, cols, &panels);
+                assert_eq!(in_panels.is_some(), dtype.is_quantised());
+                if let Some(p) = &in_panels {
+                    assert_eq!(run(&k, p, 0..rows, &input.view(), Write::Set, 0.0), whole, "{:?} {dtype}", k.backend());
+                }
+                for t in [0, tokens / 2, tokens - 1] {
+                    let one = input.one(t);
+                    for (start, end) in [(0, 1), (3, 11), (rows - 1, rows)] {
+                        for w in [Some(&w), in_panels.as_ref()].into_iter().flatten() {
+                            let part = run(&k, w, start..end, &one.view(), Write::Set, 0.0);
+                            let same =
+                                part.iter().zip(&whole[t * rows + start..]).all(|(a, b)| a.to_bits() == b.to_bits());
+                            assert!(same, "{:?} {dtype} {:?} {start}..{end} of {rows}x{cols}", k.backend(), w.layout());
+                        }
+                    }
                 }
             }
         }
@@ -155,12 +199,16 @@ fn matmul_does_not_overflow_at_the_extremes() {
                 }
             }
             let w = Matrix::new_checked(dtype, Layout::Rows, 4, 32, &data).unwrap();
-            for sign in [1i8, -1] {
-                let blocks = [Block { q: [127 * sign; 32], d: 1.0, sum: 127.0 * 32.0 * f32::from(sign) }];
-                let x = Activations { tokens: 1, floats: &[], blocks: &blocks };
-                let got = run(&k, &w, 0..4, &x, Write::Set, 0.0);
-                let want = naive(&w, 0..4, &x)[0].0 as f32;
-                assert_eq!(got, [want; 4], "{:?} {dtype}", k.backend());
+            let panels = packed(&w);
+            let p = Matrix::new_checked(dtype, Layout::Panels, 4, 32, &panels).unwrap();
+            for (sign, tokens) in [(1.0, 1), (-1.0, 1), (1.0, 8), (-1.0, 8)] {
+                let input = Input::from(&k, tokens, 32, vec![127.0 * sign; 32 * tokens]);
+                assert!(input.q.as_flattened().iter().all(|q| q.abs() == 127));
+                for w in [&w, &p] {
+                    let got = run(&k, w, 0..4, &input.view(), Write::Set, 0.0);
+                    let want = naive(w, 0..4, &input.view())[0].0 as f32;
+                    assert_eq!(got, vec![want; 4 * tokens], "{:?} {dtype} {:?}", k.backend(), w.layout());
+                }
             }
         }
     }
@@ -181,26 +229,27 @@ fn matmul_leaves_out_what_is_not_there() {
 #[test]
 fn quantise_rounds_to_nearest_and_never_gives_minus_128() {
     for k in backends() {
-        let x = noise(5, 32 * 9);
-        let mut out = [Block::ZERO; 9];
-        k.quantise(&x, &mut out);
-        for (x, b) in x.chunks(32).zip(&out) {
+        let (tokens, cols) = (3, 96);
+        let input = Input::new(&k, tokens, cols);
+        for (b, q) in input.q.iter().enumerate() {
+            let (block, t) = (b / tokens, b % tokens);
+            let x = &input.floats[t * cols + 32 * block..][..32];
             let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
-            assert_eq!(b.d, largest / 127.0);
-            assert_eq!(b.sum, b.q.iter().map(|q| f32::from(*q)).sum::<f32>());
-            for (x, q) in x.iter().zip(b.q) {
-                assert!((x / b.d - f32::from(q)).abs() <= 0.5001 && q != -128);
+            assert_eq!(input.d[b], largest / 127.0);
+            let sum: i32 = q.iter().map(|q| i32::from(*q)).sum();
+            assert_eq!((input.bias[b], input.dsum[b]), (-8 * sum, input.d[b] * sum as f32));
+            for (x, q) in x.iter().zip(q) {
+                assert!((x / input.d[b] - f32::from(*q)).abs() <= 0.5001 && *q != -128);
             }
         }
         for (special, zero) in
             [(f32::NAN, false), (f32::INFINITY, false), (1e-42, true), (0.0, true), (f32::MAX, false)]
         {
-            let mut x = [0.0; 32];
+            let mut x = vec![0.0; 32];
             x[3] = special;
-            let mut out = [Block { d: 9.0, ..Block::ZERO }];
-            k.quantise(&x, &mut out);
-            assert_eq!(out[0].d == 0.0, zero, "{:?} {special}", k.backend());
-            assert!(special.is_finite() || out[0].d.is_nan());
+            let input = Input::from(&k, 1, 32, x);
+            assert_eq!(input.d[0] == 0.0, zero, "{:?} {special}", k.backend());
+            assert!(special.is_finite() || input.d[0].is_nan());
         }
     }
 }
@@ -288,10 +337,11 @@ fn all_backends_give_the_same_bits() {
     let run_all = |k: &Kernels| {
         let mut all = vec![];
         for dtype in DType::ALL {
-            let (rows, cols, tokens) = (7, 160, 5);
-            let data = encode(dtype, rows, cols, &noise(21, rows * cols));
-            let w = Matrix::new_checked(dtype, Layout::Rows, rows, cols, &data).unwrap();
-            all.extend(bits(&run(k, &w, 0..rows, &Input::new(k, tokens, cols).view(), Write::Set, 0.0)));
+            for (rows, cols, tokens) in [(7, 160, 5), (19, 544, 23)] {
+                let data = encode(dtype, rows, cols, &noise(21, rows * cols));
+                let w = Matrix::new_checked(dtype, Layout::Rows, rows, cols, &data).unwrap();
+                all.extend(bits(&run(k, &w, 0..rows, &Input::new(k, tokens, cols).view(), Write::Set, 0.0)));
+            }
         }
         let (x, w) = (noise(22, 75), noise(23, 75));
         let bytes: Vec<u8> = w.iter().flat_map(|w| w.to_le_bytes()).collect();

@@ -4,9 +4,9 @@
 //! how a row is multiplied is `arch`'s. Each step is one parallel region; the regions' ends are the barriers.
 
 use super::{Hparams, Layer, Model, RopePairs, Shape, State};
-use crate::arch::{Activations, Block, Cache, Kernels, Write};
+use crate::arch::{Activations, Cache, Kernels, Quants, QuantsMut, Write};
 use crate::math;
-use crate::quant::{BLOCK, Matrix};
+use crate::quant::{BLOCK, Matrix, PANEL_ROWS};
 use crate::storage::{Columns, Executor, for_each_row, for_each_tile};
 
 /// What a pass runs on.
@@ -41,19 +41,19 @@ pub(crate) fn forward(
     for (index, layer) in w.layers.iter().enumerate() {
         // x += Wo · attention(norm(x))
         run.norm(&s.x[..n * h.n_embd], layer.attn_norm, s.normed);
-        let x = run.input(&s.normed[..n * h.n_embd], s.blocks, n, &[&layer.q, &layer.k, &layer.v]);
+        let x = run.input(&s.normed[..n * h.n_embd], &mut s.quants, n, &[&layer.q, &layer.k, &layer.v]);
         run.project(&[&layer.q, &layer.k, &layer.v], &x, s.qkv);
         run.bias_and_rotate(layer, s, n);
         run.remember(s, shape, index, position, n);
         run.attend(s, shape, index, position, n);
-        let x = run.input(&s.attended[..n * h.q_dim()], s.blocks, n, &[&layer.attn_output]);
+        let x = run.input(&s.attended[..n * h.q_dim()], &mut s.quants, n, &[&layer.attn_output]);
         run.add(&layer.attn_output, &x, s.x);
 
         // x += W_down · (silu(W_gate · norm(x)) * (W_up · norm(x)))
         run.norm(&s.x[..n * h.n_embd], layer.ffn_norm, s.normed);
-        let x = run.input(&s.normed[..n * h.n_embd], s.blocks, n, &[&layer.gate, &layer.up]);
+        let x = run.input(&s.normed[..n * h.n_embd], &mut s.quants, n, &[&layer.gate, &layer.up]);
         run.gated(layer, &x, s.gate, s.up);
-        let x = run.input(&s.gate[..n * h.n_ff], s.blocks, n, &[&layer.down]);
+        let x = run.input(&s.gate[..n * h.n_ff], &mut s.quants, n, &[&layer.down]);
         run.add(&layer.down, &x, s.x);
     }
 
@@ -63,7 +63,7 @@ pub(crate) fn forward(
     // logits = W_out · norm(x), for the tokens that are asked for
     let last = &s.x[(n - outputs) * h.n_embd..n * h.n_embd];
     run.norm(last, w.output_norm, s.normed);
-    let x = run.input(&s.normed[..outputs * h.n_embd], s.blocks, outputs, &[&w.output]);
+    let x = run.input(&s.normed[..outputs * h.n_embd], &mut s.quants, outputs, &[&w.output]);
     run.project(&[&w.output], &x, s.logits);
 }
 
@@ -103,7 +103,7 @@ impl Forward<'_> {
     /// Columns of a result that one item of work covers: several items for each thread, so that a slow core does not
     /// hold up the others, and whole tiles of rows.
     fn width(&self, cols: usize) -> usize {
-        (cols / (self.exec.workers().clamp(1, 1024) * 8)).next_multiple_of(8).clamp(8, 256)
+        (cols / (self.exec.workers().clamp(1, 1024) * 8)).next_multiple_of(PANEL_ROWS).clamp(PANEL_ROWS, 256)
     }
 
     fn norm(&self, x: &[f32], weight: &[u8], out: &mut [f32]) {
@@ -114,15 +114,22 @@ impl Forward<'_> {
     }
 
     /// The input of `matrices`: as it is, and quantised if one of them needs it so.
-    fn input<'x>(&self, x: &'x [f32], blocks: &'x mut [Block], n: usize, matrices: &[&Matrix<'_>]) -> Activations<'x> {
+    fn input<'x>(
+        &self,
+        x: &'x [f32],
+        quants: &'x mut QuantsMut<'_>,
+        n: usize,
+        matrices: &[&Matrix<'_>],
+    ) -> Activations<'x> {
         let cols = x.len() / n;
-        let per_token = cols / BLOCK;
         if !matrices.iter().any(|m| m.dtype().is_quantised()) {
-            return Activations { tokens: n, floats: x, blocks: &[] };
+            return Activations { tokens: n, floats: x, quants: Quants::default() };
         }
-        let blocks = &mut blocks[..n * per_token];
-        for_each_row(self.exec, blocks, per_token, |i, out| self.kernels.quantise(&x[i * cols..][..cols], out));
-        Activations { tokens: n, floats: x, blocks }
+        for_each_tile(self.exec, quants.columns(cols / BLOCK, n), |mut tile| {
+            let token = tile.0[0].columns().start;
+            self.kernels.quantise(&x[token * cols..][..cols], &mut tile);
+        });
+        Activations { tokens: n, floats: x, quants: quants.view(cols / BLOCK, n) }
     }
 
     /// `out = [m₀; m₁; …] · x`: the matrices' results side by side in each row.

@@ -1,8 +1,7 @@
 //! What one conversation owns: its K/V cache and the buffers of the forward pass.
 
 use super::Hparams;
-use crate::arch::{Block, Element};
-use crate::quant::BLOCK;
+use crate::arch::{Element, QuantsMut};
 use crate::storage::{Arena, ArenaError};
 
 /// How large a state is, beside the model's own sizes.
@@ -28,8 +27,8 @@ pub(crate) struct State<'a> {
     pub(crate) x: &'a mut [f32],
     /// (chunk, n_embd): its norm
     pub(crate) normed: &'a mut [f32],
-    /// (chunk, widest input / 32): the input of a quantised matrix
-    pub(crate) blocks: &'a mut [Block],
+    /// (widest input / 32, chunk): the input of a quantised matrix
+    pub(crate) quants: QuantsMut<'a>,
     /// (chunk, q_dim + 2·kv_dim)
     pub(crate) qkv: &'a mut [f32],
     /// (chunk, q_dim): what attention gives
@@ -58,7 +57,7 @@ impl<'a> State<'a> {
             v: arena.alloc("V cache", &cache)?,
             x: arena.alloc("residual", &[chunk, h.n_embd])?,
             normed: arena.alloc("norm", &[chunk, h.n_embd])?,
-            blocks: arena.alloc("int8 activations", &[chunk, widest.div_ceil(BLOCK)])?,
+            quants: QuantsMut::new(arena, chunk, widest)?,
             qkv: arena.alloc("q, k, v", &[chunk, h.q_dim() + 2 * h.kv_dim()])?,
             attended: arena.alloc("attention", &[chunk, h.q_dim()])?,
             gate: arena.alloc("ffn gate", &[chunk, h.n_ff])?,

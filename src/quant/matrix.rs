@@ -60,6 +60,22 @@ impl<'m> Matrix<'m> {
         if self.layout == Layout::Rows { self.nth(r, self.row_bytes as usize) } else { &[] }
     }
 
+    /// Bytes of a row.
+    #[inline(always)]
+    pub fn row_bytes(&self) -> usize {
+        self.row_bytes as usize
+    }
+
+    /// The bytes of the rows `range`, one after another; empty when they are not all there, and in panels.
+    #[inline(always)]
+    pub fn rows_bytes(&self, range: core::ops::Range<usize>) -> &'m [u8] {
+        let bytes = self.row_bytes as usize;
+        let (Some(start), Some(end)) = (range.start.checked_mul(bytes), range.end.checked_mul(bytes)) else {
+            return &[];
+        };
+        if self.layout == Layout::Rows { self.data.get(start..end).unwrap_or(&[]) } else { &[] }
+    }
+
     /// The bytes of panel `p`, 16 times those of a row; empty when there is no such panel, and in rows.
     #[inline(always)]
     pub fn panel(&self, p: usize) -> &'m [u8] {

@@ -7,4 +7,4 @@ mod parallel;
 
 pub(crate) use arena::unpadded;
 pub use arena::{ALIGN, Arena, ArenaError, Plain, Region};
-pub use parallel::{Columns, Executor, Serial, Tile, for_each, for_each_row, for_each_tile};
+pub use parallel::{Columns, Executor, Outputs, Serial, Tile, for_each, for_each_row, for_each_tile};

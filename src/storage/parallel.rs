@@ -86,8 +86,8 @@ impl<'a, T: Plain> Columns<'a, T> {
     }
 
     /// # Safety
-    /// For one `Columns`, no `i` may be asked for again while a tile got for it lives.
-    unsafe fn tile(&self, i: usize) -> Tile<'_, T> {
+    /// For one `Columns`, each `i` may be asked for once only.
+    unsafe fn tile(&self, i: usize) -> Tile<'a, T> {
         let start = (i * self.width).min(self.cols);
         let width = self.width.min(self.cols - start);
         Tile { data: self.data, rows: self.rows, stride: self.cols, start, width, borrow: PhantomData }
@@ -140,6 +140,48 @@ impl<'a, T: Plain> From<&'a mut [T]> for Tile<'a, T> {
     }
 }
 
+/// Matrices cut into equally many tiles, to be written together.
+pub trait Outputs: Sync {
+    /// A tile of each.
+    type Tiles;
+
+    /// Tiles of each matrix; the smallest number counts.
+    fn tiles(&self) -> usize;
+
+    /// Tile `i` of each matrix.
+    ///
+    /// # Safety
+    /// Each `i` may be asked for once only.
+    unsafe fn tile(&self, i: usize) -> Self::Tiles;
+}
+
+impl<'a, T: Plain + Send, const N: usize> Outputs for [Columns<'a, T>; N] {
+    type Tiles = [Tile<'a, T>; N];
+
+    fn tiles(&self) -> usize {
+        self.iter().map(Columns::tiles).min().unwrap_or(0)
+    }
+
+    unsafe fn tile(&self, i: usize) -> [Tile<'a, T>; N] {
+        // SAFETY: the caller's promise, for each.
+        core::array::from_fn(|k| unsafe { self[k].tile(i) })
+    }
+}
+
+/// Matrices of different types.
+impl<A: Outputs, B: Outputs> Outputs for (A, B) {
+    type Tiles = (A::Tiles, B::Tiles);
+
+    fn tiles(&self) -> usize {
+        self.0.tiles().min(self.1.tiles())
+    }
+
+    unsafe fn tile(&self, i: usize) -> Self::Tiles {
+        // SAFETY: the caller's promise, for each.
+        unsafe { (self.0.tile(i), self.1.tile(i)) }
+    }
+}
+
 /// Calls `f(i, row)` once for each row of `width` elements that `data` holds.
 pub fn for_each_row<T: Plain + Send>(
     exec: &dyn Executor,
@@ -155,16 +197,9 @@ pub fn for_each_row<T: Plain + Send>(
 }
 
 /// Calls `f` once for each index of a tile with that tile of every matrix in `outputs`.
-///
-/// All matrices must be cut into equally many tiles; the smallest number counts.
-pub fn for_each_tile<T: Plain + Send, const N: usize>(
-    exec: &dyn Executor,
-    outputs: [Columns<'_, T>; N],
-    f: impl Fn([Tile<'_, T>; N]) + Sync,
-) {
-    let n = outputs.iter().map(Columns::tiles).min().unwrap_or(0);
-    // SAFETY: `for_each` gives each index to one call only, and the tiles die before that call returns.
-    for_each(exec, n, |i| f(core::array::from_fn(|k| unsafe { outputs[k].tile(i) })));
+pub fn for_each_tile<O: Outputs>(exec: &dyn Executor, outputs: O, f: impl Fn(O::Tiles) + Sync) {
+    // SAFETY: `for_each` gives each index to one call only, and nobody else has `outputs`.
+    for_each(exec, outputs.tiles(), |i| f(unsafe { outputs.tile(i) }));
 }
 
 #[cfg(test)]

@@ -3,13 +3,17 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::neon::{I8x32, fold, neon_isa, simd, vmovn_s32_pair};
-use crate::arch::isa::Isa;
+use super::neon::{Group, I8x32, fold, neon_isa, neon_panel, simd, split, times, vmovn_s32_pair};
+use super::next;
+use crate::arch::generic::panel::{Bytes, Halves, Nibbles};
+use crate::arch::generic::walk::{Step, TokenBlock};
+use crate::arch::isa::{Isa, PanelIsa};
 use crate::arch::{Backend, Kernels, kernels};
+use crate::quant::PANEL_ROWS;
 
 /// Proof that the CPU has NEON and the dot product.
 #[derive(Clone, Copy)]
-struct Dotprod(());
+pub(super) struct Dotprod(());
 
 /// The kernels, where the CPU can run them.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
@@ -29,13 +33,6 @@ fn detected() -> bool {
     }
 }
 
-/// Dot products of two blocks of 32 int8, as four partial sums.
-#[inline(always)]
-fn products(w: I8x32, x: I8x32) -> int32x4_t {
-    // SAFETY: only `Dotprod` calls this, which proves that the CPU has `sdot`.
-    unsafe { sdot(sdot(vdupq_n_s32(0), w[0], x[0]), w[1], x[1]) }
-}
-
 /// `sdot`: adds to each int32 lane the four products of its bytes. The intrinsic is unstable in Rust 1.95.
 ///
 /// # Safety
@@ -51,4 +48,74 @@ unsafe fn sdot(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     acc
 }
 
-neon_isa!(Dotprod, products, products);
+/// `sdot` by lane: the same with the four bytes of one lane of `b` for all lanes.
+///
+/// # Safety
+/// The CPU has the dot product.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn sdot_lane<const LANE: i32>(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: one instruction on registers, which this function is compiled for.
+    unsafe {
+        asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) acc, in(vreg) a, in(vreg) b, const LANE,
+             options(pure, nomem, nostack, preserves_flags));
+    }
+    acc
+}
+
+#[inline(always)]
+pub(super) fn dot4_i8(w: &[I8x32; 4], x: I8x32, _bias: i32) -> int32x4_t {
+    dot4(w, x, 0)
+}
+
+#[inline(always)]
+pub(super) fn dot4_nibbles(w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
+    dot4(w, x, bias)
+}
+
+/// Dot products of a block of 32 int8 with four others, plus `bias`: it starts the first of each row's partial sums.
+#[inline(always)]
+fn dot4(w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
+    // SAFETY: only `Dotprod` and `I8mm` call this, which prove that the CPU has `sdot`.
+    unsafe {
+        let start = vsetq_lane_s32::<0>(bias, vdupq_n_s32(0));
+        fold(w.map(|w| sdot(sdot(start, w[0], x[0]), w[1], x[1])))
+    }
+}
+
+neon_isa!(Dotprod, dot4_i8, dot4_nibbles);
+
+impl Dotprod {
+    /// A CPU with the matrix multiplication has the dot product as well: both were detected.
+    #[inline(always)]
+    pub(super) fn of(_proof: super::i8mm::I8mm) -> Self {
+        Dotprod(())
+    }
+
+    /// Products of four rows with a token, plus `bias`.
+    #[inline(always)]
+    fn dot(self, w: &Group, x: &[i8; 32], bias: i32) -> int32x4_t {
+        // SAFETY: the token proves that the CPU has `sdot`; the array has 32 bytes.
+        unsafe {
+            let (a, b) = (vld1q_s8(x.as_ptr()), vld1q_s8(x.as_ptr().add(16)));
+            let mut acc = vdupq_n_s32(bias);
+            acc = sdot_lane::<1>(sdot_lane::<0>(acc, w[0], a), w[1], a);
+            acc = sdot_lane::<3>(sdot_lane::<2>(acc, w[2], a), w[3], a);
+            acc = sdot_lane::<1>(sdot_lane::<0>(acc, w[4], b), w[5], b);
+            sdot_lane::<3>(sdot_lane::<2>(acc, w[6], b), w[7], b)
+        }
+    }
+}
+
+impl PanelIsa for Dotprod {
+    neon_panel!();
+
+    #[inline(always)]
+    fn dot_int8<const T: usize>(self, w: &Group, x: &TokenBlock<'_, T>, t: usize) -> int32x4_t {
+        self.dot(w, &x.q[t], 0)
+    }
+    #[inline(always)]
+    fn dot_nibbles<const T: usize>(self, w: &Group, x: &TokenBlock<'_, T>, t: usize, offset: bool) -> int32x4_t {
+        self.dot(w, &x.q[t], if offset { x.bias[t] } else { 0 })
+    }
+}

@@ -4,8 +4,12 @@
 
 use core::arch::aarch64::*;
 
-use crate::arch::isa::Isa;
+use super::next;
+use crate::arch::generic::panel::{Bytes, Halves, Nibbles};
+use crate::arch::generic::walk::{Step, TokenBlock};
+use crate::arch::isa::{Isa, PanelIsa};
 use crate::arch::{Backend, Kernels, kernels};
+use crate::quant::PANEL_ROWS;
 
 /// Proof that the CPU has NEON.
 #[derive(Clone, Copy)]
@@ -30,36 +34,40 @@ pub(super) use simd;
 /// 32 int8 as two registers.
 pub(super) type I8x32 = [int8x16_t; 2];
 
-/// Dot products of two blocks of 32 int8, as four partial sums.
+/// Dot products of a block of 32 int8 with four others.
 ///
 /// Per byte lane two products of opposite halves are added in int16, which they fit: 2·128·127 = 32512. Then adjacent
 /// pairs are added into int32.
 #[inline(always)]
-fn products(w: I8x32, x: I8x32) -> int32x4_t {
+fn dot4_i8(w: &[I8x32; 4], x: I8x32, _bias: i32) -> int32x4_t {
     simd!({
         let half = |w, x| vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x);
-        vpadalq_s16(vpaddlq_s16(half(w[0], x[0])), half(w[1], x[1]))
+        fold(w.map(|w| vpadalq_s16(vpaddlq_s16(half(w[0], x[0])), half(w[1], x[1]))))
     })
 }
 
-/// Nibbles leave room for four products in int16: 4·15·127 = 7620.
+/// Nibbles leave room in int16 for four products, 4·15·127 = 7620, and for the sum of four such: 30480. So rows are
+/// folded before they are widened.
 #[inline(always)]
-fn nibble_products(w: I8x32, x: I8x32) -> int32x4_t {
+fn dot4_nibbles(w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
     simd!({
-        let sum = vmlal_high_s8(vmull_s8(vget_low_s8(w[0]), vget_low_s8(x[0])), w[0], x[0]);
-        vpaddlq_s16(vmlal_high_s8(vmlal_s8(sum, vget_low_s8(w[1]), vget_low_s8(x[1])), w[1], x[1]))
+        let [a, b, c, d] = w.map(|w| {
+            let sum = vmlal_high_s8(vmull_s8(vget_low_s8(w[0]), vget_low_s8(x[0])), w[0], x[0]);
+            vmlal_high_s8(vmlal_s8(sum, vget_low_s8(w[1]), vget_low_s8(x[1])), w[1], x[1])
+        });
+        vpadalq_s16(vdupq_n_s32(bias), vpaddq_s16(vpaddq_s16(a, b), vpaddq_s16(c, d)))
     })
 }
 
 /// Four vectors of partial sums to a vector of four sums.
 #[inline(always)]
-pub(super) fn fold(v: [int32x4_t; 4]) -> float32x4_t {
-    simd!(vcvtq_f32_s32(vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3]))))
+pub(super) fn fold(v: [int32x4_t; 4]) -> int32x4_t {
+    simd!(vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3])))
 }
 
-/// An `Isa` of NEON operations, with the integer dot products given.
+/// An `Isa` of NEON operations, with the integer dot products of four rows given.
 macro_rules! neon_isa {
-    ($token:ident, $products:expr, $nibble_products:expr) => {
+    ($token:ident, $dot4_i8:expr, $dot4_nibbles:expr) => {
         impl Isa for $token {
             type F32x8 = [float32x4_t; 2];
             type F32x4 = float32x4_t;
@@ -209,19 +217,79 @@ macro_rules! neon_isa {
                 simd!([vld1q_s8(x.as_ptr().cast()), vld1q_s8(x.as_ptr().add(16).cast())])
             }
             #[inline(always)]
-            fn nibbles(self, x: &[u8; 16]) -> I8x32 {
-                simd!({
-                    let x = vld1q_u8(x.as_ptr());
-                    [vandq_u8(x, vdupq_n_u8(15)), vshrq_n_u8::<4>(x)].map(|x| vreinterpretq_s8_u8(x))
+            fn load_nibbles(self, x: &[u8; 16]) -> I8x32 {
+                split(simd!(vld1q_u8(x.as_ptr())))
+            }
+            #[inline(always)]
+            fn dot4_i8(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> float32x4_t {
+                simd!(vcvtq_f32_s32($dot4_i8(w, x, bias)))
+            }
+            #[inline(always)]
+            fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> float32x4_t {
+                simd!(vcvtq_f32_s32($dot4_nibbles(w, x, bias)))
+            }
+
+            #[inline(always)]
+            fn q8_0(self, step: Step<'_, 34>) -> ([I8x32; 4], float32x4_t) {
+                let rows = step.pointers();
+                // SAFETY: each pointer has the 34 bytes of a block, which are read once, in order.
+                unsafe {
+                    let d = vcvt_f32_f16(vreinterpret_f16_u16(next::halves(rows)));
+                    (rows.each_mut().map(|row| next::pair(row)), d)
+                }
+            }
+            #[inline(always)]
+            fn q4_0(self, step: Step<'_, 18>) -> ([I8x32; 4], float32x4_t) {
+                let rows = step.pointers();
+                // SAFETY: each pointer has the 18 bytes of a block, which are read once, in order.
+                unsafe {
+                    let d = vcvt_f32_f16(vreinterpret_f16_u16(next::halves(rows)));
+                    (rows.each_mut().map(|row| split(next::vector(row))), d)
+                }
+            }
+            #[inline(always)]
+            fn q4_1(self, step: Step<'_, 20>) -> ([I8x32; 4], float32x4_t, float32x4_t) {
+                let rows = step.pointers();
+                // SAFETY: each pointer has the 20 bytes of a block, which are read once, in order.
+                unsafe {
+                    let dm = vreinterpretq_u16_u32(next::words(rows));
+                    let [d, m] = [vuzp1q_u16(dm, dm), vuzp2q_u16(dm, dm)]
+                        .map(|x| vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(x))));
+                    (rows.each_mut().map(|row| split(next::vector(row))), d, m)
+                }
+            }
+            #[inline(always)]
+            fn f32x16(self, step: Step<'_, 64>) -> [[[float32x4_t; 2]; 2]; 4] {
+                // SAFETY: each pointer has 64 bytes, which are read once, in order.
+                step.pointers().each_mut().map(|row| unsafe {
+                    [next::pair(row), next::pair(row)].map(|x| x.map(|x| vreinterpretq_f32_s8(x)))
                 })
             }
             #[inline(always)]
-            fn dot4_i8(self, w: &[I8x32; 4], x: I8x32) -> float32x4_t {
-                fold(w.map(|w| $products(w, x)))
+            fn f16x16(self, step: Step<'_, 32>) -> [[[float32x4_t; 2]; 2]; 4] {
+                // SAFETY: each pointer has 32 bytes, which are read once, in order.
+                step.pointers().each_mut().map(|row| unsafe {
+                    next::pair(row).map(|x| {
+                        let x = vreinterpretq_f16_s8(x);
+                        [vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)]
+                    })
+                })
             }
             #[inline(always)]
-            fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32) -> float32x4_t {
-                fold(w.map(|w| $nibble_products(w, x)))
+            fn transpose4(self, rows: [&[u8; 16]; 4]) -> [[u8; 16]; 4] {
+                simd!({
+                    let [a, b, c, d] = rows.map(|r| vreinterpretq_u32_u8(vld1q_u8(r.as_ptr())));
+                    let wide = |x| vreinterpretq_u64_u32(x);
+                    let (ab0, ab1) = (wide(vtrn1q_u32(a, b)), wide(vtrn2q_u32(a, b)));
+                    let (cd0, cd1) = (wide(vtrn1q_u32(c, d)), wide(vtrn2q_u32(c, d)));
+                    let words =
+                        [vtrn1q_u64(ab0, cd0), vtrn1q_u64(ab1, cd1), vtrn2q_u64(ab0, cd0), vtrn2q_u64(ab1, cd1)];
+                    words.map(|w| {
+                        let mut out = [0; 16];
+                        vst1q_u8(out.as_mut_ptr(), vreinterpretq_u8_u64(w));
+                        out
+                    })
+                })
             }
         }
     };
@@ -234,4 +302,133 @@ pub(super) fn vmovn_s32_pair(a: int32x4_t, b: int32x4_t) -> int16x8_t {
     simd!(vmovn_high_s32(vmovn_s32(a), b))
 }
 
-neon_isa!(Neon, products, nibble_products);
+/// The low halves of 16 bytes, then the high ones.
+#[inline(always)]
+pub(super) fn split(x: uint8x16_t) -> I8x32 {
+    simd!([vandq_u8(x, vdupq_n_u8(15)), vshrq_n_u8::<4>(x)].map(|x| vreinterpretq_s8_u8(x)))
+}
+
+neon_isa!(Neon, dot4_i8, dot4_nibbles);
+
+/// Four rows of 32 quants: vector k has columns 4k..4k + 4 of each row.
+pub(super) type Group = [int8x16_t; 8];
+
+/// The parts of a `PanelIsa` that do not multiply: four rows a group, one token at a time.
+macro_rules! neon_panel {
+    () => {
+        const ROWS: usize = 4;
+        const TOKENS: usize = 1;
+        type Single = Self;
+        type Weights = Group;
+        type Dots = int32x4_t;
+        type Scales = float32x4_t;
+        type Acc = float32x4_t;
+
+        fn single(self) -> Self {
+            self
+        }
+        #[inline(always)]
+        fn int8(self, q: &Bytes, group: usize) -> Group {
+            // Below 4, which spares checks.
+            let group = group & 3;
+            simd!(core::array::from_fn(|k| vld1q_s8(q[4 * k + group].as_ptr().cast())))
+        }
+        #[inline(always)]
+        fn nibbles(self, n: &Nibbles, group: usize) -> Group {
+            let group = group & 3;
+            let n: [I8x32; 4] = simd!(core::array::from_fn(|k| split(vld1q_u8(n[4 * k + group].as_ptr()))));
+            core::array::from_fn(|k| n[k % 4][k / 4])
+        }
+        #[inline(always)]
+        fn scales(self, halves: &Halves, group: usize) -> float32x4_t {
+            let four = &halves.as_chunks::<8>().0[group & 3];
+            simd!(vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(four.as_ptr()))))
+        }
+        #[inline(always)]
+        fn load(self, sums: &[[f32; PANEL_ROWS]], t: usize, group: usize) -> float32x4_t {
+            simd!(vld1q_f32(sums[t].as_chunks::<4>().0[group & 3].as_ptr()))
+        }
+        #[inline(always)]
+        fn store(self, acc: float32x4_t, sums: &mut [[f32; PANEL_ROWS]], t: usize, group: usize) {
+            simd!(vst1q_f32(sums[t].as_chunks_mut::<4>().0[group & 3].as_mut_ptr(), acc))
+        }
+        #[inline(always)]
+        fn add<const T: usize>(
+            self,
+            acc: float32x4_t,
+            dots: int32x4_t,
+            d: float32x4_t,
+            x: &[f32; T],
+            t: usize,
+        ) -> float32x4_t {
+            simd!(vfmaq_f32(acc, vcvtq_f32_s32(dots), times(d, x, t)))
+        }
+        #[inline(always)]
+        fn add_minima<const T: usize>(self, acc: float32x4_t, m: float32x4_t, x: &[f32; T], t: usize) -> float32x4_t {
+            simd!(match (x.get(t & !3..).and_then(<[f32]>::first_chunk::<4>), t & 3) {
+                (None, _) => vfmaq_n_f32(acc, m, x[t]),
+                (Some(x), 0) => vfmaq_laneq_f32::<0>(acc, m, vld1q_f32(x.as_ptr())),
+                (Some(x), 1) => vfmaq_laneq_f32::<1>(acc, m, vld1q_f32(x.as_ptr())),
+                (Some(x), 2) => vfmaq_laneq_f32::<2>(acc, m, vld1q_f32(x.as_ptr())),
+                (Some(x), _) => vfmaq_laneq_f32::<3>(acc, m, vld1q_f32(x.as_ptr())),
+            })
+        }
+    };
+}
+pub(super) use neon_panel;
+
+/// `d · x[t]`. The lane of a vector of four tokens, where there are four, spares a load for each.
+#[inline(always)]
+pub(super) fn times<const T: usize>(d: float32x4_t, x: &[f32; T], t: usize) -> float32x4_t {
+    simd!(match (x.get(t & !3..).and_then(<[f32]>::first_chunk::<4>), t & 3) {
+        (None, _) => vmulq_n_f32(d, x[t]),
+        (Some(x), 0) => vmulq_laneq_f32::<0>(d, vld1q_f32(x.as_ptr())),
+        (Some(x), 1) => vmulq_laneq_f32::<1>(d, vld1q_f32(x.as_ptr())),
+        (Some(x), 2) => vmulq_laneq_f32::<2>(d, vld1q_f32(x.as_ptr())),
+        (Some(x), _) => vmulq_laneq_f32::<3>(d, vld1q_f32(x.as_ptr())),
+    })
+}
+
+/// Columns 4k..4k + 4 in all four lanes, for k in 0..8.
+#[inline(always)]
+fn broadcast(x: &[i8; 32]) -> Group {
+    simd!({
+        let [a, b] = [0, 16].map(|at| vld4q_dup_s32(x.as_ptr().add(at).cast()));
+        [a.0, a.1, a.2, a.3, b.0, b.1, b.2, b.3].map(|x| vreinterpretq_s8_s32(x))
+    })
+}
+
+impl PanelIsa for Neon {
+    neon_panel!();
+
+    /// Products of rows 0 and 1 are in one vector of int16, of rows 2 and 3 in another; two of them fit a lane.
+    #[inline(always)]
+    fn dot_int8<const T: usize>(self, w: &Group, x: &TokenBlock<'_, T>, t: usize) -> int32x4_t {
+        let x = broadcast(&x.q[t]);
+        simd!({
+            let (mut low, mut high) = (vdupq_n_s32(0), vdupq_n_s32(0));
+            for k in [0, 2, 4, 6] {
+                let two = vmull_s8(vget_low_s8(w[k]), vget_low_s8(x[k]));
+                low = vpadalq_s16(low, vmlal_s8(two, vget_low_s8(w[k + 1]), vget_low_s8(x[k + 1])));
+                high = vpadalq_s16(high, vmlal_high_s8(vmull_high_s8(w[k], x[k]), w[k + 1], x[k + 1]));
+            }
+            vpaddq_s32(low, high)
+        })
+    }
+
+    /// Eight products fit a lane, 8·15·127 = 15240, and so does the sum of two such.
+    #[inline(always)]
+    fn dot_nibbles<const T: usize>(self, w: &Group, x: &TokenBlock<'_, T>, t: usize, offset: bool) -> int32x4_t {
+        let bias = if offset { x.bias[t] } else { 0 };
+        let x = broadcast(&x.q[t]);
+        simd!({
+            let mut low = vmull_s8(vget_low_s8(w[0]), vget_low_s8(x[0]));
+            let mut high = vmull_high_s8(w[0], x[0]);
+            for k in 1..8 {
+                low = vmlal_s8(low, vget_low_s8(w[k]), vget_low_s8(x[k]));
+                high = vmlal_high_s8(high, w[k], x[k]);
+            }
+            vpadalq_s16(vdupq_n_s32(bias), vpaddq_s16(low, high))
+        })
+    }
+}

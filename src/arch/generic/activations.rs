@@ -2,72 +2,114 @@
 
 use crate::arch::isa::Isa;
 use crate::quant::BLOCK;
-use crate::storage::Plain;
+use crate::storage::{Arena, ArenaError, Columns, Tile};
 
-/// 32 activations as int8: `x[i] = d·q[i]`.
+/// Activations as int8, `x[32·b + i] = d·q[i]`, for the tokens of one pass.
 ///
-/// The sum of the quants is what a format with a minimum or an offset needs of a block, once for all its rows.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Block {
+/// All four are `(blocks, tokens)`: a tile of tokens lies together, so that one pointer walks it and its scales fill a
+/// vector. What a format with an offset or a minimum needs of a block is computed here, once for all rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Quants<'a> {
     /// Quants, within ±127.
-    pub q: [i8; BLOCK],
-    /// Scale.
-    pub d: f32,
-    /// Sum of `q`, exact.
-    pub sum: f32,
+    pub q: &'a [[i8; BLOCK]],
+    /// Scales.
+    pub d: &'a [f32],
+    /// −8·Σq, exact: what is added to a dot product with nibbles that stand for −8..=7.
+    pub bias: &'a [i32],
+    /// d·Σq, rounded once: what a minimum is multiplied by.
+    pub dsum: &'a [f32],
 }
 
-// SAFETY: two f32 after 32 bytes: no padding, every bit pattern is a value.
-unsafe impl Plain for Block {}
-
-impl Block {
-    /// A block of zeros.
-    pub const ZERO: Block = Block { q: [0; BLOCK], d: 0.0, sum: 0.0 };
+/// Room for [`Quants`].
+#[derive(Debug)]
+pub struct QuantsMut<'a> {
+    q: &'a mut [[i8; BLOCK]],
+    d: &'a mut [f32],
+    bias: &'a mut [i32],
+    dsum: &'a mut [f32],
 }
 
-/// The input of a matrix, one row for each token, as floats and, for quantised weights, as int8.
+/// The columns of one or more tokens of [`Quants`], with the right to write them.
+pub type QuantTile<'a> = ([Tile<'a, [i8; BLOCK]>; 1], ([Tile<'a, i32>; 1], [Tile<'a, f32>; 2]));
+
+/// [`Quants`] cut into a tile for each token.
+pub(crate) type QuantColumns<'a> = ([Columns<'a, [i8; BLOCK]>; 1], ([Columns<'a, i32>; 1], [Columns<'a, f32>; 2]));
+
+impl<'a> QuantsMut<'a> {
+    /// Carves room for `tokens` tokens of `cols` activations.
+    ///
+    /// # Errors
+    /// [`ArenaError`].
+    pub fn new(arena: &mut Arena<'a>, tokens: usize, cols: usize) -> Result<Self, ArenaError> {
+        let shape = [cols.div_ceil(BLOCK), tokens];
+        Ok(Self {
+            q: arena.alloc("int8 activations", &shape)?,
+            d: arena.alloc("their scales", &shape)?,
+            bias: arena.alloc("their offsets", &shape)?,
+            dsum: arena.alloc("their sums", &shape)?,
+        })
+    }
+
+    /// The first `blocks` × `tokens` places, cut by tokens; fewer when there is less room.
+    pub(crate) fn columns(&mut self, blocks: usize, tokens: usize) -> QuantColumns<'_> {
+        let n = (blocks * tokens).min(self.q.len());
+        let [d, dsum] = [&mut self.d[..n], &mut self.dsum[..n]].map(|x| Columns::new(x, tokens, 1));
+        let q = Columns::new(&mut self.q[..n], tokens, 1);
+        ([q], ([Columns::new(&mut self.bias[..n], tokens, 1)], [d, dsum]))
+    }
+
+    /// What was written to the first `blocks` × `tokens` places.
+    pub(crate) fn view(&self, blocks: usize, tokens: usize) -> Quants<'_> {
+        let n = (blocks * tokens).min(self.q.len());
+        Quants { q: &self.q[..n], d: &self.d[..n], bias: &self.bias[..n], dsum: &self.dsum[..n] }
+    }
+}
+
+/// The input of a matrix, as floats and, for quantised weights, as int8.
 #[derive(Clone, Copy)]
 pub struct Activations<'a> {
     /// Number of tokens.
     pub tokens: usize,
     /// `(tokens, cols)`.
     pub floats: &'a [f32],
-    /// `(tokens, cols / 32)`; may be empty when no matrix they meet is quantised.
-    pub blocks: &'a [Block],
+    /// `(cols / 32, tokens)`; may be empty when no matrix they meet is quantised.
+    pub quants: Quants<'a>,
 }
 
-/// Quantises `x` to `out`, as far as the shorter goes.
+/// Quantises the activations `x` of one token to the first column of `out`, as far as the shorter goes.
 ///
 /// The scale is the largest magnitude / 127, so that −128 never occurs: the kernels rely on it to add two products
-/// in 16 bits. A block with a NaN or an infinity gives a NaN or infinite scale, which shows in the result.
+/// in 16 bits. A block with a NaN or an infinity gets a NaN for its scale, which shows in the result.
 #[inline(always)]
-pub(in crate::arch) fn quantise<I: Isa>(isa: I, x: &[f32], out: &mut [Block]) {
-    for (x, out) in x.as_chunks::<BLOCK>().0.iter().zip(out) {
-        let parts: [&[f32; 8]; 4] = {
-            let (parts, _) = x.as_chunks::<8>();
-            core::array::from_fn(|i| &parts[i])
-        };
-        let v = parts.map(|p| isa.load8(p));
-        let a = v.map(|v| isa.abs8(v));
-        let largest = isa.hmax8(isa.max8(isa.max8(a[0], a[1]), isa.max8(a[2], a[3])));
-        let total = isa.sum8(isa.add8(isa.add8(a[0], a[1]), isa.add8(a[2], a[3])));
-        // `max` drops a NaN, the sum keeps it.
-        if !total.is_finite() {
-            *out = Block { d: f32::NAN, ..Block::ZERO };
-            continue;
+pub(in crate::arch) fn quantise<I: Isa>(isa: I, x: &[f32], out: &mut QuantTile<'_>) {
+    let ([q], ([bias], [d, dsum])) = out;
+    for (b, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
+        if let ([q, ..], [bias, ..], [d, ..], [dsum, ..]) = (q.row(b), bias.row(b), d.row(b), dsum.row(b)) {
+            let sum;
+            (*d, sum) = quantise_block(isa, x, q);
+            *bias = -8 * sum as i32;
+            *dsum = *d * sum;
         }
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-        // A subnormal block: its reciprocal overflows, and its weight in any sum is nothing.
-        if !inverse.is_finite() {
-            *out = Block::ZERO;
-            continue;
-        }
-        let inverse = isa.splat8(inverse);
-        let limit = isa.splat8(127.0);
-        let r = v.map(|v| isa.min8(isa.round8(isa.mul8(v, inverse)), limit));
-        isa.to_i8(r, &mut out.q);
-        out.d = largest / 127.0;
-        out.sum = isa.sum8(isa.add8(isa.add8(r[0], r[1]), isa.add8(r[2], r[3])));
     }
+}
+
+/// The quants of a block; its scale, and the sum of the quants.
+#[inline(always)]
+fn quantise_block<I: Isa>(isa: I, x: &[f32; BLOCK], q: &mut [i8; BLOCK]) -> (f32, f32) {
+    let (parts, _) = x.as_chunks::<8>();
+    let v: [I::F32x8; 4] = core::array::from_fn(|i| isa.load8(&parts[i]));
+    let a = v.map(|v| isa.abs8(v));
+    let largest = isa.hmax8(isa.max8(isa.max8(a[0], a[1]), isa.max8(a[2], a[3])));
+    let total = isa.sum8(isa.add8(isa.add8(a[0], a[1]), isa.add8(a[2], a[3])));
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    // `max` drops a NaN, the sum keeps it. A subnormal block has an infinite reciprocal, and no weight in any sum.
+    if !total.is_finite() || !inverse.is_finite() {
+        *q = [0; BLOCK];
+        return if total.is_finite() { (0.0, 0.0) } else { (f32::NAN, 0.0) };
+    }
+    let inverse = isa.splat8(inverse);
+    let limit = isa.splat8(127.0);
+    let r = v.map(|v| isa.min8(isa.round8(isa.mul8(v, inverse)), limit));
+    isa.to_i8(r, q);
+    (largest / 127.0, isa.sum8(isa.add8(isa.add8(r[0], r[1]), isa.add8(r[2], r[3]))))
 }

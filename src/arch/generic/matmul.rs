@@ -1,27 +1,28 @@
 //! Matrix times activations, for one token or many.
 //!
 //! ```text
-//! for each 4 rows of weights, for each T tokens:
-//!     acc[t] = 0                                  four rows in the lanes of a vector
-//!     for each block of 32:
-//!         w = unpack(4 rows)                      once for T tokens
-//!         for t in 0..T: acc[t] += (w · x[t]) · (d_w · d_x[t])
+//!              one token, or a few              a prompt
+//! quantised    rows    in place                 panel   16 rows interleaved, once for 64 tokens
+//! float        float   in place                 float   4 rows widened, once for 64 tokens
+//! packed file  panel   in place                 panel   in place
 //! ```
 //!
-//! 1. The 32 products of a block are summed exactly in integers, so how a backend does it cannot show.
-//! 2. Each row and token has one accumulator, to which blocks are added in order. A result therefore does not depend
-//!    on T, nor on which rows share the vector: one token at a time and a whole prompt give the same bits.
-//! 3. Float weights have their lanes along the row instead: eight partial sums, folded in a fixed order. Again T and
-//!    the neighbouring rows do not show.
+//! Every path computes, for each row and token, one sum in one order:
 //!
-//! T is 4 where there are as many tokens, else 1; the last rows of a matrix that has no multiple of 4 are computed
-//! together with copies of the last one, and the copies dropped.
+//! 1. The 32 products of a block of quants are added exactly, in integers, so how a backend does it cannot show.
+//! 2. A row has one `f32` for each token, to which blocks are added in order, each scaled by the product of the
+//!    weight's and the activation's scale. How many tokens or rows share a vector does not show either.
+//! 3. Float weights have eight partial sums along the row, folded in a fixed order.
+//!
+//! So one token at a time and a whole prompt give the same bits, in any chunks.
 
 use core::ops::Range;
 
-use super::activations::{Activations, Block};
-use crate::arch::isa::Isa;
-use crate::quant::{DType, Matrix};
+use super::activations::Activations;
+use super::walk::{Four, ROWS};
+use super::{float, panel, rows};
+use crate::arch::isa::{Isa, PanelIsa};
+use crate::quant::{DType, Layout, Matrix, PANEL_ROWS};
 use crate::storage::Tile;
 
 /// What to do with a result.
@@ -33,40 +34,28 @@ pub enum Write {
     Add,
 }
 
-/// Rows computed together.
-const ROWS: usize = 4;
+/// Fewest tokens for which interleaving or widening weights pays.
+const MANY: usize = 8;
+/// Tokens that one interleaved piece of a panel serves.
+const TOKENS: usize = 64;
+/// Blocks of such a piece: 512 columns, at most 8.5 KiB.
+const PIECE: usize = 16;
+
+/// A product to compute: rows of a matrix times all tokens, to the columns of `out`.
+struct Job<'a, 'o, 'w> {
+    w: Matrix<'w>,
+    rows: Range<usize>,
+    /// By value, like the matrix: what the results are written to cannot be either, and the compiler sees it.
+    x: Activations<'a>,
+    tokens: usize,
+    out: &'a mut Tile<'o, f32>,
+    write: Write,
+}
 
 /// See [`Kernels::matmul`](crate::arch::Kernels::matmul).
 #[inline(always)]
-pub(in crate::arch) fn matmul<I: Isa>(
-    isa: I,
-    w: &Matrix<'_>,
-    rows: Range<usize>,
-    x: &Activations<'_>,
-    out: &mut Tile<'_, f32>,
-    write: Write,
-) {
-    match w.dtype() {
-        DType::Q8_0 => each_tile::<I, Q8_0, 4>(isa, w, rows, x, out, write),
-        DType::Q4_0 => each_tile::<I, Q4_0, 4>(isa, w, rows, x, out, write),
-        DType::Q4_1 => each_tile::<I, Q4_1, 4>(isa, w, rows, x, out, write),
-        DType::F32 => each_tile::<I, F32, 2>(isa, w, rows, x, out, write),
-        DType::F16 => each_tile::<I, F16, 2>(isa, w, rows, x, out, write),
-        DType::Bf16 => each_tile::<I, Bf16, 2>(isa, w, rows, x, out, write),
-    }
-}
-
-/// A weight format that has a tile kernel.
-trait Format {
-    /// Four rows times tokens `token..token + T` of `x`.
-    fn tile<I: Isa, const T: usize>(isa: I, rows: [&[u8]; ROWS], x: &Activations<'_>, token: usize)
-    -> [[f32; ROWS]; T];
-}
-
-/// Covers rows × tokens with tiles of `ROWS` × `T` and `ROWS` × 1.
-#[inline(always)]
-fn each_tile<I: Isa, F: Format, const T: usize>(
-    isa: I,
+pub(in crate::arch) fn matmul<S: PanelIsa>(
+    isa: S,
     w: &Matrix<'_>,
     rows: Range<usize>,
     x: &Activations<'_>,
@@ -75,203 +64,147 @@ fn each_tile<I: Isa, F: Format, const T: usize>(
 ) {
     let rows = rows.start.min(w.rows())..rows.end.min(w.rows());
     let tokens = x.tokens.min(out.rows());
-    let mut first = rows.start;
-    while first < rows.end {
-        let group: [&[u8]; ROWS] = core::array::from_fn(|i| w.row((first + i).min(rows.end - 1)));
-        let valid = ROWS.min(rows.end - first);
-        let column = first - rows.start;
-        let mut token = 0;
-        while token + T <= tokens {
-            for (t, sums) in F::tile::<I, T>(isa, group, x, token).iter().enumerate() {
-                put(out.row(token + t), column, &sums[..valid], write);
+    let job = Job { w: *w, rows, x: *x, tokens, out, write };
+    match w.dtype() {
+        DType::Q8_0 => job.quantised::<rows::Q8_0, panel::Q8_0, S, 544, 34>(isa),
+        DType::Q4_0 => job.quantised::<rows::Q4_0, panel::Q4_0, S, 288, 18>(isa),
+        DType::Q4_1 => job.quantised::<rows::Q4_1, panel::Q4_1, S, 320, 20>(isa),
+        DType::F32 => job.float::<float::F32, S, 64>(isa),
+        DType::F16 => job.float::<float::F16, S, 32>(isa),
+        DType::Bf16 => job.float::<float::Bf16, S, 32>(isa),
+    }
+}
+
+impl<'a, 'w> Job<'a, '_, 'w> {
+    /// Quantised weights. A block has `B` bytes, 16 interleaved ones `P`.
+    #[inline(always)]
+    fn quantised<R, F, S, const P: usize, const B: usize>(mut self, isa: S)
+    where
+        R: rows::Format<B>,
+        F: panel::Format<P, B>,
+        S: PanelIsa,
+    {
+        match self.w.layout() {
+            Layout::Panels if self.tokens == 1 => self.packed::<F, S, P, B, 1>(isa),
+            Layout::Panels => self.packed::<F, S, P, B, TOKENS>(isa),
+            Layout::Rows if self.tokens >= MANY => self.interleaved::<F, S, P, B>(isa),
+            Layout::Rows => self.few(
+                |rows, x, token| rows::tile::<R, S, 4, B>(isa, rows, x, token),
+                |rows, x, token| rows::tile::<R, S, 1, B>(isa, rows, x, token),
+            ),
+        }
+    }
+
+    /// Float weights. Sixteen have `B` bytes.
+    #[inline(always)]
+    fn float<F: float::Format<B>, S: Isa, const B: usize>(mut self, isa: S) {
+        if self.tokens < MANY {
+            return self.few(
+                |rows, x, token| float::in_place::<F, S, 2, B>(isa, rows, x, token),
+                |rows, x, token| float::in_place::<F, S, 1, B>(isa, rows, x, token),
+            );
+        }
+        let mut sums = [[[0.0; 8]; ROWS]; float::TOKENS];
+        for first in self.rows.clone().step_by(ROWS) {
+            let rows = self.rows_from(first);
+            for token in (0..self.tokens).step_by(float::TOKENS) {
+                let sums = &mut sums[..(self.tokens - token).min(float::TOKENS)];
+                float::pieces::<F, S, B>(isa, rows, &self.x, token, sums);
+                for (t, sums) in sums.iter().enumerate() {
+                    self.put(first, token + t, &float::finish(isa, sums));
+                }
             }
-            token += T;
         }
-        while token < tokens {
-            put(out.row(token), column, &F::tile::<I, 1>(isa, group, x, token)[0][..valid], write);
-            token += 1;
+    }
+
+    /// Four rows at a time where they lie, `T` tokens at a time while there are as many.
+    #[inline(always)]
+    fn few<const T: usize>(
+        &mut self,
+        tile: impl Fn(Four<'w>, &Activations<'a>, usize) -> [[f32; ROWS]; T],
+        one: impl Fn(Four<'w>, &Activations<'a>, usize) -> [[f32; ROWS]; 1],
+    ) {
+        for first in self.rows.clone().step_by(ROWS) {
+            let rows = self.rows_from(first);
+            let mut token = 0;
+            while token + T <= self.tokens {
+                for (t, sums) in tile(rows, &self.x, token).iter().enumerate() {
+                    self.put(first, token + t, sums);
+                }
+                token += T;
+            }
+            while token < self.tokens {
+                self.put(first, token, &one(rows, &self.x, token)[0]);
+                token += 1;
+            }
         }
-        first += ROWS;
+    }
+
+    /// Rows as they lie in a GGUF file: piece by piece, 16 rows are interleaved and meet 64 tokens.
+    #[inline(always)]
+    fn interleaved<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
+        let mut piece = [[0; P]; PIECE];
+        let mut sums = [[0.0; PANEL_ROWS]; TOKENS];
+        for first in self.rows.clone().step_by(PANEL_ROWS) {
+            let rows: [&'w [u8]; PANEL_ROWS] = core::array::from_fn(|r| self.w.row((first + r).min(self.rows.end - 1)));
+            let blocks = rows[0].len() / B;
+            for token in (0..self.tokens).step_by(TOKENS) {
+                let sums = &mut sums[..(self.tokens - token).min(TOKENS)];
+                sums.fill([0.0; PANEL_ROWS]);
+                for done in (0..blocks).step_by(PIECE) {
+                    let piece = &mut piece[..(blocks - done).min(PIECE)];
+                    panel::interleave::<F, S, P, B>(isa, &rows.map(|r| r.get(done * B..).unwrap_or(&[])), piece);
+                    panel::multiply::<F, S, P, B>(isa, piece, &self.x, token, done, sums);
+                }
+                for (t, sums) in sums.iter().enumerate() {
+                    self.put(first, token + t, sums);
+                }
+            }
+        }
+    }
+
+    /// Panels where they lie, for `T` tokens at a time.
+    #[inline(always)]
+    fn packed<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const T: usize>(&mut self, isa: S) {
+        let mut sums = [[0.0; PANEL_ROWS]; T];
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            let (p, skip) = (row / PANEL_ROWS, row % PANEL_ROWS);
+            let blocks = self.w.panel(p).as_chunks::<P>().0;
+            for token in (0..self.tokens).step_by(T) {
+                let sums = &mut sums[..(self.tokens - token).min(T)];
+                sums.fill([0.0; PANEL_ROWS]);
+                panel::multiply::<F, S, P, B>(isa, blocks, &self.x, token, 0, sums);
+                for (t, sums) in sums.iter().enumerate() {
+                    self.put(row, token + t, &sums[skip..]);
+                }
+            }
+            row += PANEL_ROWS - skip;
+        }
+    }
+
+    /// Four rows from `first` on.
+    #[inline(always)]
+    fn rows_from(&self, first: usize) -> Four<'w> {
+        let last = (first + ROWS).min(self.rows.end);
+        Four::new(self.w.rows_bytes(first..last), self.w.row_bytes())
+    }
+
+    /// Writes the sums of the rows from `row` on, as far as they are asked for.
+    #[inline(always)]
+    fn put(&mut self, row: usize, token: usize, sums: &[f32]) {
+        let valid = sums.len().min(self.rows.end - row);
+        let out = self.out.row(token).get_mut(row - self.rows.start..).unwrap_or(&mut []);
+        match (out.first_chunk_mut::<ROWS>(), sums.first_chunk::<ROWS>()) {
+            (Some(out), Some(sums)) if valid == ROWS => write_to(out, sums, self.write),
+            _ => write_to(out, &sums[..valid], self.write),
+        }
     }
 }
 
 #[inline(always)]
-fn put(out: &mut [f32], column: usize, sums: &[f32], write: Write) {
-    for (out, sum) in out.iter_mut().skip(column).zip(sums) {
+fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
+    for (out, sum) in out.iter_mut().zip(sums) {
         *out = if write == Write::Add { *out + sum } else { *sum };
     }
 }
-
-/// A quantised format: `w = d·(q − OFFSET)`, or `d·q + m` where there is a minimum. Blocks have `B` bytes.
-trait Quantised<const B: usize> {
-    /// Subtracted from every quant.
-    const OFFSET: f32 = 0.0;
-    /// Whether there is a minimum, the second f16 of a block.
-    const MINIMUM: bool = false;
-    /// The quants of a block.
-    fn unpack<I: Isa>(isa: I, block: &[u8; B]) -> I::I8x32;
-    /// Exact dot products of four blocks.
-    fn dot<I: Isa>(isa: I, w: &[I::I8x32; ROWS], x: I::I8x32) -> I::F32x4;
-}
-
-#[inline(always)]
-fn quantised_tile<F: Quantised<B>, I: Isa, const T: usize, const B: usize>(
-    isa: I,
-    rows: [&[u8]; ROWS],
-    x: &Activations<'_>,
-    token: usize,
-) -> [[f32; ROWS]; T] {
-    let w = rows.map(|r| r.as_chunks::<B>().0);
-    let blocks = w[0].len();
-    let x: [&[Block]; T] = core::array::from_fn(|t| x.blocks.get((token + t) * blocks..).unwrap_or(&[]));
-    // The same length for all, so that the loop has no bounds checks.
-    let blocks = x.iter().map(|x| x.len()).chain(w.iter().map(|w| w.len())).fold(blocks, usize::min);
-    let (w, x) = (w.map(|w| &w[..blocks]), x.map(|x| &x[..blocks]));
-
-    let mut acc = [isa.splat4(0.0); T];
-    for b in 0..blocks {
-        let group: [&[u8; B]; ROWS] = core::array::from_fn(|r| &w[r][b]);
-        let weights = group.map(|block| F::unpack(isa, block));
-        let scales = isa.gather4_f16(group.map(|block| pair(block, 0)));
-        for t in 0..T {
-            let x = &x[t][b];
-            let mut dots = F::dot(isa, &weights, isa.load_i8(&x.q));
-            if F::OFFSET != 0.0 {
-                dots = isa.fma4(isa.splat4(-F::OFFSET), isa.splat4(x.sum), dots); // exact: integers below 2²⁴
-            }
-            acc[t] = isa.fma4(dots, isa.mul4(scales, isa.splat4(x.d)), acc[t]);
-        }
-        if F::MINIMUM {
-            let minima = isa.gather4_f16(group.map(|block| pair(block, 2)));
-            for t in 0..T {
-                let x = &x[t][b];
-                acc[t] = isa.fma4(minima, isa.splat4(x.d * x.sum), acc[t]);
-            }
-        }
-    }
-    acc.map(|a| isa.store4(a))
-}
-
-/// The formats whose quants are nibbles, and the others: their blocks' size, and what differs.
-macro_rules! quantised {
-    ($name:ident, $bytes:literal, $unpack:ident, $dot:ident $(, $constant:ident: $kind:ty = $value:expr)?) => {
-        struct $name;
-        impl Quantised<$bytes> for $name {
-            $(const $constant: $kind = $value;)?
-            #[inline(always)]
-            fn unpack<I: Isa>(isa: I, block: &[u8; $bytes]) -> I::I8x32 {
-                isa.$unpack(tail(block))
-            }
-            #[inline(always)]
-            fn dot<I: Isa>(isa: I, w: &[I::I8x32; ROWS], x: I::I8x32) -> I::F32x4 {
-                isa.$dot(w, x)
-            }
-        }
-        impl Format for $name {
-            #[inline(always)]
-            fn tile<I: Isa, const T: usize>(
-                isa: I,
-                rows: [&[u8]; ROWS],
-                x: &Activations<'_>,
-                token: usize,
-            ) -> [[f32; ROWS]; T] {
-                quantised_tile::<Self, I, T, $bytes>(isa, rows, x, token)
-            }
-        }
-    };
-}
-quantised!(Q8_0, 34, load_u8, dot4_i8);
-quantised!(Q4_0, 18, nibbles, dot4_nibbles, OFFSET: f32 = 8.0);
-quantised!(Q4_1, 20, nibbles, dot4_nibbles, MINIMUM: bool = true);
-
-/// The two bytes at `at`: a scale or a minimum.
-#[inline(always)]
-fn pair<const B: usize>(block: &[u8; B], at: usize) -> &[u8; 2] {
-    block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 2])
-}
-
-/// The last `N` bytes of a block: its quants.
-#[inline(always)]
-fn tail<const B: usize, const N: usize>(block: &[u8; B]) -> &[u8; N] {
-    const { assert!(N < B) };
-    block.last_chunk().unwrap_or(&[0; N])
-}
-
-/// A float format. Eight weights have `B` bytes.
-trait Float<const B: usize> {
-    /// Eight weights.
-    fn load<I: Isa>(isa: I, x: &[u8; B]) -> I::F32x8;
-}
-
-#[inline(always)]
-fn float_tile<F: Float<B>, I: Isa, const T: usize, const B: usize>(
-    isa: I,
-    rows: [&[u8]; ROWS],
-    x: &Activations<'_>,
-    token: usize,
-) -> [[f32; ROWS]; T] {
-    let cols = rows[0].len() / (B / 8);
-    let x: [&[f32]; T] =
-        core::array::from_fn(|t| x.floats.get((token + t) * cols..).and_then(|x| x.get(..cols)).unwrap_or(&[]));
-    let tails = rows.map(|r| r.as_chunks::<B>().1);
-    let w = rows.map(|r| r.as_chunks::<B>().0);
-    let x_tails = x.map(|x| x.as_chunks::<8>().1);
-    let x = x.map(|x| x.as_chunks::<8>().0);
-    let chunks = x.iter().map(|x| x.len()).chain(w.iter().map(|w| w.len())).fold(w[0].len(), usize::min);
-    let (w, x) = (w.map(|w| &w[..chunks]), x.map(|x| &x[..chunks]));
-
-    let mut acc = [[isa.splat8(0.0); ROWS]; T];
-    for c in 0..chunks {
-        let weights: [I::F32x8; ROWS] = core::array::from_fn(|r| F::load(isa, &w[r][c]));
-        for t in 0..T {
-            let x = isa.load8(&x[t][c]);
-            for r in 0..ROWS {
-                acc[t][r] = isa.fma8(weights[r], x, acc[t][r]);
-            }
-        }
-    }
-    // Columns beyond a multiple of eight: padded with zeros, through the same lanes.
-    if !tails[0].is_empty() {
-        for t in 0..T {
-            let mut padded = [0.0; 8];
-            for (slot, x) in padded.iter_mut().zip(x_tails[t]) {
-                *slot = *x;
-            }
-            for r in 0..ROWS {
-                let mut bytes = [0; B];
-                for (slot, b) in bytes.iter_mut().zip(tails[r]) {
-                    *slot = *b;
-                }
-                acc[t][r] = isa.fma8(F::load(isa, &bytes), isa.load8(&padded), acc[t][r]);
-            }
-        }
-    }
-    acc.map(|rows| rows.map(|a| isa.sum8(a)))
-}
-
-/// The float formats: bytes of eight weights, and the load.
-macro_rules! float {
-    ($name:ident, $bytes:literal, $load:ident) => {
-        struct $name;
-        impl Float<$bytes> for $name {
-            #[inline(always)]
-            fn load<I: Isa>(isa: I, x: &[u8; $bytes]) -> I::F32x8 {
-                isa.$load(x)
-            }
-        }
-        impl Format for $name {
-            #[inline(always)]
-            fn tile<I: Isa, const T: usize>(
-                isa: I,
-                rows: [&[u8]; ROWS],
-                x: &Activations<'_>,
-                token: usize,
-            ) -> [[f32; ROWS]; T] {
-                float_tile::<Self, I, T, $bytes>(isa, rows, x, token)
-            }
-        }
-    };
-}
-float!(F32, 32, load8_f32);
-float!(F16, 16, load8_f16);
-float!(Bf16, 16, load8_bf16);

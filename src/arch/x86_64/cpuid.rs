@@ -13,12 +13,6 @@ pub(super) fn avx2_fma_f16c() -> bool {
     const AVX2: u32 = 1 << 5;
     const XMM_YMM: u64 = 0b110;
 
-    #[target_feature(enable = "xsave")]
-    fn xcr0() -> u64 {
-        // SAFETY: the function is compiled for `xsave`, and register 0 always exists.
-        unsafe { _xgetbv(0) }
-    }
-
     if __cpuid(0).eax < 7 {
         return false;
     }
@@ -29,4 +23,25 @@ pub(super) fn avx2_fma_f16c() -> bool {
     // SAFETY: OSXSAVE is set, so `xgetbv` exists and is enabled.
     let saved = unsafe { xcr0() };
     saved & XMM_YMM == XMM_YMM && __cpuid_count(7, 0).ebx & AVX2 != 0
+}
+
+/// Whether a CPU of which [`avx2_fma_f16c`] is true has AVX-512 F, BW, VL and VNNI as well, with their registers saved.
+///
+/// Intel SDM volume 1, section 15.2 to 15.4.
+pub(super) fn avx512_vnni() -> bool {
+    const F_BW_VL: u32 = 1 << 16 | 1 << 30 | 1 << 31;
+    const VNNI: u32 = 1 << 11;
+    const OPMASK_ZMM: u64 = 0b1110_0000;
+
+    // SAFETY: `avx2_fma_f16c` saw that OSXSAVE is set.
+    let saved = unsafe { xcr0() };
+    let leaf = __cpuid_count(7, 0);
+    saved & OPMASK_ZMM == OPMASK_ZMM && leaf.ebx & F_BW_VL == F_BW_VL && leaf.ecx & VNNI != 0
+}
+
+/// Which registers the operating system saves.
+#[target_feature(enable = "xsave")]
+fn xcr0() -> u64 {
+    // SAFETY: the function is compiled for `xsave`, and register 0 always exists.
+    unsafe { _xgetbv(0) }
 }

@@ -1,0 +1,87 @@
+//! Quantised weights as GGUF lays them out, read in place: for one token, or a few.
+//!
+//! ```text
+//! for each block of 32:
+//!     w, d = unpack(4 rows)                   once for T tokens
+//!     for t in 0..T: acc[t] += (w · x[t]) · (d · d_x[t])
+//! ```
+//!
+//! Four rows fill the lanes of a vector of `f32`, so that scaling and adding cost one instruction for all of them.
+
+use super::activations::Activations;
+use super::walk::{Four, ROWS, Rows, Step, Tokens};
+use crate::arch::isa::Isa;
+
+/// A quantised format: `w = d·(q + OFFSET)`, or `d·q + m` where there is a minimum. Blocks have `B` bytes.
+pub(super) trait Format<const B: usize> {
+    /// Whether quants are nibbles; else they are int8.
+    const NIBBLES: bool;
+    /// Whether −8 is to be added to every quant.
+    const OFFSET: bool = false;
+    /// Whether there is a minimum.
+    const MINIMUM: bool = false;
+    /// Four blocks: quants, scales, minima.
+    fn load<I: Isa>(isa: I, step: Step<'_, B>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4);
+}
+
+pub(super) struct Q8_0;
+impl Format<34> for Q8_0 {
+    const NIBBLES: bool = false;
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, step: Step<'_, 34>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4) {
+        let (w, d) = isa.q8_0(step);
+        (w, d, isa.splat4(0.0))
+    }
+}
+
+pub(super) struct Q4_0;
+impl Format<18> for Q4_0 {
+    const NIBBLES: bool = true;
+    const OFFSET: bool = true;
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, step: Step<'_, 18>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4) {
+        let (w, d) = isa.q4_0(step);
+        (w, d, isa.splat4(0.0))
+    }
+}
+
+pub(super) struct Q4_1;
+impl Format<20> for Q4_1 {
+    const NIBBLES: bool = true;
+    const MINIMUM: bool = true;
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, step: Step<'_, 20>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4) {
+        isa.q4_1(step)
+    }
+}
+
+/// Four rows times tokens `token..token + T` of `x`.
+#[inline(always)]
+pub(super) fn tile<F: Format<B>, I: Isa, const T: usize, const B: usize>(
+    isa: I,
+    rows: Four<'_>,
+    x: &Activations<'_>,
+    token: usize,
+) -> [[f32; ROWS]; T] {
+    let mut x = Tokens::<T>::new(x, token, 0);
+    let mut rows = Rows::<B>::new(rows, x.left());
+    let mut acc = [isa.splat4(0.0); T];
+    while let Some(step) = rows.next() {
+        let (w, d, m) = F::load(isa, step);
+        // SAFETY: there are at most `x.left()` steps.
+        let x = unsafe { x.next() };
+        each!(t in 0..T => {
+            let q = isa.load_i8(&x.q[t]);
+            let dots = if F::NIBBLES {
+                isa.dot4_nibbles(&w, q, if F::OFFSET { x.bias[t] } else { 0 })
+            } else {
+                isa.dot4_i8(&w, q, x.bias[t])
+            };
+            acc[t] = isa.fma4(dots, isa.mul4(d, isa.splat4(x.d[t])), acc[t]);
+            if F::MINIMUM {
+                acc[t] = isa.fma4(m, isa.splat4(x.dsum[t]), acc[t]);
+            }
+        });
+    }
+    acc.map(|a| isa.store4(a))
+}

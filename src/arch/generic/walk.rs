@@ -1,0 +1,202 @@
+//! Walking rows of weights and a tile of tokens in step: the only pointers of the generic algorithms.
+//!
+//! Each of the streams is a pointer of its own that an iteration moves on, because that is what costs nothing: an ARM
+//! load moves its pointer as it goes (`ldp q0, q1, [x0], #32`), while an index costs an addition for each row.
+//! Lengths are checked once, when a walk is made.
+
+use core::marker::PhantomData;
+
+use super::activations::Activations;
+use crate::quant::BLOCK;
+
+/// Rows of weights computed together from a matrix as GGUF lays it out.
+pub(in crate::arch) const ROWS: usize = 4;
+
+/// Blocks of `B` bytes of four rows, one after another.
+pub(super) struct Rows<'a, const B: usize> {
+    next: [*const u8; ROWS],
+    left: usize,
+    borrow: PhantomData<&'a [u8]>,
+}
+
+/// Four rows of weights as they lie one after another; beyond the last one there is, that one again.
+#[derive(Clone, Copy)]
+pub(in crate::arch) struct Four<'a> {
+    data: &'a [u8],
+    /// From one row to the next.
+    stride: usize,
+    /// Where the last row starts: `last + len` is within `data`.
+    last: usize,
+    /// Bytes of a row.
+    len: usize,
+}
+
+impl<'a> Four<'a> {
+    /// `data` has whole rows of `stride` bytes.
+    #[inline(always)]
+    pub(super) fn new(data: &'a [u8], stride: usize) -> Self {
+        let stride = stride.min(data.len());
+        Four { data, stride, last: data.len() - stride, len: stride }
+    }
+
+    /// The first `len` bytes of rows that are `stride` apart.
+    #[inline(always)]
+    pub(super) fn apart(data: &'a [u8], stride: usize, len: usize) -> Self {
+        let stride = stride.min(data.len());
+        Four { data, stride, last: data.len() - stride, len: len.min(stride) }
+    }
+
+    /// Bytes of a row.
+    #[inline(always)]
+    pub(super) fn row_bytes(self) -> usize {
+        self.len
+    }
+
+    /// Row `r`.
+    #[inline(always)]
+    pub(super) fn row(self, r: usize) -> &'a [u8] {
+        self.data.get((r * self.stride).min(self.last)..).and_then(|row| row.get(..self.len)).unwrap_or(&[])
+    }
+}
+
+impl<'a, const B: usize> Rows<'a, B> {
+    /// At most `blocks` blocks of each row.
+    #[inline(always)]
+    pub(super) fn new(rows: Four<'a>, blocks: usize) -> Self {
+        let first = rows.data.as_ptr();
+        // Each place is at most `last`, from which on there are `len` bytes.
+        let next = core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
+        Rows { next, left: blocks.min(rows.len / B), borrow: PhantomData }
+    }
+
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> Option<Step<'_, B>> {
+        self.left = self.left.checked_sub(1)?;
+        Some(Step { next: &mut self.next })
+    }
+}
+
+/// The next block of each of four rows.
+pub(in crate::arch) struct Step<'w, const B: usize> {
+    next: &'w mut [*const u8; ROWS],
+}
+
+impl<'w, const B: usize> Step<'w, B> {
+    /// The blocks.
+    #[inline(always)]
+    pub(in crate::arch) fn blocks(self) -> [&'w [u8; B]; ROWS] {
+        self.next.each_mut().map(|next| {
+            let block = *next;
+            *next = block.wrapping_add(B);
+            // SAFETY: a step is one of as many as there are blocks of `B` bytes in each row.
+            unsafe { &*block.cast() }
+        })
+    }
+
+    /// For each row the pointer to its block of `B` bytes; the caller moves it on by `B`.
+    #[inline(always)]
+    #[cfg(target_arch = "aarch64")]
+    pub(in crate::arch) fn pointers(self) -> &'w mut [*const u8; ROWS] {
+        self.next
+    }
+}
+
+/// The activations of `T` tokens as floats, sixteen after sixteen.
+pub(super) struct Floats<'a, const T: usize> {
+    next: [*const f32; T],
+    left: usize,
+    borrow: PhantomData<&'a f32>,
+}
+
+impl<'a, const T: usize> Floats<'a, T> {
+    /// From equally long `rows`; the shortest counts.
+    #[inline(always)]
+    pub(super) fn new(rows: [&'a [f32]; T]) -> Self {
+        let left = rows.iter().map(|r| r.len() / 16).min().unwrap_or(0);
+        Floats { next: rows.map(<[f32]>::as_ptr), left, borrow: PhantomData }
+    }
+
+    /// Sixteens to come.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The next sixteen of each token.
+    ///
+    /// # Safety
+    /// To be called at most [`left`](Floats::left) times.
+    #[inline(always)]
+    pub(super) unsafe fn next(&mut self) -> [&'a [[f32; 8]; 2]; T] {
+        self.next.each_mut().map(|next| {
+            let sixteen = *next;
+            *next = sixteen.wrapping_add(16);
+            // SAFETY: `new` saw that each row has as many sixteens, and the caller that this is one of them.
+            unsafe { &*sixteen.cast() }
+        })
+    }
+}
+
+/// The int8 activations of `T` tokens, block after block.
+pub(super) struct Tokens<'a, const T: usize> {
+    q: *const [i8; BLOCK],
+    d: *const f32,
+    bias: *const i32,
+    dsum: *const f32,
+    stride: usize,
+    left: usize,
+    borrow: PhantomData<&'a ()>,
+}
+
+/// A block of activations of `T` tokens; see [`Quants`](super::activations::Quants).
+#[derive(Clone, Copy)]
+pub(in crate::arch) struct TokenBlock<'a, const T: usize> {
+    pub(in crate::arch) q: &'a [[i8; BLOCK]; T],
+    pub(in crate::arch) d: &'a [f32; T],
+    pub(in crate::arch) bias: &'a [i32; T],
+    pub(in crate::arch) dsum: &'a [f32; T],
+}
+
+impl<'a, const T: usize> Tokens<'a, T> {
+    /// Tokens `token..token + T` of `x`, from block `first` on; empty when they are not all there.
+    #[inline(always)]
+    pub(super) fn new(x: &Activations<'a>, token: usize, first: usize) -> Self {
+        let (quants, stride) = (x.quants, x.tokens);
+        let len = quants.q.len().min(quants.d.len()).min(quants.bias.len()).min(quants.dsum.len());
+        let blocks = len.checked_div(stride).unwrap_or(0);
+        let there = token.checked_add(T).is_some_and(|end| end <= stride);
+        let left = if there { blocks.saturating_sub(first) } else { 0 };
+        let at = if left > 0 { first * stride + token } else { 0 };
+        Tokens {
+            q: quants.q.as_ptr().wrapping_add(at),
+            d: quants.d.as_ptr().wrapping_add(at),
+            bias: quants.bias.as_ptr().wrapping_add(at),
+            dsum: quants.dsum.as_ptr().wrapping_add(at),
+            stride,
+            left,
+            borrow: PhantomData,
+        }
+    }
+
+    /// Blocks to come.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The next block.
+    ///
+    /// # Safety
+    /// To be called at most [`left`](Tokens::left) times.
+    #[inline(always)]
+    pub(super) unsafe fn next(&mut self) -> TokenBlock<'a, T> {
+        // SAFETY: `new` saw that this block's row of `stride` places holds the `T` from the token on, and the caller
+        // that it is one of those there are.
+        let block = unsafe {
+            TokenBlock { q: &*self.q.cast(), d: &*self.d.cast(), bias: &*self.bias.cast(), dsum: &*self.dsum.cast() }
+        };
+        self.q = self.q.wrapping_add(self.stride);
+        self.d = self.d.wrapping_add(self.stride);
+        self.bias = self.bias.wrapping_add(self.stride);
+        self.dsum = self.dsum.wrapping_add(self.stride);
+        block
+    }
+}

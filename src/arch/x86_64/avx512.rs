@@ -1,0 +1,119 @@
+//! AVX-512 with VNNI: the AVX2 operations with 32 registers, and one instruction for 64 products.
+
+use core::arch::x86_64::*;
+
+use super::avx2::{avx2_isa, fold, simd};
+use super::cpuid;
+use crate::arch::generic::panel::{Bytes, Halves, Nibbles};
+use crate::arch::generic::walk::TokenBlock;
+use crate::arch::isa::{Isa, PanelIsa};
+use crate::arch::{Backend, Kernels, kernels};
+use crate::quant::PANEL_ROWS;
+
+/// Proof that the CPU has AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+struct Avx512(());
+
+/// The kernels, where the CPU can run them.
+pub(in crate::arch) fn kernels() -> Option<Kernels> {
+    // The token is made only inside functions compiled for these features, whose pointers only this table holds.
+    (cpuid::avx2_fma_f16c() && cpuid::avx512_vnni())
+        .then(|| kernels!(Backend::Avx512, Avx512(()), "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni"))
+}
+
+/// `vpdpbusd` wants one unsigned factor. int8 weights become so by a flip of the top bit, which adds 128 to each: the
+/// activations' bias, −8·Σx, times 16 takes that off again.
+const FLIP: i8 = -128;
+
+#[inline(always)]
+fn dot4_i8(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
+    simd!(dot4(w.map(|w| _mm256_xor_si256(w, _mm256_set1_epi8(FLIP))), x, bias << 4))
+}
+
+#[inline(always)]
+fn dot4_nibbles(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
+    dot4(*w, x, bias)
+}
+
+/// Products of four blocks of unsigned weights, plus `bias`.
+#[inline(always)]
+fn dot4(w: [__m256i; 4], x: __m256i, bias: i32) -> __m128i {
+    simd!({
+        let start = _mm256_zextsi128_si256(_mm_cvtsi32_si128(bias));
+        fold(w.map(|w| _mm256_dpbusd_epi32(start, w, x)))
+    })
+}
+
+avx2_isa!(Avx512, dot4_i8, dot4_nibbles);
+
+impl Avx512 {
+    /// Products of sixteen rows of unsigned weights with a token, plus `bias`.
+    #[inline(always)]
+    fn dot(self, w: &[__m512i; 8], x: &[i8; 32], bias: i32) -> __m512i {
+        let x = x.as_chunks::<4>().0;
+        simd!((0..8).fold(_mm512_set1_epi32(bias), |sum, k| {
+            let four = i32::from_ne_bytes(x[k].map(i8::cast_unsigned));
+            _mm512_dpbusd_epi32(sum, w[k], _mm512_set1_epi32(four))
+        }))
+    }
+}
+
+/// All rows of a panel in one group.
+impl PanelIsa for Avx512 {
+    const ROWS: usize = 16;
+    const TOKENS: usize = 1;
+    type Single = Self;
+    type Weights = [__m512i; 8];
+    type Dots = __m512i;
+    type Scales = __m512;
+    type Acc = __m512;
+
+    fn single(self) -> Self {
+        self
+    }
+    /// Unsigned, by a flip of the top bit.
+    #[inline(always)]
+    fn int8(self, q: &Bytes, _group: usize) -> [__m512i; 8] {
+        let (rows, _) = q.as_chunks::<4>();
+        simd!(core::array::from_fn(|k| {
+            _mm512_xor_si512(_mm512_loadu_si512(rows[k].as_ptr().cast()), _mm512_set1_epi8(FLIP))
+        }))
+    }
+    #[inline(always)]
+    fn nibbles(self, n: &Nibbles, _group: usize) -> [__m512i; 8] {
+        let (rows, _) = n.as_chunks::<4>();
+        simd!(core::array::from_fn(|k| {
+            let n = _mm512_loadu_si512(rows[k % 4].as_ptr().cast());
+            let n = if k < 4 { n } else { _mm512_srli_epi16::<4>(n) };
+            _mm512_and_si512(n, _mm512_set1_epi8(15))
+        }))
+    }
+    #[inline(always)]
+    fn scales(self, halves: &Halves, _group: usize) -> __m512 {
+        simd!(_mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn load(self, sums: &[[f32; PANEL_ROWS]], t: usize, _group: usize) -> __m512 {
+        simd!(_mm512_loadu_ps(sums[t].as_ptr()))
+    }
+    #[inline(always)]
+    fn store(self, acc: __m512, sums: &mut [[f32; PANEL_ROWS]], t: usize, _group: usize) {
+        simd!(_mm512_storeu_ps(sums[t].as_mut_ptr(), acc))
+    }
+    #[inline(always)]
+    fn dot_int8<const T: usize>(self, w: &[__m512i; 8], x: &TokenBlock<'_, T>, t: usize) -> __m512i {
+        self.dot(w, &x.q[t], x.bias[t] << 4)
+    }
+    #[inline(always)]
+    fn dot_nibbles<const T: usize>(self, w: &[__m512i; 8], x: &TokenBlock<'_, T>, t: usize, offset: bool) -> __m512i {
+        self.dot(w, &x.q[t], if offset { x.bias[t] } else { 0 })
+    }
+    #[inline(always)]
+    fn add<const T: usize>(self, acc: __m512, dots: __m512i, d: __m512, x: &[f32; T], t: usize) -> __m512 {
+        simd!(_mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_mul_ps(d, _mm512_set1_ps(x[t])), acc))
+    }
+    #[inline(always)]
+    fn add_minima<const T: usize>(self, acc: __m512, m: __m512, x: &[f32; T], t: usize) -> __m512 {
+        simd!(_mm512_fmadd_ps(m, _mm512_set1_ps(x[t]), acc))
+    }
+}
