@@ -36,8 +36,9 @@ fn sentence_piece() -> Gguf {
     g
 }
 
-fn models() -> [Vec<u8>; 2] {
-    [byte_level().build(), sentence_piece().build()]
+/// Whole models of each kind; the last one with its matrices in panels.
+fn models() -> [Vec<u8>; 3] {
+    [byte_level().build(), sentence_piece().build(), byte_level().packed().build()]
 }
 
 /// Where the data start: all before it is header.
@@ -108,7 +109,7 @@ fn every_byte_of_the_data_changed() {
 
 /// What the fuzzer starts from: whole models, and some that are broken at different stages.
 fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    let [byte_level, sentence_piece] = models();
+    let [byte_level, sentence_piece, packed] = models();
     let header = header_len(&sentence_piece);
     let mut big_endian = sentence_piece.clone();
     big_endian[4..8].reverse();
@@ -122,6 +123,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("cut-off", sentence_piece[..header + 100].to_vec()),
         ("empty", Gguf::default().build()),
         ("overlap", overlap),
+        ("packed", packed),
         ("sentence-piece", sentence_piece),
         ("vocabulary", vocabulary.build()),
     ]
@@ -138,7 +140,11 @@ fn the_seeds_of_the_fuzzer_are_current() {
             std::fs::write(&path, &bytes).unwrap();
         }
         assert!(std::fs::read(&path).unwrap() == bytes, "{} is not what it was", path.display());
-        assert_eq!(is_run(&hostile::digest(&bytes)), ["byte-level", "sentence-piece"].contains(&name), "{name}");
+        assert_eq!(
+            is_run(&hostile::digest(&bytes)),
+            ["byte-level", "packed", "sentence-piece"].contains(&name),
+            "{name}"
+        );
     }
 }
 
@@ -197,9 +203,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_damage(second: bool, changes in prop::collection::vec(change(), 1..5)) {
-        let [a, b] = models();
-        let mut bytes = if second { b } else { a };
+    fn random_damage(model in 0usize..3, changes in prop::collection::vec(change(), 1..5)) {
+        let mut bytes = models()[model].clone();
         let header = header_len(&bytes);
         changes.iter().for_each(|c| apply(&mut bytes, header, c));
         hostile::digest(&bytes);

@@ -393,6 +393,46 @@ fn t4_tensor_types() {
     }
 }
 
+/// Types in panels are armlet's own: of quantised formats, and matrices only.
+#[test]
+fn t4_panels() {
+    const PANELS: u32 = 0x4150_0000;
+    for id in [0, 1, 6, 12, 30, 31, 255].map(|id| PANELS | id).into_iter().chain([0x4150_0102, 0x4151_0002]) {
+        refused(&tensor(&[256, 16], id, 1 << 14), Problem::TensorType(id));
+    }
+    for (id, block, name) in [(2, 18, "Q4_0 in panels"), (3, 20, "Q4_1 in panels"), (8, 34, "Q8_0 in panels")] {
+        let panels = |dims: &[u64], data: usize| tensor(dims, PANELS | id, data);
+        // Whole panels are there, however few rows of the last one are used.
+        for (rows, stored) in [(1, 16), (15, 16), (16, 16), (17, 32), (33, 48)] {
+            let bytes = panels(&[64, rows], stored * 2 * block);
+            let t = accepted(&bytes).tensor("t").unwrap();
+            assert_eq!((t.kind.name, t.data.len(), t.dims[1]), (name, stored * 2 * block, rows));
+            refused(&panels(&[64, rows], stored * 2 * block - 1), Problem::Truncated);
+        }
+        for dims in [&[32][..], &[32, 16, 1], &[32, 16, 2], &[32, 16, 1, 1]] {
+            refused(&panels(dims, 1 << 12), Problem::PackedShape);
+        }
+        for dims in [[32, 0], [0, 16], [1, 16], [31, 16], [33, 16], [48, 16]] {
+            refused(&panels(&dims, 1 << 12), Problem::TensorShape);
+        }
+        // Sizes that overflow: as such, when padded, and as bytes only when padded.
+        let most = i64::MAX as u64 / block as u64;
+        assert_ne!(most % 16, 0);
+        for dims in [[32, u64::MAX], [32, u64::MAX - 14], [u64::MAX - 31, 2], [1 << 32, 1 << 32], [32, most]] {
+            refused(&panels(&dims, 64), Problem::TensorShape);
+        }
+        refused(&panels(&[32, 1 << 56], 64), Problem::Truncated);
+        refused(&panels(&[32, (1 << 32) + 1], 16 * block), Problem::Truncated);
+    }
+    // The padding is the tensor's: another one there overlaps.
+    let mut g = Gguf::default();
+    g.tensor("first", &[32, 1], PANELS | 8, vec![0; 544]).tensor("second", &[8], 0, vec![0; 32]);
+    accepted(&g.build());
+    for offset in [64u64, 512] {
+        refused(&patched(g.build(), "second", 4 + 8 + 4, &offset.to_le_bytes()), Problem::TensorOffset);
+    }
+}
+
 #[test]
 fn t5_rows_are_whole_blocks() {
     for (id, block) in [(2, 32), (3, 32), (8, 32), (12, 256), (14, 256), (40, 64)] {

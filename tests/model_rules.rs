@@ -258,6 +258,55 @@ fn m2_types_without_kernels_are_named() {
     assert_eq!(shown(&unusable(&g)), ("type", "output_norm.weight F16".into()));
 }
 
+/// A packed tiny model, with `change` made to one tensor.
+fn packed(name: &str, change: impl Fn(&mut common::gguf::TensorSpec)) -> Gguf {
+    let mut g = Tiny { dtype: armlet::quant::DType::Q8_0, ..Tiny::default() }.gguf().packed();
+    change(g.tensors.iter_mut().find(|t| t.name == name).unwrap());
+    g
+}
+
+#[test]
+fn m2_only_matrices_are_packed() {
+    const PANELS: u32 = 0x4150_0008;
+    runs(&packed("blk.0.attn_q.weight", |t| assert_eq!(t.kind, PANELS)));
+    for name in ["output_norm.weight", "blk.0.attn_norm.weight", "blk.1.ffn_norm.weight"] {
+        let g = packed(name, |t| (t.kind, t.dims, t.data) = (PANELS, vec![64, 1], vec![0; 16 * 68]));
+        let error = unusable(&g).to_string();
+        assert!(error.contains(name) && error.contains("Q8_0 in panels") && error.contains("original"), "{error}");
+        // One-dimensional, it is not even a file.
+        let g = packed(name, |t| (t.kind, t.data) = (PANELS, vec![0; 16 * 68]));
+        assert!(matches!(hostile::digest(&g.build()), Outcome::Malformed(_)));
+    }
+    // The shape counts without the padding: 67 rows, though there are bytes for 80, and not for one more.
+    for rows in [48, 65, 66, 68, 80] {
+        assert_eq!(shown(&unusable(&packed("token_embd.weight", |t| t.dims[1] = rows))).0, "shape");
+    }
+    let g = packed("token_embd.weight", |t| t.dims[1] = 81);
+    assert!(matches!(hostile::digest(&g.build()), Outcome::Malformed(_)));
+    // Rows and panels mix, as the file has them.
+    let plain = Tiny { dtype: armlet::quant::DType::Q8_0, ..Tiny::default() }.gguf();
+    for name in ["token_embd.weight", "blk.1.attn_k.weight", "blk.1.ffn_up.weight"] {
+        let original = plain.tensors.iter().find(|t| t.name == name).unwrap();
+        runs(&packed(name, |t| *t = original.clone()));
+    }
+}
+
+#[test]
+fn m2_panels_have_a_version() {
+    const KEY: &str = "armlet.pack.version";
+    let any = || packed("output_norm.weight", |_| {});
+    for version in [0, 2, u32::MAX] {
+        let error = unusable(any().set(KEY, Val::U32(version)));
+        assert_eq!(error, ModelError::PackVersion(version.into()));
+        assert!(error.to_string().contains("pack the original file again"));
+    }
+    for value in [Val::Str("1".into()), Val::F32(1.0), Val::Bool(true), Val::I32s(vec![1])] {
+        assert_eq!(shown(&unusable(any().set(KEY, value))), ("key", KEY.into()));
+    }
+    assert_eq!(shown(&unusable(any().unset(KEY))), ("key", KEY.into()));
+    runs(any().set(KEY, u64s(1)));
+}
+
 #[test]
 fn m3_floats_are_positive_and_finite() {
     let f64s = |x: f64| Val::Raw(12, x.to_le_bytes().to_vec());

@@ -12,7 +12,7 @@ use armlet::engine::{Config, Plan, Session};
 use armlet::gguf::File;
 use armlet::host::{Pool, memory};
 use armlet::model::Model;
-use armlet::quant::DType;
+use armlet::quant::{DType, Layout};
 use armlet::storage::{Executor, Serial};
 use common::gguf::{Gguf, Tiny, Val, noise};
 use proptest::prelude::*;
@@ -694,6 +694,25 @@ fn same_bits() {
                 println!("{dtype} weights, {kv:?} cache, {}", kernels.backend().name());
                 Truth::new(model, kernels, kv).check();
             }
+        });
+    }
+}
+
+/// Nor does packing: the truth is that of the file in rows.
+#[test]
+fn same_bits_packed() {
+    for dtype in [DType::Q8_0, DType::Q4_0, DType::Q4_1] {
+        // Last panels of 3 and of 8 rows, a head of its own, and matrices that are whole panels.
+        let shape = tiny("llama", (12, 3, 8, 8), (32, 96), 51);
+        let rows = Tiny { dtype, tied: dtype == DType::Q4_0, ..shape }.gguf();
+        with_model(&rows, |model| {
+            with_model(&rows.packed(), |packed| {
+                assert_eq!(packed.weights.output.layout(), Layout::Panels);
+                for kernels in backends() {
+                    println!("{dtype}, {}", kernels.backend().name());
+                    Truth { model: packed, ..Truth::new(model, kernels, Element::F16) }.check();
+                }
+            });
         });
     }
 }

@@ -75,6 +75,9 @@ pub enum Problem {
     /// Rule T4.
     #[error("unknown tensor type {0}; requantise the model to Q8_0 or Q4_0")]
     TensorType(u32),
+    /// Rules T2 and T4 together.
+    #[error("a tensor in panels has not two dimensions; only matrices may be packed")]
+    PackedShape,
     /// Rules T7 and T8.
     #[error("a tensor's offset is not aligned, or its data overlap another's")]
     TensorOffset,

@@ -2,12 +2,13 @@
 
 use super::cursor::Cursor;
 use super::{GgufError, Problem};
-use crate::quant::DType;
+use crate::quant::{DType, Layout};
 
 /// Longest tensor name plus one, as in ggml (rule T1).
 const NAME_CAP: usize = 64;
 
-/// A GGUF tensor type: any that the format has, whether armlet computes with it or not.
+/// A GGUF tensor type: any that the format has, whether armlet computes with it or not, and armlet's own for matrices
+/// in panels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct TensorType {
@@ -21,8 +22,9 @@ pub struct TensorType {
     pub block_bytes: u32,
 }
 
-/// (number, name, weights in a block, bytes of a block), from `ggml/src/ggml-common.h` of llama.cpp.
-const TYPES: [(u32, &str, u32, u32); 35] = [
+/// (number, name, weights in a block, bytes of a block), from `ggml/src/ggml-common.h` of llama.cpp; the last ones are
+/// those of [`quant`](crate::quant).
+const TYPES: [(u32, &str, u32, u32); 38] = [
     (0, "F32", 1, 4),
     (1, "F16", 1, 2),
     (2, "Q4_0", 32, 18),
@@ -58,6 +60,9 @@ const TYPES: [(u32, &str, u32, u32); 35] = [
     (40, "NVFP4", 64, 36),
     (41, "Q1_0", 128, 18),
     (42, "Q2_0", 64, 18),
+    (0x4150_0002, "Q4_0 in panels", 32, 18),
+    (0x4150_0003, "Q4_1 in panels", 32, 20),
+    (0x4150_0008, "Q8_0 in panels", 32, 34),
 ];
 
 impl TensorType {
@@ -66,9 +71,14 @@ impl TensorType {
         Some(Self { id, name, block_len, block_bytes })
     }
 
-    /// The same type as one that armlet computes with, if it is one.
-    pub fn dtype(self) -> Option<DType> {
-        DType::from_gguf(self.id)
+    /// The format and the layout, if armlet computes with it.
+    pub fn format(self) -> Option<(DType, Layout)> {
+        Layout::from_gguf(self.id)
+    }
+
+    /// Whether it is a matrix in panels.
+    pub fn is_packed(self) -> bool {
+        matches!(self.format(), Some((_, Layout::Panels)))
     }
 }
 
@@ -124,6 +134,9 @@ pub(super) fn info<'a>(cursor: &mut Cursor<'a>) -> Result<Info<'a>, GgufError> {
     let at_kind = *cursor;
     let id = cursor.u32()?;
     let kind = TensorType::from_id(id).ok_or(at_kind.error(Problem::TensorType(id)))?;
+    if kind.is_packed() && n_dims != 2 {
+        return Err(start.error(Problem::PackedShape));
+    }
     let bytes = size(kind, dims).ok_or(start.error(Problem::TensorShape))?;
     let offset = cursor.u64()?;
     Ok(Info { name, kind, n_dims, dims, offset, bytes })
@@ -159,9 +172,13 @@ fn dims(cursor: &mut Cursor<'_>) -> Result<(usize, [u64; 4]), GgufError> {
     Ok((n_dims, dims))
 }
 
-/// Bytes of a tensor; `None` on overflow or a row that is not a whole number of blocks.
+/// Bytes of a tensor, with the padding of its last panel; `None` on overflow or a row that is not a whole number of
+/// blocks.
 fn size(kind: TensorType, dims: [u64; 4]) -> Option<u64> {
-    let [cols, rows @ ..] = dims;
+    let [cols, mut rows @ ..] = dims;
+    if kind.is_packed() {
+        rows[0] = Layout::Panels.padded(rows[0])?;
+    }
     if !cols.is_multiple_of(kind.block_len.into()) {
         return None;
     }
@@ -181,7 +198,13 @@ mod tests {
             let kind = TensorType::from_id(dtype.gguf_id()).unwrap();
             assert_eq!(kind.name, dtype.name());
             assert_eq!((kind.block_len as usize, kind.block_bytes as usize), (dtype.block_len(), dtype.block_bytes()));
-            assert_eq!(kind.dtype(), Some(dtype));
+            assert_eq!(kind.format(), Some((dtype, Layout::Rows)));
+            let Some(id) = Layout::Panels.gguf_id(dtype) else { continue };
+            let packed = TensorType::from_id(id).unwrap();
+            assert_eq!(packed.name, std::format!("{dtype} in panels"));
+            assert_eq!((packed.block_len, packed.block_bytes), (kind.block_len, kind.block_bytes));
+            assert_eq!(packed.format(), Some((dtype, Layout::Panels)));
         }
+        assert_eq!(TYPES.iter().filter(|t| TensorType::from_id(t.0).unwrap().is_packed()).count(), 3);
     }
 }

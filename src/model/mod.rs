@@ -14,6 +14,7 @@ pub(crate) use state::{Shape, State};
 pub use weights::{Layer, Weights};
 
 use crate::gguf::{File, Label, TensorType};
+use crate::quant::PACK_VERSION;
 use crate::storage::{Arena, ArenaError, Region};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -40,6 +41,17 @@ pub enum ModelError {
     /// A tensor of a type that there are no kernels for.
     #[error("tensor {tensor} has type {kind}, which is not supported; requantise the model to Q8_0 or Q4_0")]
     TensorType {
+        /// Its name.
+        tensor: Label,
+        /// Its type.
+        kind: TensorType,
+    },
+    /// A packed file in a layout that armlet does not know.
+    #[error("the file is packed in layout {0}, not {known}; pack the original file again", known = PACK_VERSION)]
+    PackVersion(u64),
+    /// A tensor in panels that is no matrix.
+    #[error("tensor {tensor} has type {kind}, but only matrices may be packed; use the original file")]
+    Packed {
         /// Its name.
         tensor: Label,
         /// Its type.

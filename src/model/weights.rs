@@ -2,9 +2,9 @@
 //! (rule M2).
 
 use super::{Hparams, ModelError};
-use crate::gguf::{File, Label, Tensor};
+use crate::gguf::{File, Label, Tensor, Value};
 use crate::math;
-use crate::quant::{DType, Layout, Matrix};
+use crate::quant::{DType, Layout, Matrix, PACK_VERSION};
 use crate::storage::{Arena, ArenaError, unpadded};
 
 /// The weights of a model.
@@ -50,7 +50,27 @@ pub struct Layer<'m> {
 // Two norms, three biases, seven matrices.
 unpadded!(Layer<'_>: [&[u8]; 5], [Matrix<'_>; 7]);
 
+/// The matrices outside the blocks, and those of each block.
+const TOP_MATRICES: [&str; 2] = ["token_embd.weight", "output.weight"];
+const BLOCK_MATRICES: [&str; 7] = [
+    "attn_q.weight",
+    "attn_k.weight",
+    "attn_v.weight",
+    "attn_output.weight",
+    "ffn_gate.weight",
+    "ffn_up.weight",
+    "ffn_down.weight",
+];
+
 impl<'m> Weights<'m> {
+    /// Whether a tensor of this name is used as a matrix, and so may lie in panels.
+    pub fn is_matrix(name: &str) -> bool {
+        match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+            Some((_, rest)) => BLOCK_MATRICES.contains(&rest),
+            None => TOP_MATRICES.contains(&name),
+        }
+    }
+
     /// Finds and checks every tensor; the table of layers goes to the arena.
     ///
     /// # Errors
@@ -59,6 +79,7 @@ impl<'m> Weights<'m> {
     where
         'm: 'a,
     {
+        check_pack_version(file)?;
         let top = Scope { file, block: None };
         let token_embd = top.matrix("token_embd.weight", h.vocab, h.n_embd)?;
         let output = match top.find("output.weight") {
@@ -77,6 +98,17 @@ impl<'m> Weights<'m> {
         let layers = arena.build("layers", h.n_layers, |i| Layer::new(file, h, i))?;
         let output_norm = top.vector("output_norm.weight", h.n_embd)?;
         Ok(Weights { token_embd, layers, output_norm, output, rope_frequencies })
+    }
+}
+
+/// A file with a tensor in panels says which layout of panels that is.
+fn check_pack_version(file: &File<'_>) -> Result<(), ModelError> {
+    const KEY: &str = "armlet.pack.version";
+    match file.get(KEY) {
+        None if !file.tensors().any(|t| t.kind.is_packed()) => Ok(()),
+        Some(Value::Unsigned(version)) if version == PACK_VERSION.into() => Ok(()),
+        Some(Value::Unsigned(version)) => Err(ModelError::PackVersion(version)),
+        _ => Err(ModelError::Key(Label::new(format_args!("{KEY}")))),
     }
 }
 
@@ -138,19 +170,22 @@ impl<'m> Scope<'_, 'm> {
     fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix<'m>, ModelError> {
         let label = self.label(name);
         let t = self.find(name).ok_or(ModelError::MissingTensor(label))?;
-        let dtype = t.kind.dtype().ok_or(ModelError::TensorType { tensor: label, kind: t.kind })?;
+        let (dtype, layout) = t.kind.format().ok_or(ModelError::TensorType { tensor: label, kind: t.kind })?;
         let expected = [cols as u64, rows as u64];
         let shape = ModelError::TensorShape { tensor: label, expected, found: t.dims };
         if t.dims != [expected[0], expected[1], 1, 1] {
             return Err(shape);
         }
-        Matrix::new_checked(dtype, Layout::Rows, rows, cols, t.data).ok_or(shape)
+        Matrix::new_checked(dtype, layout, rows, cols, t.data).ok_or(shape)
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<&'m [u8], ModelError> {
         let label = self.label(name);
         let t = self.find(name).ok_or(ModelError::MissingTensor(label))?;
-        if t.kind.dtype() != Some(DType::F32) {
+        if t.kind.is_packed() {
+            return Err(ModelError::Packed { tensor: label, kind: t.kind });
+        }
+        if t.kind.format() != Some((DType::F32, Layout::Rows)) {
             return Err(ModelError::TensorType { tensor: label, kind: t.kind });
         }
         if t.dims != [len as u64, 1, 1, 1] {

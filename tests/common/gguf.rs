@@ -1,5 +1,8 @@
 //! Writes GGUF files for tests: byte by byte where a test wants a broken one, whole tiny models where it wants a run.
 
+use armlet::model::Weights;
+use armlet::quant::{DType, Layout, PACK_VERSION, PANEL_ROWS};
+
 /// A metadata value.
 #[derive(Clone, Debug)]
 pub enum Val {
@@ -107,6 +110,25 @@ impl Gguf {
     }
 }
 
+impl Gguf {
+    /// The same file as `armlet pack` writes it.
+    pub fn packed(&self) -> Gguf {
+        let mut g = self.clone();
+        g.alignment = g.alignment.max(64);
+        g.set("general.alignment", Val::U32(g.alignment as u32)).set("armlet.pack.version", Val::U32(PACK_VERSION));
+        for t in g.tensors.iter_mut().filter(|t| t.dims.len() == 2 && Weights::is_matrix(&t.name)) {
+            let Some(dtype) = DType::from_gguf(t.kind).filter(|d| d.is_quantised()) else { continue };
+            let bytes = PANEL_ROWS * dtype.row_bytes(t.dims[0] as usize).unwrap();
+            let mut data = vec![0; t.data.len().next_multiple_of(bytes)];
+            for (rows, panel) in t.data.chunks(bytes).zip(data.chunks_mut(bytes)) {
+                dtype.pack_panel(rows, panel);
+            }
+            (t.kind, t.data) = (Layout::Panels.gguf_id(dtype).unwrap(), data);
+        }
+        g
+    }
+}
+
 /// Sizes of a tiny model with random weights.
 #[derive(Clone, Debug)]
 pub struct Tiny {
@@ -124,7 +146,7 @@ pub struct Tiny {
     pub tied: bool,
     pub bias: bool,
     pub rope_factors: bool,
-    pub dtype: armlet::quant::DType,
+    pub dtype: DType,
     pub seed: u64,
 }
 
@@ -145,7 +167,7 @@ impl Default for Tiny {
             tied: true,
             bias: false,
             rope_factors: false,
-            dtype: armlet::quant::DType::F32,
+            dtype: DType::F32,
             seed: 1,
         }
     }

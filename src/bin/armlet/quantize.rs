@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use armlet::gguf::{File, Tensor};
-use armlet::quant::{DType, EncodeError};
+use armlet::quant::{DType, EncodeError, Layout};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::{Format, Quantize};
@@ -37,7 +37,11 @@ impl<'a> Action<'a> {
             return Ok(Action::Copy(t));
         }
         let fail = |why: String| Failure::Error(format!("{}: tensor {}: {why}", args.input.display(), t.name));
-        let from = t.kind.dtype().ok_or_else(|| fail(format!("type {} cannot be read", t.kind)))?;
+        let from = match t.kind.format() {
+            Some((from, Layout::Rows)) => from,
+            Some((_, Layout::Panels)) => return Err(fail(format!("it is {}; convert the original file", t.kind))),
+            None => return Err(fail(format!("type {} cannot be read", t.kind))),
+        };
         let head = matches!(t.name, "token_embd.weight" | "output.weight");
         let to = match args.kind {
             Format::F16 => DType::F16,
