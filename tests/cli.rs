@@ -6,6 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use armlet::gguf::File;
+use armlet::quant::DType;
 use common::gguf::{Tiny, Val};
 
 fn armlet() -> Command {
@@ -170,17 +172,17 @@ fn weights_that_are_not_numbers() {
 fn a_full_disk_leaves_no_half_file() {
     let f = Folder::new();
     let model = tiny(&f);
+    let quantised = f.write("q8.gguf", &Tiny { dtype: DType::Q8_0, ..Tiny::default() }.gguf().build());
     // A file-size limit fails a write as a full disk does, without needing one.
-    let out = f.path("out.gguf");
-    let script = format!(
-        "ulimit -f 8; trap '' XFSZ; exec {} quantize {model} {} --type f16",
-        common::program().display(),
-        out.display()
-    );
-    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
-    fails(&output, 1, "out.gguf");
-    let left: Vec<_> = std::fs::read_dir(f.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, ["tiny.gguf"]);
+    let out = f.path("out.gguf").display().to_string();
+    for command in [format!("quantize {model} {out} --type f16"), format!("pack {quantised} {out}")] {
+        let script = format!("ulimit -f 8; trap '' XFSZ; exec {} {command}", common::program().display());
+        let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+        fails(&output, 1, "out.gguf");
+        let mut left: Vec<_> = std::fs::read_dir(f.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["q8.gguf", "tiny.gguf"]);
+    }
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let output = armlet().args(["complete", "-m", &model, "-p", "A"]).stdout(full).output().unwrap();
     fails(&output, 1, "cannot write the output");
@@ -217,6 +219,63 @@ fn quantize_writes_every_format_and_minds_its_input() {
     fails_with(&["quantize", &model, &model, "--type", "f16"], 2, "the output is the input");
     fails_with(&["quantize", &model, "/nowhere/out", "--type", "f16"], 1, "/nowhere/out");
     fails_with(&["quantize", &model, "/dev/null", "--type", "f16"], 1, "not a regular file");
+}
+
+#[test]
+fn pack_writes_panels_and_minds_its_input() {
+    let f = Folder::new();
+    for (dtype, name) in [(DType::Q8_0, "Q8_0"), (DType::Q4_0, "Q4_0"), (DType::Q4_1, "Q4_1")] {
+        let gguf = Tiny { dtype, bias: true, tied: false, ..Tiny::default() }.gguf();
+        let model = f.write("plain.gguf", &gguf.build());
+        let out = f.path(name).to_str().unwrap().to_string();
+        ok(&["pack", &model, &out]);
+        let bytes = std::fs::read(&out).unwrap();
+        let (file, expected) = (File::new_checked(&bytes).unwrap(), gguf.packed().build());
+        let expected = File::new_checked(&expected).unwrap();
+        assert_eq!(file.alignment(), 64);
+        assert!(file.metadata().eq(expected.metadata()));
+        let all = |file: &File<'_>| file.tensors().map(|t| format!("{t:?}")).collect::<Vec<_>>();
+        assert_eq!(all(&file), all(&expected));
+
+        let shown = ok(&["inspect", &out, "--tensors"]);
+        assert!(shown.contains("runs here") && shown.contains(&format!("{name} in panels")), "{shown}");
+        let json: serde_json::Value = serde_json::from_str(&ok(&["inspect", &out, "--json"])).unwrap();
+        assert_eq!(json["tensors"][0]["type"], format!("{name} in panels"));
+        let answer = |model: &str| ok(&["complete", "-m", model, "-p", "ABC", "--temp", "0", "-n", "30"]);
+        assert_eq!(answer(&out), answer(&model));
+
+        let again = f.path("again").to_str().unwrap().to_string();
+        fails_with(&["pack", &out, &again], 1, "packed already");
+        for more in [&[][..], &["--allow-requantize"]] {
+            fails_with(&[&["quantize", &out, &again, "--type", "f16"], more].concat(), 1, "convert the original file");
+        }
+        assert!(!Path::new(&again).exists());
+        fails_with(&["pack", &model, &model], 2, "the output is the input");
+        fails_with(&["pack", &model, "/nowhere/out"], 1, "/nowhere/out");
+        fails_with(&["pack", &model, "/dev/null"], 1, "not a regular file");
+    }
+    let float = tiny(&f);
+    let none = f.path("none").to_str().unwrap().to_string();
+    fails_with(&["pack", &float, &none], 1, "nothing to pack");
+    assert!(!Path::new(&none).exists());
+    fails_with(&["pack", &f.write("broken", b"GGUF"), &none], 1, "truncated");
+    // A file of a coarser alignment keeps it.
+    let mut coarse = Tiny { dtype: DType::Q8_0, ..Tiny::default() }.gguf();
+    coarse.set("general.alignment", Val::U32(4096)).alignment = 4096;
+    ok(&["pack", &f.write("coarse", &coarse.build()), &none]);
+    assert_eq!(File::new_checked(&std::fs::read(&none).unwrap()).unwrap().alignment(), 4096);
+}
+
+#[test]
+fn a_packed_model_answers_as_the_original() {
+    let f = Folder::new();
+    let model = common::smollm2();
+    let packed = f.path("packed.gguf");
+    let (model, packed) = (model.to_str().unwrap(), packed.to_str().unwrap());
+    ok(&["pack", model, packed]);
+    let run = |model: &str| ok(&["complete", "-m", model, "-p", "The capital of France is", "-n", "8", "--temp", "0"]);
+    let answer = run(model);
+    assert!(answer.starts_with(" Paris.") && answer == run(packed), "{answer}");
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Write a model in another format.
     Quantize(Quantize),
+    /// Write a quantised model in the layout that the kernels like best, the same on every CPU.
+    Pack(Pack),
     /// Fetch a known model and verify it.
     Pull(Pull),
     /// Print shell completions.
@@ -261,6 +263,14 @@ pub(crate) enum Format {
     Q8_0,
     #[value(name = "q4_0")]
     Q4_0,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Pack {
+    /// The model to read.
+    pub(crate) input: PathBuf,
+    /// The file to write. It gives the same answers, and only armlet reads it.
+    pub(crate) output: PathBuf,
 }
 
 #[derive(clap::Args, Debug)]

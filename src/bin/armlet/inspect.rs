@@ -75,13 +75,15 @@ fn text(file: &File<'_>, tensors: bool) -> String {
         summary.parameters as f64 / 1e6,
         mib(summary.bytes)
     );
+    let width = summary.types.keys().map(|name| name.len()).fold(8, usize::max);
     for (name, bytes) in &summary.types {
-        let _ = writeln!(out, "  {name:8} {:10.2} MiB", mib(*bytes));
+        let _ = writeln!(out, "  {name:width$} {:10.2} MiB", mib(*bytes));
     }
     if tensors {
         for t in file.tensors() {
             let dims: Vec<_> = t.dims.iter().take(t.n_dims).map(u64::to_string).collect();
-            let _ = writeln!(out, "  {:40} {:8} [{}]", t.name.escape_debug().to_string(), t.kind.name, dims.join(", "));
+            let (name, kind) = (t.name.escape_debug().to_string(), t.kind.name);
+            let _ = writeln!(out, "  {name:40} {kind:width$} [{}]", dims.join(", "));
         }
     }
     out + &runs(file)

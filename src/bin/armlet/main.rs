@@ -11,9 +11,11 @@ mod failure;
 mod generate;
 mod inspect;
 mod load;
+mod pack;
 mod perplexity;
 mod pull;
 mod quantize;
+mod rewrite;
 mod template;
 mod tokenize;
 
@@ -40,6 +42,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Bench(a) => bench::run(&a),
         Command::Inspect(a) => inspect::run(&a),
         Command::Quantize(a) => quantize::run(&a),
+        Command::Pack(a) => pack::run(&a),
         Command::Pull(a) => pull::run(&a),
         Command::Completions { shell } => {
             let mut command = <Args as clap::CommandFactory>::command();

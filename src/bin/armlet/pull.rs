@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::args::Pull;
 use crate::failure::{Failure, print};
-use crate::quantize::{finish, progress, temporary};
+use crate::rewrite::{finish, progress, temporary};
 
 /// A model that packages ship.
 pub(crate) struct Known {

@@ -1,0 +1,44 @@
+//! `armlet pack`: the same weights in the kernels' own layout.
+//!
+//! Quantised matrices go into panels, whatever the CPU that will run them; everything else stays, so the answers are
+//! the same to the bit.
+
+use armlet::gguf::{File, Tensor};
+use armlet::model::Weights;
+use armlet::quant::{DType, Layout, PACK_VERSION};
+
+use crate::args::Pack;
+use crate::failure::Failure;
+use crate::load::map;
+use crate::rewrite::{Action, Output};
+
+/// What a packed file's tensors are aligned to at least: a cache line.
+const ALIGNMENT: u32 = 64;
+
+pub(crate) fn run(args: &Pack) -> Result<(), Failure> {
+    let bytes = map(&args.input)?;
+    let file = File::new_checked(&bytes).map_err(|e| Failure::file(&args.input, e))?;
+    if let Some(t) = file.tensors().find(|t| t.kind.is_packed()) {
+        let why = format!("the file is packed already: tensor {} has type {}", t.name, t.kind);
+        return Err(Failure::file(&args.input, why));
+    }
+    let action = |t| match format(&t) {
+        Some(dtype) => Action::Pack(t, dtype),
+        None => Action::Copy(t),
+    };
+    let actions: Vec<_> = file.tensors().map(action).collect();
+    if !actions.iter().any(|a| matches!(a, Action::Pack(..))) {
+        let why = "there is nothing to pack: no matrix is Q8_0, Q4_0 or Q4_1; armlet quantize makes such a file";
+        return Err(Failure::file(&args.input, why));
+    }
+    let alignment = ALIGNMENT.max(u32::try_from(file.alignment()).unwrap_or(ALIGNMENT)); // the reader allows 2²⁰
+    let set = [("general.alignment", alignment), ("armlet.pack.version", PACK_VERSION)];
+    let output = Output { file: &file, actions: &actions, set: &set, alignment: alignment.into(), what: "packing" };
+    output.write_to(&args.input, &args.output)
+}
+
+/// The format of a tensor that can be packed.
+fn format(t: &Tensor<'_>) -> Option<DType> {
+    let (dtype, _) = t.kind.format()?;
+    (t.n_dims == 2 && Weights::is_matrix(t.name) && Layout::Panels.gguf_id(dtype).is_some()).then_some(dtype)
+}
