@@ -1,5 +1,7 @@
 //! The project's chores: `cargo xtask setup` installs what the tests need, `cargo xtask test` runs all of them.
 
+mod count;
+mod insns;
 mod model;
 mod run;
 mod setup;
@@ -15,6 +17,8 @@ const HELP: &str = "usage: cargo xtask COMMAND
   test      setup, then every test: what CI runs
   lint      formatting, clippy, every combination of features that must build
   quick     the tests that need neither QEMU nor the model
+  insns     millions of instructions per token on emulated cores, as a table
+            [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; --check compares with what is allowed
 ";
 
 fn main() -> std::process::ExitCode {
@@ -25,16 +29,22 @@ fn main() -> std::process::ExitCode {
         ["test"] => test(&mut steps),
         ["lint"] => lint(&mut steps),
         ["quick"] => quick(&mut steps),
+        ["insns", ref options @ ..] => match insns::Options::parse(options) {
+            Ok(options) => insns::run(&mut steps, &options),
+            Err(why) => return usage(&why),
+        },
         ["help" | "--help" | "-h"] | [] => {
             print!("{HELP}");
             return std::process::ExitCode::SUCCESS;
         }
-        _ => {
-            eprint!("{HELP}");
-            return std::process::ExitCode::from(2);
-        }
+        _ => return usage("no such command"),
     };
     steps.end(result)
+}
+
+fn usage(why: &str) -> std::process::ExitCode {
+    eprint!("xtask: {why}\n\n{HELP}");
+    std::process::ExitCode::from(2)
 }
 
 /// Everything. Nothing is skipped: what is missing fails.

@@ -2,7 +2,7 @@
 //!
 //! The reference perplexities are llama.cpp's, of the same weights on the same text with the same protocol.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::CPUS;
@@ -25,7 +25,7 @@ const ONE_CHUNK: [&str; 6] = ["-c", "256", "--chunks", "1", "-t", "1"];
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("the text to score", check_text)?;
-    steps.step("the program for aarch64", || cargo(&["build", "--release", "--target", LINUX]))?;
+    steps.step("the program for aarch64", build_for_aarch64)?;
     let backends = ["scalar", if cfg!(target_arch = "x86_64") { "avx2" } else { "neon" }];
     for backend in backends {
         steps.step(&format!("an answer on {backend}"), || answers(|c| c.env("ARMLET_CPU", backend), None))?;
@@ -54,6 +54,10 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     Ok(())
 }
 
+pub(crate) fn build_for_aarch64() -> Result<(), Failed> {
+    cargo(&["build", "--release", "--target", LINUX])
+}
+
 fn check_text() -> Result<(), Failed> {
     let sum = output(Command::new("sha256sum").arg(TEXT))?;
     if sum.starts_with(TEXT_SHA256) {
@@ -62,17 +66,25 @@ fn check_text() -> Result<(), Failed> {
     Err(Failed(format!("{TEXT} is not the text that the reference figures are of: sha256 {sum}")))
 }
 
+fn native_program() -> PathBuf {
+    root().join("target/release/armlet")
+}
+
 /// The program on this machine.
 fn native() -> Command {
-    let mut command = Command::new(root().join("target/release/armlet"));
+    let mut command = Command::new(native_program());
     command.env_remove("ARMLET_CPU").env_remove("ARMLET_MODEL");
     command
+}
+
+pub(crate) fn aarch64_program() -> PathBuf {
+    root().join("target").join(LINUX).join("release/armlet")
 }
 
 /// The program for aarch64 on an emulated core.
 fn emulated(cpu: &str) -> Command {
     let mut command = Command::new("qemu-aarch64");
-    command.args(["-cpu", cpu]).arg(root().join("target").join(LINUX).join("release/armlet"));
+    command.args(["-cpu", cpu]).arg(aarch64_program());
     command
 }
 
@@ -104,25 +116,27 @@ fn close(what: &str, found: f64, expected: f64, bound: f64) -> Result<(), Failed
 
 fn compare_to_llama_cpp(format: &str, reference: f64) -> Result<(), Failed> {
     let mut command = native();
-    let path = requantised(format)?;
-    let mut args = vec!["-c", "512"];
-    args.extend(path.iter().flat_map(|p| ["-m", p.to_str().unwrap_or_default()]));
-    let (found, chunks) = perplexity(&mut command, &args)?;
+    command.env("ARMLET_MODEL", in_format(format)?);
+    let (found, chunks) = perplexity(&mut command, &["-c", "512"])?;
     if chunks != CHUNKS {
         return Err(Failed(format!("the text has {chunks} chunks, not {CHUNKS}: the tokens differ")));
     }
     close(&format!("perplexity of {format}"), found, reference, TO_LLAMA_CPP)
 }
 
-/// The model in another format, made by the program; none for the format it is shipped in.
-fn requantised(format: &str) -> Result<Option<PathBuf>, Failed> {
+/// The model in a format: as it is shipped, or made of that by the program, if it has not been since it was built.
+pub(crate) fn in_format(format: &str) -> Result<PathBuf, Failed> {
+    let shipped = PathBuf::from(output(native().args(["pull", "smollm2"]))?.trim());
     if format == REFERENCE[0].0 {
-        return Ok(None);
+        return Ok(shipped);
     }
-    let model = output(native().args(["pull", "smollm2"]))?;
     let path = root().join("target").join(format!("smollm2-{format}.gguf"));
-    output(native().args(["quantize", "--allow-requantize", model.trim()]).arg(&path).args(["--type", format]))?;
-    Ok(Some(path))
+    let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+    if modified(&path) > modified(&native_program()) {
+        return Ok(path);
+    }
+    output(native().args(["quantize", "--allow-requantize"]).arg(shipped).arg(&path).args(["--type", format]))?;
+    Ok(path)
 }
 
 fn on_core(cpu: &str, scalar: f64) -> Result<(), Failed> {

@@ -52,13 +52,18 @@ pub(crate) fn command(program: &str, args: &[&str], env: &[(&str, &str)]) -> Res
 
 /// Runs a command and gives its stdout.
 pub(crate) fn output(command: &mut Command) -> Result<String, Failed> {
+    Ok(outputs(command)?.0)
+}
+
+/// Runs a command and gives its stdout and its stderr.
+pub(crate) fn outputs(command: &mut Command) -> Result<(String, String), Failed> {
     let shown = format!("{command:?}");
     let output = command.current_dir(root()).output().map_err(|e| Failed(format!("cannot run {shown}: {e}")))?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
         return Err(Failed(format!("{shown} ended with {}: {}", output.status, stderr.trim())));
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), stderr))
 }
 
 pub(crate) fn cargo(args: &[&str]) -> Result<(), Failed> {

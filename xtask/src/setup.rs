@@ -11,7 +11,7 @@ pub(crate) const NONE: &str = "aarch64-unknown-none";
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("Rust's aarch64 targets", targets)?;
-    steps.step("Debian packages", packages)?;
+    steps.step("Debian packages", || packages(&NEEDED))?;
     // With the tests' own profile the model's program would be built twice; this one is the one that is measured.
     steps.step("the program", || cargo(&["build", "--release"]))?;
     steps.step("the model", || command("target/release/armlet", &["pull", "smollm2"], &[]))
@@ -25,12 +25,16 @@ fn targets() -> Result<(), Failed> {
     })
 }
 
-/// Commands that must run, and Debian's package of each.
-const NEEDED: [(&[&str], &str); 2] =
+/// What the tests need.
+const NEEDED: [Need; 2] =
     [(&["qemu-aarch64", "--version"], "qemu-user"), (&["python3", "-m", "pip", "--version"], "python3-pip")];
 
-fn packages() -> Result<(), Failed> {
-    let missing = || NEEDED.iter().filter(|(check, _)| !works(check)).map(|(_, package)| *package).collect::<Vec<_>>();
+/// A command that must run, and Debian's package of it.
+pub(crate) type Need = (&'static [&'static str], &'static str);
+
+/// Installs the packages of those commands that do not run.
+pub(crate) fn packages(needed: &[Need]) -> Result<(), Failed> {
+    let missing = || needed.iter().filter(|(check, _)| !works(check)).map(|(_, package)| *package).collect::<Vec<_>>();
     let wanted = missing();
     if wanted.is_empty() {
         return Ok(());
