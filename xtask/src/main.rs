@@ -1,7 +1,9 @@
 //! The project's chores: `cargo xtask setup` installs what the tests need, `cargo xtask test` runs all of them.
 
+mod asm;
 mod count;
 mod insns;
+mod mca;
 mod model;
 mod run;
 mod setup;
@@ -19,6 +21,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; --check compares with what is allowed
+  mca       bytes of weights per cycle of each decode loop, by llvm-mca, to benches/record/mca.md
 ";
 
 fn main() -> std::process::ExitCode {
@@ -29,6 +32,7 @@ fn main() -> std::process::ExitCode {
         ["test"] => test(&mut steps),
         ["lint"] => lint(&mut steps),
         ["quick"] => quick(&mut steps),
+        ["mca"] => mca::run(&mut steps),
         ["insns", ref options @ ..] => match insns::Options::parse(options) {
             Ok(options) => insns::run(&mut steps, &options),
             Err(why) => return usage(&why),
