@@ -363,6 +363,8 @@ fn bench_has_llama_benchs_keys_and_rows() {
             assert!(!row[key].is_null(), "{key}");
         }
         assert_eq!(row["samples_ts"].as_array().unwrap().len(), 2);
+        assert!(row["read_bandwidth"].as_f64().unwrap() > 1e8 && row["bytes_per_token"].as_u64().unwrap() > 0);
+        assert_eq!(row["bandwidth_fraction"].is_null(), test == "pp16");
     }
     assert!(ok(&["bench", "-m", &model, "-p", "16", "-n", "0", "-r", "1"]).contains("| pp16 |"));
     fails_with(&["bench", "-m", &model, "-p", "0", "-n", "0"], 2, "nothing to measure");

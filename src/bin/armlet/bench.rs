@@ -1,11 +1,14 @@
-//! `armlet bench`: llama-bench's two tests, its rows and its JSON keys.
+//! `armlet bench`: llama-bench's two tests, its rows and its JSON keys; and the fraction of the memory's bandwidth that
+//! decode reaches.
 
 use std::time::Instant;
 
 use armlet::engine::{Config, Plan, Session};
+use armlet::model::{Layer, Model};
 use armlet::storage::Executor;
 
 use crate::args::{Bench, Output};
+use crate::bandwidth::Buffer;
 use crate::failure::{Failure, print};
 use crate::inspect;
 use crate::load::{Loaded, session_memory, with_model};
@@ -42,11 +45,16 @@ pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
         return Err(Failure::Usage("there is nothing to measure: -p and -n are both 0".into()));
     }
     with_model(&args.model, |loaded| {
+        // Before and after, because what else runs on the machine comes and goes.
+        let buffer = if args.n_gen > 0 { Buffer::new(&loaded.pool) } else { None };
+        let before = buffer.as_ref().map(|b| b.read(&loaded.pool));
         let rows = measure(loaded, args)?;
+        let bandwidth = buffer.map(|b| b.read(&loaded.pool)).into_iter().chain(before).reduce(f64::max);
+        let reads = Reads { bandwidth, token: bytes_per_token(&loaded.model) };
         match args.output {
-            Output::Md => print(markdown(loaded, &rows).as_bytes()),
+            Output::Md => print(markdown(loaded, &rows, &reads).as_bytes()),
             Output::Json => {
-                let objects: Vec<_> = rows.iter().map(|row| json(loaded, args, row)).collect();
+                let objects: Vec<_> = rows.iter().map(|row| json(loaded, args, row, &reads)).collect();
                 print(format!("{:#}\n", serde_json::Value::Array(objects)).as_bytes())
             }
         }
@@ -86,7 +94,33 @@ fn measure(loaded: &Loaded<'_>, args: &Bench) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-fn markdown(loaded: &Loaded<'_>, rows: &[Row]) -> String {
+/// What is read from memory.
+struct Reads {
+    /// Bytes per second that this machine can read; none where that was not measured.
+    bandwidth: Option<f64>,
+    /// Bytes of weights that each token reads.
+    token: usize,
+}
+
+impl Reads {
+    /// The fraction of the bandwidth that decode reaches, the K/V cache not counted.
+    fn fraction(&self, row: &Row) -> Option<f64> {
+        let bandwidth = self.bandwidth.filter(|_| row.n_gen > 0)?;
+        Some(self.token as f64 * mean(&row.rates()) / bandwidth)
+    }
+}
+
+/// Every matrix is read once for a token, but of the embedding one row, unless it is the output head as well.
+fn bytes_per_token(model: &Model<'_>) -> usize {
+    let w = &model.weights;
+    let layer = |l: &Layer<'_>| -> usize {
+        let matrices = [l.q, l.k, l.v, l.attn_output, l.gate, l.up, l.down];
+        matrices.iter().map(|m| m.bytes().len()).sum::<usize>() + l.attn_norm.len() + l.ffn_norm.len()
+    };
+    w.layers.iter().map(layer).sum::<usize>() + w.output.bytes().len() + w.output_norm.len()
+}
+
+fn markdown(loaded: &Loaded<'_>, rows: &[Row], reads: &Reads) -> String {
     let summary = inspect::Summary::new(loaded.file);
     let mut out = String::from("| model | size | params | backend | threads | test | t/s |\n");
     out += "| --- | ---: | ---: | --- | ---: | --- | ---: |\n";
@@ -104,10 +138,18 @@ fn markdown(loaded: &Loaded<'_>, rows: &[Row]) -> String {
             deviation(&rates),
         );
     }
+    let decode = rows.iter().find_map(|row| Some((row.name(), reads.fraction(row)?)));
+    if let Some(((test, fraction), bandwidth)) = decode.zip(reads.bandwidth) {
+        let (bandwidth, token) = (bandwidth / 1e9, reads.token as f64 / 1e6);
+        out += &format!(
+            "\nmemory: these threads read {bandwidth:.1} GB/s; {test} reaches {fraction:.2} of it, {token:.1} MB of weights \
+             a token\n"
+        );
+    }
     out
 }
 
-fn json(loaded: &Loaded<'_>, args: &Bench, row: &Row) -> serde_json::Value {
+fn json(loaded: &Loaded<'_>, args: &Bench, row: &Row, reads: &Reads) -> serde_json::Value {
     let summary = inspect::Summary::new(loaded.file);
     let ns: Vec<f64> = row.samples_ns.iter().map(|ns| *ns as f64).collect();
     let rates = row.rates();
@@ -136,6 +178,9 @@ fn json(loaded: &Loaded<'_>, args: &Bench, row: &Row) -> serde_json::Value {
         "stddev_ts": deviation(&rates),
         "samples_ns": row.samples_ns,
         "samples_ts": rates,
+        "read_bandwidth": reads.bandwidth,
+        "bytes_per_token": reads.token,
+        "bandwidth_fraction": reads.fraction(row),
     })
 }
 

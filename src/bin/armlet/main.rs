@@ -4,6 +4,7 @@
 //! 130 after Ctrl-C.
 
 mod args;
+mod bandwidth;
 mod bench;
 mod chat;
 mod complete;

@@ -1,0 +1,94 @@
+//! The bandwidth at which this machine's memory can be read, to compare tokens per second with.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use armlet::host::{Pool, memory};
+use armlet::storage::{Executor, for_each, for_each_row};
+
+/// The buffer is this many times the last-level cache, so that next to nothing is still there when a read comes back.
+const CACHES: usize = 8;
+/// Sizes of the buffer, where the system says a strange one or none for the cache.
+const SMALLEST: usize = 64 << 20;
+const LARGEST: usize = 1 << 30;
+const UNKNOWN: usize = 256 << 20;
+
+/// Reads of the whole buffer in one way; the fastest counts.
+const ROUNDS: usize = 5;
+/// What a thread reads before it takes the next piece.
+const PIECES: [usize; 2] = [256 << 10, 4 << 20];
+/// Streams into which it splits a piece, and how each is read.
+const STREAMS: [fn(&[u8]) -> u64; 2] = [sum::<1>, sum::<4>];
+
+/// Memory to read.
+pub(crate) struct Buffer(memmap2::MmapMut);
+
+impl Buffer {
+    /// None where there is not that much memory.
+    pub(crate) fn new(pool: &Pool) -> Option<Self> {
+        let mut buffer = memory(cache().map_or(UNKNOWN, |c| (c * CACHES).clamp(SMALLEST, LARGEST))).ok()?;
+        // Pages that were never written are all the same one, and would be read from the cache.
+        for_each_row(pool, &mut buffer, PIECES[0], |_, row| row.fill(1));
+        Some(Self(buffer))
+    }
+
+    /// Bytes per second that the pool's threads read together, in the way that is fastest here.
+    pub(crate) fn read(&self, pool: &Pool) -> f64 {
+        let ways = PIECES.into_iter().flat_map(|piece| STREAMS.map(|read| (piece, read)));
+        let rounds = ways.flat_map(|way| std::iter::repeat_n(way, ROUNDS));
+        rounds.map(|(piece, read)| self.read_once(pool, piece, read)).fold(0.0, f64::max)
+    }
+
+    fn read_once(&self, pool: &dyn Executor, piece: usize, read: fn(&[u8]) -> u64) -> f64 {
+        let pieces: Vec<_> = self.0.chunks(piece).collect();
+        let start = Instant::now();
+        for_each(pool, pieces.len(), |i| {
+            black_box(read(pieces[i]));
+        });
+        self.0.len() as f64 / start.elapsed().as_secs_f64().max(1e-9)
+    }
+}
+
+/// The sum of all words, in `S` streams side by side. Lines are added word by word, which compiles to vectors.
+fn sum<const S: usize>(bytes: &[u8]) -> u64 {
+    let lines = bytes.as_chunks::<64>().0;
+    let n = lines.len() / S;
+    let streams: [&[[u8; 64]]; S] = core::array::from_fn(|i| &lines[i * n..][..n]);
+    let mut sums = [0u64; 8];
+    for i in 0..n {
+        for stream in streams {
+            for (sum, word) in sums.iter_mut().zip(stream[i].as_chunks::<8>().0) {
+                *sum = sum.wrapping_add(u64::from_ne_bytes(*word));
+            }
+        }
+    }
+    sums.into_iter().fold(0, u64::wrapping_add)
+}
+
+/// Bytes of the largest cache, where Linux says it.
+fn cache() -> Option<usize> {
+    let size = |i: usize| {
+        let text = std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{i}/size")).ok()?;
+        let kib: usize = text.trim().strip_suffix('K')?.parse().ok()?;
+        kib.checked_mul(1024)
+    };
+    (0..8).filter_map(size).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_read_once() {
+        let bytes: Vec<u8> = (0..4096u64).flat_map(u64::to_ne_bytes).collect();
+        assert_eq!(STREAMS.map(|sum| sum(&bytes)), [4095 * 2048; 2]);
+    }
+
+    #[test]
+    fn memory_is_slower_than_nothing_and_faster_than_a_disk() {
+        let pool = Pool::new(1);
+        let rate = Buffer(memory(8 << 20).unwrap()).read(&pool);
+        assert!((1e7..1e13).contains(&rate), "{rate}");
+    }
+}
