@@ -3,6 +3,8 @@
 //! A cost is the difference of two runs of `armlet complete` over the tokens between them, so that the start and the
 //! end of the program cancel; choosing a token and printing it are part of it. What starting costs is a whole run
 //! without its tokens: from the first instruction of the process, so a little more than from `main`.
+//!
+//! A table of everything also goes to `benches/record/insns.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use std::thread;
 
 use crate::count::{self, Run};
 use crate::model;
-use crate::run::{Failed, Steps};
+use crate::run::{Failed, Steps, record};
 use crate::setup;
 
 /// One run: core, model, words of the prompt, tokens to generate.
@@ -180,7 +182,11 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<(), Failed> {
         counts = count_all(&plugin, cells.iter().flat_map(|c| c.row.runs.map(|run| c.run(run))).collect())?;
         Ok(())
     })?;
-    println!("\nMillions of instructions per token, one thread:\n\n{}", table(&cells, &counts));
+    let text = format!("Millions of guest instructions per token, one thread.\n\n{}", table(&cells, &counts));
+    println!("\n{text}");
+    if *options == Options::default().or_default() {
+        record("insns", "Instructions of SmolLM2-135M", "counted under QEMU", &text)?;
+    }
     if options.check { check(&cells, &counts) } else { Ok(()) }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::asm::{self, Loop};
-use crate::run::{Failed, Steps, output, root};
+use crate::run::{Failed, Steps, output, record, root};
 use crate::setup::{self, LINUX, Need};
 
 /// One version, so that records can be compared: 14 has no model of the Neoverse N1, 19 is in Debian 12 and 13.
@@ -21,7 +21,6 @@ const MCA: &str = "llvm-mca-19";
 const CPUS: [&str; 3] = ["cortex-a53", "cortex-a72", "neoverse-n1"];
 /// Formats and the bytes of 32 weights.
 const FORMATS: [(&str, u32); 4] = [("Q8_0", 34), ("Q4_0", 18), ("Q4_1", 20), ("F16", 64)];
-const RECORD: &str = "benches/record/mca.md";
 /// Passes that are simulated.
 const PASSES: u32 = 1000;
 
@@ -41,9 +40,9 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
                 "no decode loop was found: is no kernel generic over its format and its tokens?".into(),
             ));
         }
-        let text = record(&loops)?;
-        print!("{text}");
-        std::fs::write(root().join(RECORD), text).map_err(|e| Failed(format!("{RECORD}: {e}")))
+        let text = table(&loops)?;
+        print!("\n{text}\n");
+        record("mca", "Decode loops by llvm-mca", MCA, &text)
     })
 }
 
@@ -92,17 +91,10 @@ fn decode_kernel(name: &str) -> Option<Kernel> {
     decodes.then_some((kernel, format))
 }
 
-fn record(loops: &BTreeMap<Kernel, Loop>) -> Result<String, Failed> {
-    let rustc = output(Command::new("rustc").arg("--version"))?;
-    let commit = output(Command::new("git").args(["rev-parse", "--short", "HEAD"]))?;
-    let changes = output(Command::new("git").args(["status", "--porcelain", "src", "Cargo.lock"]))?;
+fn table(loops: &BTreeMap<Kernel, Loop>) -> Result<String, Failed> {
     let mut text = format!(
-        "# Decode loops by llvm-mca\n\n`cargo xtask mca`, commit {}{}, {}, {MCA}.\n\nBytes of weights per cycle when all \
-         data is in the first-level cache; – where the core lacks an instruction.\n\n\
+        "Bytes of weights per cycle when all data is in the first-level cache; – where the core lacks an instruction.\n\n\
          | kernel | instructions | weights | {} |\n|---|---:|---:|{}\n",
-        commit.trim(),
-        if changes.is_empty() { "" } else { " with changes" },
-        rustc.trim(),
         CPUS.join(" | "),
         "---:|".repeat(CPUS.len())
     );

@@ -66,6 +66,18 @@ pub(crate) fn outputs(command: &mut Command) -> Result<(String, String), Failed>
     Ok((String::from_utf8_lossy(&output.stdout).into_owned(), stderr))
 }
 
+/// Writes a record to `benches/record`: a title, the command, of what code, and the text.
+pub(crate) fn record(name: &str, title: &str, tools: &str, text: &str) -> Result<(), Failed> {
+    let commit = output(Command::new("git").args(["rev-parse", "--short", "HEAD"]))?;
+    let changes = output(Command::new("git").args(["status", "--porcelain", "src", "Cargo.lock"]))?;
+    let changed = if changes.is_empty() { "" } else { " with changes" };
+    let rustc = output(Command::new("rustc").arg("--version"))?;
+    let (commit, rustc) = (commit.trim(), rustc.trim());
+    let text = format!("# {title}\n\n`cargo xtask {name}`, commit {commit}{changed}, {rustc}, {tools}.\n\n{text}");
+    let path = root().join("benches/record").join(name).with_extension("md");
+    std::fs::write(&path, text).map_err(|e| Failed(format!("{}: {e}", path.display())))
+}
+
 pub(crate) fn cargo(args: &[&str]) -> Result<(), Failed> {
     cargo_with(args, &[])
 }
