@@ -20,7 +20,8 @@ const HELP: &str = "usage: cargo xtask COMMAND
   lint      formatting, clippy, every combination of features that must build
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
-            [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; --check compares with what is allowed
+            [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
+            --check compares with what is allowed, by default one cheap cell
   mca       bytes of weights per cycle of each decode loop, by llvm-mca, to benches/record/mca.md
 ";
 
