@@ -11,7 +11,7 @@
 //! | layer | modules | what they know |
 //! |---|---|---|
 //! | 5 | [`host`] | files, threads and memory of an operating system (feature `std`) |
-//! | 4 | [`engine`] | plans and sessions |
+//! | 4 | [`engine`] | plans, engines and sessions |
 //! | 3 | [`tokenizer`], [`model`], [`sample`] | text, transformers, choices |
 //! | 2 | [`gguf`], [`arch`] | untrusted files, SIMD |
 //! | 1 | [`storage`], [`quant`] | the caller's memory, weight formats |
@@ -21,24 +21,25 @@
 //!
 //! ```no_run
 //! use armlet::arch::Kernels;
-//! use armlet::engine::{Config, Plan, Session};
+//! use armlet::engine::{Config, Engine, Plan, Session};
 //! use armlet::gguf::File;
 //! use armlet::model::Model;
 //! use armlet::storage::Serial;
 //! use armlet::tokenizer::EncodeOptions;
 //!
-//! # fn run(bytes: &[u8], tables: &mut [u8], memory: &mut [u8], scratch: &mut [u8])
+//! # fn run(bytes: &[u8], tables: &mut [u8], work: &mut [u8], cache: &mut [u8], scratch: &mut [u8])
 //! #     -> Result<(), Box<dyn std::error::Error>> {
-//! // `bytes` is the whole file; `tables`, `memory` and `scratch` start at multiples of 64.
+//! // `bytes` is the whole file; `tables`, `work`, `cache` and `scratch` start at multiples of 64.
 //! let file = File::new_checked(bytes)?;
 //! let model = Model::new(&file, tables)?; // Model::required_bytes says how many
 //! let plan = Plan::new(&model.hparams, &Config { context: 512, ..Config::default() })?;
-//! let mut session = Session::new(&model, Kernels::detect(), &plan, memory)?; // plan.bytes()
+//! let mut engine = Engine::new(&model, Kernels::detect(), &plan, work)?; // plan.engine_bytes()
+//! let mut session = Session::new(&model, &plan, cache)?; // plan.session_bytes()
 //!
 //! let mut tokens = [0; 64];
 //! let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
 //! let n = model.tokenizer.encode("The capital of France is", options, scratch, &mut tokens)?;
-//! let logits = session.eval(&Serial, &tokens[..n])?;
+//! let logits = engine.eval(&Serial, &mut session, &tokens[..n])?;
 //! # let _ = logits; Ok(()) }
 //! ```
 //!

@@ -1,4 +1,4 @@
-//! Memory: a session takes exactly its plan, writes nothing outside it, and allocates nothing.
+//! Memory: an engine and a session take exactly their plan, write nothing outside it, and allocate nothing.
 //!
 //! On its own because of the allocator, which counts.
 
@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use armlet::arch::{Element, Kernels};
-use armlet::engine::{Config, EngineError, Plan, Session};
+use armlet::engine::{Config, Engine, EngineError, Plan, Session};
 use armlet::gguf::File;
 use armlet::host::{Pool, memory};
 use armlet::model::{Hparams, Model, ModelError};
@@ -112,14 +112,16 @@ fn decode_allocates_nothing() {
             let plan = Plan::new(&model.hparams, &config).unwrap();
             for exec in [&Serial as &dyn Executor, &pool] {
                 let mut room = memory(plan.bytes()).unwrap();
-                let mut session = Session::new(model, Kernels::detect(), &plan, &mut room).unwrap();
+                let (work, cache) = room.split_at_mut(plan.engine_bytes());
+                let mut engine = Engine::new(model, Kernels::detect(), &plan, work).unwrap();
+                let mut session = Session::new(model, &plan, cache).unwrap();
                 let mut sampler = Sampler::new(SamplerConfig { repeat_penalty: 1.1, ..SamplerConfig::default() });
                 let n = allocations(exec, || {
-                    let mut logits = session.eval(exec, &[1; 20]).unwrap();
+                    let mut logits = engine.eval(exec, &mut session, &[1; 20]).unwrap();
                     for _ in 0..100 {
                         let token = sampler.sample(logits).unwrap();
                         sampler.accept(token);
-                        logits = session.eval(exec, &[token]).unwrap();
+                        logits = engine.eval(exec, &mut session, &[token]).unwrap();
                     }
                 });
                 assert_eq!(n, 0, "{dtype}, {} threads", exec.workers());
@@ -138,9 +140,29 @@ fn the_count_is_no_constant() {
     assert_eq!(allocations(&pool, || pool.run(&allocate)), pool.workers());
 }
 
-/// A session uses its plan's bytes and no others: not one fewer will do, and what lies around them stays as it was.
+/// Nor do batches, whose list of sessions the caller has.
 #[test]
-fn a_session_is_its_plan() {
+fn a_batch_allocates_nothing() {
+    let config = Config { context: 40, chunk: 16, logit_rows: 4, kv: Element::F16 };
+    let pool = Pool::new(2);
+    with_model(&Tiny { dtype: DType::Q4_1, ..Tiny::default() }, |model| {
+        let plan = Plan::new(&model.hparams, &config).unwrap();
+        let mut work = memory(plan.engine_bytes()).unwrap();
+        let mut rooms = [(); 4].map(|()| memory(plan.session_bytes()).unwrap());
+        let mut engine = Engine::new(model, Kernels::detect(), &plan, &mut work).unwrap();
+        let mut sessions = rooms.each_mut().map(|room| Session::new(model, &plan, room).unwrap());
+        let mut batch = sessions.each_mut();
+        let n = allocations(&pool, || {
+            (0..40).for_each(|i| assert!(engine.step(&pool, &mut batch, &[i; 4]).is_ok()));
+        });
+        assert_eq!((n, batch.map(|s| s.remaining())), (0, [0; 4]));
+    });
+}
+
+/// Engine and session use their plan's bytes and no others: not one fewer will do, and what lies around them stays as
+/// it was.
+#[test]
+fn engine_and_session_are_their_plan() {
     const GUARD: usize = 4096;
     for (tiny, config) in plans() {
         with_model(&tiny, |model| {
@@ -148,17 +170,20 @@ fn a_session_is_its_plan() {
             let mut all = memory(GUARD + plan.bytes() + GUARD).unwrap();
             all.fill(0xa5);
             let inside = GUARD..GUARD + plan.bytes();
-            let mut session = Session::new(model, Kernels::detect(), &plan, &mut all[inside.clone()]).unwrap();
-            assert_eq!(session.used_bytes(), plan.bytes());
+            let (work, cache) = all[inside.clone()].split_at_mut(plan.engine_bytes());
+            let mut engine = Engine::new(model, Kernels::detect(), &plan, work).unwrap();
+            let mut session = Session::new(model, &plan, cache).unwrap();
+            assert_eq!((engine.used_bytes(), session.used_bytes()), (plan.engine_bytes(), plan.session_bytes()));
+            assert_eq!(engine.used_bytes() + session.used_bytes(), plan.bytes());
             let tokens: Vec<u32> = (0..config.context).map(|i| (i * 7) as u32 % tiny.vocab as u32).collect();
             let scored = config.logit_rows;
-            session.score(&Pool::new(2), &tokens[..scored]).unwrap();
+            engine.score(&Pool::new(2), &mut session, &tokens[..scored]).unwrap();
             if scored < tokens.len() {
-                session.eval(&Pool::new(2), &tokens[scored..]).unwrap();
+                engine.eval(&Pool::new(2), &mut session, &tokens[scored..]).unwrap();
             }
             assert_eq!(session.remaining(), 0);
             let full = EngineError::ContextFull { used: config.context, more: 1, capacity: config.context };
-            assert_eq!(session.eval(&Serial, &[0]).err(), Some(full));
+            assert_eq!(engine.eval(&Serial, &mut session, &[0]).err(), Some(full));
             assert!(all[..GUARD].iter().chain(&all[inside.end..]).all(|b| *b == 0xa5), "{config:?}");
         });
     }
@@ -170,11 +195,18 @@ fn less_or_misaligned_memory_is_refused() {
         with_model(&tiny, |model| {
             let plan = Plan::new(&model.hparams, &config).unwrap();
             let mut room = memory(plan.bytes() + ALIGN).unwrap();
-            let mut refusal = |range| Session::new(model, Kernels::detect(), &plan, &mut room[range]).err();
-            let short = ArenaError::TooSmall { name: "logits", needed: plan.bytes(), len: plan.bytes() - 1 };
-            assert_eq!(refusal(0..plan.bytes() - 1), Some(EngineError::Arena(short)));
-            assert_eq!(refusal(1..plan.bytes() + 1), Some(EngineError::Arena(ArenaError::Misaligned)));
-            assert_eq!(refusal(ALIGN..plan.bytes() + ALIGN), None);
+            let mut refusal = |session: bool, range| match session {
+                false => Engine::new(model, Kernels::detect(), &plan, &mut room[range]).err(),
+                true => Session::new(model, &plan, &mut room[range]).err(),
+            };
+            for (session, last, needed) in
+                [(false, "logits", plan.engine_bytes()), (true, "V cache", plan.session_bytes())]
+            {
+                let short = ArenaError::TooSmall { name: last, needed, len: needed - 1 };
+                assert_eq!(refusal(session, 0..needed - 1), Some(EngineError::Arena(short)));
+                assert_eq!(refusal(session, 1..needed + 1), Some(EngineError::Arena(ArenaError::Misaligned)));
+                assert_eq!(refusal(session, ALIGN..needed + ALIGN), None);
+            }
         });
     }
 }
@@ -218,6 +250,8 @@ fn regions_sum_to_the_plan() {
             let mut regions = Vec::new();
             plan.regions(&model.hparams, &mut |r| regions.push(r)).unwrap();
             assert_eq!(end_of(&regions), plan.bytes());
+            let cache = regions.iter().find(|r| r.name == "K cache").unwrap();
+            assert_eq!(cache.offset, plan.engine_bytes());
             let bytes = |name: &str| regions.iter().find(|r| r.name == name).map(|r| r.bytes);
             let cache = tiny.n_layers * tiny.n_kv_heads * config.context * tiny.head_dim * config.kv.bytes();
             assert_eq!((bytes("K cache"), bytes("V cache")), (Some(cache), Some(cache)));
@@ -274,5 +308,18 @@ fn impossible_configurations_are_refused() {
         assert_eq!(refusal(Config { logit_rows: 0, ..base }), Some(("logit_rows", 0, 1, 10)));
         let plan = |chunk| Plan::new(&model.hparams, &Config { context: 12, chunk, ..base });
         assert_eq!(plan(64), plan(12), "no pass is longer than the context");
+        // Unless it is one over many sessions.
+        let batch = Config { context: 2, chunk: 64, logit_rows: 30, ..base };
+        let rows = |logits: usize| logits / (model.hparams.vocab * 4);
+        let mut planned = (0, 0);
+        Plan::new(&model.hparams, &batch)
+            .unwrap()
+            .regions(&model.hparams, &mut |r| match r.name {
+                "logits" => planned.0 = rows(r.bytes),
+                "residual" => planned.1 = r.bytes / (model.hparams.n_embd * 4),
+                _ => (),
+            })
+            .unwrap();
+        assert_eq!(planned, (30, 30));
     });
 }

@@ -8,7 +8,7 @@
 mod common;
 
 use armlet::arch::{Backend, Element, Kernels};
-use armlet::engine::{Config, Plan, Session};
+use armlet::engine::{Config, Engine, EngineError, Plan, Session};
 use armlet::gguf::File;
 use armlet::host::{Pool, memory};
 use armlet::model::Model;
@@ -302,12 +302,34 @@ fn with_model<R>(gguf: &Gguf, f: impl FnOnce(&Model<'_>) -> R) -> R {
     f(&Model::new(&file, &mut tables).unwrap())
 }
 
-/// A session in memory full of NaNs, so that reading what has not been written shows.
-fn with_session<R>(model: &Model<'_>, kernels: Kernels, config: Config, f: impl FnOnce(&mut Session<'_>) -> R) -> R {
+/// A session and an engine of its own.
+struct Reader<'s> {
+    engine: Engine<'s>,
+    session: Session<'s>,
+}
+
+impl Reader<'_> {
+    fn eval(&mut self, exec: &dyn Executor, tokens: &[u32]) -> Result<&[f32], EngineError> {
+        self.engine.eval(exec, &mut self.session, tokens)
+    }
+
+    fn score(&mut self, exec: &dyn Executor, tokens: &[u32]) -> Result<&[f32], EngineError> {
+        self.engine.score(exec, &mut self.session, tokens)
+    }
+
+    fn rewind(&mut self, position: usize) {
+        self.session.rewind(position);
+    }
+}
+
+/// A session and its engine in memory full of NaNs, so that reading what has not been written shows.
+fn with_session<R>(model: &Model<'_>, kernels: Kernels, config: Config, f: impl FnOnce(&mut Reader<'_>) -> R) -> R {
     let plan = Plan::new(&model.hparams, &config).unwrap();
     let mut room = memory(plan.bytes()).unwrap();
     room.fill(0xff);
-    f(&mut Session::new(model, kernels, &plan, &mut room).unwrap())
+    let (work, cache) = room.split_at_mut(plan.engine_bytes());
+    let engine = Engine::new(model, kernels, &plan, work).unwrap();
+    f(&mut Reader { engine, session: Session::new(model, &plan, cache).unwrap() })
 }
 
 /// Tokens without a pattern.
@@ -327,7 +349,7 @@ fn error(got: &[f32], want: &[f64]) -> f64 {
 /// all, in passes of 32.
 fn worst_error(gguf: &Gguf, kernels: Kernels, kv: Element, tokens: &[u32], want: &[Vector]) -> f64 {
     let config = Config { context: 256, chunk: 32, logit_rows: 16, kv };
-    let run = |session: &mut Session<'_>| {
+    let run = |session: &mut Reader<'_>| {
         let mut worst = 0.0f64;
         for (tokens, want) in tokens.chunks(16).zip(want.chunks(16)) {
             let logits = session.score(&Serial, tokens).unwrap();
@@ -490,7 +512,7 @@ fn formats_match_f64() {
 fn errors_beside_rounding(gguf: &Gguf, kernels: Kernels, kv: Element) -> Vector {
     let oracle = Oracle { int8: true, half: kv == Element::F16, ..Oracle::new(gguf) };
     let config = Config { context: 16, chunk: 16, logit_rows: 1, kv };
-    let run = |session: &mut Session<'_>| {
+    let run = |session: &mut Reader<'_>| {
         let one = |i: u64| {
             let tokens = prompt(100 + i, 1 + i as usize % 4, 67);
             session.rewind(0);
@@ -620,7 +642,7 @@ impl<'m> Truth<'m> {
         truth
     }
 
-    fn session<R>(&self, chunk: usize, f: impl FnOnce(&mut Session<'_>) -> R) -> R {
+    fn session<R>(&self, chunk: usize, f: impl FnOnce(&mut Reader<'_>) -> R) -> R {
         let config = Config { context: 128, chunk, logit_rows: chunk, kv: self.kv };
         with_session(self.model, self.kernels, config, f)
     }
@@ -629,7 +651,7 @@ impl<'m> Truth<'m> {
     fn check_split(&self, chunk: usize, exec: &dyn Executor, ends: &[usize]) {
         self.session(chunk, |session| {
             for end in ends {
-                let got = bits(session.eval(exec, &self.tokens[session.position()..*end]).unwrap());
+                let got = bits(session.eval(exec, &self.tokens[session.session.position()..*end]).unwrap());
                 assert!(got == self.bits[end - 1], "chunk {chunk}, parts {ends:?}, at {end}");
             }
         });
@@ -653,7 +675,7 @@ impl<'m> Truth<'m> {
                 session.rewind(keep);
                 session.eval(exec, &prompt(5, 30, self.model.hparams.vocab)).unwrap();
                 session.rewind(keep);
-                assert_eq!(session.position(), keep);
+                assert_eq!(session.session.position(), keep);
                 let got = bits(session.eval(exec, &self.tokens[keep..]).unwrap());
                 assert!(got == self.bits[PROMPT - 1], "chunk {chunk}, after a rewind to {keep}");
             }
@@ -726,7 +748,7 @@ fn sessions_share_a_model() {
     let pool = Pool::new(2);
     for dtype in [DType::F32, DType::Q4_0] {
         with_model(&blocky(dtype, 41).gguf(), |model| {
-            let read = |s: &mut Session<'_>, tokens: &[u32]| bits(s.eval(&pool, tokens).unwrap());
+            let read = |s: &mut Reader<'_>, tokens: &[u32]| bits(s.eval(&pool, tokens).unwrap());
             let kernels = Kernels::detect();
             let alone = prompts.each_ref().map(|p| with_session(model, kernels, config, |s| read(s, p)));
             let together = with_session(model, kernels, config, |a| {
@@ -744,4 +766,111 @@ fn sessions_share_a_model() {
             assert!(at_once == alone, "{dtype}, at once");
         });
     }
+}
+
+/// Sessions of one model that hold more and more, and an engine for them all.
+fn with_batch<R>(
+    model: &Model<'_>,
+    kernels: Kernels,
+    contexts: &[usize],
+    f: impl FnOnce(&mut Engine<'_>, &mut [Session<'_>]) -> R,
+) -> R {
+    let plan = |context| {
+        // Another store for every other session: a batch may mix them.
+        let kv = if context % 2 == 0 { Element::F16 } else { Element::F32 };
+        Plan::new(&model.hparams, &Config { context, chunk: 16, logit_rows: 8, kv }).unwrap()
+    };
+    let mut rooms: Vec<_> = contexts.iter().map(|c| memory(plan(*c).session_bytes()).unwrap()).collect();
+    let mut work = memory(plan(contexts[0]).engine_bytes()).unwrap();
+    rooms.iter_mut().for_each(|room| room.fill(0xff));
+    work.fill(0xff);
+    let mut engine = Engine::new(model, kernels, &plan(contexts[0]), &mut work).unwrap();
+    let sessions = rooms.iter_mut().zip(contexts).map(|(room, c)| Session::new(model, &plan(*c), room).unwrap());
+    f(&mut engine, &mut sessions.collect::<Vec<_>>())
+}
+
+/// One token for each of several sessions at different positions, in one pass, gives what each gives alone, and leaves
+/// in each what it would have left alone.
+#[test]
+fn a_batch_gives_the_bits_of_each_session_alone() {
+    const STEPS: usize = 5;
+    let contexts: Vec<usize> = (0..8).map(|i| 40 + i * 9).collect();
+    let prompts: Vec<Vec<u32>> = (0..8).map(|i| prompt(50 + i, 1 + i as usize * 9, 67)).collect();
+    let next: Vec<Vec<u32>> = (0..8).map(|i| prompt(70 + i, STEPS, 67)).collect();
+    let pool = Pool::new(2);
+    for dtype in DType::ALL {
+        with_model(&blocky(dtype, 43).gguf(), |model| {
+            for kernels in backends() {
+                // For each session the bits after each step.
+                let alone: Vec<Vec<_>> = with_batch(model, kernels, &contexts, |engine, sessions| {
+                    let mut one = |(i, s): (usize, &mut Session<'_>)| {
+                        engine.eval(&Serial, s, &prompts[i]).unwrap();
+                        next[i].iter().map(|t| bits(engine.eval(&Serial, s, &[*t]).unwrap())).collect()
+                    };
+                    sessions.iter_mut().enumerate().map(&mut one).collect()
+                });
+                for (size, exec) in [(1, &Serial as &dyn Executor), (2, &pool), (3, &Serial), (8, &Serial), (8, &pool)]
+                {
+                    with_batch(model, kernels, &contexts, |engine, sessions| {
+                        for (session, prompt) in sessions.iter_mut().zip(&prompts) {
+                            engine.eval(exec, session, prompt).unwrap();
+                        }
+                        let mut sessions: Vec<&mut Session<'_>> = sessions.iter_mut().collect();
+                        for step in 0..STEPS {
+                            for (b, batch) in sessions.chunks_mut(size).enumerate() {
+                                let members = b * size..b * size + batch.len();
+                                let tokens: Vec<u32> = next[members.clone()].iter().map(|n| n[step]).collect();
+                                let want: Vec<_> = alone[members].iter().flat_map(|a| a[step].clone()).collect();
+                                let got = bits(engine.step(exec, batch, &tokens).unwrap());
+                                assert!(got == want, "{dtype}, {size} of {:?}, step {step}", kernels.backend());
+                            }
+                        }
+                    });
+                }
+            }
+        });
+    }
+}
+
+/// A batch with a fault in one place reads nothing anywhere.
+#[test]
+fn a_faulty_batch_reads_nothing() {
+    let gguf = blocky(DType::Q8_0, 44).gguf();
+    with_model(&gguf, |model| {
+        with_batch(model, Kernels::detect(), &[20, 5, 20], |engine, sessions| {
+            let [a, b, c] = sessions else { panic!() };
+            engine.eval(&Serial, a, &[1, 2, 3]).unwrap();
+            engine.eval(&Serial, b, &[1, 2, 3, 4, 5]).unwrap();
+            let mut refused = |sessions: &mut [&mut Session<'_>], tokens: &[u32]| {
+                let before: Vec<usize> = sessions.iter().map(|s| s.position()).collect();
+                let error = engine.step(&Serial, sessions, tokens).unwrap_err();
+                assert_eq!(before, sessions.iter().map(|s| s.position()).collect::<Vec<_>>(), "{error}");
+                error
+            };
+            let full = EngineError::ContextFull { used: 5, more: 1, capacity: 5 };
+            assert_eq!(refused(&mut [a, b, c], &[1, 2, 3]), full);
+            assert_eq!(refused(&mut [a, c], &[1, 67]), EngineError::UnknownToken(67));
+            assert_eq!(refused(&mut [a, c], &[1]), EngineError::Batch { sessions: 2, tokens: 1 });
+            assert_eq!(refused(&mut [], &[]), EngineError::NoTokens);
+            with_model(&gguf, |other| {
+                with_batch(other, Kernels::detect(), &[20], |_, others| {
+                    let [d] = others else { panic!() };
+                    assert_eq!(engine.eval(&Serial, d, &[1]), Err(EngineError::OtherModel));
+                    assert_eq!(engine.step(&Serial, &mut [d], &[1]), Err(EngineError::OtherModel));
+                    assert_eq!(d.position(), 0);
+                });
+            });
+            // A copy of the model is the same model.
+            let copy = *model;
+            let plan = Plan::new(&copy.hparams, &Config { context: 20, ..Config::default() }).unwrap();
+            let mut room = memory(plan.session_bytes()).unwrap();
+            let mut session = Session::new(&copy, &plan, &mut room).unwrap();
+            assert!(engine.eval(&Serial, &mut session, &[1]).is_ok());
+        });
+        with_batch(model, Kernels::detect(), &[8; 9], |engine, sessions| {
+            let mut all: Vec<&mut Session<'_>> = sessions.iter_mut().collect();
+            let refusal = engine.step(&Serial, &mut all, &[1; 9]).err();
+            assert_eq!(refusal, Some(EngineError::LogitRows { asked: 9, planned: 8 }));
+        });
+    });
 }

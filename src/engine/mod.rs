@@ -1,14 +1,19 @@
-//! Sessions: conversations over one shared model, each with its own memory.
+//! Conversations over one shared model.
+//!
+//! A [`Session`] is one conversation: what it has read, as keys and values. An [`Engine`] reads for it. One engine
+//! serves any number of sessions, in turn or several in one pass, so that each of them costs its cache and no more.
 
 mod plan;
+mod run;
 mod session;
 
 pub use plan::{Config, Plan};
+pub use run::Engine;
 pub use session::Session;
 
 use crate::storage::ArenaError;
 
-/// Why a session cannot be made or cannot go on. The session stays usable after any of these.
+/// Why an engine or a session cannot be made, or a session cannot go on. Both stay usable after any of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -45,13 +50,24 @@ pub enum EngineError {
         /// Tokens that it holds.
         capacity: usize,
     },
-    /// More tokens to score at once than were planned for.
+    /// More tokens to score or to decode at once than were planned for.
     #[error("{asked} rows of logits are asked for, {planned} were planned")]
     LogitRows {
         /// Rows asked for.
         asked: usize,
         /// Rows planned.
         planned: usize,
+    },
+    /// A session of a model that is not the engine's.
+    #[error("the session belongs to another model than the engine")]
+    OtherModel,
+    /// A batch that has not one token for each session.
+    #[error("a batch takes one token for each session; there are {tokens} tokens for {sessions} sessions")]
+    Batch {
+        /// Sessions in it.
+        sessions: usize,
+        /// Tokens given.
+        tokens: usize,
     },
     /// Nothing to run.
     #[error("there are no tokens to run")]

@@ -1,76 +1,37 @@
 //! One conversation.
 
 use super::{EngineError, Plan};
-use crate::arch::Kernels;
-use crate::model::{Forward, Model, Shape, State, forward};
-use crate::storage::{Arena, Executor};
+use crate::model::{KvCache, Model};
+use crate::storage::Arena;
 
-/// A conversation over a shared model: what has been read so far, and the memory to go on.
-///
-/// Results do not depend on how tokens are split into calls or passes (for quantised weights to the bit; float
-/// weights as well, as each row is summed in one order), nor on the threads.
+/// A conversation over a shared model: what has been read so far. An [`Engine`](super::Engine) of the same model reads
+/// more.
 pub struct Session<'s> {
     model: &'s Model<'s>,
-    kernels: Kernels,
-    shape: Shape,
-    state: State<'s>,
-    position: usize,
+    cache: KvCache<'s>,
     used: usize,
 }
 
 impl<'s> Session<'s> {
     /// An empty session in `memory`, which starts at a multiple of [`ALIGN`](crate::storage::ALIGN) and has
-    /// [`Plan::bytes`].
+    /// [`Plan::session_bytes`].
     ///
     /// # Errors
     /// [`EngineError::Arena`] when the memory is misaligned or too small.
-    pub fn new(model: &'s Model<'s>, kernels: Kernels, plan: &Plan, memory: &'s mut [u8]) -> Result<Self, EngineError> {
+    pub fn new(model: &'s Model<'s>, plan: &Plan, memory: &'s mut [u8]) -> Result<Self, EngineError> {
         let mut arena = Arena::new(memory)?;
-        let shape = *plan.shape();
-        let state = State::new(&model.hparams, &shape, &mut arena)?;
-        Ok(Self { model, kernels, shape, state, position: 0, used: arena.used() })
-    }
-
-    /// Reads `tokens` and gives the logits of the token to follow the last: `(vocab)`.
-    ///
-    /// # Errors
-    /// [`EngineError`]; nothing has then been read.
-    pub fn eval(&mut self, exec: &dyn Executor, tokens: &[u32]) -> Result<&[f32], EngineError> {
-        self.fits(tokens)?;
-        let last = tokens.len().div_ceil(self.shape.chunk) - 1;
-        for (i, chunk) in tokens.chunks(self.shape.chunk).enumerate() {
-            self.pass(exec, chunk, usize::from(i == last));
-        }
-        Ok(self.logits())
-    }
-
-    /// Reads `tokens`, at most [`Config::logit_rows`](super::Config), and gives the logits after each:
-    /// `(tokens, vocab)`.
-    ///
-    /// # Errors
-    /// [`EngineError`]; nothing has then been read.
-    pub fn score(&mut self, exec: &dyn Executor, tokens: &[u32]) -> Result<&[f32], EngineError> {
-        self.fits(tokens)?;
-        if tokens.len() > self.shape.logit_rows {
-            return Err(EngineError::LogitRows { asked: tokens.len(), planned: self.shape.logit_rows });
-        }
-        self.pass(exec, tokens, tokens.len());
-        Ok(self.rows(tokens.len()))
+        let cache = KvCache::new(&model.hparams, plan.shape(), &mut arena)?;
+        Ok(Self { model, cache, used: arena.used() })
     }
 
     /// Tokens read so far.
     pub fn position(&self) -> usize {
-        self.position
+        self.cache.position()
     }
 
     /// Tokens that still fit.
     pub fn remaining(&self) -> usize {
-        self.shape.capacity - self.position
-    }
-
-    /// Tokens of one pass, at most.
-    pub fn chunk(&self) -> usize {
-        self.shape.chunk
+        self.cache.capacity() - self.cache.position()
     }
 
     /// Bytes of the memory that are used: exactly the plan.
@@ -80,19 +41,19 @@ impl<'s> Session<'s> {
 
     /// Forgets all but the first `position` tokens; a later position changes nothing.
     pub fn rewind(&mut self, position: usize) {
-        self.position = self.position.min(position);
+        self.cache.rewind(position);
     }
 
     /// Whether `tokens` can be read: there are some, all in the vocabulary, and no more than fit.
     ///
     /// # Errors
-    /// [`EngineError`]: what [`eval`](Session::eval) would say.
+    /// [`EngineError`]: what [`Engine::eval`](super::Engine::eval) would say.
     pub fn fits(&self, tokens: &[u32]) -> Result<(), EngineError> {
         if tokens.is_empty() {
             return Err(EngineError::NoTokens);
         }
         if tokens.len() > self.remaining() {
-            let (used, capacity) = (self.position, self.shape.capacity);
+            let (used, capacity) = (self.position(), self.cache.capacity());
             return Err(EngineError::ContextFull { used, more: tokens.len(), capacity });
         }
         match tokens.iter().find(|t| **t as usize >= self.model.hparams.vocab) {
@@ -101,18 +62,20 @@ impl<'s> Session<'s> {
         }
     }
 
-    fn pass(&mut self, exec: &dyn Executor, tokens: &[u32], outputs: usize) {
-        let run = Forward { model: self.model, kernels: &self.kernels, exec };
-        forward(run, &mut self.state, &self.shape, self.position as u64, tokens, outputs);
-        self.position += tokens.len();
+    /// Whether its model is `model`, or a copy of it: then their tables are the same memory.
+    pub(super) fn is_of(&self, model: &Model<'_>) -> bool {
+        self.model.weights.layers.as_ptr().addr() == model.weights.layers.as_ptr().addr()
     }
+}
 
-    /// The logits after the last token read by [`eval`](Session::eval): `(vocab)`.
-    pub fn logits(&self) -> &[f32] {
-        self.rows(1)
+impl<'s> AsRef<KvCache<'s>> for Session<'s> {
+    fn as_ref(&self) -> &KvCache<'s> {
+        &self.cache
     }
+}
 
-    fn rows(&self, rows: usize) -> &[f32] {
-        self.state.logits.get(..rows * self.model.hparams.vocab).unwrap_or(&[])
+impl<'s> AsMut<KvCache<'s>> for Session<'s> {
+    fn as_mut(&mut self) -> &mut KvCache<'s> {
+        &mut self.cache
     }
 }

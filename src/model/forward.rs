@@ -3,8 +3,8 @@
 //! It reads like the textbook because everything else is elsewhere: what may be written by whom is `storage`'s,
 //! how a row is multiplied is `arch`'s. Each step is one parallel region; the regions' ends are the barriers.
 
-use super::{Hparams, Layer, Model, RopePairs, Shape, State};
-use crate::arch::{Activations, Cache, Kernels, Quants, QuantsMut, Write};
+use super::{KvCache, Layer, Model, RopePairs, Work};
+use crate::arch::{Activations, Kernels, Quants, QuantsMut, Write};
 use crate::math;
 use crate::quant::{BLOCK, Matrix, PANEL_ROWS};
 use crate::storage::{Columns, Executor, for_each_row, for_each_tile};
@@ -20,69 +20,63 @@ pub(crate) struct Forward<'r> {
     pub(crate) exec: &'r dyn Executor,
 }
 
-/// Runs `tokens` at positions `position..`, writes their keys and values to the cache, and leaves the logits of the
-/// last `outputs` of them in `state.logits`.
+/// Runs `tokens`, the same number for each of `caches` in turn: a piece of one conversation, or one token of each of
+/// several. Writes their keys and values to the caches, and leaves the logits of the last `outputs` of them in
+/// `work.logits`.
 ///
-/// The caller has checked that the tokens exist and that they fit the chunk, the cache and the logits.
-pub(crate) fn forward(
+/// The caller has checked that the tokens exist and that they fit the chunk, the caches and the logits.
+pub(crate) fn forward<'c, C: AsRef<KvCache<'c>> + AsMut<KvCache<'c>> + Sync>(
     run: Forward<'_>,
-    s: &mut State<'_>,
-    shape: &Shape,
-    position: u64,
+    work: &mut Work<'_>,
+    caches: &mut [C],
     tokens: &[u32],
     outputs: usize,
 ) {
     let h = &run.model.hparams;
     let w = &run.model.weights;
     let n = tokens.len();
+    if n == 0 || caches.is_empty() {
+        return;
+    }
 
-    embed(run, s, tokens);
-    rotations(w.rope_frequencies, s, h, position, n);
+    run.embed(work, tokens);
+    run.rotations(work, caches, n);
     for (index, layer) in w.layers.iter().enumerate() {
         // x += Wo · attention(norm(x))
-        run.norm(&s.x[..n * h.n_embd], layer.attn_norm, s.normed);
-        let x = run.input(&s.normed[..n * h.n_embd], &mut s.quants, n, &[&layer.q, &layer.k, &layer.v]);
-        run.project(&[&layer.q, &layer.k, &layer.v], &x, s.qkv);
-        run.bias_and_rotate(layer, s, n);
-        run.remember(s, shape, index, position, n);
-        run.attend(s, shape, index, position, n);
-        let x = run.input(&s.attended[..n * h.q_dim()], &mut s.quants, n, &[&layer.attn_output]);
-        run.add(&layer.attn_output, &x, s.x);
+        run.norm(&work.x[..n * h.n_embd], layer.attn_norm, work.normed);
+        let x = run.input(&work.normed[..n * h.n_embd], &mut work.quants, n, &[&layer.q, &layer.k, &layer.v]);
+        run.project(&[&layer.q, &layer.k, &layer.v], &x, work.qkv);
+        run.bias_and_rotate(layer, work, n);
+        run.remember(work, caches, index, n);
+        run.attend(work, caches, index, n);
+        let x = run.input(&work.attended[..n * h.q_dim()], &mut work.quants, n, &[&layer.attn_output]);
+        run.add(&layer.attn_output, &x, work.x);
 
         // x += W_down · (silu(W_gate · norm(x)) * (W_up · norm(x)))
-        run.norm(&s.x[..n * h.n_embd], layer.ffn_norm, s.normed);
-        let x = run.input(&s.normed[..n * h.n_embd], &mut s.quants, n, &[&layer.gate, &layer.up]);
-        run.gated(layer, &x, s.gate, s.up);
-        let x = run.input(&s.gate[..n * h.n_ff], &mut s.quants, n, &[&layer.down]);
-        run.add(&layer.down, &x, s.x);
+        run.norm(&work.x[..n * h.n_embd], layer.ffn_norm, work.normed);
+        let x = run.input(&work.normed[..n * h.n_embd], &mut work.quants, n, &[&layer.gate, &layer.up]);
+        run.gated(layer, &x, work.gate, work.up);
+        let x = run.input(&work.gate[..n * h.n_ff], &mut work.quants, n, &[&layer.down]);
+        run.add(&layer.down, &x, work.x);
     }
+    let each = n / caches.len();
+    caches.iter_mut().for_each(|c| c.as_mut().advance(each));
 
     if outputs == 0 {
         return;
     }
     // logits = W_out · norm(x), for the tokens that are asked for
-    let last = &s.x[(n - outputs) * h.n_embd..n * h.n_embd];
-    run.norm(last, w.output_norm, s.normed);
-    let x = run.input(&s.normed[..outputs * h.n_embd], &mut s.quants, outputs, &[&w.output]);
-    run.project(&[&w.output], &x, s.logits);
+    let last = &work.x[(n - outputs) * h.n_embd..n * h.n_embd];
+    run.norm(last, w.output_norm, work.normed);
+    let x = run.input(&work.normed[..outputs * h.n_embd], &mut work.quants, outputs, &[&w.output]);
+    run.project(&[&w.output], &x, work.logits);
 }
 
-/// Rows of the embedding to the residual stream.
-fn embed(run: Forward<'_>, s: &mut State<'_>, tokens: &[u32]) {
-    let (n, table) = (run.model.hparams.n_embd, &run.model.weights.token_embd);
-    for (token, x) in tokens.iter().zip(s.x.chunks_exact_mut(n)) {
-        table.decode_row(*token as usize, x);
-    }
-}
-
-/// Cosine and sine of position · frequency, once for all layers and heads.
-fn rotations(frequencies: &[u64], s: &mut State<'_>, h: &Hparams, position: u64, n: usize) {
-    for (i, row) in s.rope.chunks_exact_mut(h.rope_dims).take(n).enumerate() {
-        for (pair, frequency) in row.as_chunks_mut::<2>().0.iter_mut().zip(frequencies) {
-            let (sin, cos) = math::sin_cos(frequency.wrapping_mul(position.wrapping_add(i as u64)));
-            *pair = [cos, sin];
-        }
-    }
+/// The cache of row `row` of `n`, and its position there.
+fn place<'b, 'c: 'b, C: AsRef<KvCache<'c>>>(caches: &'b [C], n: usize, row: usize) -> (&'b KvCache<'c>, usize) {
+    let each = n / caches.len();
+    let cache = caches[row / each].as_ref();
+    (cache, cache.position() + row % each)
 }
 
 /// Turns the first dimensions of a head by the angles of its position.
@@ -100,6 +94,26 @@ fn rotate(head: &mut [f32], angles: &[f32], pairs: RopePairs) {
 }
 
 impl Forward<'_> {
+    /// Rows of the embedding to the residual stream.
+    fn embed(&self, work: &mut Work<'_>, tokens: &[u32]) {
+        let (n, table) = (self.model.hparams.n_embd, &self.model.weights.token_embd);
+        for (token, x) in tokens.iter().zip(work.x.chunks_exact_mut(n)) {
+            table.dtype().decode_row(table.row(*token as usize), x);
+        }
+    }
+
+    /// Cosine and sine of position · frequency, once for all layers and heads.
+    fn rotations<'c, C: AsRef<KvCache<'c>>>(&self, work: &mut Work<'_>, caches: &[C], n: usize) {
+        let rows = work.rope.chunks_exact_mut(self.model.hparams.rope_dims).take(n);
+        for (r, row) in rows.enumerate() {
+            let position = place(caches, n, r).1 as u64;
+            for (pair, frequency) in row.as_chunks_mut::<2>().0.iter_mut().zip(self.model.weights.rope_frequencies) {
+                let (sin, cos) = math::sin_cos(frequency.wrapping_mul(position));
+                *pair = [cos, sin];
+            }
+        }
+    }
+
     /// Columns of a result that one item of work covers: several items for each thread, so that a slow core does not
     /// hold up the others, and whole tiles of rows.
     fn width(&self, cols: usize) -> usize {
@@ -173,11 +187,11 @@ impl Forward<'_> {
     }
 
     /// Adds the biases that there are, then rotates the heads of q and k.
-    fn bias_and_rotate(&self, layer: &Layer<'_>, s: &mut State<'_>, n: usize) {
+    fn bias_and_rotate(&self, layer: &Layer<'_>, work: &mut Work<'_>, n: usize) {
         let h = &self.model.hparams;
         let width = h.q_dim() + 2 * h.kv_dim();
-        let rope = &*s.rope;
-        for_each_row(self.exec, &mut s.qkv[..n * width], width, |t, row| {
+        let rope = &*work.rope;
+        for_each_row(self.exec, &mut work.qkv[..n * width], width, |t, row| {
             let bias = layer.qkv_bias.iter().zip([0, h.q_dim(), h.q_dim() + h.kv_dim()]);
             for (bias, first) in bias {
                 for (x, b) in row[first..].iter_mut().zip(bias.as_chunks::<4>().0) {
@@ -191,41 +205,36 @@ impl Forward<'_> {
         });
     }
 
-    /// Writes the new keys and values to the cache of layer `index`.
-    fn remember(&self, s: &mut State<'_>, shape: &Shape, index: usize, position: u64, n: usize) {
+    /// Writes the new keys and values to the caches of layer `index`: so little work that sharing it would cost more.
+    fn remember<'c, C: AsMut<KvCache<'c>>>(&self, work: &Work<'_>, caches: &mut [C], index: usize, n: usize) {
         let h = &self.model.hparams;
-        let row = h.head_dim * shape.element.bytes();
-        let head = shape.capacity * row;
-        let layer = index * h.n_kv_heads * head..(index + 1) * h.n_kv_heads * head;
-        let cols = layer.len();
-        let outputs = [&mut s.k[layer.clone()], &mut s.v[layer]].map(|cache| Columns::new(cache, cols, head));
-        let width = h.q_dim() + 2 * h.kv_dim();
-        for_each_tile(self.exec, outputs, |[mut k, mut v]| {
-            let kv_head = k.columns().start / head;
-            for t in 0..n {
-                let new = &s.qkv[t * width + h.q_dim() + kv_head * h.head_dim..];
-                // Checked by the caller to be below the capacity.
-                let slot = (position as usize + t) * row;
-                self.kernels.store(shape.element, &new[..h.head_dim], &mut k.row(0)[slot..][..row]);
-                self.kernels.store(shape.element, &new[h.kv_dim()..][..h.head_dim], &mut v.row(0)[slot..][..row]);
+        let each = n / caches.len();
+        let rows = work.qkv.chunks_exact(h.q_dim() + 2 * h.kv_dim()).take(n);
+        for (r, row) in rows.enumerate() {
+            let cache = caches[r / each].as_mut();
+            let (element, position) = (cache.element(), cache.position() + r % each);
+            let (new_k, new_v) = row[h.q_dim()..].split_at(h.kv_dim());
+            let heads = new_k.chunks_exact(h.head_dim).zip(new_v.chunks_exact(h.head_dim));
+            for (head, (new_k, new_v)) in heads.enumerate() {
+                let [k, v] = cache.slots(index, head, position);
+                self.kernels.store(element, new_k, k);
+                self.kernels.store(element, new_v, v);
             }
-        });
+        }
     }
 
     /// Causal attention: each token to all positions up to its own, a group of query heads at a time.
-    fn attend(&self, s: &mut State<'_>, shape: &Shape, index: usize, position: u64, n: usize) {
+    fn attend<'c, C: AsRef<KvCache<'c>> + Sync>(&self, work: &mut Work<'_>, caches: &[C], index: usize, n: usize) {
         let h = &self.model.hparams;
-        let row = h.head_dim * shape.element.bytes();
         let group = h.group() * h.head_dim;
         let width = h.q_dim() + 2 * h.kv_dim();
         let scale = 1.0 / libm::sqrtf(h.head_dim as f32);
-        for_each_row(self.exec, &mut s.attended[..n * h.q_dim()], group, |i, out| {
-            let (t, kv_head) = (i / h.n_kv_heads, i % h.n_kv_heads);
-            let q = &s.qkv[t * width + kv_head * group..][..group];
-            let start = (index * h.n_kv_heads + kv_head) * shape.capacity * row;
-            let rows = start..start + (position as usize + t + 1) * row;
-            let k = Cache { element: shape.element, rows: &s.k[rows.clone()] };
-            let v = Cache { element: shape.element, rows: &s.v[rows] };
+        let qkv = &*work.qkv;
+        for_each_row(self.exec, &mut work.attended[..n * h.q_dim()], group, |i, out| {
+            let (r, head) = (i / h.n_kv_heads, i % h.n_kv_heads);
+            let q = &qkv[r * width + head * group..][..group];
+            let (cache, position) = place(caches, n, r);
+            let [k, v] = cache.rows(index, head, position + 1);
             self.kernels.attend(q, h.head_dim, scale, k, v, out);
         });
     }

@@ -10,7 +10,7 @@ mod weights;
 
 pub(crate) use forward::{Forward, forward};
 pub use hparams::{Family, Hparams, RopePairs};
-pub(crate) use state::{Shape, State};
+pub(crate) use state::{KvCache, Shape, Work};
 pub use weights::{Layer, Weights};
 
 use crate::gguf::{File, Label, TensorType};

@@ -1,28 +1,101 @@
-//! What one conversation owns: its K/V cache and the buffers of the forward pass.
+//! What a pass works on: the cache that a conversation owns, and the buffers that all conversations share.
 
 use super::Hparams;
-use crate::arch::{Element, QuantsMut};
+use crate::arch::{Cache, Element, QuantsMut};
 use crate::storage::{Arena, ArenaError};
 
-/// How large a state is, beside the model's own sizes.
+/// How large caches and buffers are, beside the model's own sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
-    /// Positions that the cache holds.
+    /// Positions that a cache holds.
     pub(crate) capacity: usize,
     /// Most tokens of one pass.
     pub(crate) chunk: usize,
     /// Most tokens of one pass whose logits are kept.
     pub(crate) logit_rows: usize,
-    /// How the cache stores numbers.
+    /// How a cache stores numbers.
     pub(crate) element: Element,
 }
 
-/// Cache and buffers, carved from the caller's memory.
-pub(crate) struct State<'a> {
+/// Keys and values of what a conversation has read, carved from the caller's memory.
+pub(crate) struct KvCache<'a> {
     /// (n_layers, n_kv_heads, capacity, head_dim) elements
-    pub(crate) k: &'a mut [u8],
+    k: &'a mut [u8],
     /// (n_layers, n_kv_heads, capacity, head_dim) elements
-    pub(crate) v: &'a mut [u8],
+    v: &'a mut [u8],
+    element: Element,
+    n_kv_heads: usize,
+    capacity: usize,
+    /// Bytes of one head's key.
+    row: usize,
+    /// Positions in use.
+    position: usize,
+}
+
+impl<'a> KvCache<'a> {
+    /// Carves an empty cache. In a dry run this is the plan.
+    ///
+    /// # Errors
+    /// [`ArenaError`].
+    pub(crate) fn new(h: &Hparams, shape: &Shape, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
+        let Shape { capacity, element, .. } = *shape;
+        let row = h.head_dim * element.bytes();
+        let sizes = [h.n_layers, h.n_kv_heads, capacity, row];
+        let (k, v) = (arena.alloc("K cache", &sizes)?, arena.alloc("V cache", &sizes)?);
+        Ok(Self { k, v, element, n_kv_heads: h.n_kv_heads, capacity, row, position: 0 })
+    }
+
+    /// Bytes of cache that one position takes, all layers together.
+    pub(crate) fn bytes_per_position(h: &Hparams, element: Element) -> usize {
+        // Saturates only for sizes that no file on a 32-bit machine has weights for.
+        [h.n_layers, h.n_kv_heads, h.head_dim, element.bytes()].into_iter().fold(2, usize::saturating_mul)
+    }
+
+    /// Positions in use.
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Positions that it holds.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Counts `n` more positions as in use; the pass has written them.
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.position += n;
+    }
+
+    /// Forgets all but the first `position` positions.
+    pub(crate) fn rewind(&mut self, position: usize) {
+        self.position = self.position.min(position);
+    }
+
+    /// How it stores numbers.
+    pub(super) fn element(&self) -> Element {
+        self.element
+    }
+
+    /// Byte at which the key, and in its own buffer the value, of a head at a position starts.
+    fn offset(&self, layer: usize, head: usize, position: usize) -> usize {
+        ((layer * self.n_kv_heads + head) * self.capacity + position) * self.row
+    }
+
+    /// Keys and values of one head at positions 0 to `end`.
+    pub(super) fn rows(&self, layer: usize, head: usize, end: usize) -> [Cache<'_>; 2] {
+        let rows = self.offset(layer, head, 0)..self.offset(layer, head, end);
+        [&*self.k, &*self.v].map(|cache| Cache { element: self.element, rows: &cache[rows.clone()] })
+    }
+
+    /// Where the key and the value of one head at a position lie.
+    pub(super) fn slots(&mut self, layer: usize, head: usize, position: usize) -> [&mut [u8]; 2] {
+        let (start, row) = (self.offset(layer, head, position), self.row);
+        [&mut self.k[start..][..row], &mut self.v[start..][..row]]
+    }
+}
+
+/// The buffers of a pass, carved from the caller's memory. Nothing in them outlives it but the logits.
+pub(crate) struct Work<'a> {
     /// (chunk, n_embd): the residual stream
     pub(crate) x: &'a mut [f32],
     /// (chunk, n_embd): its norm
@@ -43,18 +116,15 @@ pub(crate) struct State<'a> {
     pub(crate) logits: &'a mut [f32],
 }
 
-impl<'a> State<'a> {
-    /// Carves a state. In a dry run this is the plan.
+impl<'a> Work<'a> {
+    /// Carves the buffers. In a dry run this is the plan.
     ///
     /// # Errors
     /// [`ArenaError`].
     pub(crate) fn new(h: &Hparams, shape: &Shape, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
-        let Shape { capacity, chunk, logit_rows, element } = *shape;
+        let Shape { chunk, logit_rows, .. } = *shape;
         let widest = h.n_embd.max(h.n_ff).max(h.q_dim());
-        let cache = [h.n_layers, h.n_kv_heads, capacity, h.head_dim * element.bytes()];
         Ok(Self {
-            k: arena.alloc("K cache", &cache)?,
-            v: arena.alloc("V cache", &cache)?,
             x: arena.alloc("residual", &[chunk, h.n_embd])?,
             normed: arena.alloc("norm", &[chunk, h.n_embd])?,
             quants: QuantsMut::new(arena, chunk, widest)?,
@@ -65,11 +135,5 @@ impl<'a> State<'a> {
             rope: arena.alloc("rotation", &[chunk, h.rope_dims / 2, 2])?,
             logits: arena.alloc("logits", &[logit_rows, h.vocab])?,
         })
-    }
-
-    /// Bytes of cache that one position takes, all layers together.
-    pub(crate) fn bytes_per_position(h: &Hparams, element: Element) -> usize {
-        // Saturates only for sizes that no file on a 32-bit machine has weights for.
-        [h.n_layers, h.n_kv_heads, h.head_dim, element.bytes()].into_iter().fold(2, usize::saturating_mul)
     }
 }

@@ -2,7 +2,7 @@
 //! promise that `armlet` makes of any bytes is an assertion.
 
 use armlet::arch::{Element, Kernels};
-use armlet::engine::{Config, Plan, Session};
+use armlet::engine::{Config, Engine, Plan, Session};
 use armlet::gguf::{File, GgufError, Value};
 use armlet::model::{Model, ModelError};
 use armlet::sample::{SampleError, Sampler, SamplerConfig};
@@ -101,12 +101,14 @@ fn run(model: &Model<'_>) -> Result<u32, SampleError> {
     let context = h.context_length.min(8);
     let config = Config { context, chunk: 2, logit_rows: 1, kv: Element::F16 };
     let plan = Plan::new(h, &config).unwrap();
-    let mut memory = Memory::new(plan.bytes());
-    let mut session = Session::new(model, Kernels::detect(), &plan, memory.get()).unwrap();
+    // Apart, so that a sanitizer sees one run into the other.
+    let (mut work, mut cache) = (Memory::new(plan.engine_bytes()), Memory::new(plan.session_bytes()));
+    let mut engine = Engine::new(model, Kernels::detect(), &plan, work.get()).unwrap();
+    let mut session = Session::new(model, &plan, cache.get()).unwrap();
     let last = h.vocab as u32 - 1;
-    assert!(session.eval(&Serial, &[last + 1]).is_err());
+    assert!(engine.eval(&Serial, &mut session, &[last + 1]).is_err());
     let tokens = [0, last / 2, last];
-    let logits = session.eval(&Serial, &tokens[..tokens.len().min(context)]).unwrap();
+    let logits = engine.eval(&Serial, &mut session, &tokens[..tokens.len().min(context)]).unwrap();
     assert_eq!(logits.len(), h.vocab);
     let choice = Sampler::new(SamplerConfig::default()).sample(logits);
     assert_eq!(choice.is_err(), logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY));

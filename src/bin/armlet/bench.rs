@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use armlet::engine::{Config, Plan, Session};
+use armlet::engine::{Config, Plan};
 use armlet::model::{Layer, Model};
 use armlet::storage::Executor;
 
@@ -11,7 +11,7 @@ use crate::args::{Bench, Output};
 use crate::bandwidth::Buffer;
 use crate::failure::{Failure, print};
 use crate::inspect;
-use crate::load::{Loaded, session_memory, with_model};
+use crate::load::{Loaded, Reader, session_memory, with_model};
 
 /// One row: prompt tokens or generated tokens, and the time of each repetition.
 struct Row {
@@ -66,7 +66,7 @@ fn measure(loaded: &Loaded<'_>, args: &Bench) -> Result<Vec<Row>, Failure> {
     let context = args.n_prompt.max(args.n_gen);
     let plan = Plan::new(h, &Config { context, chunk: args.chunk, ..Config::default() })?;
     let mut memory = session_memory(&plan)?;
-    let mut session = Session::new(&loaded.model, loaded.kernels, &plan, &mut memory[..plan.bytes()])?;
+    let mut reader = Reader::new(loaded, &plan, &mut memory)?;
     // Any tokens will do, as in llama-bench: the time does not depend on them.
     let token = |i: usize| ((i * 7919 + 13) % h.vocab) as u32;
     let prompt: Vec<u32> = (0..args.n_prompt).map(token).collect();
@@ -77,13 +77,13 @@ fn measure(loaded: &Loaded<'_>, args: &Bench) -> Result<Vec<Row>, Failure> {
         }
         let mut samples_ns = Vec::new();
         for repetition in 0..=args.repetitions {
-            session.rewind(0);
+            reader.session.rewind(0);
             let start = Instant::now();
             if n_prompt > 0 {
-                session.eval(&loaded.pool, &prompt)?;
+                reader.eval(&prompt)?;
             }
             for i in 0..n_gen {
-                session.eval(&loaded.pool, &[token(i)])?;
+                reader.eval(&[token(i)])?;
             }
             if repetition > 0 {
                 samples_ns.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1));

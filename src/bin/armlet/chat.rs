@@ -3,7 +3,6 @@
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;
 
-use armlet::engine::Session;
 use armlet::sample::Sampler;
 use armlet::tokenizer::{EncodeOptions, Role};
 use rustyline::error::ReadlineError;
@@ -11,7 +10,7 @@ use rustyline::error::ReadlineError;
 use crate::args::Chat;
 use crate::failure::{Failure, print};
 use crate::generate::{End, INTERRUPTED, Stats, catch_interrupts, generate, sampler};
-use crate::load::{Loaded, argument, encode, plan, read_stdin, session_memory, with_model};
+use crate::load::{Loaded, Reader, argument, encode, plan, read_stdin, session_memory, with_model};
 use crate::template::{Message, Template};
 
 const HELP: &str = "/help this, /clear forget the conversation, /regen answer again, /system TEXT new instructions, \
@@ -29,10 +28,10 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
     with_model(&args.model, |loaded| {
         let plan = plan(&loaded.model.hparams, &args.cache)?;
         let mut memory = session_memory(&plan)?;
-        let session = Session::new(&loaded.model, loaded.kernels, &plan, &mut memory[..plan.bytes()])?;
+        let reader = Reader::new(loaded, &plan, &mut memory)?;
         let mut chat = Conversation {
             loaded,
-            session,
+            reader,
             sampler: sampler(&args.sampling),
             template: Template::new(loaded.file, &loaded.model.tokenizer)?,
             limit: args.sampling.n_predict.unwrap_or(usize::MAX),
@@ -51,7 +50,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
 /// A conversation and the session that has read it.
 struct Conversation<'l, 's> {
     loaded: &'l Loaded<'l>,
-    session: Session<'s>,
+    reader: Reader<'s>,
     sampler: Sampler,
     template: Template<'l>,
     limit: usize,
@@ -88,11 +87,11 @@ impl Conversation<'_, '_> {
         // At least one token is read, to have logits.
         let common = common.min(tokens.len().saturating_sub(1));
         self.read.truncate(common);
-        self.session.rewind(common);
+        self.reader.session.rewind(common);
         let mut text = String::new();
         let result = generate(
             self.loaded,
-            &mut self.session,
+            &mut self.reader,
             &mut self.sampler,
             &tokens[common..],
             self.limit,

@@ -4,13 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use armlet::engine::Session;
 use armlet::sample::{Sampler, SamplerConfig};
 use armlet::tokenizer::Detokenizer;
 
 use crate::args;
 use crate::failure::Failure;
-use crate::load::Loaded;
+use crate::load::{Loaded, Reader};
 
 /// Set by Ctrl-C, and taken back by whoever deals with it.
 pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -101,7 +100,7 @@ pub(crate) fn sampler(args: &args::Sampling) -> Sampler {
 /// session has read to `history`.
 pub(crate) fn generate(
     loaded: &Loaded<'_>,
-    session: &mut Session<'_>,
+    reader: &mut Reader<'_>,
     sampler: &mut Sampler,
     prompt: &[u32],
     limit: usize,
@@ -111,7 +110,7 @@ pub(crate) fn generate(
     let tokenizer = &loaded.model.tokenizer;
     let mut stats = Stats { prompt_tokens: prompt.len(), ..Stats::default() };
     let start = Instant::now();
-    read(loaded, session, prompt, history)?;
+    read(reader, prompt, history)?;
     stats.prompt_time = start.elapsed();
     if INTERRUPTED.swap(false, Ordering::SeqCst) {
         return Ok((End::Interrupted, stats));
@@ -120,7 +119,7 @@ pub(crate) fn generate(
 
     let start = Instant::now();
     let mut detokenizer = Detokenizer::new();
-    let mut next = if limit > 0 { Some(sampler.sample(session.logits())?) } else { None };
+    let mut next = if limit > 0 { Some(sampler.sample(reader.engine.logits())?) } else { None };
     let end = loop {
         let Some(token) = next else { break End::Length };
         stats.generated += 1;
@@ -138,14 +137,14 @@ pub(crate) fn generate(
         if stats.generated == limit {
             break End::Length;
         }
-        if session.remaining() == 0 {
+        if reader.session.remaining() == 0 {
             break End::ContextFull;
         }
         if INTERRUPTED.swap(false, Ordering::SeqCst) {
             break End::Interrupted;
         }
         history.push(token);
-        next = Some(sampler.sample(session.eval(&loaded.pool, &[token])?)?);
+        next = Some(sampler.sample(reader.eval(&[token])?)?);
     };
     stats.generation_time = start.elapsed();
     let mut shown = Ok(());
@@ -154,13 +153,13 @@ pub(crate) fn generate(
 }
 
 /// Reads a prompt pass by pass, so that Ctrl-C is heard between them.
-fn read(loaded: &Loaded<'_>, session: &mut Session<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<(), Failure> {
-    session.fits(prompt)?;
-    for chunk in prompt.chunks(session.chunk()) {
+fn read(reader: &mut Reader<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<(), Failure> {
+    reader.session.fits(prompt)?;
+    for chunk in prompt.chunks(reader.engine.chunk()) {
         if INTERRUPTED.load(Ordering::SeqCst) {
             break;
         }
-        session.eval(&loaded.pool, chunk)?;
+        reader.eval(chunk)?;
         history.extend(chunk);
     }
     Ok(())

@@ -96,11 +96,15 @@ fn runs(file: &File<'_>) -> String {
         let h = Hparams::new(file).map_err(|e| e.to_string())?;
         let config = Config { context: Config::default().context.min(h.context_length), ..Config::default() };
         let plan = Plan::new(&h, &config).map_err(|e| e.to_string())?;
-        Ok::<_, String>((tables, config.context, plan.bytes()))
+        Ok::<_, String>((tables, config.context, plan))
     };
     match memory() {
-        Ok((tables, context, session)) => {
-            format!("\nruns here: {tables} bytes of tables, {session} bytes for a session of {context} tokens\n",)
+        Ok((tables, context, plan)) => {
+            let (work, session) = (plan.engine_bytes(), plan.session_bytes());
+            format!(
+                "\nruns here: {tables} bytes of tables, {work} bytes to work in, \
+                 {session} bytes for each session of {context} tokens\n"
+            )
         }
         Err(why) => format!("\ndoes not run here: {why}\n"),
     }

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use armlet::arch::{Backend, Element, Kernels};
-use armlet::engine::{Config, Plan};
+use armlet::engine::{Config, Engine, EngineError, Plan, Session};
 use armlet::gguf::File;
 use armlet::host::{MapError, Mapped, Pool, memory};
 use armlet::model::{Hparams, Model};
@@ -82,7 +82,8 @@ pub(crate) fn plan(h: &Hparams, args: &args::Cache) -> Result<Plan, Failure> {
         (None, None) => Config::default().context.min(h.context_length),
     };
     let plan = Plan::new(h, &Config { context, chunk: args.chunk, logit_rows: 1, kv })?;
-    log::info!("context of {context} tokens; the session takes {} bytes", plan.bytes());
+    let (engine, session) = (plan.engine_bytes(), plan.session_bytes());
+    log::info!("context of {context} tokens in {session} bytes, and {engine} bytes to work in");
     Ok(plan)
 }
 
@@ -93,9 +94,36 @@ pub(crate) fn element(kind: KvType) -> Element {
     }
 }
 
-/// Memory for a session of this plan.
+/// Memory for an engine and a session of this plan.
 pub(crate) fn session_memory(plan: &Plan) -> Result<memmap2::MmapMut, Failure> {
     memory(plan.bytes()).map_err(|e| Failure::new(format!("cannot get {} bytes for the session", plan.bytes()), e))
+}
+
+/// One session and the engine that reads for it, on the program's threads.
+pub(crate) struct Reader<'l> {
+    pool: &'l Pool,
+    pub(crate) engine: Engine<'l>,
+    pub(crate) session: Session<'l>,
+}
+
+impl<'l> Reader<'l> {
+    /// In memory that [`session_memory`] got.
+    pub(crate) fn new(loaded: &'l Loaded<'l>, plan: &Plan, memory: &'l mut [u8]) -> Result<Self, Failure> {
+        let (engine, session) = memory.split_at_mut(plan.engine_bytes());
+        Ok(Reader {
+            pool: &loaded.pool,
+            engine: Engine::new(&loaded.model, loaded.kernels, plan, engine)?,
+            session: Session::new(&loaded.model, plan, session)?,
+        })
+    }
+
+    pub(crate) fn eval(&mut self, tokens: &[u32]) -> Result<&[f32], EngineError> {
+        self.engine.eval(self.pool, &mut self.session, tokens)
+    }
+
+    pub(crate) fn score(&mut self, tokens: &[u32]) -> Result<&[f32], EngineError> {
+        self.engine.score(self.pool, &mut self.session, tokens)
+    }
 }
 
 /// The text that the options name: `-p`, `-f`, or stdin.

@@ -3,12 +3,12 @@
 //! The text is cut into pieces of as many tokens as the context; of each, the second half is predicted from what
 //! stands before it. The result is e to the mean of −ln p of those tokens.
 
-use armlet::engine::{Config, Plan, Session};
+use armlet::engine::{Config, Plan};
 use armlet::tokenizer::EncodeOptions;
 
 use crate::args::Perplexity;
 use crate::failure::{Failure, print};
-use crate::load::{Loaded, element, encode, read_file, session_memory, with_model};
+use crate::load::{Loaded, Reader, element, encode, read_file, session_memory, with_model};
 
 /// Tokens scored in one pass.
 const LOGIT_ROWS: usize = 32;
@@ -90,7 +90,7 @@ fn measure(
 ) -> Result<Score, Failure> {
     let n_ctx = args.context;
     let mut memory = session_memory(plan)?;
-    let mut session = Session::new(&loaded.model, loaded.kernels, plan, &mut memory[..plan.bytes()])?;
+    let mut reader = Reader::new(loaded, plan, &mut memory)?;
     if !args.json {
         print(format!("perplexity: calculating perplexity over {chunks} chunks, n_ctx={n_ctx}\n").as_bytes())?;
     }
@@ -103,13 +103,13 @@ fn measure(
         {
             piece[0] = bos;
         }
-        session.rewind(0);
+        reader.session.rewind(0);
         let first = n_ctx / 2;
-        session.eval(&loaded.pool, &piece[..first])?;
+        reader.eval(&piece[..first])?;
         // The last token predicts nothing that is scored.
         for start in (first..n_ctx - 1).step_by(LOGIT_ROWS) {
             let end = (start + LOGIT_ROWS).min(n_ctx - 1);
-            let logits = session.score(&loaded.pool, &piece[start..end])?;
+            let logits = reader.score(&piece[start..end])?;
             for (row, next) in logits.chunks_exact(vocab).zip(&piece[start + 1..=end]) {
                 score.add(row, *next);
             }

@@ -1,0 +1,125 @@
+//! What reads tokens for sessions.
+
+use super::{EngineError, Plan, Session};
+use crate::arch::Kernels;
+use crate::model::{Forward, Model, Shape, Work, forward};
+use crate::storage::{Arena, Executor};
+
+/// A model, the CPU's kernels, and the buffers of a pass: all that sessions share.
+///
+/// Results do not depend on how tokens are split into calls or passes, on which sessions are decoded together, nor on
+/// the threads, to the bit.
+pub struct Engine<'e> {
+    model: &'e Model<'e>,
+    kernels: Kernels,
+    shape: Shape,
+    work: Work<'e>,
+    used: usize,
+}
+
+impl<'e> Engine<'e> {
+    /// An engine in `memory`, which starts at a multiple of [`ALIGN`](crate::storage::ALIGN) and has
+    /// [`Plan::engine_bytes`].
+    ///
+    /// # Errors
+    /// [`EngineError::Arena`] when the memory is misaligned or too small.
+    pub fn new(model: &'e Model<'e>, kernels: Kernels, plan: &Plan, memory: &'e mut [u8]) -> Result<Self, EngineError> {
+        let mut arena = Arena::new(memory)?;
+        let shape = *plan.shape();
+        let work = Work::new(&model.hparams, &shape, &mut arena)?;
+        Ok(Self { model, kernels, shape, work, used: arena.used() })
+    }
+
+    /// Reads `tokens` and gives the logits of the token to follow the last: `(vocab)`.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing has then been read.
+    pub fn eval(
+        &mut self,
+        exec: &dyn Executor,
+        session: &mut Session<'_>,
+        tokens: &[u32],
+    ) -> Result<&[f32], EngineError> {
+        self.can_read(session, tokens)?;
+        let last = tokens.len().div_ceil(self.shape.chunk) - 1;
+        for (i, chunk) in tokens.chunks(self.shape.chunk).enumerate() {
+            self.pass(exec, &mut [&mut *session], chunk, usize::from(i == last));
+        }
+        Ok(self.logits())
+    }
+
+    /// Reads `tokens`, at most [`Config::logit_rows`](super::Config), and gives the logits after each:
+    /// `(tokens, vocab)`.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing has then been read.
+    pub fn score(
+        &mut self,
+        exec: &dyn Executor,
+        session: &mut Session<'_>,
+        tokens: &[u32],
+    ) -> Result<&[f32], EngineError> {
+        self.can_read(session, tokens)?;
+        self.can_keep(tokens.len())?;
+        self.pass(exec, &mut [session], tokens, tokens.len());
+        Ok(self.rows(tokens.len()))
+    }
+
+    /// Reads `tokens[i]` in `sessions[i]`, all in one pass over the weights, and gives the logits after each:
+    /// `(sessions, vocab)`. At most [`Config::logit_rows`](super::Config) sessions, of any plans of the same model.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing has then been read in any session.
+    pub fn step(
+        &mut self,
+        exec: &dyn Executor,
+        sessions: &mut [&mut Session<'_>],
+        tokens: &[u32],
+    ) -> Result<&[f32], EngineError> {
+        if sessions.len() != tokens.len() {
+            return Err(EngineError::Batch { sessions: sessions.len(), tokens: tokens.len() });
+        }
+        if tokens.is_empty() {
+            return Err(EngineError::NoTokens);
+        }
+        self.can_keep(tokens.len())?;
+        for (session, token) in sessions.iter().zip(tokens) {
+            self.can_read(session, core::slice::from_ref(token))?;
+        }
+        self.pass(exec, sessions, tokens, tokens.len());
+        Ok(self.rows(tokens.len()))
+    }
+
+    /// The logits after the last token read by [`eval`](Engine::eval): `(vocab)`.
+    pub fn logits(&self) -> &[f32] {
+        self.rows(1)
+    }
+
+    /// Tokens of one pass, at most.
+    pub fn chunk(&self) -> usize {
+        self.shape.chunk
+    }
+
+    /// Bytes of the memory that are used: exactly the plan.
+    pub fn used_bytes(&self) -> usize {
+        self.used
+    }
+
+    fn can_read(&self, session: &Session<'_>, tokens: &[u32]) -> Result<(), EngineError> {
+        if session.is_of(self.model) { session.fits(tokens) } else { Err(EngineError::OtherModel) }
+    }
+
+    fn can_keep(&self, rows: usize) -> Result<(), EngineError> {
+        let planned = self.shape.logit_rows;
+        if rows > planned { Err(EngineError::LogitRows { asked: rows, planned }) } else { Ok(()) }
+    }
+
+    fn pass(&mut self, exec: &dyn Executor, sessions: &mut [&mut Session<'_>], tokens: &[u32], outputs: usize) {
+        let run = Forward { model: self.model, kernels: &self.kernels, exec };
+        forward(run, &mut self.work, sessions, tokens, outputs);
+    }
+
+    fn rows(&self, rows: usize) -> &[f32] {
+        self.work.logits.get(..rows * self.model.hparams.vocab).unwrap_or(&[])
+    }
+}
