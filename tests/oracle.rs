@@ -793,9 +793,9 @@ fn with_batch<R>(
 /// in each what it would have left alone.
 #[test]
 fn a_batch_gives_the_bits_of_each_session_alone() {
-    const STEPS: usize = 5;
-    let contexts: Vec<usize> = (0..8).map(|i| 40 + i * 9).collect();
-    let prompts: Vec<Vec<u32>> = (0..8).map(|i| prompt(50 + i, 1 + i as usize * 9, 67)).collect();
+    const STEPS: usize = 3;
+    let contexts: Vec<usize> = (0..8).map(|i| 40 + i * 3).collect();
+    let prompts: Vec<Vec<u32>> = (0..8).map(|i| prompt(50 + i, 1 + i as usize * 5, 67)).collect();
     let next: Vec<Vec<u32>> = (0..8).map(|i| prompt(70 + i, STEPS, 67)).collect();
     let pool = Pool::new(2);
     for dtype in DType::ALL {

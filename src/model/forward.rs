@@ -7,7 +7,10 @@ use super::{KvCache, Layer, Model, RopePairs, Work};
 use crate::arch::{Activations, Kernels, Quants, QuantsMut, Write};
 use crate::math;
 use crate::quant::{BLOCK, Matrix, PANEL_ROWS};
-use crate::storage::{Columns, Executor, for_each_row, for_each_tile};
+use crate::storage::{Columns, Executor, Serial, for_each_row, for_each_tile};
+
+/// Rows of light work that the caller does alone.
+const FEW: usize = 8;
 
 /// What a pass runs on.
 #[derive(Clone, Copy)]
@@ -43,8 +46,8 @@ pub(crate) fn forward<'c, C: AsRef<KvCache<'c>> + AsMut<KvCache<'c>> + Sync>(
     run.rotations(work, caches, n);
     for (index, layer) in w.layers.iter().enumerate() {
         // x += Wo · attention(norm(x))
-        run.norm(&work.x[..n * h.n_embd], layer.attn_norm, work.normed);
-        let x = run.input(&work.normed[..n * h.n_embd], &mut work.quants, n, &[&layer.q, &layer.k, &layer.v]);
+        let x = &work.x[..n * h.n_embd];
+        let x = run.norm(x, layer.attn_norm, work.normed, &mut work.quants, &[&layer.q, &layer.k, &layer.v]);
         run.project(&[&layer.q, &layer.k, &layer.v], &x, work.qkv);
         run.bias_and_rotate(layer, work, n);
         run.remember(work, caches, index, n);
@@ -53,8 +56,8 @@ pub(crate) fn forward<'c, C: AsRef<KvCache<'c>> + AsMut<KvCache<'c>> + Sync>(
         run.add(&layer.attn_output, &x, work.x);
 
         // x += W_down · (silu(W_gate · norm(x)) * (W_up · norm(x)))
-        run.norm(&work.x[..n * h.n_embd], layer.ffn_norm, work.normed);
-        let x = run.input(&work.normed[..n * h.n_embd], &mut work.quants, n, &[&layer.gate, &layer.up]);
+        let x = &work.x[..n * h.n_embd];
+        let x = run.norm(x, layer.ffn_norm, work.normed, &mut work.quants, &[&layer.gate, &layer.up]);
         run.gated(layer, &x, work.gate, work.up);
         let x = run.input(&work.gate[..n * h.n_ff], &mut work.quants, n, &[&layer.down]);
         run.add(&layer.down, &x, work.x);
@@ -67,8 +70,7 @@ pub(crate) fn forward<'c, C: AsRef<KvCache<'c>> + AsMut<KvCache<'c>> + Sync>(
     }
     // logits = W_out · norm(x), for the tokens that are asked for
     let last = &work.x[(n - outputs) * h.n_embd..n * h.n_embd];
-    run.norm(last, w.output_norm, work.normed);
-    let x = run.input(&work.normed[..outputs * h.n_embd], &mut work.quants, outputs, &[&w.output]);
+    let x = run.norm(last, w.output_norm, work.normed, &mut work.quants, &[&w.output]);
     run.project(&[&w.output], &x, work.logits);
 }
 
@@ -79,17 +81,23 @@ fn place<'b, 'c: 'b, C: AsRef<KvCache<'c>>>(caches: &'b [C], n: usize, row: usiz
     (cache, cache.position() + row % each)
 }
 
-/// Turns the first dimensions of a head by the angles of its position.
+/// Turns the first dimensions of a head by the angles of its position. Written for a compiler to vectorise.
 fn rotate(head: &mut [f32], angles: &[f32], pairs: RopePairs) {
-    let half = angles.len() / 2;
-    for (i, [cos, sin]) in angles.as_chunks::<2>().0.iter().enumerate() {
-        let (a, b) = match pairs {
-            RopePairs::Adjacent => (2 * i, 2 * i + 1),
-            RopePairs::Halves => (i, i + half),
-        };
-        let (x, y) = (head[a], head[b]);
-        head[a] = x * cos - y * sin;
-        head[b] = x * sin + y * cos;
+    let turn = |x: &mut f32, y: &mut f32, [cos, sin]: [f32; 2]| (*x, *y) = (*x * cos - *y * sin, *x * sin + *y * cos);
+    let head = &mut head[..angles.len()];
+    let angles = angles.as_chunks().0;
+    match pairs {
+        RopePairs::Adjacent => {
+            for ([x, y], angle) in head.as_chunks_mut().0.iter_mut().zip(angles) {
+                turn(x, y, *angle);
+            }
+        }
+        RopePairs::Halves => {
+            let (x, y) = head.split_at_mut(angles.len());
+            for ((x, y), angle) in x.iter_mut().zip(y).zip(angles) {
+                turn(x, y, *angle);
+            }
+        }
     }
 }
 
@@ -120,11 +128,35 @@ impl Forward<'_> {
         (cols / (self.exec.workers().clamp(1, 1024) * 8)).next_multiple_of(PANEL_ROWS).clamp(PANEL_ROWS, 256)
     }
 
-    fn norm(&self, x: &[f32], weight: &[u8], out: &mut [f32]) {
-        let (n, eps) = (self.model.hparams.n_embd, self.model.hparams.rms_eps);
-        for_each_row(self.exec, &mut out[..x.len()], n, |i, out| {
-            self.kernels.rms_norm(&x[i * n..][..n], weight, eps, out);
+    /// What shares `n` rows of work that is linear in a row's width: the caller alone where there are few, because that
+    /// is sooner done than a barrier.
+    fn light(&self, n: usize) -> &dyn Executor {
+        if n <= FEW { &Serial } else { self.exec }
+    }
+
+    /// The norm of each row as the input of `matrices`, as in [`input`](Forward::input).
+    fn norm<'x>(
+        &self,
+        x: &[f32],
+        weight: &[u8],
+        floats: &'x mut [f32],
+        quants: &'x mut QuantsMut<'_>,
+        matrices: &[&Matrix<'_>],
+    ) -> Activations<'x> {
+        let (cols, eps) = (self.model.hparams.n_embd, self.model.hparams.rms_eps);
+        let tokens = x.len() / cols;
+        let floats = &mut floats[..x.len()];
+        let norm = |i: usize, out: &mut [f32]| self.kernels.rms_norm(&x[i * cols..][..cols], weight, eps, out);
+        if !matrices.iter().any(|m| m.dtype().is_quantised()) {
+            for_each_row(self.light(tokens), floats, cols, norm);
+            return Activations { tokens, floats, quants: Quants::default() };
+        }
+        let outputs = ([Columns::new(floats, tokens * cols, cols)], quants.columns(cols / BLOCK, tokens));
+        for_each_tile(self.light(tokens), outputs, |([mut floats], mut quants)| {
+            norm(floats.columns().start / cols, floats.row(0));
+            self.kernels.quantise(floats.row(0), &mut quants);
         });
+        Activations { tokens, floats, quants: quants.view(cols / BLOCK, tokens) }
     }
 
     /// The input of `matrices`: as it is, and quantised if one of them needs it so.
@@ -139,7 +171,7 @@ impl Forward<'_> {
         if !matrices.iter().any(|m| m.dtype().is_quantised()) {
             return Activations { tokens: n, floats: x, quants: Quants::default() };
         }
-        for_each_tile(self.exec, quants.columns(cols / BLOCK, n), |mut tile| {
+        for_each_tile(self.light(n), quants.columns(cols / BLOCK, n), |mut tile| {
             let token = tile.0[0].columns().start;
             self.kernels.quantise(&x[token * cols..][..cols], &mut tile);
         });
@@ -191,7 +223,7 @@ impl Forward<'_> {
         let h = &self.model.hparams;
         let width = h.q_dim() + 2 * h.kv_dim();
         let rope = &*work.rope;
-        for_each_row(self.exec, &mut work.qkv[..n * width], width, |t, row| {
+        for_each_row(self.light(n), &mut work.qkv[..n * width], width, |t, row| {
             let bias = layer.qkv_bias.iter().zip([0, h.q_dim(), h.q_dim() + h.kv_dim()]);
             for (bias, first) in bias {
                 for (x, b) in row[first..].iter_mut().zip(bias.as_chunks::<4>().0) {

@@ -86,7 +86,7 @@ impl<'a, T: Plain> Columns<'a, T> {
     }
 
     /// # Safety
-    /// For one `Columns`, each `i` may be asked for once only.
+    /// For one `Columns`, no `i` may be asked for twice.
     unsafe fn tile(&self, i: usize) -> Tile<'a, T> {
         let start = (i * self.width).min(self.cols);
         let width = self.width.min(self.cols - start);
@@ -140,18 +140,18 @@ impl<'a, T: Plain> From<&'a mut [T]> for Tile<'a, T> {
     }
 }
 
-/// Matrices cut into equally many tiles, to be written together.
+/// Matrices cut alike, which may be of several types; for each index, one tile of each.
 pub trait Outputs: Sync {
     /// A tile of each.
     type Tiles;
 
-    /// Tiles of each matrix; the smallest number counts.
+    /// How many indices there are.
     fn tiles(&self) -> usize;
 
-    /// Tile `i` of each matrix.
+    /// The tiles of index `i`.
     ///
     /// # Safety
-    /// Each `i` may be asked for once only.
+    /// No `i` may be asked for twice.
     unsafe fn tile(&self, i: usize) -> Self::Tiles;
 }
 
@@ -162,13 +162,12 @@ impl<'a, T: Plain + Send, const N: usize> Outputs for [Columns<'a, T>; N] {
         self.iter().map(Columns::tiles).min().unwrap_or(0)
     }
 
-    unsafe fn tile(&self, i: usize) -> [Tile<'a, T>; N] {
-        // SAFETY: the caller's promise, for each.
+    unsafe fn tile(&self, i: usize) -> Self::Tiles {
+        // SAFETY: the caller's promise is `Columns::tile`'s.
         core::array::from_fn(|k| unsafe { self[k].tile(i) })
     }
 }
 
-/// Matrices of different types.
 impl<A: Outputs, B: Outputs> Outputs for (A, B) {
     type Tiles = (A::Tiles, B::Tiles);
 
@@ -177,7 +176,7 @@ impl<A: Outputs, B: Outputs> Outputs for (A, B) {
     }
 
     unsafe fn tile(&self, i: usize) -> Self::Tiles {
-        // SAFETY: the caller's promise, for each.
+        // SAFETY: the caller's promise holds for both.
         unsafe { (self.0.tile(i), self.1.tile(i)) }
     }
 }
@@ -197,8 +196,10 @@ pub fn for_each_row<T: Plain + Send>(
 }
 
 /// Calls `f` once for each index of a tile with that tile of every matrix in `outputs`.
+///
+/// All matrices must be cut into equally many tiles; the smallest number counts.
 pub fn for_each_tile<O: Outputs>(exec: &dyn Executor, outputs: O, f: impl Fn(O::Tiles) + Sync) {
-    // SAFETY: `for_each` gives each index to one call only, and nobody else has `outputs`.
+    // SAFETY: `for_each` gives each index to one call only.
     for_each(exec, outputs.tiles(), |i| f(unsafe { outputs.tile(i) }));
 }
 
@@ -226,9 +227,9 @@ mod tests {
         for exec in [&Serial as &dyn Executor, &Eager(0), &Eager(1), &Eager(5)] {
             for (rows, cols, width) in [(1, 1, 1), (3, 10, 4), (2, 64, 64), (5, 7, 100), (0, 5, 2)] {
                 let mut a = vec![0u32; rows * cols];
-                let mut b = vec![0u32; rows * cols];
-                let outputs = [Columns::new(&mut a, cols, width), Columns::new(&mut b, cols, width)];
-                for_each_tile(exec, outputs, |[mut x, mut y]| {
+                let mut b = vec![0u8; rows * cols];
+                let outputs = ([Columns::new(&mut a, cols, width)], [Columns::new(&mut b, cols, width)]);
+                for_each_tile(exec, outputs, |([mut x], [mut y])| {
                     for r in 0..x.rows() {
                         let first = x.columns().start;
                         for (c, v) in x.row(r).iter_mut().enumerate() {
@@ -242,7 +243,7 @@ mod tests {
                 });
                 assert!(a.iter().enumerate().all(|(i, &v)| v == i as u32 + 1));
                 let in_sub = |c: usize| (1..3).contains(&(c % width));
-                assert!(b.iter().enumerate().all(|(i, &v)| v == u32::from(in_sub(i % cols))));
+                assert!(b.iter().enumerate().all(|(i, &v)| v == u8::from(in_sub(i % cols))));
             }
         }
     }
