@@ -292,6 +292,8 @@ fn attention_matches_f64() {
                 (7, 128, 31),
                 (8, 256, 65),
                 (9, 16, 200),
+                (6, 24, 63),
+                (1, 40, 34),
             ] {
                 let stored = |seed| {
                     let x = noise(seed, positions * head_dim);
@@ -330,6 +332,53 @@ fn attention_matches_f64() {
     }
 }
 
+/// A head's result does not depend on those that it shares a pass with.
+#[test]
+fn attention_gives_a_head_the_same_bits_in_any_group() {
+    for k in backends() {
+        for (element, head_dim, positions) in [(Element::F16, 64, 75), (Element::F32, 24, 33), (Element::F16, 8, 1)] {
+            let stored = |seed| {
+                let mut bytes = vec![0; positions * head_dim * element.bytes()];
+                k.store(element, &noise(seed, positions * head_dim), &mut bytes);
+                bytes
+            };
+            let (kb, vb, q) = (stored(31), stored(32), noise(33, 17 * head_dim));
+            let run = |q: &[f32]| {
+                let mut out = vec![0.0; q.len()];
+                k.attend(q, head_dim, 0.3, Cache { element, rows: &kb }, Cache { element, rows: &vb }, &mut out);
+                out
+            };
+            let alone: Vec<f32> = q.chunks(head_dim).flat_map(run).collect();
+            for group in 2..=17 {
+                let got = run(&q[..group * head_dim]);
+                assert!(got == alone[..group * head_dim], "{:?} {element:?}, {group} heads", k.backend());
+            }
+        }
+    }
+}
+
+/// What does not fit together is left alone.
+#[test]
+fn attention_leaves_out_what_is_not_there() {
+    for k in backends() {
+        let rows = [0; 5 * 16 * 2];
+        let cache = |n: usize| Cache { element: Element::F16, rows: &rows[..n] };
+        for (q, out, head_dim, k_bytes, v_bytes) in [
+            (24, 24, 16, 64, 64),
+            (8, 8, 16, 64, 64),
+            (32, 16, 16, 64, 64),
+            (16, 32, 16, 64, 64),
+            (16, 16, 0, 64, 64),
+            (16, 16, 12, 64, 64),
+            (16, 16, 16, 0, 0),
+            (16, 16, 16, 70, 40),
+            (16, 16, 16, 40, 70),
+        ] {
+            k.attend(&vec![1.0; q], head_dim, 1.0, cache(k_bytes), cache(v_bytes), &mut vec![0.0; out]);
+        }
+    }
+}
+
 /// One order of sums and one rounding of `a·b + c`: a backend is no reason for another answer.
 #[test]
 fn all_backends_give_the_same_bits() {
@@ -357,9 +406,13 @@ fn all_backends_give_the_same_bits() {
                 k.store(element, &noise(seed, 70 * 64), &mut bytes);
                 bytes
             };
-            let (kb, vb, mut out) = (stored(24), stored(25), vec![0.0; 3 * 64]);
-            k.attend(&noise(26, 3 * 64), 64, 0.3, Cache { element, rows: &kb }, Cache { element, rows: &vb }, &mut out);
-            all.extend(bits(&out));
+            let (kb, vb) = (stored(24), stored(25));
+            for (group, head_dim) in (1..=9).flat_map(|group| [(group, 64), (group, 40)]) {
+                let mut out = vec![0.0; group * head_dim];
+                let [k_rows, v_rows] = [&kb, &vb].map(|rows| Cache { element, rows });
+                k.attend(&noise(26, out.len()), head_dim, 0.3, k_rows, v_rows, &mut out);
+                all.extend(bits(&out));
+            }
         }
         all
     };
