@@ -49,6 +49,8 @@ pub(crate) trait Isa: Copy {
     fn exp2i8(self, n: Self::F32x8) -> Self::F32x8;
     /// Sum in the order ((0+4)+(2+6)) + ((1+5)+(3+7)).
     fn sum8(self, a: Self::F32x8) -> f32;
+    /// Sums of four vectors, each in the order ((0+4)+(1+5)) + ((2+6)+(3+7)).
+    fn sum8x4(self, a: [Self::F32x8; 4]) -> [f32; 4];
     fn hmax8(self, a: Self::F32x8) -> f32;
     /// Integral values within ±127, as int8.
     fn to_i8(self, x: [Self::F32x8; 4], out: &mut [i8; 32]);

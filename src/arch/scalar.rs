@@ -118,6 +118,10 @@ impl Isa for Scalar {
         ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
     }
     #[inline(always)]
+    fn sum8x4(self, a: [[f32; 8]; 4]) -> [f32; 4] {
+        a.map(|a| ((a[0] + a[4]) + (a[1] + a[5])) + ((a[2] + a[6]) + (a[3] + a[7])))
+    }
+    #[inline(always)]
     fn hmax8(self, a: [f32; 8]) -> f32 {
         a.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }

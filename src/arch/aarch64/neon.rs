@@ -167,6 +167,15 @@ macro_rules! neon_isa {
                 })
             }
             #[inline(always)]
+            fn sum8x4(self, a: [Self::F32x8; 4]) -> [f32; 4] {
+                simd!({
+                    let a = a.map(|a| vaddq_f32(a[0], a[1]));
+                    let mut out = [0.0; 4];
+                    vst1q_f32(out.as_mut_ptr(), vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])));
+                    out
+                })
+            }
+            #[inline(always)]
             fn hmax8(self, a: Self::F32x8) -> f32 {
                 simd!(vmaxnmvq_f32(vmaxnmq_f32(a[0], a[1])))
             }

@@ -205,7 +205,16 @@ fn dots<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
     if row % 2 == 1 {
         multiply::<I, E, G, J, B>(isa, q_last.map(|q| &q[0]), k_last.map(|k| &k[0]), &mut acc);
     }
-    acc.map(|acc| acc.map(|acc| isa.sum8(acc)))
+    // Four sums at a time; the last may be fewer.
+    let mut sums = [[0.0; J]; G];
+    let acc = acc.as_flattened();
+    for (four, out) in (0..).step_by(4).zip(sums.as_flattened_mut().chunks_mut(4)) {
+        let folded = isa.sum8x4(core::array::from_fn(|i| acc[(four + i).min(G * J - 1)]));
+        for (out, sum) in out.iter_mut().zip(folded) {
+            *out = sum;
+        }
+    }
+    sums
 }
 
 /// Adds the products of an eight of each, lane by lane.

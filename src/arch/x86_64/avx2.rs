@@ -155,6 +155,15 @@ macro_rules! avx2_isa {
                 })
             }
             #[inline(always)]
+            fn sum8x4(self, a: [__m256; 4]) -> [f32; 4] {
+                simd!({
+                    let a = a.map(|a| _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a)));
+                    let mut out = [0.0; 4];
+                    _mm_storeu_ps(out.as_mut_ptr(), _mm_hadd_ps(_mm_hadd_ps(a[0], a[1]), _mm_hadd_ps(a[2], a[3])));
+                    out
+                })
+            }
+            #[inline(always)]
             fn hmax8(self, a: __m256) -> f32 {
                 simd!({
                     let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
