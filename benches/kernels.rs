@@ -7,9 +7,9 @@ mod common;
 
 use std::fmt;
 
-use armlet::arch::{Activations, Block, Kernels, Write};
-use armlet::quant::{DType, Matrix};
-use armlet::storage::{Columns, Serial, for_each_tile};
+use armlet::arch::{Activations, Kernels, QuantsMut, Write};
+use armlet::quant::{DType, Layout, Matrix, PANEL_ROWS};
+use armlet::storage::{Arena, Columns, Serial, for_each_tile};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 
@@ -20,19 +20,23 @@ fn main() {
     divan::main();
 }
 
-/// A backend and a format.
+/// A backend, a format and how its rows lie.
 #[derive(Clone, Copy)]
-struct Case(&'static str, DType);
+struct Case(&'static str, DType, Layout);
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.0, self.1)
+        write!(f, "{} {}{}", self.0, self.1, if self.2 == Layout::Panels { " packed" } else { "" })
     }
 }
 
 fn cases() -> impl Iterator<Item = Case> {
     let formats = [DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::F16];
-    common::backends().flat_map(move |backend| formats.map(|format| Case(backend, format)))
+    let layouts =
+        |format: DType| [Layout::Rows, Layout::Panels].into_iter().take(1 + usize::from(format.is_quantised()));
+    common::backends().flat_map(move |backend| {
+        formats.into_iter().flat_map(move |format| layouts(format).map(move |layout| Case(backend, format, layout)))
+    })
 }
 
 #[divan::bench(args = cases())]
@@ -41,43 +45,45 @@ fn one_token(bencher: Bencher<'_, '_>, case: Case) {
 }
 
 #[divan::bench(args = cases())]
+fn tokens_4(bencher: Bencher<'_, '_>, case: Case) {
+    matmul(bencher, case, 4);
+}
+
+#[divan::bench(args = cases())]
 fn tokens_64(bencher: Bencher<'_, '_>, case: Case) {
     matmul(bencher, case, 64);
 }
 
-fn matmul(bencher: Bencher<'_, '_>, Case(backend, format): Case, tokens: usize) {
-    let kernels = common::kernels(backend);
+/// A matrix of noise.
+fn weights(format: DType, layout: Layout) -> Vec<u8> {
     let row_bytes = format.row_bytes(COLS).expect("whole blocks");
-    let mut weights = vec![0; ROWS * row_bytes];
-    for (row, out) in common::noise(ROWS * COLS).chunks(COLS).zip(weights.chunks_mut(row_bytes)) {
+    let mut rows = vec![0; ROWS * row_bytes];
+    for (row, out) in common::noise(ROWS * COLS).chunks(COLS).zip(rows.chunks_mut(row_bytes)) {
         format.encode_row(row, out).expect("whole blocks");
     }
-    let w = Matrix::new_checked(format, ROWS, COLS, &weights).expect("its size");
-    let input = Input::new(&kernels, tokens);
+    let mut panels = vec![0; rows.len()];
+    if layout == Layout::Panels {
+        let bytes = PANEL_ROWS * row_bytes;
+        rows.chunks(bytes).zip(panels.chunks_mut(bytes)).for_each(|(rows, panel)| format.pack_panel(rows, panel));
+        return panels;
+    }
+    rows
+}
+
+fn matmul(bencher: Bencher<'_, '_>, Case(backend, format, layout): Case, tokens: usize) {
+    let kernels = common::kernels(backend);
+    let weights = weights(format, layout);
+    let w = Matrix::new_checked(format, layout, ROWS, COLS, &weights).expect("its size");
+    let floats = common::noise(tokens * COLS);
+    let mut memory = armlet::host::memory(2 * floats.len() + 4096).expect("memory");
+    let mut arena = Arena::new(&mut memory).expect("an arena");
+    let mut quants = QuantsMut::new(&mut arena, tokens, COLS).expect("room");
+    let quants = kernels.quantise_tokens(&Serial, &floats, tokens, &mut quants);
+    let x = Activations { tokens, floats: &floats, quants };
     let mut out = vec![0.0; tokens * ROWS];
     bencher.counter(BytesCount::new(weights.len())).counter(ItemsCount::new(ROWS * COLS * tokens)).bench_local(|| {
         for_each_tile(&Serial, [Columns::new(&mut out, ROWS, ROWS)], |[mut tile]| {
-            kernels.matmul(&w, 0..ROWS, &input.view(), &mut tile, Write::Set);
+            kernels.matmul(&w, 0..ROWS, &x, &mut tile, Write::Set);
         });
     });
-}
-
-/// Activations as the kernels take them.
-struct Input {
-    tokens: usize,
-    floats: Vec<f32>,
-    blocks: Vec<Block>,
-}
-
-impl Input {
-    fn new(kernels: &Kernels, tokens: usize) -> Self {
-        let floats = common::noise(tokens * COLS);
-        let mut blocks = vec![Block::ZERO; floats.len() / 32];
-        kernels.quantise(&floats, &mut blocks);
-        Self { tokens, floats, blocks }
-    }
-
-    fn view(&self) -> Activations<'_> {
-        Activations { tokens: self.tokens, floats: &self.floats, blocks: &self.blocks }
-    }
 }

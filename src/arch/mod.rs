@@ -33,8 +33,8 @@ pub use generic::activations::{Activations, QuantTile, Quants, QuantsMut};
 pub use generic::attention::{Cache, Element};
 pub use generic::matmul::Write;
 
-use crate::quant::Matrix;
-use crate::storage::Tile;
+use crate::quant::{BLOCK, Matrix};
+use crate::storage::{Executor, Tile, for_each_tile};
 use core::ops::Range;
 
 /// An instruction set that has kernels.
@@ -164,6 +164,22 @@ impl Kernels {
     pub fn quantise(&self, x: &[f32], out: &mut QuantTile<'_>) {
         // SAFETY: a `Kernels` is made only where its instructions were detected.
         unsafe { (self.quantise)(x, out) }
+    }
+
+    /// Quantises the activations `x`, `(tokens, cols)`, each token an item of `exec`'s work.
+    pub fn quantise_tokens<'q>(
+        &self,
+        exec: &dyn Executor,
+        x: &[f32],
+        tokens: usize,
+        out: &'q mut QuantsMut<'_>,
+    ) -> Quants<'q> {
+        let cols = x.len() / tokens.max(1);
+        for_each_tile(exec, out.columns(cols / BLOCK, tokens), |mut tile| {
+            let token = tile.0[0].columns().start;
+            self.quantise(&x[token * cols..][..cols], &mut tile);
+        });
+        out.view(cols / BLOCK, tokens)
     }
 
     /// Rows `rows` of `w` times each token of `x`, to the columns of `out`, `(tokens, rows.len())`.

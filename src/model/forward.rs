@@ -106,7 +106,7 @@ impl Forward<'_> {
     fn embed(&self, work: &mut Work<'_>, tokens: &[u32]) {
         let (n, table) = (self.model.hparams.n_embd, &self.model.weights.token_embd);
         for (token, x) in tokens.iter().zip(work.x.chunks_exact_mut(n)) {
-            table.dtype().decode_row(table.row(*token as usize), x);
+            table.decode_row(*token as usize, x);
         }
     }
 
@@ -167,15 +167,12 @@ impl Forward<'_> {
         n: usize,
         matrices: &[&Matrix<'_>],
     ) -> Activations<'x> {
-        let cols = x.len() / n;
-        if !matrices.iter().any(|m| m.dtype().is_quantised()) {
-            return Activations { tokens: n, floats: x, quants: Quants::default() };
-        }
-        for_each_tile(self.light(n), quants.columns(cols / BLOCK, n), |mut tile| {
-            let token = tile.0[0].columns().start;
-            self.kernels.quantise(&x[token * cols..][..cols], &mut tile);
-        });
-        Activations { tokens: n, floats: x, quants: quants.view(cols / BLOCK, n) }
+        let quantised = matrices.iter().any(|m| m.dtype().is_quantised());
+        let quants = match quantised {
+            true => self.kernels.quantise_tokens(self.light(n), x, n, quants),
+            false => Quants::default(),
+        };
+        Activations { tokens: n, floats: x, quants }
     }
 
     /// `out = [m₀; m₁; …] · x`: the matrices' results side by side in each row.
