@@ -7,7 +7,7 @@ mod common;
 
 use std::fmt;
 
-use armlet::arch::{Activations, Kernels, QuantsMut, Write};
+use armlet::arch::{Activations, QuantsMut, Write};
 use armlet::quant::{DType, Layout, Matrix, PANEL_ROWS};
 use armlet::storage::{Arena, Columns, Serial, for_each_tile};
 use divan::Bencher;

@@ -1,8 +1,7 @@
 //! What an instruction set must offer for the generic algorithms to run on it.
 
-use super::generic::panel::{Bytes, Halves, Nibbles};
+use super::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use super::generic::walk::{ROWS, Step, TokenBlock};
-use crate::quant::PANEL_ROWS;
 
 /// A set of SIMD operations on vectors of fixed, virtual width.
 ///
@@ -107,15 +106,6 @@ pub(crate) trait Isa: Copy {
     fn bf16x16(self, step: Step<'_, 32>) -> [[Self::F32x8; 2]; ROWS] {
         step.blocks().map(|b| [first(b), last(b)].map(|x| self.load8_bf16(x)))
     }
-    /// Eight little-endian binary32.
-    #[inline(always)]
-    fn store8_bytes(self, x: Self::F32x8, out: &mut [u8; 32]) {
-        let mut eight = [0.0; 8];
-        self.store8(x, &mut eight);
-        for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(eight) {
-            *out = x.to_le_bytes();
-        }
-    }
     /// Four vectors of four 32-bit words, transposed.
     #[inline(always)]
     fn transpose4(self, rows: [&[u8; 16]; 4]) -> [[u8; 16]; 4] {
@@ -143,13 +133,13 @@ fn pair<const B: usize>(block: &[u8; B], at: usize) -> &[u8; 2] {
 
 /// Operations on panels, whose rows lie in the lanes of a vector; see [`panel`](super::generic::panel).
 ///
-/// A group is [`ROWS`](PanelIsa::ROWS) of a panel's 16 rows, and one accumulator has the sums of a group for
-/// [`TOKENS`](PanelIsa::TOKENS) tokens, in whatever arrangement the instructions want. Every sum is
-/// `acc + (dot + bias)·(d · d_x)`, with the product of scales rounded, and the rest once.
+/// A group is [`ROWS`](PanelIsa::ROWS) of a panel's 16 rows, whose weights stay in registers while tokens pass by,
+/// [`TOKENS`](PanelIsa::TOKENS) at a time: the `T` of the methods. Every sum is `acc + (dot + bias)·(d · d_x)`, with
+/// the product of scales rounded, and the rest once.
 pub(crate) trait PanelIsa: Isa {
-    /// Rows of a group: a divisor of 16, at least 4.
+    /// Rows of a group: a divisor of 16.
     const ROWS: usize;
-    /// Tokens of an accumulator, 1 or 2.
+    /// Tokens of a step, 1 or 2.
     const TOKENS: usize;
     /// The operations for one token at a time.
     type Single: PanelIsa;
@@ -159,35 +149,21 @@ pub(crate) trait PanelIsa: Isa {
     type Dots: Copy;
     /// A group's scales or minima.
     type Scales: Copy;
-    /// Sums of a group and `TOKENS` tokens.
+    /// Sums of a group and `TOKENS` tokens, in whatever arrangement the instructions want.
     type Acc: Copy;
 
     fn single(self) -> Self::Single;
     fn int8(self, q: &Bytes, group: usize) -> Self::Weights;
     fn nibbles(self, n: &Nibbles, group: usize) -> Self::Weights;
     fn scales(self, halves: &Halves, group: usize) -> Self::Scales;
-    /// The sums of tokens `t..t + TOKENS`.
-    fn load(self, sums: &[[f32; PANEL_ROWS]], t: usize, group: usize) -> Self::Acc;
-    fn store(self, acc: Self::Acc, sums: &mut [[f32; PANEL_ROWS]], t: usize, group: usize);
-    /// Products of int8 weights with tokens `t..t + TOKENS`.
-    fn dot_int8<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>, t: usize) -> Self::Dots;
+    fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> Self::Acc;
+    fn store<const T: usize>(self, acc: Self::Acc, sums: &mut [Sums; T], group: usize);
+    /// Products of int8 weights.
+    fn dot_int8<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>) -> Self::Dots;
     /// Products of weights within 0..=15, plus the tokens' biases if `offset`.
-    fn dot_nibbles<const T: usize>(
-        self,
-        w: &Self::Weights,
-        x: &TokenBlock<'_, T>,
-        t: usize,
-        offset: bool,
-    ) -> Self::Dots;
-    /// `acc + dots·(d · x[t])`.
-    fn add<const T: usize>(
-        self,
-        acc: Self::Acc,
-        dots: Self::Dots,
-        d: Self::Scales,
-        x: &[f32; T],
-        t: usize,
-    ) -> Self::Acc;
-    /// `acc + m·x[t]`.
-    fn add_minima<const T: usize>(self, acc: Self::Acc, m: Self::Scales, x: &[f32; T], t: usize) -> Self::Acc;
+    fn dot_nibbles<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>, offset: bool) -> Self::Dots;
+    /// `acc + dots·(d · x)`.
+    fn add<const T: usize>(self, acc: Self::Acc, dots: Self::Dots, d: Self::Scales, x: &[f32; T]) -> Self::Acc;
+    /// `acc + m·x`.
+    fn add_minima<const T: usize>(self, acc: Self::Acc, m: Self::Scales, x: &[f32; T]) -> Self::Acc;
 }

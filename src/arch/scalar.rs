@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::generic::panel::{Bytes, Halves, Nibbles};
+use super::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use super::generic::walk::TokenBlock;
 use super::isa::{Isa, PanelIsa};
 use super::{Backend, Kernels, kernels};
@@ -208,34 +208,28 @@ impl PanelIsa for Scalar {
         core::array::from_fn(|r| f16::from_le_bytes([halves[2 * r], halves[2 * r + 1]]).to_f32())
     }
     #[inline(always)]
-    fn load(self, sums: &[Rows<f32>], t: usize, _group: usize) -> Rows<f32> {
-        sums[t]
+    fn load<const T: usize>(self, sums: &[Sums; T], _group: usize) -> Rows<f32> {
+        sums[0]
     }
     #[inline(always)]
-    fn store(self, acc: Rows<f32>, sums: &mut [Rows<f32>], t: usize, _group: usize) {
-        sums[t] = acc;
+    fn store<const T: usize>(self, acc: Rows<f32>, sums: &mut [Sums; T], _group: usize) {
+        sums[0] = acc;
     }
     #[inline(always)]
-    fn dot_int8<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>, t: usize) -> Rows<f32> {
-        w.map(|w| w.iter().zip(x.q[t]).map(|(w, x)| i32::from(*w) * i32::from(x)).sum::<i32>() as f32)
+    fn dot_int8<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>) -> Rows<f32> {
+        w.map(|w| w.iter().zip(x.q[0]).map(|(w, x)| i32::from(*w) * i32::from(x)).sum::<i32>() as f32)
     }
     #[inline(always)]
-    fn dot_nibbles<const T: usize>(
-        self,
-        w: &Rows<[i8; 32]>,
-        x: &TokenBlock<'_, T>,
-        t: usize,
-        offset: bool,
-    ) -> Rows<f32> {
-        let bias = if offset { x.bias[t] as f32 } else { 0.0 };
-        self.dot_int8(w, x, t).map(|dot| dot + bias) // exact: integers below 2²⁴
+    fn dot_nibbles<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>, offset: bool) -> Rows<f32> {
+        let bias = if offset { x.bias[0] as f32 } else { 0.0 };
+        self.dot_int8(w, x).map(|dot| dot + bias) // exact: integers below 2²⁴
     }
     #[inline(always)]
-    fn add<const T: usize>(self, acc: Rows<f32>, dots: Rows<f32>, d: Rows<f32>, x: &[f32; T], t: usize) -> Rows<f32> {
-        core::array::from_fn(|r| fma(dots[r], d[r] * x[t], acc[r]))
+    fn add<const T: usize>(self, acc: Rows<f32>, dots: Rows<f32>, d: Rows<f32>, x: &[f32; T]) -> Rows<f32> {
+        core::array::from_fn(|r| fma(dots[r], d[r] * x[0], acc[r]))
     }
     #[inline(always)]
-    fn add_minima<const T: usize>(self, acc: Rows<f32>, m: Rows<f32>, x: &[f32; T], t: usize) -> Rows<f32> {
-        core::array::from_fn(|r| fma(m[r], x[t], acc[r]))
+    fn add_minima<const T: usize>(self, acc: Rows<f32>, m: Rows<f32>, x: &[f32; T]) -> Rows<f32> {
+        core::array::from_fn(|r| fma(m[r], x[0], acc[r]))
     }
 }

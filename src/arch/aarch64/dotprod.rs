@@ -3,13 +3,12 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::neon::{Group, I8x32, fold, neon_isa, neon_panel, simd, split, times, vmovn_s32_pair};
-use super::next;
-use crate::arch::generic::panel::{Bytes, Halves, Nibbles};
+use super::neon::{Eight, Four, I8x32, fold, load, neon_isa, neon_panel, simd, split, vmovn_s32_pair};
+use super::{cpu, next};
+use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::{Step, TokenBlock};
 use crate::arch::isa::{Isa, PanelIsa};
 use crate::arch::{Backend, Kernels, kernels};
-use crate::quant::PANEL_ROWS;
 
 /// Proof that the CPU has NEON and the dot product.
 #[derive(Clone, Copy)]
@@ -18,31 +17,19 @@ pub(super) struct Dotprod(());
 /// The kernels, where the CPU can run them.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
     // The token is made only inside functions compiled for these features, whose pointers only this table holds.
-    detected().then(|| kernels!(Backend::Dotprod, Dotprod(()), "neon,dotprod"))
+    cpu::dotprod().then(|| kernels!(Backend::Dotprod, Dotprod(()), "neon,dotprod"))
 }
 
-/// From the operating system; without one, from what the compiler was told.
-fn detected() -> bool {
-    #[cfg(feature = "std")]
-    {
-        std::arch::is_aarch64_feature_detected!("dotprod")
-    }
-    #[cfg(not(feature = "std"))]
-    {
-        cfg!(target_feature = "dotprod")
-    }
-}
-
-/// `sdot`: adds to each int32 lane the four products of its bytes. The intrinsic is unstable in Rust 1.95.
+/// `sdot`: adds to each int32 lane the four products of its bytes. The intrinsic is unstable in Rust 1.95,
+/// and a function compiled for `sdot` would not be inlined where it must.
 ///
 /// # Safety
 /// The CPU has the dot product.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
+#[inline(always)]
 unsafe fn sdot(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-    // SAFETY: one instruction on registers, which this function is compiled for.
+    // SAFETY: one instruction on registers, which the caller vouches for.
     unsafe {
-        asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) acc, in(vreg) a, in(vreg) b,
+        asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) acc, in(vreg) a, in(vreg) b,
              options(pure, nomem, nostack, preserves_flags));
     }
     acc
@@ -52,12 +39,11 @@ unsafe fn sdot(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 ///
 /// # Safety
 /// The CPU has the dot product.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
+#[inline(always)]
 unsafe fn sdot_lane<const LANE: i32>(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-    // SAFETY: one instruction on registers, which this function is compiled for.
+    // SAFETY: one instruction on registers, which the caller vouches for.
     unsafe {
-        asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) acc, in(vreg) a, in(vreg) b, const LANE,
+        asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) acc, in(vreg) a, in(vreg) b, const LANE,
              options(pure, nomem, nostack, preserves_flags));
     }
     acc
@@ -92,17 +78,19 @@ impl Dotprod {
         Dotprod(())
     }
 
-    /// Products of four rows with a token, plus `bias`.
+    /// Products of eight rows with a token, plus `bias`.
     #[inline(always)]
-    fn dot(self, w: &Group, x: &[i8; 32], bias: i32) -> int32x4_t {
+    fn dot(self, w: &Eight, x: &[i8; 32], bias: i32) -> [int32x4_t; 2] {
         // SAFETY: the token proves that the CPU has `sdot`; the array has 32 bytes.
         unsafe {
             let (a, b) = (vld1q_s8(x.as_ptr()), vld1q_s8(x.as_ptr().add(16)));
-            let mut acc = vdupq_n_s32(bias);
-            acc = sdot_lane::<1>(sdot_lane::<0>(acc, w[0], a), w[1], a);
-            acc = sdot_lane::<3>(sdot_lane::<2>(acc, w[2], a), w[3], a);
-            acc = sdot_lane::<1>(sdot_lane::<0>(acc, w[4], b), w[5], b);
-            sdot_lane::<3>(sdot_lane::<2>(acc, w[6], b), w[7], b)
+            w.map(|w: Four| {
+                let mut acc = vdupq_n_s32(bias);
+                acc = sdot_lane::<1>(sdot_lane::<0>(acc, w[0], a), w[1], a);
+                acc = sdot_lane::<3>(sdot_lane::<2>(acc, w[2], a), w[3], a);
+                acc = sdot_lane::<1>(sdot_lane::<0>(acc, w[4], b), w[5], b);
+                sdot_lane::<3>(sdot_lane::<2>(acc, w[6], b), w[7], b)
+            })
         }
     }
 }
@@ -111,11 +99,11 @@ impl PanelIsa for Dotprod {
     neon_panel!();
 
     #[inline(always)]
-    fn dot_int8<const T: usize>(self, w: &Group, x: &TokenBlock<'_, T>, t: usize) -> int32x4_t {
-        self.dot(w, &x.q[t], 0)
+    fn dot_int8<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>) -> [int32x4_t; 2] {
+        self.dot(w, &x.q[0], 0)
     }
     #[inline(always)]
-    fn dot_nibbles<const T: usize>(self, w: &Group, x: &TokenBlock<'_, T>, t: usize, offset: bool) -> int32x4_t {
-        self.dot(w, &x.q[t], if offset { x.bias[t] } else { 0 })
+    fn dot_nibbles<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 2] {
+        self.dot(w, &x.q[0], if offset { x.bias[0] } else { 0 })
     }
 }

@@ -1,5 +1,6 @@
 //! Arm, 64 bits.
 
+mod cpu;
 pub(super) mod dotprod;
 pub(super) mod i8mm;
 pub(super) mod neon;

@@ -3,13 +3,13 @@
 //! The operations are a macro, because `dotprod` has the same ones but for the integer dot product.
 
 use core::arch::aarch64::*;
+use core::arch::asm;
 
 use super::next;
-use crate::arch::generic::panel::{Bytes, Halves, Nibbles};
+use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::{Step, TokenBlock};
 use crate::arch::isa::{Isa, PanelIsa};
 use crate::arch::{Backend, Kernels, kernels};
-use crate::quant::PANEL_ROWS;
 
 /// Proof that the CPU has NEON.
 #[derive(Clone, Copy)]
@@ -320,124 +320,192 @@ pub(super) fn split(x: uint8x16_t) -> I8x32 {
 neon_isa!(Neon, dot4_i8, dot4_nibbles);
 
 /// Four rows of 32 quants: vector k has columns 4k..4k + 4 of each row.
-pub(super) type Group = [int8x16_t; 8];
+pub(super) type Four = [int8x16_t; 8];
+/// Two fours: the eight rows of a group.
+pub(super) type Eight = [Four; 2];
 
-/// The parts of a `PanelIsa` that do not multiply: four rows a group, one token at a time.
+/// Loads of a group's weights and scales.
+pub(super) mod load {
+    use super::*;
+
+    /// One half of a panel's rows.
+    #[inline(always)]
+    pub(in super::super) fn int8(q: &Bytes, group: usize) -> Eight {
+        // Below 4, which spares checks.
+        simd!([0, 1].map(|h| core::array::from_fn(|k| { vld1q_s8(q[4 * k + ((2 * group + h) & 3)].as_ptr().cast()) })))
+    }
+    #[inline(always)]
+    pub(in super::super) fn nibbles(n: &Nibbles, group: usize) -> Eight {
+        [0, 1].map(|h| {
+            let n: [I8x32; 4] =
+                simd!(core::array::from_fn(|k| split(vld1q_u8(n[4 * k + ((2 * group + h) & 3)].as_ptr()))));
+            core::array::from_fn(|k| n[k % 4][k / 4])
+        })
+    }
+    #[inline(always)]
+    pub(in super::super) fn scales(halves: &Halves, group: usize) -> [float32x4_t; 2] {
+        let eight = &halves.as_chunks::<16>().0[group & 1];
+        simd!({
+            let x = vreinterpretq_f16_u8(vld1q_u8(eight.as_ptr()));
+            [vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)]
+        })
+    }
+    #[inline(always)]
+    pub(in super::super) fn sums(sums: &Sums, group: usize) -> [float32x4_t; 2] {
+        let eight = &sums.as_chunks::<8>().0[group & 1];
+        simd!([vld1q_f32(eight.as_ptr()), vld1q_f32(eight.as_ptr().add(4))])
+    }
+    #[inline(always)]
+    pub(in super::super) fn store(acc: [float32x4_t; 2], sums: &mut Sums, group: usize) {
+        let eight = &mut sums.as_chunks_mut::<8>().0[group & 1];
+        simd!({
+            vst1q_f32(eight.as_mut_ptr(), acc[0]);
+            vst1q_f32(eight.as_mut_ptr().add(4), acc[1]);
+        })
+    }
+}
+
+/// The parts of a `PanelIsa` that do not multiply: eight rows a group, one token at a time.
 macro_rules! neon_panel {
     () => {
-        const ROWS: usize = 4;
+        const ROWS: usize = 8;
         const TOKENS: usize = 1;
         type Single = Self;
-        type Weights = Group;
-        type Dots = int32x4_t;
-        type Scales = float32x4_t;
-        type Acc = float32x4_t;
+        type Weights = Eight;
+        type Dots = [int32x4_t; 2];
+        type Scales = [float32x4_t; 2];
+        type Acc = [float32x4_t; 2];
 
         fn single(self) -> Self {
             self
         }
         #[inline(always)]
-        fn int8(self, q: &Bytes, group: usize) -> Group {
-            // Below 4, which spares checks.
-            let group = group & 3;
-            simd!(core::array::from_fn(|k| vld1q_s8(q[4 * k + group].as_ptr().cast())))
+        fn int8(self, q: &Bytes, group: usize) -> Eight {
+            load::int8(q, group)
         }
         #[inline(always)]
-        fn nibbles(self, n: &Nibbles, group: usize) -> Group {
-            let group = group & 3;
-            let n: [I8x32; 4] = simd!(core::array::from_fn(|k| split(vld1q_u8(n[4 * k + group].as_ptr()))));
-            core::array::from_fn(|k| n[k % 4][k / 4])
+        fn nibbles(self, n: &Nibbles, group: usize) -> Eight {
+            load::nibbles(n, group)
         }
         #[inline(always)]
-        fn scales(self, halves: &Halves, group: usize) -> float32x4_t {
-            let four = &halves.as_chunks::<8>().0[group & 3];
-            simd!(vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(four.as_ptr()))))
+        fn scales(self, halves: &Halves, group: usize) -> [float32x4_t; 2] {
+            load::scales(halves, group)
         }
         #[inline(always)]
-        fn load(self, sums: &[[f32; PANEL_ROWS]], t: usize, group: usize) -> float32x4_t {
-            simd!(vld1q_f32(sums[t].as_chunks::<4>().0[group & 3].as_ptr()))
+        fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> [float32x4_t; 2] {
+            load::sums(&sums[0], group)
         }
         #[inline(always)]
-        fn store(self, acc: float32x4_t, sums: &mut [[f32; PANEL_ROWS]], t: usize, group: usize) {
-            simd!(vst1q_f32(sums[t].as_chunks_mut::<4>().0[group & 3].as_mut_ptr(), acc))
+        fn store<const T: usize>(self, acc: [float32x4_t; 2], sums: &mut [Sums; T], group: usize) {
+            load::store(acc, &mut sums[0], group)
         }
         #[inline(always)]
         fn add<const T: usize>(
             self,
-            acc: float32x4_t,
-            dots: int32x4_t,
-            d: float32x4_t,
+            acc: [float32x4_t; 2],
+            dots: [int32x4_t; 2],
+            d: [float32x4_t; 2],
             x: &[f32; T],
-            t: usize,
-        ) -> float32x4_t {
-            simd!(vfmaq_f32(acc, vcvtq_f32_s32(dots), times(d, x, t)))
+        ) -> [float32x4_t; 2] {
+            simd!([0, 1].map(|h| vfmaq_f32(acc[h], vcvtq_f32_s32(dots[h]), vmulq_n_f32(d[h], x[0]))))
         }
         #[inline(always)]
-        fn add_minima<const T: usize>(self, acc: float32x4_t, m: float32x4_t, x: &[f32; T], t: usize) -> float32x4_t {
-            simd!(match (x.get(t & !3..).and_then(<[f32]>::first_chunk::<4>), t & 3) {
-                (None, _) => vfmaq_n_f32(acc, m, x[t]),
-                (Some(x), 0) => vfmaq_laneq_f32::<0>(acc, m, vld1q_f32(x.as_ptr())),
-                (Some(x), 1) => vfmaq_laneq_f32::<1>(acc, m, vld1q_f32(x.as_ptr())),
-                (Some(x), 2) => vfmaq_laneq_f32::<2>(acc, m, vld1q_f32(x.as_ptr())),
-                (Some(x), _) => vfmaq_laneq_f32::<3>(acc, m, vld1q_f32(x.as_ptr())),
-            })
+        fn add_minima<const T: usize>(
+            self,
+            acc: [float32x4_t; 2],
+            m: [float32x4_t; 2],
+            x: &[f32; T],
+        ) -> [float32x4_t; 2] {
+            simd!([0, 1].map(|h| vfmaq_n_f32(acc[h], m[h], x[0])))
         }
     };
 }
 pub(super) use neon_panel;
 
-/// `d · x[t]`. The lane of a vector of four tokens, where there are four, spares a load for each.
-#[inline(always)]
-pub(super) fn times<const T: usize>(d: float32x4_t, x: &[f32; T], t: usize) -> float32x4_t {
-    simd!(match (x.get(t & !3..).and_then(<[f32]>::first_chunk::<4>), t & 3) {
-        (None, _) => vmulq_n_f32(d, x[t]),
-        (Some(x), 0) => vmulq_laneq_f32::<0>(d, vld1q_f32(x.as_ptr())),
-        (Some(x), 1) => vmulq_laneq_f32::<1>(d, vld1q_f32(x.as_ptr())),
-        (Some(x), 2) => vmulq_laneq_f32::<2>(d, vld1q_f32(x.as_ptr())),
-        (Some(x), _) => vmulq_laneq_f32::<3>(d, vld1q_f32(x.as_ptr())),
-    })
-}
-
 /// Columns 4k..4k + 4 in all four lanes, for k in 0..8.
 #[inline(always)]
-fn broadcast(x: &[i8; 32]) -> Group {
+fn broadcast(x: &[i8; 32]) -> Four {
     simd!({
         let [a, b] = [0, 16].map(|at| vld4q_dup_s32(x.as_ptr().add(at).cast()));
         [a.0, a.1, a.2, a.3, b.0, b.1, b.2, b.3].map(|x| vreinterpretq_s8_s32(x))
     })
 }
 
+/// `smull2` and `smlal2`: products of the high halves, and products added to `acc`.
+///
+/// The intrinsics say the same, but the compiler, which sees the high halves of weights used for eight tokens, moves
+/// each to a register of its own first, and then has too few.
+macro_rules! high {
+    ($name:ident, $code:literal $(, $acc:ident)?) => {
+        #[inline(always)]
+        fn $name($($acc: int16x8_t,)? a: int8x16_t, b: int8x16_t) -> int16x8_t {
+            high!(@ $code, a, b $(, $acc)?)
+        }
+    };
+    (@ $code:literal, $a:ident, $b:ident) => {{
+        let out;
+        // SAFETY: one instruction on registers, which every aarch64 CPU with NEON has.
+        unsafe {
+            asm!(concat!($code, " {0:v}.8h, {1:v}.16b, {2:v}.16b"), lateout(vreg) out, in(vreg) $a, in(vreg) $b,
+                 options(pure, nomem, nostack, preserves_flags));
+        }
+        out
+    }};
+    (@ $code:literal, $a:ident, $b:ident, $acc:ident) => {{
+        let mut out = $acc;
+        // SAFETY: as above.
+        unsafe {
+            asm!(concat!($code, " {0:v}.8h, {1:v}.16b, {2:v}.16b"), inout(vreg) out, in(vreg) $a, in(vreg) $b,
+                 options(pure, nomem, nostack, preserves_flags));
+        }
+        out
+    }};
+}
+high!(smull2, "smull2");
+high!(smlal2, "smlal2", acc);
+
 impl PanelIsa for Neon {
     neon_panel!();
 
     /// Products of rows 0 and 1 are in one vector of int16, of rows 2 and 3 in another; two of them fit a lane.
     #[inline(always)]
-    fn dot_int8<const T: usize>(self, w: &Group, x: &TokenBlock<'_, T>, t: usize) -> int32x4_t {
-        let x = broadcast(&x.q[t]);
-        simd!({
-            let (mut low, mut high) = (vdupq_n_s32(0), vdupq_n_s32(0));
-            for k in [0, 2, 4, 6] {
-                let two = vmull_s8(vget_low_s8(w[k]), vget_low_s8(x[k]));
-                low = vpadalq_s16(low, vmlal_s8(two, vget_low_s8(w[k + 1]), vget_low_s8(x[k + 1])));
-                high = vpadalq_s16(high, vmlal_high_s8(vmull_high_s8(w[k], x[k]), w[k + 1], x[k + 1]));
-            }
-            vpaddq_s32(low, high)
+    fn dot_int8<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>) -> [int32x4_t; 2] {
+        let x = broadcast(&x.q[0]);
+        w.map(|w| {
+            simd!({
+                let two = |k| vmlal_s8(low(w[k], x[k]), vget_low_s8(w[k + 1]), vget_low_s8(x[k + 1]));
+                let other = |k| smlal2(smull2(w[k], x[k]), w[k + 1], x[k + 1]);
+                let (mut a, mut b) = (vpaddlq_s16(two(0)), vpaddlq_s16(other(0)));
+                for k in [2, 4, 6] {
+                    a = vpadalq_s16(a, two(k));
+                    b = vpadalq_s16(b, other(k));
+                }
+                vpaddq_s32(a, b)
+            })
         })
     }
 
     /// Eight products fit a lane, 8·15·127 = 15240, and so does the sum of two such.
     #[inline(always)]
-    fn dot_nibbles<const T: usize>(self, w: &Group, x: &TokenBlock<'_, T>, t: usize, offset: bool) -> int32x4_t {
-        let bias = if offset { x.bias[t] } else { 0 };
-        let x = broadcast(&x.q[t]);
-        simd!({
-            let mut low = vmull_s8(vget_low_s8(w[0]), vget_low_s8(x[0]));
-            let mut high = vmull_high_s8(w[0], x[0]);
-            for k in 1..8 {
-                low = vmlal_s8(low, vget_low_s8(w[k]), vget_low_s8(x[k]));
-                high = vmlal_high_s8(high, w[k], x[k]);
-            }
-            vpadalq_s16(vdupq_n_s32(bias), vpaddq_s16(low, high))
+    fn dot_nibbles<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 2] {
+        let bias = if offset { x.bias[0] } else { 0 };
+        let x = broadcast(&x.q[0]);
+        w.map(|w| {
+            simd!({
+                let (mut a, mut b) = (low(w[0], x[0]), smull2(w[0], x[0]));
+                for k in 1..8 {
+                    a = vmlal_s8(a, vget_low_s8(w[k]), vget_low_s8(x[k]));
+                    b = smlal2(b, w[k], x[k]);
+                }
+                let sums = vpaddq_s16(a, b);
+                if offset { vpadalq_s16(vdupq_n_s32(bias), sums) } else { vpaddlq_s16(sums) }
+            })
         })
     }
+}
+
+/// Products of the low halves.
+#[inline(always)]
+fn low(a: int8x16_t, b: int8x16_t) -> int16x8_t {
+    simd!(vmull_s8(vget_low_s8(a), vget_low_s8(b)))
 }

@@ -1,11 +1,16 @@
 //! Float weights: lanes along the row, eight partial sums in a fixed order.
 //!
-//! One token meets the weights where they lie. For many, four rows at a time are widened to `f32` once, in pieces that
-//! stay in the first-level cache, and all tokens meet the piece three at a time: 4 rows × 3 tokens × 8 lanes are 24
-//! NEON accumulators, which is what 32 registers hold beside a row's and a token's vector. The partial sums are kept
-//! between pieces, so either way each is the same sum in the same order.
+//! A few tokens meet the weights where they lie. For many, four rows at a time are widened to `f32` once, in pieces
+//! that stay in the first-level cache, with the rows' eights side by side, so that one pointer walks them; all tokens
+//! meet the piece three at a time. 4 rows × 3 tokens × 8 lanes are 24 NEON accumulators, which is what 32 registers
+//! hold beside a row's and a token's vectors. The partial sums are kept between pieces, so either way each is the same
+//! sum in the same order.
+
+use core::marker::PhantomData;
 
 use super::activations::Activations;
+use super::in_place::InPlace;
+use super::matmul::Job;
 use super::walk::{Floats, Four, ROWS, Rows, Step};
 use crate::arch::isa::Isa;
 
@@ -32,40 +37,50 @@ float!(F16, 32, f16x16);
 float!(Bf16, 32, bf16x16);
 
 /// Partial sums of four rows for one token.
-pub(super) type Sums<I> = [<I as Isa>::F32x8; ROWS];
-/// The same in memory.
-pub(super) type Stored = [[f32; 8]; ROWS];
+type Sums<I> = [<I as Isa>::F32x8; ROWS];
+/// The same in memory, and an eight of columns of four rows.
+type Stored = [[f32; 8]; ROWS];
 
 /// Columns of a piece.
 const PIECE: usize = 512;
 /// Tokens whose partial sums are kept between pieces.
-pub(super) const TOKENS: usize = 64;
+const TOKENS: usize = 64;
 
-/// Adds four rows times the columns `first..` of tokens `token..token + T` to `acc`, as far as the rows go.
-#[inline(always)]
-fn tile<F: Format<B>, I: Isa, const T: usize, const B: usize>(
-    isa: I,
-    rows: Four<'_>,
-    x: &Activations<'_>,
-    token: usize,
-    first: usize,
-    acc: &mut [Sums<I>; T],
-) {
-    let stride = x.floats.len() / x.tokens.max(1);
-    let x: [&[f32]; T] = core::array::from_fn(|t| {
-        x.floats.get((token + t) * stride..).and_then(|x| x.get(first..stride)).unwrap_or(&[])
-    });
-    walk::<F, I, T, B>(isa, rows, x, acc);
-    // Columns beyond a multiple of sixteen: padded with zeros, through the same lanes.
-    let whole = rows.row_bytes() / B;
-    if whole * B < rows.row_bytes() {
-        let tails: [[u8; B]; ROWS] = core::array::from_fn(|r| padded(&rows.row(r)[whole * B..]));
-        let x: [[f32; 16]; T] = core::array::from_fn(|t| padded(x[t].get(whole * 16..).unwrap_or(&[])));
-        walk::<F, I, T, B>(isa, Four::new(tails.as_flattened(), B), x.each_ref().map(<[f32; 16]>::as_slice), acc);
+/// Rows of a format, as an [`InPlace`].
+pub(super) struct Lanes<F, const B: usize>(PhantomData<F>);
+
+impl<F: Format<B>, const B: usize> InPlace for Lanes<F, B> {
+    type Tokens<'a, const T: usize> = [&'a [f32]; T];
+
+    #[inline(always)]
+    fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> [&'a [f32]; T] {
+        columns(x, token, 0)
+    }
+
+    #[inline(always)]
+    fn tile<I: Isa, const T: usize>(isa: I, rows: Four<'_>, x: [&[f32]; T]) -> [[f32; ROWS]; T] {
+        let mut acc = [[isa.splat8(0.0); ROWS]; T];
+        walk::<F, I, T, B>(isa, rows, x, &mut acc);
+        // Columns beyond a multiple of sixteen: padded with zeros, through the same lanes.
+        let whole = rows.row_bytes() / B;
+        if whole * B < rows.row_bytes() {
+            let tails: [[u8; B]; ROWS] = core::array::from_fn(|r| padded(&rows.row(r)[whole * B..]));
+            let x: [[f32; 16]; T] = core::array::from_fn(|t| padded(x[t].get(whole * 16..).unwrap_or(&[])));
+            let rows = Four::new(tails.as_flattened(), B);
+            walk::<F, I, T, B>(isa, rows, x.each_ref().map(<[f32; 16]>::as_slice), &mut acc);
+        }
+        acc.map(|rows| rows.map(|a| isa.sum8(a)))
     }
 }
 
-/// The whole sixteens of columns.
+/// Columns `first..` of tokens `token..token + T`.
+#[inline(always)]
+fn columns<'a, const T: usize>(x: &Activations<'a>, token: usize, first: usize) -> [&'a [f32]; T] {
+    let cols = x.floats.len() / x.tokens.max(1);
+    core::array::from_fn(|t| x.floats.get((token + t) * cols..).and_then(|x| x.get(first..cols)).unwrap_or(&[]))
+}
+
+/// Adds the whole sixteens of columns of four rows times `T` tokens.
 #[inline(always)]
 fn walk<F: Format<B>, I: Isa, const T: usize, const B: usize>(
     isa: I,
@@ -100,123 +115,99 @@ fn padded<T: Copy + Default, const N: usize>(tail: &[T]) -> [T; N] {
     out
 }
 
-/// Four rows times tokens `token..token + T`, in place.
+/// Many tokens, by pieces.
 #[inline(always)]
-pub(super) fn in_place<F: Format<B>, I: Isa, const T: usize, const B: usize>(
-    isa: I,
-    rows: Four<'_>,
-    x: &Activations<'_>,
-    token: usize,
-) -> [[f32; ROWS]; T] {
-    let mut acc = [[isa.splat8(0.0); ROWS]; T];
-    tile::<F, I, T, B>(isa, rows, x, token, 0, &mut acc);
-    acc.map(|rows| rows.map(|a| isa.sum8(a)))
-}
-
-/// Four rows times tokens `token..token + sums.len()`, at most [`TOKENS`], by pieces.
-#[inline(always)]
-pub(super) fn pieces<F: Format<B>, I: Isa, const B: usize>(
-    isa: I,
-    rows: Four<'_>,
-    x: &Activations<'_>,
-    token: usize,
-    sums: &mut [Stored],
-) {
-    sums.fill([[0.0; 8]; ROWS]);
-    let mut piece = [[[0; 64]; PIECE / 16]; ROWS];
-    let bytes = PIECE / 16 * B;
-    for p in 0..rows.row_bytes().div_ceil(bytes) {
-        let part: [&[u8]; ROWS] = core::array::from_fn(|r| {
-            let row = &rows.row(r)[p * bytes..];
-            &row[..row.len().min(bytes)]
-        });
-        widen::<F, I, B>(isa, part, &mut piece);
-        // Zeros fill the last sixteen columns, as they do in place.
-        let wide = part[0].len().div_ceil(B) * 64;
-        let mut done = 0;
-        while done + 3 <= sums.len() {
-            resume::<I, 3>(isa, &piece, wide, x, token + done, p * PIECE, &mut sums[done..]);
-            done += 3;
-        }
-        while done < sums.len() {
-            resume::<I, 1>(isa, &piece, wide, x, token + done, p * PIECE, &mut sums[done..]);
-            done += 1;
-        }
-    }
-}
-
-/// A piece of four rows as little-endian f32.
-type Piece = [[[u8; 64]; PIECE / 16]; ROWS];
-
-/// Four rows' part as f32, the last sixteen filled up with zeros.
-#[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "a step is a place in four rows at once")]
-fn widen<F: Format<B>, I: Isa, const B: usize>(isa: I, part: [&[u8]; ROWS], out: &mut Piece) {
-    let steps = part[0].len().div_ceil(B).min(PIECE / 16);
-    for step in 0..steps {
-        let four: [[u8; B]; ROWS] =
-            core::array::from_fn(|r| padded(part[r].get(step * B..).map_or(&[], |p| &p[..p.len().min(B)])));
-        let mut rows = Rows::<B>::new(Four::new(four.as_flattened(), B), 1);
-        if let Some(next) = rows.next() {
-            let w = F::load(isa, next);
-            for r in 0..ROWS {
-                for (half, bytes) in out[r][step].as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                    isa.store8_bytes(w[r][half], bytes);
-                }
+pub(super) fn multiply<F: Format<B>, I: Isa, const B: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
+    let mut piece = [[[[0.0; 8]; ROWS]; 2]; PIECE / 16];
+    let mut sums = [[[0.0; 8]; ROWS]; TOKENS];
+    let stride = job.w.row_bytes();
+    let rows = job.w.rows_bytes(job.rows.clone());
+    for (first, rows) in job.rows.clone().step_by(ROWS).zip(rows.chunks(ROWS * stride.max(1))) {
+        let rows = Four::new(rows, stride);
+        for token in (0..job.tokens).step_by(TOKENS) {
+            let sums = &mut sums[..(job.tokens - token).min(TOKENS)];
+            sums.fill([[0.0; 8]; ROWS]);
+            for column in (0..job.w.cols()).step_by(PIECE) {
+                let steps = widen::<F, I, B>(isa, rows, column, &mut piece);
+                add(isa, &piece[..steps], &job.x, token, column, sums);
+            }
+            for (t, sums) in sums.iter().enumerate() {
+                job.put(first, token + t, &sums.map(|s| isa.sum8(isa.load8(&s))));
             }
         }
     }
 }
 
-/// A tile that goes on from stored partial sums.
+/// Columns `first..` of four rows as `f32`, the last sixteen filled up with zeros; how many sixteens there are.
 #[inline(always)]
-fn resume<I: Isa, const T: usize>(
-    isa: I,
-    piece: &Piece,
-    wide: usize,
-    x: &Activations<'_>,
-    token: usize,
-    first: usize,
-    sums: &mut [Stored],
-) {
-    let Some(sums) = sums.first_chunk_mut::<T>() else { return };
-    let mut acc: [Sums<I>; T] = core::array::from_fn(|t| core::array::from_fn(|r| isa.load8(&sums[t][r])));
-    // The piece's rows lie apart; those of its used part are what the walk is to see.
-    let rows = Four::apart(piece.as_flattened().as_flattened(), PIECE * 4, wide);
-    resume_tile::<I, T>(isa, rows, x, token, first, &mut acc);
-    for t in 0..T {
-        for r in 0..ROWS {
-            isa.store8(acc[t][r], &mut sums[t][r]);
-        }
-    }
-}
-
-/// Columns `first..` of the tokens against a piece that zeros fill up to a multiple of sixteen.
-#[inline(always)]
-fn resume_tile<I: Isa, const T: usize>(
+fn widen<F: Format<B>, I: Isa, const B: usize>(
     isa: I,
     rows: Four<'_>,
-    x: &Activations<'_>,
-    token: usize,
     first: usize,
-    acc: &mut [Sums<I>; T],
-) {
-    let stride = x.floats.len() / x.tokens.max(1);
-    let x: [&[f32]; T] = core::array::from_fn(|t| {
-        x.floats.get((token + t) * stride..).and_then(|x| x.get(first..stride)).unwrap_or(&[])
-    });
-    walk::<F32, I, T, 64>(isa, rows, x, acc);
-    // The last columns of the activations, if they are no multiple of sixteen, have zeros beside them as well.
-    let whole = x[0].len() / 16;
-    if whole * 64 < rows.row_bytes() && whole < PIECE / 16 {
-        let tails: [[u8; 64]; ROWS] = core::array::from_fn(|r| padded(&rows.row(r)[whole * 64..]));
-        let x: [[f32; 16]; T] = core::array::from_fn(|t| padded(&x[t][whole * 16..]));
-        walk::<F32, I, T, 64>(isa, Four::new(tails.as_flattened(), 64), x.each_ref().map(<[f32; 16]>::as_slice), acc);
+    out: &mut [[Stored; 2]; PIECE / 16],
+) -> usize {
+    let parts: [&[u8]; ROWS] = core::array::from_fn(|r| rows.row(r).get(first / 16 * B..).unwrap_or(&[]));
+    let steps = parts[0].len().div_ceil(B).min(PIECE / 16);
+    for (step, out) in out[..steps].iter_mut().enumerate() {
+        let four: [[u8; B]; ROWS] = parts.map(|p| {
+            let rest = &p[(step * B).min(p.len())..];
+            rest.first_chunk().copied().unwrap_or_else(|| padded(rest))
+        });
+        let mut rows = Rows::<B>::new(Four::new(four.as_flattened(), B), 1);
+        let Some(next) = rows.next() else { break };
+        let w = F::load(isa, next);
+        each!(half in 0..2 => {
+            each!(r in 0..ROWS => { isa.store8(w[r][half], &mut out[half][r]) });
+        });
+    }
+    steps
+}
+
+/// Adds a piece, which starts at column `first`, times tokens `token..token + sums.len()`.
+#[inline(always)]
+fn add<I: Isa>(isa: I, piece: &[[Stored; 2]], x: &Activations<'_>, token: usize, first: usize, sums: &mut [Stored]) {
+    let (threes, rest) = sums.as_chunks_mut::<3>();
+    let done = token + 3 * threes.len();
+    for (t, sums) in threes.iter_mut().enumerate() {
+        add_tile::<I, 3>(isa, piece, columns(x, token + 3 * t, first), sums);
+    }
+    for (t, sums) in rest.iter_mut().enumerate() {
+        add_tile::<I, 1>(isa, piece, columns(x, done + t, first), core::array::from_mut(sums));
     }
 }
 
-/// The sums that partial sums stand for.
+/// Four rows' piece times `T` tokens.
 #[inline(always)]
-pub(super) fn finish<I: Isa>(isa: I, sums: &Stored) -> [f32; ROWS] {
-    core::array::from_fn(|r| isa.sum8(isa.load8(&sums[r])))
+fn add_tile<I: Isa, const T: usize>(isa: I, piece: &[[Stored; 2]], x: [&[f32]; T], sums: &mut [Stored; T]) {
+    let mut acc: [Sums<I>; T] = core::array::from_fn(|t| core::array::from_fn(|r| isa.load8(&sums[t][r])));
+    let whole = x[0].len() / 16;
+    let (piece, last) = piece.split_at(whole.min(piece.len()));
+    sixteens(isa, piece, x, &mut acc);
+    if !last.is_empty() {
+        let x: [[f32; 16]; T] = core::array::from_fn(|t| padded(&x[t][whole * 16..]));
+        sixteens(isa, last, x.each_ref().map(<[f32; 16]>::as_slice), &mut acc);
+    }
+    each!(t in 0..T => {
+        each!(r in 0..ROWS => { isa.store8(acc[t][r], &mut sums[t][r]) });
+    });
+}
+
+/// The sixteens of a piece that `x` has as well.
+#[inline(always)]
+fn sixteens<I: Isa, const T: usize>(isa: I, piece: &[[Stored; 2]], x: [&[f32]; T], sums: &mut [Sums<I>; T]) {
+    let mut x = Floats::new(x);
+    let mut acc = *sums;
+    let steps = piece.len().min(x.left());
+    for w in &piece[..steps] {
+        // SAFETY: there are at most `x.left()` steps.
+        let x = unsafe { x.next() };
+        each!(half in 0..2 => {
+            let x = x.map(|x| isa.load8(&x[half]));
+            each!(r in 0..ROWS => {
+                let w = isa.load8(&w[half][r]);
+                each!(t in 0..T => { acc[t][r] = isa.fma8(w, x[t], acc[t][r]) });
+            });
+        });
+    }
+    *sums = acc;
 }

@@ -19,8 +19,7 @@
 use core::ops::Range;
 
 use super::activations::Activations;
-use super::walk::{Four, ROWS};
-use super::{float, panel, rows};
+use super::{float, in_place, panel, rows};
 use crate::arch::isa::{Isa, PanelIsa};
 use crate::quant::{DType, Layout, Matrix, PANEL_ROWS};
 use crate::storage::Tile;
@@ -36,20 +35,18 @@ pub enum Write {
 
 /// Fewest tokens for which interleaving or widening weights pays.
 const MANY: usize = 8;
-/// Tokens that one interleaved piece of a panel serves.
+/// Tokens that an interleaved block serves.
 const TOKENS: usize = 64;
-/// Blocks of such a piece: 512 columns, at most 8.5 KiB.
-const PIECE: usize = 16;
 
 /// A product to compute: rows of a matrix times all tokens, to the columns of `out`.
-struct Job<'a, 'o, 'w> {
-    w: Matrix<'w>,
-    rows: Range<usize>,
+pub(super) struct Job<'a, 'o, 'w> {
+    pub(super) w: Matrix<'w>,
+    pub(super) rows: Range<usize>,
     /// By value, like the matrix: what the results are written to cannot be either, and the compiler sees it.
-    x: Activations<'a>,
-    tokens: usize,
-    out: &'a mut Tile<'o, f32>,
-    write: Write,
+    pub(super) x: Activations<'a>,
+    pub(super) tokens: usize,
+    pub(super) out: &'a mut Tile<'o, f32>,
+    pub(super) write: Write,
 }
 
 /// See [`Kernels::matmul`](crate::arch::Kernels::matmul).
@@ -75,7 +72,7 @@ pub(in crate::arch) fn matmul<S: PanelIsa>(
     }
 }
 
-impl<'a, 'w> Job<'a, '_, 'w> {
+impl<'w> Job<'_, '_, 'w> {
     /// Quantised weights. A block has `B` bytes, 16 interleaved ones `P`.
     #[inline(always)]
     fn quantised<R, F, S, const P: usize, const B: usize>(mut self, isa: S)
@@ -85,13 +82,11 @@ impl<'a, 'w> Job<'a, '_, 'w> {
         S: PanelIsa,
     {
         match self.w.layout() {
-            Layout::Panels if self.tokens == 1 => self.packed::<F, S, P, B, 1>(isa),
-            Layout::Panels => self.packed::<F, S, P, B, TOKENS>(isa),
-            Layout::Rows if self.tokens >= MANY => self.interleaved::<F, S, P, B>(isa),
-            Layout::Rows => self.few(
-                |rows, x, token| rows::tile::<R, S, 4, B>(isa, rows, x, token),
-                |rows, x, token| rows::tile::<R, S, 1, B>(isa, rows, x, token),
-            ),
+            Layout::Rows if self.tokens < MANY => {
+                in_place::multiply::<rows::Quantised<R, B>, S, 4>(isa, &mut self);
+            }
+            Layout::Rows => self.interleaved::<F, S, P, B>(isa),
+            Layout::Panels => self.packed::<F, S, P, B>(isa),
         }
     }
 
@@ -99,62 +94,25 @@ impl<'a, 'w> Job<'a, '_, 'w> {
     #[inline(always)]
     fn float<F: float::Format<B>, S: Isa, const B: usize>(mut self, isa: S) {
         if self.tokens < MANY {
-            return self.few(
-                |rows, x, token| float::in_place::<F, S, 2, B>(isa, rows, x, token),
-                |rows, x, token| float::in_place::<F, S, 1, B>(isa, rows, x, token),
-            );
-        }
-        let mut sums = [[[0.0; 8]; ROWS]; float::TOKENS];
-        for first in self.rows.clone().step_by(ROWS) {
-            let rows = self.rows_from(first);
-            for token in (0..self.tokens).step_by(float::TOKENS) {
-                let sums = &mut sums[..(self.tokens - token).min(float::TOKENS)];
-                float::pieces::<F, S, B>(isa, rows, &self.x, token, sums);
-                for (t, sums) in sums.iter().enumerate() {
-                    self.put(first, token + t, &float::finish(isa, sums));
-                }
-            }
+            in_place::multiply::<float::Lanes<F, B>, S, 2>(isa, &mut self);
+        } else {
+            float::multiply::<F, S, B>(isa, &mut self);
         }
     }
 
-    /// Four rows at a time where they lie, `T` tokens at a time while there are as many.
-    #[inline(always)]
-    fn few<const T: usize>(
-        &mut self,
-        tile: impl Fn(Four<'w>, &Activations<'a>, usize) -> [[f32; ROWS]; T],
-        one: impl Fn(Four<'w>, &Activations<'a>, usize) -> [[f32; ROWS]; 1],
-    ) {
-        for first in self.rows.clone().step_by(ROWS) {
-            let rows = self.rows_from(first);
-            let mut token = 0;
-            while token + T <= self.tokens {
-                for (t, sums) in tile(rows, &self.x, token).iter().enumerate() {
-                    self.put(first, token + t, sums);
-                }
-                token += T;
-            }
-            while token < self.tokens {
-                self.put(first, token, &one(rows, &self.x, token)[0]);
-                token += 1;
-            }
-        }
-    }
-
-    /// Rows as they lie in a GGUF file: piece by piece, 16 rows are interleaved and meet 64 tokens.
+    /// Rows as they lie in a GGUF file: each block of 16 rows is interleaved and meets 64 tokens.
     #[inline(always)]
     fn interleaved<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
-        let mut piece = [[0; P]; PIECE];
         let mut sums = [[0.0; PANEL_ROWS]; TOKENS];
         for first in self.rows.clone().step_by(PANEL_ROWS) {
-            let rows: [&'w [u8]; PANEL_ROWS] = core::array::from_fn(|r| self.w.row((first + r).min(self.rows.end - 1)));
-            let blocks = rows[0].len() / B;
+            let rows: [&'w [[u8; B]]; PANEL_ROWS] =
+                core::array::from_fn(|r| self.w.row((first + r).min(self.rows.end - 1)).as_chunks().0);
             for token in (0..self.tokens).step_by(TOKENS) {
                 let sums = &mut sums[..(self.tokens - token).min(TOKENS)];
                 sums.fill([0.0; PANEL_ROWS]);
-                for done in (0..blocks).step_by(PIECE) {
-                    let piece = &mut piece[..(blocks - done).min(PIECE)];
-                    panel::interleave::<F, S, P, B>(isa, &rows.map(|r| r.get(done * B..).unwrap_or(&[])), piece);
-                    panel::multiply::<F, S, P, B>(isa, piece, &self.x, token, done, sums);
+                for b in 0..rows[0].len() {
+                    let block = panel::interleave::<F, S, P, B>(isa, &rows, b);
+                    panel::add::<F, S, P, B>(isa, &block, b, &self.x, token, sums);
                 }
                 for (t, sums) in sums.iter().enumerate() {
                     self.put(first, token + t, sums);
@@ -163,47 +121,45 @@ impl<'a, 'w> Job<'a, '_, 'w> {
         }
     }
 
-    /// Panels where they lie, for `T` tokens at a time.
+    /// Panels where they lie.
     #[inline(always)]
-    fn packed<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const T: usize>(&mut self, isa: S) {
-        let mut sums = [[0.0; PANEL_ROWS]; T];
+    fn packed<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
+        let mut sums = [[0.0; PANEL_ROWS]; TOKENS];
         let mut row = self.rows.start;
         while row < self.rows.end {
             let (p, skip) = (row / PANEL_ROWS, row % PANEL_ROWS);
             let blocks = self.w.panel(p).as_chunks::<P>().0;
-            for token in (0..self.tokens).step_by(T) {
-                let sums = &mut sums[..(self.tokens - token).min(T)];
-                sums.fill([0.0; PANEL_ROWS]);
-                panel::multiply::<F, S, P, B>(isa, blocks, &self.x, token, 0, sums);
-                for (t, sums) in sums.iter().enumerate() {
-                    self.put(row, token + t, &sums[skip..]);
+            if self.tokens == 1 {
+                let sums = panel::one::<F, S::Single, P, B>(isa.single(), blocks, &self.x, 0);
+                self.put(row, 0, &sums[skip..]);
+            } else {
+                for token in (0..self.tokens).step_by(TOKENS) {
+                    let sums = &mut sums[..(self.tokens - token).min(TOKENS)];
+                    sums.fill([0.0; PANEL_ROWS]);
+                    for (b, block) in blocks.iter().enumerate() {
+                        panel::add::<F, S, P, B>(isa, block, b, &self.x, token, sums);
+                    }
+                    for (t, sums) in sums.iter().enumerate() {
+                        self.put(row, token + t, &sums[skip..]);
+                    }
                 }
             }
             row += PANEL_ROWS - skip;
         }
     }
 
-    /// Four rows from `first` on.
-    #[inline(always)]
-    fn rows_from(&self, first: usize) -> Four<'w> {
-        let last = (first + ROWS).min(self.rows.end);
-        Four::new(self.w.rows_bytes(first..last), self.w.row_bytes())
-    }
-
     /// Writes the sums of the rows from `row` on, as far as they are asked for.
     #[inline(always)]
-    fn put(&mut self, row: usize, token: usize, sums: &[f32]) {
+    pub(super) fn put(&mut self, row: usize, token: usize, sums: &[f32]) {
         let valid = sums.len().min(self.rows.end - row);
         let out = self.out.row(token).get_mut(row - self.rows.start..).unwrap_or(&mut []);
-        match (out.first_chunk_mut::<ROWS>(), sums.first_chunk::<ROWS>()) {
-            (Some(out), Some(sums)) if valid == ROWS => write_to(out, sums, self.write),
-            _ => write_to(out, &sums[..valid], self.write),
-        }
+        write_to(out, &sums[..valid], self.write);
     }
 }
 
+/// Writes `sums` as far as `out` goes.
 #[inline(always)]
-fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
+pub(super) fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
     for (out, sum) in out.iter_mut().zip(sums) {
         *out = if write == Write::Add { *out + sum } else { *sum };
     }

@@ -21,6 +21,7 @@ pub(super) mod activations;
 pub(super) mod attention;
 mod exp;
 mod float;
+mod in_place;
 pub(super) mod matmul;
 pub(super) mod norm;
 pub(super) mod panel;

@@ -8,20 +8,29 @@
 //! ```
 //!
 //! Four columns of a row are one 32-bit lane. That is what `sdot` by lane, `vpdpbusd` with a broadcast and, after a
-//! zip, `smmla` eat, and no sum across lanes is left to do. A prompt meets panels that are interleaved on the fly, a
-//! piece of a matrix at a time, in memory that stays in the first-level cache; a file made by `armlet pack` has them
-//! ready, and they are used where they lie.
+//! zip, `smmla` eat, and no sum across lanes is left to do. A prompt meets blocks that are interleaved on the fly, one
+//! at a time; a file made by `armlet pack` has them ready, and they are used where they lie.
+//!
+//! ```text
+//! for each block of 16 rows:
+//!     for each group of rows that registers hold:
+//!         w, d = unpack(block, group)             once for all tokens
+//!         for t in tokens: sums[t] += (w · x[t]) · (d · d_x[t])
+//! ```
+//!
+//! Weights stay in registers and sums go through the first-level cache, because that is the cheaper way round: a load
+//! and a store of a vector for each 128 products, and the loop holds nothing else that a compiler would have to spill.
 //!
 //! Each row and token has the same sum in the same order as in place: see [`matmul`](super::matmul).
 
 use super::activations::Activations;
-use super::walk::{TokenBlock, Tokens};
+use super::walk::{TokenBlock, Tokens, token_blocks};
 use crate::arch::isa::{Isa, PanelIsa};
 
 pub(in crate::arch) use crate::quant::PANEL_ROWS;
 
 /// Sums of a panel's rows for one token.
-pub(super) type Sums = [f32; PANEL_ROWS];
+pub(in crate::arch) type Sums = [f32; PANEL_ROWS];
 
 /// The f16 of 16 rows.
 pub(in crate::arch) type Halves = [u8; 2 * PANEL_ROWS];
@@ -81,138 +90,125 @@ fn halves<const P: usize>(block: &[u8; P], at: usize) -> &Halves {
     block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 32])
 }
 
-/// Adds the panel `blocks`, which are the blocks of columns from `first` on, times `sums.len()` tokens from `token`
-/// on, to `sums`.
+/// Adds `block`, the one of columns `32·b..`, times tokens `token..token + sums.len()` to `sums`.
 #[inline(always)]
-pub(super) fn multiply<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
-    isa: S,
-    blocks: &[[u8; P]],
-    x: &Activations<'_>,
-    token: usize,
-    first: usize,
-    sums: &mut [Sums],
-) {
-    let mut done = 0;
-    for group in 0..PANEL_ROWS / S::ROWS {
-        done = 0;
-        while done + 8 <= sums.len() {
-            tile::<F, S, P, B, 8>(isa, blocks, group, x, token + done, first, &mut sums[done..]);
-            done += 8;
-        }
-        while done + 2 <= sums.len() {
-            tile::<F, S, P, B, 2>(isa, blocks, group, x, token + done, first, &mut sums[done..]);
-            done += 2;
-        }
-    }
-    if done < sums.len() {
-        one::<F, S::Single, P, B>(isa.single(), blocks, x, token + done, first, &mut sums[done]);
-    }
-}
-
-/// One group of rows for `T` tokens.
-#[inline(always)]
-fn tile<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const T: usize>(
-    isa: S,
-    blocks: &[[u8; P]],
-    group: usize,
-    x: &Activations<'_>,
-    token: usize,
-    first: usize,
-    sums: &mut [Sums],
-) {
-    let Some(sums) = sums.first_chunk_mut::<T>() else { return };
-    let mut x = Tokens::<T>::new(x, token, first);
-    let blocks = &blocks[..blocks.len().min(x.left())];
-    // As many as there are groups of `S::TOKENS` tokens; the compiler drops the others.
-    let mut acc = [isa.load(sums, 0, group); T];
-    each!(u in 0..T / S::TOKENS => { acc[u] = isa.load(sums, u * S::TOKENS, group) });
-    for block in blocks {
-        // SAFETY: there are at most `x.left()` blocks.
-        let x = unsafe { x.next() };
-        let w = F::weights(isa, block, group);
-        step::<F, S, P, B, T>(isa, block, group, &w, &x, &mut acc);
-    }
-    each!(u in 0..T / S::TOKENS => { isa.store(acc[u], sums, u * S::TOKENS, group) });
-}
-
-/// All rows of the panel for one token.
-#[inline(always)]
-fn one<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
-    isa: S,
-    blocks: &[[u8; P]],
-    x: &Activations<'_>,
-    token: usize,
-    first: usize,
-    sums: &mut Sums,
-) {
-    const { assert!(S::TOKENS == 1) };
-    let mut x = Tokens::<1>::new(x, token, first);
-    let blocks = &blocks[..blocks.len().min(x.left())];
-    let groups = PANEL_ROWS / S::ROWS;
-    let sums = core::array::from_mut(sums);
-    let mut acc = [[isa.load(sums, 0, 0)]; 8];
-    each!(g in 0..groups => { acc[g] = [isa.load(sums, 0, g)] });
-    for block in blocks {
-        // SAFETY: there are at most `x.left()` blocks.
-        let x = unsafe { x.next() };
-        each!(g in 0..groups => {
-            let w = F::weights(isa, block, g);
-            step::<F, S, P, B, 1>(isa, block, g, &w, &x, &mut acc[g]);
-        });
-    }
-    each!(g in 0..groups => { isa.store(acc[g][0], sums, 0, g) });
-}
-
-/// Adds a block's products for `T` tokens.
-#[inline(always)]
-fn step<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const T: usize>(
+pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
     isa: S,
     block: &[u8; P],
-    group: usize,
-    w: &S::Weights,
-    x: &TokenBlock<'_, T>,
-    acc: &mut [S::Acc; T],
+    b: usize,
+    x: &Activations<'_>,
+    token: usize,
+    sums: &mut [Sums],
 ) {
-    let d = isa.scales(halves(block, 0), group);
-    each!(u in 0..T / S::TOKENS => {
-        let t = u * S::TOKENS;
-        let dots = if F::INT8 { isa.dot_int8(w, x, t) } else { isa.dot_nibbles(w, x, t, F::OFFSET) };
-        acc[u] = isa.add(acc[u], dots, d, x.d, t);
-    });
-    if let Some(at) = F::MINIMA {
-        let m = isa.scales(halves(block, at), group);
-        each!(u in 0..T / S::TOKENS => { acc[u] = isa.add_minima(acc[u], m, x.dsum, u * S::TOKENS) });
+    if S::TOKENS == 1 {
+        return stream::<F, S, P, B, 1>(isa, block, b, x, token, sums);
+    }
+    let (pairs, odd) = sums.split_at_mut(sums.len() & !1);
+    let last = token + pairs.len();
+    stream::<F, S, P, B, 2>(isa, block, b, x, token, pairs);
+    if !odd.is_empty() {
+        stream::<F, S::Single, P, B, 1>(isa.single(), block, b, x, last, odd);
     }
 }
 
-/// Interleaves blocks of 16 rows as GGUF lays them out.
+/// [`add`], `T` tokens at a time.
+#[inline(always)]
+fn stream<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const T: usize>(
+    isa: S,
+    block: &[u8; P],
+    b: usize,
+    x: &Activations<'_>,
+    token: usize,
+    sums: &mut [Sums],
+) {
+    for group in 0..PANEL_ROWS / S::ROWS {
+        let w = Group::new::<F, P, B>(isa, block, group);
+        for (x, sums) in token_blocks::<T>(x, b, token).zip(sums.as_chunks_mut::<T>().0) {
+            let acc = w.step::<F, P, B, T>(isa, &x, isa.load(sums, group));
+            isa.store(acc, sums, group);
+        }
+    }
+}
+
+/// All rows of the panel `blocks` for one token.
+#[inline(always)]
+pub(super) fn one<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
+    isa: S,
+    blocks: &[[u8; P]],
+    x: &Activations<'_>,
+    token: usize,
+) -> Sums {
+    const { assert!(S::TOKENS == 1) };
+    let mut x = Tokens::<1>::new(x, token, 0);
+    let blocks = &blocks[..blocks.len().min(x.left())];
+    let groups = PANEL_ROWS / S::ROWS;
+    let mut sums = [[0.0; PANEL_ROWS]];
+    // As many as there are groups; the compiler drops the others.
+    let mut acc = [isa.load(&sums, 0); 8];
+    for block in blocks {
+        // SAFETY: there are at most `x.left()` blocks.
+        let x = unsafe { x.next() };
+        each!(g in 0..groups => { acc[g] = Group::new::<F, P, B>(isa, block, g).step::<F, P, B, 1>(isa, &x, acc[g]) });
+    }
+    each!(g in 0..groups => { isa.store(acc[g], &mut sums, g) });
+    sums[0]
+}
+
+/// A block of a group of rows.
+struct Group<S: PanelIsa> {
+    w: S::Weights,
+    d: S::Scales,
+    m: S::Scales,
+}
+
+impl<S: PanelIsa> Group<S> {
+    #[inline(always)]
+    fn new<F: Format<P, B>, const P: usize, const B: usize>(isa: S, block: &[u8; P], group: usize) -> Self {
+        let d = isa.scales(halves(block, 0), group);
+        let m = F::MINIMA.map_or(d, |at| isa.scales(halves(block, at), group));
+        Group { w: F::weights(isa, block, group), d, m }
+    }
+
+    /// Adds the products with `T` tokens to `acc`.
+    #[inline(always)]
+    fn step<F: Format<P, B>, const P: usize, const B: usize, const T: usize>(
+        &self,
+        isa: S,
+        x: &TokenBlock<'_, T>,
+        acc: S::Acc,
+    ) -> S::Acc {
+        let dots = if F::INT8 { isa.dot_int8(&self.w, x) } else { isa.dot_nibbles(&self.w, x, F::OFFSET) };
+        let acc = isa.add(acc, dots, self.d, x.d);
+        if F::MINIMA.is_some() { isa.add_minima(acc, self.m, x.dsum) } else { acc }
+    }
+}
+
+/// Interleaves block `b` of 16 rows as GGUF lays them out.
 #[inline(always)]
 pub(super) fn interleave<F: Format<P, B>, I: Isa, const P: usize, const B: usize>(
     isa: I,
-    rows: &[&[u8]; PANEL_ROWS],
-    out: &mut [[u8; P]],
-) {
-    let rows = rows.map(|r| r.as_chunks::<B>().0);
-    for (b, out) in out.iter_mut().enumerate() {
-        let blocks: [&[u8; B]; PANEL_ROWS] = core::array::from_fn(|r| rows[r].get(b).unwrap_or(&[0; B]));
-        let scales = if F::MINIMA.is_some() { 2 } else { 1 };
-        for (s, out) in out.as_chunks_mut::<{ 2 * PANEL_ROWS }>().0.iter_mut().take(scales).enumerate() {
-            for (r, half) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-                *half = [blocks[r][2 * s], blocks[r][2 * s + 1]];
-            }
+    rows: &[&[[u8; B]]; PANEL_ROWS],
+    b: usize,
+) -> [u8; P] {
+    let mut out = [0; P];
+    let blocks: [&[u8; B]; PANEL_ROWS] = core::array::from_fn(|r| rows[r].get(b).unwrap_or(&[0; B]));
+    let scales = if F::MINIMA.is_some() { 2 } else { 1 };
+    for (s, out) in out.as_chunks_mut::<{ 2 * PANEL_ROWS }>().0.iter_mut().take(scales).enumerate() {
+        for (r, half) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            *half = [blocks[r][2 * s], blocks[r][2 * s + 1]];
         }
-        let quants = out.as_chunks_mut::<16>().0;
-        let quants = &mut quants[2 * scales..];
-        for half in 0..quants.len() / 16 {
-            for group in 0..PANEL_ROWS / 4 {
-                let from = 2 * scales + 16 * half;
-                let four = core::array::from_fn(|r| {
-                    blocks[4 * group + r].get(from..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 16])
-                });
-                for (k, words) in isa.transpose4(four).into_iter().enumerate() {
-                    quants[16 * half + 4 * k + group] = words;
-                }
+    }
+    let quants = &mut out.as_chunks_mut::<16>().0[2 * scales..];
+    for half in 0..quants.len() / 16 {
+        for group in 0..PANEL_ROWS / 4 {
+            let from = 2 * scales + 16 * half;
+            let four = core::array::from_fn(|r| {
+                blocks[4 * group + r].get(from..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 16])
+            });
+            for (k, words) in isa.transpose4(four).into_iter().enumerate() {
+                quants[16 * half + 4 * k + group] = words;
             }
         }
     }
+    out
 }

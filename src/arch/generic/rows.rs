@@ -8,7 +8,10 @@
 //!
 //! Four rows fill the lanes of a vector of `f32`, so that scaling and adding cost one instruction for all of them.
 
+use core::marker::PhantomData;
+
 use super::activations::Activations;
+use super::in_place::InPlace;
 use super::walk::{Four, ROWS, Rows, Step, Tokens};
 use crate::arch::isa::Isa;
 
@@ -55,33 +58,38 @@ impl Format<20> for Q4_1 {
     }
 }
 
-/// Four rows times tokens `token..token + T` of `x`.
-#[inline(always)]
-pub(super) fn tile<F: Format<B>, I: Isa, const T: usize, const B: usize>(
-    isa: I,
-    rows: Four<'_>,
-    x: &Activations<'_>,
-    token: usize,
-) -> [[f32; ROWS]; T] {
-    let mut x = Tokens::<T>::new(x, token, 0);
-    let mut rows = Rows::<B>::new(rows, x.left());
-    let mut acc = [isa.splat4(0.0); T];
-    while let Some(step) = rows.next() {
-        let (w, d, m) = F::load(isa, step);
-        // SAFETY: there are at most `x.left()` steps.
-        let x = unsafe { x.next() };
-        each!(t in 0..T => {
-            let q = isa.load_i8(&x.q[t]);
-            let dots = if F::NIBBLES {
-                isa.dot4_nibbles(&w, q, if F::OFFSET { x.bias[t] } else { 0 })
-            } else {
-                isa.dot4_i8(&w, q, x.bias[t])
-            };
-            acc[t] = isa.fma4(dots, isa.mul4(d, isa.splat4(x.d[t])), acc[t]);
-            if F::MINIMUM {
-                acc[t] = isa.fma4(m, isa.splat4(x.dsum[t]), acc[t]);
-            }
-        });
+/// Rows of a format, as an [`InPlace`].
+pub(super) struct Quantised<F, const B: usize>(PhantomData<F>);
+
+impl<F: Format<B>, const B: usize> InPlace for Quantised<F, B> {
+    type Tokens<'a, const T: usize> = Tokens<'a, T>;
+
+    #[inline(always)]
+    fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> Tokens<'a, T> {
+        Tokens::new(x, token, 0)
     }
-    acc.map(|a| isa.store4(a))
+
+    #[inline(always)]
+    fn tile<I: Isa, const T: usize>(isa: I, rows: Four<'_>, mut x: Tokens<'_, T>) -> [[f32; ROWS]; T] {
+        let mut rows = Rows::<B>::new(rows, x.left());
+        let mut acc = [isa.splat4(0.0); T];
+        while let Some(step) = rows.next() {
+            let (w, d, m) = F::load(isa, step);
+            // SAFETY: there are at most `x.left()` steps.
+            let x = unsafe { x.next() };
+            each!(t in 0..T => {
+                let q = isa.load_i8(&x.q[t]);
+                let dots = if F::NIBBLES {
+                    isa.dot4_nibbles(&w, q, if F::OFFSET { x.bias[t] } else { 0 })
+                } else {
+                    isa.dot4_i8(&w, q, x.bias[t])
+                };
+                acc[t] = isa.fma4(dots, isa.mul4(d, isa.splat4(x.d[t])), acc[t]);
+                if F::MINIMUM {
+                    acc[t] = isa.fma4(m, isa.splat4(x.dsum[t]), acc[t]);
+                }
+            });
+        }
+        acc.map(|a| isa.store4(a))
+    }
 }

@@ -6,7 +6,7 @@
 
 use core::marker::PhantomData;
 
-use super::activations::Activations;
+use super::activations::{Activations, Quants};
 use crate::quant::BLOCK;
 
 /// Rows of weights computed together from a matrix as GGUF lays it out.
@@ -23,12 +23,10 @@ pub(super) struct Rows<'a, const B: usize> {
 #[derive(Clone, Copy)]
 pub(in crate::arch) struct Four<'a> {
     data: &'a [u8],
-    /// From one row to the next.
-    stride: usize,
-    /// Where the last row starts: `last + len` is within `data`.
-    last: usize,
     /// Bytes of a row.
-    len: usize,
+    stride: usize,
+    /// Where the last row starts.
+    last: usize,
 }
 
 impl<'a> Four<'a> {
@@ -36,26 +34,19 @@ impl<'a> Four<'a> {
     #[inline(always)]
     pub(super) fn new(data: &'a [u8], stride: usize) -> Self {
         let stride = stride.min(data.len());
-        Four { data, stride, last: data.len() - stride, len: stride }
-    }
-
-    /// The first `len` bytes of rows that are `stride` apart.
-    #[inline(always)]
-    pub(super) fn apart(data: &'a [u8], stride: usize, len: usize) -> Self {
-        let stride = stride.min(data.len());
-        Four { data, stride, last: data.len() - stride, len: len.min(stride) }
+        Four { data, stride, last: data.len() - stride }
     }
 
     /// Bytes of a row.
     #[inline(always)]
     pub(super) fn row_bytes(self) -> usize {
-        self.len
+        self.stride
     }
 
     /// Row `r`.
     #[inline(always)]
     pub(super) fn row(self, r: usize) -> &'a [u8] {
-        self.data.get((r * self.stride).min(self.last)..).and_then(|row| row.get(..self.len)).unwrap_or(&[])
+        self.data.get((r * self.stride).min(self.last)..).and_then(|row| row.get(..self.stride)).unwrap_or(&[])
     }
 }
 
@@ -64,9 +55,9 @@ impl<'a, const B: usize> Rows<'a, B> {
     #[inline(always)]
     pub(super) fn new(rows: Four<'a>, blocks: usize) -> Self {
         let first = rows.data.as_ptr();
-        // Each place is at most `last`, from which on there are `len` bytes.
+        // Each place is at most `last`, from which on there are `stride` bytes.
         let next = core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
-        Rows { next, left: blocks.min(rows.len / B), borrow: PhantomData }
+        Rows { next, left: blocks.min(rows.stride / B), borrow: PhantomData }
     }
 
     #[inline(always)]
@@ -137,6 +128,7 @@ impl<'a, const T: usize> Floats<'a, T> {
 }
 
 /// The int8 activations of `T` tokens, block after block.
+#[derive(Clone, Copy)]
 pub(super) struct Tokens<'a, const T: usize> {
     q: *const [i8; BLOCK],
     d: *const f32,
@@ -199,4 +191,20 @@ impl<'a, const T: usize> Tokens<'a, T> {
         self.dsum = self.dsum.wrapping_add(self.stride);
         block
     }
+}
+
+/// Block `b` of the tokens from `token` on, `T` at a time.
+#[inline(always)]
+pub(super) fn token_blocks<'a, const T: usize>(
+    x: &Activations<'a>,
+    b: usize,
+    token: usize,
+) -> impl Iterator<Item = TokenBlock<'a, T>> {
+    let (first, end) = (b * x.tokens + token, (b + 1) * x.tokens);
+    let Quants { q, d, bias, dsum } = x.quants;
+    let q = q.get(first..end).unwrap_or(&[]).as_chunks().0;
+    let d = d.get(first..end).unwrap_or(&[]).as_chunks().0;
+    let bias = bias.get(first..end).unwrap_or(&[]).as_chunks().0;
+    let dsum = dsum.get(first..end).unwrap_or(&[]).as_chunks().0;
+    q.iter().zip(d).zip(bias).zip(dsum).map(|(((q, d), bias), dsum)| TokenBlock { q, d, bias, dsum })
 }

@@ -3,11 +3,10 @@
 use core::arch::x86_64::*;
 
 use super::cpuid;
-use crate::arch::generic::panel::{Bytes, Halves, Nibbles};
+use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::TokenBlock;
 use crate::arch::isa::{Isa, PanelIsa};
 use crate::arch::{Backend, Kernels, kernels};
-use crate::quant::PANEL_ROWS;
 
 /// Proof that the CPU has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -301,37 +300,37 @@ impl PanelIsa for Avx2 {
         self.load8_f16(&halves.as_chunks::<16>().0[group & 1])
     }
     #[inline(always)]
-    fn load(self, sums: &[[f32; PANEL_ROWS]], t: usize, group: usize) -> __m256 {
-        self.load8(&sums[t].as_chunks::<8>().0[group & 1])
+    fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> __m256 {
+        self.load8(&sums[0].as_chunks::<8>().0[group & 1])
     }
     #[inline(always)]
-    fn store(self, acc: __m256, sums: &mut [[f32; PANEL_ROWS]], t: usize, group: usize) {
-        self.store8(acc, &mut sums[t].as_chunks_mut::<8>().0[group & 1]);
+    fn store<const T: usize>(self, acc: __m256, sums: &mut [Sums; T], group: usize) {
+        self.store8(acc, &mut sums[0].as_chunks_mut::<8>().0[group & 1]);
     }
     #[inline(always)]
-    fn dot_int8<const T: usize>(self, w: &[__m256i; 8], x: &TokenBlock<'_, T>, t: usize) -> __m256i {
+    fn dot_int8<const T: usize>(self, w: &[__m256i; 8], x: &TokenBlock<'_, T>) -> __m256i {
         simd!((0..8).fold(_mm256_setzero_si256(), |sum, k| {
-            let x = broadcast(&x.q[t], k);
+            let x = broadcast(&x.q[0], k);
             _mm256_add_epi32(sum, products(_mm256_abs_epi8(w[k]), _mm256_sign_epi8(x, w[k])))
         }))
     }
     /// The int16 sums of pairs leave room for all eight: 8·2·15·127 = 30480.
     #[inline(always)]
-    fn dot_nibbles<const T: usize>(self, w: &[__m256i; 8], x: &TokenBlock<'_, T>, t: usize, offset: bool) -> __m256i {
-        let bias = if offset { x.bias[t] } else { 0 };
+    fn dot_nibbles<const T: usize>(self, w: &[__m256i; 8], x: &TokenBlock<'_, T>, offset: bool) -> __m256i {
+        let bias = if offset { x.bias[0] } else { 0 };
         simd!({
             let pairs = (0..8).fold(_mm256_setzero_si256(), |sum, k| {
-                _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[k], broadcast(&x.q[t], k)))
+                _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[k], broadcast(&x.q[0], k)))
             });
             _mm256_add_epi32(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)), _mm256_set1_epi32(bias))
         })
     }
     #[inline(always)]
-    fn add<const T: usize>(self, acc: __m256, dots: __m256i, d: __m256, x: &[f32; T], t: usize) -> __m256 {
-        simd!(_mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(d, _mm256_set1_ps(x[t])), acc))
+    fn add<const T: usize>(self, acc: __m256, dots: __m256i, d: __m256, x: &[f32; T]) -> __m256 {
+        simd!(_mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(d, _mm256_set1_ps(x[0])), acc))
     }
     #[inline(always)]
-    fn add_minima<const T: usize>(self, acc: __m256, m: __m256, x: &[f32; T], t: usize) -> __m256 {
-        simd!(_mm256_fmadd_ps(m, _mm256_set1_ps(x[t]), acc))
+    fn add_minima<const T: usize>(self, acc: __m256, m: __m256, x: &[f32; T]) -> __m256 {
+        simd!(_mm256_fmadd_ps(m, _mm256_set1_ps(x[0]), acc))
     }
 }

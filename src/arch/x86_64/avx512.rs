@@ -4,11 +4,10 @@ use core::arch::x86_64::*;
 
 use super::avx2::{avx2_isa, fold, simd};
 use super::cpuid;
-use crate::arch::generic::panel::{Bytes, Halves, Nibbles};
+use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::TokenBlock;
 use crate::arch::isa::{Isa, PanelIsa};
 use crate::arch::{Backend, Kernels, kernels};
-use crate::quant::PANEL_ROWS;
 
 /// Proof that the CPU has AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -93,27 +92,27 @@ impl PanelIsa for Avx512 {
         simd!(_mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast())))
     }
     #[inline(always)]
-    fn load(self, sums: &[[f32; PANEL_ROWS]], t: usize, _group: usize) -> __m512 {
-        simd!(_mm512_loadu_ps(sums[t].as_ptr()))
+    fn load<const T: usize>(self, sums: &[Sums; T], _group: usize) -> __m512 {
+        simd!(_mm512_loadu_ps(sums[0].as_ptr()))
     }
     #[inline(always)]
-    fn store(self, acc: __m512, sums: &mut [[f32; PANEL_ROWS]], t: usize, _group: usize) {
-        simd!(_mm512_storeu_ps(sums[t].as_mut_ptr(), acc))
+    fn store<const T: usize>(self, acc: __m512, sums: &mut [Sums; T], _group: usize) {
+        simd!(_mm512_storeu_ps(sums[0].as_mut_ptr(), acc))
     }
     #[inline(always)]
-    fn dot_int8<const T: usize>(self, w: &[__m512i; 8], x: &TokenBlock<'_, T>, t: usize) -> __m512i {
-        self.dot(w, &x.q[t], x.bias[t] << 4)
+    fn dot_int8<const T: usize>(self, w: &[__m512i; 8], x: &TokenBlock<'_, T>) -> __m512i {
+        self.dot(w, &x.q[0], x.bias[0] << 4)
     }
     #[inline(always)]
-    fn dot_nibbles<const T: usize>(self, w: &[__m512i; 8], x: &TokenBlock<'_, T>, t: usize, offset: bool) -> __m512i {
-        self.dot(w, &x.q[t], if offset { x.bias[t] } else { 0 })
+    fn dot_nibbles<const T: usize>(self, w: &[__m512i; 8], x: &TokenBlock<'_, T>, offset: bool) -> __m512i {
+        self.dot(w, &x.q[0], if offset { x.bias[0] } else { 0 })
     }
     #[inline(always)]
-    fn add<const T: usize>(self, acc: __m512, dots: __m512i, d: __m512, x: &[f32; T], t: usize) -> __m512 {
-        simd!(_mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_mul_ps(d, _mm512_set1_ps(x[t])), acc))
+    fn add<const T: usize>(self, acc: __m512, dots: __m512i, d: __m512, x: &[f32; T]) -> __m512 {
+        simd!(_mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_mul_ps(d, _mm512_set1_ps(x[0])), acc))
     }
     #[inline(always)]
-    fn add_minima<const T: usize>(self, acc: __m512, m: __m512, x: &[f32; T], t: usize) -> __m512 {
-        simd!(_mm512_fmadd_ps(m, _mm512_set1_ps(x[t]), acc))
+    fn add_minima<const T: usize>(self, acc: __m512, m: __m512, x: &[f32; T]) -> __m512 {
+        simd!(_mm512_fmadd_ps(m, _mm512_set1_ps(x[0]), acc))
     }
 }

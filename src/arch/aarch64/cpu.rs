@@ -1,0 +1,20 @@
+//! What the CPU has: from the operating system, or without one from what the compiler was told.
+
+/// Whether this CPU has an Armv8.2 or later feature of this name.
+macro_rules! has {
+    ($name:ident, $feature:tt) => {
+        pub(super) fn $name() -> bool {
+            #[cfg(feature = "std")]
+            {
+                std::arch::is_aarch64_feature_detected!($feature)
+            }
+            #[cfg(not(feature = "std"))]
+            {
+                cfg!(target_feature = $feature)
+            }
+        }
+    };
+}
+
+has!(dotprod, "dotprod");
+has!(i8mm, "i8mm");

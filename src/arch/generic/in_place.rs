@@ -1,0 +1,67 @@
+//! Rows where they lie in a GGUF file, four at a time, for one token or a few.
+//!
+//! A token's work is mostly here. What is not the loop over a row is paid for every four rows, so the walk over the
+//! tokens is made once, and the results of four rows are written at once.
+
+use super::activations::Activations;
+use super::matmul::{Job, write_to};
+use super::walk::{Four, ROWS};
+use crate::arch::isa::Isa;
+
+/// A way to multiply four rows with `T` tokens.
+pub(super) trait InPlace {
+    /// A walk over the columns of `T` tokens.
+    type Tokens<'a, const T: usize>: Copy;
+
+    /// The walk over tokens `token..token + T`.
+    fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> Self::Tokens<'a, T>;
+
+    /// The products, `(T, ROWS)`.
+    fn tile<I: Isa, const T: usize>(isa: I, rows: Four<'_>, x: Self::Tokens<'_, T>) -> [[f32; ROWS]; T];
+}
+
+/// All tokens, `T` at a time while there are as many.
+#[inline(always)]
+pub(super) fn multiply<K: InPlace, I: Isa, const T: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
+    if job.tokens == 1 {
+        return one::<K, I>(isa, job);
+    }
+    let bytes = job.w.row_bytes();
+    for (first, rows) in job.rows.clone().step_by(ROWS).zip(rows_of(job).chunks(ROWS * bytes.max(1))) {
+        let rows = Four::new(rows, bytes);
+        let mut token = 0;
+        while token + T <= job.tokens {
+            let sums = K::tile::<I, T>(isa, rows, K::tokens(&job.x, token));
+            for (t, sums) in sums.iter().enumerate() {
+                job.put(first, token + t, sums);
+            }
+            token += T;
+        }
+        while token < job.tokens {
+            let [sums] = K::tile::<I, 1>(isa, rows, K::tokens(&job.x, token));
+            job.put(first, token, &sums);
+            token += 1;
+        }
+    }
+}
+
+/// One token.
+#[inline(always)]
+fn one<K: InPlace, I: Isa>(isa: I, job: &mut Job<'_, '_, '_>) {
+    let (rows, bytes, x, write) = (rows_of(job), job.w.row_bytes(), K::tokens::<1>(&job.x, 0), job.write);
+    let asked = job.rows.len();
+    let out = job.out.row(0).get_mut(..asked).unwrap_or(&mut []);
+    for (rows, out) in rows.chunks(ROWS * bytes.max(1)).zip(out.chunks_mut(ROWS)) {
+        let [sums] = K::tile::<I, 1>(isa, Four::new(rows, bytes), x);
+        match out.first_chunk_mut::<ROWS>() {
+            Some(out) => write_to(out, &sums, write),
+            None => write_to(out, &sums, write),
+        }
+    }
+}
+
+/// The bytes of the rows that are asked for.
+#[inline(always)]
+fn rows_of<'w>(job: &Job<'_, '_, 'w>) -> &'w [u8] {
+    job.w.rows_bytes(job.rows.clone())
+}
