@@ -141,6 +141,8 @@ pub(crate) trait PanelIsa: Isa {
     const ROWS: usize;
     /// Tokens of a step, 1 or 2.
     const TOKENS: usize;
+    /// Whether the loop over single tokens takes two a turn, which saves counting where registers are left for it.
+    const UNROLL: bool = false;
     /// The operations for one token at a time.
     type Single: PanelIsa;
     /// A group's quants of one block.
@@ -156,8 +158,12 @@ pub(crate) trait PanelIsa: Isa {
     fn int8(self, q: &Bytes, group: usize) -> Self::Weights;
     fn nibbles(self, n: &Nibbles, group: usize) -> Self::Weights;
     fn scales(self, halves: &Halves, group: usize) -> Self::Scales;
+    /// Sums as [`store`](PanelIsa::store) left them; zeros are zeros in any arrangement.
     fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> Self::Acc;
     fn store<const T: usize>(self, acc: Self::Acc, sums: &mut [Sums; T], group: usize);
+    /// Puts what `store` left in the order of tokens and rows.
+    #[inline(always)]
+    fn in_rows(self, _sums: &mut [Sums; 2], _group: usize) {}
     /// Products of int8 weights.
     fn dot_int8<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>) -> Self::Dots;
     /// Products of weights within 0..=15, plus the tokens' biases if `offset`.

@@ -97,6 +97,7 @@ impl Dotprod {
 
 impl PanelIsa for Dotprod {
     neon_panel!();
+    const UNROLL: bool = true;
 
     #[inline(always)]
     fn dot_int8<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>) -> [int32x4_t; 2] {

@@ -87,7 +87,7 @@ impl I8mm {
     }
 }
 
-/// Accumulators keep the arrangement of `smmla` while they are in registers: four times two rows × two tokens.
+/// Sums keep the arrangement of `smmla` until the last block: four times two rows × two tokens.
 impl PanelIsa for I8mm {
     const ROWS: usize = 8;
     const TOKENS: usize = 2;
@@ -116,16 +116,17 @@ impl PanelIsa for I8mm {
     #[inline(always)]
     fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> [float32x4_t; 4] {
         let [a, b] = [0, T - 1].map(|t| load::sums(&sums[t], group));
-        simd!([vzip1q_f32(a[0], b[0]), vzip2q_f32(a[0], b[0]), vzip1q_f32(a[1], b[1]), vzip2q_f32(a[1], b[1])])
+        [a[0], a[1], b[0], b[1]]
     }
     #[inline(always)]
-    fn store<const T: usize>(self, acc: [float32x4_t; 4], sums: &mut [Sums; T], group: usize) {
-        let [a, b] = simd!([
-            [vuzp1q_f32(acc[0], acc[1]), vuzp1q_f32(acc[2], acc[3])],
-            [vuzp2q_f32(acc[0], acc[1]), vuzp2q_f32(acc[2], acc[3])],
-        ]);
-        load::store(a, &mut sums[0], group);
-        load::store(b, &mut sums[T - 1], group);
+    fn store<const T: usize>(self, [a, b, c, d]: [float32x4_t; 4], sums: &mut [Sums; T], group: usize) {
+        load::store([a, b], &mut sums[0], group);
+        load::store([c, d], &mut sums[T - 1], group);
+    }
+    #[inline(always)]
+    fn in_rows(self, sums: &mut [Sums; 2], group: usize) {
+        let [a, b, c, d] = self.load(sums, group);
+        self.store(simd!([vuzp1q_f32(a, b), vuzp1q_f32(c, d), vuzp2q_f32(a, b), vuzp2q_f32(c, d)]), sums, group);
     }
     #[inline(always)]
     fn dot_int8<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>) -> [int32x4_t; 4] {

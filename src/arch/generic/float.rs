@@ -195,18 +195,18 @@ fn add_tile<I: Isa, const T: usize>(isa: I, piece: &[[Stored; 2]], x: [&[f32]; T
 /// The sixteens of a piece that `x` has as well.
 #[inline(always)]
 fn sixteens<I: Isa, const T: usize>(isa: I, piece: &[[Stored; 2]], x: [&[f32]; T], sums: &mut [Sums<I>; T]) {
-    let mut x = Floats::new(x);
     let mut acc = *sums;
-    let steps = piece.len().min(x.left());
-    for w in &piece[..steps] {
-        // SAFETY: there are at most `x.left()` steps.
-        let x = unsafe { x.next() };
-        each!(half in 0..2 => {
-            let x = x.map(|x| isa.load8(&x[half]));
-            each!(r in 0..ROWS => {
-                let w = isa.load8(&w[half][r]);
-                each!(t in 0..T => { acc[t][r] = isa.fma8(w, x[t], acc[t][r]) });
-            });
+    let x = x.map(|x| x.as_chunks::<8>().0);
+    let mut eights = piece.as_flattened().len();
+    for x in x {
+        eights = eights.min(x.len());
+    }
+    let (piece, x) = (&piece.as_flattened()[..eights], x.map(|x| &x[..eights]));
+    for (i, w) in piece.iter().enumerate() {
+        let x = x.map(|x| isa.load8(&x[i]));
+        each!(r in 0..ROWS => {
+            let w = isa.load8(&w[r]);
+            each!(t in 0..T => { acc[t][r] = isa.fma8(w, x[t], acc[t][r]) });
         });
     }
     *sums = acc;

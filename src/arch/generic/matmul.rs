@@ -114,6 +114,7 @@ impl<'w> Job<'_, '_, 'w> {
                     let block = panel::interleave::<F, S, P, B>(isa, &rows, b);
                     panel::add::<F, S, P, B>(isa, &block, b, &self.x, token, sums);
                 }
+                panel::finish(isa, sums);
                 for (t, sums) in sums.iter().enumerate() {
                     self.put(first, token + t, sums);
                 }
@@ -139,6 +140,7 @@ impl<'w> Job<'_, '_, 'w> {
                     for (b, block) in blocks.iter().enumerate() {
                         panel::add::<F, S, P, B>(isa, block, b, &self.x, token, sums);
                     }
+                    panel::finish(isa, sums);
                     for (t, sums) in sums.iter().enumerate() {
                         self.put(row, token + t, &sums[skip..]);
                     }

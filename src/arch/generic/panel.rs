@@ -90,7 +90,8 @@ fn halves<const P: usize>(block: &[u8; P], at: usize) -> &Halves {
     block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 32])
 }
 
-/// Adds `block`, the one of columns `32·b..`, times tokens `token..token + sums.len()` to `sums`.
+/// Adds `block`, the one of columns `32·b..`, times tokens `token..token + sums.len()` to `sums`, which lie as `S` wants
+/// them until [`finish`] puts them in the order of rows.
 #[inline(always)]
 pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
     isa: S,
@@ -100,32 +101,39 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
     token: usize,
     sums: &mut [Sums],
 ) {
-    if S::TOKENS == 1 {
-        return stream::<F, S, P, B, 1>(isa, block, b, x, token, sums);
+    let paired = if S::TOKENS == 2 || S::UNROLL { sums.len() & !1 } else { 0 };
+    let (pairs, rest) = sums.split_at_mut(paired);
+    for group in 0..PANEL_ROWS / S::ROWS {
+        if paired == 0 {
+            break;
+        }
+        let w = Group::new::<F, P, B>(isa, block, group);
+        for (x, sums) in token_blocks::<2>(x, b, token).zip(pairs.as_chunks_mut::<2>().0) {
+            if S::TOKENS == 2 {
+                w.add::<F, P, B, 2>(isa, &x, sums);
+            } else {
+                each!(t in 0..2 => { w.add::<F, P, B, 1>(isa, &x.one(t), core::array::from_mut(&mut sums[t])) });
+            }
+        }
     }
-    let (pairs, odd) = sums.split_at_mut(sums.len() & !1);
-    let last = token + pairs.len();
-    stream::<F, S, P, B, 2>(isa, block, b, x, token, pairs);
-    if !odd.is_empty() {
-        stream::<F, S::Single, P, B, 1>(isa.single(), block, b, x, last, odd);
+    let isa = isa.single();
+    for group in 0..PANEL_ROWS / S::Single::ROWS {
+        if rest.is_empty() {
+            break;
+        }
+        let w = Group::new::<F, P, B>(isa, block, group);
+        for (x, sums) in token_blocks::<1>(x, b, token + paired).zip(rest.as_chunks_mut::<1>().0) {
+            w.add::<F, P, B, 1>(isa, &x, sums);
+        }
     }
 }
 
-/// [`add`], `T` tokens at a time.
+/// Puts sums in the order of rows, after the last [`add`].
 #[inline(always)]
-fn stream<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const T: usize>(
-    isa: S,
-    block: &[u8; P],
-    b: usize,
-    x: &Activations<'_>,
-    token: usize,
-    sums: &mut [Sums],
-) {
-    for group in 0..PANEL_ROWS / S::ROWS {
-        let w = Group::new::<F, P, B>(isa, block, group);
-        for (x, sums) in token_blocks::<T>(x, b, token).zip(sums.as_chunks_mut::<T>().0) {
-            let acc = w.step::<F, P, B, T>(isa, &x, isa.load(sums, group));
-            isa.store(acc, sums, group);
+pub(super) fn finish<S: PanelIsa>(isa: S, sums: &mut [Sums]) {
+    if S::TOKENS == 2 {
+        for pair in sums.as_chunks_mut::<2>().0 {
+            each!(group in 0..PANEL_ROWS / S::ROWS => { isa.in_rows(pair, group) });
         }
     }
 }
@@ -156,6 +164,7 @@ pub(super) fn one<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
 
 /// A block of a group of rows.
 struct Group<S: PanelIsa> {
+    group: usize,
     w: S::Weights,
     d: S::Scales,
     m: S::Scales,
@@ -166,7 +175,19 @@ impl<S: PanelIsa> Group<S> {
     fn new<F: Format<P, B>, const P: usize, const B: usize>(isa: S, block: &[u8; P], group: usize) -> Self {
         let d = isa.scales(halves(block, 0), group);
         let m = F::MINIMA.map_or(d, |at| isa.scales(halves(block, at), group));
-        Group { w: F::weights(isa, block, group), d, m }
+        Group { group, w: F::weights(isa, block, group), d, m }
+    }
+
+    /// Adds the products with `T` tokens to their sums in memory.
+    #[inline(always)]
+    fn add<F: Format<P, B>, const P: usize, const B: usize, const T: usize>(
+        &self,
+        isa: S,
+        x: &TokenBlock<'_, T>,
+        sums: &mut [Sums; T],
+    ) {
+        let acc = self.step::<F, P, B, T>(isa, x, isa.load(sums, self.group));
+        isa.store(acc, sums, self.group);
     }
 
     /// Adds the products with `T` tokens to `acc`.

@@ -193,6 +193,16 @@ impl<'a, const T: usize> Tokens<'a, T> {
     }
 }
 
+impl<'a, const T: usize> TokenBlock<'a, T> {
+    /// Token `t` alone.
+    #[inline(always)]
+    pub(super) fn one(&self, t: usize) -> TokenBlock<'a, 1> {
+        use core::array::from_ref;
+        let TokenBlock { q, d, bias, dsum } = self;
+        TokenBlock { q: from_ref(&q[t]), d: from_ref(&d[t]), bias: from_ref(&bias[t]), dsum: from_ref(&dsum[t]) }
+    }
+}
+
 /// Block `b` of the tokens from `token` on, `T` at a time.
 #[inline(always)]
 pub(super) fn token_blocks<'a, const T: usize>(
