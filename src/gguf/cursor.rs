@@ -56,12 +56,15 @@ impl<'a> Cursor<'a> {
 
     /// A length-prefixed string of at most `cap` bytes (rule K2).
     pub(super) fn string(&mut self, cap: usize) -> Result<&'a [u8], GgufError> {
-        let start = *self;
-        let len = self.u64()?;
+        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+        let (len, rest) = rest.split_first_chunk().ok_or(self.error(Problem::Truncated))?;
+        let len = u64::from_le_bytes(*len);
         if len > cap as u64 {
-            return Err(start.error(Problem::StringTooLong));
+            return Err(self.error(Problem::StringTooLong));
         }
         // At most `cap`, so the cast is exact.
-        self.take(len as usize).map_err(|_| start.error(Problem::Truncated))
+        let string = rest.get(..len as usize).ok_or(self.error(Problem::Truncated))?;
+        self.at += 8 + string.len();
+        Ok(string)
     }
 }

@@ -189,13 +189,13 @@ impl<'a> File<'a> {
     pub fn get(&self, key: &str) -> Option<Value<'a>> {
         let mut cursor = Cursor::new(self.bytes, self.kv_start);
         for _ in 0..self.n_kv {
-            let start = cursor.at();
-            if self::key(&mut cursor).ok()? == key {
-                return value::value(&mut cursor).ok();
+            let end = self.skips.iter().find(|s| s.start == cursor.at()).map(|s| s.end);
+            if cursor.string(KEY_CAP).ok()? == key.as_bytes() {
+                return value::value(&mut cursor, end).ok();
             }
-            match self.skips.iter().find(|s| s.start == start) {
-                Some(skip) => cursor = Cursor::new(self.bytes, skip.end),
-                None => drop(value::value(&mut cursor).ok()?),
+            match end {
+                Some(end) => cursor = Cursor::new(self.bytes, end),
+                None => drop(value::value(&mut cursor, None).ok()?),
             }
         }
         None
@@ -228,7 +228,7 @@ impl<'a> File<'a> {
             let key = key(cursor)?;
             let mut peek = *cursor;
             let kind = peek.u32()?;
-            let value = value::value(cursor)?;
+            let value = value::value(cursor, None)?;
             if key == "general.alignment" {
                 // Rule K8 asks for a u32: the other widths are the same `Value`, so the type itself is looked at.
                 self.alignment = match value {
@@ -254,7 +254,7 @@ impl<'a> File<'a> {
             let key = key(&mut cursor).ok()?;
             match skips.iter().find(|s| s.start == start) {
                 Some(skip) => cursor = Cursor::new(bytes, skip.end),
-                None => drop(value::value(&mut cursor).ok()?),
+                None => drop(value::value(&mut cursor, None).ok()?),
             }
             Some((key, start as u64))
         })
@@ -346,5 +346,5 @@ fn key<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, GgufError> {
 }
 
 fn entry<'a>(cursor: &mut Cursor<'a>) -> Result<(&'a str, Value<'a>), GgufError> {
-    Ok((key(cursor)?, value::value(cursor)?))
+    Ok((key(cursor)?, value::value(cursor, None)?))
 }

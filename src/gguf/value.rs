@@ -103,14 +103,31 @@ impl<'a> Array<'a> {
 
     /// The strings in order; empty for another type.
     pub fn strings(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.iter().map_while(|v| if let Value::String(s) = v { Some(s) } else { None })
+        let mut rest = if self.kind == ValueType::String { self.bytes } else { &[] };
+        core::iter::from_fn(move || {
+            let string = first_string(rest)?;
+            rest = rest.get(8 + string.len()..)?;
+            Some(string)
+        })
+    }
+
+    /// The string whose length starts at `at` in [`bytes`](Array::bytes); empty where none does.
+    pub fn string_at(&self, at: usize) -> &'a [u8] {
+        self.bytes.get(at..).and_then(first_string).unwrap_or(&[])
     }
 }
 
-/// Reads a value and its type.
-pub(super) fn value<'a>(cursor: &mut Cursor<'a>) -> Result<Value<'a>, GgufError> {
+/// The string at the start of `bytes`, which begin with its length.
+fn first_string(bytes: &[u8]) -> Option<&[u8]> {
+    let (len, rest) = bytes.split_first_chunk()?;
+    rest.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)
+}
+
+/// Reads a value and its type. One that has been checked before, and of which it is known that it goes up to `end`, is
+/// not walked again.
+pub(super) fn value<'a>(cursor: &mut Cursor<'a>, end: Option<usize>) -> Result<Value<'a>, GgufError> {
     match kind(cursor)? {
-        ValueType::Array => Ok(Value::Array(array(cursor)?)),
+        ValueType::Array => Ok(Value::Array(array(cursor, end)?)),
         kind => scalar(cursor, kind),
     }
 }
@@ -141,7 +158,7 @@ fn scalar<'a>(cursor: &mut Cursor<'a>, kind: ValueType) -> Result<Value<'a>, Ggu
 }
 
 /// Rule K5: elements are scalars, and their number is checked against the bytes left before anything is walked.
-fn array<'a>(cursor: &mut Cursor<'a>) -> Result<Array<'a>, GgufError> {
+fn array<'a>(cursor: &mut Cursor<'a>, end: Option<usize>) -> Result<Array<'a>, GgufError> {
     let kind = kind(cursor)?;
     let start = *cursor;
     let len = cursor.u64()?;
@@ -159,11 +176,15 @@ fn array<'a>(cursor: &mut Cursor<'a>) -> Result<Array<'a>, GgufError> {
             if len > cursor.remaining() / 8 {
                 return Err(start.error(Problem::Truncated));
             }
-            let mut walk = *cursor;
-            for _ in 0..len {
-                walk.string(STRING_CAP)?;
-            }
-            cursor.take(walk.at() - cursor.at())?
+            let end = match end {
+                Some(end) => end,
+                None => {
+                    let mut walk = *cursor;
+                    (0..len).try_for_each(|_| walk.string(STRING_CAP).map(drop))?;
+                    walk.at()
+                }
+            };
+            cursor.take(end.saturating_sub(cursor.at()))?
         }
     };
     Ok(Array { kind, len, bytes })

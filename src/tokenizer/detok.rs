@@ -1,6 +1,7 @@
 //! Tokens to text, as they come.
 
-use super::vocab::{Algorithm, Kind, Tokenizer, char_byte};
+use super::bytes::char_byte;
+use super::vocab::{Algorithm, Kind, Tokenizer};
 
 /// The bytes of one token.
 #[derive(Clone, Debug)]

@@ -1,8 +1,10 @@
 //! Text to tokens.
 
+use super::bytes::Escaped;
 use super::merge::{Merger, Symbol};
 use super::special::{Fragment, Fragments};
-use super::vocab::{Algorithm, Escaped, NONE, Tokenizer};
+use super::table::NONE;
+use super::vocab::{Algorithm, Tokenizer};
 use super::{TokenizerError, unicode};
 use crate::storage::{Arena, ArenaError};
 use core::ops::Range;

@@ -8,7 +8,7 @@
 //!
 //! A binary heap in scratch memory makes it O(n log n): a run of 100,000 letters is one word (rule V7).
 
-use super::vocab::NONE;
+use super::table::NONE;
 use crate::storage::{Arena, ArenaError, unpadded};
 
 /// A symbol: some bytes of the text, and the token that they are.

@@ -5,18 +5,23 @@
 //! was trained and is served with them.
 //!
 //! ```text
-//! vocab      tokens, their kinds, and look-ups by text         pretok    BPE: text to words
-//! special    cuts special tokens out of a text                  unicode   character classes
-//! merge      joins symbols pair by pair: the one algorithm behind BPE and SentencePiece
-//! detok      bytes to characters, never splitting one           chat      built-in chat formats
+//! load       from a file to a vocabulary                        table     numbers by the hash of a text
+//! vocab      tokens, their kinds, and look-ups by text          bytes     how vocabularies write bytes
+//! special    cuts special tokens out of a text                  pretok    BPE: text to words
+//! merge      joins symbols pair by pair: the one                unicode   character classes
+//!            algorithm behind BPE and SentencePiece             chat      built-in chat formats
+//! detok      bytes to characters, never splitting one
 //! ```
 
+mod bytes;
 mod chat;
 mod detok;
 mod encode;
+mod load;
 mod merge;
 mod pretok;
 mod special;
+mod table;
 mod unicode;
 mod vocab;
 
@@ -46,6 +51,9 @@ pub enum TokenizerError {
     /// A special token beyond the vocabulary, or a byte token that is not `<0xHH>`.
     #[error("metadata key {0} names a token that is not there")]
     Token(&'static str),
+    /// Strings that were chosen to collide in a hash table: no accident.
+    #[error("the strings of {0} would take too long to index; the file was made for that")]
+    Crowded(&'static str),
     /// The output is shorter than the tokens.
     #[error("the text has more than {0} tokens")]
     OutputTooSmall(usize),

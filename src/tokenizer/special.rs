@@ -1,23 +1,22 @@
 //! Special tokens: which there are by name, and where they stand in a text.
 
+use core::cmp::Reverse;
 use core::ops::Range;
 
+use super::table::NONE;
 use super::vocab::Tokenizer;
 use super::{EncodeOptions, Kind};
 use crate::storage::{Arena, ArenaError};
 
-/// A byte of plain text.
-const PLAIN: u32 = u32::MAX;
-/// A byte of a special token, after its first.
-const INSIDE: u32 = u32::MAX - 1;
-
 /// Names of tokens that end an answer, as llama.cpp lists them. Many files do not say which theirs is.
-const END: [&str; 19] = [
+const END: [&str; 33] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
     "<|return|>",
     "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
     "<end_of_turn>",
     "<|endoftext|>",
     "</s>",
@@ -32,32 +31,127 @@ const END: [&str; 19] = [
     "<turn|>",
     "<|tool_response>",
     "<｜end▁of▁sentence｜>",
+    "[e~[",
+    // Of a file or a repository, where a text was filled in the middle.
+    "<|fim_pad|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<PAD>",
+    "[PAD]",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<REPO>",
+    "<reponame>",
+    "<|file_sep|>",
 ];
 
 /// Names of tokens for filling in the middle of a text: control tokens too.
-const FILL_IN_THE_MIDDLE: [&str; 9] = [
+const FILL_IN_THE_MIDDLE: [&str; 24] = [
     "<|fim_prefix|>",
     "<fim-prefix>",
     "<fim_prefix>",
+    "<｜fim▁begin｜>",
+    "<PRE>",
+    "▁<PRE>",
+    "<|code_prefix|>",
+    "<|prefix|>",
     "<|fim_suffix|>",
     "<fim-suffix>",
     "<fim_suffix>",
+    "<｜fim▁hole｜>",
+    "<SUF>",
+    "▁<SUF>",
+    "<|code_suffix|>",
+    "<|suffix|>",
     "<|fim_middle|>",
     "<fim-middle>",
     "<fim_middle>",
+    "<｜fim▁end｜>",
+    "<MID>",
+    "▁<MID>",
+    "<|code_middle|>",
+    "<|middle|>",
 ];
 
-/// Whether a token of this text ends an answer.
-pub(super) fn ends_an_answer(text: &[u8]) -> bool {
-    END.iter().any(|name| name.as_bytes() == text)
+/// How many names there are.
+pub(super) const NAMES: usize = END.len() + FILL_IN_THE_MIDDLE.len();
+
+/// The tokens that are control tokens by their names, whatever their types say, and whether each ends an answer.
+pub(super) fn named(find: impl Fn(&str) -> Option<u32>) -> impl Iterator<Item = (u32, bool)> {
+    let has = |name| find(name).is_some();
+    // Two exceptions, as in llama.cpp: where calls have marks of their own, `<|end|>` only ends a part of an answer; and
+    // some vocabularies have `</s>` as a tag of HTML.
+    let end_is_part = (has("<|call|>") || has("<|calls|>")) && (has("<|return|>") || has("<|flush|>"));
+    let s_is_text = has("<|tool_response>") || has("<|plamo:eos|>");
+    let ends = END.into_iter().filter(move |name| !(s_is_text && *name == "</s>"));
+    let ends = ends.map(move |name| (name, !(end_is_part && name == "<|end|>")));
+    let names = ends.chain(FILL_IN_THE_MIDDLE.into_iter().map(|name| (name, false)));
+    names.filter_map(move |(name, ends)| find(name).map(|id| (id, ends)))
 }
 
-/// Whether a token of this text is a control token whatever its type says.
-pub(super) fn is_control_name(text: &[u8]) -> bool {
-    // Cheap for the tens of thousands of tokens that are none.
-    let may_be = matches!(text.first(), Some(b'<' | b'_' | b'['));
-    may_be && (ends_an_answer(text) || FILL_IN_THE_MIDDLE.iter().any(|name| name.as_bytes() == text))
+/// The special tokens, by their texts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Specials<'m> {
+    /// In the order of their texts; of one text, the first token comes last.
+    ids: &'m [u32],
+    /// (ids) The nearest before it that its text starts with, which is the longest such; or [`NONE`].
+    prefixes: &'m [u32],
 }
+
+impl<'m> Specials<'m> {
+    /// No special tokens.
+    pub(super) const NONE: Self = Specials { ids: &[], prefixes: &[] };
+
+    /// Those of a vocabulary, in two lists that are long enough.
+    pub(super) fn new(tokenizer: &Tokenizer<'_>, [ids, prefixes]: [&'m mut [u32]; 2]) -> Self {
+        let special =
+            (0..).zip(tokenizer.kinds).filter(|(id, kind)| kind.is_special() && !tokenizer.text(*id).is_empty());
+        let n = ids.iter_mut().zip(special).map(|(slot, (id, _))| *slot = id).count();
+        let (ids, prefixes) = (ids.get_mut(..n).unwrap_or_default(), prefixes.get_mut(..n).unwrap_or_default());
+        ids.sort_unstable_by_key(|id| (tokenizer.text(*id), Reverse(*id)));
+        for (i, id) in ids.iter().enumerate() {
+            let text = tokenizer.text(*id);
+            let starts = |i: &u32| ids.get(*i as usize).is_some_and(|id| text.starts_with(tokenizer.text(*id)));
+            let mut before = core::iter::successors((i as u32).checked_sub(1), |i| prefix(prefixes, *i));
+                        let longest = before.find(starts).unwrap_or(NONE);
+            if let Some(slot) = prefixes.get_mut(i) {
+                *slot = longest;
+            }
+        }
+        Self { ids, prefixes }
+    }
+
+    /// The place in the list of the longest token that `text` starts with.
+    ///
+    /// Whatever lies between a start of the text and the text itself starts with it too. So those that the text starts
+    /// with are among the last token that is not after the text, and that one's prefixes.
+    fn longest(&self, tokenizer: &Tokenizer<'_>, text: &[u8]) -> Option<u32> {
+        let last = self.ids.partition_point(|id| tokenizer.text(*id) <= text).checked_sub(1)? as u32;
+        let starts = |i: &u32| self.id(*i).is_some_and(|id| text.starts_with(tokenizer.text(id)));
+        self.with_prefixes(last).find(starts)
+    }
+
+    /// A token, and those that it starts with from the longest to the shortest, as places in the list.
+    fn with_prefixes(&self, i: u32) -> impl Iterator<Item = u32> {
+        core::iter::successors(Some(i), |i| prefix(self.prefixes, *i))
+    }
+
+    fn id(&self, i: u32) -> Option<u32> {
+        self.ids.get(i as usize).copied()
+    }
+}
+
+fn prefix(prefixes: &[u32], i: u32) -> Option<u32> {
+    prefixes.get(i as usize).copied().filter(|i| *i != NONE)
+}
+
+/// A byte of plain text.
+const PLAIN: u32 = u32::MAX;
+/// A byte of a special token, after its first.
+const INSIDE: u32 = u32::MAX - 1;
+/// Plus the place in the list of a special token that may start at this byte.
+const CANDIDATE: u32 = 1 << 31;
 
 /// A stretch of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +173,16 @@ pub(super) struct Fragments<'t, 's> {
 impl<'t, 's> Fragments<'t, 's> {
     /// Marks the special tokens of `text`: the longest token first, each from left to right, wherever it fits between
     /// those already found. Control and unknown tokens only where the options allow them (rule V8).
+    ///
+    /// ```text
+    /// at each byte, note the longest special token that may start there
+    /// for each length of these, from the longest on, and each byte that has one of that length, from left to right:
+    ///     if it fits between those already placed, place it
+    ///     else note the longest that fits
+    /// ```
+    ///
+    /// Takes a time linear in the text and in the number of lengths that occur in it, however many special tokens the
+    /// vocabulary has.
     pub(super) fn new(
         tokenizer: &Tokenizer<'_>,
         text: &'t str,
@@ -86,50 +190,90 @@ impl<'t, 's> Fragments<'t, 's> {
         scratch: &mut Arena<'s>,
     ) -> Result<Self, ArenaError> {
         let marks = scratch.alloc("special marks", &[text.len()])?;
-        marks.fill(PLAIN);
-        let mut present = [false; 256];
-        text.bytes().for_each(|b| present[usize::from(b)] = true);
-        for id in tokenizer.specials {
-            let pattern = tokenizer.text(*id);
-            let is_text = tokenizer.kind(*id) == Kind::UserDefined;
-            let literal = if is_text { &[] } else { options.literal };
-            let wanted = is_text || options.parse_special;
-            if wanted && pattern.first().is_some_and(|b| present[usize::from(*b)]) {
-                mark(text.as_bytes(), pattern, *id, literal, marks);
-            }
+        let candidates = Candidates { tokenizer, text: text.as_bytes(), options };
+        let mut longest = candidates.note(marks);
+        while longest > 0 {
+            longest = candidates.place(longest, marks);
         }
         Ok(Self { text, marks, at: 0 })
     }
 }
 
-fn mark(text: &[u8], pattern: &[u8], id: u32, literal: &[Range<usize>], marks: &mut [u32]) {
-    let mut at = 0;
-    while let Some(start) = find(text, pattern, at) {
-        at = start + 1;
-        let end = start + pattern.len();
-        if literal.iter().any(|l| l.start < end && start < l.end) {
-            continue;
+/// Special tokens that may start at some byte of a text.
+struct Candidates<'a> {
+    tokenizer: &'a Tokenizer<'a>,
+    text: &'a [u8],
+    options: &'a EncodeOptions<'a>,
+}
+
+impl Candidates<'_> {
+    /// Notes the longest candidate at every byte; gives the length of the longest of all.
+    fn note(&self, marks: &mut [u32]) -> usize {
+        let Tokenizer { specials, .. } = self.tokenizer;
+        let mut starts = [false; 256];
+        for first in specials.ids.iter().filter_map(|id| self.tokenizer.text(*id).first()) {
+            starts[usize::from(*first)] = true;
         }
-        if let Some(place) = marks.get_mut(start..end)
-            && place.iter().all(|m| *m == PLAIN)
-        {
-            place.fill(INSIDE);
-            place[0] = id;
-            at = end;
+        let mut longest = 0;
+        for (at, mark) in marks.iter_mut().enumerate() {
+            let rest = self.text.get(at..).unwrap_or(&[]);
+            let may_start = rest.first().is_some_and(|byte| starts[usize::from(*byte)]);
+            let first = if may_start { specials.longest(self.tokenizer, rest) } else { None };
+            let (candidate, len) = first.map_or((PLAIN, 0), |first| self.fit(first, at, rest.len()));
+            *mark = candidate;
+            longest = longest.max(len);
         }
+        longest
+    }
+
+    /// Places the candidates of `len` bytes, which are the longest; gives the length of the longest of the rest.
+    fn place(&self, len: usize, marks: &mut [u32]) -> usize {
+        let mut longest = 0;
+        for at in 0..marks.len() {
+            let Some(i) = marks.get(at).and_then(|mark| candidate(*mark)) else { continue };
+            let id = self.tokenizer.specials.id(i).unwrap_or(NONE);
+            let mut n = self.tokenizer.text(id).len();
+            if n == len {
+                let place = marks.get_mut(at..at + n).unwrap_or_default();
+                let room = place.iter().take_while(|mark| **mark == PLAIN || candidate(**mark).is_some()).count();
+                let mark = if room == n {
+                    place.fill(INSIDE);
+                    n = 0;
+                    id
+                } else {
+                    let (mark, shorter) = self.fit(i, at, room);
+                    n = shorter;
+                    mark
+                };
+                if let Some(slot) = marks.get_mut(at) {
+                    *slot = mark;
+                }
+            }
+            longest = longest.max(n);
+        }
+        longest
+    }
+
+    /// The mark and the length of the longest token that fits: the one at this place in the list, or one that it starts
+    /// with.
+    fn fit(&self, i: u32, at: usize, room: usize) -> (u32, usize) {
+        let Tokenizer { specials, .. } = self.tokenizer;
+        let tokens = specials.with_prefixes(i).filter_map(|i| Some((i, specials.id(i)?)));
+        let mut marks = tokens.map(|(i, id)| (CANDIDATE + i, id, self.tokenizer.text(id).len()));
+        let fits = |(_, id, len): &(u32, u32, usize)| *len <= room && self.may_be(*id, at..at + len);
+        marks.find(fits).map_or((PLAIN, 0), |(mark, _, len)| (mark, len))
+    }
+
+    /// Whether the options allow a token at this place.
+    fn may_be(&self, id: u32, place: Range<usize>) -> bool {
+        let in_literal = || self.options.literal.iter().any(|l| l.start < place.end && place.start < l.end);
+        self.tokenizer.kind(id) == Kind::UserDefined || self.options.parse_special && !in_literal()
     }
 }
 
-fn find(text: &[u8], pattern: &[u8], from: usize) -> Option<usize> {
-    let first = *pattern.first()?;
-    let mut at = from;
-    loop {
-        at += text.get(at..)?.iter().position(|b| *b == first)?;
-        if text.get(at..)?.starts_with(pattern) {
-            return Some(at);
-        }
-        at += 1;
-    }
+/// The place in the list of special tokens that a mark notes.
+fn candidate(mark: u32) -> Option<u32> {
+    (CANDIDATE..INSIDE).contains(&mark).then(|| mark - CANDIDATE)
 }
 
 impl<'t> Iterator for Fragments<'t, '_> {
