@@ -143,6 +143,32 @@ fn settings_out_of_range_are_refused() {
     }
 }
 
+/// A thread beyond the CPUs that the process may use would only delay the others.
+#[cfg(target_os = "linux")]
+#[test]
+fn as_many_threads_as_the_affinity_mask_has_cpus() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let threads = |command: &mut Command, asked: &str| {
+        let bench = ["bench", "-m", &model, "-p", "4", "-n", "0", "-r", "1", "-o", "json", "-t", asked];
+        let output = command.args(bench).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        rows[0]["n_threads"].as_u64().unwrap()
+    };
+    let all = armlet::host::Pool::cpus() as u64;
+    for (asked, want) in [("0", all), ("1", 1), ("10000", all)] {
+        assert_eq!(threads(&mut armlet(), asked), want, "-t {asked}");
+        let mut pinned = Command::new("taskset");
+        // The CPU that this test may run on first, whichever that is.
+        let mask = Command::new("taskset").args(["-cp", &std::process::id().to_string()]).output().unwrap();
+        let cpus = stdout(&mask).rsplit(' ').next().unwrap().to_string();
+        let first: String = cpus.chars().take_while(char::is_ascii_digit).collect();
+        pinned.args(["-c", &first]).arg(common::program()).env_remove("ARMLET_CPU");
+        assert_eq!(threads(&mut pinned, asked), 1, "-t {asked} on one CPU");
+    }
+}
+
 #[test]
 fn a_forced_backend_is_taken_or_refused_by_name() {
     let f = Folder::new();

@@ -2,6 +2,7 @@
 
 mod memory;
 mod pool;
+mod sync;
 
 pub use memory::{MapError, Mapped, memory};
 pub use pool::Pool;

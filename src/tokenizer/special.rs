@@ -114,7 +114,7 @@ impl<'m> Specials<'m> {
             let text = tokenizer.text(*id);
             let starts = |i: &u32| ids.get(*i as usize).is_some_and(|id| text.starts_with(tokenizer.text(*id)));
             let mut before = core::iter::successors((i as u32).checked_sub(1), |i| prefix(prefixes, *i));
-                        let longest = before.find(starts).unwrap_or(NONE);
+            let longest = before.find(starts).unwrap_or(NONE);
             if let Some(slot) = prefixes.get_mut(i) {
                 *slot = longest;
             }

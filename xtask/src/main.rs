@@ -57,6 +57,11 @@ fn test(steps: &mut Steps) -> Result<(), Failed> {
     setup::run(steps)?;
     lint(steps)?;
     steps.step("tests on this machine", || cargo(&["test", "--workspace"]))?;
+    steps.step("every order in which threads can meet", || {
+        let command = ["test", "--release", "--lib", "--no-default-features", "--features", "std", "host::pool"];
+        // A folder of its own, because the flag is every crate's and would have all of them built anew each time.
+        run::cargo_with(&command, &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")])
+    })?;
     for cpu in CPUS {
         steps.step(&format!("kernels and core on {cpu}"), || {
             let runner = format!("qemu-aarch64 -cpu {cpu}");
