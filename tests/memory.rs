@@ -69,15 +69,26 @@ static ALLOCATOR: Counting = Counting;
 /// Held while counting: the count is one for the whole program.
 static COUNTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
+/// Calls `f` once on each of `exec`'s threads, whose work waits until all have come.
+fn on_each(exec: &dyn Executor, f: impl Fn() + Sync) {
+    let come = AtomicUsize::new(0);
+    exec.run(&|| {
+        f();
+        come.fetch_add(1, Ordering::AcqRel);
+        while come.load(Ordering::Acquire) < exec.workers() {
+            std::thread::yield_now();
+        }
+    });
+}
+
 /// How often `f` allocates on this thread or on one of `exec`'s.
 fn allocations(exec: &dyn Executor, f: impl FnOnce()) -> usize {
     let _one = COUNTING.lock().unwrap();
-    // A pool calls its work once on each of its threads.
-    exec.run(&|| COUNTED.set(true));
+    on_each(exec, || COUNTED.set(true));
     let before = ALLOCATIONS.load(Ordering::SeqCst);
     f();
     let after = ALLOCATIONS.load(Ordering::SeqCst);
-    exec.run(&|| COUNTED.set(false));
+    on_each(exec, || COUNTED.set(false));
     after - before
 }
 
@@ -137,7 +148,7 @@ fn the_count_is_no_constant() {
     let allocate = || drop(std::hint::black_box(Vec::<u8>::with_capacity(1)));
     assert_eq!(allocations(&Serial, || (0..3).for_each(|_| allocate())), 3);
     let pool = Pool::new(2);
-    assert_eq!(allocations(&pool, || pool.run(&allocate)), pool.workers());
+    assert_eq!(allocations(&pool, || on_each(&pool, allocate)), pool.workers());
 }
 
 /// Nor do batches, whose list of sessions the caller has.

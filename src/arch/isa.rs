@@ -42,6 +42,11 @@ pub(crate) trait Isa: Copy {
     fn abs8(self, a: Self::F32x8) -> Self::F32x8;
     /// `a·b + c`, rounded once.
     fn fma8(self, a: Self::F32x8, b: Self::F32x8, c: Self::F32x8) -> Self::F32x8;
+    /// `c` plus the products of four vectors with a number each, from the first to the last, each rounded once.
+    #[inline(always)]
+    fn fma8_lanes(self, a: [Self::F32x8; 4], b: &[f32; 4], c: Self::F32x8) -> Self::F32x8 {
+        a.into_iter().zip(b).fold(c, |c, (a, b)| self.fma8(a, self.splat8(*b), c))
+    }
     /// Nearest integer, ties to even.
     fn round8(self, a: Self::F32x8) -> Self::F32x8;
     /// 2ⁿ for integral −126 ≤ n ≤ 127.
@@ -54,6 +59,8 @@ pub(crate) trait Isa: Copy {
     /// Integral values within ±127, as int8.
     fn to_i8(self, x: [Self::F32x8; 4], out: &mut [i8; 32]);
 
+    /// Four rows to eight columns.
+    fn transpose8x4(self, rows: [Self::F32x8; 4]) -> [Self::F32x4; 8];
     fn splat4(self, x: f32) -> Self::F32x4;
     fn store4(self, x: Self::F32x4) -> [f32; 4];
     /// Four little-endian binary16 from four places: the scales of four rows' blocks.

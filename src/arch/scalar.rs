@@ -133,6 +133,10 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
+    fn transpose8x4(self, rows: [[f32; 8]; 4]) -> [[f32; 4]; 8] {
+        core::array::from_fn(|c| rows.map(|row| row[c]))
+    }
+    #[inline(always)]
     fn splat4(self, x: f32) -> [f32; 4] {
         [x; 4]
     }

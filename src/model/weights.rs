@@ -106,7 +106,7 @@ fn check_pack_version(file: &File<'_>) -> Result<(), ModelError> {
     const KEY: &str = "armlet.pack.version";
     match file.get(KEY) {
         None if !file.tensors().any(|t| t.kind.is_packed()) => Ok(()),
-        Some(Value::Unsigned(version)) if version == PACK_VERSION.into() => Ok(()),
+        Some(Value::Unsigned(version)) if version == u64::from(PACK_VERSION) => Ok(()),
         Some(Value::Unsigned(version)) => Err(ModelError::PackVersion(version)),
         _ => Err(ModelError::Key(Label::new(format_args!("{KEY}")))),
     }

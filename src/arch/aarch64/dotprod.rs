@@ -3,7 +3,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::neon::{Eight, Four, I8x32, fold, load, neon_isa, neon_panel, simd, split, vmovn_s32_pair};
+use super::neon::{Eight, Four, I8x32, fold, load, neon_isa, neon_panel, simd, split, transpose4x4, vmovn_s32_pair};
 use super::{cpu, next};
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::{Step, TokenBlock};

@@ -4,7 +4,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::dotprod::{Dotprod, dot4_i8, dot4_nibbles};
-use super::neon::{Eight, Four, I8x32, load, neon_isa, simd, split, vmovn_s32_pair};
+use super::neon::{Eight, Four, I8x32, load, neon_isa, simd, split, transpose4x4, vmovn_s32_pair};
 use super::{cpu, next};
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::{Step, TokenBlock};

@@ -149,6 +149,16 @@ macro_rules! neon_isa {
                 simd!([vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])])
             }
             #[inline(always)]
+            fn fma8_lanes(self, a: [Self::F32x8; 4], b: &[f32; 4], c: Self::F32x8) -> Self::F32x8 {
+                simd!({
+                    let b = vld1q_f32(b.as_ptr());
+                    [0, 1].map(|h| {
+                        let c = vfmaq_laneq_f32::<1>(vfmaq_laneq_f32::<0>(c[h], a[0][h], b), a[1][h], b);
+                        vfmaq_laneq_f32::<3>(vfmaq_laneq_f32::<2>(c, a[2][h], b), a[3][h], b)
+                    })
+                })
+            }
+            #[inline(always)]
             fn round8(self, a: Self::F32x8) -> Self::F32x8 {
                 simd!(a.map(|a| vrndnq_f32(a)))
             }
@@ -188,6 +198,11 @@ macro_rules! neon_isa {
                 })
             }
 
+            #[inline(always)]
+            fn transpose8x4(self, rows: [Self::F32x8; 4]) -> [float32x4_t; 8] {
+                let [a, b] = [0, 1].map(|h| transpose4x4(rows.map(|row| row[h])));
+                [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
+            }
             #[inline(always)]
             fn splat4(self, x: f32) -> float32x4_t {
                 simd!(vdupq_n_f32(x))
@@ -287,15 +302,10 @@ macro_rules! neon_isa {
             #[inline(always)]
             fn transpose4(self, rows: [&[u8; 16]; 4]) -> [[u8; 16]; 4] {
                 simd!({
-                    let [a, b, c, d] = rows.map(|r| vreinterpretq_u32_u8(vld1q_u8(r.as_ptr())));
-                    let wide = |x| vreinterpretq_u64_u32(x);
-                    let (ab0, ab1) = (wide(vtrn1q_u32(a, b)), wide(vtrn2q_u32(a, b)));
-                    let (cd0, cd1) = (wide(vtrn1q_u32(c, d)), wide(vtrn2q_u32(c, d)));
-                    let words =
-                        [vtrn1q_u64(ab0, cd0), vtrn1q_u64(ab1, cd1), vtrn2q_u64(ab0, cd0), vtrn2q_u64(ab1, cd1)];
+                    let words = transpose4x4(rows.map(|r| vreinterpretq_f32_u8(vld1q_u8(r.as_ptr()))));
                     words.map(|w| {
                         let mut out = [0; 16];
-                        vst1q_u8(out.as_mut_ptr(), vreinterpretq_u8_u64(w));
+                        vst1q_u8(out.as_mut_ptr(), vreinterpretq_u8_f32(w));
                         out
                     })
                 })
@@ -304,6 +314,18 @@ macro_rules! neon_isa {
     };
 }
 pub(super) use neon_isa;
+
+/// Four vectors of four words, transposed.
+#[inline(always)]
+pub(super) fn transpose4x4([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
+    simd!({
+        let wide = |x| vreinterpretq_f64_f32(x);
+        let (ab0, ab1) = (wide(vtrn1q_f32(a, b)), wide(vtrn2q_f32(a, b)));
+        let (cd0, cd1) = (wide(vtrn1q_f32(c, d)), wide(vtrn2q_f32(c, d)));
+        [vtrn1q_f64(ab0, cd0), vtrn1q_f64(ab1, cd1), vtrn2q_f64(ab0, cd0), vtrn2q_f64(ab1, cd1)]
+            .map(|x| vreinterpretq_f32_f64(x))
+    })
+}
 
 /// Eight int32 within int16, narrowed.
 #[inline(always)]

@@ -3,18 +3,18 @@
 //! ```text
 //!              one token, or a few              a prompt
 //! quantised    rows    in place                 panel   16 rows interleaved, once for 64 tokens
-//! float        float   in place                 float   4 rows widened, once for 64 tokens
+//! float        float   in place                 float   8 rows widened, once for 64 tokens
 //! packed file  panel   in place                 panel   in place
 //! ```
 //!
-//! Every path computes, for each row and token, one sum in one order:
+//! Each path of quantised weights computes, for each row and token, one sum in one order:
 //!
 //! 1. The 32 products of a block of quants are added exactly, in integers, so how a backend does it cannot show.
 //! 2. A row has one `f32` for each token, to which blocks are added in order, each scaled by the product of the
 //!    weight's and the activation's scale. How many tokens or rows share a vector does not show either.
-//! 3. Float weights have eight partial sums along the row, folded in a fixed order.
 //!
-//! So one token at a time and a whole prompt give the same bits, in any chunks.
+//! So one token at a time and a whole prompt give the same bits, in any chunks. Float weights have one order for up to
+//! eight tokens, and another for more; see [`float`].
 
 use core::ops::Range;
 
@@ -33,8 +33,10 @@ pub enum Write {
     Add,
 }
 
-/// Fewest tokens for which interleaving or widening weights pays.
+/// Fewest tokens for which interleaving weights pays.
 const MANY: usize = 8;
+/// Fewest tokens for which widening weights pays: more than a batch of sessions, which has the bits of each alone.
+const MANY_FLOATS: usize = 9;
 /// Tokens that an interleaved block serves.
 const TOKENS: usize = 64;
 
@@ -93,7 +95,7 @@ impl<'w> Job<'_, '_, 'w> {
     /// Float weights. Sixteen have `B` bytes.
     #[inline(always)]
     fn float<F: float::Format<B>, S: Isa, const B: usize>(mut self, isa: S) {
-        if self.tokens < MANY {
+        if self.tokens < MANY_FLOATS {
             in_place::multiply::<float::Lanes<F, B>, S, 2>(isa, &mut self);
         } else {
             float::multiply::<F, S, B>(isa, &mut self);

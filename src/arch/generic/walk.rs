@@ -23,8 +23,10 @@ pub(super) struct Rows<'a, const B: usize> {
 #[derive(Clone, Copy)]
 pub(in crate::arch) struct Four<'a> {
     data: &'a [u8],
-    /// Bytes of a row.
+    /// Bytes from a row to the next.
     stride: usize,
+    /// Bytes of a row.
+    len: usize,
     /// Where the last row starts.
     last: usize,
 }
@@ -34,19 +36,26 @@ impl<'a> Four<'a> {
     #[inline(always)]
     pub(super) fn new(data: &'a [u8], stride: usize) -> Self {
         let stride = stride.min(data.len());
-        Four { data, stride, last: data.len() - stride }
+        Four { data, stride, len: stride, last: data.len() - stride }
+    }
+
+    /// The rows without their first `bytes`.
+    #[inline(always)]
+    pub(super) fn skip(self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.len);
+        Four { data: self.data.get(bytes..).unwrap_or(&[]), len: self.len - bytes, ..self }
     }
 
     /// Bytes of a row.
     #[inline(always)]
     pub(super) fn row_bytes(self) -> usize {
-        self.stride
+        self.len
     }
 
     /// Row `r`.
     #[inline(always)]
     pub(super) fn row(self, r: usize) -> &'a [u8] {
-        self.data.get((r * self.stride).min(self.last)..).and_then(|row| row.get(..self.stride)).unwrap_or(&[])
+        self.data.get((r * self.stride).min(self.last)..).and_then(|row| row.get(..self.len)).unwrap_or(&[])
     }
 }
 
@@ -55,9 +64,9 @@ impl<'a, const B: usize> Rows<'a, B> {
     #[inline(always)]
     pub(super) fn new(rows: Four<'a>, blocks: usize) -> Self {
         let first = rows.data.as_ptr();
-        // Each place is at most `last`, from which on there are `stride` bytes.
+        // Each place is at most `last`, from which on there are `len` bytes.
         let next = core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
-        Rows { next, left: blocks.min(rows.stride / B), borrow: PhantomData }
+        Rows { next, left: blocks.min(rows.len / B), borrow: PhantomData }
     }
 
     #[inline(always)]

@@ -182,6 +182,23 @@ macro_rules! avx2_isa {
             }
 
             #[inline(always)]
+            fn transpose8x4(self, [a, b, c, d]: [__m256; 4]) -> [__m128; 8] {
+                simd!({
+                    let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                    let (ab2, cd2) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                    // Columns i and i + 4.
+                    let pairs = [
+                        _mm256_shuffle_ps::<0x44>(ab, cd),
+                        _mm256_shuffle_ps::<0xee>(ab, cd),
+                        _mm256_shuffle_ps::<0x44>(ab2, cd2),
+                        _mm256_shuffle_ps::<0xee>(ab2, cd2),
+                    ];
+                    let [a, b, c, d] = pairs.map(|x| _mm256_castps256_ps128(x));
+                    let [e, f, g, h] = pairs.map(|x| _mm256_extractf128_ps::<1>(x));
+                    [a, b, c, d, e, f, g, h]
+                })
+            }
+            #[inline(always)]
             fn splat4(self, x: f32) -> __m128 {
                 simd!(_mm_set1_ps(x))
             }
