@@ -99,3 +99,23 @@ fn the_core_is_no_std_and_has_no_alloc() {
         assert!(!text.contains("extern crate alloc"), "{file} uses alloc");
     }
 }
+
+/// Calls of vector operations within closures: `unroll.rs` says what they cost.
+fn operations_in_closures(text: &str) -> Vec<&str> {
+    let closure = ["map(|", "from_fn(|", ".fold(", "for_each(|"];
+    let operation = ["isa.load", "isa.store", "isa.splat", "isa.fma", "isa.m", "isa.a", "isa.s", "self.load", "_mm"];
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let starts = code.filter(|line| closure.iter().any(|c| line.contains(c)));
+    starts.filter(|line| operation.iter().any(|o| line.contains(o))).collect()
+}
+
+#[test]
+fn no_vector_operation_is_called_in_a_closure() {
+    let generic = |f: &str| f.starts_with("arch/generic/") || f.starts_with("arch/x86_64/") || f == "arch/isa.rs";
+    let files: Vec<_> = all().into_iter().filter(|(f, _)| generic(f)).collect();
+    let wrong: Vec<_> =
+        files.iter().flat_map(|(f, t)| operations_in_closures(t).into_iter().map(move |l| (f, l))).collect();
+    assert!(files.len() > 10 && wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(operations_in_closures("let x = v.map(|v| isa.abs8(v));").len(), 1);
+    assert_eq!(operations_in_closures("let x = array!(i in 0..4 => isa.abs8(v[i]));").len(), 0);
+}

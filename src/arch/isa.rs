@@ -2,6 +2,7 @@
 
 use super::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use super::generic::walk::{ROWS, Step, TokenBlock};
+use super::unroll::{array, each};
 
 /// A set of SIMD operations on vectors of fixed, virtual width.
 ///
@@ -21,6 +22,13 @@ pub(crate) trait Isa: Copy {
     type F32x4: Copy;
     /// A block of 32 int8.
     type I8x32: Copy;
+    /// Vectors of rows of float weights that a prompt meets together: 1, or 2 where there are registers for it.
+    const FLOAT_GROUPS: usize = 1;
+
+    /// Asks for the cache lines of `bytes` bytes from `_at` on, which need not be there. Nothing where a CPU does well
+    /// without.
+    #[inline(always)]
+    fn prefetch(self, _at: *const u8, _bytes: usize) {}
 
     fn splat8(self, x: f32) -> Self::F32x8;
     fn load8(self, x: &[f32; 8]) -> Self::F32x8;
@@ -42,10 +50,21 @@ pub(crate) trait Isa: Copy {
     fn abs8(self, a: Self::F32x8) -> Self::F32x8;
     /// `a·b + c`, rounded once.
     fn fma8(self, a: Self::F32x8, b: Self::F32x8, c: Self::F32x8) -> Self::F32x8;
-    /// `c` plus the products of four vectors with a number each, from the first to the last, each rounded once.
+    /// `8·G` rows of `T` sums, `acc`, plus the products of four columns of them, `w`, with four numbers of each `x`: from
+    /// the first to the last, each rounded once.
     #[inline(always)]
-    fn fma8_lanes(self, a: [Self::F32x8; 4], b: &[f32; 4], c: Self::F32x8) -> Self::F32x8 {
-        a.into_iter().zip(b).fold(c, |c, (a, b)| self.fma8(a, self.splat8(*b), c))
+    fn fma_columns<const G: usize, const T: usize>(
+        self,
+        w: &[[[f32; 8]; G]; 4],
+        x: [&[f32; 4]; T],
+        acc: &mut [[Self::F32x8; G]; T],
+    ) {
+        each!(c in 0..4 => {
+            each!(t in 0..T => {
+                let x = self.splat8(x[t][c]);
+                each!(g in 0..G => { acc[t][g] = self.fma8(self.load8(&w[c][g]), x, acc[t][g]) });
+            });
+        });
     }
     /// Nearest integer, ties to even.
     fn round8(self, a: Self::F32x8) -> Self::F32x8;
@@ -83,35 +102,41 @@ pub(crate) trait Isa: Copy {
     #[inline(always)]
     fn q8_0(self, step: Step<'_, 34>) -> ([Self::I8x32; ROWS], Self::F32x4) {
         let blocks = step.blocks();
-        (blocks.map(|b| self.load_u8(last(b))), self.gather4_f16(blocks.map(|b| pair(b, 0))))
+        let d = self.gather4_f16(array!(r in 0..4 => pair(blocks[r], 0)));
+        (array!(r in 0..4 => self.load_u8(last(blocks[r]))), d)
     }
     /// Quants and scales of four blocks.
     #[inline(always)]
     fn q4_0(self, step: Step<'_, 18>) -> ([Self::I8x32; ROWS], Self::F32x4) {
         let blocks = step.blocks();
-        (blocks.map(|b| self.load_nibbles(last(b))), self.gather4_f16(blocks.map(|b| pair(b, 0))))
+        let d = self.gather4_f16(array!(r in 0..4 => pair(blocks[r], 0)));
+        (array!(r in 0..4 => self.load_nibbles(last(blocks[r]))), d)
     }
     /// Quants, scales and minima of four blocks.
     #[inline(always)]
     fn q4_1(self, step: Step<'_, 20>) -> ([Self::I8x32; ROWS], Self::F32x4, Self::F32x4) {
         let blocks = step.blocks();
-        let halves = [0, 2].map(|at| self.gather4_f16(blocks.map(|b| pair(b, at))));
-        (blocks.map(|b| self.load_nibbles(last(b))), halves[0], halves[1])
+        let d = self.gather4_f16(array!(r in 0..4 => pair(blocks[r], 0)));
+        let m = self.gather4_f16(array!(r in 0..4 => pair(blocks[r], 2)));
+        (array!(r in 0..4 => self.load_nibbles(last(blocks[r]))), d, m)
     }
     /// Sixteen binary32 of each of four rows.
     #[inline(always)]
     fn f32x16(self, step: Step<'_, 64>) -> [[Self::F32x8; 2]; ROWS] {
-        step.blocks().map(|b| [first(b), last(b)].map(|x| self.load8_f32(x)))
+        let blocks = step.blocks();
+        array!(r in 0..4 => [self.load8_f32(first(blocks[r])), self.load8_f32(last(blocks[r]))])
     }
     /// Sixteen binary16 of each of four rows.
     #[inline(always)]
     fn f16x16(self, step: Step<'_, 32>) -> [[Self::F32x8; 2]; ROWS] {
-        step.blocks().map(|b| [first(b), last(b)].map(|x| self.load8_f16(x)))
+        let blocks = step.blocks();
+        array!(r in 0..4 => [self.load8_f16(first(blocks[r])), self.load8_f16(last(blocks[r]))])
     }
     /// Sixteen bfloat16 of each of four rows.
     #[inline(always)]
     fn bf16x16(self, step: Step<'_, 32>) -> [[Self::F32x8; 2]; ROWS] {
-        step.blocks().map(|b| [first(b), last(b)].map(|x| self.load8_bf16(x)))
+        let blocks = step.blocks();
+        array!(r in 0..4 => [self.load8_bf16(first(blocks[r])), self.load8_bf16(last(blocks[r]))])
     }
     /// Four vectors of four 32-bit words, transposed.
     #[inline(always)]

@@ -4,6 +4,7 @@
 //! ```text
 //! generic/     each algorithm once, in safe code over the operations of `isa::Isa`
 //! isa.rs       those operations; a value of an `Isa` type proves that the CPU has the instructions
+//! unroll.rs    loops and arrays that stay in registers
 //! scalar.rs    Isa over plain arrays: runs anywhere, and is the one the others are compared with
 //! aarch64/     Isa over NEON: alone, with the dot product, with the matrix multiplication of int8
 //! x86_64/      Isa over AVX2 and AVX-512, so that development and honest comparison are possible on a PC
@@ -23,6 +24,7 @@
 mod generic;
 mod isa;
 mod scalar;
+mod unroll;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;

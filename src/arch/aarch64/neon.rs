@@ -149,14 +149,25 @@ macro_rules! neon_isa {
                 simd!([vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])])
             }
             #[inline(always)]
-            fn fma8_lanes(self, a: [Self::F32x8; 4], b: &[f32; 4], c: Self::F32x8) -> Self::F32x8 {
-                simd!({
-                    let b = vld1q_f32(b.as_ptr());
-                    [0, 1].map(|h| {
-                        let c = vfmaq_laneq_f32::<1>(vfmaq_laneq_f32::<0>(c[h], a[0][h], b), a[1][h], b);
-                        vfmaq_laneq_f32::<3>(vfmaq_laneq_f32::<2>(c, a[2][h], b), a[3][h], b)
-                    })
-                })
+            fn fma_columns<const G: usize, const T: usize>(
+                self,
+                w: &[[[f32; 8]; G]; 4],
+                x: [&[f32; 4]; T],
+                acc: &mut [[Self::F32x8; G]; T],
+            ) {
+                for g in 0..G {
+                    let w = w.map(|w| self.load8(&w[g]));
+                    for t in 0..T {
+                        simd!({
+                            let x = vld1q_f32(x[t].as_ptr());
+                            acc[t][g] = [0, 1].map(|h| {
+                                let sum =
+                                    vfmaq_laneq_f32::<1>(vfmaq_laneq_f32::<0>(acc[t][g][h], w[0][h], x), w[1][h], x);
+                                vfmaq_laneq_f32::<3>(vfmaq_laneq_f32::<2>(sum, w[2][h], x), w[3][h], x)
+                            });
+                        });
+                    }
+                }
             }
             #[inline(always)]
             fn round8(self, a: Self::F32x8) -> Self::F32x8 {

@@ -1,6 +1,7 @@
 //! Activations, and their quantisation to int8.
 
 use crate::arch::isa::Isa;
+use crate::arch::unroll::array;
 use crate::quant::BLOCK;
 use crate::storage::{Arena, ArenaError, Columns, Tile};
 
@@ -97,8 +98,8 @@ pub(in crate::arch) fn quantise<I: Isa>(isa: I, x: &[f32], out: &mut QuantTile<'
 #[inline(always)]
 fn quantise_block<I: Isa>(isa: I, x: &[f32; BLOCK], q: &mut [i8; BLOCK]) -> (f32, f32) {
     let (parts, _) = x.as_chunks::<8>();
-    let v: [I::F32x8; 4] = core::array::from_fn(|i| isa.load8(&parts[i]));
-    let a = v.map(|v| isa.abs8(v));
+    let v = array!(i in 0..4 => isa.load8(&parts[i]));
+    let a = array!(i in 0..4 => isa.abs8(v[i]));
     let largest = isa.hmax8(isa.max8(isa.max8(a[0], a[1]), isa.max8(a[2], a[3])));
     let total = isa.sum8(isa.add8(isa.add8(a[0], a[1]), isa.add8(a[2], a[3])));
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
@@ -109,7 +110,7 @@ fn quantise_block<I: Isa>(isa: I, x: &[f32; BLOCK], q: &mut [i8; BLOCK]) -> (f32
     }
     let inverse = isa.splat8(inverse);
     let limit = isa.splat8(127.0);
-    let r = v.map(|v| isa.min8(isa.round8(isa.mul8(v, inverse)), limit));
+    let r = array!(i in 0..4 => isa.min8(isa.round8(isa.mul8(v[i], inverse)), limit));
     isa.to_i8(r, q);
     (largest / 127.0, isa.sum8(isa.add8(isa.add8(r[0], r[1]), isa.add8(r[2], r[3]))))
 }

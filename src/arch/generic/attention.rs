@@ -17,6 +17,7 @@
 
 use super::exp::exp;
 use crate::arch::isa::Isa;
+use crate::arch::unroll::array;
 
 /// Positions of a tile.
 const TILE: usize = 32;
@@ -209,7 +210,7 @@ fn dots<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
     let mut sums = [[0.0; J]; G];
     let acc = acc.as_flattened();
     for (four, out) in (0..).step_by(4).zip(sums.as_flattened_mut().chunks_mut(4)) {
-        let folded = isa.sum8x4(core::array::from_fn(|i| acc[(four + i).min(G * J - 1)]));
+        let folded = isa.sum8x4(array!(i in 0..4 => acc[(four + i).min(G * J - 1)]));
         for (out, sum) in out.iter_mut().zip(folded) {
             *out = sum;
         }
@@ -225,11 +226,14 @@ fn multiply<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize
     k: [&[u8; B]; J],
     acc: &mut [[I::F32x8; J]; G],
 ) {
-    let k = k.map(|k| E::load(isa, k));
+    let mut rows = [isa.splat8(0.0); J];
+    for j in 0..J {
+        rows[j] = E::load(isa, k[j]);
+    }
     for g in 0..G {
         let q = isa.load8(q[g]);
         for j in 0..J {
-            acc[g][j] = isa.fma8(q, k[j], acc[g][j]);
+            acc[g][j] = isa.fma8(q, rows[j], acc[g][j]);
         }
     }
 }
@@ -297,9 +301,12 @@ fn strip<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
 ) {
     let last = (v.len() / row).saturating_sub(1).min(TILE - 1);
     let (Some(weights), Some(rescale)) = (weights.first_chunk::<G>(), rescale.first_chunk::<G>()) else { return };
-    let mut acc: [[I::F32x8; C]; G] = core::array::from_fn(|g| {
-        core::array::from_fn(|c| isa.mul8(isa.load8(&out[g * row + first + c]), isa.splat8(rescale[g])))
-    });
+    let mut acc = [[isa.splat8(0.0); C]; G];
+    for g in 0..G {
+        for c in 0..C {
+            acc[g][c] = isa.mul8(isa.load8(&out[g * row + first + c]), isa.splat8(rescale[g]));
+        }
+    }
     // Two positions in a turn of the loop, and what may be left over.
     let mut v = v.chunks_exact(2 * row);
     for (j, v) in (&mut v).take(TILE / 2).enumerate() {

@@ -97,8 +97,10 @@ impl<'w> Job<'_, '_, 'w> {
     fn float<F: float::Format<B>, S: Isa, const B: usize>(mut self, isa: S) {
         if self.tokens < MANY_FLOATS {
             in_place::multiply::<float::Lanes<F, B>, S, 2>(isa, &mut self);
+        } else if S::FLOAT_GROUPS == 2 {
+            float::multiply::<F, S, B, 2>(isa, &mut self);
         } else {
-            float::multiply::<F, S, B>(isa, &mut self);
+            float::multiply::<F, S, B, 1>(isa, &mut self);
         }
     }
 

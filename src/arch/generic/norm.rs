@@ -7,11 +7,13 @@ use crate::arch::isa::Isa;
 #[inline(always)]
 pub(in crate::arch) fn rms_norm<I: Isa>(isa: I, x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
     let (chunks, tail) = x.as_chunks::<8>();
-    let squares = chunks.iter().fold(isa.splat8(0.0), |sum, x| {
+    let mut squares = isa.splat8(0.0);
+    for x in chunks {
         let x = isa.load8(x);
-        isa.fma8(x, x, sum)
-    });
-    let squares = tail.iter().fold(isa.sum8(squares), |sum, x| sum + x * x);
+        squares = isa.fma8(x, x, squares);
+    }
+    let squares = isa.sum8(squares);
+    let squares = tail.iter().fold(squares, |sum, x| sum + x * x);
     let scale = 1.0 / libm::sqrtf(squares / x.len() as f32 + eps);
 
     let (weights, weight_tail) = weight.as_chunks::<32>();

@@ -26,6 +26,7 @@
 use super::activations::Activations;
 use super::walk::{TokenBlock, Tokens, token_blocks};
 use crate::arch::isa::{Isa, PanelIsa};
+use crate::arch::unroll::{array, each};
 
 pub(in crate::arch) use crate::quant::PANEL_ROWS;
 
@@ -223,9 +224,8 @@ pub(super) fn interleave<F: Format<P, B>, I: Isa, const P: usize, const B: usize
     for half in 0..quants.len() / 16 {
         for group in 0..PANEL_ROWS / 4 {
             let from = 2 * scales + 16 * half;
-            let four = core::array::from_fn(|r| {
-                blocks[4 * group + r].get(from..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 16])
-            });
+            let row = |r: usize| blocks[4 * group + r].get(from..).and_then(<[u8]>::first_chunk);
+            let four = array!(r in 0..4 => row(r).unwrap_or(&[0; 16]));
             for (k, words) in isa.transpose4(four).into_iter().enumerate() {
                 quants[16 * half + 4 * k + group] = words;
             }

@@ -14,6 +14,7 @@ use super::activations::Activations;
 use super::in_place::InPlace;
 use super::walk::{Four, ROWS, Rows, Step, Tokens};
 use crate::arch::isa::Isa;
+use crate::arch::unroll::each;
 
 /// A quantised format: `w = d·(q + OFFSET)`, or `d·q + m` where there is a minimum. Blocks have `B` bytes.
 pub(super) trait Format<const B: usize> {
@@ -75,6 +76,7 @@ impl<F: Format<B>, const B: usize> InPlace for Quantised<F, B> {
         let mut acc = [isa.splat4(0.0); T];
         while let Some(step) = rows.next() {
             let (w, d, m) = F::load(isa, step);
+            rows.prefetch(isa);
             // SAFETY: there are at most `x.left()` steps.
             let x = unsafe { x.next() };
             each!(t in 0..T => {
@@ -90,6 +92,8 @@ impl<F: Format<B>, const B: usize> InPlace for Quantised<F, B> {
                 }
             });
         }
-        acc.map(|a| isa.store4(a))
+        let mut sums = [[0.0; ROWS]; T];
+        each!(t in 0..T => { sums[t] = isa.store4(acc[t]) });
+        sums
     }
 }

@@ -7,14 +7,19 @@
 use core::marker::PhantomData;
 
 use super::activations::{Activations, Quants};
+use crate::arch::isa::Isa;
 use crate::quant::BLOCK;
 
 /// Rows of weights computed together from a matrix as GGUF lays it out.
 pub(in crate::arch) const ROWS: usize = 4;
+/// Bytes from the end of the rows that are read to what is prefetched meanwhile.
+const AHEAD: usize = 4096;
 
 /// Blocks of `B` bytes of four rows, one after another.
 pub(super) struct Rows<'a, const B: usize> {
     next: [*const u8; ROWS],
+    /// What to prefetch.
+    ahead: *const u8,
     left: usize,
     borrow: PhantomData<&'a [u8]>,
 }
@@ -66,7 +71,18 @@ impl<'a, const B: usize> Rows<'a, B> {
         let first = rows.data.as_ptr();
         // Each place is at most `last`, from which on there are `len` bytes.
         let next = core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
-        Rows { next, left: blocks.min(rows.len / B), borrow: PhantomData }
+        let ahead = first.wrapping_add(ROWS * rows.stride + AHEAD);
+        Rows { next, ahead, left: blocks.min(rows.len / B), borrow: PhantomData }
+    }
+
+    /// Prefetches as much of what will be read later as a step reads, in the order of addresses.
+    ///
+    /// A CPU that sees one stream fetches ahead of it by itself; four streams, each soon at the end of its row, an x86
+    /// CPU reads at half the speed.
+    #[inline(always)]
+    pub(super) fn prefetch<I: Isa>(&mut self, isa: I) {
+        isa.prefetch(self.ahead, ROWS * B);
+        self.ahead = self.ahead.wrapping_add(ROWS * B);
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@ use super::cpuid;
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::TokenBlock;
 use crate::arch::isa::{Isa, PanelIsa};
+use crate::arch::unroll::{array, each};
 use crate::arch::{Backend, Kernels, kernels};
 
 /// Proof that the CPU has AVX2, FMA and F16C.
@@ -56,22 +57,30 @@ pub(super) unsafe fn fold([a, b, c, d]: [__m256i; 4]) -> __m128i {
 /// `maddubs` wants one unsigned factor: |w|, with w's sign given to x. 2·128·127 fits int16.
 #[inline(always)]
 fn dot4_i8(w: &[__m256i; 4], x: __m256i, _bias: i32) -> __m128i {
-    simd!(fold(w.map(|w| products(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)))))
+    simd!(fold(array!(r in 0..4 => products(_mm256_abs_epi8(w[r]), _mm256_sign_epi8(x, w[r])))))
 }
 
 #[inline(always)]
 fn dot4_nibbles(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
-    simd!(_mm_add_epi32(fold(w.map(|w| products(w, x))), _mm_set1_epi32(bias)))
+    simd!(_mm_add_epi32(fold(array!(r in 0..4 => products(w[r], x))), _mm_set1_epi32(bias)))
 }
 
-/// An `Isa` of AVX2 operations, with the integer dot products of four rows given.
+/// An `Isa` of AVX2 operations, with its `FLOAT_GROUPS` and the integer dot products of four rows given.
 macro_rules! avx2_isa {
-    ($token:ident, $dot4_i8:expr, $dot4_nibbles:expr) => {
+    ($token:ident, $float_groups:literal, $dot4_i8:expr, $dot4_nibbles:expr) => {
         impl Isa for $token {
             type F32x8 = __m256;
             type F32x4 = __m128;
             type I8x32 = __m256i;
+            const FLOAT_GROUPS: usize = $float_groups;
 
+            #[inline(always)]
+            fn prefetch(self, at: *const u8, bytes: usize) {
+                for line in (0..bytes).step_by(64) {
+                    // A hint: no address makes it fault.
+                    simd!(_mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line).cast()));
+                }
+            }
             #[inline(always)]
             fn splat8(self, x: f32) -> __m256 {
                 simd!(_mm256_set1_ps(x))
@@ -156,7 +165,7 @@ macro_rules! avx2_isa {
             #[inline(always)]
             fn sum8x4(self, a: [__m256; 4]) -> [f32; 4] {
                 simd!({
-                    let a = a.map(|a| _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a)));
+                    let a = array!(i in 0..4 => _mm_add_ps(_mm256_castps256_ps128(a[i]), _mm256_extractf128_ps::<1>(a[i])));
                     let mut out = [0.0; 4];
                     _mm_storeu_ps(out.as_mut_ptr(), _mm_hadd_ps(_mm_hadd_ps(a[0], a[1]), _mm_hadd_ps(a[2], a[3])));
                     out
@@ -173,7 +182,7 @@ macro_rules! avx2_isa {
             #[inline(always)]
             fn to_i8(self, x: [__m256; 4], out: &mut [i8; 32]) {
                 simd!({
-                    let [a, b, c, d] = x.map(|x| _mm256_cvtps_epi32(x));
+                    let [a, b, c, d] = array!(i in 0..4 => _mm256_cvtps_epi32(x[i]));
                     // Packs work within 128-bit halves; the permutation puts the groups of four back in order.
                     let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
                     let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
@@ -193,8 +202,8 @@ macro_rules! avx2_isa {
                         _mm256_shuffle_ps::<0x44>(ab2, cd2),
                         _mm256_shuffle_ps::<0xee>(ab2, cd2),
                     ];
-                    let [a, b, c, d] = pairs.map(|x| _mm256_castps256_ps128(x));
-                    let [e, f, g, h] = pairs.map(|x| _mm256_extractf128_ps::<1>(x));
+                    let [a, b, c, d] = array!(i in 0..4 => _mm256_castps256_ps128(pairs[i]));
+                    let [e, f, g, h] = array!(i in 0..4 => _mm256_extractf128_ps::<1>(pairs[i]));
                     [a, b, c, d, e, f, g, h]
                 })
             }
@@ -252,7 +261,7 @@ macro_rules! avx2_isa {
             #[inline(always)]
             fn transpose4(self, rows: [&[u8; 16]; 4]) -> [[u8; 16]; 4] {
                 simd!({
-                    let [a, b, c, d] = rows.map(|r| _mm_loadu_si128(r.as_ptr().cast()));
+                    let [a, b, c, d] = array!(r in 0..4 => _mm_loadu_si128(rows[r].as_ptr().cast()));
                     let (ab0, ab1) = (_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
                     let (cd0, cd1) = (_mm_unpacklo_epi32(c, d), _mm_unpackhi_epi32(c, d));
                     let words = [
@@ -261,11 +270,9 @@ macro_rules! avx2_isa {
                         _mm_unpacklo_epi64(ab1, cd1),
                         _mm_unpackhi_epi64(ab1, cd1),
                     ];
-                    words.map(|w| {
-                        let mut out = [0; 16];
-                        _mm_storeu_si128(out.as_mut_ptr().cast(), w);
-                        out
-                    })
+                    let mut out = [[0; 16]; 4];
+                    each!(k in 0..4 => { _mm_storeu_si128(out[k].as_mut_ptr().cast(), words[k]) });
+                    out
                 })
             }
         }
@@ -273,7 +280,7 @@ macro_rules! avx2_isa {
 }
 pub(super) use avx2_isa;
 
-avx2_isa!(Avx2, dot4_i8, dot4_nibbles);
+avx2_isa!(Avx2, 1, dot4_i8, dot4_nibbles);
 
 /// The four columns at 4k in all lanes.
 ///
@@ -301,12 +308,12 @@ impl PanelIsa for Avx2 {
     #[inline(always)]
     fn int8(self, q: &Bytes, group: usize) -> [__m256i; 8] {
         let (pairs, _) = q.as_chunks::<2>();
-        simd!(core::array::from_fn(|k| _mm256_loadu_si256(pairs[2 * k + (group & 1)].as_ptr().cast())))
+        simd!(array!(k in 0..8 => _mm256_loadu_si256(pairs[2 * k + (group & 1)].as_ptr().cast())))
     }
     #[inline(always)]
     fn nibbles(self, n: &Nibbles, group: usize) -> [__m256i; 8] {
         let (pairs, _) = n.as_chunks::<2>();
-        simd!(core::array::from_fn(|k| {
+        simd!(array!(k in 0..8 => {
             let n = _mm256_loadu_si256(pairs[2 * (k % 4) + (group & 1)].as_ptr().cast());
             let n = if k < 4 { n } else { _mm256_srli_epi16::<4>(n) };
             _mm256_and_si256(n, _mm256_set1_epi8(15))
@@ -326,18 +333,23 @@ impl PanelIsa for Avx2 {
     }
     #[inline(always)]
     fn dot_int8<const T: usize>(self, w: &[__m256i; 8], x: &TokenBlock<'_, T>) -> __m256i {
-        simd!((0..8).fold(_mm256_setzero_si256(), |sum, k| {
-            let x = broadcast(&x.q[0], k);
-            _mm256_add_epi32(sum, products(_mm256_abs_epi8(w[k]), _mm256_sign_epi8(x, w[k])))
-        }))
+        simd!({
+            let mut sum = _mm256_setzero_si256();
+            each!(k in 0..8 => {
+                let x = broadcast(&x.q[0], k);
+                sum = _mm256_add_epi32(sum, products(_mm256_abs_epi8(w[k]), _mm256_sign_epi8(x, w[k])));
+            });
+            sum
+        })
     }
     /// The int16 sums of pairs leave room for all eight: 8·2·15·127 = 30480.
     #[inline(always)]
     fn dot_nibbles<const T: usize>(self, w: &[__m256i; 8], x: &TokenBlock<'_, T>, offset: bool) -> __m256i {
         let bias = if offset { x.bias[0] } else { 0 };
         simd!({
-            let pairs = (0..8).fold(_mm256_setzero_si256(), |sum, k| {
-                _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[k], broadcast(&x.q[0], k)))
+            let mut pairs = _mm256_setzero_si256();
+            each!(k in 0..8 => {
+                pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[k], broadcast(&x.q[0], k)));
             });
             _mm256_add_epi32(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)), _mm256_set1_epi32(bias))
         })

@@ -7,6 +7,7 @@ use super::cpuid;
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::TokenBlock;
 use crate::arch::isa::{Isa, PanelIsa};
+use crate::arch::unroll::{array, each};
 use crate::arch::{Backend, Kernels, kernels};
 
 /// Proof that the CPU has AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C.
@@ -26,7 +27,7 @@ const FLIP: i8 = -128;
 
 #[inline(always)]
 fn dot4_i8(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
-    simd!(dot4(w.map(|w| _mm256_xor_si256(w, _mm256_set1_epi8(FLIP))), x, bias << 4))
+    simd!(dot4(array!(r in 0..4 => _mm256_xor_si256(w[r], _mm256_set1_epi8(FLIP))), x, bias << 4))
 }
 
 #[inline(always)]
@@ -39,21 +40,25 @@ fn dot4_nibbles(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
 fn dot4(w: [__m256i; 4], x: __m256i, bias: i32) -> __m128i {
     simd!({
         let start = _mm256_zextsi128_si256(_mm_cvtsi32_si128(bias));
-        fold(w.map(|w| _mm256_dpbusd_epi32(start, w, x)))
+        fold(array!(r in 0..4 => _mm256_dpbusd_epi32(start, w[r], x)))
     })
 }
 
-avx2_isa!(Avx512, dot4_i8, dot4_nibbles);
+avx2_isa!(Avx512, 2, dot4_i8, dot4_nibbles);
 
 impl Avx512 {
     /// Products of sixteen rows of unsigned weights with a token, plus `bias`.
     #[inline(always)]
     fn dot(self, w: &[__m512i; 8], x: &[i8; 32], bias: i32) -> __m512i {
         let x = x.as_chunks::<4>().0;
-        simd!((0..8).fold(_mm512_set1_epi32(bias), |sum, k| {
-            let four = i32::from_ne_bytes(x[k].map(i8::cast_unsigned));
-            _mm512_dpbusd_epi32(sum, w[k], _mm512_set1_epi32(four))
-        }))
+        simd!({
+            let mut sum = _mm512_set1_epi32(bias);
+            each!(k in 0..8 => {
+                let four = i32::from_ne_bytes(x[k].map(i8::cast_unsigned));
+                sum = _mm512_dpbusd_epi32(sum, w[k], _mm512_set1_epi32(four));
+            });
+            sum
+        })
     }
 }
 
@@ -74,14 +79,14 @@ impl PanelIsa for Avx512 {
     #[inline(always)]
     fn int8(self, q: &Bytes, _group: usize) -> [__m512i; 8] {
         let (rows, _) = q.as_chunks::<4>();
-        simd!(core::array::from_fn(|k| {
+        simd!(array!(k in 0..8 => {
             _mm512_xor_si512(_mm512_loadu_si512(rows[k].as_ptr().cast()), _mm512_set1_epi8(FLIP))
         }))
     }
     #[inline(always)]
     fn nibbles(self, n: &Nibbles, _group: usize) -> [__m512i; 8] {
         let (rows, _) = n.as_chunks::<4>();
-        simd!(core::array::from_fn(|k| {
+        simd!(array!(k in 0..8 => {
             let n = _mm512_loadu_si512(rows[k % 4].as_ptr().cast());
             let n = if k < 4 { n } else { _mm512_srli_epi16::<4>(n) };
             _mm512_and_si512(n, _mm512_set1_epi8(15))
