@@ -124,18 +124,30 @@ fn compare_to_llama_cpp(format: &str, reference: f64) -> Result<(), Failed> {
     close(&format!("perplexity of {format}"), found, reference, TO_LLAMA_CPP)
 }
 
-/// The model in a format: as it is shipped, or made of that by the program, if it has not been since it was built.
+/// The model in a format: as it is shipped, or made of that by the program.
 pub(crate) fn in_format(format: &str) -> Result<PathBuf, Failed> {
     let shipped = PathBuf::from(output(native().args(["pull", "smollm2"]))?.trim());
     if format == REFERENCE[0].0 {
         return Ok(shipped);
     }
-    let path = root().join("target").join(format!("smollm2-{format}.gguf"));
+    made(&format!("smollm2-{format}.gguf"), |path| {
+        output(native().args(["quantize", "--allow-requantize"]).arg(shipped).arg(path).args(["--type", format]))
+    })
+}
+
+/// The model in a format of quants, packed.
+pub(crate) fn packed(format: &str) -> Result<PathBuf, Failed> {
+    let plain = in_format(format)?;
+    made(&format!("smollm2-{format}-packed.gguf"), |path| output(native().arg("pack").arg(plain).arg(path)))
+}
+
+/// The file that `make` writes, if it has not since the program was built.
+fn made(name: &str, make: impl FnOnce(&Path) -> Result<String, Failed>) -> Result<PathBuf, Failed> {
+    let path = root().join("target").join(name);
     let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
-    if modified(&path) > modified(&native_program()) {
-        return Ok(path);
+    if modified(&path) <= modified(&native_program()) {
+        make(&path)?;
     }
-    output(native().args(["quantize", "--allow-requantize"]).arg(shipped).arg(&path).args(["--type", format]))?;
     Ok(path)
 }
 
