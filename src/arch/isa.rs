@@ -1,8 +1,9 @@
 //! What an instruction set must offer for the generic algorithms to run on it.
 
+use super::generic::halves::HalfBlock;
 use super::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use super::generic::walk::{ROWS, Step, TokenBlock};
-use super::unroll::{array, each};
+use super::unroll::array;
 
 /// A set of SIMD operations on vectors of fixed, virtual width.
 ///
@@ -22,8 +23,6 @@ pub(crate) trait Isa: Copy {
     type F32x4: Copy;
     /// A block of 32 int8.
     type I8x32: Copy;
-    /// Vectors of rows of float weights that a prompt meets together: 1, or 2 where there are registers for it.
-    const FLOAT_GROUPS: usize = 1;
 
     /// Asks for the cache lines of `bytes` bytes from `_at` on, which need not be there. Nothing where a CPU does well
     /// without.
@@ -50,22 +49,6 @@ pub(crate) trait Isa: Copy {
     fn abs8(self, a: Self::F32x8) -> Self::F32x8;
     /// `a·b + c`, rounded once.
     fn fma8(self, a: Self::F32x8, b: Self::F32x8, c: Self::F32x8) -> Self::F32x8;
-    /// `8·G` rows of `T` sums, `acc`, plus the products of four columns of them, `w`, with four numbers of each `x`: from
-    /// the first to the last, each rounded once.
-    #[inline(always)]
-    fn fma_columns<const G: usize, const T: usize>(
-        self,
-        w: &[[[f32; 8]; G]; 4],
-        x: [&[f32; 4]; T],
-        acc: &mut [[Self::F32x8; G]; T],
-    ) {
-        each!(c in 0..4 => {
-            each!(t in 0..T => {
-                let x = self.splat8(x[t][c]);
-                each!(g in 0..G => { acc[t][g] = self.fma8(self.load8(&w[c][g]), x, acc[t][g]) });
-            });
-        });
-    }
     /// Nearest integer, ties to even.
     fn round8(self, a: Self::F32x8) -> Self::F32x8;
     /// 2ⁿ for integral −126 ≤ n ≤ 127.
@@ -161,6 +144,34 @@ fn last<const B: usize, const N: usize>(block: &[u8; B]) -> &[u8; N] {
 #[inline(always)]
 fn pair<const B: usize>(block: &[u8; B], at: usize) -> &[u8; 2] {
     block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 2])
+}
+
+/// Operations on float weights that many tokens meet: a column of as many rows as a vector has lanes.
+pub(crate) trait FloatIsa: Isa {
+    /// Those rows: 8 or 16, the `R` of the methods.
+    const ROWS: usize;
+    /// A number of each row.
+    type Column: Copy;
+
+    fn load_column<const R: usize>(self, x: &[f32; R]) -> Self::Column;
+    fn store_column<const R: usize>(self, x: Self::Column, out: &mut [f32; R]);
+    /// `acc` plus the products of four columns with a token's four activations, from the first to the last, each rounded
+    /// once.
+    fn fma_columns(self, w: &[Self::Column; 4], x: &[f32; 4], acc: Self::Column) -> Self::Column;
+
+    /// Whether the CPU multiplies binary16, and the two methods below do something; see
+    /// [`halves`](super::generic::halves).
+    const HALVES: bool = false;
+    /// Adds to the sums of each of four rows the products of 32 binary16 of it with those of `x`: in binary16 four after
+    /// another, `w[8k + i]·x[8k + i]` for k in 0..4, of which lanes i and i + 4 are then widened, multiplied with `x.d`
+    /// and added to lane i.
+    #[inline(always)]
+    fn fma_halves(self, _w: Step<'_, 64>, _x: &HalfBlock, _acc: &mut [Self::F32x4; ROWS]) {}
+    /// The sum of each vector's lanes, (0+1) + (2+3).
+    #[inline(always)]
+    fn fold4(self, _acc: [Self::F32x4; ROWS]) -> [f32; ROWS] {
+        [0.0; ROWS]
+    }
 }
 
 /// Operations on panels, whose rows lie in the lanes of a vector; see [`panel`](super::generic::panel).

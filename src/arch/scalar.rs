@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use super::generic::walk::TokenBlock;
-use super::isa::{Isa, PanelIsa};
+use super::isa::{FloatIsa, Isa, PanelIsa};
 use super::{Backend, Kernels, kernels};
 use crate::quant::PANEL_ROWS;
 
@@ -181,6 +181,26 @@ impl Isa for Scalar {
 
 /// A value for each row of a panel.
 type Rows<T> = [T; PANEL_ROWS];
+
+impl FloatIsa for Scalar {
+    const ROWS: usize = 8;
+    type Column = [f32; 8];
+
+    #[inline(always)]
+    fn load_column<const R: usize>(self, x: &[f32; R]) -> [f32; 8] {
+        x.first_chunk().copied().unwrap_or_default()
+    }
+    #[inline(always)]
+    fn store_column<const R: usize>(self, x: [f32; 8], out: &mut [f32; R]) {
+        if let Some(out) = out.first_chunk_mut() {
+            *out = x;
+        }
+    }
+    #[inline(always)]
+    fn fma_columns(self, w: &[[f32; 8]; 4], x: &[f32; 4], acc: [f32; 8]) -> [f32; 8] {
+        w.iter().zip(x).fold(acc, |acc, (w, x)| self.fma8(*w, [*x; 8], acc))
+    }
+}
 
 impl PanelIsa for Scalar {
     const ROWS: usize = PANEL_ROWS;

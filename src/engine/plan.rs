@@ -23,7 +23,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { context: 4096, chunk: 64, logit_rows: 1, kv: Element::F16 }
+        Self { context: 4096, chunk: 128, logit_rows: 1, kv: Element::F16 }
     }
 }
 

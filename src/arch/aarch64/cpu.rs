@@ -16,5 +16,6 @@ macro_rules! has {
     };
 }
 
+has!(fp16, "fp16");
 has!(dotprod, "dotprod");
 has!(i8mm, "i8mm");

@@ -1,23 +1,24 @@
-//! NEON with the Armv8.2 dot product: Cortex-A55, A76 and later.
+//! NEON with the Armv8.2 dot product and binary16 arithmetic: Cortex-A55, A76 and later.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::neon::{Eight, Four, I8x32, fold, load, neon_isa, neon_panel, simd, split, transpose4x4, vmovn_s32_pair};
-use super::{cpu, next};
+use super::{cpu, halves, next};
+use crate::arch::generic::halves::HalfBlock;
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::{Step, TokenBlock};
-use crate::arch::isa::{Isa, PanelIsa};
+use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::{Backend, Kernels, kernels};
 
-/// Proof that the CPU has NEON and the dot product.
+/// Proof that the CPU has NEON, the dot product and binary16 arithmetic.
 #[derive(Clone, Copy)]
 pub(super) struct Dotprod(());
 
 /// The kernels, where the CPU can run them.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
     // The token is made only inside functions compiled for these features, whose pointers only this table holds.
-    cpu::dotprod().then(|| kernels!(Backend::Dotprod, Dotprod(()), "neon,dotprod"))
+    (cpu::dotprod() && cpu::fp16()).then(|| kernels!(Backend::Dotprod, Dotprod(()), "neon,dotprod,fp16"))
 }
 
 /// `sdot`: adds to each int32 lane the four products of its bytes. The intrinsic is unstable in Rust 1.95,
@@ -69,7 +70,7 @@ fn dot4(w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
     }
 }
 
-neon_isa!(Dotprod, dot4_i8, dot4_nibbles);
+neon_isa!(Dotprod, dot4_i8, dot4_nibbles, halves);
 
 impl Dotprod {
     /// A CPU with the matrix multiplication has the dot product as well: both were detected.

@@ -5,23 +5,24 @@ use core::arch::asm;
 
 use super::dotprod::{Dotprod, dot4_i8, dot4_nibbles};
 use super::neon::{Eight, Four, I8x32, load, neon_isa, simd, split, transpose4x4, vmovn_s32_pair};
-use super::{cpu, next};
+use super::{cpu, halves, next};
+use crate::arch::generic::halves::HalfBlock;
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::{Step, TokenBlock};
-use crate::arch::isa::{Isa, PanelIsa};
+use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::{Backend, Kernels, kernels};
 
-/// Proof that the CPU has NEON, the dot product and the matrix multiplication.
+/// Proof that the CPU has NEON, the dot product, binary16 arithmetic and the matrix multiplication.
 #[derive(Clone, Copy)]
 pub(super) struct I8mm(());
 
 /// The kernels, where the CPU can run them.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
     // The token is made only inside functions compiled for these features, whose pointers only this table holds.
-    (cpu::dotprod() && cpu::i8mm()).then(|| kernels!(Backend::I8mm, I8mm(()), "neon,dotprod,i8mm"))
+    (cpu::dotprod() && cpu::fp16() && cpu::i8mm()).then(|| kernels!(Backend::I8mm, I8mm(()), "neon,dotprod,fp16,i8mm"))
 }
 
-neon_isa!(I8mm, dot4_i8, dot4_nibbles);
+neon_isa!(I8mm, dot4_i8, dot4_nibbles, halves);
 
 /// `smmla`: adds the products of two rows of eight int8, `a`, and two others, `b`: `[a₀b₀, a₀b₁, a₁b₀, a₁b₁]`. The
 /// intrinsic is unstable in Rust 1.95.

@@ -2,6 +2,7 @@
 
 mod cpu;
 pub(super) mod dotprod;
+mod halves;
 pub(super) mod i8mm;
 pub(super) mod neon;
 mod next;

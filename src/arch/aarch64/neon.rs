@@ -8,7 +8,7 @@ use core::arch::asm;
 use super::next;
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::{Step, TokenBlock};
-use crate::arch::isa::{Isa, PanelIsa};
+use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::{Backend, Kernels, kernels};
 
 /// Proof that the CPU has NEON.
@@ -67,7 +67,7 @@ pub(super) fn fold(v: [int32x4_t; 4]) -> int32x4_t {
 
 /// An `Isa` of NEON operations, with the integer dot products of four rows given.
 macro_rules! neon_isa {
-    ($token:ident, $dot4_i8:expr, $dot4_nibbles:expr) => {
+    ($token:ident, $dot4_i8:expr, $dot4_nibbles:expr $(, $halves:ident)?) => {
         impl Isa for $token {
             type F32x8 = [float32x4_t; 2];
             type F32x4 = float32x4_t;
@@ -147,27 +147,6 @@ macro_rules! neon_isa {
             #[inline(always)]
             fn fma8(self, a: Self::F32x8, b: Self::F32x8, c: Self::F32x8) -> Self::F32x8 {
                 simd!([vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])])
-            }
-            #[inline(always)]
-            fn fma_columns<const G: usize, const T: usize>(
-                self,
-                w: &[[[f32; 8]; G]; 4],
-                x: [&[f32; 4]; T],
-                acc: &mut [[Self::F32x8; G]; T],
-            ) {
-                for g in 0..G {
-                    let w = w.map(|w| self.load8(&w[g]));
-                    for t in 0..T {
-                        simd!({
-                            let x = vld1q_f32(x[t].as_ptr());
-                            acc[t][g] = [0, 1].map(|h| {
-                                let sum =
-                                    vfmaq_laneq_f32::<1>(vfmaq_laneq_f32::<0>(acc[t][g][h], w[0][h], x), w[1][h], x);
-                                vfmaq_laneq_f32::<3>(vfmaq_laneq_f32::<2>(sum, w[2][h], x), w[3][h], x)
-                            });
-                        });
-                    }
-                }
             }
             #[inline(always)]
             fn round8(self, a: Self::F32x8) -> Self::F32x8 {
@@ -321,6 +300,56 @@ macro_rules! neon_isa {
                     })
                 })
             }
+        }
+
+        impl FloatIsa for $token {
+            const ROWS: usize = 8;
+            type Column = [float32x4_t; 2];
+
+            #[inline(always)]
+            fn load_column<const R: usize>(self, x: &[f32; R]) -> [float32x4_t; 2] {
+                self.load8(x.first_chunk().unwrap_or(&[0.0; 8]))
+            }
+            #[inline(always)]
+            fn store_column<const R: usize>(self, x: [float32x4_t; 2], out: &mut [f32; R]) {
+                if let Some(out) = out.first_chunk_mut() {
+                    self.store8(x, out);
+                }
+            }
+            #[inline(always)]
+            fn fma_columns(self, w: &[[float32x4_t; 2]; 4], x: &[f32; 4], acc: [float32x4_t; 2]) -> [float32x4_t; 2] {
+                simd!({
+                    let x = vld1q_f32(x.as_ptr());
+                    [0, 1].map(|h| {
+                        let sum = vfmaq_laneq_f32::<1>(vfmaq_laneq_f32::<0>(acc[h], w[0][h], x), w[1][h], x);
+                        vfmaq_laneq_f32::<3>(vfmaq_laneq_f32::<2>(sum, w[2][h], x), w[3][h], x)
+                    })
+                })
+            }
+            $(
+                const HALVES: bool = true;
+                #[inline(always)]
+                fn fma_halves(self, w: Step<'_, 64>, x: &HalfBlock, acc: &mut [float32x4_t; 4]) {
+                    let x8 = simd!([0, 1, 2, 3].map(|k| vld1q_s8(x.x[k].as_ptr().cast())));
+                    for (row, acc) in w.pointers().iter_mut().zip(acc) {
+                        // SAFETY: each pointer has 64 bytes, which are read once, in order; the token proves that the
+                        // CPU multiplies binary16.
+                        unsafe {
+                            let ([a, b], [c, d]) = (next::pair(row), next::pair(row));
+                            let p = $halves::fma(c, x8[2], $halves::fma(b, x8[1], $halves::mul(a, x8[0])));
+                            let p = vreinterpretq_f16_s8($halves::fma(d, x8[3], p));
+                            let low = vfmaq_n_f32(*acc, vcvt_f32_f16(vget_low_f16(p)), x.d);
+                            *acc = vfmaq_n_f32(low, vcvt_high_f32_f16(p), x.d);
+                        }
+                    }
+                }
+                #[inline(always)]
+                fn fold4(self, acc: [float32x4_t; 4]) -> [f32; 4] {
+                    let mut out = [0.0; 4];
+                    simd!(vst1q_f32(out.as_mut_ptr(), vpaddq_f32(vpaddq_f32(acc[0], acc[1]), vpaddq_f32(acc[2], acc[3]))));
+                    out
+                }
+            )?
         }
     };
 }

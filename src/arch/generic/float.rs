@@ -6,7 +6,7 @@
 //! first-level cache; all tokens meet the piece eight at a time. Lanes are rows there, so that an activation is a factor
 //! for a whole vector, which NEON takes from a lane: four columns of a token are one load and eight multiplications. 16
 //! NEON accumulators, four columns of weights in 8 registers and a token's in one leave none idle for long, and none
-//! spilt. x86 has to broadcast each activation, which is why it has sixteen rows where there are registers for them.
+//! spilt. AVX-512 has sixteen rows in a vector and multiplies with an activation in memory.
 //!
 //! There each sum goes along the row from its start, in whatever pieces and tiles. So the two ways round differently:
 //! by no more than 2·n·2⁻²⁴·Σ|w·x| for rows of n, the bound of either from the exact sum being half of that (Higham,
@@ -16,9 +16,9 @@ use core::marker::PhantomData;
 
 use super::activations::Activations;
 use super::in_place::InPlace;
-use super::matmul::Job;
+use super::matmul::{Job, TOKENS};
 use super::walk::{Floats, Four, ROWS, Rows, Step};
-use crate::arch::isa::Isa;
+use crate::arch::isa::{FloatIsa, Isa};
 use crate::arch::unroll::{array, each};
 
 /// A float format. Sixteen weights have `B` bytes.
@@ -46,14 +46,10 @@ float!(Bf16, 32, bf16x16);
 /// Partial sums of four rows for one token.
 type Sums<I> = [<I as Isa>::F32x8; ROWS];
 
-/// Rows in a vector.
-const EIGHT: usize = 2 * ROWS;
-/// A column of `8·G` rows.
-type Column<const G: usize> = [[f32; EIGHT]; G];
-/// Vectors of a piece: 20 KiB, of the 32 that a small core has next to it.
-const PIECE: usize = 640;
-/// Tokens whose sums are kept between pieces.
-const TOKENS: usize = 64;
+/// Weights of a piece: 20 KiB, of the 32 that a small core has next to it. At the start of a line of the cache, so that no
+/// vector is in two.
+#[repr(align(64))]
+struct Piece([f32; 5120]);
 
 /// Rows of a format, as an [`InPlace`].
 pub(super) struct Lanes<F, const B: usize>(PhantomData<F>);
@@ -127,26 +123,26 @@ fn padded<T: Copy + Default, const N: usize>(tail: &[T]) -> [T; N] {
     out
 }
 
-/// Many tokens, by pieces of `8·G` rows.
+/// Many tokens, by pieces of `R` rows.
 #[inline(always)]
-pub(super) fn multiply<F: Format<B>, I: Isa, const B: usize, const G: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
-    let mut piece = [[0.0; EIGHT]; PIECE];
-    let piece = piece.as_chunks_mut::<G>().0;
-    let mut sums = [[[0.0; EIGHT]; G]; TOKENS];
+pub(super) fn multiply<F: Format<B>, I: FloatIsa, const B: usize, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
+    let mut piece = Piece([0.0; _]);
+    let piece = piece.0.as_chunks_mut::<R>().0;
+    let mut sums = [[0.0; R]; TOKENS];
     let stride = job.w.row_bytes();
     let rows = job.w.rows_bytes(job.rows.clone());
-    for (first, rows) in job.rows.clone().step_by(G * EIGHT).zip(rows.chunks(G * EIGHT * stride.max(1))) {
+    for (first, rows) in job.rows.clone().step_by(R).zip(rows.chunks(R * stride.max(1))) {
         for token in (0..job.tokens).step_by(TOKENS) {
             let sums = &mut sums[..(job.tokens - token).min(TOKENS)];
-            sums.fill([[0.0; EIGHT]; G]);
+            sums.fill([0.0; R]);
             for column in (0..job.w.cols()).step_by(piece.len()) {
                 let columns = (job.w.cols() - column).min(piece.len());
                 let piece = &mut piece[..columns];
-                widen::<F, I, B, G>(isa, rows, stride, column / 16 * B, piece);
+                widen::<F, I, B, R>(isa, rows, stride, column / 16 * B, piece);
                 add(isa, piece, &job.x, token, column, sums);
             }
             for (t, sums) in sums.iter().enumerate() {
-                job.put(first, token + t, sums.as_flattened());
+                job.put(first, token + t, sums);
             }
         }
     }
@@ -154,28 +150,29 @@ pub(super) fn multiply<F: Format<B>, I: Isa, const B: usize, const G: usize>(isa
 
 /// Columns of a piece as `f32`, transposed: those from byte `skip` of `rows` on. Beyond the last row, that one again.
 #[inline(always)]
-fn widen<F: Format<B>, I: Isa, const B: usize, const G: usize>(
+fn widen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
     isa: I,
     rows: &[u8],
     stride: usize,
     skip: usize,
-    out: &mut [Column<G>],
+    out: &mut [[f32; R]],
 ) {
-    for h in 0..2 * G {
+    for h in 0..R / ROWS {
         let rows =
             Four::new(rows.get(h * ROWS * stride..).filter(|r| !r.is_empty()).unwrap_or(rows), stride).skip(skip);
         let (whole, tail) = out.as_chunks_mut::<16>();
         let n = whole.len();
-        let mut walk = Rows::<B>::new(rows, n);
+        let mut walk = Rows::<B>::new(rows, n).ahead_by(R * stride);
         for out in whole {
-            widen_sixteen::<F, I, B, G>(isa, &mut walk, h, out);
+            walk.prefetch(isa);
+            widen_sixteen::<F, I, B, R>(isa, &mut walk, h, out);
         }
         if !tail.is_empty() {
             let tails: [[u8; B]; ROWS] = core::array::from_fn(|r| padded(rows.row(r).get(n * B..).unwrap_or(&[])));
-            let mut last = [[[0.0; EIGHT]; G]; 16];
-            widen_sixteen::<F, I, B, G>(isa, &mut Rows::new(Four::new(tails.as_flattened(), B), 1), h, &mut last);
+            let mut last = [[0.0; R]; 16];
+            widen_sixteen::<F, I, B, R>(isa, &mut Rows::new(Four::new(tails.as_flattened(), B), 1), h, &mut last);
             for (out, last) in tail.iter_mut().zip(last) {
-                out.as_flattened_mut().as_chunks_mut::<ROWS>().0[h] = last.as_flattened().as_chunks().0[h];
+                out.as_chunks_mut::<ROWS>().0[h] = last.as_chunks().0[h];
             }
         }
     }
@@ -183,65 +180,64 @@ fn widen<F: Format<B>, I: Isa, const B: usize, const G: usize>(
 
 /// The next sixteen columns of the four rows at `4·h`; nothing when there are none.
 #[inline(always)]
-fn widen_sixteen<F: Format<B>, I: Isa, const B: usize, const G: usize>(
+fn widen_sixteen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
     isa: I,
     rows: &mut Rows<'_, B>,
     h: usize,
-    out: &mut [Column<G>; 16],
+    out: &mut [[f32; R]; 16],
 ) {
     let Some(step) = rows.next() else { return };
     let w = F::load(isa, step);
     each!(half in 0..2 => {
         let columns = isa.transpose8x4(array!(r in 0..4 => w[r][half]));
-        each!(c in 0..8 => {
-            out[8 * half + c].as_flattened_mut().as_chunks_mut().0[h % (2 * G)] = isa.store4(columns[c]);
-        });
+        each!(c in 0..8 => { out[8 * half + c].as_chunks_mut().0[h % (R / ROWS)] = isa.store4(columns[c]) });
     });
 }
 
 /// Adds a piece, which starts at column `first`, times tokens `token..token + sums.len()`.
 #[inline(always)]
-fn add<I: Isa, const G: usize>(
+fn add<I: FloatIsa, const R: usize>(
     isa: I,
-    piece: &[Column<G>],
+    piece: &[[f32; R]],
     x: &Activations<'_>,
     token: usize,
     first: usize,
-    sums: &mut [[[f32; EIGHT]; G]],
+    sums: &mut [[f32; R]],
 ) {
     let (eights, rest) = sums.as_chunks_mut::<8>();
     let done = token + 8 * eights.len();
     for (t, sums) in eights.iter_mut().enumerate() {
-        add_tile::<I, 8, G>(isa, piece, columns(x, token + 8 * t, first), sums);
+        add_tile::<I, 8, R>(isa, piece, columns(x, token + 8 * t, first), sums);
     }
     for (t, sums) in rest.iter_mut().enumerate() {
-        add_tile::<I, 1, G>(isa, piece, columns(x, done + t, first), core::array::from_mut(sums));
+        add_tile::<I, 1, R>(isa, piece, columns(x, done + t, first), core::array::from_mut(sums));
     }
 }
 
 /// A piece times `T` tokens, four columns at a time.
 #[inline(always)]
-fn add_tile<I: Isa, const T: usize, const G: usize>(
+fn add_tile<I: FloatIsa, const T: usize, const R: usize>(
     isa: I,
-    piece: &[Column<G>],
+    piece: &[[f32; R]],
     x: [&[f32]; T],
-    sums: &mut [[[f32; EIGHT]; G]; T],
+    sums: &mut [[f32; R]; T],
 ) {
-    let mut acc = [[isa.splat8(0.0); G]; T];
-    each!(t in 0..T => { each!(g in 0..G => { acc[t][g] = isa.load8(&sums[t][g]) }) });
+    let mut acc = [isa.load_column(&sums[0]); T];
+    each!(t in 0..T => { acc[t] = isa.load_column(&sums[t]) });
     let fours = x.map(|x| x.as_chunks::<4>().0);
     let n = fours.iter().map(|x| x.len()).fold(piece.len() / 4, usize::min);
     let (piece, rest) = piece.split_at(4 * n);
     let fours = fours.map(|x| &x[..n]);
     for (i, w) in piece.as_chunks::<4>().0[..n].iter().enumerate() {
-        let x = fours.map(|x| &x[i]);
-        isa.fma_columns(w, x, &mut acc);
+        let w = array!(c in 0..4 => isa.load_column(&w[c]));
+        each!(t in 0..T => { acc[t] = isa.fma_columns(&w, &fours[t][i], acc[t]) });
     }
-    for (c, w) in (4 * n..).zip(rest) {
+    if !rest.is_empty() {
+        let w = array!(c in 0..4 => isa.load_column(rest.get(c).unwrap_or(&[0.0; R])));
         each!(t in 0..T => {
-            let x = isa.splat8(x[t].get(c).copied().unwrap_or(0.0));
-            each!(g in 0..G => { acc[t][g] = isa.fma8(isa.load8(&w[g]), x, acc[t][g]) });
+            let x = padded(x[t].get(4 * n..).unwrap_or(&[]));
+            acc[t] = isa.fma_columns(&w, &x, acc[t]);
         });
     }
-    each!(t in 0..T => { each!(g in 0..G => { isa.store8(acc[t][g], &mut sums[t][g]) }) });
+    each!(t in 0..T => { isa.store_column(acc[t], &mut sums[t]) });
 }

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!              one token, or a few              a prompt
-//! quantised    rows    in place                 panel   16 rows interleaved, once for 64 tokens
-//! float        float   in place                 float   8 rows widened, once for 64 tokens
+//! quantised    rows    in place                 panel   16 rows interleaved, once for 128 tokens
+//! binary16     halves  in place, in binary16, where the CPU can; else as other floats
+//! float        float   in place                 float   8 or 16 rows widened, once for 128 tokens
 //! packed file  panel   in place                 panel   in place
 //! ```
 //!
@@ -19,8 +20,8 @@
 use core::ops::Range;
 
 use super::activations::Activations;
-use super::{float, in_place, panel, rows};
-use crate::arch::isa::{Isa, PanelIsa};
+use super::{float, halves, in_place, panel, rows};
+use crate::arch::isa::{FloatIsa, PanelIsa};
 use crate::quant::{DType, Layout, Matrix, PANEL_ROWS};
 use crate::storage::Tile;
 
@@ -37,8 +38,8 @@ pub enum Write {
 const MANY: usize = 8;
 /// Fewest tokens for which widening weights pays: more than a batch of sessions, which has the bits of each alone.
 const MANY_FLOATS: usize = 9;
-/// Tokens that an interleaved block serves.
-const TOKENS: usize = 64;
+/// Tokens that interleaved or widened weights serve.
+pub(super) const TOKENS: usize = 128;
 
 /// A product to compute: rows of a matrix times all tokens, to the columns of `out`.
 pub(super) struct Job<'a, 'o, 'w> {
@@ -53,7 +54,7 @@ pub(super) struct Job<'a, 'o, 'w> {
 
 /// See [`Kernels::matmul`](crate::arch::Kernels::matmul).
 #[inline(always)]
-pub(in crate::arch) fn matmul<S: PanelIsa>(
+pub(in crate::arch) fn matmul<S: PanelIsa + FloatIsa>(
     isa: S,
     w: &Matrix<'_>,
     rows: Range<usize>,
@@ -69,6 +70,7 @@ pub(in crate::arch) fn matmul<S: PanelIsa>(
         DType::Q4_0 => job.quantised::<rows::Q4_0, panel::Q4_0, S, 288, 18>(isa),
         DType::Q4_1 => job.quantised::<rows::Q4_1, panel::Q4_1, S, 320, 20>(isa),
         DType::F32 => job.float::<float::F32, S, 64>(isa),
+        DType::F16 if S::HALVES && job.tokens <= halves::TOKENS => halves::multiply(isa, &mut { job }),
         DType::F16 => job.float::<float::F16, S, 32>(isa),
         DType::Bf16 => job.float::<float::Bf16, S, 32>(isa),
     }
@@ -94,17 +96,17 @@ impl<'w> Job<'_, '_, 'w> {
 
     /// Float weights. Sixteen have `B` bytes.
     #[inline(always)]
-    fn float<F: float::Format<B>, S: Isa, const B: usize>(mut self, isa: S) {
+    fn float<F: float::Format<B>, S: FloatIsa, const B: usize>(mut self, isa: S) {
         if self.tokens < MANY_FLOATS {
             in_place::multiply::<float::Lanes<F, B>, S, 2>(isa, &mut self);
-        } else if S::FLOAT_GROUPS == 2 {
-            float::multiply::<F, S, B, 2>(isa, &mut self);
+        } else if S::ROWS == 16 {
+            float::multiply::<F, S, B, 16>(isa, &mut self);
         } else {
-            float::multiply::<F, S, B, 1>(isa, &mut self);
+            float::multiply::<F, S, B, 8>(isa, &mut self);
         }
     }
 
-    /// Rows as they lie in a GGUF file: each block of 16 rows is interleaved and meets 64 tokens.
+    /// Rows as they lie in a GGUF file: each block of 16 rows is interleaved and meets 128 tokens.
     #[inline(always)]
     fn interleaved<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
         let mut sums = [[0.0; PANEL_ROWS]; TOKENS];
@@ -163,10 +165,17 @@ impl<'w> Job<'_, '_, 'w> {
     }
 }
 
-/// Writes `sums` as far as `out` goes.
+/// Writes `sums` as far as `out` goes, by fours, because a copy of unknown length is a call.
 #[inline(always)]
 pub(super) fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
-    for (out, sum) in out.iter_mut().zip(sums) {
+    let n = sums.len().min(out.len());
+    let ((out, rest), (sums, last)) = (out[..n].as_chunks_mut::<4>(), sums[..n].as_chunks::<4>());
+    for (out, sums) in out.iter_mut().zip(sums) {
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = if write == Write::Add { *out + sum } else { *sum };
+        }
+    }
+    for (out, sum) in rest.iter_mut().zip(last) {
         *out = if write == Write::Add { *out + sum } else { *sum };
     }
 }

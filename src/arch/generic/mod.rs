@@ -4,6 +4,7 @@ pub(super) mod activations;
 pub(super) mod attention;
 mod exp;
 mod float;
+pub(super) mod halves;
 mod in_place;
 pub(super) mod matmul;
 pub(super) mod norm;

@@ -75,6 +75,12 @@ impl<'a, const B: usize> Rows<'a, B> {
         Rows { next, ahead, left: blocks.min(rows.len / B), borrow: PhantomData }
     }
 
+    /// Prefetches what lies `bytes` on from what is read.
+    #[inline(always)]
+    pub(super) fn ahead_by(self, bytes: usize) -> Self {
+        Rows { ahead: self.next[0].wrapping_add(bytes), ..self }
+    }
+
     /// Prefetches as much of what will be read later as a step reads, in the order of addresses.
     ///
     /// A CPU that sees one stream fetches ahead of it by itself; four streams, each soon at the end of its row, an x86

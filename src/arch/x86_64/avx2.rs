@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 use super::cpuid;
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::TokenBlock;
-use crate::arch::isa::{Isa, PanelIsa};
+use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::unroll::{array, each};
 use crate::arch::{Backend, Kernels, kernels};
 
@@ -65,14 +65,13 @@ fn dot4_nibbles(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
     simd!(_mm_add_epi32(fold(array!(r in 0..4 => products(w[r], x))), _mm_set1_epi32(bias)))
 }
 
-/// An `Isa` of AVX2 operations, with its `FLOAT_GROUPS` and the integer dot products of four rows given.
+/// An `Isa` of AVX2 operations, with the integer dot products of four rows given.
 macro_rules! avx2_isa {
-    ($token:ident, $float_groups:literal, $dot4_i8:expr, $dot4_nibbles:expr) => {
+    ($token:ident, $dot4_i8:expr, $dot4_nibbles:expr) => {
         impl Isa for $token {
             type F32x8 = __m256;
             type F32x4 = __m128;
             type I8x32 = __m256i;
-            const FLOAT_GROUPS: usize = $float_groups;
 
             #[inline(always)]
             fn prefetch(self, at: *const u8, bytes: usize) {
@@ -280,7 +279,29 @@ macro_rules! avx2_isa {
 }
 pub(super) use avx2_isa;
 
-avx2_isa!(Avx2, 1, dot4_i8, dot4_nibbles);
+avx2_isa!(Avx2, dot4_i8, dot4_nibbles);
+
+impl FloatIsa for Avx2 {
+    const ROWS: usize = 8;
+    type Column = __m256;
+
+    #[inline(always)]
+    fn load_column<const R: usize>(self, x: &[f32; R]) -> __m256 {
+        self.load8(x.first_chunk().unwrap_or(&[0.0; 8]))
+    }
+    #[inline(always)]
+    fn store_column<const R: usize>(self, x: __m256, out: &mut [f32; R]) {
+        if let Some(out) = out.first_chunk_mut() {
+            self.store8(x, out);
+        }
+    }
+    #[inline(always)]
+    fn fma_columns(self, w: &[__m256; 4], x: &[f32; 4], acc: __m256) -> __m256 {
+        let mut acc = acc;
+        each!(c in 0..4 => { acc = self.fma8(w[c], self.splat8(x[c]), acc) });
+        acc
+    }
+}
 
 /// The four columns at 4k in all lanes.
 ///

@@ -6,7 +6,7 @@ use super::avx2::{avx2_isa, fold, simd};
 use super::cpuid;
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::TokenBlock;
-use crate::arch::isa::{Isa, PanelIsa};
+use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::unroll::{array, each};
 use crate::arch::{Backend, Kernels, kernels};
 
@@ -44,7 +44,31 @@ fn dot4(w: [__m256i; 4], x: __m256i, bias: i32) -> __m128i {
     })
 }
 
-avx2_isa!(Avx512, 2, dot4_i8, dot4_nibbles);
+avx2_isa!(Avx512, dot4_i8, dot4_nibbles);
+
+impl FloatIsa for Avx512 {
+    const ROWS: usize = 16;
+    type Column = __m512;
+
+    #[inline(always)]
+    fn load_column<const R: usize>(self, x: &[f32; R]) -> __m512 {
+        let x = x.first_chunk().unwrap_or(&[0.0; 16]);
+        simd!(_mm512_loadu_ps(x.as_ptr()))
+    }
+    #[inline(always)]
+    fn store_column<const R: usize>(self, x: __m512, out: &mut [f32; R]) {
+        if let Some(out) = out.first_chunk_mut::<16>() {
+            simd!(_mm512_storeu_ps(out.as_mut_ptr(), x))
+        }
+    }
+    /// The multiplication takes an activation for all lanes from memory, so this needs no register for it.
+    #[inline(always)]
+    fn fma_columns(self, w: &[__m512; 4], x: &[f32; 4], acc: __m512) -> __m512 {
+        let mut acc = acc;
+        each!(c in 0..4 => { acc = simd!(_mm512_fmadd_ps(w[c], _mm512_set1_ps(x[c]), acc)) });
+        acc
+    }
+}
 
 impl Avx512 {
     /// Products of sixteen rows of unsigned weights with a token, plus `bias`.

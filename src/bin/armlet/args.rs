@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use armlet::engine::Config;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Language models on ARM, in memory that is known before the first token.
@@ -77,7 +78,7 @@ pub(crate) struct Cache {
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
     pub(crate) kv_type: KvType,
     /// Most prompt tokens of one pass.
-    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
+    #[arg(long, value_name = "TOKENS", default_value_t = Config::default().chunk)]
     pub(crate) chunk: usize,
 }
 
@@ -213,7 +214,7 @@ pub(crate) struct Bench {
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repetitions: u32,
     /// Most prompt tokens of one pass.
-    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
+    #[arg(long, value_name = "TOKENS", default_value_t = Config::default().chunk)]
     pub(crate) chunk: usize,
     /// Output.
     #[arg(short, long, value_enum, default_value_t = Output::Md)]
