@@ -295,6 +295,11 @@ fn backends() -> Vec<Kernels> {
     Backend::ALL.into_iter().filter_map(Kernels::for_backend).collect()
 }
 
+/// Whether the products of a few tokens with F16 weights are rounded to binary16 here.
+fn multiplies_halves() -> bool {
+    backends().iter().any(|k| k.multiplies_halves(1))
+}
+
 fn with_model<R>(gguf: &Gguf, f: impl FnOnce(&Model<'_>) -> R) -> R {
     let bytes = gguf.build();
     let file = File::new_checked(&bytes).unwrap();
@@ -485,11 +490,11 @@ fn formats_match_f64() {
     // layer, and scores of standard deviation 4 magnify it. `rounding_is_all_that_differs` is the sharper test.
     let int8 = 0.3;
     let formats = [
-        // The same f32 arithmetic as F32 weights.
-        (DType::F16, Element::F32, BOUND),
+        // The same f32 arithmetic as F32 weights; or a few tokens' products in binary16, rounded to 11 bits seven times.
+        (DType::F16, Element::F32, if multiplies_halves() { 0.03 } else { BOUND }),
         (DType::Bf16, Element::F32, BOUND),
         (DType::F32, Element::F16, half_cache),
-        (DType::F16, Element::F16, half_cache),
+        (DType::F16, Element::F16, if multiplies_halves() { 0.03 } else { half_cache }),
         (DType::Bf16, Element::F16, half_cache),
         (DType::Q8_0, Element::F32, int8),
         (DType::Q8_0, Element::F16, int8),
@@ -541,7 +546,10 @@ fn rounding_is_all_that_differs() {
                 let (median, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
                 let name = format!("{name} weights, {kv:?} cache, {}", kernels.backend().name());
                 println!("{name}: median {median:.1e}, worst {worst:.1e}");
-                assert!(median <= 2e-5 && worst <= 0.3, "{name}: {median:.1e}, {worst:.1e}");
+                // Products in binary16 are rounded as the oracle's are not.
+                let halves = kernels.multiplies_halves(1) && name.starts_with(['F', 'm']) && !name.starts_with("F32");
+                let bound = if halves { 0.03 } else { 2e-5 };
+                assert!(median <= bound && worst <= 0.3, "{name}: {median:.1e}, {worst:.1e}");
             }
         }
     }
@@ -726,7 +734,12 @@ impl<'m> Truth<'m> {
         let largest = truth.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
         let error = truth.iter().zip(&want).fold(0.0, |max: f32, (a, b)| max.max((a - b).abs())) / largest;
         // Where keys and values are kept as F16, a difference of rounding can become one of 2⁻¹¹ there.
-        let bound = if self.kv == Element::F32 { BOUND as f32 } else { 2e-3 };
+        let halves = self.kernels.multiplies_halves(1) && self.model.weights.output.dtype() == DType::F16;
+        let bound = match self.kv {
+            _ if halves => 0.03,
+            Element::F32 => BOUND as f32,
+            Element::F16 => 2e-3,
+        };
         assert!(error <= bound, "{error:e} off");
     }
 }

@@ -11,7 +11,7 @@ use super::unroll::array;
 /// detected, or inside a function compiled for them. That is why these methods are safe.
 ///
 /// Widths are virtual: eight `f32` are one AVX register, two NEON registers or an array. GGUF blocks are 32 long and
-/// head sizes are multiples of 8, so the hot loops have no tails, and every backend adds in the same order.
+/// head sizes are multiples of 8, so the hot loops have no tails, and every backend can add in the same order.
 ///
 /// Every method must be `#[inline(always)]`, so that it is compiled inside a function that enables its instructions.
 ///
@@ -162,14 +162,14 @@ pub(crate) trait FloatIsa: Isa {
     /// Whether the CPU multiplies binary16, and the two methods below do something; see
     /// [`halves`](super::generic::halves).
     const HALVES: bool = false;
-    /// Adds to the sums of each of four rows the products of 32 binary16 of it with those of `x`: in binary16 four after
-    /// another, `w[8k + i]·x[8k + i]` for k in 0..4, of which lanes i and i + 4 are then widened, multiplied with `x.d`
-    /// and added to lane i.
+    /// Adds the products of 32 binary16 of each of four rows with those of `T` tokens to two sums a row, `[r₀, r₀, r₁, r₁]` and
+    /// `[r₂, r₂, r₃, r₃]`: in binary16 `w[8k + i]·x[8k + i]` for k in 0..4, then lanes 2i and 2i + 1 twice; in `f32`
+    /// times the token's `d`.
     #[inline(always)]
-    fn fma_halves(self, _w: Step<'_, 64>, _x: &HalfBlock, _acc: &mut [Self::F32x4; ROWS]) {}
-    /// The sum of each vector's lanes, (0+1) + (2+3).
+    fn fma_halves<const T: usize>(self, _w: Step<'_, 64>, _x: [&HalfBlock; T], _acc: &mut [[Self::F32x4; 2]; T]) {}
+    /// The sum of each row's two.
     #[inline(always)]
-    fn fold4(self, _acc: [Self::F32x4; ROWS]) -> [f32; ROWS] {
+    fn fold_halves(self, _acc: [Self::F32x4; 2]) -> [f32; ROWS] {
         [0.0; ROWS]
     }
 }

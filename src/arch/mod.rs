@@ -2,7 +2,7 @@
 //! every instruction set.
 //!
 //! ```text
-//! generic/     each algorithm once, in safe code over the operations of `isa::Isa`
+//! generic/     each algorithm once, over the operations of `isa::Isa`; its few pointers are in `walk.rs`
 //! isa.rs       those operations; a value of an `Isa` type proves that the CPU has the instructions
 //! unroll.rs    loops and arrays that stay in registers
 //! scalar.rs    Isa over plain arrays: runs anywhere, and is the one the others are compared with
@@ -12,9 +12,9 @@
 //!
 //! A row of quantised weights times a vector is, for every backend, the same sum in the same order: the 32 products of
 //! a block are added exactly as integers, then each block is scaled and added to one `f32` per row, block after block.
-//! So a result does not depend on how many rows or tokens a tile has, and decode and prefill agree to the bit. Sums of
-//! floats have eight lanes and one order of folding, and `a·b + c` is rounded once everywhere: all backends give the
-//! same bits. Int8 activations would otherwise not forgive a difference: one that rounds the other way changes a logit
+//! So a result does not depend on how many rows or tokens a tile has, and decode and prefill agree to the bit. Float
+//! weights have one order of sums for up to eight tokens and one for more, and `a·b + c` is rounded once everywhere: all
+//! backends give the same bits, but those that compute a few tokens' products with binary16 weights in binary16. Int8 activations would otherwise not forgive a difference: one that rounds the other way changes a logit
 //! by far more than the last bit that caused it.
 //!
 //! `unsafe` is allowed in this folder.
@@ -33,6 +33,7 @@ mod x86_64;
 
 pub use generic::activations::{Activations, QuantTile, Quants, QuantsMut};
 pub use generic::attention::{Cache, Element};
+pub use generic::halves::HalfBlock;
 pub use generic::matmul::Write;
 
 use crate::quant::{BLOCK, Matrix};
@@ -47,9 +48,9 @@ pub enum Backend {
     Scalar,
     /// aarch64 NEON, Armv8.0: Cortex-A53, A72.
     Neon,
-    /// NEON with `sdot` (Armv8.2 dot product): Cortex-A55, A76.
+    /// NEON with the Armv8.2 dot product (`sdot`) and binary16 arithmetic: Cortex-A55, A76.
     Dotprod,
-    /// NEON with `sdot` and `smmla` (Armv8.6 int8 matrix multiplication): Cortex-A710, Neoverse V1.
+    /// That and the Armv8.6 int8 matrix multiplication (`smmla`): Cortex-A710, Neoverse V1.
     I8mm,
     /// x86-64 AVX2, FMA and F16C.
     Avx2,
@@ -84,7 +85,9 @@ impl Backend {
 #[derive(Clone, Copy)]
 pub struct Kernels {
     backend: Backend,
+    multiplies_halves: bool,
     quantise: unsafe fn(&[f32], &mut QuantTile<'_>),
+    halve: unsafe fn(&[f32], &mut [HalfBlock]),
     matmul: unsafe fn(&Matrix<'_>, Range<usize>, &Activations<'_>, &mut Tile<'_, f32>, Write),
     rms_norm: unsafe fn(&[f32], &[u8], f32, &mut [f32]),
     silu_mul: unsafe fn(&mut [f32], &[f32]),
@@ -96,13 +99,17 @@ pub struct Kernels {
 /// calls the generic algorithm.
 macro_rules! kernels {
     ($backend:expr, $isa:expr $(, $features:literal)?) => {{
-        use $crate::arch::generic::{activations, attention, matmul, norm};
-        use $crate::arch::{Activations, Cache, Element, Kernels, QuantTile, Write};
+        use $crate::arch::generic::{activations, attention, halves, matmul, norm};
+        use $crate::arch::{Activations, Cache, Element, HalfBlock, Kernels, QuantTile, Write};
         use $crate::quant::Matrix;
         use $crate::storage::Tile;
         $(#[target_feature(enable = $features)])?
         fn quantise(x: &[f32], out: &mut QuantTile<'_>) {
             activations::quantise($isa, x, out)
+        }
+        $(#[target_feature(enable = $features)])?
+        fn halve(x: &[f32], out: &mut [HalfBlock]) {
+            halves::halve($isa, x, out)
         }
         $(#[target_feature(enable = $features)])?
         fn matmul(w: &Matrix<'_>, rows: core::ops::Range<usize>, x: &Activations<'_>, out: &mut Tile<'_, f32>, write: Write) {
@@ -124,12 +131,21 @@ macro_rules! kernels {
         fn store(element: Element, x: &[f32], out: &mut [u8]) {
             attention::store($isa, element, x, out)
         }
-        Kernels { backend: $backend, quantise, matmul, rms_norm, silu_mul, attend, store }
+        let multiplies_halves = $crate::arch::multiplies_halves(&$isa);
+        Kernels { backend: $backend, multiplies_halves, quantise, halve, matmul, rms_norm, silu_mul, attend, store }
     }};
 }
 use kernels;
 
+/// Whether an instruction set computes with binary16.
+fn multiplies_halves<I: isa::FloatIsa>(_: &I) -> bool {
+    I::HALVES
+}
+
 impl Kernels {
+    /// The most tokens of which [`multiplies_halves`](Kernels::multiplies_halves) can be true.
+    pub const MOST_HALVES: usize = generic::halves::MOST;
+
     /// The best kernels that this CPU can run.
     pub fn detect() -> Kernels {
         let best = Backend::ALL.into_iter().rev().find_map(Kernels::for_backend).unwrap_or_else(scalar::kernels);
@@ -184,9 +200,22 @@ impl Kernels {
         out.view(cols / BLOCK, tokens)
     }
 
+    /// Whether this CPU computes with binary16, and so few `tokens` are to meet binary16 weights as
+    /// [`halve`](Kernels::halve) leaves them.
+    pub fn multiplies_halves(&self, tokens: usize) -> bool {
+        self.multiplies_halves && tokens <= Self::MOST_HALVES
+    }
+
+    /// The activations `x` of one token as binary16 in blocks of 32 with a power of two for each; the last one padded with
+    /// zeros.
+    pub fn halve(&self, x: &[f32], out: &mut [HalfBlock]) {
+        // SAFETY: as in `quantise`.
+        unsafe { (self.halve)(x, out) }
+    }
+
     /// Rows `rows` of `w` times each token of `x`, to the columns of `out`, `(tokens, rows.len())`.
     ///
-    /// Missing rows or tokens are left out; nothing is read or written past an end.
+    /// Nothing is read or written past an end: missing rows and outputs are left out, missing activations count nothing.
     pub fn matmul(
         &self,
         w: &Matrix<'_>,

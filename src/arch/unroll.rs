@@ -13,6 +13,7 @@ macro_rules! each {
         $crate::arch::unroll::each!(@ $i, $n, $body, 0 1 2 3 4 5 6 7)
     };
     (@ $i:ident, $n:expr, $body:block, $($value:literal)*) => {{
+        debug_assert!($n <= 8);
         $(
             if $value < $n {
                 let $i: usize = $value;

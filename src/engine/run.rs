@@ -7,8 +7,9 @@ use crate::storage::{Arena, Executor};
 
 /// A model, the CPU's kernels, and the buffers of a pass: all that sessions share.
 ///
-/// Results do not depend on how tokens are split into calls or passes, on which sessions are decoded together, nor on
-/// the threads, to the bit.
+/// Results do not depend on which sessions are decoded together (up to eight), nor on the threads, to the bit; with
+/// quantised weights neither on how tokens are split into calls or passes. Float weights have one order of sums for up
+/// to eight tokens of a pass and one for more.
 pub struct Engine<'e> {
     model: &'e Model<'e>,
     kernels: Kernels,

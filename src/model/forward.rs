@@ -3,10 +3,11 @@
 //! It reads like the textbook because everything else is elsewhere: what may be written by whom is `storage`'s,
 //! how a row is multiplied is `arch`'s. Each step is one parallel region; the regions' ends are the barriers.
 
+use super::state::Inputs;
 use super::{KvCache, Layer, Model, RopePairs, Work};
-use crate::arch::{Activations, Kernels, Quants, QuantsMut, Write};
+use crate::arch::{Activations, HalfBlock, Kernels, Quants, Write};
 use crate::math;
-use crate::quant::{BLOCK, Matrix, PANEL_ROWS};
+use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
 use crate::storage::{Columns, Executor, Serial, for_each_row, for_each_tile};
 
 /// Rows of light work that the caller does alone.
@@ -47,19 +48,19 @@ pub(crate) fn forward<'c, C: AsRef<KvCache<'c>> + AsMut<KvCache<'c>> + Sync>(
     for (index, layer) in w.layers.iter().enumerate() {
         // x += Wo · attention(norm(x))
         let x = &work.x[..n * h.n_embd];
-        let x = run.norm(x, layer.attn_norm, work.normed, &mut work.quants, &[&layer.q, &layer.k, &layer.v]);
+        let x = run.norm(x, layer.attn_norm, work.normed, &mut work.inputs, &[&layer.q, &layer.k, &layer.v]);
         run.project(&[&layer.q, &layer.k, &layer.v], &x, work.qkv);
         run.bias_and_rotate(layer, work, n);
         run.remember(work, caches, index, n);
         run.attend(work, caches, index, n);
-        let x = run.input(&work.attended[..n * h.q_dim()], &mut work.quants, n, &[&layer.attn_output]);
+        let x = run.input(&work.attended[..n * h.q_dim()], &mut work.inputs, n, &[&layer.attn_output]);
         run.add(&layer.attn_output, &x, work.x);
 
         // x += W_down · (silu(W_gate · norm(x)) * (W_up · norm(x)))
         let x = &work.x[..n * h.n_embd];
-        let x = run.norm(x, layer.ffn_norm, work.normed, &mut work.quants, &[&layer.gate, &layer.up]);
+        let x = run.norm(x, layer.ffn_norm, work.normed, &mut work.inputs, &[&layer.gate, &layer.up]);
         run.gated(layer, &x, work.gate, work.up);
-        let x = run.input(&work.gate[..n * h.n_ff], &mut work.quants, n, &[&layer.down]);
+        let x = run.input(&work.gate[..n * h.n_ff], &mut work.inputs, n, &[&layer.down]);
         run.add(&layer.down, &x, work.x);
     }
     let each = n / caches.len();
@@ -70,7 +71,7 @@ pub(crate) fn forward<'c, C: AsRef<KvCache<'c>> + AsMut<KvCache<'c>> + Sync>(
     }
     // logits = W_out · norm(x), for the tokens that are asked for
     let last = &work.x[(n - outputs) * h.n_embd..n * h.n_embd];
-    let x = run.norm(last, w.output_norm, work.normed, &mut work.quants, &[&w.output]);
+    let x = run.norm(last, w.output_norm, work.normed, &mut work.inputs, &[&w.output]);
     run.project(&[&w.output], &x, work.logits);
 }
 
@@ -140,7 +141,7 @@ impl Forward<'_> {
         x: &[f32],
         weight: &[u8],
         floats: &'x mut [f32],
-        quants: &'x mut QuantsMut<'_>,
+        inputs: &'x mut Inputs<'_>,
         matrices: &[&Matrix<'_>],
     ) -> Activations<'x> {
         let (cols, eps) = (self.model.hparams.n_embd, self.model.hparams.rms_eps);
@@ -149,30 +150,44 @@ impl Forward<'_> {
         let norm = |i: usize, out: &mut [f32]| self.kernels.rms_norm(&x[i * cols..][..cols], weight, eps, out);
         if !matrices.iter().any(|m| m.dtype().is_quantised()) {
             for_each_row(self.light(tokens), floats, cols, norm);
-            return Activations { tokens, floats, quants: Quants::default() };
+            return self.input(floats, inputs, tokens, matrices);
         }
-        let outputs = ([Columns::new(floats, tokens * cols, cols)], quants.columns(cols / BLOCK, tokens));
+        let outputs = ([Columns::new(floats, tokens * cols, cols)], inputs.quants.columns(cols / BLOCK, tokens));
         for_each_tile(self.light(tokens), outputs, |([mut floats], mut quants)| {
             norm(floats.columns().start / cols, floats.row(0));
             self.kernels.quantise(floats.row(0), &mut quants);
         });
-        Activations { tokens, floats, quants: quants.view(cols / BLOCK, tokens) }
+        let quants = inputs.quants.view(cols / BLOCK, tokens);
+        Activations { tokens, floats, quants, halves: self.halves(floats, tokens, inputs.halves, matrices) }
     }
 
-    /// The input of `matrices`: as it is, and quantised if one of them needs it so.
+    /// The input of `matrices`: as it is, and as int8 and binary16 if one of them needs it so.
     fn input<'x>(
         &self,
         x: &'x [f32],
-        quants: &'x mut QuantsMut<'_>,
+        inputs: &'x mut Inputs<'_>,
         n: usize,
         matrices: &[&Matrix<'_>],
     ) -> Activations<'x> {
         let quantised = matrices.iter().any(|m| m.dtype().is_quantised());
         let quants = match quantised {
-            true => self.kernels.quantise_tokens(self.light(n), x, n, quants),
+            true => self.kernels.quantise_tokens(self.light(n), x, n, &mut inputs.quants),
             false => Quants::default(),
         };
-        Activations { tokens: n, floats: x, quants }
+        Activations { tokens: n, floats: x, quants, halves: self.halves(x, n, inputs.halves, matrices) }
+    }
+
+    /// The input of `matrices` as binary16; empty where none needs it, and for many tokens.
+    fn halves<'x>(&self, x: &[f32], n: usize, out: &'x mut [HalfBlock], matrices: &[&Matrix<'_>]) -> &'x [HalfBlock] {
+        if !self.kernels.multiplies_halves(n) || matrices.iter().all(|m| m.dtype() != DType::F16) {
+            return &[];
+        }
+        let (cols, blocks) = (x.len() / n, (x.len() / n).div_ceil(BLOCK));
+        let out = &mut out[..n * blocks];
+        for (x, out) in x.chunks(cols).zip(out.chunks_mut(blocks)) {
+            self.kernels.halve(x, out);
+        }
+        out
     }
 
     /// `out = [m₀; m₁; …] · x`: the matrices' results side by side in each row.

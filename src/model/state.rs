@@ -1,7 +1,8 @@
 //! What a pass works on: the cache that a conversation owns, and the buffers that all conversations share.
 
 use super::Hparams;
-use crate::arch::{Cache, Element, QuantsMut};
+use crate::arch::{Cache, Element, HalfBlock, Kernels, QuantsMut};
+use crate::quant::BLOCK;
 use crate::storage::{Arena, ArenaError};
 
 /// How large caches and buffers are, beside the model's own sizes.
@@ -94,14 +95,32 @@ impl<'a> KvCache<'a> {
     }
 }
 
+/// The input of a matrix in the forms that formats ask for.
+pub(crate) struct Inputs<'a> {
+    /// (widest input / 32, chunk): as int8
+    pub(super) quants: QuantsMut<'a>,
+    /// (the most tokens that meet binary16 so, widest input / 32): as binary16
+    pub(super) halves: &'a mut [HalfBlock],
+}
+
+impl<'a> Inputs<'a> {
+    fn new(arena: &mut Arena<'a>, chunk: usize, widest: usize) -> Result<Self, ArenaError> {
+        let tokens = chunk.min(Kernels::MOST_HALVES);
+        Ok(Self {
+            quants: QuantsMut::new(arena, chunk, widest)?,
+            halves: arena.alloc("binary16 activations", &[tokens, widest.div_ceil(BLOCK)])?,
+        })
+    }
+}
+
 /// The buffers of a pass, carved from the caller's memory. Nothing in them outlives it but the logits.
 pub(crate) struct Work<'a> {
     /// (chunk, n_embd): the residual stream
     pub(crate) x: &'a mut [f32],
     /// (chunk, n_embd): its norm
     pub(crate) normed: &'a mut [f32],
-    /// (widest input / 32, chunk): the input of a quantised matrix
-    pub(crate) quants: QuantsMut<'a>,
+    /// the input of a matrix that does not take floats
+    pub(crate) inputs: Inputs<'a>,
     /// (chunk, q_dim + 2·kv_dim)
     pub(crate) qkv: &'a mut [f32],
     /// (chunk, q_dim): what attention gives
@@ -127,7 +146,7 @@ impl<'a> Work<'a> {
         Ok(Self {
             x: arena.alloc("residual", &[chunk, h.n_embd])?,
             normed: arena.alloc("norm", &[chunk, h.n_embd])?,
-            quants: QuantsMut::new(arena, chunk, widest)?,
+            inputs: Inputs::new(arena, chunk, widest)?,
             qkv: arena.alloc("q, k, v", &[chunk, h.q_dim() + 2 * h.kv_dim()])?,
             attended: arena.alloc("attention", &[chunk, h.q_dim()])?,
             gate: arena.alloc("ffn gate", &[chunk, h.n_ff])?,

@@ -50,7 +50,7 @@ const FORMATS: [&str; 4] = ["q8_0", "q4_0", "q4_1", "f16"];
 const LIMITS: [(&str, &str, [f64; 4]); 7] = [
     ("cortex-a72", "decode", [58.0, 60.0, 64.0, 100.0]),
     ("cortex-a72", "prefill", [36.0, 33.0, 34.0, 40.0]),
-    ("cortex-a76", "decode", [42.0, 50.0, 54.0, 92.0]),
+    ("cortex-a76", "decode", [42.0, 50.0, 54.0, 62.0]),
     ("cortex-a76", "packed", [28.0, 34.0, 36.0, 0.0]),
     ("cortex-a76", "prefill", [16.0, 16.5, 17.0, 38.0]),
     ("max", "prefill", [13.0, 13.5, 14.0, 38.0]),

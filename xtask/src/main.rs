@@ -69,7 +69,14 @@ fn test(steps: &mut Steps) -> Result<(), Failed> {
             run::cargo_with(&command, &[("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER", &runner)])
         })?;
     }
-    model::run(steps)
+    // All that have kernels of their own run there, and the whole model on each.
+    steps.step("the model in f64 on all of aarch64", || {
+        let command =
+            ["test", "--test", "oracle", "--no-default-features", "--features", "std", "--target", setup::LINUX];
+        run::cargo_with(&command, &[("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER", "qemu-aarch64 -cpu max")])
+    })?;
+    model::run(steps)?;
+    insns::run(steps, &insns::Options::parse(&["--check"]).map_err(run::Failed)?)
 }
 
 /// What a change must pass before anything else.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::CPUS;
-use crate::run::{Failed, Steps, cargo, output, root};
+use crate::run::{Failed, Steps, cargo, output, outputs, root};
 use crate::setup::LINUX;
 
 /// The text: GPL version 3, which Debian ships with its common licences.
@@ -18,10 +18,12 @@ const CHUNKS: f64 = 14.0;
 const REFERENCE: [(&str, f64); 3] = [("q4_1", 18.3914), ("f16", 18.3022), ("q8_0", 18.3500)];
 /// Largest relative difference from llama.cpp.
 const TO_LLAMA_CPP: f64 = 0.003;
-/// Largest relative difference between backends. They give the same bits, so there should be none.
+/// Largest relative difference between backends. They give the same bits, but for a few tokens and F16 weights.
 const TO_SCALAR: f64 = 0.001;
-/// What an emulated core scores: one chunk, half as long as the others, on one thread.
-const ONE_CHUNK: [&str; 6] = ["-c", "256", "--chunks", "1", "-t", "1"];
+/// What an emulated core scores: one chunk, half as long as the others, on one thread, eight tokens a pass.
+const ONE_CHUNK: [&str; 8] = ["-c", "256", "--chunks", "1", "-t", "1", "--rows", "8"];
+/// The formats in which it does: as the model is shipped, and that which some multiply in binary16.
+const ON_CORES: [&str; 2] = [REFERENCE[0].0, "f16"];
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("the text to score", check_text)?;
@@ -33,20 +35,27 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     for (format, reference) in REFERENCE {
         steps.step(&format!("perplexity of {format}"), || compare_to_llama_cpp(format, reference))?;
     }
+    steps.step("resident memory", resident_memory)?;
     // The scalar backend and the cores' own under QEMU, two at a time: each is one thread.
-    let mut scalar = 0.0;
+    let mut scalar = Vec::new();
     steps.step("one chunk on scalar", || {
-        scalar = perplexity(native().env("ARMLET_CPU", "scalar"), &ONE_CHUNK)?.0;
+        for format in ON_CORES {
+            let file = in_format(format)?;
+            let found = one_chunk(native().env("ARMLET_CPU", "scalar"), &file)?;
+            scalar.push((format, file, found));
+        }
         Ok(())
     })?;
     steps.step("one chunk on the best backend here", || {
-        close("perplexity of one chunk", perplexity(&mut native(), &ONE_CHUNK)?.0, scalar, TO_SCALAR)
+        scalar.iter().try_for_each(|(format, file, scalar)| {
+            close(&format!("perplexity of one chunk of {format}"), one_chunk(&mut native(), file)?, *scalar, TO_SCALAR)
+        })
     })?;
     for pair in CPUS.chunks(2) {
         let name = pair.join(" and ");
         steps.step(&format!("an answer and one chunk on {name}"), || {
             std::thread::scope(|s| {
-                let runs: Vec<_> = pair.iter().map(|cpu| s.spawn(move || on_core(cpu, scalar))).collect();
+                let runs: Vec<_> = pair.iter().map(|cpu| s.spawn(|| on_core(cpu, &scalar))).collect();
                 runs.into_iter().try_for_each(|r| r.join().unwrap_or(Err(Failed("the test panicked".into()))))
             })
         })?;
@@ -151,8 +160,55 @@ fn made(name: &str, make: impl FnOnce(&Path) -> Result<String, Failed>) -> Resul
     Ok(path)
 }
 
-fn on_core(cpu: &str, scalar: f64) -> Result<(), Failed> {
+/// What a run of the program may have resident beside the file and the plan, in bytes.
+const BESIDE_THE_PLAN: u64 = 8 << 20;
+
+/// The most that is ever resident is the file, the plan and little more.
+fn resident_memory() -> Result<(), Failed> {
+    let file = in_format(REFERENCE[0].0)?;
+    let size = file.metadata().map_err(|e| Failed(format!("{}: {e}", file.display())))?.len();
+    let prompt = "The quick brown fox jumps over the lazy dog. ".repeat(40);
+    let mut command = native();
+    command.args(["complete", "-v", "-c", "512", "-n", "32", "--temp", "0", "-p", &prompt]).env("ARMLET_MODEL", &file);
+    let (_, log) = outputs(&mut command)?;
+    // "… in SESSION bytes, and ENGINE bytes to work in", "peak resident memory N KiB"
+    let number = |before: &str| {
+        let (_, rest) = log.split_once(before)?;
+        rest.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let found = number("tokens in ").zip(number("bytes, and ")).zip(number("peak resident memory "));
+    let ((session, engine), peak) = found.ok_or_else(|| Failed(format!("no figures in {log:?}")))?;
+    let (plan, peak) = (session + engine, peak * 1024);
+    println!("    file {size}, plan {plan}, peak resident {peak} bytes");
+    if peak <= size + plan + BESIDE_THE_PLAN {
+        return Ok(());
+    }
+    Err(Failed(format!("{peak} bytes were resident, {} more than the file and the plan", peak - size - plan)))
+}
+
+fn one_chunk(command: &mut Command, file: &Path) -> Result<f64, Failed> {
+    Ok(perplexity(command.env("ARMLET_MODEL", file), &ONE_CHUNK)?.0)
+}
+
+/// A core without the dot product refuses to be told that it has it.
+fn refuses_what_it_lacks(cpu: &str) -> Result<(), Failed> {
+    let mut command = emulated(cpu);
+    let result = command.args(["complete", "-p", "Hi", "-n", "1"]).env("ARMLET_CPU", "dotprod").output();
+    let result = result.map_err(|e| Failed(format!("cannot run {command:?}: {e}")))?;
+    let said = String::from_utf8_lossy(&result.stderr);
+    if result.status.code() == Some(1) && said.contains("ARMLET_CPU=dotprod") {
+        return Ok(());
+    }
+    Err(Failed(format!("{cpu} with ARMLET_CPU=dotprod ended with {} and said {said:?}", result.status)))
+}
+
+fn on_core(cpu: &str, scalar: &[(&str, PathBuf, f64)]) -> Result<(), Failed> {
     answers(|c| c, Some(cpu))?;
-    let (found, _) = perplexity(&mut emulated(cpu), &ONE_CHUNK)?;
-    close(&format!("perplexity of one chunk on {cpu}"), found, scalar, TO_SCALAR)
+    if ["cortex-a53", "cortex-a72"].contains(&cpu) {
+        refuses_what_it_lacks(cpu)?;
+    }
+    scalar.iter().try_for_each(|(format, file, scalar)| {
+        let name = format!("perplexity of one chunk of {format} on {cpu}");
+        close(&name, one_chunk(&mut emulated(cpu), file)?, *scalar, TO_SCALAR)
+    })
 }

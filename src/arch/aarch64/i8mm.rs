@@ -61,7 +61,8 @@ fn twice([a, b]: [float32x4_t; 2]) -> [float32x4_t; 4] {
 #[inline(always)]
 fn both<const T: usize>(x: &[f32; T]) -> float32x4_t {
     let pair = x.first_chunk::<2>().unwrap_or(&[0.0; 2]);
-    simd!(vreinterpretq_f32_f64(vld1q_dup_f64(pair.as_ptr().cast())))
+    // Two numbers as one of twice the size, at the alignment of the smaller.
+    simd!(vreinterpretq_f32_u64(vdupq_n_u64(pair.as_ptr().cast::<u64>().read_unaligned())))
 }
 
 impl I8mm {
@@ -71,12 +72,13 @@ impl I8mm {
         let (Some(q), Some(bias)) = (x.q.first_chunk::<2>(), x.bias.first_chunk::<2>()) else {
             return [simd!(vdupq_n_s32(0)); 4];
         };
-        // SAFETY: the token proves that the CPU has `smmla`; the arrays have 64 and 8 bytes.
+        // SAFETY: the token proves that the CPU has `smmla`; the arrays have 64 and 8 bytes, which both loads take at any
+        // alignment.
         unsafe {
             // Eight columns of one token beside the same of the other, four times: one instruction.
             let x = vld4q_s64(q.as_ptr().cast());
             let x = [x.0, x.1, x.2, x.3].map(|x| vreinterpretq_s8_s64(x));
-            let start = if offset { vld1q_dup_s64(bias.as_ptr().cast()) } else { vdupq_n_s64(0) };
+            let start = if offset { vdupq_n_s64(bias.as_ptr().cast::<i64>().read_unaligned()) } else { vdupq_n_s64(0) };
             let mut acc = [vreinterpretq_s32_s64(start); 4];
             for j in 0..4 {
                 for p in 0..4 {

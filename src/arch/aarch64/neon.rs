@@ -1,6 +1,6 @@
 //! NEON as every Armv8.0 core has it: Cortex-A53 and A72.
 //!
-//! The operations are a macro, because `dotprod` has the same ones but for the integer dot product.
+//! The operations are a macro, because later CPUs have the same ones but for integer dot products and binary16.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -329,25 +329,35 @@ macro_rules! neon_isa {
             $(
                 const HALVES: bool = true;
                 #[inline(always)]
-                fn fma_halves(self, w: Step<'_, 64>, x: &HalfBlock, acc: &mut [float32x4_t; 4]) {
-                    let x8 = simd!([0, 1, 2, 3].map(|k| vld1q_s8(x.x[k].as_ptr().cast())));
-                    for (row, acc) in w.pointers().iter_mut().zip(acc) {
-                        // SAFETY: each pointer has 64 bytes, which are read once, in order; the token proves that the
-                        // CPU multiplies binary16.
-                        unsafe {
+                fn fma_halves<const T: usize>(
+                    self,
+                    w: Step<'_, 64>,
+                    x: [&HalfBlock; T],
+                    acc: &mut [[float32x4_t; 2]; T],
+                ) {
+                    // SAFETY: each pointer has 64 bytes, which are read once, in order; the token proves that the CPU
+                    // computes with binary16.
+                    unsafe {
+                        let halves = x.map(|x| x.x.each_ref().map(|x| vld1q_s8(x.as_ptr().cast())));
+                        let products = w.pointers().each_mut().map(|row| {
                             let ([a, b], [c, d]) = (next::pair(row), next::pair(row));
-                            let p = $halves::fma(c, x8[2], $halves::fma(b, x8[1], $halves::mul(a, x8[0])));
-                            let p = vreinterpretq_f16_s8($halves::fma(d, x8[3], p));
-                            let low = vfmaq_n_f32(*acc, vcvt_f32_f16(vget_low_f16(p)), x.d);
-                            *acc = vfmaq_n_f32(low, vcvt_high_f32_f16(p), x.d);
+                            halves.map(|x| {
+                                let p = $halves::fma(b, x[1], $halves::mul(a, x[0]));
+                                $halves::fma(d, x[3], $halves::fma(c, x[2], p))
+                            })
+                        });
+                        for t in 0..T {
+                            let [p, q, r, s] = products.map(|row| row[t]);
+                            let sums = $halves::add_pairs($halves::add_pairs(p, q), $halves::add_pairs(r, s));
+                            let sums = vreinterpretq_f16_s8(sums);
+                            acc[t][0] = vfmaq_n_f32(acc[t][0], vcvt_f32_f16(vget_low_f16(sums)), x[t].d);
+                            acc[t][1] = vfmaq_n_f32(acc[t][1], vcvt_high_f32_f16(sums), x[t].d);
                         }
                     }
                 }
                 #[inline(always)]
-                fn fold4(self, acc: [float32x4_t; 4]) -> [f32; 4] {
-                    let mut out = [0.0; 4];
-                    simd!(vst1q_f32(out.as_mut_ptr(), vpaddq_f32(vpaddq_f32(acc[0], acc[1]), vpaddq_f32(acc[2], acc[3]))));
-                    out
+                fn fold_halves(self, acc: [float32x4_t; 2]) -> [f32; 4] {
+                    self.store4(simd!(vpaddq_f32(acc[0], acc[1])))
                 }
             )?
         }

@@ -1,5 +1,6 @@
 //! Activations, and their quantisation to int8.
 
+use super::halves::HalfBlock;
 use crate::arch::isa::Isa;
 use crate::arch::unroll::array;
 use crate::quant::BLOCK;
@@ -66,7 +67,7 @@ impl<'a> QuantsMut<'a> {
     }
 }
 
-/// The input of a matrix, as floats and, for quantised weights, as int8.
+/// The input of a matrix: as floats and, for quantised weights, as int8, for binary16 ones perhaps as such.
 #[derive(Clone, Copy)]
 pub struct Activations<'a> {
     /// Number of tokens.
@@ -75,6 +76,9 @@ pub struct Activations<'a> {
     pub floats: &'a [f32],
     /// `(cols / 32, tokens)`; may be empty when no matrix they meet is quantised.
     pub quants: Quants<'a>,
+    /// `(tokens, cols / 32)`, rounded up; empty where nothing is to be computed in binary16, see
+    /// [`Kernels::multiplies_halves`](crate::arch::Kernels::multiplies_halves).
+    pub halves: &'a [HalfBlock],
 }
 
 /// Quantises the activations `x` of one token to the first column of `out`, as far as the shorter goes.

@@ -63,7 +63,7 @@ impl<F: Format<B>, const B: usize> InPlace for Lanes<F, B> {
     }
 
     #[inline(always)]
-    fn tile<I: Isa, const T: usize>(isa: I, rows: Four<'_>, x: [&[f32]; T]) -> [[f32; ROWS]; T] {
+    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: Four<'_>, x: [&[f32]; T]) -> [[f32; ROWS]; T] {
         let mut acc = [[isa.splat8(0.0); ROWS]; T];
         walk::<F, I, T, B>(isa, rows, x, &mut acc);
         // Columns beyond a multiple of sixteen: padded with zeros, through the same lanes.
@@ -115,7 +115,7 @@ fn walk<F: Format<B>, I: Isa, const T: usize, const B: usize>(
 
 /// `tail`, then zeros.
 #[inline(always)]
-fn padded<T: Copy + Default, const N: usize>(tail: &[T]) -> [T; N] {
+pub(super) fn padded<T: Copy + Default, const N: usize>(tail: &[T]) -> [T; N] {
     let mut out = [T::default(); N];
     for (slot, x) in out.iter_mut().zip(tail) {
         *slot = *x;

@@ -1,131 +1,140 @@
-//! binary16 weights and a few tokens, where the CPU multiplies binary16: twice the products of `f32` in an instruction,
-//! and half of the widening.
+//! binary16 weights and a few tokens, where the CPU computes with binary16: twice the products of `f32` in an
+//! instruction, and an eighth of the widening.
 //!
 //! ```text
 //! for each block of 32 columns:
-//!     x = x̂·d, d a power of two                             once for all rows
-//!     for each row, in eight lanes: p = w₀x̂₀ + w₁x̂₁ + w₂x̂₂ + w₃x̂₃     in binary16, each rounded once
-//!     acc += d·p                                            in f32
+//!     x = x̂·d, d a power of two                                           once for all matrices
+//!     for each of four rows, in eight lanes:
+//!         p = w₀x̂₀ + w₁x̂₁ + w₂x̂₂ + w₃x̂₃                                  binary16, each sum rounded
+//!     s = pairs of lanes of each row's p added, twice                     binary16: two lanes a row are left
+//!     acc += d·s                                                          f32
 //! ```
 //!
-//! The largest of a block's |x̂| is within 2⁻³..2⁻², so that four products with any finite weight stay finite. Each of
-//! the five roundings on the way, of x̂ and of four sums, is by at most 2⁻¹¹ of what is rounded, or 2⁻²⁵ if that is
-//! more: beside the exact result that is at most 5.01·2⁻¹¹·Σ|w·x|, where weights and activations are not so small that
-//! the latter counts. The errors of different products do not know of each other; a row's are mostly a hundredth of
-//! that. Int8 activations are eight times as coarse.
+//! The largest of a block's |x̂| is within 2⁻⁵..2⁻⁴, so that sixteen products with any finite weight stay finite. On the
+//! way there are seven roundings, of x̂ and of six sums, each by at most 2⁻¹¹ of what is rounded, or by 2⁻²⁵ where that
+//! is more. So a block is at most
+//!
+//! ```text
+//! 7.02·2⁻¹¹·Σ|w·x| + 2⁻²⁵·d·(Σ|w| + 96)
+//! ```
+//!
+//! from its exact value: 96 are its six sums in each of two lanes and eight before. Errors of different products do not
+//! know of each other, so a row's is mostly a hundredth of that; int8 activations are coarser.
+
+use core::marker::PhantomData;
 
 use super::activations::Activations;
-use super::matmul::{Job, Write, write_to};
+use super::float;
+use super::in_place::InPlace;
 use super::walk::{Four, ROWS, Rows};
-use crate::arch::isa::FloatIsa;
-
+use crate::arch::isa::{FloatIsa, Isa};
 use crate::arch::unroll::{array, each};
 use crate::quant::BLOCK;
+use crate::storage::Plain;
 
-/// Most tokens at once.
-pub(super) const TOKENS: usize = 8;
-/// Blocks of columns that are converted together; 11 KiB for all tokens.
-const BLOCKS: usize = 20;
+/// Most tokens of a pass that multiplies so: as many as a batch of sessions.
+pub(in crate::arch) const MOST: usize = 8;
 
 /// Activations of a block: `x[i] = d·x̂[i]`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub(in crate::arch) struct HalfBlock {
+pub struct HalfBlock {
     /// x̂ as binary16.
     pub(in crate::arch) x: [[u8; 16]; 4],
+    /// A power of two; NaN if an activation is not finite.
     pub(in crate::arch) d: f32,
 }
 
-/// Rows of `job` times at most [`TOKENS`] tokens, in pieces of columns that are added one after another: what shares a
-/// piece does not show in the sums.
-#[inline(always)]
-pub(super) fn multiply<I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
-    let mut x = [[HalfBlock { x: [[0; 16]; 4], d: 0.0 }; BLOCKS]; TOKENS];
-    let (stride, cols) = (job.w.row_bytes(), job.w.cols());
-    let rows = job.w.rows_bytes(job.rows.clone());
-    for first in (0..cols).step_by(BLOCKS * BLOCK) {
-        let columns = first..cols.min(first + BLOCKS * BLOCK);
-        let blocks = columns.len().div_ceil(BLOCK);
-        for (t, x) in x.iter_mut().enumerate().take(job.tokens) {
-            convert(isa, floats(&job.x, t, columns.clone()), x);
-        }
-        let write = if first == 0 { job.write } else { Write::Add };
-        for (row, rows) in (0..).step_by(ROWS).zip(rows.chunks(ROWS * stride.max(1))) {
-            let rows = Four::new(rows, stride).skip(2 * first);
-            for (t, x) in x.iter().enumerate().take(job.tokens) {
-                let sums = tile(isa, rows, &x[..blocks]);
-                let out = job.out.row(t).get_mut(row..).unwrap_or(&mut []);
-                match out.first_chunk_mut::<ROWS>() {
-                    Some(out) if row + ROWS <= job.rows.len() => write_to(out, &sums, write),
-                    _ => write_to(out, &sums[..job.rows.len().saturating_sub(row).min(ROWS)], write),
-                }
-            }
-        }
-    }
-}
+// SAFETY: 64 bytes and a number, with no padding; any bits are a value.
+unsafe impl Plain for HalfBlock {}
 
-/// Some columns of a token.
+/// The activations `x` of a token as blocks, the last one with zeros to its end; as far as `out` goes.
 #[inline(always)]
-fn floats<'a>(x: &Activations<'a>, token: usize, columns: core::ops::Range<usize>) -> &'a [f32] {
-    let cols = x.floats.len() / x.tokens.max(1);
-    x.floats.get(token * cols..).and_then(|x| x.get(columns)).unwrap_or(&[])
-}
-
-/// Activations as blocks, the last one with zeros to the end.
-#[inline(always)]
-fn convert<I: FloatIsa>(isa: I, x: &[f32], out: &mut [HalfBlock]) {
+pub(in crate::arch) fn halve<I: Isa>(isa: I, x: &[f32], out: &mut [HalfBlock]) {
     let (whole, rest) = x.as_chunks::<BLOCK>();
     for (x, out) in whole.iter().zip(&mut *out) {
-        *out = convert_block(isa, x);
+        *out = block(isa, x);
     }
     if let (false, Some(out)) = (rest.is_empty(), out.get_mut(whole.len())) {
-        let mut x = [0.0; BLOCK];
-        x[..rest.len()].copy_from_slice(rest);
-        *out = convert_block(isa, &x);
+        *out = block(isa, &float::padded(rest));
     }
 }
 
 #[inline(always)]
-fn convert_block<I: FloatIsa>(isa: I, x: &[f32; BLOCK]) -> HalfBlock {
+fn block<I: Isa>(isa: I, x: &[f32; BLOCK]) -> HalfBlock {
     let (parts, _) = x.as_chunks::<8>();
     let v = array!(i in 0..4 => isa.load8(&parts[i]));
     let a = array!(i in 0..4 => isa.abs8(v[i]));
     let largest = isa.hmax8(isa.max8(isa.max8(a[0], a[1]), isa.max8(a[2], a[3])));
-    let total = isa.sum8(isa.add8(isa.add8(a[0], a[1]), isa.add8(a[2], a[3])));
     let mut out = HalfBlock { x: [[0; 16]; 4], d: f32::NAN };
-    // `max` drops a NaN, the sum keeps it.
-    if !total.is_finite() {
+    // 0·x is 0, or NaN where x is not finite; `max` would drop a NaN.
+    let zero = isa.splat8(0.0);
+    let zeros = array!(i in 0..4 => isa.mul8(a[i], zero));
+    if isa.sum8(isa.add8(isa.add8(zeros[0], zeros[1]), isa.add8(zeros[2], zeros[3]))).is_nan() {
         return out;
     }
     // The exponent field, with its bias of 127: largest = 2ᵉ⁻¹²⁷·1.m. Both powers are normal numbers.
-    let e = (largest.to_bits() >> 23).clamp(1, 250);
-    out.d = f32::from_bits((e + 3) << 23);
-    let inverse = isa.splat8(f32::from_bits((254 - 3 - e) << 23));
+    let e = (largest.to_bits() >> 23).clamp(1, 248);
+    out.d = f32::from_bits((e + 5) << 23);
+    let inverse = isa.splat8(f32::from_bits((254 - 5 - e) << 23));
     each!(i in 0..4 => { isa.store8_f16(isa.mul8(v[i], inverse), &mut out.x[i]) });
     out
 }
 
-/// The products of four rows' columns with those of a token.
+/// Rows of a format whose weights are binary16, as an [`InPlace`].
+pub(super) struct Halves<F>(PhantomData<F>);
+
+impl<F> InPlace for Halves<F> {
+    type Tokens<'a, const T: usize> = [&'a [HalfBlock]; T];
+
+    #[inline(always)]
+    fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> [&'a [HalfBlock]; T] {
+        let blocks = x.halves.len() / x.tokens.max(1);
+        core::array::from_fn(|t| x.halves.get((token + t) * blocks..).and_then(|x| x.get(..blocks)).unwrap_or(&[]))
+    }
+
+    #[inline(always)]
+    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: Four<'_>, x: [&[HalfBlock]; T]) -> [[f32; ROWS]; T] {
+        let mut acc = [[isa.splat4(0.0); 2]; T];
+        let whole = walk(PhantomData::<F>, isa, rows, x, &mut acc);
+        // Columns beyond a multiple of 32, padded with zeros.
+        if whole < rows.row_bytes().div_ceil(64) {
+            let tails: [[u8; 64]; ROWS] =
+                core::array::from_fn(|r| float::padded(rows.row(r).get(64 * whole..).unwrap_or(&[])));
+            walk(
+                PhantomData::<F>,
+                isa,
+                Four::new(tails.as_flattened(), 64),
+                x.map(|x| x.get(whole..).unwrap_or(&[])),
+                &mut acc,
+            );
+        }
+        let mut sums = [[0.0; ROWS]; T];
+        each!(t in 0..T => { sums[t] = isa.fold_halves(acc[t]) });
+        sums
+    }
+}
+
+/// Adds the whole blocks of four rows times `T` tokens; says how many those are. The format is for who reads a
+/// disassembly.
 #[inline(always)]
-fn tile<I: FloatIsa>(isa: I, rows: Four<'_>, x: &[HalfBlock]) -> [f32; ROWS] {
-    let mut walk = Rows::<64>::new(rows, x.len());
-    let mut acc = [isa.splat4(0.0); ROWS];
-    let mut blocks = x.iter();
-    while let (Some(step), Some(x)) = (walk.next(), blocks.next()) {
-        isa.fma_halves(step, x, &mut acc);
+fn walk<F, I: FloatIsa, const T: usize>(
+    _format: PhantomData<F>,
+    isa: I,
+    rows: Four<'_>,
+    x: [&[HalfBlock]; T],
+    sums: &mut [[I::F32x4; 2]; T],
+) -> usize {
+    let n = x.iter().map(|x| x.len()).min().unwrap_or(0);
+    let mut rows = Rows::<64>::new(rows, n);
+    let n = rows.left();
+    let x = x.map(|x| &x[..n]);
+    let mut acc = *sums;
+    for b in 0..n {
+        // SAFETY: there are `n` steps.
+        let step = unsafe { rows.step() };
+        isa.fma_halves(step, x.each_ref().map(|x| &x[b]), &mut acc);
     }
-    // Columns beyond a multiple of 32, padded with zeros.
-    let whole = (rows.row_bytes() / 64).min(x.len());
-    if let Some(x) = x.get(whole) {
-        let mut tails = [[0; 64]; ROWS];
-        for (r, tail) in tails.iter_mut().enumerate() {
-            let row = rows.row(r).get(64 * whole..).unwrap_or(&[]);
-            let n = row.len().min(64);
-            tail[..n].copy_from_slice(&row[..n]);
-        }
-        if let Some(step) = Rows::<64>::new(Four::new(tails.as_flattened(), 64), 1).next() {
-            isa.fma_halves(step, x, &mut acc);
-        }
-    }
-    isa.fold4(acc)
+    *sums = acc;
+    n
 }

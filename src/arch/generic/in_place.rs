@@ -6,7 +6,7 @@
 use super::activations::Activations;
 use super::matmul::{Job, write_to};
 use super::walk::{Four, ROWS};
-use crate::arch::isa::Isa;
+use crate::arch::isa::FloatIsa;
 
 /// A way to multiply four rows with `T` tokens.
 pub(super) trait InPlace {
@@ -17,12 +17,12 @@ pub(super) trait InPlace {
     fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> Self::Tokens<'a, T>;
 
     /// The products, `(T, ROWS)`.
-    fn tile<I: Isa, const T: usize>(isa: I, rows: Four<'_>, x: Self::Tokens<'_, T>) -> [[f32; ROWS]; T];
+    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: Four<'_>, x: Self::Tokens<'_, T>) -> [[f32; ROWS]; T];
 }
 
 /// All tokens, `T` at a time while there are as many.
 #[inline(always)]
-pub(super) fn multiply<K: InPlace, I: Isa, const T: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
+pub(super) fn multiply<K: InPlace, I: FloatIsa, const T: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     if job.tokens == 1 {
         return one::<K, I>(isa, job);
     }
@@ -47,7 +47,7 @@ pub(super) fn multiply<K: InPlace, I: Isa, const T: usize>(isa: I, job: &mut Job
 
 /// One token.
 #[inline(always)]
-fn one<K: InPlace, I: Isa>(isa: I, job: &mut Job<'_, '_, '_>) {
+fn one<K: InPlace, I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
     let (rows, bytes, x, write) = (rows_of(job), job.w.row_bytes(), K::tokens::<1>(&job.x, 0), job.write);
     let asked = job.rows.len();
     let out = job.out.row(0).get_mut(..asked).unwrap_or(&mut []);

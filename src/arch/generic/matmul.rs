@@ -15,7 +15,8 @@
 //!    weight's and the activation's scale. How many tokens or rows share a vector does not show either.
 //!
 //! So one token at a time and a whole prompt give the same bits, in any chunks. Float weights have one order for up to
-//! eight tokens, and another for more; see [`float`].
+//! eight tokens, and another for more, see [`float`]; and where the CPU computes with binary16 some meet it, see
+//! [`halves`].
 
 use core::ops::Range;
 
@@ -70,7 +71,9 @@ pub(in crate::arch) fn matmul<S: PanelIsa + FloatIsa>(
         DType::Q4_0 => job.quantised::<rows::Q4_0, panel::Q4_0, S, 288, 18>(isa),
         DType::Q4_1 => job.quantised::<rows::Q4_1, panel::Q4_1, S, 320, 20>(isa),
         DType::F32 => job.float::<float::F32, S, 64>(isa),
-        DType::F16 if S::HALVES && job.tokens <= halves::TOKENS => halves::multiply(isa, &mut { job }),
+        DType::F16 if S::HALVES && !job.x.halves.is_empty() => {
+            in_place::multiply::<halves::Halves<float::F16>, S, 2>(isa, &mut { job });
+        }
         DType::F16 => job.float::<float::F16, S, 32>(isa),
         DType::Bf16 => job.float::<float::Bf16, S, 32>(isa),
     }
@@ -83,7 +86,7 @@ impl<'w> Job<'_, '_, 'w> {
     where
         R: rows::Format<B>,
         F: panel::Format<P, B>,
-        S: PanelIsa,
+        S: PanelIsa + FloatIsa,
     {
         match self.w.layout() {
             Layout::Rows if self.tokens < MANY => {
@@ -170,12 +173,16 @@ impl<'w> Job<'_, '_, 'w> {
 pub(super) fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
     let n = sums.len().min(out.len());
     let ((out, rest), (sums, last)) = (out[..n].as_chunks_mut::<4>(), sums[..n].as_chunks::<4>());
-    for (out, sums) in out.iter_mut().zip(sums) {
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = if write == Write::Add { *out + sum } else { *sum };
+    let fours = out.iter_mut().zip(sums);
+    let ones = rest.iter_mut().zip(last);
+    match write {
+        Write::Set => {
+            fours.for_each(|(out, sums)| *out = *sums);
+            ones.for_each(|(out, sum)| *out = *sum);
         }
-    }
-    for (out, sum) in rest.iter_mut().zip(last) {
-        *out = if write == Write::Add { *out + sum } else { *sum };
+        Write::Add => {
+            fours.for_each(|(out, sums)| (0..4).for_each(|i| out[i] += sums[i]));
+            ones.for_each(|(out, sum)| *out += sum);
+        }
     }
 }

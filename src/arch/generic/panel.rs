@@ -175,7 +175,10 @@ impl<S: PanelIsa> Group<S> {
     #[inline(always)]
     fn new<F: Format<P, B>, const P: usize, const B: usize>(isa: S, block: &[u8; P], group: usize) -> Self {
         let d = isa.scales(halves(block, 0), group);
-        let m = F::MINIMA.map_or(d, |at| isa.scales(halves(block, at), group));
+        let m = match F::MINIMA {
+            Some(at) => isa.scales(halves(block, at), group),
+            None => d,
+        };
         Group { group, w: F::weights(isa, block, group), d, m }
     }
 

@@ -13,7 +13,7 @@ use core::marker::PhantomData;
 use super::activations::Activations;
 use super::in_place::InPlace;
 use super::walk::{Four, ROWS, Rows, Step, Tokens};
-use crate::arch::isa::Isa;
+use crate::arch::isa::{FloatIsa, Isa};
 use crate::arch::unroll::each;
 
 /// A quantised format: `w = d·(q + OFFSET)`, or `d·q + m` where there is a minimum. Blocks have `B` bytes.
@@ -71,7 +71,7 @@ impl<F: Format<B>, const B: usize> InPlace for Quantised<F, B> {
     }
 
     #[inline(always)]
-    fn tile<I: Isa, const T: usize>(isa: I, rows: Four<'_>, mut x: Tokens<'_, T>) -> [[f32; ROWS]; T] {
+    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: Four<'_>, mut x: Tokens<'_, T>) -> [[f32; ROWS]; T] {
         let mut rows = Rows::<B>::new(rows, x.left());
         let mut acc = [isa.splat4(0.0); T];
         while let Some(step) = rows.next() {

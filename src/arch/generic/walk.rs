@@ -91,6 +91,20 @@ impl<'a, const B: usize> Rows<'a, B> {
         self.ahead = self.ahead.wrapping_add(ROWS * B);
     }
 
+    /// Steps to come.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// A step, for a loop that counts by itself.
+    ///
+    /// # Safety
+    /// To be called at most [`left`](Rows::left) times, and not beside [`next`](Rows::next).
+    #[inline(always)]
+    pub(super) unsafe fn step(&mut self) -> Step<'_, B> {
+        Step { next: &mut self.next }
+    }
+
     #[inline(always)]
     pub(super) fn next(&mut self) -> Option<Step<'_, B>> {
         self.left = self.left.checked_sub(1)?;

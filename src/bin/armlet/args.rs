@@ -192,6 +192,9 @@ pub(crate) struct Perplexity {
     /// Most pieces; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) chunks: usize,
+    /// Tokens scored in one pass.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) rows: usize,
     /// How the cache stores numbers.
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
     pub(crate) kv_type: KvType,

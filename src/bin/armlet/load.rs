@@ -37,7 +37,18 @@ pub(crate) fn with_model<T>(
     let mut tables = memory(needed).map_err(|e| Failure::new("cannot get memory for the model's tables", e))?;
     let model = Model::new(&file, &mut tables[..needed]).map_err(|e| Failure::file(&path, e))?;
     let pool = Pool::new(if args.threads == 0 { Pool::cpus() } else { args.threads });
-    run(&Loaded { path: &path, file: &file, model, kernels, pool })
+    let result = run(&Loaded { path: &path, file: &file, model, kernels, pool });
+    if let Some(peak) = peak_resident() {
+        log::info!("peak resident memory {peak} KiB, the model's pages included");
+    }
+    result
+}
+
+/// The most memory of this process that was resident at a time, in KiB, where Linux says it.
+fn peak_resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 /// The file of a model: a path, the name of a known one, or the default.

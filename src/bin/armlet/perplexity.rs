@@ -10,9 +10,6 @@ use crate::args::Perplexity;
 use crate::failure::{Failure, print};
 use crate::load::{Loaded, Reader, element, encode, read_file, session_memory, with_model};
 
-/// Tokens scored in one pass.
-const LOGIT_ROWS: usize = 32;
-
 /// Sums of −ln p and of its square.
 #[derive(Default)]
 struct Score {
@@ -52,8 +49,8 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
         let mut tokens = encode(&loaded.model.tokenizer, &text, options)?;
         let config = Config {
             context: args.context,
-            chunk: 64,
-            logit_rows: LOGIT_ROWS.min(args.context),
+            chunk: Config::default().chunk,
+            logit_rows: args.rows.min(args.context),
             kv: element(args.kv_type),
         };
         let plan = Plan::new(&loaded.model.hparams, &config)?;
@@ -107,8 +104,8 @@ fn measure(
         let first = n_ctx / 2;
         reader.eval(&piece[..first])?;
         // The last token predicts nothing that is scored.
-        for start in (first..n_ctx - 1).step_by(LOGIT_ROWS) {
-            let end = (start + LOGIT_ROWS).min(n_ctx - 1);
+        for start in (first..n_ctx - 1).step_by(args.rows) {
+            let end = (start + args.rows).min(n_ctx - 1);
             let logits = reader.score(&piece[start..end])?;
             for (row, next) in logits.chunks_exact(vocab).zip(&piece[start + 1..=end]) {
                 score.add(row, *next);
