@@ -5,7 +5,8 @@ mod common;
 
 use std::fmt;
 
-use armlet::arch::{Cache, Element};
+use armlet::arch::{Element, Partial, Queries, QueryBlock, Run};
+use armlet::storage::TILE;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 
@@ -18,35 +19,56 @@ fn main() {
 #[derive(Clone, Copy)]
 struct Case {
     backend: &'static str,
+    element: Element,
     depth: usize,
     group: usize,
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} depth {} group {}", self.backend, self.depth, self.group)
+        write!(f, "{} {:?} depth {} group {}", self.backend, self.element, self.depth, self.group)
     }
 }
 
 /// The best backend, or the one that `ARMLET_CPU` names.
 fn cases() -> impl Iterator<Item = Case> {
-    let depths = common::backends().last().into_iter().flat_map(|b| [128, 512, 2048].map(move |depth| (b, depth)));
-    depths.flat_map(|(backend, depth)| [1, 3, 8].map(move |group| Case { backend, depth, group }))
+    let elements = [Element::F16, Element::Int8];
+    let backends = common::backends().last().into_iter();
+    let depths =
+        backends.flat_map(move |b| elements.into_iter().flat_map(move |e| [128, 512, 2048].map(|d| (b, e, d))));
+    depths.flat_map(|(backend, element, depth)| [1, 3, 8].map(move |group| Case { backend, element, depth, group }))
 }
 
 #[divan::bench(args = cases())]
-fn attend(bencher: Bencher<'_, '_>, Case { backend, depth, group }: Case) {
+fn attend(bencher: Bencher<'_, '_>, Case { backend, element, depth, group }: Case) {
     let kernels = common::kernels(backend);
     let q = common::noise(group * HEAD_DIM);
-    let mut rows = vec![0; depth * HEAD_DIM * Element::F16.bytes()];
-    kernels.store(Element::F16, &common::noise(depth * HEAD_DIM), &mut rows);
-    let cache = Cache { element: Element::F16, rows: &rows };
-    let values = rows.clone();
-    let values = Cache { element: Element::F16, rows: &values };
-    let mut out = vec![0.0; q.len()];
+    let mut blocks = vec![QueryBlock::default(); group * HEAD_DIM / 32];
+    kernels.query(&q, HEAD_DIM, &mut blocks);
+    let (bytes, scale_bytes) = (HEAD_DIM * element.bytes(), element.scale_bytes());
+    let (mut rows, mut scales) = (vec![0; depth * bytes], vec![0; depth * scale_bytes]);
+    for (i, x) in common::noise(depth * HEAD_DIM).chunks(HEAD_DIM).enumerate() {
+        kernels.store(element, x, &mut rows[i * bytes..][..bytes], &mut scales[i * scale_bytes..][..scale_bytes]);
+    }
+    // Values of their own, because they would be in the cache.
+    let (values, value_scales) = (rows.clone(), scales.clone());
+    let queries = Queries { floats: [&q; 2], blocks: [&blocks; 2], head_dim: HEAD_DIM, scale: 0.125 };
+    let mut memory = vec![0.0; group * (HEAD_DIM + 2)];
     let products = 2 * group * depth * HEAD_DIM;
-    bencher
-        .counter(BytesCount::new(2 * rows.len()))
-        .counter(ItemsCount::new(products))
-        .bench_local(|| kernels.attend(&q, HEAD_DIM, 0.125, cache, values, &mut out));
+    bencher.counter(BytesCount::new(2 * rows.len())).counter(ItemsCount::new(products)).bench_local(|| {
+        let mut out = Partial::new(&mut memory, group);
+        for tile in 0..depth / TILE {
+            let part = |bytes: usize| tile * TILE * bytes..(tile + 1) * TILE * bytes;
+            let (row, scale) = (part(bytes), part(scale_bytes));
+            let run = Run {
+                k: &rows[row.clone()],
+                v: &values[row],
+                k_scales: &scales[scale.clone()],
+                v_scales: &value_scales[scale],
+                pinned: false,
+            };
+            kernels.attend(element, &queries, &[run], &mut out);
+        }
+        out.finish();
+    });
 }

@@ -21,7 +21,7 @@ fn prompt_of_256(bencher: Bencher<'_, '_>) {
     with_session(|engine, session, pool| {
         let prompt: Vec<u32> = (0..256).collect();
         bencher.counter(ItemsCount::new(prompt.len())).bench_local(|| {
-            session.rewind(0);
+            session.rewind(0).expect("the start");
             engine.eval(pool, session, &prompt).expect("it fits").len()
         });
     });
@@ -34,7 +34,7 @@ fn token_at_depth(bencher: Bencher<'_, '_>, depth: usize) {
             engine.eval(pool, session, &vec![7; depth]).expect("it fits");
         }
         bencher.counter(ItemsCount::new(1usize)).bench_local(|| {
-            session.rewind(depth);
+            session.rewind(depth as u64).expect("nothing is given up");
             engine.eval(pool, session, &[7]).expect("it fits").len()
         });
     });

@@ -5,7 +5,7 @@ mod common;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use armlet::arch::{Element, Kernels};
-use armlet::engine::{Config, Engine, Plan, Session};
+use armlet::engine::{Config, Engine, Pattern, Plan, Session};
 use armlet::gguf::File;
 use armlet::host::memory;
 use armlet::model::Model;
@@ -47,7 +47,14 @@ fn five_barriers_a_layer() {
         let file = File::new_checked(&bytes).unwrap();
         let mut tables = memory(Model::required_bytes(&file).unwrap()).unwrap();
         let model = Model::new(&file, &mut tables).unwrap();
-        let config = Config { context: 64, chunk: 16, logit_rows: 8, kv: Element::F16 };
+        let config = Config {
+            context: 64,
+            chunk: 16,
+            logit_rows: 8,
+            kv: Element::F16,
+            pattern: Pattern::Full,
+            ..Config::default()
+        };
         let plan = Plan::new(&model.hparams, &config).unwrap();
         let mut work = memory(plan.engine_bytes()).unwrap();
         let mut rooms = [(); 8].map(|()| memory(plan.session_bytes()).unwrap());

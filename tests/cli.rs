@@ -55,9 +55,13 @@ impl Folder {
         self.0.path().join(name)
     }
 
+    fn name(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_string()
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) -> String {
         std::fs::write(self.path(name), bytes).unwrap();
-        self.path(name).to_str().unwrap().to_string()
+        self.name(name)
     }
 }
 
@@ -104,7 +108,8 @@ fn broken_prompts_get_one_line_each() {
     fails_with(&["complete", "-m", &model, "-p", ""], 1, "empty");
     fails_with(&["chat", "-m", &model, "-p", ""], 1, "empty");
     fails_with(&["complete", "-m", &model, "-f", &bad], 1, "not UTF-8 at byte 3");
-    fails_with(&["complete", "-m", &model, "-f", &long], 1, "context is full");
+    fails_with(&["complete", "-m", &model, "-f", &long, "--pattern", "full"], 1, "context is full");
+    ok(&["complete", "-m", &model, "-f", &long, "-n", "2"]);
     fails_with(&["complete", "-m", &model, "-f", "/nowhere.txt"], 1, "/nowhere.txt");
     fails_with(&["perplexity", "-m", &model, "-f", &bad, "-c", "64"], 1, "not UTF-8");
     let few = f.write("few.txt", b"AAA");
@@ -394,6 +399,109 @@ fn bench_has_llama_benchs_keys_and_rows() {
     }
     assert!(ok(&["bench", "-m", &model, "-p", "16", "-n", "0", "-r", "1"]).contains("| pp16 |"));
     fails_with(&["bench", "-m", &model, "-p", "0", "-n", "0"], 2, "nothing to measure");
+}
+
+/// A conversation is kept in a file and gone on with, and a file that is no such thing is named.
+#[test]
+fn a_chat_goes_on_where_it_ended() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let session = f.name("chat.session");
+    let say = |text: &str, more: &[&str]| {
+        let base = ["chat", "-m", &model, "--temp", "0", "-n", "5", "--json", "-p", text];
+        let text = ok(&[&base[..], more].concat());
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let kept = ["--session", session.as_str(), "-c", "64", "--kv-type", "int8"];
+    let first = say("AB", &kept);
+    let second = say("BA", &kept);
+    // The second answer was given to both messages: what is read again is less than both.
+    assert!(second["timings"]["prompt_n"].as_u64() < Some(2 * first["timings"]["prompt_n"].as_u64().unwrap() + 5));
+    assert!(say("AB", &["-c", "64"])["text"] == first["text"]);
+    let mut args = ["chat", "-m", &model, "-p", "A", "--session", &session];
+    fails_with(&[&args[..], &["-c", "65", "--kv-type", "int8"]].concat(), 1, "context");
+    fails_with(&[&args[..], &["-c", "64"]].concat(), 1, "--kv-type");
+    let bytes = std::fs::read(&session).unwrap();
+    let cut = f.write("cut.session", &bytes[..bytes.len() - 1]);
+    args[6] = &cut;
+    fails_with(&[&args[..], &kept[2..]].concat(), 1, "cut off");
+    let strange = f.write("strange.session", b"what is this");
+    args[6] = &strange;
+    fails_with(&[&args[..], &kept[2..]].concat(), 1, "no saved session");
+}
+
+/// A prefix gives what the same system prompt gives, without reading it.
+#[test]
+fn a_prefix_is_a_system_prompt_read_before() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let prefix = f.name("system.prefix");
+    ok(&["prefix", "-m", &model, "-p", "ABABABABAB", "-o", &prefix]);
+    let say = |more: &[&str]| {
+        let base = ["chat", "-m", &model, "--temp", "0", "-n", "8", "--json", "-p", "BA"];
+        let text = ok(&[&base[..], more].concat());
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let (with, without) = (say(&["--prefix", &prefix]), say(&["--system", "ABABABABAB"]));
+    assert_eq!(with["text"], without["text"]);
+    let read = |v: &serde_json::Value| v["timings"]["prompt_n"].as_u64().unwrap();
+    assert!(read(&with) + 5 < read(&without), "{with} {without}");
+    fails_with(&["chat", "-m", &model, "--prefix", &prefix, "-c", "9", "-p", "A"], 1, "prefix must be from");
+    fails_with(&["chat", "-m", &model, "--session", &prefix, "-p", "A"], 1, "a session is needed");
+    fails_with(&["chat", "-m", &model, "--prefix", &model, "-p", "A"], 1, "no saved session or prefix");
+}
+
+#[test]
+fn plan_says_what_is_needed() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let svg = f.name("plan.svg");
+    let text = ok(&["plan", "-m", &model, "--kv-budget", "64KiB", "--sessions", "2", "--json", "--svg", &svg]);
+    let plan: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let attention = plan["attention"].as_array().unwrap();
+    let sessions: Vec<u64> = attention.iter().map(|a| a["sessions"].as_u64().unwrap()).collect();
+    assert!(sessions[1] >= 2 && sessions.is_sorted(), "{plan}");
+    assert!(2 * plan["session"].as_u64().unwrap() <= 64 << 10);
+    let heads =
+        |i: usize| attention[i]["kv_heads"].as_u64().unwrap() * attention[2]["bytes_per_token"].as_u64().unwrap();
+    assert!((0..3).all(|i| attention[i]["bytes_per_token"].as_u64() == Some(heads(i))));
+    let drawing = std::fs::read_to_string(&svg).unwrap();
+    assert!(drawing.starts_with("<svg") && drawing.matches("<polyline").count() == 3 && drawing.contains("budget"));
+    assert!(ok(&["plan", "-m", &model]).contains("| GQA, as trained | 2 |"));
+    fails_with(
+        &["plan", "-m", &model, "--kv-budget", "10"],
+        1,
+        "too small: a context of 5 tokens, the smallest, takes",
+    );
+    fails_with(&["plan", "-m", &model, "-c", "64", "--sinks", "64"], 1, "sinks must be from 0 to 63");
+    let striped = armlet().args(["plan", "-m", &model, "--pattern", "striped"]).output().unwrap();
+    assert!(striped.status.code() == Some(2) && stderr(&striped).contains("strided:N"));
+}
+
+#[test]
+fn bench_compares_with_multi_head_attention() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let text = ok(&["bench", "-m", &model, "--compare-mha", "-r", "1", "-o", "json"]);
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let sessions = |i: usize| found["sides"][i]["sessions"].as_u64().unwrap();
+    assert_eq!((found["identical_logits"].as_bool(), sessions(0), sessions(1)), (Some(true), 8, 16));
+}
+
+/// As a stream the whole text is scored, however small the cache.
+#[test]
+fn perplexity_of_a_stream() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let text = f.write("text.txt", "ABBA".repeat(300).as_bytes());
+    let base = ["perplexity", "-m", &model, "-f", &text, "--stream", "-c", "32", "--json"];
+    let found: serde_json::Value = serde_json::from_str(&ok(&base)).unwrap();
+    let all = found["n"].as_u64().unwrap();
+    let rest = ok(&[&base[..], &["--skip", "320", "--kl", "f32"]].concat());
+    let rest: serde_json::Value = serde_json::from_str(&rest).unwrap();
+    assert_eq!(rest["n"].as_u64(), Some(all - 320));
+    assert!((0.0..1e-3).contains(&rest["kl"].as_f64().unwrap()), "{rest}");
+    fails_with(&[&base[..], &["--skip", "5000"]].concat(), 1, "too few");
 }
 
 #[test]

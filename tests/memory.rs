@@ -11,10 +11,10 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use armlet::arch::{Element, Kernels};
-use armlet::engine::{Config, Engine, EngineError, Plan, Session};
+use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use armlet::gguf::File;
 use armlet::host::{Pool, memory};
-use armlet::model::{Hparams, Model, ModelError};
+use armlet::model::{Model, ModelError};
 use armlet::quant::DType;
 use armlet::sample::{Sampler, SamplerConfig};
 use armlet::storage::{ALIGN, ArenaError, Executor, Region, Serial};
@@ -105,18 +105,34 @@ fn plans() -> Vec<(Tiny, Config)> {
     let one =
         Tiny { n_embd: 1, n_ff: 1, n_heads: 1, n_kv_heads: 1, head_dim: 8, rope_dims: 2, n_layers: 1, ..odd.clone() };
     let blocks = Tiny { dtype: DType::Q8_0, ..Tiny::default() };
-    let config = |context, chunk, logit_rows, kv| Config { context, chunk, logit_rows, kv };
+    let config = |context, chunk, logit_rows, kv| Config {
+        context,
+        chunk,
+        logit_rows,
+        kv,
+        pattern: Pattern::Full,
+        ..Config::default()
+    };
     vec![
         (blocks, config(256, 64, 1, Element::F16)),
         (odd.clone(), config(101, 7, 3, Element::F16)),
-        (odd, config(33, 33, 33, Element::F32)),
+        (odd.clone(), config(33, 33, 33, Element::F32)),
         (one, config(1, 64, 1, Element::F16)),
+        (odd.clone(), config(50, 8, 1, Element::Int8)),
+        (odd, Config { pattern: Pattern::Sinks, ..config(70, 8, 1, Element::Int8) }),
     ]
 }
 
 #[test]
 fn decode_allocates_nothing() {
-    let config = Config { context: 128, chunk: 16, logit_rows: 1, kv: Element::F16 };
+    let config = Config {
+        context: 128,
+        chunk: 16,
+        logit_rows: 1,
+        kv: Element::F16,
+        pattern: Pattern::Full,
+        ..Config::default()
+    };
     let pool = Pool::new(2);
     for dtype in DType::ALL {
         with_model(&Tiny { dtype, ..Tiny::default() }, |model| {
@@ -154,7 +170,8 @@ fn the_count_is_no_constant() {
 /// Nor do batches, whose list of sessions the caller has.
 #[test]
 fn a_batch_allocates_nothing() {
-    let config = Config { context: 40, chunk: 16, logit_rows: 4, kv: Element::F16 };
+    let config =
+        Config { context: 40, chunk: 16, logit_rows: 4, kv: Element::F16, pattern: Pattern::Full, ..Config::default() };
     let pool = Pool::new(2);
     with_model(&Tiny { dtype: DType::Q4_1, ..Tiny::default() }, |model| {
         let plan = Plan::new(&model.hparams, &config).unwrap();
@@ -192,12 +209,25 @@ fn engine_and_session_are_their_plan() {
             if scored < tokens.len() {
                 engine.eval(&Pool::new(2), &mut session, &tokens[scored..]).unwrap();
             }
+            if config.pattern != Pattern::Full {
+                // There is no end.
+                assert_eq!(session.remaining(), u64::MAX - config.context as u64);
+                engine.eval(&Serial, &mut session, &tokens).unwrap();
+                assert!(all[..GUARD].iter().chain(&all[inside.end..]).all(|b| *b == 0xa5), "{config:?}");
+                return;
+            }
             assert_eq!(session.remaining(), 0);
-            let full = EngineError::ContextFull { used: config.context, more: 1, capacity: config.context };
+            let full =
+                EngineError::ContextFull { used: config.context as u64, more: 1, capacity: config.context as u64 };
             assert_eq!(engine.eval(&Serial, &mut session, &[0]).err(), Some(full));
             assert!(all[..GUARD].iter().chain(&all[inside.end..]).all(|b| *b == 0xa5), "{config:?}");
         });
     }
+}
+
+/// The last buffer of a session.
+fn cache_end(config: &Config) -> &'static str {
+    if config.kv == Element::Int8 { "ring scales" } else { "K, V ring" }
 }
 
 #[test]
@@ -211,7 +241,7 @@ fn less_or_misaligned_memory_is_refused() {
                 true => Session::new(model, &plan, &mut room[range]).err(),
             };
             for (session, last, needed) in
-                [(false, "logits", plan.engine_bytes()), (true, "V cache", plan.session_bytes())]
+                [(false, "logits", plan.engine_bytes()), (true, cache_end(&config), plan.session_bytes())]
             {
                 let short = ArenaError::TooSmall { name: last, needed, len: needed - 1 };
                 assert_eq!(refusal(session, 0..needed - 1), Some(EngineError::Arena(short)));
@@ -261,39 +291,44 @@ fn regions_sum_to_the_plan() {
             let mut regions = Vec::new();
             plan.regions(&model.hparams, &mut |r| regions.push(r)).unwrap();
             assert_eq!(end_of(&regions), plan.bytes());
-            let cache = regions.iter().find(|r| r.name == "K cache").unwrap();
-            assert_eq!(cache.offset, plan.engine_bytes());
             let bytes = |name: &str| regions.iter().find(|r| r.name == name).map(|r| r.bytes);
-            let cache = tiny.n_layers * tiny.n_kv_heads * config.context * tiny.head_dim * config.kv.bytes();
-            assert_eq!((bytes("K cache"), bytes("V cache")), (Some(cache), Some(cache)));
+            let sinks = if config.pattern == Pattern::Full { 0 } else { config.sinks };
+            // Whole tiles of what is not pinned.
+            let slots = (config.context - sinks).next_multiple_of(32);
+            let of = |slots: usize, bytes: usize| {
+                Some(2 * tiny.n_layers * tiny.n_kv_heads * slots * bytes).filter(|b| *b > 0)
+            };
+            let (row, scale) = (tiny.head_dim * config.kv.bytes(), config.kv.scale_bytes());
+            assert_eq!((bytes("pinned K, V"), bytes("K, V ring")), (of(sinks, row), of(slots, row)));
+            assert_eq!((bytes("pinned scales"), bytes("ring scales")), (of(sinks, scale), of(slots, scale)));
+            let first = if sinks > 0 { "pinned K, V" } else { "K, V ring" };
+            assert_eq!(regions.iter().find(|r| r.name == first).unwrap().offset, plan.engine_bytes());
             assert_eq!(bytes("logits"), Some(config.logit_rows * tiny.vocab * 4));
             assert_eq!(bytes("residual"), Some(config.chunk.min(config.context) * tiny.n_embd * 4));
         });
     }
 }
 
-/// Bytes of cache that a token takes.
-fn per_token(h: &Hparams, kv: Element) -> usize {
-    2 * h.n_layers * h.n_kv_heads * h.head_dim * kv.bytes()
-}
-
+/// With a ring of whole tiles a budget is used up to a tile; `tests/streaming.rs` goes through all patterns.
 #[test]
 fn a_budget_gives_the_largest_context_that_fits() {
-    for (tiny, _) in plans() {
-        for kv in [Element::F16, Element::F32] {
+    for (tiny, base) in plans() {
+        for kv in [Element::F16, Element::Int8, Element::F32] {
             with_model(&tiny, |model| {
                 let h = &model.hparams;
-                let (one, context) = (per_token(h, kv), |budget| Plan::context_for_budget(h, kv, budget));
-                for n in 1..=tiny.context {
-                    assert_eq!(context(n * one), Ok(n));
-                    // One byte fewer holds one token fewer.
-                    assert_eq!(context(n * one - 1).unwrap_or(0), n - 1);
+                let config = Config { kv, pattern: Pattern::Full, ..base };
+                let context = |budget| Plan::context_for_budget(h, &config, budget, 1);
+                let row = h.head_dim * kv.bytes() + kv.scale_bytes();
+                let tile = 32 * 2 * h.n_layers * h.n_kv_heads * row;
+                for n in 1..=tiny.context / 32 {
+                    assert_eq!(context(n * tile + 128), Ok(n * 32), "a tile of 32 more");
                 }
-                let all = (0..=one * 20).map(|budget| context(budget).unwrap_or(0));
+                let all = (0..=tile * 3).step_by(tile / 50).map(|budget| context(budget).unwrap_or(0));
                 assert!(all.is_sorted());
                 assert_eq!(context(usize::MAX), Ok(tiny.context), "never more than the model was trained for");
-                let refusal = EngineError::Budget { budget: one - 1, least: 1, needed: one };
-                assert_eq!(context(one - 1), Err(refusal));
+                assert!(
+                    matches!(context(tile - 1), Err(EngineError::Budget { least: 1, needed, .. }) if needed >= tile)
+                );
                 assert!(context(0).is_err());
             });
         }
@@ -305,7 +340,14 @@ fn a_budget_gives_the_largest_context_that_fits() {
 #[test]
 fn impossible_configurations_are_refused() {
     with_model(&Tiny::default(), |model| {
-        let base = Config { context: 100, chunk: 10, logit_rows: 10, kv: Element::F16 };
+        let base = Config {
+            context: 100,
+            chunk: 10,
+            logit_rows: 10,
+            kv: Element::F16,
+            pattern: Pattern::Full,
+            ..Config::default()
+        };
         let refusal = |config: Config| match Plan::new(&model.hparams, &config) {
             Err(EngineError::Config { name, value, min, max }) => Some((name, value, min, max)),
             _ => None,

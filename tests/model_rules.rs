@@ -129,7 +129,7 @@ fn m1_keys_are_there_and_of_their_type() {
 fn m1_what_would_change_the_result_is_refused() {
     for (key, value) in [
         ("expert_count", Val::U32(8)),
-        ("attention.sliding_window", Val::U32(4096)),
+        ("rope.scaling.type", Val::Str("dynamic".into())),
         ("rope.scaling.type", Val::Str("yarn".into())),
         ("rope.scaling.type", Val::U32(1)),
     ] {
@@ -160,16 +160,18 @@ fn m1_legal_sizes_with_an_impossible_product() {
     assert_eq!(shown(&unusable(&g)).0, "shape");
     let bytes = g.build();
     let h = Hparams::new(&File::new_checked(&bytes).unwrap()).unwrap();
-    let plan = |context, chunk, logit_rows| Plan::new(&h, &Config { context, chunk, logit_rows, ..Config::default() });
+    let sinks = 0;
+    let plan =
+        |context, chunk, logit_rows| Plan::new(&h, &Config { context, chunk, logit_rows, sinks, ..Config::default() });
     assert!(matches!(plan(1 << 32, 4096, 4096), Err(EngineError::Arena(ArenaError::Overflow(_)))));
     assert!(matches!(plan(1 << 31, 1, 1), Err(EngineError::Arena(_))));
     assert!(plan(1, 1, 1).is_ok());
     assert!(matches!(plan((1 << 32) + 1, 1, 1), Err(EngineError::Config { name: "context", .. })));
     for budget in [0, 1, 1 << 30] {
-        let context = Plan::context_for_budget(&h, Config::default().kv, budget);
+        let context = Plan::context_for_budget(&h, &Config::default(), budget, 1);
         assert!(matches!(context, Err(EngineError::Budget { .. })), "{context:?}");
     }
-    let context = Plan::context_for_budget(&h, Config::default().kv, usize::MAX).unwrap();
+    let context = Plan::context_for_budget(&h, &Config::default(), usize::MAX, 1).unwrap();
     assert!((1..1 << 32).contains(&context));
 }
 

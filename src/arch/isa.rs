@@ -38,6 +38,8 @@ pub(crate) trait Isa: Copy {
     fn load8_f16(self, x: &[u8; 16]) -> Self::F32x8;
     /// Eight bfloat16.
     fn load8_bf16(self, x: &[u8; 16]) -> Self::F32x8;
+    /// Eight int8.
+    fn load8_i8(self, x: &[u8; 8]) -> Self::F32x8;
     /// Eight binary16, rounded to nearest even.
     fn store8_f16(self, x: Self::F32x8, out: &mut [u8; 16]);
     fn add8(self, a: Self::F32x8, b: Self::F32x8) -> Self::F32x8;

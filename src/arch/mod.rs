@@ -32,7 +32,7 @@ mod aarch64;
 mod x86_64;
 
 pub use generic::activations::{Activations, QuantTile, Quants, QuantsMut};
-pub use generic::attention::{Cache, Element};
+pub use generic::attention::{Element, Partial, Queries, QueryBlock, Run};
 pub use generic::halves::HalfBlock;
 pub use generic::matmul::Write;
 
@@ -91,8 +91,9 @@ pub struct Kernels {
     matmul: unsafe fn(&Matrix<'_>, Range<usize>, &Activations<'_>, &mut Tile<'_, f32>, Write),
     rms_norm: unsafe fn(&[f32], &[u8], f32, &mut [f32]),
     silu_mul: unsafe fn(&mut [f32], &[f32]),
-    attend: unsafe fn(&[f32], usize, f32, Cache<'_>, Cache<'_>, &mut [f32]),
-    store: unsafe fn(Element, &[f32], &mut [u8]),
+    attend: unsafe fn(Element, &Queries<'_>, &[Run<'_>], &mut Partial<'_>),
+    query: unsafe fn(&[f32], usize, &mut [QueryBlock]),
+    store: unsafe fn(Element, &[f32], &mut [u8], &mut [u8]),
 }
 
 /// Makes the table of a backend: for each kernel a function compiled for its instructions, which makes the token and
@@ -100,7 +101,7 @@ pub struct Kernels {
 macro_rules! kernels {
     ($backend:expr, $isa:expr $(, $features:literal)?) => {{
         use $crate::arch::generic::{activations, attention, halves, matmul, norm};
-        use $crate::arch::{Activations, Cache, Element, HalfBlock, Kernels, QuantTile, Write};
+        use $crate::arch::{Activations, Element, HalfBlock, Kernels, Partial, QuantTile, Queries, QueryBlock, Run, Write};
         use $crate::quant::Matrix;
         use $crate::storage::Tile;
         $(#[target_feature(enable = $features)])?
@@ -124,15 +125,19 @@ macro_rules! kernels {
             norm::silu_mul($isa, gate, up)
         }
         $(#[target_feature(enable = $features)])?
-        fn attend(q: &[f32], head_dim: usize, scale: f32, k: Cache<'_>, v: Cache<'_>, out: &mut [f32]) {
-            attention::attend($isa, q, head_dim, scale, k, v, out)
+        fn attend(element: Element, q: &Queries<'_>, runs: &[Run<'_>], out: &mut Partial<'_>) {
+            attention::attend($isa, element, q, runs, out)
         }
         $(#[target_feature(enable = $features)])?
-        fn store(element: Element, x: &[f32], out: &mut [u8]) {
-            attention::store($isa, element, x, out)
+        fn query(x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
+            attention::query($isa, x, head_dim, out)
+        }
+        $(#[target_feature(enable = $features)])?
+        fn store(element: Element, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
+            attention::store($isa, element, x, out, scale)
         }
         let multiplies_halves = $crate::arch::multiplies_halves(&$isa);
-        Kernels { backend: $backend, multiplies_halves, quantise, halve, matmul, rms_norm, silu_mul, attend, store }
+        Kernels { backend: $backend, multiplies_halves, quantise, halve, matmul, rms_norm, silu_mul, attend, query, store }
     }};
 }
 use kernels;
@@ -241,19 +246,24 @@ impl Kernels {
         unsafe { (self.silu_mul)(gate, up) }
     }
 
-    /// Attention of the query heads of one group over the rows of one KV head.
+    /// Attention of the query heads of a group over the rows of one KV head in a tile, added to `out`.
     ///
-    /// `q` and `out` are `(group, head_dim)`, `k` and `v` the cached rows `(positions, head_dim)`, all of which are
-    /// attended to: `out = softmax(scale · q·kᵀ)·v`.
-    pub fn attend(&self, q: &[f32], head_dim: usize, scale: f32, k: Cache<'_>, v: Cache<'_>, out: &mut [f32]) {
+    /// `runs`, stored as `element`, have at most [`TILE`](crate::storage::TILE) rows together; more are left out.
+    pub fn attend(&self, element: Element, q: &Queries<'_>, runs: &[Run<'_>], out: &mut Partial<'_>) {
         // SAFETY: as in `quantise`.
-        unsafe { (self.attend)(q, head_dim, scale, k, v, out) }
+        unsafe { (self.attend)(element, q, runs, out) }
     }
 
-    /// Converts `x` to cache elements.
-    pub fn store(&self, element: Element, x: &[f32], out: &mut [u8]) {
+    /// The queries `x`, `(heads, head_dim)`, as int8 in blocks of 32, `(heads, head_dim / 32)` rounded up.
+    pub fn query(&self, x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
         // SAFETY: as in `quantise`.
-        unsafe { (self.store)(element, x, out) }
+        unsafe { (self.query)(x, head_dim, out) }
+    }
+
+    /// Converts the row `x` of a position and head to cache elements; `scale` is written if it is int8.
+    pub fn store(&self, element: Element, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
+        // SAFETY: as in `quantise`.
+        unsafe { (self.store)(element, x, out, scale) }
     }
 }
 

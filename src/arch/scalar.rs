@@ -68,6 +68,10 @@ impl Isa for Scalar {
         core::array::from_fn(|i| bf16::from_le_bytes(pair(x, i)).to_f32())
     }
     #[inline(always)]
+    fn load8_i8(self, x: &[u8; 8]) -> [f32; 8] {
+        x.map(|x| f32::from(x.cast_signed()))
+    }
+    #[inline(always)]
     fn store8_f16(self, x: [f32; 8], out: &mut [u8; 16]) {
         for (out, x) in out.as_chunks_mut::<2>().0.iter_mut().zip(x) {
             *out = f16::from_f32(x).to_le_bytes();

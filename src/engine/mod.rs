@@ -6,10 +6,12 @@
 mod plan;
 mod run;
 mod session;
+mod state;
 
-pub use plan::{Config, Plan};
+pub use plan::{Config, Pattern, Plan};
 pub use run::Engine;
 pub use session::Session;
+pub use state::{Prefix, StateError};
 
 use crate::storage::ArenaError;
 
@@ -30,8 +32,8 @@ pub enum EngineError {
         /// The most it can be.
         max: usize,
     },
-    /// The memory budget holds no context at all.
-    #[error("a budget of {budget} bytes is too small for a context of even {least} tokens, which takes {needed}")]
+    /// The memory budget holds not even the smallest context.
+    #[error("a budget of {budget} bytes is too small: a context of {least} tokens, the smallest, takes {needed}")]
     Budget {
         /// What was given.
         budget: usize,
@@ -41,15 +43,26 @@ pub enum EngineError {
         needed: usize,
     },
     /// The context is full.
-    #[error("the context is full: {used} tokens are in it, {more} more do not fit its {capacity}; use a larger -c")]
+    #[error(
+        "the context is full: {used} tokens are in it, {more} more do not fit its {capacity}; use a larger -c or another --pattern"
+    )]
     ContextFull {
         /// Tokens in it.
-        used: usize,
+        used: u64,
         /// Tokens to add.
         more: usize,
         /// Tokens that it holds.
-        capacity: usize,
+        capacity: u64,
     },
+    /// A position that a session cannot be taken back to.
+    #[error("the session cannot go back to token {position}: what it looked at has been given up; start anew")]
+    Gone {
+        /// The position.
+        position: u64,
+    },
+    /// A prefix for a model in which some layers have a window of their own.
+    #[error("a shared prefix is not supported for a model with sliding windows")]
+    PrefixAndWindows,
     /// More tokens to score or to decode at once than were planned for.
     #[error("{asked} rows of logits are asked for, {planned} were planned")]
     LogitRows {
@@ -75,6 +88,9 @@ pub enum EngineError {
     /// A token beyond the vocabulary.
     #[error("token {0} is not in the vocabulary")]
     UnknownToken(u32),
+    /// Saved bytes.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The memory given.
     #[error(transparent)]
     Arena(#[from] ArenaError),

@@ -2,28 +2,66 @@
 
 use super::EngineError;
 use crate::arch::Element;
-use crate::model::{Hparams, KvCache, Shape, Work};
-use crate::storage::{Arena, Region};
+use crate::model::{CacheShape, Hparams, KvCache, Rings, Shape, Work};
+use crate::storage::{Arena, Region, Ring, TILE};
 
 /// Most tokens of one pass: enough for the weights to cross memory seldom, little enough for small caches.
 const MAX_CHUNK: usize = 4096;
 
+/// Which of the tokens before it a token looks at, in layers that have no window of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Pattern {
+    /// All, until the context is full.
+    Full,
+    /// The last ones.
+    Window,
+    /// The first few and the last ones (StreamingLLM: Xiao et al. 2023, arXiv 2309.17453).
+    #[default]
+    Sinks,
+    /// Those, and of what lies between every `every`-th tile of 32: half of the context for each.
+    Strided {
+        /// At least 2.
+        every: usize,
+    },
+}
+
 /// What a user chooses of the sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Tokens that the context of a session holds.
+    /// Tokens that a token looks at, at most; with [`Pattern::Full`] all that a session can read.
     pub context: usize,
+    /// Which those are.
+    pub pattern: Pattern,
+    /// How many of the first tokens stay for good, with a pattern that has such.
+    pub sinks: usize,
+    /// Tokens of a prefix that sessions share, which stay instead of the sinks; 0 for none.
+    pub prefix: usize,
+    /// Tokens that a session can surely be taken back when older ones have been given up.
+    pub slack: usize,
     /// Most tokens of a prompt that an engine runs in one pass.
     pub chunk: usize,
     /// Most tokens of one pass that have logits: 1 for one conversation, or as many as are decoded or scored together.
     pub logit_rows: usize,
     /// How the cache stores numbers.
     pub kv: Element,
+    /// Whether keys are stored in a basis that spreads outliers, which makes int8 more precise.
+    pub hadamard: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { context: 4096, chunk: 128, logit_rows: 1, kv: Element::F16 }
+        Self {
+            context: 4096,
+            pattern: Pattern::Sinks,
+            sinks: 4,
+            prefix: 0,
+            slack: 0,
+            chunk: 128,
+            logit_rows: 1,
+            kv: Element::F16,
+            hadamard: false,
+        }
     }
 }
 
@@ -31,6 +69,8 @@ impl Default for Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     shape: Shape,
+    cache: CacheShape,
+    limit: Option<u64>,
     engine: usize,
     session: usize,
 }
@@ -41,26 +81,49 @@ impl Plan {
     /// # Errors
     /// [`EngineError::Config`] for a value out of range; [`EngineError::Arena`] where the sum overflows.
     pub fn new(h: &Hparams, config: &Config) -> Result<Self, EngineError> {
-        check("context", config.context, h.context_length)?;
-        check("chunk", config.chunk, MAX_CHUNK)?;
-        check("logit_rows", config.logit_rows, config.chunk)?;
-        // No pass is longer than the context, if it is not one over many sessions.
-        let chunk = config.chunk.min(config.context.max(config.logit_rows));
-        let shape = Shape { capacity: config.context, chunk, logit_rows: config.logit_rows, element: config.kv };
-        let (engine, session) = carve(h, &shape, &mut Arena::dry_run())?;
-        Ok(Self { shape, engine, session })
+        check("context", config.context, 1, h.context_length)?;
+        check("chunk", config.chunk, 1, MAX_CHUNK)?;
+        check("logit_rows", config.logit_rows, 1, config.chunk)?;
+        let (rings, limit) = rings(h, config)?;
+        // No pass is longer than what can be read, if it is not one over many sessions.
+        let longest = if limit.is_some() { config.context } else { config.chunk };
+        let chunk = config.chunk.min(longest.max(config.logit_rows));
+        let capacity = rings.windowed.map_or(0, |r| r.capacity()).max(rings.full.capacity());
+        let shape = Shape { chunk, logit_rows: config.logit_rows, capacity };
+        let cache = CacheShape { rings, element: config.kv, hadamard: config.hadamard, shared: config.prefix > 0 };
+        let (engine, session) = carve(h, &shape, &cache, &mut Arena::dry_run())?;
+        Ok(Self { shape, cache, limit, engine, session })
     }
 
-    /// The largest context, at most the trained one, whose cache fits `budget` bytes. Grows with the budget.
+    /// The largest context, at most the trained one, with which `sessions` sessions fit `budget` bytes together; the rest
+    /// of the configuration as it is. Grows with the budget.
     ///
     /// # Errors
-    /// [`EngineError::Budget`] when not even one token fits.
-    pub fn context_for_budget(h: &Hparams, kv: Element, budget: usize) -> Result<usize, EngineError> {
-        let per_position = KvCache::bytes_per_position(h, kv);
-        match (budget / per_position.max(1)).min(h.context_length) {
-            0 => Err(EngineError::Budget { budget, least: 1, needed: per_position }),
-            context => Ok(context),
+    /// [`EngineError::Budget`] when not even the smallest context fits; what [`Plan::new`] says of the rest.
+    pub fn context_for_budget(
+        h: &Hparams,
+        config: &Config,
+        budget: usize,
+        sessions: usize,
+    ) -> Result<usize, EngineError> {
+        let needed = |context| match Plan::new(h, &Config { context, ..*config }) {
+            Ok(plan) => Ok(plan.session_bytes().saturating_mul(sessions.max(1))),
+            // More than there are addresses fits no budget.
+            Err(EngineError::Arena(_)) => Ok(usize::MAX),
+            Err(e) => Err(e),
+        };
+        let least = least_context(config).min(h.context_length);
+        let first = needed(least)?;
+        if first > budget {
+            return Err(EngineError::Budget { budget, least, needed: first });
         }
+        // The largest that fits: what is needed never falls as the context grows.
+        let (mut fits, mut beyond) = (least, h.context_length + 1);
+        while beyond - fits > 1 {
+            let middle = fits + (beyond - fits) / 2;
+            if needed(middle)? <= budget.min(usize::MAX - 1) { fits = middle } else { beyond = middle }
+        }
+        Ok(fits)
     }
 
     /// Bytes of memory that an engine and one session take, all of them.
@@ -78,9 +141,24 @@ impl Plan {
         self.session
     }
 
-    /// The sizes.
+    /// Tokens that a token looks at, at most, in layers that have no window of their own.
+    pub fn context(&self) -> usize {
+        self.cache.rings.full.capacity()
+    }
+
+    /// Tokens that a session can read; none where there is no end.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
+    /// The sizes of an engine.
     pub(super) fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// The sizes of a session.
+    pub(super) fn cache(&self) -> &CacheShape {
+        &self.cache
     }
 
     /// Reports every buffer of an engine and one session behind it, in order.
@@ -88,19 +166,70 @@ impl Plan {
     /// # Errors
     /// None: the plan exists, so its sizes do not overflow.
     pub fn regions(&self, h: &Hparams, observer: &mut dyn FnMut(Region)) -> Result<(), EngineError> {
-        carve(h, &self.shape, &mut Arena::dry_run_with(observer))?;
+        carve(h, &self.shape, &self.cache, &mut Arena::dry_run_with(observer))?;
         Ok(())
     }
 }
 
+/// Positions that stay, and the smallest context with them.
+fn pinned(config: &Config) -> usize {
+    match config.pattern {
+        _ if config.prefix > 0 => config.prefix,
+        Pattern::Full | Pattern::Window => 0,
+        Pattern::Sinks | Pattern::Strided { .. } => config.sinks,
+    }
+}
+
+fn least_context(config: &Config) -> usize {
+    let window = if matches!(config.pattern, Pattern::Strided { .. }) { 2 * TILE } else { 1 };
+    pinned(config).saturating_add(window)
+}
+
+/// The rings of a configuration, and how many tokens they can hold if they have an end.
+fn rings(h: &Hparams, config: &Config) -> Result<(Rings, Option<u64>), EngineError> {
+    let (context, pinned) = (config.context, pinned(config));
+    let name = if config.prefix > 0 { "prefix" } else { "sinks" };
+    let most = context.saturating_sub(least_context(config) - pinned);
+    check(name, pinned, 0, most)?;
+    check("slack", config.slack, 0, h.context_length)?;
+    let rest = context - pinned;
+    let ring = match config.pattern {
+        Pattern::Full => Ring::new(pinned, rest, 0),
+        Pattern::Window | Pattern::Sinks => Ring::new(pinned, rest, config.slack),
+        Pattern::Strided { every } => {
+            check("every", every, 2, h.context_length)?;
+            let window = rest.div_ceil(2).next_multiple_of(TILE).min(rest - TILE);
+            // No further back than the model was trained to look.
+            let reach = (h.context_length.saturating_sub(window) / (every * TILE)).saturating_sub(1);
+            match ((rest - window) / TILE).min(reach) {
+                0 => Ring::new(pinned, window, config.slack),
+                kept => Ring::strided(pinned, window, every, kept),
+            }
+        }
+    };
+    let full = ring.ok_or(EngineError::Config { name: "context", value: context, min: 1, max: h.context_length })?;
+    let narrow = h.window.filter(|w| w.size < context);
+    if narrow.is_some() && config.prefix > 0 {
+        return Err(EngineError::PrefixAndWindows);
+    }
+    let windowed = narrow.and_then(|w| Ring::new(0, w.size, config.slack));
+    let limit = (config.pattern == Pattern::Full).then_some(context as u64);
+    Ok((Rings { full, windowed }, limit))
+}
+
 /// Bytes of an engine, and of a session, carved from an arena.
-fn carve<'a>(h: &Hparams, shape: &Shape, arena: &mut Arena<'a>) -> Result<(usize, usize), EngineError> {
+fn carve<'a>(
+    h: &Hparams,
+    shape: &Shape,
+    cache: &CacheShape,
+    arena: &mut Arena<'a>,
+) -> Result<(usize, usize), EngineError> {
     Work::new(h, shape, arena)?;
     let engine = arena.used();
-    KvCache::new(h, shape, arena)?;
+    KvCache::new(h, cache, arena)?;
     Ok((engine, arena.used() - engine))
 }
 
-fn check(name: &'static str, value: usize, max: usize) -> Result<(), EngineError> {
-    if (1..=max).contains(&value) { Ok(()) } else { Err(EngineError::Config { name, value, min: 1, max }) }
+fn check(name: &'static str, value: usize, min: usize, max: usize) -> Result<(), EngineError> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(EngineError::Config { name, value, min, max }) }
 }

@@ -1,14 +1,18 @@
 //! One conversation.
 
-use super::{EngineError, Plan};
+use super::{EngineError, Plan, StateError};
 use crate::model::{KvCache, Model};
 use crate::storage::Arena;
 
 /// A conversation over a shared model: what has been read so far. An [`Engine`](super::Engine) of the same model reads
 /// more.
 pub struct Session<'s> {
-    model: &'s Model<'s>,
-    cache: KvCache<'s>,
+    pub(super) model: &'s Model<'s>,
+    pub(super) cache: KvCache<'s>,
+    /// Tokens that it can read, if there is an end.
+    pub(super) limit: Option<u64>,
+    /// Which prefix it starts with; 0 for none.
+    pub(super) shared: u64,
     used: usize,
 }
 
@@ -17,21 +21,35 @@ impl<'s> Session<'s> {
     /// [`Plan::session_bytes`].
     ///
     /// # Errors
-    /// [`EngineError::Arena`] when the memory is misaligned or too small.
+    /// [`EngineError::Arena`] when the memory is misaligned or too small; [`EngineError::State`] when the plan is for
+    /// sessions [with a prefix](Session::with_prefix).
     pub fn new(model: &'s Model<'s>, plan: &Plan, memory: &'s mut [u8]) -> Result<Self, EngineError> {
+        if plan.cache().shared {
+            return Err(StateError::OtherShape("prefix in the plan").into());
+        }
+        Self::carve(model, plan, memory)
+    }
+
+    /// A session whose prefix is still to be given, if it is to have one.
+    pub(super) fn carve(model: &'s Model<'s>, plan: &Plan, memory: &'s mut [u8]) -> Result<Self, EngineError> {
         let mut arena = Arena::new(memory)?;
-        let cache = KvCache::new(&model.hparams, plan.shape(), &mut arena)?;
-        Ok(Self { model, cache, used: arena.used() })
+        let cache = KvCache::new(&model.hparams, plan.cache(), &mut arena)?;
+        Ok(Self { model, cache, limit: plan.limit(), shared: 0, used: arena.used() })
     }
 
     /// Tokens read so far.
-    pub fn position(&self) -> usize {
+    pub fn position(&self) -> u64 {
         self.cache.position()
     }
 
-    /// Tokens that still fit.
-    pub fn remaining(&self) -> usize {
-        self.cache.capacity() - self.cache.position()
+    /// The least position that it can be taken back to: 0, or the end of its prefix.
+    pub fn start(&self) -> u64 {
+        self.cache.shared()
+    }
+
+    /// Tokens that still fit: with most patterns there is no end.
+    pub fn remaining(&self) -> u64 {
+        self.limit.unwrap_or(u64::MAX).saturating_sub(self.position())
     }
 
     /// Bytes of the memory that are used: exactly the plan.
@@ -39,9 +57,13 @@ impl<'s> Session<'s> {
         self.used
     }
 
-    /// Forgets all but the first `position` tokens; a later position changes nothing.
-    pub fn rewind(&mut self, position: usize) {
-        self.cache.rewind(position);
+    /// Forgets all but the first `position` tokens; a later position changes nothing. The start can always be gone back
+    /// to, and any position as long as nothing has been given up; after that the plan's slack.
+    ///
+    /// # Errors
+    /// [`EngineError::Gone`]; the session is then as it was.
+    pub fn rewind(&mut self, position: u64) -> Result<(), EngineError> {
+        if self.cache.rewind(position) { Ok(()) } else { Err(EngineError::Gone { position }) }
     }
 
     /// Whether `tokens` can be read: there are some, all in the vocabulary, and no more than fit.
@@ -52,8 +74,8 @@ impl<'s> Session<'s> {
         if tokens.is_empty() {
             return Err(EngineError::NoTokens);
         }
-        if tokens.len() > self.remaining() {
-            let (used, capacity) = (self.position(), self.cache.capacity());
+        if tokens.len() as u64 > self.remaining() {
+            let (used, capacity) = (self.position(), self.limit.unwrap_or(u64::MAX));
             return Err(EngineError::ContextFull { used, more: tokens.len(), capacity });
         }
         match tokens.iter().find(|t| **t as usize >= self.model.hparams.vocab) {

@@ -3,15 +3,15 @@
 //! It reads like the textbook because everything else is elsewhere: what may be written by whom is `storage`'s,
 //! how a row is multiplied is `arch`'s. Each step is one parallel region; the regions' ends are the barriers.
 
-use super::state::Inputs;
-use super::{KvCache, Layer, Model, RopePairs, Work};
-use crate::arch::{Activations, HalfBlock, Kernels, Quants, Write};
+use core::ops::Range;
+
+use super::cache::{Geometry, KvCache, Runs, Segment};
+use super::state::{FEW, Inputs, SPLIT, Work};
+use super::{Hparams, Layer, Model, RopePairs};
+use crate::arch::{Activations, Element, HalfBlock, Kernels, Partial, Quants, Queries, QueryBlock, Write};
 use crate::math;
 use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
 use crate::storage::{Columns, Executor, Serial, for_each_row, for_each_tile};
-
-/// Rows of light work that the caller does alone.
-const FEW: usize = 8;
 
 /// What a pass runs on.
 #[derive(Clone, Copy)]
@@ -50,9 +50,10 @@ pub(crate) fn forward<'c, C: AsRef<KvCache<'c>> + AsMut<KvCache<'c>> + Sync>(
         let x = &work.x[..n * h.n_embd];
         let x = run.norm(x, layer.attn_norm, work.normed, &mut work.inputs, &[&layer.q, &layer.k, &layer.v]);
         run.project(&[&layer.q, &layer.k, &layer.v], &x, work.qkv);
-        run.bias_and_rotate(layer, work, n);
-        run.remember(work, caches, index, n);
+        run.bias_and_rotate(index, work, caches, n);
+        run.store(work, caches, n);
         run.attend(work, caches, index, n);
+        run.remember(work, caches, index, n);
         let x = run.input(&work.attended[..n * h.q_dim()], &mut work.inputs, n, &[&layer.attn_output]);
         run.add(&layer.attn_output, &x, work.x);
 
@@ -76,10 +77,38 @@ pub(crate) fn forward<'c, C: AsRef<KvCache<'c>> + AsMut<KvCache<'c>> + Sync>(
 }
 
 /// The cache of row `row` of `n`, and its position there.
-fn place<'b, 'c: 'b, C: AsRef<KvCache<'c>>>(caches: &'b [C], n: usize, row: usize) -> (&'b KvCache<'c>, usize) {
+fn place<'b, 'c: 'b, C: AsRef<KvCache<'c>>>(caches: &'b [C], n: usize, row: usize) -> (&'b KvCache<'c>, u64) {
     let each = n / caches.len();
     let cache = caches[row / each].as_ref();
-    (cache, cache.position() + row % each)
+    (cache, cache.position() + (row % each) as u64)
+}
+
+/// Where in the buffers for new keys and values those of the `i`-th cache with `each` rows are, and as what segment.
+fn fresh(h: &Hparams, element: Element, i: usize, each: usize) -> (Geometry, [Range<usize>; 2]) {
+    let geometry = Geometry { layers: 1, kv_heads: h.n_kv_heads, slots: each, head_dim: h.head_dim, element };
+    let (row, scale) = (each * 2 * h.kv_dim() * size_of::<f32>(), each * 2 * h.n_kv_heads * 2);
+    (geometry, [i * row..(i + 1) * row, i * scale..(i + 1) * scale])
+}
+
+/// Changes the basis to one in which what is large in few dimensions is spread over all: the Walsh-Hadamard transform
+/// of each block of a power of two, which leaves products of two vectors as they are (Ashkboos et al. 2024, QuaRot,
+/// arXiv 2404.00456).
+fn hadamard(head: &mut [f32]) {
+    let size = 1 << head.len().trailing_zeros();
+    for block in head.chunks_exact_mut(size) {
+        let mut half = 1;
+        while half < size {
+            for pair in block.chunks_exact_mut(2 * half) {
+                let (a, b) = pair.split_at_mut(half);
+                for (a, b) in a.iter_mut().zip(b) {
+                    (*a, *b) = (*a + *b, *a - *b);
+                }
+            }
+            half *= 2;
+        }
+        let scale = 1.0 / libm::sqrtf(size as f32);
+        block.iter_mut().for_each(|x| *x *= scale);
+    }
 }
 
 /// Turns the first dimensions of a head by the angles of its position. Written for a compiler to vectorise.
@@ -111,14 +140,22 @@ impl Forward<'_> {
         }
     }
 
-    /// Cosine and sine of position · frequency, once for all layers and heads.
+    /// Cosine and sine of position · frequency, once for all layers and heads: at a token's position, and at that which
+    /// is as far from the pinned positions as these seem to be, for each set of frequencies.
     fn rotations<'c, C: AsRef<KvCache<'c>>>(&self, work: &mut Work<'_>, caches: &[C], n: usize) {
-        let rows = work.rope.chunks_exact_mut(self.model.hparams.rope_dims).take(n);
+        let h = &self.model.hparams;
+        let rows = work.rope.chunks_exact_mut(h.rope_bases() * 2 * h.rope_dims).take(n);
         for (r, row) in rows.enumerate() {
-            let position = place(caches, n, r).1 as u64;
-            for (pair, frequency) in row.as_chunks_mut::<2>().0.iter_mut().zip(self.model.weights.rope_frequencies) {
-                let (sin, cos) = math::sin_cos(frequency.wrapping_mul(position));
-                *pair = [cos, sin];
+            let (cache, position) = place(caches, n, r);
+            let positions = [position, position - cache.nearer(position)];
+            let sets = self.model.weights.rope_frequencies.chunks_exact(h.rope_dims / 2);
+            for (row, frequencies) in row.chunks_exact_mut(2 * h.rope_dims).zip(sets) {
+                for (row, position) in row.chunks_exact_mut(h.rope_dims).zip(positions) {
+                    for (pair, frequency) in row.as_chunks_mut::<2>().0.iter_mut().zip(frequencies) {
+                        let (sin, cos) = math::sin_cos(frequency.wrapping_mul(position));
+                        *pair = [cos, sin];
+                    }
+                }
             }
         }
     }
@@ -230,56 +267,188 @@ impl Forward<'_> {
         });
     }
 
-    /// Adds the biases that there are, then rotates the heads of q and k.
-    fn bias_and_rotate(&self, layer: &Layer<'_>, work: &mut Work<'_>, n: usize) {
+    /// Adds the biases that there are, rotates the heads of q and k, makes the queries for pinned positions, and int8 ones
+    /// for caches that are so.
+    fn bias_and_rotate<'c, C: AsRef<KvCache<'c>> + Sync>(
+        &self,
+        layer: usize,
+        work: &mut Work<'_>,
+        caches: &[C],
+        n: usize,
+    ) {
         let h = &self.model.hparams;
-        let width = h.q_dim() + 2 * h.kv_dim();
-        let rope = &*work.rope;
-        for_each_row(self.light(n), &mut work.qkv[..n * width], width, |t, row| {
-            let bias = layer.qkv_bias.iter().zip([0, h.q_dim(), h.q_dim() + h.kv_dim()]);
-            for (bias, first) in bias {
+        let (width, blocks) = (h.q_dim() + 2 * h.kv_dim(), 2 * h.n_heads * h.head_dim.div_ceil(BLOCK));
+        let (rope, bias) = (&*work.rope, &self.model.weights.layers[layer].qkv_bias);
+        let set = h.rope_set(layer);
+        let queries = [
+            Columns::new(&mut work.qkv[..n * width], n * width, width),
+            Columns::new(&mut work.pinned_q[..n * h.q_dim()], n * h.q_dim(), h.q_dim()),
+        ];
+        let outputs = (queries, [Columns::new(&mut work.query_blocks[..n * blocks], n * blocks, blocks)]);
+        for_each_tile(self.light(n), outputs, |([mut qkv, mut pinned_q], [mut blocks])| {
+            let t = qkv.columns().start / width;
+            let (row, pinned_q, blocks) = (qkv.row(0), pinned_q.row(0), blocks.row(0));
+            for (bias, first) in bias.iter().zip([0, h.q_dim(), h.q_dim() + h.kv_dim()]) {
                 for (x, b) in row[first..].iter_mut().zip(bias.as_chunks::<4>().0) {
                     *x += f32::from_le_bytes(*b);
                 }
             }
-            let angles = &rope[t * h.rope_dims..][..h.rope_dims];
-            for head in row[..h.q_dim() + h.kv_dim()].chunks_exact_mut(h.head_dim) {
-                rotate(head, angles, h.family.rope_pairs);
+            let angles = &rope[(t * h.rope_bases() + set) * 2 * h.rope_dims..][..2 * h.rope_dims];
+            let (own, pinned) = angles.split_at(h.rope_dims);
+            let cache = place(caches, n, t).0;
+            let turn = |heads: &mut [f32], angles: &[f32]| {
+                for head in heads.chunks_exact_mut(h.head_dim) {
+                    rotate(head, angles, h.family.rope_pairs);
+                    if cache.hadamard() {
+                        hadamard(head);
+                    }
+                }
+            };
+            pinned_q.copy_from_slice(&row[..h.q_dim()]);
+            turn(&mut row[..h.q_dim() + h.kv_dim()], own);
+            turn(pinned_q, pinned);
+            if cache.element() == Element::Int8 {
+                let (own, pinned) = blocks.split_at_mut(blocks.len() / 2);
+                self.kernels.query(&row[..h.q_dim()], h.head_dim, own);
+                self.kernels.query(pinned_q, h.head_dim, pinned);
             }
         });
     }
 
-    /// Writes the new keys and values to the caches of layer `index`: so little work that sharing it would cost more.
-    fn remember<'c, C: AsMut<KvCache<'c>>>(&self, work: &Work<'_>, caches: &mut [C], index: usize, n: usize) {
+    /// Converts new keys and values to what the caches store: so little work that sharing it would cost more.
+    fn store<'c, C: AsRef<KvCache<'c>>>(&self, work: &mut Work<'_>, caches: &[C], n: usize) {
         let h = &self.model.hparams;
         let each = n / caches.len();
-        let rows = work.qkv.chunks_exact(h.q_dim() + 2 * h.kv_dim()).take(n);
-        for (r, row) in rows.enumerate() {
-            let cache = caches[r / each].as_mut();
-            let (element, position) = (cache.element(), cache.position() + r % each);
-            let (new_k, new_v) = row[h.q_dim()..].split_at(h.kv_dim());
-            let heads = new_k.chunks_exact(h.head_dim).zip(new_v.chunks_exact(h.head_dim));
-            for (head, (new_k, new_v)) in heads.enumerate() {
-                let [k, v] = cache.slots(index, head, position);
-                self.kernels.store(element, new_k, k);
-                self.kernels.store(element, new_v, v);
+        let mut rows = work.qkv.chunks_exact(h.q_dim() + 2 * h.kv_dim());
+        for (s, cache) in caches.iter().enumerate() {
+            let element = cache.as_ref().element();
+            let (geometry, [k_v, scales]) = fresh(h, element, s, each);
+            let Some(mut fresh) = Segment::over(geometry, &mut work.fresh[k_v], &mut work.fresh_scales[scales]) else {
+                return;
+            };
+            for (i, row) in rows.by_ref().take(each).enumerate() {
+                for (kv, x) in row[h.q_dim()..].chunks_exact(h.kv_dim()).enumerate() {
+                    for (head, x) in x.chunks_exact(h.head_dim).enumerate() {
+                        let [row, scale] = fresh.slot(kv, 0, head, i);
+                        self.kernels.store(element, x, row, scale);
+                    }
+                }
             }
         }
     }
 
-    /// Causal attention: each token to all positions up to its own, a group of query heads at a time.
-    fn attend<'c, C: AsRef<KvCache<'c>> + Sync>(&self, work: &mut Work<'_>, caches: &[C], index: usize, n: usize) {
+    /// Keeps the new keys and values in the caches: when all have been looked at that they take the place of.
+    fn remember<'c, C: AsMut<KvCache<'c>>>(&self, work: &mut Work<'_>, caches: &mut [C], layer: usize, n: usize) {
         let h = &self.model.hparams;
-        let group = h.group() * h.head_dim;
-        let width = h.q_dim() + 2 * h.kv_dim();
-        let scale = 1.0 / libm::sqrtf(h.head_dim as f32);
-        let qkv = &*work.qkv;
-        for_each_row(self.exec, &mut work.attended[..n * h.q_dim()], group, |i, out| {
-            let (r, head) = (i / h.n_kv_heads, i % h.n_kv_heads);
-            let q = &qkv[r * width + head * group..][..group];
-            let (cache, position) = place(caches, n, r);
-            let [k, v] = cache.rows(index, head, position + 1);
-            self.kernels.attend(q, h.head_dim, scale, k, v, out);
-        });
+        let each = n / caches.len();
+        for (s, cache) in caches.iter_mut().enumerate() {
+            let cache = cache.as_mut();
+            let (geometry, [k_v, scales]) = fresh(h, cache.element(), s, each);
+            let position = cache.position();
+            let (class, index) = cache.class_mut(h, layer);
+            if let Some(fresh) = Segment::over(geometry, &work.fresh[k_v], &work.fresh_scales[scales]) {
+                class.keep(index, position, each, &fresh);
+            }
+        }
+    }
+
+    /// Attention of each token to what it looks at, a group of query heads at a time.
+    ///
+    /// Tiles are added up in parts of [`SPLIT`], and these in order. Of a few rows each part is an item of work, of many
+    /// each row: the same sums in the same order.
+    fn attend<'c, C: AsRef<KvCache<'c>> + Sync>(&self, work: &mut Work<'_>, caches: &[C], layer: usize, n: usize) {
+        let h = &self.model.hparams;
+        let (heads, group) = (h.n_kv_heads, h.group());
+        let (wide, width) = (group * h.head_dim, group * (h.head_dim + 2));
+        let Work { qkv, pinned_q, query_blocks, fresh, fresh_scales, partials, stats, attended, .. } = work;
+        let looks = Looks { run: self, caches, layer, n, qkv, pinned_q, query_blocks, fresh, fresh_scales };
+        let splits = (0..n).map(|r| looks.splits(r)).max().unwrap_or(0);
+        let (attended, stats) = (&mut attended[..n * heads * wide], &mut stats[..n * heads * 2 * group]);
+        match partials.get_mut(..n * heads * splits * width).filter(|_| n <= FEW) {
+            Some(partials) => {
+                for_each_row(self.exec, partials, width, |i, memory| {
+                    looks.at(i / splits, i % splits, &mut Partial::new(memory, group));
+                });
+                let outs = attended.chunks_exact_mut(wide).zip(stats.chunks_exact_mut(2 * group)).enumerate();
+                for ((item, (out, stats)), parts) in outs.zip(partials.chunks_exact_mut(splits * width)) {
+                    let mut sum = Partial::over(out, stats);
+                    for part in parts.chunks_exact_mut(width).take(looks.splits(item / heads)) {
+                        sum.merge(&Partial::view(part, group));
+                    }
+                    sum.finish();
+                }
+            }
+            None => {
+                let items = n * heads;
+                let outputs = [(attended, wide), (&mut partials[..items * width], width), (stats, 2 * group)]
+                    .map(|(data, width)| Columns::new(data, items * width, width));
+                for_each_tile(self.exec, outputs, |[mut out, mut part, mut stats]| {
+                    let item = out.columns().start / wide;
+                    let mut sum = Partial::over(out.row(0), stats.row(0));
+                    for split in 0..looks.splits(item / heads) {
+                        let mut part = Partial::new(part.row(0), group);
+                        looks.at(item, split, &mut part);
+                        sum.merge(&part);
+                    }
+                    sum.finish();
+                });
+            }
+        }
+    }
+}
+
+/// What attention of a layer works on.
+struct Looks<'l, C> {
+    run: &'l Forward<'l>,
+    caches: &'l [C],
+    layer: usize,
+    n: usize,
+    qkv: &'l [f32],
+    pinned_q: &'l [f32],
+    query_blocks: &'l [QueryBlock],
+    fresh: &'l [u8],
+    fresh_scales: &'l [u8],
+}
+
+impl<'c, C: AsRef<KvCache<'c>>> Looks<'_, C> {
+    /// Parts into which the attention of a row is split.
+    fn splits(&self, row: usize) -> usize {
+        let (cache, position) = place(self.caches, self.n, row);
+        cache.class(&self.run.model.hparams, self.layer).0.ring.tiles(position).div_ceil(SPLIT)
+    }
+
+    /// The queries of a group of heads.
+    fn queries(&self, row: usize, head: usize) -> Queries<'_> {
+        let h = &self.run.model.hparams;
+        let (wide, width) = (h.group() * h.head_dim, h.q_dim() + 2 * h.kv_dim());
+        let per_group = h.group() * h.head_dim.div_ceil(BLOCK);
+        let per_set = h.n_kv_heads * per_group;
+        let blocks = |set: usize| &self.query_blocks[(2 * row + set) * per_set + head * per_group..][..per_group];
+        Queries {
+            floats: [
+                &self.qkv[row * width + head * wide..][..wide],
+                &self.pinned_q[row * h.q_dim() + head * wide..][..wide],
+            ],
+            blocks: [blocks(0), blocks(1)],
+            head_dim: h.head_dim,
+            scale: 1.0 / libm::sqrtf(h.head_dim as f32),
+        }
+    }
+
+    /// Adds part `split` of the attention of item `item`: of row `item / heads` and a KV head.
+    fn at(&self, item: usize, split: usize, out: &mut Partial<'_>) {
+        let h = &self.run.model.hparams;
+        let (row, head) = (item / h.n_kv_heads, item % h.n_kv_heads);
+        let each = self.n / self.caches.len();
+        let (cache, position) = place(self.caches, self.n, row);
+        let (class, index) = cache.class(h, self.layer);
+        let (geometry, [k_v, scales]) = fresh(h, cache.element(), row / each, each);
+        let Some(fresh) = Segment::over(geometry, &self.fresh[k_v], &self.fresh_scales[scales]) else { return };
+        let queries = self.queries(row, head);
+        for tile in (split * SPLIT..class.ring.tiles(position)).take(SPLIT) {
+            let mut runs = Runs::new();
+            class.runs((index, head), position, tile, (&fresh, cache.position()), &mut runs);
+            self.run.kernels.attend(cache.element(), &queries, runs.as_slice(), out);
+        }
     }
 }

@@ -62,6 +62,19 @@ pub struct Hparams {
     pub rope_base: f64,
     /// Positions are divided by this.
     pub rope_factor: f64,
+    /// What layers with a window have of their own, if there are any.
+    pub window: Option<Window>,
+}
+
+/// Layers that look at the last positions only.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    /// How many positions, the token's own among them.
+    pub size: usize,
+    /// Every so many layers one sees all, the last of each; 0 for none.
+    pub every: usize,
+    /// Base of their rotary frequencies, if it is their own; without scaling.
+    pub rope_base: Option<f64>,
 }
 
 impl Hparams {
@@ -102,7 +115,23 @@ impl Hparams {
             rms_eps: rms_eps(&keys)?,
             rope_base: keys.float_or("rope.freq_base", 10_000.0)?,
             rope_factor: rope_factor(&keys)?,
+            window: window(&keys)?,
         })
+    }
+
+    /// Whether a layer looks at the last positions only.
+    pub fn is_windowed(&self, layer: usize) -> bool {
+        self.window.is_some_and(|w| w.every == 0 || layer % w.every != w.every - 1)
+    }
+
+    /// How many sets of rotary frequencies there are.
+    pub(crate) fn rope_bases(&self) -> usize {
+        if self.window.is_some_and(|w| w.rope_base.is_some()) { 2 } else { 1 }
+    }
+
+    /// The set of a layer.
+    pub(crate) fn rope_set(&self, layer: usize) -> usize {
+        if self.is_windowed(layer) { self.rope_bases() - 1 } else { 0 }
     }
 
     /// Query heads that share a KV head.
@@ -145,10 +174,19 @@ fn refuse_unsupported(keys: &Keys<'_, '_>) -> Result<(), ModelError> {
     if keys.size_or("expert_count", 0, 0..=u64::MAX)? > 0 {
         return Err(ModelError::Feature("a mixture of experts"));
     }
-    if keys.size_or("attention.sliding_window", 0, 0..=u64::MAX)? > 0 {
-        return Err(ModelError::Feature("sliding-window attention"));
-    }
     Ok(())
+}
+
+/// Windows as llama.cpp's converters write them: a size; a pattern, 1 of so many layers sees all; and a base.
+fn window(keys: &Keys<'_, '_>) -> Result<Option<Window>, ModelError> {
+    let size = keys.size_or("attention.sliding_window", 0, 0..=MAX_CONTEXT)?;
+    if size == 0 {
+        return Ok(None);
+    }
+    let every = keys.size_or("attention.sliding_window_pattern", 0, 0..=MAX_LAYERS)?;
+    let base = "rope.freq_base_swa";
+    let rope_base = keys.get(base).map(|_| keys.float(base)).transpose()?;
+    Ok((every != 1).then_some(Window { size, every, rope_base }))
 }
 
 /// The norm adds it as an `f32`, in which a tiny f64 is 0 and a huge one infinite.

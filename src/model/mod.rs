@@ -3,14 +3,16 @@
 //! A [`Model`] is read-only and shared; what a conversation changes is in its session. A family is data: a [`Family`]
 //! says how its rotary embedding pairs dimensions; biases are used where the file has them.
 
+mod cache;
 mod forward;
 mod hparams;
 mod state;
 mod weights;
 
+pub(crate) use cache::{CacheShape, Geometry, KvCache, Rings, Segment};
 pub(crate) use forward::{Forward, forward};
-pub use hparams::{Family, Hparams, RopePairs};
-pub(crate) use state::{KvCache, Shape, Work};
+pub use hparams::{Family, Hparams, RopePairs, Window};
+pub(crate) use state::{Shape, Work};
 pub use weights::{Layer, Weights};
 
 use crate::gguf::{File, Label, TensorType};
@@ -117,6 +119,34 @@ impl<'m> Model<'m> {
         let model = Self::carve(file, &mut arena)?;
         debug!("model: {} bytes of tables", arena.used());
         Ok(model)
+    }
+
+    /// A number that models with other weights, sizes or rotation have not: of the sizes, the rotary frequencies, and the
+    /// format, the first and the last bytes of every tensor (FNV-1a: Fowler, Noll and Vo).
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut add = |bytes: &[u8]| {
+            hash = bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+        };
+        let h = &self.hparams;
+        let window = h.window.map_or([0; 2], |w| [w.size, w.every]);
+        let sizes = [h.vocab, h.n_embd, h.n_layers, h.n_heads, h.n_kv_heads, h.head_dim, h.rope_dims, h.n_ff];
+        sizes.iter().chain(&window).for_each(|n| add(&(*n as u64).to_le_bytes()));
+        add(&h.rms_eps.to_le_bytes());
+        add(h.family.name.as_bytes());
+        self.weights.rope_frequencies.iter().for_each(|f| add(&f.to_le_bytes()));
+        let mut ends = |bytes: &[u8]| {
+            add(&bytes[..bytes.len().min(64)]);
+            add(&bytes[bytes.len().saturating_sub(64)..]);
+        };
+        let w = &self.weights;
+        [w.token_embd, w.output].iter().for_each(|m| ends(m.bytes()));
+        ends(w.output_norm);
+        for l in w.layers {
+            [l.q, l.k, l.v, l.attn_output, l.gate, l.up, l.down].iter().for_each(|m| ends(m.bytes()));
+            [l.attn_norm, l.ffn_norm].into_iter().chain(l.qkv_bias).for_each(&mut ends);
+        }
+        hash
     }
 
     fn carve<'a>(file: &File<'m>, arena: &mut Arena<'a>) -> Result<Model<'a>, ModelError>

@@ -1,98 +1,25 @@
-//! What a pass works on: the cache that a conversation owns, and the buffers that all conversations share.
+//! The buffers of a pass, which all conversations share.
 
 use super::Hparams;
-use crate::arch::{Cache, Element, HalfBlock, Kernels, QuantsMut};
+use crate::arch::{HalfBlock, Kernels, QuantsMut, QueryBlock};
 use crate::quant::BLOCK;
-use crate::storage::{Arena, ArenaError};
+use crate::storage::{Arena, ArenaError, TILE};
 
-/// How large caches and buffers are, beside the model's own sizes.
+/// Rows of light work that the caller does alone, and whose attention is split by positions as well.
+pub(super) const FEW: usize = 8;
+/// Tiles of attention that are added up together; the sums of several such are then added in order. A number that does
+/// not depend on threads, so that the bits do not.
+pub(super) const SPLIT: usize = 16;
+
+/// How large the buffers are, beside the model's own sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
-    /// Positions that a cache holds.
-    pub(crate) capacity: usize,
     /// Most tokens of one pass.
     pub(crate) chunk: usize,
     /// Most tokens of one pass whose logits are kept.
     pub(crate) logit_rows: usize,
-    /// How a cache stores numbers.
-    pub(crate) element: Element,
-}
-
-/// Keys and values of what a conversation has read, carved from the caller's memory.
-pub(crate) struct KvCache<'a> {
-    /// (n_layers, n_kv_heads, capacity, head_dim) elements
-    k: &'a mut [u8],
-    /// (n_layers, n_kv_heads, capacity, head_dim) elements
-    v: &'a mut [u8],
-    element: Element,
-    n_kv_heads: usize,
-    capacity: usize,
-    /// Bytes of one head's key.
-    row: usize,
-    /// Positions in use.
-    position: usize,
-}
-
-impl<'a> KvCache<'a> {
-    /// Carves an empty cache. In a dry run this is the plan.
-    ///
-    /// # Errors
-    /// [`ArenaError`].
-    pub(crate) fn new(h: &Hparams, shape: &Shape, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
-        let Shape { capacity, element, .. } = *shape;
-        let row = h.head_dim * element.bytes();
-        let sizes = [h.n_layers, h.n_kv_heads, capacity, row];
-        let (k, v) = (arena.alloc("K cache", &sizes)?, arena.alloc("V cache", &sizes)?);
-        Ok(Self { k, v, element, n_kv_heads: h.n_kv_heads, capacity, row, position: 0 })
-    }
-
-    /// Bytes of cache that one position takes, all layers together.
-    pub(crate) fn bytes_per_position(h: &Hparams, element: Element) -> usize {
-        // Saturates only for sizes that no file on a 32-bit machine has weights for.
-        [h.n_layers, h.n_kv_heads, h.head_dim, element.bytes()].into_iter().fold(2, usize::saturating_mul)
-    }
-
-    /// Positions in use.
-    pub(crate) fn position(&self) -> usize {
-        self.position
-    }
-
-    /// Positions that it holds.
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Counts `n` more positions as in use; the pass has written them.
-    pub(crate) fn advance(&mut self, n: usize) {
-        self.position += n;
-    }
-
-    /// Forgets all but the first `position` positions.
-    pub(crate) fn rewind(&mut self, position: usize) {
-        self.position = self.position.min(position);
-    }
-
-    /// How it stores numbers.
-    pub(super) fn element(&self) -> Element {
-        self.element
-    }
-
-    /// Byte at which the key, and in its own buffer the value, of a head at a position starts.
-    fn offset(&self, layer: usize, head: usize, position: usize) -> usize {
-        ((layer * self.n_kv_heads + head) * self.capacity + position) * self.row
-    }
-
-    /// Keys and values of one head at positions 0 to `end`.
-    pub(super) fn rows(&self, layer: usize, head: usize, end: usize) -> [Cache<'_>; 2] {
-        let rows = self.offset(layer, head, 0)..self.offset(layer, head, end);
-        [&*self.k, &*self.v].map(|cache| Cache { element: self.element, rows: &cache[rows.clone()] })
-    }
-
-    /// Where the key and the value of one head at a position lie.
-    pub(super) fn slots(&mut self, layer: usize, head: usize, position: usize) -> [&mut [u8]; 2] {
-        let (start, row) = (self.offset(layer, head, position), self.row);
-        [&mut self.k[start..][..row], &mut self.v[start..][..row]]
-    }
+    /// Positions that a token looks at, for the parts that attention is split into; for more it is not split.
+    pub(crate) capacity: usize,
 }
 
 /// The input of a matrix in the forms that formats ask for.
@@ -123,13 +50,26 @@ pub(crate) struct Work<'a> {
     pub(crate) inputs: Inputs<'a>,
     /// (chunk, q_dim + 2·kv_dim)
     pub(crate) qkv: &'a mut [f32],
+    /// (chunk, q_dim): queries for pinned positions
+    pub(crate) pinned_q: &'a mut [f32],
+    /// (chunk, 2, n_heads, head_dim / 32): both as int8
+    pub(crate) query_blocks: &'a mut [QueryBlock],
+    /// (chunk, 2, kv_dim) elements of up to four bytes: new keys and values, as the cache stores them
+    pub(crate) fresh: &'a mut [u8],
+    /// (chunk, 2, n_kv_heads) binary16: their scales
+    pub(crate) fresh_scales: &'a mut [u8],
+    /// (few · splits or chunk, n_kv_heads, group · (head_dim + 2)): attention over some tiles
+    pub(crate) partials: &'a mut [f32],
+    /// (chunk, n_kv_heads, 2 · group): maxima and sums of attention
+    pub(crate) stats: &'a mut [f32],
     /// (chunk, q_dim): what attention gives
     pub(crate) attended: &'a mut [f32],
     /// (chunk, n_ff)
     pub(crate) gate: &'a mut [f32],
     /// (chunk, n_ff)
     pub(crate) up: &'a mut [f32],
-    /// (chunk, rope_dims / 2, 2): cosine and sine of each pair's angle
+    /// (chunk, bases, 2, rope_dims / 2, 2): cosine and sine of each pair's angle, at a token's position and at that
+    /// which pinned positions see
     pub(crate) rope: &'a mut [f32],
     /// (logit_rows, vocab)
     pub(crate) logits: &'a mut [f32],
@@ -141,17 +81,26 @@ impl<'a> Work<'a> {
     /// # Errors
     /// [`ArenaError`].
     pub(crate) fn new(h: &Hparams, shape: &Shape, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
-        let Shape { chunk, logit_rows, .. } = *shape;
+        let Shape { chunk, logit_rows, capacity } = *shape;
+        // Pinned positions, kept ones and a window each start and end within a tile.
+        let splits = (capacity / TILE + 4).div_ceil(SPLIT);
+        let parts = chunk.max(chunk.min(FEW) * splits);
         let widest = h.n_embd.max(h.n_ff).max(h.q_dim());
         Ok(Self {
             x: arena.alloc("residual", &[chunk, h.n_embd])?,
             normed: arena.alloc("norm", &[chunk, h.n_embd])?,
             inputs: Inputs::new(arena, chunk, widest)?,
             qkv: arena.alloc("q, k, v", &[chunk, h.q_dim() + 2 * h.kv_dim()])?,
+            pinned_q: arena.alloc("q for pinned positions", &[chunk, h.q_dim()])?,
+            query_blocks: arena.alloc("int8 queries", &[chunk, 2, h.n_heads, h.head_dim.div_ceil(BLOCK)])?,
+            fresh: arena.alloc("new k, v", &[chunk, 2, h.kv_dim(), size_of::<f32>()])?,
+            fresh_scales: arena.alloc("their scales", &[chunk, 2, h.n_kv_heads, 2])?,
+            partials: arena.alloc("parts of attention", &[parts, h.n_kv_heads, h.group() * (h.head_dim + 2)])?,
+            stats: arena.alloc("maxima and sums", &[chunk, h.n_kv_heads, 2 * h.group()])?,
             attended: arena.alloc("attention", &[chunk, h.q_dim()])?,
             gate: arena.alloc("ffn gate", &[chunk, h.n_ff])?,
             up: arena.alloc("ffn up", &[chunk, h.n_ff])?,
-            rope: arena.alloc("rotation", &[chunk, h.rope_dims / 2, 2])?,
+            rope: arena.alloc("rotation", &[chunk, h.rope_bases(), 2, h.rope_dims / 2, 2])?,
             logits: arena.alloc("logits", &[logit_rows, h.vocab])?,
         })
     }

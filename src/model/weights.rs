@@ -18,7 +18,8 @@ pub struct Weights<'m> {
     pub output_norm: &'m [u8],
     /// (vocab, n_embd); the embedding where the file ties the two
     pub output: Matrix<'m>,
-    /// (rope_dims / 2) turns per token, in units of 2⁻⁶⁴
+    /// (bases, rope_dims / 2) turns per token, in units of 2⁻⁶⁴: of the layers that see all, and of those with a window if
+    /// they have a base of their own
     pub rope_frequencies: &'m [u64],
 }
 
@@ -87,9 +88,13 @@ impl<'m> Weights<'m> {
             None => token_embd,
         };
         let factors = top.optional_vector("rope_freqs.weight", h.rope_dims / 2)?.as_chunks::<4>().0;
-        let rope_frequencies = arena.build("rope frequencies", h.rope_dims / 2, |i| {
+        let pairs = h.rope_dims / 2;
+        let rope_frequencies = arena.build("rope frequencies", h.rope_bases() * pairs, |i| {
+            // A base of its own comes without scaling.
+            let own = h.window.and_then(|w| w.rope_base).filter(|_| i >= pairs);
             let factor = factors.get(i).map_or(1.0, |f| f64::from(f32::from_le_bytes(*f)));
-            Ok::<_, ArenaError>(rope_frequency(h, i, factor))
+            let (base, factor) = own.map_or((h.rope_base, h.rope_factor * factor), |base| (base, 1.0));
+            Ok::<_, ArenaError>(rope_frequency(base, h.rope_dims, i % pairs, factor))
         })?;
         // A dry run builds nothing, but a plan for a broken file should fail like the load.
         if arena.is_dry() {
@@ -114,9 +119,9 @@ fn check_pack_version(file: &File<'_>) -> Result<(), ModelError> {
 
 /// θᵢ = base^(−2i/d), divided by the file's factors (Su et al. 2021, arXiv 2104.09864; Llama 3's scaling comes as a
 /// tensor of factors).
-fn rope_frequency(h: &Hparams, i: usize, factor: f64) -> u64 {
-    let exponent = -2.0 * i as f64 / h.rope_dims as f64;
-    let radians = libm::pow(h.rope_base, exponent) / h.rope_factor / factor;
+fn rope_frequency(base: f64, dims: usize, i: usize, factor: f64) -> u64 {
+    let exponent = -2.0 * i as f64 / dims as f64;
+    let radians = libm::pow(base, exponent) / factor;
     math::frequency(if radians.is_finite() { radians } else { 0.0 })
 }
 

@@ -73,7 +73,7 @@ pub struct Region {
     /// Its length in bytes, without the padding before the next buffer.
     pub bytes: usize,
     /// Its shape in elements, slowest dimension first, ones in front.
-    pub shape: [usize; 4],
+    pub shape: [usize; 5],
 }
 
 /// A bump allocator over borrowed bytes.
@@ -120,7 +120,7 @@ impl<'a> Arena<'a> {
         self.base.is_none()
     }
 
-    /// Carves a buffer of this shape, of at most four dimensions; its values are whatever the memory held. Empty in a
+    /// Carves a buffer of this shape, of at most five dimensions; its values are whatever the memory held. Empty in a
     /// dry run.
     ///
     /// # Errors
@@ -166,7 +166,7 @@ impl<'a> Arena<'a> {
             return Err(ArenaError::TooSmall { name, needed: end, len: self.len });
         }
         if let Some(observer) = &mut self.observer {
-            let mut dims = [1; 4];
+            let mut dims = [1; 5];
             for (slot, d) in dims.iter_mut().rev().zip(shape.iter().rev()) {
                 *slot = *d;
             }
@@ -217,13 +217,13 @@ mod tests {
 
     #[test]
     fn the_observer_sees_each_region() {
-        let mut seen = [Region { name: "", offset: 0, bytes: 0, shape: [0; 4] }; 3];
+        let mut seen = [Region { name: "", offset: 0, bytes: 0, shape: [0; 5] }; 3];
         let mut n = 0;
         let mut observe = |r| {
             seen[n] = r;
             n += 1;
         };
         carve(&mut Arena::dry_run_with(&mut observe)).unwrap();
-        assert_eq!(seen[1], Region { name: "b", offset: 64, bytes: 68, shape: [1, 1, 1, 17] });
+        assert_eq!(seen[1], Region { name: "b", offset: 64, bytes: 68, shape: [1, 1, 1, 1, 17] });
     }
 }

@@ -3,8 +3,12 @@
 //! Nothing here allocates. This folder is one of the places where `unsafe` is allowed.
 
 mod arena;
+mod crc;
 mod parallel;
+mod ring;
 
 pub(crate) use arena::unpadded;
 pub use arena::{ALIGN, Arena, ArenaError, Plain, Region};
+pub(crate) use crc::crc32;
 pub use parallel::{Columns, Executor, Outputs, Serial, Tile, for_each, for_each_row, for_each_tile};
+pub use ring::{Piece, Ring, TILE};

@@ -2,7 +2,7 @@
 //! promise that `armlet` makes of any bytes is an assertion.
 
 use armlet::arch::{Element, Kernels};
-use armlet::engine::{Config, Engine, Plan, Session};
+use armlet::engine::{Config, Engine, Pattern, Plan, Session};
 use armlet::gguf::{File, GgufError, Value};
 use armlet::model::{Model, ModelError};
 use armlet::sample::{SampleError, Sampler, SamplerConfig};
@@ -99,7 +99,8 @@ pub fn walk(file: &File<'_>) {
 fn run(model: &Model<'_>) -> Result<u32, SampleError> {
     let h = &model.hparams;
     let context = h.context_length.min(8);
-    let config = Config { context, chunk: 2, logit_rows: 1, kv: Element::F16 };
+    let config =
+        Config { context, chunk: 2, logit_rows: 1, kv: Element::F16, pattern: Pattern::Full, ..Config::default() };
     let plan = Plan::new(h, &config).unwrap();
     // Apart, so that a sanitizer sees one run into the other.
     let (mut work, mut cache) = (Memory::new(plan.engine_bytes()), Memory::new(plan.session_bytes()));

@@ -4,6 +4,8 @@
 
 pub mod gguf;
 pub mod hostile;
+pub mod oracle;
+pub mod run;
 
 use std::path::{Path, PathBuf};
 

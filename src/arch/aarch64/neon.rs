@@ -110,6 +110,13 @@ macro_rules! neon_isa {
                 })
             }
             #[inline(always)]
+            fn load8_i8(self, x: &[u8; 8]) -> Self::F32x8 {
+                simd!({
+                    let x = vmovl_s8(vld1_s8(x.as_ptr().cast()));
+                    [vcvtq_f32_s32(vmovl_s16(vget_low_s16(x))), vcvtq_f32_s32(vmovl_high_s16(x))]
+                })
+            }
+            #[inline(always)]
             fn store8_f16(self, x: Self::F32x8, out: &mut [u8; 16]) {
                 simd!({
                     let x = vcvt_high_f16_f32(vcvt_f16_f32(x[0]), x[1]);

@@ -100,7 +100,7 @@ pub(in crate::arch) fn quantise<I: Isa>(isa: I, x: &[f32], out: &mut QuantTile<'
 
 /// The quants of a block; its scale, and the sum of the quants.
 #[inline(always)]
-fn quantise_block<I: Isa>(isa: I, x: &[f32; BLOCK], q: &mut [i8; BLOCK]) -> (f32, f32) {
+pub(super) fn quantise_block<I: Isa>(isa: I, x: &[f32; BLOCK], q: &mut [i8; BLOCK]) -> (f32, f32) {
     let (parts, _) = x.as_chunks::<8>();
     let v = array!(i in 0..4 => isa.load8(&parts[i]));
     let a = array!(i in 0..4 => isa.abs8(v[i]));

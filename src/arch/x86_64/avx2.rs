@@ -107,6 +107,10 @@ macro_rules! avx2_isa {
                 )))))
             }
             #[inline(always)]
+            fn load8_i8(self, x: &[u8; 8]) -> __m256 {
+                simd!(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast()))))
+            }
+            #[inline(always)]
             fn store8_f16(self, x: __m256, out: &mut [u8; 16]) {
                 simd!(_mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)))
             }

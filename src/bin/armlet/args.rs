@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use armlet::engine::Config;
+use armlet::arch::Element;
+use armlet::engine::{Config, Pattern};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Language models on ARM, in memory that is known before the first token.
@@ -43,6 +44,10 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Write a model in another format.
     Quantize(Quantize),
+    /// Show what memory a model takes at a budget, and what multi-head, grouped-query and multi-query attention would.
+    Plan(Plan),
+    /// Read a system prompt once, into a file that `chat --prefix` starts with.
+    Prefix(Prefix),
     /// Write a quantised model in the layout that the kernels like best, the same on every CPU.
     Pack(Pack),
     /// Fetch a known model and verify it.
@@ -68,23 +73,76 @@ pub(crate) struct Model {
 /// The cache.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Cache {
-    /// Tokens that the context holds [default: 4096, at most what the model was trained for].
+    /// Tokens that are looked at, at most [default: 4096, at most what the model was trained for].
     #[arg(short, long, value_name = "TOKENS", conflicts_with = "kv_budget")]
     pub(crate) context: Option<usize>,
     /// Memory for the K/V cache, as 64MiB: the context is as long as fits.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) kv_budget: Option<usize>,
-    /// How the cache stores numbers.
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
-    pub(crate) kv_type: KvType,
+    #[command(flatten)]
+    pub(crate) kv: Kv,
+    /// Tokens that can surely be taken back once older ones have been given up.
+    #[arg(long, value_name = "TOKENS", default_value_t = 0)]
+    pub(crate) slack: usize,
     /// Most prompt tokens of one pass.
     #[arg(long, value_name = "TOKENS", default_value_t = Config::default().chunk)]
     pub(crate) chunk: usize,
 }
 
+impl Cache {
+    /// All but the context.
+    pub(crate) fn config(&self) -> Config {
+        Config { slack: self.slack, chunk: self.chunk, ..self.kv.config() }
+    }
+}
+
+/// What the cache keeps, and how.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct Kv {
+    /// How the cache stores numbers.
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
+    pub(crate) kv_type: KvType,
+    /// Store keys in a basis that spreads outliers, which makes int8 more precise.
+    #[arg(long)]
+    pub(crate) hadamard: bool,
+    /// Which tokens are looked at: full (all, until the context is full), window (the last), sinks (the first few and the
+    /// last), strided:N (those, and every N-th tile of 32 between them).
+    #[arg(long, value_name = "PATTERN", default_value = "sinks", value_parser = parse_pattern)]
+    pub(crate) pattern: Pattern,
+    /// How many of the first tokens stay for good.
+    #[arg(long, value_name = "N", default_value_t = Config::default().sinks)]
+    pub(crate) sinks: usize,
+}
+
+impl Kv {
+    pub(crate) fn config(self) -> Config {
+        let Kv { kv_type, hadamard, pattern, sinks } = self;
+        Config { kv: kv_type.element(), hadamard, pattern, sinks, ..Config::default() }
+    }
+}
+
+impl KvType {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            KvType::F16 => "f16",
+            KvType::Int8 => "int8",
+            KvType::F32 => "f32",
+        }
+    }
+
+    pub(crate) fn element(self) -> Element {
+        match self {
+            KvType::F16 => Element::F16,
+            KvType::Int8 => Element::Int8,
+            KvType::F32 => Element::F32,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum KvType {
     F16,
+    Int8,
     F32,
 }
 
@@ -131,6 +189,43 @@ pub(crate) struct Chat {
     /// Print a JSON object instead of text, with -p or piped stdin.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Go on with the conversation in this file, if there is one, and keep it there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) session: Option<PathBuf>,
+    /// Start with the system prompt in this file, which `armlet prefix` wrote: it is not read again, and used where it lies.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["system", "sinks"])]
+    pub(crate) prefix: Option<PathBuf>,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Prefix {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) text: Text,
+    #[command(flatten)]
+    pub(crate) kv: Kv,
+    /// File to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Plan {
+    /// GGUF file, or the name of a known model [default: smollm2].
+    #[arg(short, long, value_name = "MODEL", env = "ARMLET_MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+    /// Sessions that share the budget.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) sessions: usize,
+    /// Print a JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Draw memory against context to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -195,9 +290,20 @@ pub(crate) struct Perplexity {
     /// Tokens scored in one pass.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) rows: usize,
-    /// How the cache stores numbers.
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
-    pub(crate) kv_type: KvType,
+    #[command(flatten)]
+    pub(crate) kv: Kv,
+    /// Read the text as one stream, of which -c tokens are looked at, and score all of it.
+    #[arg(long)]
+    pub(crate) stream: bool,
+    /// Tokens at the start that are not scored; without --stream, not read either.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) skip: usize,
+    /// Most tokens of the text; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) tokens: usize,
+    /// Also compare the probabilities with those that a cache of this type gives (mean Kullback-Leibler divergence).
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub(crate) kl: Option<KvType>,
     /// Print a JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
@@ -219,6 +325,12 @@ pub(crate) struct Bench {
     /// Most prompt tokens of one pass.
     #[arg(long, value_name = "TOKENS", default_value_t = Config::default().chunk)]
     pub(crate) chunk: usize,
+    /// Compare grouped-query attention with multi-head attention of the same model instead: sessions that fit a budget,
+    /// and tokens per second of one and of eight, at several depths.
+    #[arg(long)]
+    pub(crate) compare_mha: bool,
+    #[command(flatten)]
+    pub(crate) kv: Kv,
     /// Output.
     #[arg(short, long, value_enum, default_value_t = Output::Md)]
     pub(crate) output: Output,
@@ -299,6 +411,19 @@ fn parse_size(text: &str) -> Result<usize, String> {
 }
 
 /// A factor that logits can be divided by.
+fn parse_pattern(text: &str) -> Result<Pattern, String> {
+    match text.split_once(':') {
+        None if text == "full" => Ok(Pattern::Full),
+        None if text == "window" => Ok(Pattern::Window),
+        None if text == "sinks" => Ok(Pattern::Sinks),
+        Some(("strided", n)) => match n.parse() {
+            Ok(every) if every >= 2 => Ok(Pattern::Strided { every }),
+            _ => Err(format!("{n:?} is no number from 2 on")),
+        },
+        _ => Err("give full, window, sinks or strided:N".into()),
+    }
+}
+
 fn parse_penalty(text: &str) -> Result<f32, String> {
     let number = parse_range::<0, 100>(text)?;
     if number >= 0.01 { Ok(number) } else { Err("it is not from 0.01 to 100".into()) }

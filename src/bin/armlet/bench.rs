@@ -3,12 +3,13 @@
 
 use std::time::Instant;
 
-use armlet::engine::{Config, Plan};
+use armlet::engine::{Config, Pattern, Plan};
 use armlet::model::{Layer, Model};
 use armlet::storage::Executor;
 
 use crate::args::{Bench, Output};
 use crate::bandwidth::Buffer;
+use crate::compare;
 use crate::failure::{Failure, print};
 use crate::inspect;
 use crate::load::{Loaded, Reader, session_memory, with_model};
@@ -41,6 +42,9 @@ fn deviation(x: &[f64]) -> f64 {
 }
 
 pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
+    if args.compare_mha {
+        return with_model(&args.model, |loaded| compare::run(loaded, args));
+    }
     if args.n_prompt == 0 && args.n_gen == 0 {
         return Err(Failure::Usage("there is nothing to measure: -p and -n are both 0".into()));
     }
@@ -64,7 +68,8 @@ pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
 fn measure(loaded: &Loaded<'_>, args: &Bench) -> Result<Vec<Row>, Failure> {
     let h = &loaded.model.hparams;
     let context = args.n_prompt.max(args.n_gen);
-    let plan = Plan::new(h, &Config { context, chunk: args.chunk, ..Config::default() })?;
+    let config = Config { context, chunk: args.chunk, pattern: Pattern::Full, ..args.kv.config() };
+    let plan = Plan::new(h, &config)?;
     let mut memory = session_memory(&plan)?;
     let mut reader = Reader::new(loaded, &plan, &mut memory)?;
     // Any tokens will do, as in llama-bench: the time does not depend on them.
@@ -77,7 +82,7 @@ fn measure(loaded: &Loaded<'_>, args: &Bench) -> Result<Vec<Row>, Failure> {
         }
         let mut samples_ns = Vec::new();
         for repetition in 0..=args.repetitions {
-            reader.session.rewind(0);
+            reader.session.rewind(0)?;
             let start = Instant::now();
             if n_prompt > 0 {
                 reader.eval(&prompt)?;
@@ -166,8 +171,8 @@ fn json(loaded: &Loaded<'_>, args: &Bench, row: &Row, reads: &Reads) -> serde_js
         "n_batch": args.chunk,
         "n_ubatch": args.chunk,
         "n_threads": loaded.pool.workers(),
-        "type_k": "f16",
-        "type_v": "f16",
+        "type_k": args.kv.kv_type.name(),
+        "type_v": args.kv.kv_type.name(),
         "n_prompt": row.n_prompt,
         "n_gen": row.n_gen,
         "n_depth": 0,

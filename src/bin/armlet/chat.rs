@@ -3,14 +3,18 @@
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;
 
+use std::path::Path;
+
+use armlet::engine::{Config, Pattern, Plan, Prefix};
 use armlet::sample::Sampler;
 use armlet::tokenizer::{EncodeOptions, Role};
 use rustyline::error::ReadlineError;
 
-use crate::args::Chat;
+use crate::args::{self, Chat};
 use crate::failure::{Failure, print};
 use crate::generate::{End, INTERRUPTED, Stats, catch_interrupts, generate, sampler};
-use crate::load::{Loaded, Reader, argument, encode, plan, read_stdin, session_memory, with_model};
+use crate::load::{Loaded, Reader, argument, encode, map, plan, read_stdin, session_memory, text, with_model};
+use crate::rewrite::replace;
 use crate::template::{Message, Template};
 
 const HELP: &str = "/help this, /clear forget the conversation, /regen answer again, /system TEXT new instructions, \
@@ -25,26 +29,105 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
     if args.json && one_shot.is_none() {
         return Err(Failure::Usage("--json is for -p or piped text".into()));
     }
+    let prefix = args.prefix.as_deref().map(map).transpose()?;
     with_model(&args.model, |loaded| {
-        let plan = plan(&loaded.model.hparams, &args.cache)?;
+        let start = match (&args.prefix, &prefix) {
+            (Some(path), Some(bytes)) => {
+                let fail = |e: &dyn std::fmt::Display| Failure::file(path, e);
+                let prefix = Prefix::new_checked(bytes, &loaded.model).map_err(|e| fail(&e))?;
+                Some((prefix, Kept::decode(prefix.extra()).ok_or_else(|| fail(&"its system prompt is damaged"))?))
+            }
+            _ => None,
+        };
+        let plan = plan(&loaded.model.hparams, &args.cache, start.as_ref().map(|s| &s.0))?;
         let mut memory = session_memory(&plan)?;
-        let reader = Reader::new(loaded, &plan, &mut memory)?;
+        let reader = Reader::with_prefix(loaded, &plan, start.as_ref().map(|s| &s.0), &mut memory)?;
         let mut chat = Conversation {
             loaded,
             reader,
             sampler: sampler(&args.sampling),
             template: Template::new(loaded.file, &loaded.model.tokenizer)?,
-            limit: args.sampling.n_predict.unwrap_or(usize::MAX),
-            messages: Vec::new(),
-            read: Vec::new(),
+            limit: args.sampling.n_predict.unwrap_or(plan.context()),
+            kept: start.map_or_else(Kept::default, |s| s.1),
+            file: args.session.as_deref(),
         };
-        chat.system(args.system.as_deref());
+        if let Some(text) = args.system.as_deref() {
+            chat.system(Some(text));
+        }
+        chat.restore()?;
         catch_interrupts()?;
         match one_shot {
             Some(text) => once(&mut chat, &text, args.json),
             None => converse(&mut chat),
         }
     })
+}
+
+/// `armlet prefix`: a system prompt, read once.
+pub(crate) fn prefix(args: &args::Prefix) -> Result<(), Failure> {
+    let text = text(&args.text)?;
+    with_model(&args.model, |loaded| {
+        let template = Template::new(loaded.file, &loaded.model.tokenizer)?;
+        let system = Message { role: Role::System, text: text.trim_end_matches('\n').to_string() };
+        // What all conversations with this system prompt begin with.
+        let tokens = |word: &str| {
+            let user = Message { role: Role::User, text: word.to_string() };
+            tokens(loaded, &template, &[system.clone(), user])
+        };
+        let (a, b) = (tokens("Yes.")?, tokens("42")?);
+        let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+        let read = a[..common].to_vec();
+        if read.is_empty() {
+            return Err(Failure::Error("the model's chat template puts no system prompt first".into()));
+        }
+        let h = &loaded.model.hparams;
+        let config = Config { context: (common + 1).min(h.context_length), sinks: common, ..args.kv.config() };
+        let plan = Plan::new(h, &Config { pattern: Pattern::Sinks, ..config })?;
+        let mut memory = session_memory(&plan)?;
+        let mut reader = Reader::new(loaded, &plan, &mut memory)?;
+        reader.eval(&read)?;
+        let extra = Kept { messages: vec![system], read }.encode();
+        replace(&args.output, |out| {
+            let written = reader.session.save_prefix(&extra, |part| out.write_all(part));
+            written.unwrap_or_else(|e| Err(std::io::Error::other(e)))
+        })?;
+        let _ = writeln!(std::io::stderr(), "{common} tokens in {}", args.output.display());
+        Ok(())
+    })
+}
+
+/// A conversation as token ids.
+fn tokens(loaded: &Loaded<'_>, template: &Template<'_>, messages: &[Message]) -> Result<Vec<u32>, Failure> {
+    let rendered = template.render(messages)?;
+    let options = EncodeOptions { add_special: true, parse_special: true, literal: &rendered.literal };
+    encode(&loaded.model.tokenizer, &rendered.text, options)
+}
+
+/// What was said, and the tokens that a session has read of it: kept beside keys and values.
+#[derive(Default)]
+struct Kept {
+    messages: Vec<Message>,
+    read: Vec<u32>,
+}
+
+impl Kept {
+    fn encode(&self) -> Vec<u8> {
+        let message = |m: &Message| serde_json::json!({ "role": m.role.name(), "text": m.text });
+        let messages: Vec<_> = self.messages.iter().map(message).collect();
+        serde_json::json!({ "messages": messages, "read": self.read }).to_string().into_bytes()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+        let message = |m: &serde_json::Value| {
+            let role = [Role::System, Role::User, Role::Assistant].into_iter().find(|r| m["role"] == r.name())?;
+            Some(Message { role, text: m["text"].as_str()?.to_string() })
+        };
+        let read = |t: &serde_json::Value| u32::try_from(t.as_u64()?).ok();
+        let messages = value["messages"].as_array()?.iter().map(message).collect::<Option<_>>()?;
+        let read = value["read"].as_array()?.iter().map(read).collect::<Option<_>>()?;
+        Some(Kept { messages, read })
+    }
 }
 
 /// A conversation and the session that has read it.
@@ -54,15 +137,32 @@ struct Conversation<'l, 's> {
     sampler: Sampler,
     template: Template<'l>,
     limit: usize,
-    messages: Vec<Message>,
-    /// The tokens that the session has read.
-    read: Vec<u32>,
+    kept: Kept,
+    /// Where it is kept between runs.
+    file: Option<&'l Path>,
 }
 
 impl Conversation<'_, '_> {
     /// Starts anew with these instructions.
     fn system(&mut self, text: Option<&str>) {
-        self.messages = text.map(|t| Message { role: Role::System, text: t.to_string() }).into_iter().collect();
+        self.kept.messages = text.map(|t| Message { role: Role::System, text: t.to_string() }).into_iter().collect();
+    }
+
+    /// Goes on with what is in its file.
+    fn restore(&mut self) -> Result<(), Failure> {
+        let Some(path) = self.file.filter(|path| path.exists()) else { return Ok(()) };
+        let bytes = map(path)?;
+        let extra = self.reader.session.restore(&bytes).map_err(|e| Failure::file(path, e))?;
+        let fits = |kept: &Kept| kept.read.len() as u64 == self.reader.session.position();
+        self.kept = Kept::decode(extra).filter(fits).ok_or_else(|| Failure::file(path, "it is damaged"))?;
+        Ok(())
+    }
+
+    /// Keeps it in its file.
+    fn save(&self) -> Result<(), Failure> {
+        let Some(path) = self.file else { return Ok(()) };
+        let extra = self.kept.encode();
+        replace(path, |out| self.reader.session.save(&extra, |part| out.write_all(part)))
     }
 
     /// Adds a message and lets the model answer it.
@@ -70,24 +170,26 @@ impl Conversation<'_, '_> {
         if text.trim().is_empty() {
             return Err(Failure::Error("the message is empty; say something".into()));
         }
-        self.messages.push(Message { role: Role::User, text: text.to_string() });
+        self.kept.messages.push(Message { role: Role::User, text: text.to_string() });
         let result = self.answer(show);
         if result.is_err() {
-            self.messages.pop();
+            self.kept.messages.pop();
         }
         result
     }
 
     /// Lets the model answer the last message. What the session has read already is not read again.
     fn answer(&mut self, mut show: impl FnMut(&str) -> Result<(), Failure>) -> Result<(End, Stats), Failure> {
-        let rendered = self.template.render(&self.messages)?;
-        let options = EncodeOptions { add_special: true, parse_special: true, literal: &rendered.literal };
-        let tokens = encode(&self.loaded.model.tokenizer, &rendered.text, options)?;
-        let common = self.read.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
+        let tokens = tokens(self.loaded, &self.template, &self.kept.messages)?;
+        let common = self.kept.read.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
         // At least one token is read, to have logits.
         let common = common.min(tokens.len().saturating_sub(1));
-        self.read.truncate(common);
-        self.reader.session.rewind(common);
+        // What has been given up cannot be gone back to: then all is read again.
+        let common = match self.reader.session.rewind(common as u64) {
+            Ok(()) => common,
+            Err(_) => self.start_anew(&tokens)?,
+        };
+        self.kept.read.truncate(common);
         let mut text = String::new();
         let result = generate(
             self.loaded,
@@ -95,7 +197,7 @@ impl Conversation<'_, '_> {
             &mut self.sampler,
             &tokens[common..],
             self.limit,
-            &mut self.read,
+            &mut self.kept.read,
             |piece| {
                 text.push_str(piece);
                 show(piece)
@@ -103,22 +205,34 @@ impl Conversation<'_, '_> {
         )?;
         if text.is_empty() && result.0 == End::Interrupted {
             // Nothing was said: as if nothing had been asked.
-            self.messages.pop();
+            self.kept.messages.pop();
         } else {
-            self.messages.push(Message { role: Role::Assistant, text });
+            self.kept.messages.push(Message { role: Role::Assistant, text });
         }
+        self.save()?;
         Ok(result)
+    }
+
+    /// Goes back to the start, or to the end of a prefix; says how many of the tokens are then read.
+    fn start_anew(&mut self, tokens: &[u32]) -> Result<usize, Failure> {
+        let start = self.reader.session.start();
+        self.reader.session.rewind(start)?;
+        let common = self.kept.read.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        match usize::try_from(start) {
+            Ok(start) if start <= common => Ok(start),
+            _ => Err(Failure::Error("the conversation no longer starts with the prefix; leave --prefix out".into())),
+        }
     }
 
     /// Takes back the last answer, and answers again.
     fn again(&mut self, show: impl FnMut(&str) -> Result<(), Failure>) -> Result<(End, Stats), Failure> {
-        if self.messages.last().is_none_or(|m| m.role != Role::Assistant) {
+        if self.kept.messages.last().is_none_or(|m| m.role != Role::Assistant) {
             return Err(Failure::Error("there is no answer to do again".into()));
         }
-        let old = self.messages.pop();
+        let old = self.kept.messages.pop();
         let result = self.answer(show);
         if result.is_err() {
-            self.messages.extend(old);
+            self.kept.messages.extend(old);
         }
         result
     }
@@ -129,7 +243,7 @@ fn once(chat: &mut Conversation<'_, '_>, text: &str, json: bool) -> Result<(), F
     let show = |piece: &str| if json { Ok(()) } else { print(piece.as_bytes()) };
     let (end, stats) = chat.ask(text, show)?;
     if json {
-        let answer = chat.messages.last().map_or("", |m| &m.text);
+        let answer = chat.kept.messages.last().map_or("", |m| &m.text);
         let object = serde_json::json!({ "text": answer, "stop": end.name(), "timings": stats.json() });
         print(format!("{object}\n").as_bytes())?;
     } else {
@@ -186,7 +300,7 @@ fn command(chat: &mut Conversation<'_, '_>, line: &str) -> Result<bool, Failure>
         "/help" | "/?" => {
             let _ = writeln!(std::io::stderr(), "{HELP}");
         }
-        "/clear" => chat.messages.retain(|m| m.role == Role::System),
+        "/clear" => chat.kept.messages.retain(|m| m.role == Role::System),
         "/system" => chat.system(Some(rest.trim()).filter(|t| !t.is_empty())),
         "/regen" => reply(chat, |chat, show| chat.again(show))?,
         unknown if unknown.starts_with('/') => {

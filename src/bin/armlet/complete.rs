@@ -15,7 +15,7 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         if tokens.is_empty() {
             return Err(Failure::Error("the prompt is empty and the model has no start token; give some text".into()));
         }
-        let plan = plan(&loaded.model.hparams, &args.cache)?;
+        let plan = plan(&loaded.model.hparams, &args.cache, None)?;
         let mut memory = session_memory(&plan)?;
         let mut reader = Reader::new(loaded, &plan, &mut memory)?;
         catch_interrupts()?;

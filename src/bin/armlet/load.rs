@@ -4,14 +4,14 @@ use std::ffi::OsStr;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use armlet::arch::{Backend, Element, Kernels};
-use armlet::engine::{Config, Engine, EngineError, Plan, Session};
+use armlet::arch::{Backend, Kernels};
+use armlet::engine::{Config, Engine, EngineError, Plan, Prefix, Session};
 use armlet::gguf::File;
 use armlet::host::{MapError, Mapped, Pool, memory};
 use armlet::model::{Hparams, Model};
 use armlet::tokenizer::{EncodeOptions, Tokenizer};
 
-use crate::args::{self, KvType};
+use crate::args;
 use crate::failure::Failure;
 use crate::pull;
 
@@ -63,7 +63,7 @@ pub(crate) fn resolve(model: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Maps a file that should be a model.
+/// Maps a file.
 pub(crate) fn map(path: &Path) -> Result<Mapped, Failure> {
     Mapped::open(path).map_err(|e| match e {
         MapError::Empty => Failure::file(path, "the file is empty; fetch it again"),
@@ -84,25 +84,18 @@ pub(crate) fn kernels() -> Result<Kernels, Failure> {
     Kernels::for_backend(backend).ok_or_else(missing)
 }
 
-/// The plan of a session that reads and generates text.
-pub(crate) fn plan(h: &Hparams, args: &args::Cache) -> Result<Plan, Failure> {
-    let kv = element(args.kv_type);
+/// The plan of a session that reads and generates text, and starts with a prefix if there is one.
+pub(crate) fn plan(h: &Hparams, args: &args::Cache, prefix: Option<&Prefix<'_>>) -> Result<Plan, Failure> {
+    let config = prefix.map_or(args.config(), |prefix| prefix.config(args.config()));
     let context = match (args.context, args.kv_budget) {
         (Some(tokens), _) => tokens,
-        (None, Some(budget)) => Plan::context_for_budget(h, kv, budget)?,
-        (None, None) => Config::default().context.min(h.context_length),
+        (None, Some(budget)) => Plan::context_for_budget(h, &config, budget, 1)?,
+        (None, None) => config.context.min(h.context_length),
     };
-    let plan = Plan::new(h, &Config { context, chunk: args.chunk, logit_rows: 1, kv })?;
+    let plan = Plan::new(h, &Config { context, ..config })?;
     let (engine, session) = (plan.engine_bytes(), plan.session_bytes());
     log::info!("context of {context} tokens in {session} bytes, and {engine} bytes to work in");
     Ok(plan)
-}
-
-pub(crate) fn element(kind: KvType) -> Element {
-    match kind {
-        KvType::F16 => Element::F16,
-        KvType::F32 => Element::F32,
-    }
 }
 
 /// Memory for an engine and a session of this plan.
@@ -120,12 +113,23 @@ pub(crate) struct Reader<'l> {
 impl<'l> Reader<'l> {
     /// In memory that [`session_memory`] got.
     pub(crate) fn new(loaded: &'l Loaded<'l>, plan: &Plan, memory: &'l mut [u8]) -> Result<Self, Failure> {
+        Self::with_prefix(loaded, plan, None, memory)
+    }
+
+    /// The same, of a session that starts with a prefix if there is one.
+    pub(crate) fn with_prefix(
+        loaded: &'l Loaded<'l>,
+        plan: &Plan,
+        prefix: Option<&Prefix<'l>>,
+        memory: &'l mut [u8],
+    ) -> Result<Self, Failure> {
         let (engine, session) = memory.split_at_mut(plan.engine_bytes());
-        Ok(Reader {
-            pool: &loaded.pool,
-            engine: Engine::new(&loaded.model, loaded.kernels, plan, engine)?,
-            session: Session::new(&loaded.model, plan, session)?,
-        })
+        let engine = Engine::new(&loaded.model, loaded.kernels, plan, engine)?;
+        let session = match prefix {
+            Some(prefix) => Session::with_prefix(&loaded.model, plan, prefix, session)?,
+            None => Session::new(&loaded.model, plan, session)?,
+        };
+        Ok(Reader { pool: &loaded.pool, engine, session })
     }
 
     pub(crate) fn eval(&mut self, tokens: &[u32]) -> Result<&[f32], EngineError> {

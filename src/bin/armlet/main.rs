@@ -7,6 +7,7 @@ mod args;
 mod bandwidth;
 mod bench;
 mod chat;
+mod compare;
 mod complete;
 mod failure;
 mod generate;
@@ -14,6 +15,7 @@ mod inspect;
 mod load;
 mod pack;
 mod perplexity;
+mod plan;
 mod pull;
 mod quantize;
 mod rewrite;
@@ -43,6 +45,8 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Bench(a) => bench::run(&a),
         Command::Inspect(a) => inspect::run(&a),
         Command::Quantize(a) => quantize::run(&a),
+        Command::Plan(a) => plan::run(&a),
+        Command::Prefix(a) => chat::prefix(&a),
         Command::Pack(a) => pack::run(&a),
         Command::Pull(a) => pull::run(&a),
         Command::Completions { shell } => {

@@ -1,14 +1,15 @@
 //! `armlet perplexity`: llama-perplexity's protocol.
 //!
 //! The text is cut into pieces of as many tokens as the context; of each, the second half is predicted from what
-//! stands before it. The result is e to the mean of −ln p of those tokens.
+//! stands before it. The result is e to the mean of −ln p of those tokens. As a stream, all of the text is predicted,
+//! each token from those that the cache still has.
 
-use armlet::engine::{Config, Plan};
+use armlet::engine::{Config, Pattern, Plan};
 use armlet::tokenizer::EncodeOptions;
 
-use crate::args::Perplexity;
+use crate::args::{KvType, Perplexity};
 use crate::failure::{Failure, print};
-use crate::load::{Loaded, Reader, element, encode, read_file, session_memory, with_model};
+use crate::load::{Loaded, Reader, encode, read_file, session_memory, with_model};
 
 /// Sums of −ln p and of its square.
 #[derive(Default)]
@@ -16,6 +17,8 @@ struct Score {
     n: usize,
     sum: f64,
     squares: f64,
+    /// Sum of divergences from what is compared with.
+    divergence: f64,
 }
 
 impl Score {
@@ -27,6 +30,13 @@ impl Score {
         self.n += 1;
         self.sum += nll;
         self.squares += nll * nll;
+    }
+
+    fn join(&mut self, other: &Score) {
+        self.n += other.n;
+        self.sum += other.sum;
+        self.squares += other.squares;
+        self.divergence += other.divergence;
     }
 
     fn perplexity(&self) -> f64 {
@@ -47,73 +57,155 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
     with_model(&args.model, |loaded| {
         let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
         let mut tokens = encode(&loaded.model.tokenizer, &text, options)?;
-        let config = Config {
-            context: args.context,
-            chunk: Config::default().chunk,
-            logit_rows: args.rows.min(args.context),
-            kv: element(args.kv_type),
-        };
-        let plan = Plan::new(&loaded.model.hparams, &config)?;
-        let all = tokens.len() / args.context;
+        tokens.truncate(if args.tokens == 0 { usize::MAX } else { args.tokens });
         if args.context < 4 {
             return Err(Failure::Usage("-c must be at least 4".into()));
         }
-        if all == 0 {
-            let (n, context) = (tokens.len(), args.context);
-            return Err(Failure::Error(format!(
-                "the text has {n} tokens, too few for -c {context}; use a smaller one"
-            )));
-        }
-        let chunks = if args.chunks == 0 { all } else { args.chunks.min(all) };
-        let score = measure(loaded, &plan, &mut tokens, args, chunks)?;
+        let (score, chunks) =
+            if args.stream { stream(loaded, &tokens, args)? } else { pieces(loaded, &mut tokens, args)? };
         if score.sum.is_nan() {
             return Err(Failure::Error("the model's output is not a number; its file is damaged".into()));
         }
         let (ppl, error) = (score.perplexity(), score.error());
+        let kl = args.kl.map(|_| score.divergence / score.n as f64);
         if args.json {
-            let object = serde_json::json!({ "ppl": ppl, "error": error, "n": score.n, "chunks": chunks });
+            let object = serde_json::json!({ "ppl": ppl, "error": error, "n": score.n, "chunks": chunks, "kl": kl });
             return print(format!("{object}\n").as_bytes());
         }
-        print(format!("\nFinal estimate: PPL = {ppl:.4} +/- {error:.5}\n").as_bytes())
+        print(format!("\nFinal estimate: PPL = {ppl:.4} +/- {error:.5}\n").as_bytes())?;
+        kl.map_or(Ok(()), |kl| print(format!("Mean KL divergence: {kl:.6}\n").as_bytes()))
     })
 }
 
-fn measure(
-    loaded: &Loaded<'_>,
-    plan: &Plan,
-    tokens: &mut [u32],
-    args: &Perplexity,
-    chunks: usize,
-) -> Result<Score, Failure> {
-    let n_ctx = args.context;
-    let mut memory = session_memory(plan)?;
-    let mut reader = Reader::new(loaded, plan, &mut memory)?;
-    if !args.json {
-        print(format!("perplexity: calculating perplexity over {chunks} chunks, n_ctx={n_ctx}\n").as_bytes())?;
+/// One reader, or one and another to compare with.
+struct Readers<'l>(Vec<Reader<'l>>);
+
+impl Readers<'_> {
+    fn rewind(&mut self) -> Result<(), Failure> {
+        self.0.iter_mut().try_for_each(|r| Ok(r.session.rewind(0)?))
     }
-    let mut score = Score::default();
-    let vocab = loaded.model.hparams.vocab;
-    for (i, piece) in tokens.chunks_exact_mut(n_ctx).take(chunks).enumerate() {
-        let tokenizer = &loaded.model.tokenizer;
-        if tokenizer.adds_bos()
-            && let Some(bos) = tokenizer.bos()
-        {
-            piece[0] = bos;
+
+    fn eval(&mut self, tokens: &[u32]) -> Result<(), Failure> {
+        self.0.iter_mut().try_for_each(|r| Ok(r.eval(tokens).map(drop)?))
+    }
+
+    /// Scores each of `next` by what is read of `tokens` before it.
+    fn score(&mut self, tokens: &[u32], next: &[u32], score: &mut Score) -> Result<(), Failure> {
+        let Some((first, others)) = self.0.split_first_mut() else { return Ok(()) };
+        let logits = first.score(tokens)?;
+        let vocab = logits.len() / tokens.len();
+        for (row, next) in logits.chunks_exact(vocab).zip(next) {
+            score.add(row, *next);
         }
-        reader.session.rewind(0);
-        let first = n_ctx / 2;
-        reader.eval(&piece[..first])?;
-        // The last token predicts nothing that is scored.
-        for start in (first..n_ctx - 1).step_by(args.rows) {
-            let end = (start + args.rows).min(n_ctx - 1);
-            let logits = reader.score(&piece[start..end])?;
-            for (row, next) in logits.chunks_exact(vocab).zip(&piece[start + 1..=end]) {
-                score.add(row, *next);
+        for other in others {
+            for (reference, row) in
+                other.score(tokens)?.chunks_exact(vocab).zip(logits.chunks_exact(vocab)).take(next.len())
+            {
+                score.divergence += divergence(reference, row);
             }
         }
-        if !args.json {
-            print(format!("[{}]{:.4},", i + 1, score.perplexity()).as_bytes())?;
-        }
+        Ok(())
     }
-    Ok(score)
+}
+
+/// Σ p·ln(p/q) of the probabilities that two rows of logits stand for.
+fn divergence(p: &[f32], q: &[f32]) -> f64 {
+    let norm = |x: &[f32]| {
+        let max = f64::from(x.iter().fold(f32::NEG_INFINITY, |m, x| m.max(*x)));
+        max + x.iter().map(|x| (f64::from(*x) - max).exp()).sum::<f64>().ln()
+    };
+    let (p_norm, q_norm) = (norm(p), norm(q));
+    let logs = p.iter().zip(q).map(|(p, q)| (f64::from(*p) - p_norm, f64::from(*q) - q_norm));
+    logs.map(|(p, q)| p.exp() * (p - q)).sum()
+}
+
+/// Runs `f` with a reader of this configuration, and with another if there is one to compare with.
+fn with_readers<T>(
+    loaded: &Loaded<'_>,
+    args: &Perplexity,
+    config: &Config,
+    f: impl FnOnce(&mut Readers<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let kinds = [Some(config.kv), args.kl.map(KvType::element)].into_iter().flatten();
+    let plans = kinds.map(|kv| {
+        // Only int8 gains by another basis.
+        let hadamard = config.hadamard && kv == config.kv;
+        Plan::new(&loaded.model.hparams, &Config { kv, hadamard, ..*config })
+    });
+    let plans = plans.collect::<Result<Vec<_>, _>>()?;
+    let mut memories = plans.iter().map(session_memory).collect::<Result<Vec<_>, _>>()?;
+    let readers = plans.iter().zip(&mut memories).map(|(plan, memory)| Reader::new(loaded, plan, memory));
+    f(&mut Readers(readers.collect::<Result<Vec<_>, _>>()?))
+}
+
+/// llama-perplexity's protocol.
+fn pieces(loaded: &Loaded<'_>, tokens: &mut [u32], args: &Perplexity) -> Result<(Score, usize), Failure> {
+    let n_ctx = args.context;
+    let tokens = tokens.get_mut(args.skip..).unwrap_or(&mut []);
+    let all = tokens.len() / n_ctx;
+    if all == 0 {
+        let n = tokens.len();
+        return Err(Failure::Error(format!("the text has {n} tokens, too few for -c {n_ctx}; use a smaller one")));
+    }
+    let chunks = if args.chunks == 0 { all } else { args.chunks.min(all) };
+    let config =
+        Config { context: n_ctx, pattern: Pattern::Full, logit_rows: args.rows.min(n_ctx), ..args.kv.config() };
+    with_readers(loaded, args, &config, |readers| {
+        if !args.json {
+            print(format!("perplexity: calculating perplexity over {chunks} chunks, n_ctx={n_ctx}\n").as_bytes())?;
+        }
+        let mut score = Score::default();
+        for (i, piece) in tokens.chunks_exact_mut(n_ctx).take(chunks).enumerate() {
+            let tokenizer = &loaded.model.tokenizer;
+            if tokenizer.adds_bos()
+                && let Some(bos) = tokenizer.bos()
+            {
+                piece[0] = bos;
+            }
+            readers.rewind()?;
+            let first = n_ctx / 2;
+            readers.eval(&piece[..first])?;
+            // The last token predicts nothing that is scored.
+            for start in (first..n_ctx - 1).step_by(args.rows) {
+                let end = (start + args.rows).min(n_ctx - 1);
+                readers.score(&piece[start..end], &piece[start + 1..=end], &mut score)?;
+            }
+            if !args.json {
+                print(format!("[{}]{:.4},", i + 1, score.perplexity()).as_bytes())?;
+            }
+        }
+        Ok((score, chunks))
+    })
+}
+
+/// Tokens of a point of the curve that a stream prints.
+const POINT: usize = 1000;
+
+/// The text as one stream; prints the perplexity of each thousand tokens.
+fn stream(loaded: &Loaded<'_>, tokens: &[u32], args: &Perplexity) -> Result<(Score, usize), Failure> {
+    if tokens.len() < args.skip + 2 {
+        return Err(Failure::Error(format!("the text has {} tokens, too few for --skip {}", tokens.len(), args.skip)));
+    }
+    let config = Config { context: args.context, logit_rows: args.rows, ..args.kv.config() };
+    with_readers(loaded, args, &config, |readers| {
+        let (mut score, mut point) = (Score::default(), Score::default());
+        let mut read = 0;
+        while read + 1 < tokens.len() {
+            let to_point = POINT - read % POINT;
+            let end = (read + args.rows.min(to_point)).min(tokens.len() - 1);
+            let mut part = Score::default();
+            readers.score(&tokens[read..end], &tokens[read + 1..=end], &mut part)?;
+            point.join(&part);
+            // The token after the last one read is the first to be scored.
+            if read >= args.skip {
+                score.join(&part);
+            }
+            read = end;
+            if !args.json && (read.is_multiple_of(POINT) || read + 1 == tokens.len()) {
+                print(format!("[{read}]{:.4},", point.perplexity()).as_bytes())?;
+                point = Score::default();
+            }
+        }
+        Ok((score, 1))
+    })
 }

@@ -1,9 +1,12 @@
 //! Every kernel, on every backend that this CPU can run, against a naive f64 computation from decoded weights.
 
 use super::*;
+
 use crate::quant::{DType, Layout, PANEL_ROWS};
 use crate::storage::{Arena, Columns, Serial, for_each_tile};
 use std::vec::Vec;
+
+mod attention;
 
 /// A small deterministic generator of numbers in −1..1.
 fn noise(seed: u64, n: usize) -> Vec<f32> {
@@ -302,106 +305,6 @@ fn rms_norm_and_silu_match_f64() {
     }
 }
 
-#[test]
-fn attention_matches_f64() {
-    for k in backends() {
-        for element in [Element::F16, Element::F32] {
-            for (group, head_dim, positions) in [
-                (1, 64, 1),
-                (3, 64, 33),
-                (2, 8, 5),
-                (4, 80, 64),
-                (5, 96, 100),
-                (7, 128, 31),
-                (8, 256, 65),
-                (9, 16, 200),
-                (6, 24, 63),
-                (1, 40, 34),
-            ] {
-                let stored = |seed| {
-                    let x = noise(seed, positions * head_dim);
-                    let mut bytes = vec![0; x.len() * element.bytes()];
-                    k.store(element, &x, &mut bytes);
-                    let decoded: Vec<f64> = match element {
-                        Element::F16 => {
-                            bytes.chunks(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f64()).collect()
-                        }
-                        Element::F32 => x.iter().map(|x| f64::from(*x)).collect(),
-                    };
-                    (bytes, decoded)
-                };
-                let ((kb, kd), (vb, vd)) = (stored(11), stored(12));
-                let q: Vec<f32> = noise(13, group * head_dim).iter().map(|x| x * 3.0).collect();
-                let mut out = vec![0.0; group * head_dim];
-                let scale = 1.0 / (head_dim as f32).sqrt();
-                k.attend(&q, head_dim, scale, Cache { element, rows: &kb }, Cache { element, rows: &vb }, &mut out);
-                for g in 0..group {
-                    let q = &q[g * head_dim..][..head_dim];
-                    let dot = |j: usize| (0..head_dim).map(|i| f64::from(q[i]) * kd[j * head_dim + i]).sum::<f64>();
-                    let scores: Vec<f64> = (0..positions).map(|j| (dot(j) * f64::from(scale)).exp()).collect();
-                    let total: f64 = scores.iter().sum();
-                    for i in 0..head_dim {
-                        let want = (0..positions).map(|j| scores[j] / total * vd[j * head_dim + i]).sum::<f64>();
-                        let got = f64::from(out[g * head_dim + i]);
-                        assert!(
-                            (got - want).abs() <= 2e-6,
-                            "{:?} {element:?} {group}x{head_dim}x{positions}",
-                            k.backend()
-                        );
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// A head's result does not depend on those that it shares a pass with.
-#[test]
-fn attention_gives_a_head_the_same_bits_in_any_group() {
-    for k in backends() {
-        for (element, head_dim, positions) in [(Element::F16, 64, 75), (Element::F32, 24, 33), (Element::F16, 8, 1)] {
-            let stored = |seed| {
-                let mut bytes = vec![0; positions * head_dim * element.bytes()];
-                k.store(element, &noise(seed, positions * head_dim), &mut bytes);
-                bytes
-            };
-            let (kb, vb, q) = (stored(31), stored(32), noise(33, 17 * head_dim));
-            let run = |q: &[f32]| {
-                let mut out = vec![0.0; q.len()];
-                k.attend(q, head_dim, 0.3, Cache { element, rows: &kb }, Cache { element, rows: &vb }, &mut out);
-                out
-            };
-            let alone: Vec<f32> = q.chunks(head_dim).flat_map(run).collect();
-            for group in 2..=17 {
-                let got = run(&q[..group * head_dim]);
-                assert!(got == alone[..group * head_dim], "{:?} {element:?}, {group} heads", k.backend());
-            }
-        }
-    }
-}
-
-/// What does not fit together is left alone.
-#[test]
-fn attention_leaves_out_what_is_not_there() {
-    for k in backends() {
-        let rows = [0; 5 * 16 * 2];
-        let cache = |n: usize| Cache { element: Element::F16, rows: &rows[..n] };
-        for (q, out, head_dim, k_bytes, v_bytes) in [
-            (24, 24, 16, 64, 64),
-            (8, 8, 16, 64, 64),
-            (32, 16, 16, 64, 64),
-            (16, 32, 16, 64, 64),
-            (16, 16, 0, 64, 64),
-            (16, 16, 12, 64, 64),
-            (16, 16, 16, 0, 0),
-            (16, 16, 16, 70, 40),
-            (16, 16, 16, 40, 70),
-        ] {
-            k.attend(&vec![1.0; q], head_dim, 1.0, cache(k_bytes), cache(v_bytes), &mut vec![0.0; out]);
-        }
-    }
-}
-
 /// What `generic/halves.rs` describes, in scalar code: a row times a token.
 fn in_halves(w: &[f32], x: &[f32]) -> f32 {
     // To a multiple of the last place of binary16.
@@ -511,20 +414,7 @@ fn all_backends_give_the_same_bits() {
         let mut gate: Vec<f32> = x.iter().map(|x| x * 20.0).collect();
         k.silu_mul(&mut gate, &w);
         all.extend(bits(&gate));
-        for element in [Element::F16, Element::F32] {
-            let stored = |seed| {
-                let mut bytes = vec![0; 70 * 64 * element.bytes()];
-                k.store(element, &noise(seed, 70 * 64), &mut bytes);
-                bytes
-            };
-            let (kb, vb) = (stored(24), stored(25));
-            for (group, head_dim) in (1..=9).flat_map(|group| [(group, 64), (group, 40)]) {
-                let mut out = vec![0.0; group * head_dim];
-                let [k_rows, v_rows] = [&kb, &vb].map(|rows| Cache { element, rows });
-                k.attend(&noise(26, out.len()), head_dim, 0.3, k_rows, v_rows, &mut out);
-                all.extend(bits(&out));
-            }
-        }
+        all.extend(bits(&attention::samples(k)));
         all
     };
     let scalar = run_all(&scalar::kernels());

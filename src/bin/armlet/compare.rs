@@ -1,0 +1,207 @@
+//! `armlet bench --compare-mha`: a model as it was trained, with query heads that share KV heads, against the same model
+//! with a KV head for each query head: multi-head attention that computes the same, because its KV heads are copies.
+//!
+//! So what differs is memory and time alone: how many sessions fit a budget, and tokens per second, of one session and of
+//! eight, in turn and in one pass.
+
+use std::time::Instant;
+
+use armlet::engine::{Config, Engine, Plan, Session};
+use armlet::host::memory;
+use armlet::model::{Hparams, Layer, Model, Weights};
+use armlet::quant::{Layout, Matrix};
+use armlet::storage::Executor;
+
+use crate::args::{Bench, Output};
+use crate::failure::{Failure, print};
+use crate::load::{Loaded, session_memory};
+
+const DEPTHS: [usize; 3] = [128, 512, 2048];
+const SESSIONS: usize = 8;
+
+/// Bytes of layers whose KV heads are copied.
+struct Copies {
+    k: Vec<Vec<u8>>,
+    v: Vec<Vec<u8>>,
+    bias: Vec<[Vec<u8>; 2]>,
+}
+
+/// Each of `heads` equal parts `group` times.
+fn repeated(bytes: &[u8], heads: usize, group: usize) -> Vec<u8> {
+    let part = (bytes.len() / heads).max(1);
+    bytes.chunks(part).flat_map(|head| std::iter::repeat_n(head, group)).flatten().copied().collect()
+}
+
+impl Copies {
+    fn new(model: &Model<'_>) -> Result<Self, Failure> {
+        let (heads, group) = (model.hparams.n_kv_heads, model.hparams.group());
+        let layers = model.weights.layers;
+        if layers.iter().any(|l| [l.k, l.v].iter().any(|m| m.layout() != Layout::Rows)) {
+            return Err(Failure::Error("a packed file cannot be compared; give the original one".into()));
+        }
+        let copy = |bytes: &[u8]| repeated(bytes, heads, group);
+        Ok(Copies {
+            k: layers.iter().map(|l| copy(l.k.bytes())).collect(),
+            v: layers.iter().map(|l| copy(l.v.bytes())).collect(),
+            bias: layers.iter().map(|l| [copy(l.qkv_bias[1]), copy(l.qkv_bias[2])]).collect(),
+        })
+    }
+
+    fn layers<'m>(&'m self, model: &Model<'m>) -> Option<Vec<Layer<'m>>> {
+        let h = &model.hparams;
+        let matrix = |m: &Matrix<'_>, data: &'m [u8]| {
+            Matrix::new_checked(m.dtype(), Layout::Rows, h.n_heads * h.head_dim, h.n_embd, data)
+        };
+        let copies = self.k.iter().zip(&self.v).zip(&self.bias);
+        let layers = model.weights.layers.iter().zip(copies).map(|(l, ((k, v), [k_bias, v_bias]))| {
+            let qkv_bias = [l.qkv_bias[0], k_bias, v_bias];
+            Some(Layer { k: matrix(&l.k, k)?, v: matrix(&l.v, v)?, qkv_bias, ..*l })
+        });
+        layers.collect()
+    }
+}
+
+/// Tokens per second at a depth.
+struct Row {
+    depth: usize,
+    alone: f64,
+    in_turn: f64,
+    batch: f64,
+}
+
+/// A kind of attention and what was found.
+struct Side {
+    name: &'static str,
+    session: usize,
+    rows: Vec<Row>,
+    logits: Vec<u32>,
+}
+
+pub(crate) fn run(loaded: &Loaded<'_>, args: &Bench) -> Result<(), Failure> {
+    let h = &loaded.model.hparams;
+    let copies = Copies::new(&loaded.model)?;
+    let layers = copies.layers(&loaded.model).ok_or_else(|| Failure::Error("the heads cannot be copied".into()))?;
+    let mha = Model {
+        hparams: Hparams { n_kv_heads: h.n_heads, ..*h },
+        weights: Weights { layers: &layers, ..loaded.model.weights },
+        tokenizer: loaded.model.tokenizer,
+    };
+    let depths: Vec<usize> = DEPTHS.into_iter().filter(|d| d + 64 <= h.context_length).collect();
+    let sides = [("MHA", &mha), ("GQA, as trained", &loaded.model)];
+    let sides = sides.into_iter().map(|(name, model)| side(name, model, loaded, args, &depths));
+    let sides = sides.collect::<Result<Vec<_>, _>>()?;
+    let [a, b] = &sides[..] else { return Ok(()) };
+    if a.logits != b.logits {
+        return Err(Failure::Error("the two give different logits; this is a bug in armlet".into()));
+    }
+    // What eight sessions of the model as it was trained take.
+    let budget = b.session * SESSIONS * h.group();
+    let text = match args.output {
+        Output::Md => markdown(&sides, budget),
+        Output::Json => {
+            let side = |s: &Side| {
+                let row = |r: &Row| serde_json::json!({ "depth": r.depth, "alone_ts": r.alone, "in_turn_ts": r.in_turn, "batch_ts": r.batch });
+                let rows: Vec<_> = s.rows.iter().map(row).collect();
+                serde_json::json!({ "attention": s.name, "session_bytes": s.session, "sessions": budget / s.session,
+                                    "depths": rows })
+            };
+            let sides: Vec<_> = sides.iter().map(side).collect();
+            format!("{:#}\n", serde_json::json!({ "kv_budget": budget, "sides": sides, "identical_logits": true }))
+        }
+    };
+    print(text.as_bytes())
+}
+
+fn markdown(sides: &[Side], budget: usize) -> String {
+    let mut out = format!("The logits of both are the same to the bit. K/V budget: {budget} bytes.\n\n");
+    out += "| attention | bytes of a session | sessions | depth | t/s, one | t/s, eight in turn | t/s, eight in a batch |\n";
+    out += "|---|---:|---:|---:|---:|---:|---:|\n";
+    for s in sides {
+        for r in &s.rows {
+            out += &format!(
+                "| {} | {} | {} | {} | {:.1} | {:.1} | {:.1} |\n",
+                s.name,
+                s.session,
+                budget / s.session,
+                r.depth,
+                r.alone,
+                r.in_turn,
+                r.batch
+            );
+        }
+    }
+    out
+}
+
+fn side(
+    name: &'static str,
+    model: &Model<'_>,
+    loaded: &Loaded<'_>,
+    args: &Bench,
+    depths: &[usize],
+) -> Result<Side, Failure> {
+    let context = depths.last().copied().unwrap_or(64) + 64;
+    let config = Config { context, chunk: args.chunk.max(SESSIONS), logit_rows: SESSIONS, ..args.kv.config() };
+    let plan = Plan::new(&model.hparams, &config)?;
+    let mut work = session_memory(&plan)?;
+    let fail = |e: std::io::Error| Failure::new("cannot get memory for eight sessions", e);
+    let mut rooms = (0..SESSIONS).map(|_| memory(plan.session_bytes())).collect::<Result<Vec<_>, _>>().map_err(fail)?;
+    let mut engine = Engine::new(model, loaded.kernels, &plan, &mut work[..plan.engine_bytes()])?;
+    let sessions = rooms.iter_mut().map(|room| Session::new(model, &plan, room));
+    let mut sessions = sessions.collect::<Result<Vec<_>, _>>()?;
+    let (mut rows, mut logits) = (Vec::new(), Vec::new());
+    let exec: &dyn Executor = &loaded.pool;
+    let token = |i: usize| ((i * 7919 + 13) % model.hparams.vocab) as u32;
+    for depth in depths {
+        // One session reads, the others become it.
+        let read = sessions[0].position() as usize;
+        let prompt: Vec<u32> = (read..*depth).map(token).collect();
+        logits.extend(engine.eval(exec, &mut sessions[0], &prompt)?.iter().map(|x| x.to_bits()));
+        let mut saved = Vec::new();
+        sessions[0].save(&[], |part| -> Result<(), Failure> {
+            saved.extend_from_slice(part);
+            Ok(())
+        })?;
+        for session in &mut sessions[1..] {
+            session.restore(&saved).map_err(|e| Failure::new("a copy of a session", e))?;
+        }
+        let mut fastest = [0.0f64; 3];
+        for repetition in 0..=args.repetitions {
+            let (start, steps) = (Instant::now(), 16);
+            for i in 0..steps {
+                engine.eval(exec, &mut sessions[0], &[token(i)])?;
+            }
+            let alone = steps as f64 / start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            for i in 0..2 {
+                for session in &mut sessions {
+                    engine.eval(exec, session, &[token(i)])?;
+                }
+            }
+            let in_turn = (2 * SESSIONS) as f64 / start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            for i in 0..2 {
+                let mut batch: Vec<_> = sessions.iter_mut().collect();
+                engine.step(exec, &mut batch, &[token(i); SESSIONS])?;
+            }
+            let batch = (2 * SESSIONS) as f64 / start.elapsed().as_secs_f64();
+            // The first warms up.
+            if repetition > 0 {
+                fastest.iter_mut().zip([alone, in_turn, batch]).for_each(|(a, b)| *a = a.max(b));
+            }
+            sessions.iter_mut().try_for_each(|s| s.rewind(*depth as u64))?;
+        }
+        let [alone, in_turn, batch] = fastest;
+        rows.push(Row { depth: *depth, alone, in_turn, batch });
+    }
+    Ok(Side { name, session: plan.session_bytes(), rows, logits })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn heads_are_repeated_in_place() {
+        assert_eq!(super::repeated(b"aabbcc", 3, 2), b"aaaabbbbcccc");
+        assert_eq!(super::repeated(b"", 3, 2), b"");
+    }
+}

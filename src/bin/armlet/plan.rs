@@ -1,0 +1,181 @@
+//! `armlet plan`: what memory a model takes, from its header alone; and what it would take with as many KV heads as
+//! query heads (multi-head attention), or with one (multi-query attention).
+
+use std::fmt::Write as _;
+
+use armlet::engine::{Config, EngineError, Plan};
+use armlet::gguf::File;
+use armlet::model::{Hparams, Model};
+use armlet::storage::Region;
+
+use crate::args;
+use crate::failure::{Failure, print};
+use crate::load::{map, resolve};
+use crate::rewrite::replace;
+
+/// A kind of attention, and what a session costs with it.
+struct Kind {
+    name: &'static str,
+    kv_heads: usize,
+    /// Bytes of cache for a token.
+    token: usize,
+    /// Bytes of a session.
+    session: usize,
+    /// Sessions that fit the budget.
+    sessions: usize,
+    /// Bytes of a session for some contexts.
+    curve: Vec<(usize, usize)>,
+}
+
+/// All that is shown.
+struct Shown {
+    tables: usize,
+    context: usize,
+    budget: usize,
+    plan: Plan,
+    regions: Vec<Region>,
+    kinds: Vec<Kind>,
+}
+
+pub(crate) fn run(args: &args::Plan) -> Result<(), Failure> {
+    let path = resolve(args.model.as_deref())?;
+    let bytes = map(&path)?;
+    let fail = |e: &dyn std::fmt::Display| Failure::file(&path, e);
+    let file = File::new_checked(&bytes).map_err(|e| fail(&e))?;
+    let tables = Model::required_bytes(&file).map_err(|e| fail(&e))?;
+    let h = Hparams::new(&file).map_err(|e| fail(&e))?;
+    let shown = shown(&h, args, tables)?;
+    if let Some(svg) = &args.svg {
+        replace(svg, |out| out.write_all(drawing(&shown).as_bytes()))?;
+    }
+    let text = if args.json { format!("{:#}\n", json(&shown, args)) } else { table(&shown, args) };
+    print(text.as_bytes())
+}
+
+fn shown(h: &Hparams, args: &args::Plan, tables: usize) -> Result<Shown, Failure> {
+    let (config, sessions) = (args.cache.config(), args.sessions.max(1));
+    let context = match (args.cache.context, args.cache.kv_budget) {
+        (Some(tokens), _) => tokens,
+        (None, Some(budget)) => Plan::context_for_budget(h, &config, budget, sessions)?,
+        (None, None) => config.context.min(h.context_length),
+    };
+    let config = Config { context, ..config };
+    let plan = Plan::new(h, &config)?;
+    let budget = args.cache.kv_budget.unwrap_or(plan.session_bytes() * sessions);
+    let mut regions = Vec::new();
+    plan.regions(h, &mut |r| regions.push(r))?;
+    let kinds = [("MHA", h.n_heads), ("GQA, as trained", h.n_kv_heads), ("MQA", 1)];
+    let kinds = kinds.into_iter().map(|(name, kv_heads)| kind(name, kv_heads, h, &config, budget));
+    Ok(Shown { tables, context, budget, plan, regions, kinds: kinds.collect::<Result<_, _>>()? })
+}
+
+fn kind(name: &'static str, kv_heads: usize, h: &Hparams, config: &Config, budget: usize) -> Result<Kind, EngineError> {
+    let h = Hparams { n_kv_heads: kv_heads, ..*h };
+    let session = |context| Ok::<_, EngineError>(Plan::new(&h, &Config { context, ..*config })?.session_bytes());
+    let bytes = session(config.context)?;
+    // From the smallest contexts that there can be to the trained one.
+    let contexts = (1..=64).map(|i| h.context_length * i / 64);
+    let curve = contexts.filter_map(|c| Some((c, session(c).ok()?))).collect();
+    let row = h.head_dim * config.kv.bytes() + config.kv.scale_bytes();
+    let token = 2 * h.n_layers * kv_heads * row;
+    Ok(Kind { name, kv_heads, token, session: bytes, sessions: budget / bytes, curve })
+}
+
+fn table(s: &Shown, args: &args::Plan) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "| region | bytes |\n|---|---:|\n| tables of the model | {} |", s.tables);
+    for r in &s.regions {
+        let _ = writeln!(out, "| {} | {} |", r.name, r.bytes);
+    }
+    let (engine, session) = (s.plan.engine_bytes(), s.plan.session_bytes());
+    let _ = writeln!(out, "| **engine** | **{engine}** |\n| **each session** | **{session}** |");
+    let _ = writeln!(
+        out,
+        "\n{} tokens are looked at; the K/V budget is {} bytes for {} session{}.\n",
+        s.context,
+        s.budget,
+        args.sessions.max(1),
+        if args.sessions > 1 { "s" } else { "" }
+    );
+    let _ =
+        writeln!(out, "| attention | KV heads | bytes for a token | bytes for a session | sessions in the budget |");
+    let _ = writeln!(out, "|---|---:|---:|---:|---:|");
+    for k in &s.kinds {
+        let _ = writeln!(out, "| {} | {} | {} | {} | {} |", k.name, k.kv_heads, k.token, k.session, k.sessions);
+    }
+    out
+}
+
+fn json(s: &Shown, args: &args::Plan) -> serde_json::Value {
+    let regions: Vec<_> =
+        s.regions.iter().map(|r| serde_json::json!({ "name": r.name, "offset": r.offset, "bytes": r.bytes })).collect();
+    let kind = |k: &Kind| {
+        serde_json::json!({ "attention": k.name, "kv_heads": k.kv_heads, "bytes_per_token": k.token,
+                            "bytes_per_session": k.session, "sessions": k.sessions })
+    };
+    let kinds: Vec<_> = s.kinds.iter().map(kind).collect();
+    serde_json::json!({ "tables": s.tables, "engine": s.plan.engine_bytes(), "session": s.plan.session_bytes(),
+                        "context": s.context, "kv_budget": s.budget, "asked_sessions": args.sessions,
+                        "regions": regions, "attention": kinds })
+}
+
+/// Memory of a session against its context, a line for each kind of attention and one for the budget.
+fn drawing(s: &Shown) -> String {
+    const WIDTH: f64 = 640.0;
+    const HEIGHT: f64 = 400.0;
+    const LEFT: f64 = 80.0;
+    const TOP: f64 = 30.0;
+    const COLOURS: [&str; 3] = ["#c0392b", "#1f6f43", "#2457a6"];
+    let points = || s.kinds.iter().flat_map(|k| &k.curve);
+    let most_tokens = points().map(|p| p.0).max().unwrap_or(1) as f64;
+    // The budget is to be seen beside what is near it.
+    let largest = points().map(|p| p.1).max().unwrap_or(1).max(s.budget) as f64;
+    let top = largest.min(s.budget as f64 * 4.0);
+    let at = |tokens: f64, bytes: f64| (LEFT + tokens / most_tokens * WIDTH, TOP + HEIGHT - bytes / top * HEIGHT);
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+         <clipPath id=\"plot\"><rect x=\"{LEFT}\" y=\"{TOP}\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/></clipPath>\n",
+        LEFT + WIDTH + 130.0,
+        TOP + HEIGHT + 60.0
+    );
+    for i in 0..=4 {
+        let (tokens, bytes) = (most_tokens * f64::from(i) / 4.0, top * f64::from(i) / 4.0);
+        let ((x, bottom), (_, y)) = (at(tokens, 0.0), at(0.0, bytes));
+        let mib = bytes / f64::from(1 << 20);
+        let _ = writeln!(
+            out,
+            "<path d=\"M{LEFT} {y:.1}h{WIDTH}M{x:.1} {TOP}v{HEIGHT}\" stroke=\"#ddd\"/>\
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{mib:.1} MiB</text>\
+             <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{tokens:.0}</text>",
+            LEFT - 6.0,
+            y + 4.0,
+            bottom + 18.0
+        );
+    }
+    let _ = writeln!(
+        out,
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">context, tokens</text>",
+        LEFT + WIDTH / 2.0,
+        TOP + HEIGHT + 42.0
+    );
+    let label = |out: &mut String, y: f64, colour: &str, text: &str| {
+        let _ = writeln!(out, "<text x=\"{:.1}\" y=\"{y:.1}\" fill=\"{colour}\">{text}</text>", LEFT + WIDTH + 8.0);
+    };
+    for (k, colour) in s.kinds.iter().zip(COLOURS) {
+        let line: Vec<_> = k.curve.iter().map(|(c, b)| at(*c as f64, *b as f64)).collect();
+        let points: Vec<_> = line.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let _ = writeln!(
+            out,
+            "<polyline clip-path=\"url(#plot)\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>",
+            points.join(" ")
+        );
+        let end = line.last().map_or(TOP, |(_, y)| y.max(TOP + 10.0));
+        label(&mut out, end, colour, k.name);
+    }
+    let (_, y) = at(0.0, s.budget as f64);
+    let _ = writeln!(out, "<path d=\"M{LEFT} {y:.1}h{WIDTH}\" stroke=\"black\" stroke-dasharray=\"6 4\"/>");
+    label(&mut out, y + 4.0, "black", "budget");
+    out + "</svg>\n"
+}

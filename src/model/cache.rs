@@ -1,0 +1,391 @@
+//! Keys and values of what a conversation has read.
+//!
+//! Layers that look at the same positions are a class: those that see all there is, and those with a window of their
+//! own (Mistral, Gemma). A class has a [`Ring`], which says where a position lies; a [`Segment`] is the memory. Pinned
+//! positions are in a segment of their own, which several sessions may share.
+
+use super::Hparams;
+use crate::arch::{Element, Run};
+use crate::storage::{Arena, ArenaError, Ring};
+
+/// Shape of a segment: `(layers, kv_heads, slots, head_dim)` elements, twice, for keys and values; and as many scales.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(crate) layers: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) slots: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) element: Element,
+}
+
+impl Geometry {
+    /// Bytes of a position's row.
+    fn row(&self) -> usize {
+        self.head_dim * self.element.bytes()
+    }
+
+    /// The shape of the rows in bytes, and that of the scales.
+    pub(crate) fn shapes(&self) -> ([usize; 5], [usize; 5]) {
+        let (l, h, s) = (self.layers, self.kv_heads, self.slots);
+        ([2, l, h, s, self.row()], [2, l, h, s, self.element.scale_bytes()])
+    }
+
+    /// Bytes of the rows, and of the scales; saturates only for sizes that no file has weights for.
+    pub(crate) fn bytes(&self) -> (usize, usize) {
+        let (rows, scales) = self.shapes();
+        let product = |shape: [usize; 5]| shape.into_iter().fold(1, usize::saturating_mul);
+        (product(rows), product(scales))
+    }
+}
+
+/// Memory of some shape.
+#[derive(Clone, Copy)]
+pub(crate) struct Segment<B> {
+    geometry: Geometry,
+    rows: B,
+    scales: B,
+}
+
+impl<'a> Segment<&'a mut [u8]> {
+    /// Carves a segment. In a dry run this is the plan.
+    pub(crate) fn carve(
+        names: [&'static str; 2],
+        geometry: Geometry,
+        arena: &mut Arena<'a>,
+    ) -> Result<Self, ArenaError> {
+        let (rows, scales) = geometry.shapes();
+        let mut alloc =
+            |name, shape: [usize; 5]| if shape.contains(&0) { Ok(&mut [][..]) } else { arena.alloc(name, &shape) };
+        let (rows, scales) = (alloc(names[0], rows)?, alloc(names[1], scales)?);
+        Ok(Segment { geometry, rows, scales })
+    }
+}
+
+impl<B: AsRef<[u8]>> Segment<B> {
+    /// A segment over memory that has its [`bytes`](Geometry::bytes); else none.
+    pub(crate) fn over(geometry: Geometry, rows: B, scales: B) -> Option<Self> {
+        let enough = (rows.as_ref().len(), scales.as_ref().len());
+        (geometry.bytes().0 <= enough.0 && geometry.bytes().1 <= enough.1).then_some(Segment { geometry, rows, scales })
+    }
+
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Rows, and scales.
+    pub(crate) fn memory(&self) -> [&[u8]; 2] {
+        [self.rows.as_ref(), self.scales.as_ref()]
+    }
+
+    /// Number of the first slot of a head in a layer; `kv` is 0 for keys, 1 for values.
+    fn first(&self, kv: usize, layer: usize, head: usize) -> usize {
+        let g = &self.geometry;
+        ((kv * g.layers + layer) * g.kv_heads + head) * g.slots
+    }
+
+    /// `len` slots of a head.
+    pub(super) fn run(&self, layer: usize, head: usize, slot: usize, len: usize, pinned: bool) -> Run<'_> {
+        let (row, scale) = (self.geometry.row(), self.geometry.element.scale_bytes());
+        let of = |bytes: usize, kv: usize| {
+            let start = self.first(kv, layer, head) + slot;
+            start * bytes..(start + len) * bytes
+        };
+        let (rows, scales) = (self.rows.as_ref(), self.scales.as_ref());
+        Run {
+            k: rows.get(of(row, 0)).unwrap_or(&[]),
+            v: rows.get(of(row, 1)).unwrap_or(&[]),
+            k_scales: scales.get(of(scale, 0)).unwrap_or(&[]),
+            v_scales: scales.get(of(scale, 1)).unwrap_or(&[]),
+            pinned,
+        }
+    }
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Segment<B> {
+    /// Row and scale of a key (`kv` 0) or a value (1).
+    pub(super) fn slot(&mut self, kv: usize, layer: usize, head: usize, slot: usize) -> [&mut [u8]; 2] {
+        let at = self.first(kv, layer, head) + slot;
+        let (row, scale) = (self.geometry.row(), self.geometry.element.scale_bytes());
+        let (rows, scales) = (self.rows.as_mut(), self.scales.as_mut());
+        [
+            rows.get_mut(at * row..(at + 1) * row).unwrap_or(&mut []),
+            scales.get_mut(at * scale..(at + 1) * scale).unwrap_or(&mut []),
+        ]
+    }
+
+    /// Copies slot `from` of the one layer of `other`, all heads, to slot `to` of `layer`.
+    fn copy<C: AsRef<[u8]>>(&mut self, layer: usize, to: usize, other: &Segment<C>, from: usize) {
+        for head in 0..self.geometry.kv_heads {
+            let run = other.run(0, head, from, 1, false);
+            for (kv, row, scale) in [(0, run.k, run.k_scales), (1, run.v, run.v_scales)] {
+                let [to_row, to_scale] = self.slot(kv, layer, head, to);
+                to_row.iter_mut().zip(row).for_each(|(to, from)| *to = *from);
+                to_scale.iter_mut().zip(scale).for_each(|(to, from)| *to = *from);
+            }
+        }
+    }
+
+    pub(crate) fn memory_mut(&mut self) -> [&mut [u8]; 2] {
+        [self.rows.as_mut(), self.scales.as_mut()]
+    }
+}
+
+/// Where the pinned positions of a class lie.
+enum Pinned<'a> {
+    /// In the session.
+    Own(Segment<&'a mut [u8]>),
+    /// In a prefix that sessions share.
+    Shared(Segment<&'a [u8]>),
+}
+
+/// The rings of a model's classes: of the layers that see all, and of those with a window of their own. The second is
+/// absent where there are no such layers, or where their window is no narrower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rings {
+    pub(crate) full: Ring,
+    pub(crate) windowed: Option<Ring>,
+}
+
+impl Rings {
+    /// Whether a layer is of the second class, and its number within its class.
+    fn class(&self, h: &Hparams, layer: usize) -> (bool, usize) {
+        let windowed = self.windowed.is_some() && h.is_windowed(layer);
+        let alike = |l: &usize| self.windowed.is_none() || h.is_windowed(*l) == windowed;
+        (windowed, (0..layer).filter(alike).count())
+    }
+
+    /// The layers of each class.
+    pub(crate) fn layers(&self, h: &Hparams) -> [usize; 2] {
+        let windowed = (0..h.n_layers).filter(|l| self.windowed.is_some() && h.is_windowed(*l)).count();
+        [h.n_layers - windowed, windowed]
+    }
+}
+
+/// The keys and values of a class.
+pub(crate) struct Class<'a> {
+    pub(super) ring: Ring,
+    /// (2, layers, n_kv_heads, ring.slots(), head_dim)
+    pub(crate) segment: Segment<&'a mut [u8]>,
+    /// (2, layers, n_kv_heads, ring.pinned(), head_dim)
+    pinned: Pinned<'a>,
+}
+
+impl<'a> Class<'a> {
+    pub(crate) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// The pinned positions, if they are its own.
+    pub(crate) fn own(&self) -> Option<&Segment<&'a mut [u8]>> {
+        if let Pinned::Own(segment) = &self.pinned { Some(segment) } else { None }
+    }
+
+    /// The pinned positions, if they are its own, and the ring.
+    pub(crate) fn owned_mut(&mut self) -> [Option<&mut Segment<&'a mut [u8]>>; 2] {
+        let own = if let Pinned::Own(segment) = &mut self.pinned { Some(segment) } else { None };
+        [own, Some(&mut self.segment)]
+    }
+
+    /// Appends to `runs` where what the token at `n` looks at in its tile `i` lies; positions from `fresh_from` on are in
+    /// `fresh`, which has one layer.
+    pub(super) fn runs<'r>(
+        &'r self,
+        at: (usize, usize),
+        n: u64,
+        i: usize,
+        (fresh, fresh_from): (&'r Segment<&[u8]>, u64),
+        runs: &mut Runs<'r>,
+    ) {
+        let (layer, head) = at;
+        for piece in self.ring.tile(n, i) {
+            let old = (fresh_from.saturating_sub(piece.start) as usize).min(piece.len);
+            if old > 0 {
+                runs.push(match &self.pinned {
+                    _ if !piece.pinned => self.segment.run(layer, head, self.ring.slot(piece.start), old, false),
+                    Pinned::Own(segment) => segment.run(layer, head, piece.start as usize, old, true),
+                    Pinned::Shared(segment) => segment.run(layer, head, piece.start as usize, old, true),
+                });
+            }
+            if old < piece.len {
+                let first = (piece.start + old as u64 - fresh_from) as usize;
+                runs.push(fresh.run(0, head, first, piece.len - old, piece.pinned));
+            }
+        }
+    }
+
+    /// Keeps what `fresh` has of the positions from `position` on.
+    pub(super) fn keep(&mut self, layer: usize, position: u64, n: usize, fresh: &Segment<&[u8]>) {
+        for i in 0..n {
+            let at = position + i as u64;
+            match &mut self.pinned {
+                _ if at >= self.ring.pinned() as u64 => self.segment.copy(layer, self.ring.slot(at), fresh, i),
+                Pinned::Own(segment) => segment.copy(layer, at as usize, fresh, i),
+                // A session starts behind its prefix, and is not taken back into it.
+                Pinned::Shared(_) => {}
+            }
+        }
+    }
+}
+
+/// The places of a tile's rows: at most four.
+pub(super) struct Runs<'r> {
+    runs: [Run<'r>; 4],
+    len: usize,
+}
+
+impl<'r> Runs<'r> {
+    pub(super) fn new() -> Self {
+        let none = Run { k: &[], v: &[], k_scales: &[], v_scales: &[], pinned: false };
+        Runs { runs: [none; 4], len: 0 }
+    }
+
+    fn push(&mut self, run: Run<'r>) {
+        if let Some(place) = self.runs.get_mut(self.len) {
+            *place = run;
+            self.len += 1;
+        }
+    }
+
+    pub(super) fn as_slice(&self) -> &[Run<'r>] {
+        &self.runs[..self.len]
+    }
+}
+
+/// Keys and values of what a conversation has read, carved from the caller's memory.
+pub(crate) struct KvCache<'a> {
+    full: Class<'a>,
+    windowed: Option<Class<'a>>,
+    shape: CacheShape,
+    /// Positions read.
+    position: u64,
+    /// Positions that were written since the first: more than `position` after going back.
+    written: u64,
+}
+
+/// What a cache is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CacheShape {
+    pub(crate) rings: Rings,
+    /// How it stores numbers.
+    pub(crate) element: Element,
+    /// Whether keys are stored in a rotated basis.
+    pub(crate) hadamard: bool,
+    /// Whether the pinned positions are those of a shared prefix.
+    pub(crate) shared: bool,
+}
+
+impl<'a> KvCache<'a> {
+    /// Carves an empty cache. In a dry run this is the plan. A shared prefix is given later.
+    ///
+    /// # Errors
+    /// [`ArenaError`].
+    pub(crate) fn new(h: &Hparams, shape: &CacheShape, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
+        let CacheShape { rings, element, shared, .. } = *shape;
+        let layers = rings.layers(h);
+        let mut class = |ring: Ring, layers: usize| -> Result<Class<'a>, ArenaError> {
+            let geometry = |slots| Geometry { layers, kv_heads: h.n_kv_heads, slots, head_dim: h.head_dim, element };
+            let own = if shared { 0 } else { ring.pinned() };
+            let pinned = Segment::carve(["pinned K, V", "pinned scales"], geometry(own), arena)?;
+            let segment = Segment::carve(["K, V ring", "ring scales"], geometry(ring.slots()), arena)?;
+            Ok(Class { ring, segment, pinned: Pinned::Own(pinned) })
+        };
+        let full = class(rings.full, layers[0])?;
+        let windowed = rings.windowed.map(|ring| class(ring, layers[1])).transpose()?;
+        Ok(Self { full, windowed, shape: *shape, position: 0, written: 0 })
+    }
+
+    /// Positions read.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Counts `n` more positions as read; the pass has written them.
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.position += n as u64;
+        self.written = self.written.max(self.position);
+    }
+
+    /// Positions that were ever written.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// As saved: so many positions read, and so many ever written.
+    pub(crate) fn set_position(&mut self, position: u64, written: u64) {
+        (self.position, self.written) = (position, written);
+    }
+
+    /// Starts behind the positions of a prefix.
+    pub(crate) fn share(&mut self, prefix: Segment<&'a [u8]>) {
+        let position = prefix.geometry().slots as u64;
+        self.full.pinned = Pinned::Shared(prefix);
+        self.set_position(position, position);
+    }
+
+    /// What it is like.
+    pub(crate) fn shape(&self) -> &CacheShape {
+        &self.shape
+    }
+
+    /// Positions below which no session of a shared prefix can go back.
+    pub(crate) fn shared(&self) -> u64 {
+        if matches!(self.full.pinned, Pinned::Shared(_)) { self.full.ring.pinned() as u64 } else { 0 }
+    }
+
+    /// Forgets all but the first `position` positions, if what the next token looks at is still there.
+    pub(crate) fn rewind(&mut self, position: u64) -> bool {
+        if position >= self.position {
+            return true;
+        }
+        let holds = |c: &Class<'_>| c.ring.holds(position, self.written);
+        if position < self.shared() || !self.classes().all(holds) {
+            return false;
+        }
+        self.position = position;
+        // From the start nothing is left to be written over.
+        if position == self.shared() {
+            self.written = position;
+        }
+        true
+    }
+
+    /// How much nearer than they are the pinned positions seem to the token at `n`.
+    pub(super) fn nearer(&self, n: u64) -> u64 {
+        self.full.ring.nearer(n)
+    }
+
+    /// How it stores numbers.
+    pub(crate) fn element(&self) -> Element {
+        self.shape.element
+    }
+
+    /// Whether keys are stored in a rotated basis.
+    pub(crate) fn hadamard(&self) -> bool {
+        self.shape.hadamard
+    }
+
+    /// The classes that there are.
+    pub(crate) fn classes(&self) -> impl Iterator<Item = &Class<'a>> {
+        core::iter::once(&self.full).chain(&self.windowed)
+    }
+
+    /// The classes that there are, to write to.
+    pub(crate) fn classes_mut(&mut self) -> impl Iterator<Item = &mut Class<'a>> {
+        core::iter::once(&mut self.full).chain(&mut self.windowed)
+    }
+
+    /// The class of a layer, and the layer's number in it.
+    pub(super) fn class(&self, h: &Hparams, layer: usize) -> (&Class<'a>, usize) {
+        let (windowed, index) = self.shape.rings.class(h, layer);
+        (self.windowed.as_ref().filter(|_| windowed).unwrap_or(&self.full), index)
+    }
+
+    /// As [`class`](KvCache::class), to write to.
+    pub(super) fn class_mut(&mut self, h: &Hparams, layer: usize) -> (&mut Class<'a>, usize) {
+        let (windowed, index) = self.shape.rings.class(h, layer);
+        match &mut self.windowed {
+            Some(class) if windowed => (class, index),
+            _ => (&mut self.full, index),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Which positions a token looks at, and where each of them lies: integers only.
+//!
+//! ```text
+//! positions   0 … S | evicted, but perhaps every k-th tile | n−W+1 … n
+//!             pinned  kept                                   window
+//! ```
+//!
+//! The first S positions stay for good (attention sinks: Xiao et al. 2023, arXiv 2309.17453; or a whole system prompt),
+//! the last W are in a ring of slots, and a pattern may keep every k-th tile of what left the window. A position's slot
+//! is a function of the position alone, so that eviction is nothing but being written over: nothing moves.
+//!
+//! Positions are `u64` and never wrap; only slots do.
+
+/// Positions of a tile, the unit in which attention adds up: tiles start at multiples of it, whatever the slots.
+pub const TILE: usize = 32;
+const TILE_64: u64 = TILE as u64;
+
+/// A pattern and the slots that it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// S: the first positions, which stay.
+    pinned: usize,
+    /// W: the last positions, a token's own among them.
+    window: usize,
+    /// Of the tiles that left the window every `every`-th is kept; 0 for none.
+    every: usize,
+    /// How many of those.
+    kept: usize,
+    /// Tiles of slots for positions that are not kept, and for those that are.
+    slots: [usize; 2],
+}
+
+/// Positions one after another that a token looks at, within a tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The first.
+    pub start: u64,
+    /// How many; at least 1.
+    pub len: usize,
+    /// Whether they are pinned; else they are in the ring.
+    pub pinned: bool,
+}
+
+impl Ring {
+    /// The first `pinned` positions and the last `window`, and at least `slack` that left the window and can be gone
+    /// back to. None when the window is empty, or sizes overflow.
+    pub fn new(pinned: usize, window: usize, slack: usize) -> Option<Self> {
+        pinned.checked_add(window).filter(|_| window > 0)?;
+        let tiles = window.checked_add(slack)?.div_ceil(TILE);
+        tiles.checked_mul(TILE)?;
+        Some(Ring { pinned, window, every: 0, kept: 0, slots: [tiles, 0] })
+    }
+
+    /// The same, and of the tiles before the window every `every`-th, `kept` of them.
+    pub fn strided(pinned: usize, window: usize, every: usize, kept: usize) -> Option<Self> {
+        if every < 2 || kept == 0 {
+            return None;
+        }
+        let plain = Ring::new(pinned, window, 2 * TILE)?;
+        let kept_slots = kept.checked_add(plain.slots[0] / every)?.checked_add(1)?;
+        kept_slots.checked_add(plain.slots[0])?.checked_mul(TILE)?.checked_add(pinned)?;
+        Some(Ring { every, kept, slots: [plain.slots[0], kept_slots], ..plain })
+    }
+
+    /// Positions that stay.
+    pub fn pinned(&self) -> usize {
+        self.pinned
+    }
+
+    /// Whether old tiles are kept.
+    pub fn is_strided(&self) -> bool {
+        self.every > 0
+    }
+
+    /// Its numbers, which make two rings the same.
+    pub(crate) fn numbers(&self) -> [u64; 6] {
+        [self.pinned, self.window, self.every, self.kept, self.slots[0], self.slots[1]].map(|n| n as u64)
+    }
+
+    /// Positions that a token looks at when there are enough.
+    pub fn capacity(&self) -> usize {
+        self.pinned + self.window + self.kept * TILE
+    }
+
+    /// Slots of the ring; the pinned positions are not in it.
+    pub fn slots(&self) -> usize {
+        (self.slots[0] + self.slots[1]) * TILE
+    }
+
+    /// The slot of a position that is not pinned.
+    pub fn slot(&self, position: u64) -> usize {
+        let (tile, within) = (position / TILE_64, (position % TILE_64) as usize);
+        let (ordinal, tiles, first) = self.lane(tile);
+        (first + (ordinal % tiles.max(1) as u64) as usize) * TILE + within
+    }
+
+    /// Tiles are dealt to two rings: their number in theirs, its size, and its first tile.
+    fn lane(&self, tile: u64) -> (u64, usize, usize) {
+        match self.every as u64 {
+            0 => (tile, self.slots[0], 0),
+            every if tile.is_multiple_of(every) => (tile / every, self.slots[1], self.slots[0]),
+            every => (tile - tile / every - 1, self.slots[0], 0),
+        }
+    }
+
+    /// The first position of the window of the token at `n`.
+    fn window_start(&self, n: u64) -> u64 {
+        (n + 1).saturating_sub(self.window as u64).max(self.pinned as u64)
+    }
+
+    /// The first tile before the window that the token at `n` looks at.
+    fn oldest_kept(&self, n: u64) -> Option<u64> {
+        let every = Some(self.every as u64).filter(|every| *every > 0)?;
+        let newest = self.window_start(n) / TILE_64 / every;
+        Some(newest.saturating_sub(self.kept as u64 - 1) * every)
+    }
+
+    /// The first position that is not pinned and that the token at `n` looks at.
+    fn oldest(&self, n: u64) -> u64 {
+        let (pinned, window) = (self.pinned as u64, self.window_start(n));
+        // The first kept tile that is not all pinned.
+        let kept = self.oldest_kept(n).map(|tile| tile.max(pinned / TILE_64).next_multiple_of(self.every as u64));
+        kept.map_or(window, |tile| (tile * TILE_64).max(pinned).min(window))
+    }
+
+    /// How much nearer than they are the pinned positions seem to the token at `n`: they stand right before the oldest
+    /// of the others. So no distance is ever larger than the positions that are looked at reach.
+    pub fn nearer(&self, n: u64) -> u64 {
+        self.oldest(n) - self.pinned as u64
+    }
+
+    /// How many tiles the token at `n` looks at.
+    pub fn tiles(&self, n: u64) -> usize {
+        let (pinned, kept, window) = self.tile_counts(n);
+        pinned + kept.1 + window.1
+    }
+
+    /// What the token at `n` looks at in tile `i` of [`tiles`](Ring::tiles): first what is pinned of it, then the rest.
+    pub fn tile(&self, n: u64, i: usize) -> impl Iterator<Item = Piece> + Clone + use<> {
+        let (pinned, kept, window) = self.tile_counts(n);
+        let tile = match i.checked_sub(pinned) {
+            None => i as u64,
+            Some(i) if i < kept.1 => kept.0 + (i * self.every) as u64,
+            Some(i) => window.0 + (i - kept.1) as u64,
+        };
+        let (start, end) = (tile * TILE_64, (tile * TILE_64 + TILE_64).min(n + 1));
+        let pinned_end = end.min(self.pinned as u64).max(start);
+        let all = self.oldest_kept(n).is_some_and(|oldest| tile >= oldest && tile.is_multiple_of(self.every as u64));
+        let from = if all { pinned_end } else { self.window_start(n).max(pinned_end) };
+        let piece =
+            |start: u64, end: u64, pinned| (start < end).then(|| Piece { start, len: (end - start) as usize, pinned });
+        [piece(start, pinned_end, true), piece(from, end, false)].into_iter().flatten()
+    }
+
+    /// Tiles with pinned positions; the first of the kept ones behind them and how many there are; the first of the
+    /// window's and how many there are.
+    fn tile_counts(&self, n: u64) -> (usize, (u64, usize), (u64, usize)) {
+        let pinned = (n + 1).min(self.pinned as u64).div_ceil(TILE_64);
+        let window = self.window_start(n) / TILE_64;
+        let kept = self.oldest_kept(n).map_or((0, 0), |oldest| {
+            let every = self.every as u64;
+            let first = oldest.max(pinned).next_multiple_of(every);
+            (first, window.saturating_sub(first).div_ceil(every) as usize)
+        });
+        let first = window.max(pinned);
+        (pinned as usize, kept, (first, (n / TILE_64 + 1).saturating_sub(first) as usize))
+    }
+
+    /// All that the token at `n` looks at, in order, itself last.
+    fn pieces(&self, n: u64) -> impl Iterator<Item = Piece> {
+        (0..self.tiles(n)).flat_map(move |i| self.tile(n, i))
+    }
+
+    /// Whether, after `written` positions, all that the token at `n` looks at before itself is still there.
+    pub fn holds(&self, n: u64, written: u64) -> bool {
+        let Some(last) = written.checked_sub(1) else { return true };
+        self.pieces(n).filter(|p| !p.pinned && p.start < n).all(|piece| self.is_there(piece.start, last))
+    }
+
+    /// Whether a position was not written over when `last` was the last to be written.
+    fn is_there(&self, position: u64, last: u64) -> bool {
+        if self.every == 0 {
+            return position + self.slots() as u64 > last;
+        }
+        let (ordinal, tiles, first) = self.lane(position / TILE_64);
+        // The last tile of the same ring: `last`'s, or one before it.
+        let mut tile = last / TILE_64;
+        while self.lane(tile).2 != first && tile > 0 {
+            tile -= 1;
+        }
+        ordinal + tiles as u64 > self.lane(tile).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    fn any_ring() -> impl Strategy<Value = Ring> {
+        let plain = (0usize..70, 1usize..200, 0usize..100).prop_map(|(s, w, slack)| Ring::new(s, w, slack).unwrap());
+        let strided = (0usize..70, 1usize..200, 2usize..6, 1usize..5)
+            .prop_map(|(s, w, every, kept)| Ring::strided(s, w, every, kept).unwrap());
+        prop_oneof![plain, strided]
+    }
+
+    /// What the token at `n` looks at, position by position, from the definition.
+    fn naive(ring: &Ring, n: u64) -> Vec<u64> {
+        let (s, w, every) = (ring.pinned as u64, ring.window as u64, ring.every as u64);
+        let start = (n + 1).saturating_sub(w).max(s);
+        let kept: Vec<u64> = (0..=start / 32).rev().filter(|t| every > 0 && t % every == 0).take(ring.kept).collect();
+        (0..=n).filter(|m| *m < s || *m >= start || kept.contains(&(m / 32))).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn pieces_are_what_the_definition_says(ring in any_ring(), n in 0u64..2000) {
+            let pieces: Vec<Piece> = ring.pieces(n).collect();
+            let all: Vec<u64> = pieces.iter().flat_map(|p| p.start..p.start + p.len as u64).collect();
+            prop_assert_eq!(&all, &naive(&ring, n));
+            prop_assert!(all.len() <= ring.capacity() && all.last() == Some(&n));
+            for p in &pieces {
+                prop_assert_eq!(p.start / 32, (p.start + p.len as u64 - 1) / 32);
+                prop_assert_eq!(p.pinned, p.start < ring.pinned as u64);
+            }
+            // The pinned ones stand right before the first of the others.
+            let first = all.iter().find(|m| **m >= ring.pinned as u64);
+            if let Some(first) = first {
+                prop_assert_eq!(ring.nearer(n), first - ring.pinned as u64);
+            }
+        }
+
+        /// Positions written in order are all where they are looked for, through any number of wraps.
+        #[test]
+        fn no_slot_is_written_over_while_it_is_looked_at(ring in any_ring(), n in 0u64..3000) {
+            let mut slots = std::vec![u64::MAX; ring.slots()];
+            for m in ring.pinned as u64..=n {
+                slots[ring.slot(m)] = m;
+            }
+            for m in naive(&ring, n).into_iter().filter(|m| *m >= ring.pinned as u64) {
+                prop_assert_eq!(slots[ring.slot(m)], m);
+            }
+            // And `holds` knows how far back one can go.
+            for back in (0..=n.min(300)).step_by(7) {
+                let there = naive(&ring, n - back);
+                let there = there.iter().filter(|m| **m >= ring.pinned as u64 && **m < n - back);
+                let held = there.into_iter().all(|m| slots[ring.slot(*m)] == *m);
+                prop_assert!(!ring.holds(n - back, n + 1) || held, "{back} back");
+                if ring.every == 0 {
+                    prop_assert_eq!(ring.holds(n - back, n + 1), held, "{} back", back);
+                }
+            }
+        }
+
+        #[test]
+        fn a_position_beyond_all_counters_is_a_position(ring in any_ring(), far in 0u64..100) {
+            for n in [1u64 << 24, 1 << 31, (1 << 32) + 1, 1 << 50].map(|n| n + far) {
+                let seen: u64 = ring.pieces(n).map(|p| p.len as u64).sum();
+                prop_assert!(seen <= ring.capacity() as u64 && seen >= (ring.pinned + ring.window) as u64);
+                prop_assert!(ring.slot(n) < ring.slots());
+                prop_assert_eq!(ring.pieces(n).last().map(|p| p.start + p.len as u64 - 1), Some(n));
+            }
+        }
+    }
+
+    #[test]
+    fn slack_is_what_one_can_go_back() {
+        let ring = Ring::new(4, 60, 36).unwrap();
+        assert_eq!((ring.capacity(), ring.slots()), (64, 96));
+        assert!(ring.holds(1000, 1000) && ring.holds(1000 - 36, 1000) && !ring.holds(1000 - 38, 1000));
+        assert!(Ring::new(4, 0, 0).is_none() && Ring::new(usize::MAX, 1, 0).is_none());
+    }
+}
