@@ -125,16 +125,11 @@ fn plans() -> Vec<(Tiny, Config)> {
 
 #[test]
 fn decode_allocates_nothing() {
-    let config = Config {
-        context: 128,
-        chunk: 16,
-        logit_rows: 1,
-        kv: Element::F16,
-        pattern: Pattern::Full,
-        ..Config::default()
-    };
+    let full = Config { context: 128, chunk: 16, pattern: Pattern::Full, ..Config::default() };
+    // Tokens are given up.
+    let ring = Config { context: 64, pattern: Pattern::Sinks, kv: Element::Int8, ..full };
     let pool = Pool::new(2);
-    for dtype in DType::ALL {
+    for (dtype, config) in DType::ALL.into_iter().flat_map(|dtype| [(dtype, full), (dtype, ring)]) {
         with_model(&Tiny { dtype, ..Tiny::default() }, |model| {
             let plan = Plan::new(&model.hparams, &config).unwrap();
             for exec in [&Serial as &dyn Executor, &pool] {

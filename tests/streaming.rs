@@ -272,17 +272,80 @@ fn nothing_shows_in_a_full_ring() {
     });
 }
 
-/// A distance is the same however far the text is: at positions where 24, 31 and 32 bits end.
+/// A conversation that is far beyond 24, 31 and 32 bits looks as it would from the start: a saved session is told that it
+/// is there, and goes on past the boundary.
 #[test]
 fn far_positions_are_as_near_ones() {
-    use armlet::math::{frequency, sin_cos};
-    let f = frequency(0.37);
-    for n in [1u64 << 24, 1 << 31, (1 << 32) + 1].into_iter().flat_map(|n| [n - 1, n, n + 1]) {
-        for distance in [0u64, 1, 3, 63, 64, 65, 128] {
-            let phase = f.wrapping_mul(n).wrapping_sub(f.wrapping_mul(n - distance));
-            assert_eq!(sin_cos(phase), sin_cos(f.wrapping_mul(distance)));
+    const SINKS: usize = 4;
+    const WINDOW: usize = 60;
+    // Of one layer, keys and values are of their token alone, whatever it saw.
+    let gguf = model((6, 2, 32, 32), 21);
+    let (config, view) = config(SINKS, WINDOW, 32, Element::F32);
+    let text = prompt(12, SINKS + WINDOW + 50, 67);
+    let want = logits(&gguf, view, &text);
+    with_model(&gguf, |model| {
+        for kernels in backends() {
+            for boundary in [1u64 << 24, 1 << 31, 1 << 32, 1 << 40] {
+                with_session(model, kernels, config, |r| {
+                    // The sinks, and as much as fills the ring.
+                    r.eval(&Serial, &text[..SINKS]).unwrap();
+                    r.eval(&Serial, &prompt(13, 90, 67)).unwrap();
+                    let mut saved = Vec::new();
+                    let sink = |part: &[u8]| -> Result<(), ()> {
+                        saved.extend_from_slice(part);
+                        Ok(())
+                    };
+                    r.session.save(b"", sink).unwrap();
+                    // As if there had been more: position and count of written positions, and the checksum over them.
+                    let position = (boundary - WINDOW as u64 - 20).to_le_bytes();
+                    saved[56..64].copy_from_slice(&position);
+                    saved[64..72].copy_from_slice(&position);
+                    let checksum = crc32(&saved[..252]).to_le_bytes();
+                    saved[252..256].copy_from_slice(&checksum);
+                    r.session.restore(&saved).unwrap();
+                    for (i, token) in text.iter().enumerate().skip(SINKS) {
+                        let got = r.eval(&Serial, &[*token]).unwrap();
+                        if i >= SINKS + WINDOW {
+                            let e = error(got, &want[i]);
+                            assert!(e <= BOUND, "{:?}, {boundary}, {i}: {e:.1e}", kernels.backend());
+                        }
+                    }
+                    assert!(r.session.position() > boundary);
+                });
+            }
         }
+    });
+}
+
+/// Distances at every place where something begins or ends: the first, the last pinned, a full ring, whole turns of it.
+#[test]
+fn distances_where_something_ends() {
+    let (sinks, window) = (5, 59);
+    let gguf = model((3, 1, 16, 16), 22);
+    let (config, view) = config(sinks, window, 1, Element::F32);
+    let tokens = prompt(14, 4 * 64 + 3, 67);
+    let want = logits(&gguf, view, &tokens);
+    with_model(&gguf, |model| {
+        with_session(model, Kernels::detect(), config, |r| {
+            let (s, c) = (sinks, sinks + window);
+            let turns = (1..=4).flat_map(|k| [k * 64 - 1, k * 64, k * 64 + 1]);
+            let probes: Vec<usize> = [0, s - 1, s, s + 1, c - 1, c, c + 1].into_iter().chain(turns).collect();
+            for (n, token) in tokens.iter().enumerate() {
+                let e = error(r.eval(&Serial, &[*token]).unwrap(), &want[n]);
+                assert!(!probes.contains(&n) || e <= BOUND, "{n}: {e:.1e}");
+            }
+        });
+    });
+}
+
+/// CRC-32, bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut c = u32::MAX;
+    for byte in bytes {
+        c ^= u32::from(*byte);
+        (0..8).for_each(|_| c = if c & 1 == 1 { 0xedb8_8320 ^ (c >> 1) } else { c >> 1 });
     }
+    !c
 }
 
 /// Budgets, sinks and windows that cannot be are refused, with what would do.
@@ -298,6 +361,12 @@ fn impossible_caches_are_refused() {
         let strided = Config { pattern: Pattern::Strided { every: 1 }, context: 100, ..base };
         assert!(refusal(strided).contains("every must be from 2"));
         assert!(refusal(Config { context: 64, ..strided }).contains("sinks must be from 0 to 0"));
+        for context in 1..100 {
+            for sinks in [0, 3] {
+                let plan = Plan::new(h, &Config { context, sinks, pattern: Pattern::Strided { every: 2 }, ..base });
+                assert_eq!(plan.is_ok(), context >= 64 + sinks, "{context} {sinks}");
+            }
+        }
         assert!(refusal(Config { slack: 2000, ..base }).contains("slack must be from 0 to 1024"));
         let budget = |config: &Config, bytes, sessions| Plan::context_for_budget(h, config, bytes, sessions);
         for pattern in [Pattern::Full, Pattern::Window, Pattern::Sinks, Pattern::Strided { every: 2 }] {

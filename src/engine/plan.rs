@@ -113,17 +113,21 @@ impl Plan {
             Err(e) => Err(e),
         };
         let least = least_context(config).min(h.context_length);
-        let first = needed(least)?;
-        if first > budget {
-            return Err(EngineError::Budget { budget, least, needed: first });
+        let fits = |context| Ok::<_, EngineError>(needed(context)? <= budget.min(usize::MAX - 1));
+        // What is needed grows with the context, but where layers get a window of their own it falls.
+        let windows = h.window.map_or(h.context_length, |w| w.size.clamp(least, h.context_length));
+        for (first, last) in [(windows.saturating_add(1), h.context_length), (least, windows)] {
+            if first > last || !fits(first)? {
+                continue;
+            }
+            let (mut largest, mut beyond) = (first, last + 1);
+            while beyond - largest > 1 {
+                let middle = largest + (beyond - largest) / 2;
+                if fits(middle)? { largest = middle } else { beyond = middle }
+            }
+            return Ok(largest);
         }
-        // The largest that fits: what is needed never falls as the context grows.
-        let (mut fits, mut beyond) = (least, h.context_length + 1);
-        while beyond - fits > 1 {
-            let middle = fits + (beyond - fits) / 2;
-            if needed(middle)? <= budget.min(usize::MAX - 1) { fits = middle } else { beyond = middle }
-        }
-        Ok(fits)
+        Err(EngineError::Budget { budget, least, needed: needed(least)? })
     }
 
     /// Bytes of memory that an engine and one session take, all of them.
@@ -189,8 +193,9 @@ fn least_context(config: &Config) -> usize {
 fn rings(h: &Hparams, config: &Config) -> Result<(Rings, Option<u64>), EngineError> {
     let (context, pinned) = (config.context, pinned(config));
     let name = if config.prefix > 0 { "prefix" } else { "sinks" };
-    let most = context.saturating_sub(least_context(config) - pinned);
-    check(name, pinned, 0, most)?;
+    let window = least_context(config) - pinned;
+    check("context", context, window, h.context_length)?;
+    check(name, pinned, 0, context - window)?;
     check("slack", config.slack, 0, h.context_length)?;
     let rest = context - pinned;
     let ring = match config.pattern {
@@ -199,16 +204,18 @@ fn rings(h: &Hparams, config: &Config) -> Result<(Rings, Option<u64>), EngineErr
         Pattern::Strided { every } => {
             check("every", every, 2, h.context_length)?;
             let window = rest.div_ceil(2).next_multiple_of(TILE).min(rest - TILE);
-            // No further back than the model was trained to look.
-            let reach = (h.context_length.saturating_sub(window) / (every * TILE)).saturating_sub(1);
+            // No further back than the model was trained to look; where that is no old tile, the window has all.
+            let reach = h.context_length.saturating_sub(window + pinned) / (every * TILE);
             match ((rest - window) / TILE).min(reach) {
-                0 => Ring::new(pinned, window, config.slack),
-                kept => Ring::strided(pinned, window, every, kept),
+                0 => Ring::new(pinned, rest, config.slack),
+                kept => Ring::strided(pinned, window, config.slack, every, kept),
             }
         }
     };
     let full = ring.ok_or(EngineError::Config { name: "context", value: context, min: 1, max: h.context_length })?;
-    let narrow = h.window.filter(|w| w.size < context);
+    // Old tiles are further back than the context is long.
+    let reach = if full.is_strided() { h.context_length } else { context };
+    let narrow = h.window.filter(|w| w.size < reach);
     if narrow.is_some() && config.prefix > 0 {
         return Err(EngineError::PrefixAndWindows);
     }

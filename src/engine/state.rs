@@ -15,7 +15,7 @@
 
 use super::{EngineError, Plan, Session};
 use crate::arch::Element;
-use crate::model::{CacheShape, Geometry, KvCache, Model, Segment};
+use crate::model::{CacheShape, Class, Geometry, KvCache, Model, Segment};
 use crate::storage::{Ring, crc32};
 
 /// Of the format.
@@ -43,7 +43,7 @@ pub enum StateError {
     #[error("its {0} is damaged: the checksum does not match")]
     Checksum(&'static str),
     /// Fewer bytes than the header says.
-    #[error("it has {len} bytes, and should have {needed}: it was cut off")]
+    #[error("it has {len} bytes, and should have {needed}: it was cut off, or something was added")]
     Truncated {
         /// Bytes that it should have.
         needed: u64,
@@ -166,11 +166,11 @@ impl Header {
     /// What keeps a cache of which `mine` is the header from taking what belongs to this one.
     fn fits(&self, mine: &Header) -> Result<(), StateError> {
         let checks = [
+            (self.shared == mine.shared, "--prefix"),
             (self.kv_heads == mine.kv_heads && self.head_dim == mine.head_dim, "number or size of heads"),
             (self.element == mine.element, "--kv-type"),
             (self.hadamard == mine.hadamard, "--hadamard"),
             (self.classes == mine.classes, "context (-c, --kv-budget, --sinks, --pattern or --slack)"),
-            (self.shared == mine.shared, "--prefix"),
         ];
         if self.model != mine.model {
             return Err(StateError::OtherModel);
@@ -337,7 +337,8 @@ impl Session<'_> {
         if header.position > header.written || header.position < pinned_prefix || header.written > end {
             return Err(StateError::Impossible);
         }
-        if self.limit.is_some_and(|limit| header.written > limit) {
+        let holds = |class: &Class<'_>| class.ring().holds(header.position, header.written);
+        if self.limit.is_some_and(|limit| header.written > limit) || !self.cache.classes().all(holds) {
             return Err(StateError::Impossible);
         }
         let before = (self.cache.position(), self.cache.written());

@@ -125,6 +125,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Segment<B> {
         }
     }
 
+    /// Zeros in the first slots of each head.
+    fn clear(&mut self, slots: usize) {
+        let g = self.geometry;
+        for memory in self.memory_mut() {
+            let head = memory.len() / (2 * g.layers * g.kv_heads).max(1);
+            let part = head / g.slots.max(1) * slots;
+            memory.chunks_exact_mut(head.max(1)).for_each(|head| head[..part].fill(0));
+        }
+    }
+
     pub(crate) fn memory_mut(&mut self) -> [&mut [u8]; 2] {
         [self.rows.as_mut(), self.scales.as_mut()]
     }
@@ -198,7 +208,7 @@ impl<'a> Class<'a> {
     ) {
         let (layer, head) = at;
         for piece in self.ring.tile(n, i) {
-            let old = (fresh_from.saturating_sub(piece.start) as usize).min(piece.len);
+            let old = fresh_from.saturating_sub(piece.start).min(piece.len as u64) as usize;
             if old > 0 {
                 runs.push(match &self.pinned {
                     _ if !piece.pinned => self.segment.run(layer, head, self.ring.slot(piece.start), old, false),
@@ -286,7 +296,10 @@ impl<'a> KvCache<'a> {
             let geometry = |slots| Geometry { layers, kv_heads: h.n_kv_heads, slots, head_dim: h.head_dim, element };
             let own = if shared { 0 } else { ring.pinned() };
             let pinned = Segment::carve(["pinned K, V", "pinned scales"], geometry(own), arena)?;
-            let segment = Segment::carve(["K, V ring", "ring scales"], geometry(ring.slots()), arena)?;
+            let mut segment = Segment::carve(["K, V ring", "ring scales"], geometry(ring.slots()), arena)?;
+            // What may be saved without having been written: all of a strided ring, and before the first turn the slots of
+            // pinned positions.
+            segment.clear(if ring.is_strided() { ring.slots() } else { ring.pinned().min(ring.slots()) });
             Ok(Class { ring, segment, pinned: Pinned::Own(pinned) })
         };
         let full = class(rings.full, layers[0])?;
@@ -342,8 +355,8 @@ impl<'a> KvCache<'a> {
             return false;
         }
         self.position = position;
-        // From the start nothing is left to be written over.
-        if position == self.shared() {
+        // Before anything was in a ring nothing is left there to be written over.
+        if self.classes().all(|c| position <= c.ring.pinned() as u64) {
             self.written = position;
         }
         true

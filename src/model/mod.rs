@@ -9,7 +9,7 @@ mod hparams;
 mod state;
 mod weights;
 
-pub(crate) use cache::{CacheShape, Geometry, KvCache, Rings, Segment};
+pub(crate) use cache::{CacheShape, Class, Geometry, KvCache, Rings, Segment};
 pub(crate) use forward::{Forward, forward};
 pub use hparams::{Family, Hparams, RopePairs, Window};
 pub(crate) use state::{Shape, Work};
@@ -121,8 +121,8 @@ impl<'m> Model<'m> {
         Ok(model)
     }
 
-    /// A number that models with other weights, sizes or rotation have not: of the sizes, the rotary frequencies, and the
-    /// format, the first and the last bytes of every tensor (FNV-1a: Fowler, Noll and Vo).
+    /// A number that models with other weights, sizes or rotation hardly share: of the sizes, the rotary frequencies, and
+    /// of every tensor the format, the size and 64 bytes in each 16 KiB (FNV-1a: Fowler, Noll and Vo).
     pub fn fingerprint(&self) -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         let mut add = |bytes: &[u8]| {
@@ -135,16 +135,20 @@ impl<'m> Model<'m> {
         add(&h.rms_eps.to_le_bytes());
         add(h.family.name.as_bytes());
         self.weights.rope_frequencies.iter().for_each(|f| add(&f.to_le_bytes()));
-        let mut ends = |bytes: &[u8]| {
-            add(&bytes[..bytes.len().min(64)]);
+        let mut sample = |bytes: &[u8]| {
+            add(&(bytes.len() as u64).to_le_bytes());
+            bytes.chunks(16 << 10).for_each(|part| add(&part[..part.len().min(64)]));
             add(&bytes[bytes.len().saturating_sub(64)..]);
         };
         let w = &self.weights;
-        [w.token_embd, w.output].iter().for_each(|m| ends(m.bytes()));
-        ends(w.output_norm);
+        let layers = w.layers.iter().flat_map(|l| [l.q, l.k, l.v, l.attn_output, l.gate, l.up, l.down]);
+        for m in [w.token_embd, w.output].into_iter().chain(layers) {
+            sample(&m.layout().gguf_id(m.dtype()).unwrap_or(u32::MAX).to_le_bytes());
+            sample(m.bytes());
+        }
+        sample(w.output_norm);
         for l in w.layers {
-            [l.q, l.k, l.v, l.attn_output, l.gate, l.up, l.down].iter().for_each(|m| ends(m.bytes()));
-            [l.attn_norm, l.ffn_norm].into_iter().chain(l.qkv_bias).for_each(&mut ends);
+            [l.attn_norm, l.ffn_norm].into_iter().chain(l.qkv_bias).for_each(&mut sample);
         }
         hash
     }

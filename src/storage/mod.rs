@@ -11,4 +11,5 @@ pub(crate) use arena::unpadded;
 pub use arena::{ALIGN, Arena, ArenaError, Plain, Region};
 pub(crate) use crc::crc32;
 pub use parallel::{Columns, Executor, Outputs, Serial, Tile, for_each, for_each_row, for_each_tile};
-pub use ring::{Piece, Ring, TILE};
+pub(crate) use ring::Ring;
+pub use ring::TILE;

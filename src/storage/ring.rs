@@ -17,7 +17,7 @@ const TILE_64: u64 = TILE as u64;
 
 /// A pattern and the slots that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ring {
+pub(crate) struct Ring {
     /// S: the first positions, which stay.
     pinned: usize,
     /// W: the last positions, a token's own among them.
@@ -32,19 +32,19 @@ pub struct Ring {
 
 /// Positions one after another that a token looks at, within a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// The first.
-    pub start: u64,
+    pub(crate) start: u64,
     /// How many; at least 1.
-    pub len: usize,
+    pub(crate) len: usize,
     /// Whether they are pinned; else they are in the ring.
-    pub pinned: bool,
+    pub(crate) pinned: bool,
 }
 
 impl Ring {
     /// The first `pinned` positions and the last `window`, and at least `slack` that left the window and can be gone
     /// back to. None when the window is empty, or sizes overflow.
-    pub fn new(pinned: usize, window: usize, slack: usize) -> Option<Self> {
+    pub(crate) fn new(pinned: usize, window: usize, slack: usize) -> Option<Self> {
         pinned.checked_add(window).filter(|_| window > 0)?;
         let tiles = window.checked_add(slack)?.div_ceil(TILE);
         tiles.checked_mul(TILE)?;
@@ -52,23 +52,23 @@ impl Ring {
     }
 
     /// The same, and of the tiles before the window every `every`-th, `kept` of them.
-    pub fn strided(pinned: usize, window: usize, every: usize, kept: usize) -> Option<Self> {
+    pub(crate) fn strided(pinned: usize, window: usize, slack: usize, every: usize, kept: usize) -> Option<Self> {
         if every < 2 || kept == 0 {
             return None;
         }
-        let plain = Ring::new(pinned, window, 2 * TILE)?;
+        let plain = Ring::new(pinned, window, slack.checked_add(2 * TILE)?)?;
         let kept_slots = kept.checked_add(plain.slots[0] / every)?.checked_add(1)?;
         kept_slots.checked_add(plain.slots[0])?.checked_mul(TILE)?.checked_add(pinned)?;
         Some(Ring { every, kept, slots: [plain.slots[0], kept_slots], ..plain })
     }
 
     /// Positions that stay.
-    pub fn pinned(&self) -> usize {
+    pub(crate) fn pinned(&self) -> usize {
         self.pinned
     }
 
     /// Whether old tiles are kept.
-    pub fn is_strided(&self) -> bool {
+    pub(crate) fn is_strided(&self) -> bool {
         self.every > 0
     }
 
@@ -78,17 +78,17 @@ impl Ring {
     }
 
     /// Positions that a token looks at when there are enough.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.pinned + self.window + self.kept * TILE
     }
 
     /// Slots of the ring; the pinned positions are not in it.
-    pub fn slots(&self) -> usize {
+    pub(crate) fn slots(&self) -> usize {
         (self.slots[0] + self.slots[1]) * TILE
     }
 
     /// The slot of a position that is not pinned.
-    pub fn slot(&self, position: u64) -> usize {
+    pub(crate) fn slot(&self, position: u64) -> usize {
         let (tile, within) = (position / TILE_64, (position % TILE_64) as usize);
         let (ordinal, tiles, first) = self.lane(tile);
         (first + (ordinal % tiles.max(1) as u64) as usize) * TILE + within
@@ -125,18 +125,18 @@ impl Ring {
 
     /// How much nearer than they are the pinned positions seem to the token at `n`: they stand right before the oldest
     /// of the others. So no distance is ever larger than the positions that are looked at reach.
-    pub fn nearer(&self, n: u64) -> u64 {
+    pub(crate) fn nearer(&self, n: u64) -> u64 {
         self.oldest(n) - self.pinned as u64
     }
 
     /// How many tiles the token at `n` looks at.
-    pub fn tiles(&self, n: u64) -> usize {
+    pub(crate) fn tiles(&self, n: u64) -> usize {
         let (pinned, kept, window) = self.tile_counts(n);
         pinned + kept.1 + window.1
     }
 
     /// What the token at `n` looks at in tile `i` of [`tiles`](Ring::tiles): first what is pinned of it, then the rest.
-    pub fn tile(&self, n: u64, i: usize) -> impl Iterator<Item = Piece> + Clone + use<> {
+    pub(crate) fn tile(&self, n: u64, i: usize) -> impl Iterator<Item = Piece> + Clone + use<> {
         let (pinned, kept, window) = self.tile_counts(n);
         let tile = match i.checked_sub(pinned) {
             None => i as u64,
@@ -172,7 +172,7 @@ impl Ring {
     }
 
     /// Whether, after `written` positions, all that the token at `n` looks at before itself is still there.
-    pub fn holds(&self, n: u64, written: u64) -> bool {
+    pub(crate) fn holds(&self, n: u64, written: u64) -> bool {
         let Some(last) = written.checked_sub(1) else { return true };
         self.pieces(n).filter(|p| !p.pinned && p.start < n).all(|piece| self.is_there(piece.start, last))
     }
@@ -200,8 +200,8 @@ mod tests {
 
     fn any_ring() -> impl Strategy<Value = Ring> {
         let plain = (0usize..70, 1usize..200, 0usize..100).prop_map(|(s, w, slack)| Ring::new(s, w, slack).unwrap());
-        let strided = (0usize..70, 1usize..200, 2usize..6, 1usize..5)
-            .prop_map(|(s, w, every, kept)| Ring::strided(s, w, every, kept).unwrap());
+        let strided = (0usize..70, 1usize..200, 0usize..100, 2usize..6, 1usize..5)
+            .prop_map(|(s, w, slack, every, kept)| Ring::strided(s, w, slack, every, kept).unwrap());
         prop_oneof![plain, strided]
     }
 
@@ -271,5 +271,13 @@ mod tests {
         assert_eq!((ring.capacity(), ring.slots()), (64, 96));
         assert!(ring.holds(1000, 1000) && ring.holds(1000 - 36, 1000) && !ring.holds(1000 - 38, 1000));
         assert!(Ring::new(4, 0, 0).is_none() && Ring::new(usize::MAX, 1, 0).is_none());
+        for slack in [0, 1, 33, 100, 500] {
+            for (every, window, kept) in [(2, 40, 1), (3, 200, 4), (7, 33, 2)] {
+                let ring = Ring::strided(4, window, slack, every, kept).unwrap();
+                for written in (2000..2400u64).step_by(13) {
+                    assert!((0..=slack as u64).all(|back| ring.holds(written - back, written)), "{every} {slack}");
+                }
+            }
+        }
     }
 }

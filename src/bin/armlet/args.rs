@@ -410,7 +410,7 @@ fn parse_size(text: &str) -> Result<usize, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "it is too large".to_string())
 }
 
-/// A factor that logits can be divided by.
+/// A pattern by its name.
 fn parse_pattern(text: &str) -> Result<Pattern, String> {
     match text.split_once(':') {
         None if text == "full" => Ok(Pattern::Full),
@@ -424,6 +424,7 @@ fn parse_pattern(text: &str) -> Result<Pattern, String> {
     }
 }
 
+/// A factor that logits can be divided by.
 fn parse_penalty(text: &str) -> Result<f32, String> {
     let number = parse_range::<0, 100>(text)?;
     if number >= 0.01 { Ok(number) } else { Err("it is not from 0.01 to 100".into()) }

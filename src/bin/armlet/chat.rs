@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use std::path::Path;
 
-use armlet::engine::{Config, Pattern, Plan, Prefix};
+use armlet::engine::{Config, EngineError, Pattern, Plan, Prefix};
 use armlet::sample::Sampler;
 use armlet::tokenizer::{EncodeOptions, Role};
 use rustyline::error::ReadlineError;
@@ -35,7 +35,8 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
             (Some(path), Some(bytes)) => {
                 let fail = |e: &dyn std::fmt::Display| Failure::file(path, e);
                 let prefix = Prefix::new_checked(bytes, &loaded.model).map_err(|e| fail(&e))?;
-                Some((prefix, Kept::decode(prefix.extra()).ok_or_else(|| fail(&"its system prompt is damaged"))?))
+                let kept = Kept::decode(prefix.extra()).filter(|kept| kept.read.len() == prefix.len());
+                Some((prefix, kept.ok_or_else(|| fail(&"its system prompt is damaged"))?))
             }
             _ => None,
         };
@@ -81,6 +82,15 @@ pub(crate) fn prefix(args: &args::Prefix) -> Result<(), Failure> {
             return Err(Failure::Error("the model's chat template puts no system prompt first".into()));
         }
         let h = &loaded.model.hparams;
+        if h.window.is_some() {
+            return Err(EngineError::PrefixAndWindows.into());
+        }
+        if common >= h.context_length {
+            let most = h.context_length - 1;
+            return Err(Failure::Error(format!(
+                "the text has {common} tokens, and a prefix at most {most}: shorten it"
+            )));
+        }
         let config = Config { context: (common + 1).min(h.context_length), sinks: common, ..args.kv.config() };
         let plan = Plan::new(h, &Config { pattern: Pattern::Sinks, ..config })?;
         let mut memory = session_memory(&plan)?;
@@ -170,12 +180,25 @@ impl Conversation<'_, '_> {
         if text.trim().is_empty() {
             return Err(Failure::Error("the message is empty; say something".into()));
         }
+        let before = self.kept.messages.clone();
         self.kept.messages.push(Message { role: Role::User, text: text.to_string() });
+        self.answer_or(before, show)
+    }
+
+    /// Lets the model answer the last message; if nothing was said, it is as if nothing had been asked. Then keeps all.
+    fn answer_or(
+        &mut self,
+        before: Vec<Message>,
+        show: impl FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<(End, Stats), Failure> {
+        let messages = self.kept.messages.len();
         let result = self.answer(show);
-        if result.is_err() {
-            self.kept.messages.pop();
+        if self.kept.messages.len() == messages {
+            self.kept.messages = before;
         }
-        result
+        let result = result?;
+        self.save()?;
+        Ok(result)
     }
 
     /// Lets the model answer the last message. What the session has read already is not read again.
@@ -203,23 +226,18 @@ impl Conversation<'_, '_> {
                 show(piece)
             },
         )?;
-        if text.is_empty() && result.0 == End::Interrupted {
-            // Nothing was said: as if nothing had been asked.
-            self.kept.messages.pop();
-        } else {
+        if !(text.is_empty() && result.0 == End::Interrupted) {
             self.kept.messages.push(Message { role: Role::Assistant, text });
         }
-        self.save()?;
         Ok(result)
     }
 
     /// Goes back to the start, or to the end of a prefix; says how many of the tokens are then read.
     fn start_anew(&mut self, tokens: &[u32]) -> Result<usize, Failure> {
         let start = self.reader.session.start();
-        self.reader.session.rewind(start)?;
         let common = self.kept.read.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         match usize::try_from(start) {
-            Ok(start) if start <= common => Ok(start),
+            Ok(at) if at <= common => self.reader.session.rewind(start).map(|()| at).map_err(Failure::from),
             _ => Err(Failure::Error("the conversation no longer starts with the prefix; leave --prefix out".into())),
         }
     }
@@ -229,12 +247,9 @@ impl Conversation<'_, '_> {
         if self.kept.messages.last().is_none_or(|m| m.role != Role::Assistant) {
             return Err(Failure::Error("there is no answer to do again".into()));
         }
-        let old = self.kept.messages.pop();
-        let result = self.answer(show);
-        if result.is_err() {
-            self.kept.messages.extend(old);
-        }
-        result
+        let before = self.kept.messages.clone();
+        self.kept.messages.pop();
+        self.answer_or(before, show)
     }
 }
 

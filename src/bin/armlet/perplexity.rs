@@ -183,7 +183,7 @@ const POINT: usize = 1000;
 
 /// The text as one stream; prints the perplexity of each thousand tokens.
 fn stream(loaded: &Loaded<'_>, tokens: &[u32], args: &Perplexity) -> Result<(Score, usize), Failure> {
-    if tokens.len() < args.skip + 2 {
+    if tokens.len() < args.skip.saturating_add(2) {
         return Err(Failure::Error(format!("the text has {} tokens, too few for --skip {}", tokens.len(), args.skip)));
     }
     let config = Config { context: args.context, logit_rows: args.rows, ..args.kv.config() };
@@ -192,7 +192,8 @@ fn stream(loaded: &Loaded<'_>, tokens: &[u32], args: &Perplexity) -> Result<(Sco
         let mut read = 0;
         while read + 1 < tokens.len() {
             let to_point = POINT - read % POINT;
-            let end = (read + args.rows.min(to_point)).min(tokens.len() - 1);
+            let to_skip = args.skip.checked_sub(read).filter(|n| *n > 0).unwrap_or(usize::MAX);
+            let end = (read + args.rows.min(to_point).min(to_skip)).min(tokens.len() - 1);
             let mut part = Score::default();
             readers.score(&tokens[read..end], &tokens[read + 1..=end], &mut part)?;
             point.join(&part);

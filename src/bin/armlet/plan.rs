@@ -61,7 +61,7 @@ fn shown(h: &Hparams, args: &args::Plan, tables: usize) -> Result<Shown, Failure
     };
     let config = Config { context, ..config };
     let plan = Plan::new(h, &config)?;
-    let budget = args.cache.kv_budget.unwrap_or(plan.session_bytes() * sessions);
+    let budget = args.cache.kv_budget.unwrap_or(plan.session_bytes().saturating_mul(sessions));
     let mut regions = Vec::new();
     plan.regions(h, &mut |r| regions.push(r))?;
     let kinds = [("MHA", h.n_heads), ("GQA, as trained", h.n_kv_heads), ("MQA", 1)];
