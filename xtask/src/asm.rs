@@ -13,7 +13,7 @@ struct Instruction<'a> {
 pub(crate) struct Loop {
     /// Addresses of its instructions.
     pub(crate) addresses: Vec<u64>,
-    /// Products that one pass computes: integers if there are any, else floats.
+    /// Products that one pass computes: of integers if there are any, else of binary16, else of larger floats.
     pub(crate) products: u32,
     /// Assembler source that jumps to its own start.
     pub(crate) source: String,
@@ -54,18 +54,19 @@ impl<'a> Instruction<'a> {
         self.is_branch().then_some((u64::from_str_radix(target.trim_start_matches("0x"), 16).ok()?, before))
     }
 
-    /// Products, and whether they are of integers.
-    fn products(&self) -> Option<(u32, bool)> {
+    /// Products, and what they are of.
+    fn products(&self) -> Option<(u32, Of)> {
         let result = self.operands.split([',', ' ']).next()?;
         let lanes = |sizes: [(&str, u32); 3]| sizes.into_iter().find_map(|(s, n)| result.ends_with(s).then_some(n));
         let widening = ["smull", "smlal", "umull", "umlal", "smlsl", "umlsl"];
         match self.mnemonic {
-            "sdot" | "udot" | "usdot" | "sudot" => Some((16, true)),
-            "smmla" | "ummla" | "usmmla" => Some((32, true)),
-            "mul" | "mla" => Some((lanes([(".16b", 16), (".8h", 8), (".4s", 4)])?, true)),
-            "fmla" | "fmls" => Some((lanes([(".8h", 8), (".4s", 4), (".2d", 2)])?, false)),
+            "sdot" | "udot" | "usdot" | "sudot" => Some((16, Of::Integers)),
+            "smmla" | "ummla" | "usmmla" => Some((32, Of::Integers)),
+            "mul" | "mla" => Some((lanes([(".16b", 16), (".8h", 8), (".4s", 4)])?, Of::Integers)),
+            "fmul" | "fmla" | "fmls" if result.ends_with(".8h") => Some((8, Of::Halves)),
+            "fmla" | "fmls" => Some((lanes([(".8h", 8), (".4s", 4), (".2d", 2)])?, Of::Floats)),
             m if widening.contains(&m.trim_end_matches('2')) => {
-                Some((lanes([(".8h", 8), (".4s", 4), (".2d", 2)])?, true))
+                Some((lanes([(".8h", 8), (".4s", 4), (".2d", 2)])?, Of::Integers))
             }
             _ => None,
         }
@@ -78,11 +79,22 @@ fn start(code: &[Instruction<'_>], end: usize, branch: &Instruction<'_>) -> Opti
     code[..=end].binary_search_by_key(&target, |i| i.address).ok()
 }
 
-/// The loop, if it multiplies vectors.
+/// What is multiplied. What stands first is the scaling of what stands later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Of {
+    Floats,
+    Halves,
+    Integers,
+}
+
+/// The loop, if it multiplies vectors, and calls nothing.
 fn multiplying(code: &[Instruction<'_>]) -> Option<Loop> {
+    if code.iter().any(|i| i.mnemonic.starts_with("bl")) {
+        return None;
+    }
     let products: Vec<_> = code.iter().filter_map(Instruction::products).collect();
-    let integers = products.iter().any(|(_, integers)| *integers);
-    let products = products.iter().filter(|(_, i)| *i == integers).map(|(n, _)| n).sum();
+    let of = products.iter().map(|(_, of)| *of).max()?;
+    let products = products.iter().filter(|(_, o)| *o == of).map(|(n, _)| n).sum();
     let mut source = String::from("again:\n");
     for i in code {
         let operands = i.target().map_or(i.operands.to_string(), |(_, before)| format!("{before}again"));
@@ -114,12 +126,20 @@ program:\tfile format elf64-littleaarch64
     1030:      \tadd\tx1, x1, #1
     1034:      \tb\t0x1030 <f+0x30>
     1038: 00 00 00 00 \t<unknown>
+    103c:      \tfmul\tv1.8h, v2.8h, v3.8h
+    1040:      \tfmla\tv1.8h, v2.8h, v3.8h
+    1044:      \tfmla\tv4.4s, v2.4s, v3.s[0]
+    1048:      \tb.ne\t0x103c <f+0x3c>
+    104c:      \tfmla\tv4.4s, v2.4s, v3.s[0]
+    1050:      \tbl\t0x2000 <g>
+    1054:      \tb.ne\t0x104c <f+0x4c>
 ";
 
     #[test]
     fn the_innermost_loops_that_multiply() {
         let found = loops(SAMPLE);
-        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!((found[2].addresses[0], found[2].products), (0x103c, 16));
         // Of integers where there are any: the scaling is not counted.
         assert_eq!((found[0].addresses[0], found[0].addresses.len(), found[0].products), (0x1004, 7, 32));
         assert!(found[0].source.starts_with("again:\n\tld1\t{ v3.h }[2], [x14], #2\n"));
