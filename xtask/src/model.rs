@@ -36,6 +36,8 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         steps.step(&format!("perplexity of {format}"), || compare_to_llama_cpp(format, reference))?;
     }
     steps.step("resident memory", resident_memory)?;
+    steps.step("an int8 cache beside fp16", int8_cache)?;
+    steps.step("a stream beside pieces, and without pinned tokens", stream)?;
     // The scalar backend and the cores' own under QEMU, two at a time: each is one thread.
     let mut scalar = Vec::new();
     steps.step("one chunk on scalar", || {
@@ -108,11 +110,13 @@ fn answers(set: impl FnOnce(&mut Command) -> &mut Command, cpu: Option<&str>) ->
 /// Perplexity and the number of chunks that it is of.
 fn perplexity(command: &mut Command, args: &[&str]) -> Result<(f64, f64), Failed> {
     let json = output(command.args(["perplexity", "--json", "-f", TEXT]).args(args))?;
-    let number = |key: &str| {
-        let value = json.split_once(&format!("\"{key}\":")).map(|(_, rest)| rest.trim_start());
-        value.and_then(|v| v.split([',', '}']).next()).and_then(|v| v.trim().parse().ok())
-    };
-    number("ppl").zip(number("chunks")).ok_or(Failed(format!("no perplexity in {json:?}")))
+    number(&json, "ppl").zip(number(&json, "chunks")).ok_or(Failed(format!("no perplexity in {json:?}")))
+}
+
+/// The number of a key in a flat JSON object.
+fn number(json: &str, key: &str) -> Option<f64> {
+    let (_, rest) = json.split_once(&format!("\"{key}\":"))?;
+    rest.split([',', '}']).next()?.trim().parse().ok()
 }
 
 fn close(what: &str, found: f64, expected: f64, bound: f64) -> Result<(), Failed> {
@@ -159,6 +163,48 @@ fn made(name: &str, make: impl FnOnce(&Path) -> Result<String, Failed>) -> Resul
         make(&path)?;
     }
     Ok(path)
+}
+
+/// How far an int8 cache may be from fp16: perplexity, and mean KL divergence of the probabilities.
+const INT8: (f64, f64) = (0.003, 0.002);
+
+/// Of the F16 model, whose activations are not rounded to int8, which would hide what the cache does.
+fn int8_cache() -> Result<(), Failed> {
+    let file = in_format("f16")?;
+    let run = |args: &[&str]| {
+        let mut command = native();
+        command.env("ARMLET_MODEL", &file).args(["perplexity", "--json", "-f", TEXT, "-c", "512"]).args(args);
+        let json = output(&mut command)?;
+        let found = number(&json, "ppl").map(|ppl| (ppl, number(&json, "kl").unwrap_or(f64::NAN)));
+        found.ok_or(Failed(format!("no perplexity in {json:?}")))
+    };
+    let (reference, _) = run(&[])?;
+    for basis in [&[][..], &["--hadamard"]] {
+        let (found, divergence) = run(&[&["--kv-type", "int8", "--kl", "f16"], basis].concat())?;
+        close("perplexity with an int8 cache", found, reference, INT8.0)?;
+        println!("    mean KL divergence {divergence:.5} {}", basis.join(""));
+        if divergence.is_nan() || divergence > INT8.1 {
+            return Err(Failed(format!("the mean KL divergence is {divergence}, more than {}", INT8.1)));
+        }
+    }
+    Ok(())
+}
+
+/// A stream through a cache that is much shorter scores as well as pieces of the cache's length, and far worse without
+/// its first tokens.
+fn stream() -> Result<(), Failed> {
+    let score = |args: &[&str]| {
+        let mut command = native();
+        command.env("ARMLET_MODEL", in_format(REFERENCE[0].0)?);
+        Ok::<_, Failed>(perplexity(&mut command, &[&["-c", "256", "--skip", "2000"], args].concat())?.0)
+    };
+    let (pieces, sinks) = (score(&[])?, score(&["--stream"])?);
+    let window = score(&["--stream", "--pattern", "window"])?;
+    println!("    in pieces {pieces:.3}, as a stream {sinks:.3}, without pinned tokens {window:.3}");
+    if sinks <= 1.03 * pieces && window >= 1.2 * sinks {
+        return Ok(());
+    }
+    Err(Failed("the stream is too far from the pieces, or pinned tokens make no difference".into()))
 }
 
 /// What a run of the program may have resident beside the file and the plan, in bytes.

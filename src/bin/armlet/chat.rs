@@ -14,7 +14,7 @@ use crate::args::{self, Chat};
 use crate::failure::{Failure, print};
 use crate::generate::{End, INTERRUPTED, Stats, catch_interrupts, generate, sampler};
 use crate::load::{Loaded, Reader, argument, encode, map, plan, read_stdin, session_memory, text, with_model};
-use crate::rewrite::replace;
+use crate::replace::replace;
 use crate::template::{Message, Template};
 
 const HELP: &str = "/help this, /clear forget the conversation, /regen answer again, /system TEXT new instructions, \

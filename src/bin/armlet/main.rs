@@ -18,6 +18,7 @@ mod perplexity;
 mod plan;
 mod pull;
 mod quantize;
+mod replace;
 mod rewrite;
 mod template;
 mod tokenize;

@@ -11,7 +11,7 @@ use armlet::storage::Region;
 use crate::args;
 use crate::failure::{Failure, print};
 use crate::load::{map, resolve};
-use crate::rewrite::replace;
+use crate::replace::replace;
 
 /// A kind of attention, and what a session costs with it.
 struct Kind {

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::args::Pull;
 use crate::failure::{Failure, print};
-use crate::rewrite::{finish, progress, temporary};
+use crate::replace::{finish, temporary};
+use crate::rewrite::progress;
 
 /// A model that packages ship.
 pub(crate) struct Known {

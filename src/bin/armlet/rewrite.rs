@@ -1,9 +1,8 @@
 //! A GGUF file made from another: what `armlet quantize` and `armlet pack` share.
 //!
-//! Tensors keep their order and names, and the metadata stay but for the keys that are set. The output is written
-//! beside its final name and renamed when it is whole, so a full disk leaves nothing behind.
+//! Tensors keep their order and names, and the metadata stay but for the keys that are set.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::Failure;
 use crate::generate::{INTERRUPTED, catch_interrupts};
+use crate::replace::replace;
 
 /// What becomes of one tensor.
 pub(crate) enum Action<'a> {
@@ -72,24 +72,8 @@ impl Output<'_> {
         if same_file(input, path) {
             return Err(Failure::Usage("the output is the input; give another name".into()));
         }
-        let folder = match path.parent() {
-            Some(p) if !p.as_os_str().is_empty() => p,
-            _ => Path::new("."),
-        };
-        // A rename would replace a device or a pipe by a file.
-        if path.metadata().is_ok_and(|m| !m.is_file()) {
-            return Err(Failure::file(path, "not a regular file; give another name"));
-        }
-        let fail = |e: io::Error| match e.kind() {
-            io::ErrorKind::Interrupted => Failure::Interrupted,
-            _ => Failure::file(path, e),
-        };
         catch_interrupts()?;
-        let temporary = temporary(folder).map_err(fail)?;
-        let mut out = BufWriter::with_capacity(1 << 20, temporary);
-        self.write(&mut out).map_err(fail)?;
-        let temporary = out.into_inner().map_err(|e| fail(e.into_error()))?;
-        finish(temporary, path).map_err(fail)
+        replace(path, |out| self.write(out))
     }
 
     /// Writes a whole GGUF v3 file.
@@ -172,45 +156,9 @@ fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// A file beside its final name, with the rights that a new file gets; it goes when it is dropped.
-pub(crate) fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.prefix(".armlet-").tempfile_in(folder)
-}
-
 /// An error after Ctrl-C, so that a long piece of writing ends and takes its temporary file with it.
 pub(crate) fn check_interrupt() -> io::Result<()> {
     if INTERRUPTED.load(Ordering::SeqCst) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
-}
-
-/// Makes the temporary file the output.
-pub(crate) fn finish(temporary: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
-    temporary.as_file().sync_all()?;
-    temporary.persist(path)?;
-    // The new name is on the disk only when the folder is.
-    std::fs::File::open(folder_of(path))?.sync_all()
-}
-
-/// The folder that a file is in.
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Puts what `write` writes in the place of `path`, so that whatever happens there is what was there before, or all of
-/// the new.
-pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
-    let fail = |e: io::Error| Failure::new(format!("cannot write {}", path.display()), e);
-    // A rename would replace a device or a pipe by a file.
-    if path.metadata().is_ok_and(|m| !m.is_file()) {
-        return Err(Failure::file(path, "not a regular file; give another name"));
-    }
-    let mut temporary = temporary(folder_of(path)).map_err(fail)?;
-    let mut out = BufWriter::new(temporary.as_file_mut());
-    write(&mut out).and_then(|()| out.flush()).map_err(fail)?;
-    drop(out);
-    finish(temporary, path).map_err(fail)
 }
 
 /// Counts what it passes on, for the padding.
@@ -242,49 +190,4 @@ pub(crate) fn progress(bytes: u64, what: &'static str) -> ProgressBar {
     let template = "{msg} [{bar:40}] {bytes}/{total_bytes} {eta}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(bytes).with_style(style.progress_chars("=> ")).with_message(what)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A writer that stops after `left` bytes: the power went.
-    struct Stops<'a> {
-        out: &'a mut dyn Write,
-        left: usize,
-    }
-
-    impl Write for Stops<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let n = bytes.len().min(self.left);
-            if n == 0 && !bytes.is_empty() {
-                return Err(io::Error::other("no power"));
-            }
-            self.left -= n;
-            self.out.write(&bytes[..n])
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            self.out.flush()
-        }
-    }
-
-    /// Stopped at any byte there is what was there before, and what is left beside it is in nobody's way.
-    #[test]
-    fn a_power_cut_leaves_the_old_or_the_new() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("session");
-        let (old, new) = (vec![1u8; 300], (0..=255u8).cycle().take(700).collect::<Vec<_>>());
-        replace(&path, |out| out.write_all(&old)).unwrap();
-        for left in 0..new.len() {
-            let result = replace(&path, |out| Stops { out, left }.write_all(&new));
-            assert!(result.is_err() && std::fs::read(&path).unwrap() == old, "{left}");
-            // Not even the program is there to take its temporary file away.
-            let mut lost = temporary(folder.path()).unwrap();
-            lost.write_all(&new[..left]).unwrap();
-            lost.keep().unwrap();
-        }
-        assert_eq!(std::fs::read(&path).unwrap(), old);
-        replace(&path, |out| Stops { out, left: new.len() }.write_all(&new)).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), new);
-    }
 }
