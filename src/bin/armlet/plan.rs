@@ -128,10 +128,10 @@ fn drawing(s: &Shown) -> String {
     const TOP: f64 = 30.0;
     const COLOURS: [&str; 3] = ["#c0392b", "#1f6f43", "#2457a6"];
     let points = || s.kinds.iter().flat_map(|k| &k.curve);
-    let most_tokens = points().map(|p| p.0).max().unwrap_or(1) as f64;
-    // The budget is to be seen beside what is near it.
-    let largest = points().map(|p| p.1).max().unwrap_or(1).max(s.budget) as f64;
-    let top = largest.min(s.budget as f64 * 4.0);
+    // What is near the budget is to be seen: as far as twice of it.
+    let near = |p: &&(usize, usize)| p.1 <= 2 * s.budget;
+    let most_tokens = points().filter(near).map(|p| p.0).max().unwrap_or(1) as f64;
+    let top = s.budget as f64 * 2.0;
     let at = |tokens: f64, bytes: f64| (LEFT + tokens / most_tokens * WIDTH, TOP + HEIGHT - bytes / top * HEIGHT);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" font-family=\"sans-serif\" font-size=\"13\">\n\
@@ -160,8 +160,8 @@ fn drawing(s: &Shown) -> String {
         LEFT + WIDTH / 2.0,
         TOP + HEIGHT + 42.0
     );
-    let label = |out: &mut String, y: f64, colour: &str, text: &str| {
-        let _ = writeln!(out, "<text x=\"{:.1}\" y=\"{y:.1}\" fill=\"{colour}\">{text}</text>", LEFT + WIDTH + 8.0);
+    let label = |out: &mut String, (x, y): (f64, f64), colour: &str, text: &str| {
+        let _ = writeln!(out, "<text x=\"{:.1}\" y=\"{y:.1}\" fill=\"{colour}\">{text}</text>", x + 8.0);
     };
     for (k, colour) in s.kinds.iter().zip(COLOURS) {
         let line: Vec<_> = k.curve.iter().map(|(c, b)| at(*c as f64, *b as f64)).collect();
@@ -171,11 +171,12 @@ fn drawing(s: &Shown) -> String {
             "<polyline clip-path=\"url(#plot)\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>",
             points.join(" ")
         );
-        let end = line.last().map_or(TOP, |(_, y)| y.max(TOP + 10.0));
-        label(&mut out, end, colour, k.name);
+        // Beside the last point that is drawn.
+        let inside = line.iter().rev().find(|(x, y)| *x <= LEFT + WIDTH && *y >= TOP);
+        label(&mut out, inside.map_or((LEFT, TOP + 14.0), |(x, y)| (*x, y + 14.0)), colour, k.name);
     }
     let (_, y) = at(0.0, s.budget as f64);
     let _ = writeln!(out, "<path d=\"M{LEFT} {y:.1}h{WIDTH}\" stroke=\"black\" stroke-dasharray=\"6 4\"/>");
-    label(&mut out, y + 4.0, "black", "budget");
+    label(&mut out, (LEFT + WIDTH, y + 4.0), "black", "budget");
     out + "</svg>\n"
 }
