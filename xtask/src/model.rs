@@ -234,7 +234,7 @@ fn resident_memory() -> Result<(), Failed> {
 }
 
 fn one_chunk(command: &mut Command, file: &Path, length: &str) -> Result<f64, Failed> {
-    Ok(perplexity(command.env("ARMLET_MODEL", file).args(["-c", length]), &ONE_CHUNK)?.0)
+    Ok(perplexity(command.env("ARMLET_MODEL", file), &[&["-c", length], &ONE_CHUNK[..]].concat())?.0)
 }
 
 /// A core without the dot product refuses to be told that it has it.
