@@ -65,6 +65,8 @@ extern crate std;
 mod fmt;
 
 pub mod arch;
+#[cfg(feature = "capi")]
+pub mod capi;
 pub mod engine;
 pub mod error;
 pub mod gguf;

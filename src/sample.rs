@@ -3,6 +3,9 @@
 //! The order and the meaning of each filter are llama.cpp's, so a setting that works there works here. Scalar code on
 //! `libm`, so a seed gives the same choice on every machine that gives the same logits.
 
+use crate::storage::Parts;
+use crate::storage::heap::{drain, sift_down, sift_up};
+
 /// Settings of the chain.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerConfig {
@@ -74,9 +77,21 @@ impl Sampler {
         }
     }
 
+    /// Forgets the text and starts the random numbers anew.
+    pub fn restart(&mut self) {
+        (self.state, self.n_recent) = (self.config.seed, 0);
+    }
+
+    /// Chooses by `config` from now on, with its seed; what was accepted stays.
+    pub fn configure(&mut self, config: SamplerConfig) {
+        (self.config, self.state) = (config, config.seed);
+    }
+
     /// Notes a token of the text, for the repeat penalty.
     pub fn accept(&mut self, token: u32) {
-        self.recent[self.n_recent % PENALTY_WINDOW] = token;
+        if let Some(slot) = self.recent.get_mut(self.n_recent % PENALTY_WINDOW) {
+            *slot = token;
+        }
         self.n_recent += 1;
     }
 
@@ -97,14 +112,14 @@ impl Sampler {
         let n = self.keep_best(logits, room);
         let kept = self.candidates.get_mut(..n).filter(|c| !c.is_empty()).ok_or(SampleError::Empty)?;
         let n = cut_min_p(kept, cut_top_p(kept, config.top_p), config.min_p);
-        let best = kept[0].logit;
+        let best = kept.first().map_or(0.0, |c| c.logit);
         let mut total = 0.0;
-        for c in &mut kept[..n] {
+        for c in kept.front_mut(n) {
             c.logit = libm::expf((c.logit - best) / config.temperature);
             total += c.logit;
         }
         let mut point = self.uniform() * total;
-        let kept = &self.candidates[..n];
+        let kept = self.candidates.front(n);
         for c in kept {
             point -= c.logit;
             if point < 0.0 {
@@ -134,23 +149,26 @@ impl Sampler {
         let mut n = 0;
         for (token, logit) in (0..).zip(logits) {
             let new = Candidate { token, logit: self.penalised(token, *logit) };
+            let heap = &mut self.candidates;
             if n < room {
-                self.candidates[n] = new;
-                n += 1;
-                sift_up(&mut self.candidates[..n]);
-            } else if better(&new, &self.candidates[0]) {
-                self.candidates[0] = new;
-                sift_down(&mut self.candidates[..n]);
+                if let Some(slot) = heap.get_mut(n) {
+                    *slot = new;
+                    n += 1;
+                }
+                sift_up(heap.front_mut(n), better);
+            } else if let Some(least) = heap.first_mut().filter(|least| better(&new, least)) {
+                *least = new;
+                sift_down(heap.front_mut(n), better);
             }
         }
-        self.candidates[..n].sort_unstable_by(|a, b| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token)));
+        drain(self.candidates.front_mut(n), better);
         n
     }
 
     /// Keskar et al. 2019, arXiv 1909.05858, with the sign minded.
     fn penalised(&self, token: u32, logit: f32) -> f32 {
         let penalty = self.config.repeat_penalty;
-        if penalty == 1.0 || !self.recent[..self.n_recent.min(PENALTY_WINDOW)].contains(&token) {
+        if penalty == 1.0 || !self.recent.front(self.n_recent.min(PENALTY_WINDOW)).contains(&token) {
             return logit;
         }
         if logit > 0.0 { logit / penalty } else { logit * penalty }
@@ -169,31 +187,6 @@ impl Sampler {
 /// Whether `a` is to be kept rather than `b`: likelier, or first among equals.
 fn better(a: &Candidate, b: &Candidate) -> bool {
     a.logit > b.logit || (a.logit == b.logit && a.token < b.token)
-}
-
-fn sift_up(heap: &mut [Candidate]) {
-    let mut i = heap.len().saturating_sub(1);
-    while i > 0 && better(&heap[(i - 1) / 2], &heap[i]) {
-        heap.swap(i, (i - 1) / 2);
-        i = (i - 1) / 2;
-    }
-}
-
-fn sift_down(heap: &mut [Candidate]) {
-    let mut i = 0;
-    loop {
-        let mut worst = i;
-        for child in [2 * i + 1, 2 * i + 2] {
-            if child < heap.len() && better(&heap[worst], &heap[child]) {
-                worst = child;
-            }
-        }
-        if worst == i {
-            return;
-        }
-        heap.swap(i, worst);
-        i = worst;
-    }
 }
 
 /// Nucleus sampling (Holtzman et al. 2019, arXiv 1904.09751): how many of the sorted candidates to keep.

@@ -10,7 +10,7 @@ use armlet::gguf::File;
 use armlet::host::memory;
 use armlet::model::Model;
 use armlet::quant::DType;
-use armlet::storage::Executor;
+use armlet::storage::{Executor, Work};
 use common::gguf::Tiny;
 
 /// One thread that says it is two, and counts how often they would have met.
@@ -22,7 +22,7 @@ impl Executor for Counting {
         2
     }
 
-    fn run(&self, work: &(dyn Fn() + Sync)) {
+    fn run(&self, work: &Work<'_>) {
         self.0.fetch_add(1, Ordering::Relaxed);
         work();
     }

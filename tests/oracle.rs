@@ -8,7 +8,7 @@ use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use armlet::host::{Pool, memory};
 use armlet::model::Model;
 use armlet::quant::{DType, Layout};
-use armlet::storage::{Executor, Serial};
+use armlet::storage::{Executor, Serial, Work};
 use common::gguf::{Gguf, Tiny, Val};
 use common::oracle::{MISTAKES, Oracle, Vector};
 use common::run::{
@@ -275,7 +275,7 @@ impl Executor for Crowd {
         3
     }
 
-    fn run(&self, work: &(dyn Fn() + Sync)) {
+    fn run(&self, work: &Work<'_>) {
         std::thread::scope(|scope| {
             for i in 0..5 {
                 scope.spawn(move || {

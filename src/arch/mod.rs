@@ -37,7 +37,7 @@ pub use generic::halves::HalfBlock;
 pub use generic::matmul::Write;
 
 use crate::quant::{BLOCK, Matrix};
-use crate::storage::{Executor, Tile, for_each_tile};
+use crate::storage::{Executor, Parts, Tile, for_each_tile, times};
 use core::ops::Range;
 
 /// An instruction set that has kernels.
@@ -80,6 +80,19 @@ impl Backend {
         Backend::ALL.into_iter().find(|b| b.name() == name)
     }
 }
+
+/// The backend of an image without an operating system.
+const ONLY: Option<Backend> = if !cfg!(all(target_os = "none", target_arch = "aarch64")) {
+    None
+} else if cfg!(target_feature = "i8mm") {
+    Some(Backend::I8mm)
+} else if cfg!(all(target_feature = "dotprod", target_feature = "fp16")) {
+    Some(Backend::Dotprod)
+} else if cfg!(target_feature = "neon") {
+    Some(Backend::Neon)
+} else {
+    Some(Backend::Scalar)
+};
 
 /// The kernels of one backend. Having one proves that the CPU can run them.
 #[derive(Clone, Copy)]
@@ -151,15 +164,23 @@ impl Kernels {
     /// The most tokens of which [`multiplies_halves`](Kernels::multiplies_halves) can be true.
     pub const MOST_HALVES: usize = generic::halves::MOST;
 
-    /// The best kernels that this CPU can run.
+    /// The best kernels that this CPU can run. Without an operating system: those of the CPU that the library was compiled
+    /// for, and no others are in it, because an image is for one chip and has little room.
     pub fn detect() -> Kernels {
-        let best = Backend::ALL.into_iter().rev().find_map(Kernels::for_backend).unwrap_or_else(scalar::kernels);
+        let best = match ONLY {
+            Some(only) => Kernels::for_backend(only),
+            None => Backend::ALL.into_iter().rev().find_map(Kernels::for_backend),
+        };
+        let best = best.unwrap_or_else(scalar::kernels);
         debug!("kernels: {}", best.backend.name());
         best
     }
 
     /// The kernels of `backend`; `None` when this CPU cannot run them.
     pub fn for_backend(backend: Backend) -> Option<Kernels> {
+        if ONLY.is_some_and(|only| only != backend) {
+            return None;
+        }
         match backend {
             Backend::Scalar => Some(scalar::kernels()),
             #[cfg(target_arch = "aarch64")]
@@ -197,10 +218,10 @@ impl Kernels {
         tokens: usize,
         out: &'q mut QuantsMut<'_>,
     ) -> Quants<'q> {
-        let cols = x.len() / tokens.max(1);
+        let cols = times(x.len(), tokens);
         for_each_tile(exec, out.columns(cols / BLOCK, tokens), |mut tile| {
             let token = tile.0[0].columns().start;
-            self.quantise(&x[token * cols..][..cols], &mut tile);
+            self.quantise(x.row(token, cols), &mut tile);
         });
         out.view(cols / BLOCK, tokens)
     }

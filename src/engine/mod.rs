@@ -82,6 +82,9 @@ pub enum EngineError {
         /// Tokens given.
         tokens: usize,
     },
+    /// The caller asked to stop between two passes.
+    #[error("it was asked to stop")]
+    Stopped,
     /// Nothing to run.
     #[error("there are no tokens to run")]
     NoTokens,

@@ -205,7 +205,7 @@ fn rings(h: &Hparams, config: &Config) -> Result<(Rings, Option<u64>), EngineErr
             check("every", every, 2, h.context_length)?;
             let window = rest.div_ceil(2).next_multiple_of(TILE).min(rest - TILE);
             // No further back than the model was trained to look; where that is no old tile, the window has all.
-            let reach = h.context_length.saturating_sub(window + pinned) / (every * TILE);
+            let reach = h.context_length.saturating_sub(window + pinned) / (every * TILE).max(1);
             match ((rest - window) / TILE).min(reach) {
                 0 => Ring::new(pinned, rest, config.slack),
                 kept => Ring::strided(pinned, window, config.slack, every, kept),

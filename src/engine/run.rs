@@ -41,10 +41,27 @@ impl<'e> Engine<'e> {
         session: &mut Session<'_>,
         tokens: &[u32],
     ) -> Result<&[f32], EngineError> {
+        self.eval_while(exec, session, tokens, &mut || true)
+    }
+
+    /// Like [`eval`](Engine::eval), and asks before each pass of at most [`chunk`](Engine::chunk) tokens whether to go on.
+    ///
+    /// # Errors
+    /// As there; [`EngineError::Stopped`] if not: then the passes before have been read, and there are no logits.
+    pub fn eval_while(
+        &mut self,
+        exec: &dyn Executor,
+        session: &mut Session<'_>,
+        tokens: &[u32],
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<&[f32], EngineError> {
         self.can_read(session, tokens)?;
-        let last = tokens.len().div_ceil(self.shape.chunk) - 1;
-        for (i, chunk) in tokens.chunks(self.shape.chunk).enumerate() {
-            self.pass(exec, &mut [&mut *session], chunk, usize::from(i == last));
+        let mut chunks = tokens.chunks(self.shape.chunk.max(1)).peekable();
+        while let Some(chunk) = chunks.next() {
+            if !keep_going() {
+                return Err(EngineError::Stopped);
+            }
+            self.pass(exec, &mut [&mut *session], chunk, usize::from(chunks.peek().is_none()));
         }
         Ok(self.logits())
     }

@@ -16,7 +16,7 @@
 use super::{EngineError, Plan, Session};
 use crate::arch::Element;
 use crate::model::{CacheShape, Class, Geometry, KvCache, Model, Segment};
-use crate::storage::{Ring, crc32};
+use crate::storage::{Parts, Ring, crc32};
 
 /// Of the format.
 const VERSION: u32 = 1;
@@ -24,6 +24,8 @@ const MAGIC: [u8; 8] = *b"ARMLETKV";
 const HEADER: usize = 256;
 /// Parts start at multiples of this.
 const PART: usize = 64;
+/// To fill them up.
+const ZEROS: &[u8] = &[0; PART];
 
 /// Why saved bytes cannot be used. The session that was to take them is then as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -191,10 +193,10 @@ fn used_parts<'s, B: AsRef<[u8]>>(segment: &'s Segment<B>, used: usize, f: &mut 
         let slot = bytes_of_a_slot(memory, g);
         let mut len = 0;
         for head in memory.chunks_exact((g.slots * slot).max(1)) {
-            f(&head[..used * slot]);
+            f(head.front(used * slot));
             len += used * slot;
         }
-        f(&[0; PART][..padding(len)]);
+        f(ZEROS.front(padding(len)));
     }
 }
 
@@ -241,7 +243,7 @@ impl KvCache<'_> {
                     let mut len = 0;
                     for head in memory.chunks_exact_mut((geometry.slots * slot).max(1)) {
                         let part = next(used * slot);
-                        head[..part.len()].copy_from_slice(part);
+                        head.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
                         len += part.len();
                     }
                     next(padding(len));
@@ -295,7 +297,7 @@ impl Session<'_> {
         header.extra = extra.len() as u64;
         let each = |f: &mut dyn FnMut(&[u8])| {
             f(extra);
-            f(&[0; PART][..padding(extra.len())]);
+            f(ZEROS.front(padding(extra.len())));
             match self.cache.classes().next().and_then(|class| class.own()).filter(|_| header.prefix) {
                 Some(pinned) => used_parts(pinned, pinned.geometry().slots, &mut |part| f(part)),
                 None => self.cache.parts(&mut |part| f(part)),
@@ -343,18 +345,18 @@ impl Session<'_> {
         }
         let before = (self.cache.position(), self.cache.written());
         self.cache.set_position(header.position, header.written);
+        let content = bytes.get(HEADER..).unwrap_or(&[]);
         let extra = usize::try_from(header.extra).ok().filter(|n| *n <= bytes.len());
         let needed = extra.map_or(u64::MAX, |extra| self.saved_bytes(extra));
         let checked = match extra {
-            Some(extra) if needed == bytes.len() as u64 && crc32(0, &bytes[HEADER..]) == header.checksum => Ok(extra),
+            Some(extra) if needed == bytes.len() as u64 && crc32(0, content) == header.checksum => Ok(extra),
             Some(_) if needed == bytes.len() as u64 => Err(StateError::Checksum("content")),
             _ => Err(StateError::Truncated { needed, len: bytes.len() as u64 }),
         };
         match checked {
             Ok(extra) => {
-                let content = &bytes[HEADER..];
-                self.cache.take(&content[extra.next_multiple_of(PART)..]);
-                Ok(&content[..extra])
+                self.cache.take(content.get(extra.next_multiple_of(PART)..).unwrap_or(&[]));
+                Ok(content.front(extra))
             }
             Err(e) => {
                 self.cache.set_position(before.0, before.1);

@@ -276,7 +276,7 @@ impl<'a> File<'a> {
         let names = self.infos().map(|(t, at)| (t.name, at));
         distinct::check(names).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })?;
 
-        let data_start = (cursor.at() as u64).next_multiple_of(self.alignment);
+        let data_start = (cursor.at() as u64).next_multiple_of(self.alignment.max(1));
         // A file without tensors may end before its padding does; `data` is then empty.
         self.data = usize::try_from(data_start).ok().and_then(|s| self.bytes.get(s..)).unwrap_or(&[]);
         let mut end = 0;

@@ -182,7 +182,7 @@ fn size(kind: TensorType, dims: [u64; 4]) -> Option<u64> {
     if !cols.is_multiple_of(kind.block_len.into()) {
         return None;
     }
-    let row = (cols / u64::from(kind.block_len)).checked_mul(kind.block_bytes.into())?;
+    let row = cols.checked_div(kind.block_len.into())?.checked_mul(kind.block_bytes.into())?;
     // The number of weights must not overflow either: it is used in reports.
     dims.iter().try_fold(1u64, |n, d| n.checked_mul(*d))?;
     rows.iter().try_fold(row, |n, d| n.checked_mul(*d)).filter(|n| *n <= i64::MAX.unsigned_abs())

@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::vec::Vec;
 
 use super::sync::{Arc, AtomicBool, AtomicPtr, AtomicUsize, Condvar, Line, Mutex, Patience, thread};
-use crate::storage::Executor;
+use crate::storage::{Executor, Work};
 
 /// Threads in the round.
 const MEMBERS: usize = 0xffff;
@@ -37,12 +37,12 @@ const STOP: usize = 1 << 19;
 const ROUND: usize = 1 << 20;
 
 /// What is lent to the workers for the time of a round.
-type Work<'w> = &'w (dyn Fn() + Sync);
+type Job<'w> = &'w Work<'w>;
 
 struct Shared {
     /// Round, flags and members.
     state: Line<AtomicUsize>,
-    /// The caller's `Work`, while the round is open or has members.
+    /// The caller's `Job`, while the round is open or has members.
     job: Line<AtomicPtr<()>>,
     /// Whether there is a caller.
     running: AtomicBool,
@@ -90,10 +90,11 @@ impl Executor for Pool {
 
     /// Calls `work` here and on each worker that comes before this call has returned from it. Inside `work`, or while
     /// another thread uses the pool, here alone.
-    fn run(&self, work: &(dyn Fn() + Sync)) {
+    fn run(&self, work: &Work<'_>) {
         let shared = &*self.shared;
         if self.threads.is_empty() || shared.running.swap(true, Ordering::Acquire) {
-            return work();
+            work();
+            return;
         }
         shared.open(&work);
         // Also if `work` panics, the loan ends only when every member has left.
@@ -138,7 +139,7 @@ impl Shared {
     }
 
     /// Opens a round. The caller closes it before `work` ends.
-    fn open(&self, work: &Work<'_>) {
+    fn open(&self, work: &Job<'_>) {
         self.job.0.store(core::ptr::from_ref(work).cast_mut().cast(), Ordering::Relaxed);
         // Nobody else changes more than a flag of a closed round.
         let round = (self.state.0.load(Ordering::Relaxed) & !(ROUND - 1)).wrapping_add(ROUND);
@@ -177,7 +178,7 @@ impl Shared {
         let (mut seen, mut patience) = (0, Patience::new());
         while self.join(&mut seen, &mut patience) {
             let _leave = Leave(self);
-            let work = self.job.0.load(Ordering::Relaxed).cast_const().cast::<Work<'_>>();
+            let work = self.job.0.load(Ordering::Relaxed).cast_const().cast::<Job<'_>>();
             // SAFETY: this thread is a member of the round, so its caller has stored this pointer before it opened the
             // round and keeps what it points to until the last member has left, which `_leave` does after the call.
             unsafe { (*work)() };
@@ -244,6 +245,7 @@ fn on_each(pool: &Pool, f: impl Fn() + Sync) {
         while here.load(Ordering::Acquire) < pool.workers() {
             thread::yield_now();
         }
+        1
     });
 }
 
@@ -287,7 +289,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_who_has_not_come() {
         let shared = Shared::new();
-        let work: Work<'_> = &|| ();
+        let work: Job<'_> = &|| 0;
         for _ in 0..3 {
             shared.open(&work);
             shared.close();
@@ -337,7 +339,7 @@ mod tests {
                     panic!("the caller's share");
                 }
                 std::thread::sleep(std::time::Duration::from_millis(20));
-                left.fetch_add(1, Ordering::Relaxed);
+                left.fetch_add(1, Ordering::Relaxed)
             });
         }));
         assert!(result.is_err());

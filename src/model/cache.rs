@@ -6,7 +6,7 @@
 
 use super::Hparams;
 use crate::arch::{Element, Run};
-use crate::storage::{Arena, ArenaError, Ring};
+use crate::storage::{Arena, ArenaError, Parts, Ring, times};
 
 /// Shape of a segment: `(layers, kv_heads, slots, head_dim)` elements, twice, for keys and values; and as many scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,9 +129,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Segment<B> {
     fn clear(&mut self, slots: usize) {
         let g = self.geometry;
         for memory in self.memory_mut() {
-            let head = memory.len() / (2 * g.layers * g.kv_heads).max(1);
-            let part = head / g.slots.max(1) * slots;
-            memory.chunks_exact_mut(head.max(1)).for_each(|head| head[..part].fill(0));
+            let head = times(memory.len(), 2 * g.layers * g.kv_heads);
+            let part = times(head, g.slots) * slots;
+            memory.rows_mut(head).for_each(|head| head.front_mut(part).fill(0));
         }
     }
 
@@ -257,7 +257,7 @@ impl<'r> Runs<'r> {
     }
 
     pub(super) fn as_slice(&self) -> &[Run<'r>] {
-        &self.runs[..self.len]
+        self.runs.front(self.len)
     }
 }
 

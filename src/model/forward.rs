@@ -11,7 +11,7 @@ use super::{Hparams, Layer, Model, RopePairs};
 use crate::arch::{Activations, Element, HalfBlock, Kernels, Partial, Quants, Queries, QueryBlock, Write};
 use crate::math;
 use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
-use crate::storage::{Columns, Executor, Serial, for_each_row, for_each_tile};
+use crate::storage::{Columns, Executor, Parts, Serial, for_each_row, for_each_tile, rest, times};
 
 /// What a pass runs on.
 #[derive(Clone, Copy)]
@@ -47,40 +47,40 @@ pub(crate) fn forward<'c, C: AsRef<KvCache<'c>> + AsMut<KvCache<'c>> + Sync>(
     run.rotations(work, caches, n);
     for (index, layer) in w.layers.iter().enumerate() {
         // x += Wo · attention(norm(x))
-        let x = &work.x[..n * h.n_embd];
+        let x = work.x.front(n * h.n_embd);
         let x = run.norm(x, layer.attn_norm, work.normed, &mut work.inputs, &[&layer.q, &layer.k, &layer.v]);
         run.project(&[&layer.q, &layer.k, &layer.v], &x, work.qkv);
         run.bias_and_rotate(index, work, caches, n);
         run.store(work, caches, n);
         run.attend(work, caches, index, n);
         run.remember(work, caches, index, n);
-        let x = run.input(&work.attended[..n * h.q_dim()], &mut work.inputs, n, &[&layer.attn_output]);
+        let x = run.input(work.attended.front(n * h.q_dim()), &mut work.inputs, n, &[&layer.attn_output]);
         run.add(&layer.attn_output, &x, work.x);
 
         // x += W_down · (silu(W_gate · norm(x)) * (W_up · norm(x)))
-        let x = &work.x[..n * h.n_embd];
+        let x = work.x.front(n * h.n_embd);
         let x = run.norm(x, layer.ffn_norm, work.normed, &mut work.inputs, &[&layer.gate, &layer.up]);
         run.gated(layer, &x, work.gate, work.up);
-        let x = run.input(&work.gate[..n * h.n_ff], &mut work.inputs, n, &[&layer.down]);
+        let x = run.input(work.gate.front(n * h.n_ff), &mut work.inputs, n, &[&layer.down]);
         run.add(&layer.down, &x, work.x);
     }
-    let each = n / caches.len();
+    let each = times(n, caches.len());
     caches.iter_mut().for_each(|c| c.as_mut().advance(each));
 
     if outputs == 0 {
         return;
     }
     // logits = W_out · norm(x), for the tokens that are asked for
-    let last = &work.x[(n - outputs) * h.n_embd..n * h.n_embd];
+    let last = work.x.part((n - outputs) * h.n_embd..n * h.n_embd);
     let x = run.norm(last, w.output_norm, work.normed, &mut work.inputs, &[&w.output]);
     run.project(&[&w.output], &x, work.logits);
 }
 
 /// The cache of row `row` of `n`, and its position there.
-fn place<'b, 'c: 'b, C: AsRef<KvCache<'c>>>(caches: &'b [C], n: usize, row: usize) -> (&'b KvCache<'c>, u64) {
-    let each = n / caches.len();
-    let cache = caches[row / each].as_ref();
-    (cache, cache.position() + (row % each) as u64)
+fn place<'b, 'c: 'b, C: AsRef<KvCache<'c>>>(caches: &'b [C], n: usize, row: usize) -> Option<(&'b KvCache<'c>, u64)> {
+    let each = times(n, caches.len());
+    let cache = caches.get(times(row, each))?.as_ref();
+    Some((cache, cache.position() + rest(row, each) as u64))
 }
 
 /// Where in the buffers for new keys and values those of the `i`-th cache with `each` rows are, and as what segment.
@@ -95,11 +95,11 @@ fn fresh(h: &Hparams, element: Element, i: usize, each: usize) -> (Geometry, [Ra
 /// arXiv 2404.00456).
 fn hadamard(head: &mut [f32]) {
     let size = 1 << head.len().trailing_zeros();
-    for block in head.chunks_exact_mut(size) {
+    for block in head.rows_mut(size) {
         let mut half = 1;
         while half < size {
-            for pair in block.chunks_exact_mut(2 * half) {
-                let (a, b) = pair.split_at_mut(half);
+            for pair in block.rows_mut(2 * half) {
+                let (a, b) = pair.split_at_mut_checked(half).unwrap_or_default();
                 for (a, b) in a.iter_mut().zip(b) {
                     (*a, *b) = (*a + *b, *a - *b);
                 }
@@ -114,7 +114,7 @@ fn hadamard(head: &mut [f32]) {
 /// Turns the first dimensions of a head by the angles of its position. Written for a compiler to vectorise.
 fn rotate(head: &mut [f32], angles: &[f32], pairs: RopePairs) {
     let turn = |x: &mut f32, y: &mut f32, [cos, sin]: [f32; 2]| (*x, *y) = (*x * cos - *y * sin, *x * sin + *y * cos);
-    let head = &mut head[..angles.len()];
+    let head = head.front_mut(angles.len());
     let angles = angles.as_chunks().0;
     match pairs {
         RopePairs::Adjacent => {
@@ -123,7 +123,7 @@ fn rotate(head: &mut [f32], angles: &[f32], pairs: RopePairs) {
             }
         }
         RopePairs::Halves => {
-            let (x, y) = head.split_at_mut(angles.len());
+            let (x, y) = head.split_at_mut_checked(angles.len()).unwrap_or_default();
             for ((x, y), angle) in x.iter_mut().zip(y).zip(angles) {
                 turn(x, y, *angle);
             }
@@ -135,7 +135,7 @@ impl Forward<'_> {
     /// Rows of the embedding to the residual stream.
     fn embed(&self, work: &mut Work<'_>, tokens: &[u32]) {
         let (n, table) = (self.model.hparams.n_embd, &self.model.weights.token_embd);
-        for (token, x) in tokens.iter().zip(work.x.chunks_exact_mut(n)) {
+        for (token, x) in tokens.iter().zip(work.x.rows_mut(n)) {
             table.decode_row(*token as usize, x);
         }
     }
@@ -144,13 +144,13 @@ impl Forward<'_> {
     /// is as far from the pinned positions as these seem to be, for each set of frequencies.
     fn rotations<'c, C: AsRef<KvCache<'c>>>(&self, work: &mut Work<'_>, caches: &[C], n: usize) {
         let h = &self.model.hparams;
-        let rows = work.rope.chunks_exact_mut(h.rope_bases() * 2 * h.rope_dims).take(n);
+        let rows = work.rope.rows_mut(h.rope_bases() * 2 * h.rope_dims).take(n);
         for (r, row) in rows.enumerate() {
-            let (cache, position) = place(caches, n, r);
+            let Some((cache, position)) = place(caches, n, r) else { return };
             let positions = [position, position - cache.nearer(position)];
-            let sets = self.model.weights.rope_frequencies.chunks_exact(h.rope_dims / 2);
-            for (row, frequencies) in row.chunks_exact_mut(2 * h.rope_dims).zip(sets) {
-                for (row, position) in row.chunks_exact_mut(h.rope_dims).zip(positions) {
+            let sets = self.model.weights.rope_frequencies.rows(h.rope_dims / 2);
+            for (row, frequencies) in row.rows_mut(2 * h.rope_dims).zip(sets) {
+                for (row, position) in row.rows_mut(h.rope_dims).zip(positions) {
                     for (pair, frequency) in row.as_chunks_mut::<2>().0.iter_mut().zip(frequencies) {
                         let (sin, cos) = math::sin_cos(frequency.wrapping_mul(position));
                         *pair = [cos, sin];
@@ -182,16 +182,16 @@ impl Forward<'_> {
         matrices: &[&Matrix<'_>],
     ) -> Activations<'x> {
         let (cols, eps) = (self.model.hparams.n_embd, self.model.hparams.rms_eps);
-        let tokens = x.len() / cols;
-        let floats = &mut floats[..x.len()];
-        let norm = |i: usize, out: &mut [f32]| self.kernels.rms_norm(&x[i * cols..][..cols], weight, eps, out);
+        let tokens = times(x.len(), cols);
+        let floats = floats.front_mut(x.len());
+        let norm = |i: usize, out: &mut [f32]| self.kernels.rms_norm(x.row(i, cols), weight, eps, out);
         if !matrices.iter().any(|m| m.dtype().is_quantised()) {
             for_each_row(self.light(tokens), floats, cols, norm);
             return self.input(floats, inputs, tokens, matrices);
         }
         let outputs = ([Columns::new(floats, tokens * cols, cols)], inputs.quants.columns(cols / BLOCK, tokens));
         for_each_tile(self.light(tokens), outputs, |([mut floats], mut quants)| {
-            norm(floats.columns().start / cols, floats.row(0));
+            norm(times(floats.columns().start, cols), floats.row(0));
             self.kernels.quantise(floats.row(0), &mut quants);
         });
         let quants = inputs.quants.view(cols / BLOCK, tokens);
@@ -219,9 +219,10 @@ impl Forward<'_> {
         if !self.kernels.multiplies_halves(n) || matrices.iter().all(|m| m.dtype() != DType::F16) {
             return &[];
         }
-        let (cols, blocks) = (x.len() / n, (x.len() / n).div_ceil(BLOCK));
-        let out = &mut out[..n * blocks];
-        for (x, out) in x.chunks(cols).zip(out.chunks_mut(blocks)) {
+        let cols = times(x.len(), n);
+        let blocks = cols.div_ceil(BLOCK);
+        let out = out.front_mut(n * blocks);
+        for (x, out) in x.rows(cols).zip(out.rows_mut(blocks)) {
             self.kernels.halve(x, out);
         }
         out
@@ -230,7 +231,7 @@ impl Forward<'_> {
     /// `out = [m₀; m₁; …] · x`: the matrices' results side by side in each row.
     fn project(&self, matrices: &[&Matrix<'_>], x: &Activations<'_>, out: &mut [f32]) {
         let cols = matrices.iter().map(|m| m.rows()).sum();
-        let columns = Columns::new(&mut out[..x.tokens * cols], cols, self.width(cols));
+        let columns = Columns::new(out.front_mut(x.tokens * cols), cols, self.width(cols));
         for_each_tile(self.exec, [columns], |[mut tile]| {
             let covered = tile.columns();
             let mut first = 0;
@@ -247,7 +248,7 @@ impl Forward<'_> {
 
     /// `out += m · x`.
     fn add(&self, m: &Matrix<'_>, x: &Activations<'_>, out: &mut [f32]) {
-        let columns = Columns::new(&mut out[..x.tokens * m.rows()], m.rows(), self.width(m.rows()));
+        let columns = Columns::new(out.front_mut(x.tokens * m.rows()), m.rows(), self.width(m.rows()));
         for_each_tile(self.exec, [columns], |[mut tile]| {
             self.kernels.matmul(m, tile.columns(), x, &mut tile, Write::Add);
         });
@@ -257,7 +258,7 @@ impl Forward<'_> {
     fn gated(&self, layer: &Layer<'_>, x: &Activations<'_>, gate: &mut [f32], up: &mut [f32]) {
         let cols = layer.gate.rows();
         let columns = |out| Columns::new(out, cols, self.width(cols));
-        let outputs = [columns(&mut gate[..x.tokens * cols]), columns(&mut up[..x.tokens * cols])];
+        let outputs = [columns(gate.front_mut(x.tokens * cols)), columns(up.front_mut(x.tokens * cols))];
         for_each_tile(self.exec, outputs, |[mut gate, mut up]| {
             self.kernels.matmul(&layer.gate, gate.columns(), x, &mut gate, Write::Set);
             self.kernels.matmul(&layer.up, up.columns(), x, &mut up, Write::Set);
@@ -278,38 +279,39 @@ impl Forward<'_> {
     ) {
         let h = &self.model.hparams;
         let (width, blocks) = (h.q_dim() + 2 * h.kv_dim(), 2 * h.n_heads * h.head_dim.div_ceil(BLOCK));
-        let (rope, bias) = (&*work.rope, &self.model.weights.layers[layer].qkv_bias);
+        let Some(bias) = self.model.weights.layers.get(layer).map(|l| l.qkv_bias) else { return };
+        let rope = &*work.rope;
         let set = h.rope_set(layer);
         let queries = [
-            Columns::new(&mut work.qkv[..n * width], n * width, width),
-            Columns::new(&mut work.pinned_q[..n * h.q_dim()], n * h.q_dim(), h.q_dim()),
+            Columns::new(work.qkv.front_mut(n * width), n * width, width),
+            Columns::new(work.pinned_q.front_mut(n * h.q_dim()), n * h.q_dim(), h.q_dim()),
         ];
-        let outputs = (queries, [Columns::new(&mut work.query_blocks[..n * blocks], n * blocks, blocks)]);
+        let outputs = (queries, [Columns::new(work.query_blocks.front_mut(n * blocks), n * blocks, blocks)]);
         for_each_tile(self.light(n), outputs, |([mut qkv, mut pinned_q], [mut blocks])| {
-            let t = qkv.columns().start / width;
+            let t = times(qkv.columns().start, width);
             let (row, pinned_q, blocks) = (qkv.row(0), pinned_q.row(0), blocks.row(0));
             for (bias, first) in bias.iter().zip([0, h.q_dim(), h.q_dim() + h.kv_dim()]) {
-                for (x, b) in row[first..].iter_mut().zip(bias.as_chunks::<4>().0) {
+                for (x, b) in row.iter_mut().skip(first).zip(bias.as_chunks::<4>().0) {
                     *x += f32::from_le_bytes(*b);
                 }
             }
-            let angles = &rope[(t * h.rope_bases() + set) * 2 * h.rope_dims..][..2 * h.rope_dims];
-            let (own, pinned) = angles.split_at(h.rope_dims);
-            let cache = place(caches, n, t).0;
-            let turn = |heads: &mut [f32], angles: &[f32]| {
-                for head in heads.chunks_exact_mut(h.head_dim) {
+            let Some((cache, _)) = place(caches, n, t) else { return };
+            let angles = rope.row(t * h.rope_bases() + set, 2 * h.rope_dims);
+            let turn = |heads: &mut [f32], set: usize| {
+                let angles = angles.row(set, h.rope_dims);
+                for head in heads.rows_mut(h.head_dim) {
                     rotate(head, angles, h.family.rope_pairs);
                     if cache.hadamard() {
                         hadamard(head);
                     }
                 }
             };
-            pinned_q.copy_from_slice(&row[..h.q_dim()]);
-            turn(&mut row[..h.q_dim() + h.kv_dim()], own);
-            turn(pinned_q, pinned);
+            pinned_q.iter_mut().zip(&*row).for_each(|(to, from)| *to = *from);
+            turn(row.front_mut(h.q_dim() + h.kv_dim()), 0);
+            turn(pinned_q, 1);
             if cache.element() == Element::Int8 {
-                let (own, pinned) = blocks.split_at_mut(blocks.len() / 2);
-                self.kernels.query(&row[..h.q_dim()], h.head_dim, own);
+                let (own, pinned) = blocks.split_at_mut_checked(blocks.len() / 2).unwrap_or_default();
+                self.kernels.query(row.front(h.q_dim()), h.head_dim, own);
                 self.kernels.query(pinned_q, h.head_dim, pinned);
             }
         });
@@ -318,17 +320,16 @@ impl Forward<'_> {
     /// Converts new keys and values to what the caches store: so little work that sharing it would cost more.
     fn store<'c, C: AsRef<KvCache<'c>>>(&self, work: &mut Work<'_>, caches: &[C], n: usize) {
         let h = &self.model.hparams;
-        let each = n / caches.len();
-        let mut rows = work.qkv.chunks_exact(h.q_dim() + 2 * h.kv_dim());
+        let each = times(n, caches.len());
+        let mut rows = work.qkv.rows(h.q_dim() + 2 * h.kv_dim());
         for (s, cache) in caches.iter().enumerate() {
             let element = cache.as_ref().element();
             let (geometry, [k_v, scales]) = fresh(h, element, s, each);
-            let Some(mut fresh) = Segment::over(geometry, &mut work.fresh[k_v], &mut work.fresh_scales[scales]) else {
-                return;
-            };
+            let memory = (work.fresh.part_mut(k_v), work.fresh_scales.part_mut(scales));
+            let Some(mut fresh) = Segment::over(geometry, memory.0, memory.1) else { return };
             for (i, row) in rows.by_ref().take(each).enumerate() {
-                for (kv, x) in row[h.q_dim()..].chunks_exact(h.kv_dim()).enumerate() {
-                    for (head, x) in x.chunks_exact(h.head_dim).enumerate() {
+                for (kv, x) in row.get(h.q_dim()..).unwrap_or(&[]).rows(h.kv_dim()).enumerate() {
+                    for (head, x) in x.rows(h.head_dim).enumerate() {
                         let [row, scale] = fresh.slot(kv, 0, head, i);
                         self.kernels.store(element, x, row, scale);
                     }
@@ -340,13 +341,13 @@ impl Forward<'_> {
     /// Keeps the new keys and values in the caches: when all have been looked at that they take the place of.
     fn remember<'c, C: AsMut<KvCache<'c>>>(&self, work: &mut Work<'_>, caches: &mut [C], layer: usize, n: usize) {
         let h = &self.model.hparams;
-        let each = n / caches.len();
+        let each = times(n, caches.len());
         for (s, cache) in caches.iter_mut().enumerate() {
             let cache = cache.as_mut();
             let (geometry, [k_v, scales]) = fresh(h, cache.element(), s, each);
             let position = cache.position();
             let (class, index) = cache.class_mut(h, layer);
-            if let Some(fresh) = Segment::over(geometry, &work.fresh[k_v], &work.fresh_scales[scales]) {
+            if let Some(fresh) = Segment::over(geometry, work.fresh.part(k_v), work.fresh_scales.part(scales)) {
                 class.keep(index, position, each, &fresh);
             }
         }
@@ -363,16 +364,16 @@ impl Forward<'_> {
         let Work { qkv, pinned_q, query_blocks, fresh, fresh_scales, partials, stats, attended, .. } = work;
         let looks = Looks { run: self, caches, layer, n, qkv, pinned_q, query_blocks, fresh, fresh_scales };
         let splits = (0..n).map(|r| looks.splits(r)).max().unwrap_or(0);
-        let (attended, stats) = (&mut attended[..n * heads * wide], &mut stats[..n * heads * 2 * group]);
+        let (attended, stats) = (attended.front_mut(n * heads * wide), stats.front_mut(n * heads * 2 * group));
         match partials.get_mut(..n * heads * splits * width).filter(|_| n <= FEW) {
             Some(partials) => {
                 for_each_row(self.exec, partials, width, |i, memory| {
-                    looks.at(i / splits, i % splits, &mut Partial::new(memory, group));
+                    looks.at(times(i, splits), rest(i, splits), &mut Partial::new(memory, group));
                 });
-                let outs = attended.chunks_exact_mut(wide).zip(stats.chunks_exact_mut(2 * group)).enumerate();
-                for ((item, (out, stats)), parts) in outs.zip(partials.chunks_exact_mut(splits * width)) {
+                let outs = attended.rows_mut(wide).zip(stats.rows_mut(2 * group)).enumerate();
+                for ((item, (out, stats)), parts) in outs.zip(partials.rows_mut(splits * width)) {
                     let mut sum = Partial::over(out, stats);
-                    for part in parts.chunks_exact_mut(width).take(looks.splits(item / heads)) {
+                    for part in parts.rows_mut(width).take(looks.splits(times(item, heads))) {
                         sum.merge(&Partial::view(part, group));
                     }
                     sum.finish();
@@ -380,12 +381,12 @@ impl Forward<'_> {
             }
             None => {
                 let items = n * heads;
-                let outputs = [(attended, wide), (&mut partials[..items * width], width), (stats, 2 * group)]
+                let outputs = [(attended, wide), (partials.front_mut(items * width), width), (stats, 2 * group)]
                     .map(|(data, width)| Columns::new(data, items * width, width));
                 for_each_tile(self.exec, outputs, |[mut out, mut part, mut stats]| {
-                    let item = out.columns().start / wide;
+                    let item = times(out.columns().start, wide);
                     let mut sum = Partial::over(out.row(0), stats.row(0));
-                    for split in 0..looks.splits(item / heads) {
+                    for split in 0..looks.splits(times(item, heads)) {
                         let mut part = Partial::new(part.row(0), group);
                         looks.at(item, split, &mut part);
                         sum.merge(&part);
@@ -413,8 +414,10 @@ struct Looks<'l, C> {
 impl<'c, C: AsRef<KvCache<'c>>> Looks<'_, C> {
     /// Parts into which the attention of a row is split.
     fn splits(&self, row: usize) -> usize {
-        let (cache, position) = place(self.caches, self.n, row);
-        cache.class(&self.run.model.hparams, self.layer).0.ring.tiles(position).div_ceil(SPLIT)
+        let tiles = |(cache, position): (&KvCache<'c>, u64)| {
+            cache.class(&self.run.model.hparams, self.layer).0.ring.tiles(position)
+        };
+        place(self.caches, self.n, row).map_or(0, tiles).div_ceil(SPLIT)
     }
 
     /// The queries of a group of heads.
@@ -423,12 +426,12 @@ impl<'c, C: AsRef<KvCache<'c>>> Looks<'_, C> {
         let (wide, width) = (h.group() * h.head_dim, h.q_dim() + 2 * h.kv_dim());
         let per_group = h.group() * h.head_dim.div_ceil(BLOCK);
         let per_set = h.n_kv_heads * per_group;
-        let blocks = |set: usize| &self.query_blocks[(2 * row + set) * per_set + head * per_group..][..per_group];
+        let blocks = |set: usize| {
+            let first = (2 * row + set) * per_set + head * per_group;
+            self.query_blocks.part(first..first + per_group)
+        };
         Queries {
-            floats: [
-                &self.qkv[row * width + head * wide..][..wide],
-                &self.pinned_q[row * h.q_dim() + head * wide..][..wide],
-            ],
+            floats: [self.qkv.row(row, width).row(head, wide), self.pinned_q.row(row, h.q_dim()).row(head, wide)],
             blocks: [blocks(0), blocks(1)],
             head_dim: h.head_dim,
             scale: 1.0 / libm::sqrtf(h.head_dim as f32),
@@ -438,12 +441,12 @@ impl<'c, C: AsRef<KvCache<'c>>> Looks<'_, C> {
     /// Adds part `split` of the attention of item `item`: of row `item / heads` and a KV head.
     fn at(&self, item: usize, split: usize, out: &mut Partial<'_>) {
         let h = &self.run.model.hparams;
-        let (row, head) = (item / h.n_kv_heads, item % h.n_kv_heads);
-        let each = self.n / self.caches.len();
-        let (cache, position) = place(self.caches, self.n, row);
+        let (row, head) = (times(item, h.n_kv_heads), rest(item, h.n_kv_heads));
+        let each = times(self.n, self.caches.len());
+        let Some((cache, position)) = place(self.caches, self.n, row) else { return };
         let (class, index) = cache.class(h, self.layer);
-        let (geometry, [k_v, scales]) = fresh(h, cache.element(), row / each, each);
-        let Some(fresh) = Segment::over(geometry, &self.fresh[k_v], &self.fresh_scales[scales]) else { return };
+        let (geometry, [k_v, scales]) = fresh(h, cache.element(), times(row, each), each);
+        let Some(fresh) = Segment::over(geometry, self.fresh.part(k_v), self.fresh_scales.part(scales)) else { return };
         let queries = self.queries(row, head);
         for tile in (split * SPLIT..class.ring.tiles(position)).take(SPLIT) {
             let mut runs = Runs::new();

@@ -2,6 +2,7 @@
 
 use super::ModelError;
 use crate::gguf::{File, Label, Value};
+use crate::storage::times;
 
 /// Which two dimensions of a head the rotary embedding turns together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl Hparams {
             return Err(keys.impossible("attention.head_count_kv"));
         }
         let n_embd = keys.size("embedding_length", 1..=MAX_WIDTH)?;
-        let head_dim = keys.size_or("attention.key_length", n_embd / n_heads, 8..=MAX_HEAD_DIM)?;
+        let head_dim = keys.size_or("attention.key_length", times(n_embd, n_heads), 8..=MAX_HEAD_DIM)?;
         let value_dim = keys.size_or("attention.value_length", head_dim, 8..=MAX_HEAD_DIM)?;
         if !head_dim.is_multiple_of(8) || value_dim != head_dim {
             return Err(ModelError::Feature("a head size that is no multiple of 8, or differs between K and V,"));
@@ -136,7 +137,7 @@ impl Hparams {
 
     /// Query heads that share a KV head.
     pub fn group(&self) -> usize {
-        self.n_heads / self.n_kv_heads
+        times(self.n_heads, self.n_kv_heads)
     }
 
     /// Width of all query heads together.

@@ -99,6 +99,14 @@ impl<'m> Model<'m> {
         Ok(arena.used())
     }
 
+    /// A model without tables, of which the sizes are right, and the bytes that [`Model::new`] takes.
+    #[cfg(feature = "capi")]
+    pub(crate) fn sizes(file: &File<'m>) -> Result<(Self, usize), ModelError> {
+        let mut arena = Arena::dry_run();
+        let model = Self::carve(file, &mut arena)?;
+        Ok((model, arena.used()))
+    }
+
     /// Like [`Model::required_bytes`], and reports each region.
     ///
     /// # Errors

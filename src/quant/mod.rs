@@ -132,9 +132,9 @@ impl DType {
             DType::F32 => each(row, out, f32::from_le_bytes),
             DType::F16 => each(row, out, |b| f16::from_le_bytes(b).to_f32()),
             DType::Bf16 => each(row, out, |b| bf16::from_le_bytes(b).to_f32()),
-            DType::Q8_0 => blocks::<34>(row, out, |b, i| scale(b, 0) * f32::from(b[2 + i].cast_signed())),
-            DType::Q4_0 => blocks::<18>(row, out, |b, i| scale(b, 0) * (f32::from(nibble(&b[2..], i)) - 8.0)),
-            DType::Q4_1 => blocks::<20>(row, out, |b, i| scale(b, 0) * f32::from(nibble(&b[4..], i)) + scale(b, 2)),
+            DType::Q8_0 => blocks::<34>(row, out, |b, i| scale(b, 0) * f32::from(byte(b, 2 + i).cast_signed())),
+            DType::Q4_0 => blocks::<18>(row, out, |b, i| scale(b, 0) * (f32::from(nibble(b, 2, i)) - 8.0)),
+            DType::Q4_1 => blocks::<20>(row, out, |b, i| scale(b, 0) * f32::from(nibble(b, 4, i)) + scale(b, 2)),
         }
     }
 }
@@ -159,14 +159,19 @@ fn blocks<const B: usize>(row: &[u8], out: &mut [f32], decode: impl Fn(&[u8; B],
     }
 }
 
-/// The f16 at byte `at` of a block.
-fn scale(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+/// Byte `i` of a block; a format whose blocks are shorter does not exist.
+fn byte(block: &[u8], i: usize) -> u8 {
+    block.get(i).copied().unwrap_or(0)
 }
 
-/// Weight `i` of 32 nibbles.
-fn nibble(nibbles: &[u8], i: usize) -> u8 {
-    if i < 16 { nibbles[i] & 15 } else { nibbles[i - 16] >> 4 }
+/// The f16 at byte `at` of a block.
+fn scale(block: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([byte(block, at), byte(block, at + 1)]).to_f32()
+}
+
+/// Weight `i` of 32 nibbles from byte `at` on.
+fn nibble(block: &[u8], at: usize, i: usize) -> u8 {
+    if i < 16 { byte(block, at + i) & 15 } else { byte(block, at + i - 16) >> 4 }
 }
 
 #[cfg(test)]

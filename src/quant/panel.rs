@@ -5,6 +5,7 @@
 //! take at once.
 
 use super::{BLOCK, DType};
+use crate::storage::Parts;
 
 /// Rows of a panel.
 pub const PANEL_ROWS: usize = 16;
@@ -89,9 +90,10 @@ impl DType {
         if !self.is_quantised() || row >= PANEL_ROWS {
             return;
         }
-        for (packed, block) in panel.chunks_exact(PANEL_ROWS * bytes).zip(out.chunks_exact_mut(bytes)) {
+        for (packed, block) in panel.rows(PANEL_ROWS * bytes).zip(out.rows_mut(bytes)) {
             for (at, n) in self.pieces() {
-                block[at..][..n].copy_from_slice(&packed[PANEL_ROWS * at + row * n..][..n]);
+                let from = packed.iter().skip(PANEL_ROWS * at + row * n);
+                block.iter_mut().skip(at).zip(from).take(n).for_each(|(to, from)| *to = *from);
             }
         }
     }
@@ -104,8 +106,8 @@ impl DType {
             return;
         }
         let mut block = [0; DType::Q8_0.block_bytes()]; // the largest
-        let block = &mut block[..bytes];
-        for (packed, out) in panel.chunks_exact(PANEL_ROWS * bytes).zip(out.chunks_mut(BLOCK)) {
+        let block = block.get_mut(..bytes).unwrap_or_default();
+        for (packed, out) in panel.rows(PANEL_ROWS * bytes).zip(out.chunks_mut(BLOCK)) {
             self.unpack_row(packed, row, block);
             self.decode_row(block, out);
         }

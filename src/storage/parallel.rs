@@ -10,16 +10,26 @@
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Plain;
+use super::{Plain, times};
 
 /// Something that can run a closure on several threads.
 pub trait Executor: Sync {
     /// How many threads [`run`](Executor::run) may use, at least 1.
     fn workers(&self) -> usize;
 
-    /// Calls `work` on up to [`workers`](Executor::workers) threads at once and returns when all the calls have.
-    fn run(&self, work: &(dyn Fn() + Sync));
+    /// Calls `work` on up to [`workers`](Executor::workers) threads at once and returns when all the calls have. Each
+    /// call returns how many items of the work it took.
+    fn run(&self, work: &Work<'_>);
+
+    /// Whether every call is to take equally many items, to one, instead of as many as it can: for threads that have a
+    /// core each to themselves, all alike.
+    fn even(&self) -> bool {
+        false
+    }
 }
+
+/// What an [`Executor`] runs.
+pub type Work<'w> = dyn Fn() -> usize + Sync + 'w;
 
 /// The calling thread alone.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,29 +40,45 @@ impl Executor for Serial {
         1
     }
 
-    fn run(&self, work: &(dyn Fn() + Sync)) {
+    fn run(&self, work: &Work<'_>) {
         work();
     }
 }
 
 /// Calls `f(0)` … `f(n - 1)`, each exactly once, on the executor's threads.
 pub fn for_each(exec: &dyn Executor, n: usize, f: impl Fn(usize) + Sync) {
+    let workers = exec.workers();
+    // A call takes one share of many items, or any number of shares of one.
+    let shares = if exec.even() { workers.min(n) } else { n };
     let next = AtomicUsize::new(0);
-    let work = || {
-        loop {
-            // Relaxed: the counter only deals out indices; `run` orders the items' effects before its return.
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            if i >= n {
-                break;
-            }
+    let share = || {
+        // Relaxed: the counter only deals out shares; `run` orders the items' effects before its return.
+        let first = next.fetch_add(1, Ordering::Relaxed);
+        if first >= shares {
+            return 0;
+        }
+        let (mut i, mut taken) = (first, 0);
+        while i < n {
             f(i);
+            i += shares;
+            taken += 1;
+        }
+        taken
+    };
+    let all = || {
+        let mut taken = 0;
+        loop {
+            match share() {
+                0 => return taken,
+                more => taken += more,
+            }
         }
     };
-    if n > 1 && exec.workers() > 1 {
-        exec.run(&work);
+    if n > 1 && workers > 1 {
+        if exec.even() { exec.run(&share) } else { exec.run(&all) }
     }
-    // The whole work where there is one worker; else nothing, unless the executor called `work` on no thread at all.
-    work();
+    // The whole work where there is one worker; else nothing, unless the executor called `work` too seldom.
+    all();
 }
 
 /// A row-major matrix cut into groups of columns, each of which one thread may write.
@@ -77,7 +103,7 @@ impl<'a, T: Plain> Columns<'a, T> {
     /// # Panics
     /// Never for a `data` of `rows * cols` elements and a `width` of at least 1; a shorter one is cut to whole rows.
     pub fn new(data: &'a mut [T], cols: usize, width: usize) -> Self {
-        let rows = data.len().checked_div(cols).unwrap_or(0);
+        let rows = times(data.len(), cols);
         Self { data: data.as_mut_ptr(), rows, cols, width: width.max(1), borrow: PhantomData }
     }
 
@@ -164,7 +190,7 @@ impl<'a, T: Plain + Send, const N: usize> Outputs for [Columns<'a, T>; N] {
 
     unsafe fn tile(&self, i: usize) -> Self::Tiles {
         // SAFETY: the caller's promise is `Columns::tile`'s.
-        core::array::from_fn(|k| unsafe { self[k].tile(i) })
+        self.each_ref().map(|columns| unsafe { columns.tile(i) })
     }
 }
 
@@ -190,7 +216,7 @@ pub fn for_each_row<T: Plain + Send>(
 ) {
     let cols = data.len();
     for_each_tile(exec, [Columns::new(data, cols, width)], |[mut tile]| {
-        let i = tile.columns().start.checked_div(width).unwrap_or(0);
+        let i = times(tile.columns().start, width);
         f(i, tile.row(0));
     });
 }
@@ -206,25 +232,35 @@ pub fn for_each_tile<O: Outputs>(exec: &dyn Executor, outputs: O, f: impl Fn(O::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::boxed::Box;
+    use std::vec::Vec;
 
     /// An executor that calls the work as often as it likes, from two threads.
-    struct Eager(usize);
+    struct Eager {
+        calls: usize,
+        even: bool,
+    }
     impl Executor for Eager {
         fn workers(&self) -> usize {
             2
         }
-        fn run(&self, work: &(dyn Fn() + Sync)) {
+        fn run(&self, work: &Work<'_>) {
             std::thread::scope(|s| {
-                for _ in 0..self.0 {
+                for _ in 0..self.calls {
                     s.spawn(work);
                 }
             });
+        }
+        fn even(&self) -> bool {
+            self.even
         }
     }
 
     #[test]
     fn every_element_is_written_once_whatever_the_executor_does() {
-        for exec in [&Serial as &dyn Executor, &Eager(0), &Eager(1), &Eager(5)] {
+        let eager = [0, 1, 5].into_iter().flat_map(|calls| [true, false].map(|even| Eager { calls, even }));
+        for exec in eager.map(|e| Box::new(e) as Box<dyn Executor>).chain([Box::new(Serial) as Box<dyn Executor>]) {
+            let exec = &*exec;
             for (rows, cols, width) in [(1, 1, 1), (3, 10, 4), (2, 64, 64), (5, 7, 100), (0, 5, 2)] {
                 let mut a = vec![0u32; rows * cols];
                 let mut b = vec![0u8; rows * cols];
@@ -245,6 +281,32 @@ mod tests {
                 let in_sub = |c: usize| (1..3).contains(&(c % width));
                 assert!(b.iter().enumerate().all(|(i, &v)| v == u8::from(in_sub(i % cols))));
             }
+        }
+    }
+
+    /// An executor of three workers that notes how much each call took.
+    struct Noting(std::sync::Mutex<Vec<usize>>);
+    impl Executor for Noting {
+        fn workers(&self) -> usize {
+            3
+        }
+        fn run(&self, work: &Work<'_>) {
+            let taken = (0..3).map(|_| work()).collect();
+            *self.0.lock().unwrap() = taken;
+        }
+        fn even(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn even_shares_differ_by_one_item_at_most() {
+        for n in [2, 3, 4, 11, 12, 100] {
+            let exec = Noting(std::sync::Mutex::default());
+            for_each(&exec, n, |_| ());
+            let taken = exec.0.into_inner().unwrap();
+            assert_eq!(taken.iter().sum::<usize>(), n);
+            assert!(taken.iter().max().unwrap() - taken.iter().min().unwrap() <= 1, "{n}: {taken:?}");
         }
     }
 }

@@ -66,25 +66,37 @@ impl ChatFormat {
     /// # Errors
     /// Those of `out`.
     pub fn write(self, turns: &[Turn<'_>], out: &mut dyn Write) -> fmt::Result {
-        turns.iter().try_for_each(|turn| self.turn(turn, out))?;
+        for turn in turns {
+            // Gemma's own template trims.
+            let text = if self == ChatFormat::Gemma { turn.text.trim() } else { turn.text };
+            self.opening(turn.role).iter().try_for_each(|part| out.write_str(part))?;
+            out.write_str(text)?;
+            out.write_str(self.closing())?;
+        }
+        self.opening(Role::Assistant).iter().try_for_each(|part| out.write_str(part))
+    }
+
+    /// What comes before a turn's text.
+    pub const fn opening(self, role: Role) -> [&'static str; 3] {
+        let name = match (self, role) {
+            (ChatFormat::Gemma, Role::Assistant) => "model",
+            _ => role.name(),
+        };
         match self {
-            ChatFormat::ChatMl => out.write_str("<|im_start|>assistant\n"),
-            ChatFormat::Llama3 => out.write_str("<|start_header_id|>assistant<|end_header_id|>\n\n"),
-            ChatFormat::Gemma => out.write_str("<start_of_turn>model\n"),
-            ChatFormat::Zephyr => out.write_str("<|assistant|>\n"),
+            ChatFormat::ChatMl => ["<|im_start|>", name, "\n"],
+            ChatFormat::Llama3 => ["<|start_header_id|>", name, "<|end_header_id|>\n\n"],
+            ChatFormat::Gemma => ["<start_of_turn>", name, "\n"],
+            ChatFormat::Zephyr => ["<|", name, "|>\n"],
         }
     }
 
-    fn turn(self, turn: &Turn<'_>, out: &mut dyn Write) -> fmt::Result {
-        let (role, text) = (turn.role.name(), turn.text);
+    /// What comes after it: also after the answer that a model has given.
+    pub const fn closing(self) -> &'static str {
         match self {
-            ChatFormat::ChatMl => write!(out, "<|im_start|>{role}\n{text}<|im_end|>\n"),
-            ChatFormat::Llama3 => write!(out, "<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>"),
-            ChatFormat::Gemma => {
-                let role = if turn.role == Role::Assistant { "model" } else { "user" };
-                write!(out, "<start_of_turn>{role}\n{}<end_of_turn>\n", text.trim())
-            }
-            ChatFormat::Zephyr => write!(out, "<|{role}|>\n{text}</s>\n"),
+            ChatFormat::ChatMl => "<|im_end|>\n",
+            ChatFormat::Llama3 => "<|eot_id|>",
+            ChatFormat::Gemma => "<end_of_turn>\n",
+            ChatFormat::Zephyr => "</s>\n",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::bytes::char_byte;
 use super::vocab::{Algorithm, Kind, Tokenizer};
+use crate::storage::Parts;
 
 /// The bytes of one token.
 #[derive(Clone, Debug)]
@@ -93,11 +94,13 @@ impl Detokenizer {
     }
 
     fn push_byte(&mut self, byte: u8, show: &mut impl FnMut(&str)) {
-        self.pending[self.len] = byte;
-        self.len += 1;
         // At most four bytes, and four are never incomplete: there is room again after each round.
+        if let Some(slot) = self.pending.get_mut(self.len) {
+            *slot = byte;
+            self.len += 1;
+        }
         loop {
-            let pending = &self.pending[..self.len];
+            let pending = self.pending.front(self.len);
             match core::str::from_utf8(pending) {
                 Ok("") => return,
                 Ok(text) => {
@@ -109,8 +112,8 @@ impl Detokenizer {
                     None => return,
                     Some(bad) => {
                         show("\u{fffd}");
-                        self.pending.copy_within(bad..self.len, 0);
-                        self.len -= bad;
+                        self.pending.rotate_left(bad.min(4));
+                        self.len = self.len.saturating_sub(bad);
                     }
                 },
             }

@@ -63,6 +63,21 @@ impl Tokenizer<'_> {
         Ok(arena.used())
     }
 
+    /// Bytes of scratch memory that suffice for any text of `bytes` bytes.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Scratch`] where they are more than there are addresses.
+    pub fn most_scratch_bytes(&self, bytes: usize) -> Result<usize, TokenizerError> {
+        let mut arena = Arena::dry_run();
+        arena.alloc::<u32>("special marks", &[bytes])?;
+        let longest = bytes + char::MAX_LEN_UTF8;
+        match self.algorithm {
+            Algorithm::Bpe { .. } => Scratch::new(0, longest, &mut arena)?,
+            Algorithm::SentencePiece { .. } => Scratch::new(longest, longest, &mut arena)?,
+        };
+        Ok(arena.used())
+    }
+
     /// The most tokens that a text of `bytes` bytes can have.
     pub fn max_tokens(&self, bytes: usize) -> usize {
         match self.algorithm {

@@ -9,7 +9,7 @@
 //! A binary heap in scratch memory makes it O(n log n): a run of 100,000 letters is one word (rule V7).
 
 use super::table::NONE;
-use crate::storage::{Arena, ArenaError, unpadded};
+use crate::storage::{Arena, ArenaError, Parts, heap, unpadded};
 
 /// A symbol: some bytes of the text, and the token that they are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,38 +123,21 @@ struct Queue<'s> {
 
 impl Queue<'_> {
     fn push(&mut self, pair: Pair) {
-        let mut i = self.len;
-        let Some(slot) = self.pairs.get_mut(i) else { return };
+        let Some(slot) = self.pairs.get_mut(self.len) else { return };
         *slot = pair;
         self.len += 1;
-        while i > 0 {
-            let parent = (i - 1) / 2;
-            if self.pairs[parent] <= self.pairs[i] {
-                break;
-            }
-            self.pairs.swap(parent, i);
-            i = parent;
-        }
+        heap::sift_up(self.pairs.front_mut(self.len), |a, b| a > b);
     }
 
     fn pop(&mut self) -> Option<Pair> {
-        self.len = self.len.checked_sub(1)?;
-        self.pairs.swap(0, self.len);
-        let mut i = 0;
-        loop {
-            let child = 2 * i + 1;
-            if child >= self.len {
-                break;
-            }
-            let right = child + 1;
-            let least = if right < self.len && self.pairs[right] < self.pairs[child] { right } else { child };
-            if self.pairs[i] <= self.pairs[least] {
-                break;
-            }
-            self.pairs.swap(i, least);
-            i = least;
+        let least = self.pairs.front(self.len).first().copied()?;
+        self.len -= 1;
+        let last = self.pairs.get(self.len).copied()?;
+        if let Some(top) = self.pairs.first_mut() {
+            *top = last;
         }
-        self.pairs.get(self.len).copied()
+        heap::sift_down(self.pairs.front_mut(self.len), |a, b| a > b);
+        Some(least)
     }
 }
 

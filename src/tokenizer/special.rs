@@ -6,7 +6,7 @@ use core::ops::Range;
 use super::table::NONE;
 use super::vocab::Tokenizer;
 use super::{EncodeOptions, Kind};
-use crate::storage::{Arena, ArenaError};
+use crate::storage::{Arena, ArenaError, heap};
 
 /// Names of tokens that end an answer, as llama.cpp lists them. Many files do not say which theirs is.
 const END: [&str; 33] = [
@@ -109,7 +109,8 @@ impl<'m> Specials<'m> {
             (0..).zip(tokenizer.kinds).filter(|(id, kind)| kind.is_special() && !tokenizer.text(*id).is_empty());
         let n = ids.iter_mut().zip(special).map(|(slot, (id, _))| *slot = id).count();
         let (ids, prefixes) = (ids.get_mut(..n).unwrap_or_default(), prefixes.get_mut(..n).unwrap_or_default());
-        ids.sort_unstable_by_key(|id| (tokenizer.text(*id), Reverse(*id)));
+        let key = |id: u32| (tokenizer.text(id), Reverse(id));
+        heap::sort(ids, |a, b| key(*a) < key(*b));
         for (i, id) in ids.iter().enumerate() {
             let text = tokenizer.text(*id);
             let starts = |i: &u32| ids.get(*i as usize).is_some_and(|id| text.starts_with(tokenizer.text(*id)));

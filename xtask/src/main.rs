@@ -2,6 +2,7 @@
 
 mod asm;
 mod count;
+mod header;
 mod insns;
 mod mca;
 mod model;
@@ -18,6 +19,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
   setup     install what the tests need: QEMU, Rust's aarch64 targets, the model
   test      setup, then every test: what CI runs
   lint      formatting, clippy, every combination of features that must build
+  header    writes include/armlet.h from src/capi
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
@@ -33,6 +35,7 @@ fn main() -> std::process::ExitCode {
         ["test"] => test(&mut steps),
         ["lint"] => lint(&mut steps),
         ["quick"] => quick(&mut steps),
+        ["header"] => steps.step("include/armlet.h", header::write),
         ["mca"] => mca::run(&mut steps),
         ["insns", ref options @ ..] => match insns::Options::parse(options) {
             Ok(options) => insns::run(&mut steps, &options),
@@ -81,6 +84,7 @@ fn test(steps: &mut Steps) -> Result<(), Failed> {
 
 /// What a change must pass before anything else.
 fn lint(steps: &mut Steps) -> Result<(), Failed> {
+    steps.step("the C header", header::check)?;
     steps.step("formatting", || cargo(&["fmt", "--all", "--check"]))?;
     let deny = ["--", "--deny", "warnings"];
     steps.step("clippy", || cargo(&[&["clippy", "--workspace", "--all-targets"][..], &deny].concat()))?;

@@ -4,7 +4,7 @@ use super::halves::HalfBlock;
 use crate::arch::isa::Isa;
 use crate::arch::unroll::array;
 use crate::quant::BLOCK;
-use crate::storage::{Arena, ArenaError, Columns, Tile};
+use crate::storage::{Arena, ArenaError, Columns, Parts, Tile};
 
 /// Activations as int8, `x[32·b + i] = d·q[i]`, for the tokens of one pass.
 ///
@@ -55,15 +55,15 @@ impl<'a> QuantsMut<'a> {
     /// The first `blocks` × `tokens` places, cut by tokens; fewer when there is less room.
     pub(crate) fn columns(&mut self, blocks: usize, tokens: usize) -> QuantColumns<'_> {
         let n = (blocks * tokens).min(self.q.len());
-        let [d, dsum] = [&mut self.d[..n], &mut self.dsum[..n]].map(|x| Columns::new(x, tokens, 1));
-        let q = Columns::new(&mut self.q[..n], tokens, 1);
-        ([q], ([Columns::new(&mut self.bias[..n], tokens, 1)], [d, dsum]))
+        let [d, dsum] = [self.d.front_mut(n), self.dsum.front_mut(n)].map(|x| Columns::new(x, tokens, 1));
+        let q = Columns::new(self.q.front_mut(n), tokens, 1);
+        ([q], ([Columns::new(self.bias.front_mut(n), tokens, 1)], [d, dsum]))
     }
 
     /// What was written to the first `blocks` × `tokens` places.
     pub(crate) fn view(&self, blocks: usize, tokens: usize) -> Quants<'_> {
         let n = (blocks * tokens).min(self.q.len());
-        Quants { q: &self.q[..n], d: &self.d[..n], bias: &self.bias[..n], dsum: &self.dsum[..n] }
+        Quants { q: self.q.front(n), d: self.d.front(n), bias: self.bias.front(n), dsum: self.dsum.front(n) }
     }
 }
 

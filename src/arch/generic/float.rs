@@ -20,6 +20,7 @@ use super::matmul::{Job, TOKENS};
 use super::walk::{Floats, Four, ROWS, Rows, Step};
 use crate::arch::isa::{FloatIsa, Isa};
 use crate::arch::unroll::{array, each};
+use crate::storage::Parts;
 
 /// A float format. Sixteen weights have `B` bytes.
 pub(super) trait Format<const B: usize> {
@@ -69,7 +70,7 @@ impl<F: Format<B>, const B: usize> InPlace for Lanes<F, B> {
         // Columns beyond a multiple of sixteen: padded with zeros, through the same lanes.
         let whole = rows.row_bytes() / B;
         if whole * B < rows.row_bytes() {
-            let tails: [[u8; B]; ROWS] = core::array::from_fn(|r| padded(&rows.row(r)[whole * B..]));
+            let tails: [[u8; B]; ROWS] = core::array::from_fn(|r| padded(rows.row(r).get(whole * B..).unwrap_or(&[])));
             let x: [[f32; 16]; T] = core::array::from_fn(|t| padded(x[t].get(whole * 16..).unwrap_or(&[])));
             let rows = Four::new(tails.as_flattened(), B);
             walk::<F, I, T, B>(isa, rows, x.each_ref().map(<[f32; 16]>::as_slice), &mut acc);
@@ -95,7 +96,7 @@ fn walk<F: Format<B>, I: Isa, const T: usize, const B: usize>(
     x: [&[f32]; T],
     sums: &mut [Sums<I>; T],
 ) {
-    let mut x = Floats::new(x);
+    let mut x = Floats::<T, 16>::new(x);
     let mut rows = Rows::<B>::new(rows, x.left());
     let mut acc = *sums;
     while let Some(step) = rows.next() {
@@ -105,7 +106,7 @@ fn walk<F: Format<B>, I: Isa, const T: usize, const B: usize>(
         let x = unsafe { x.next() };
         each!(half in 0..2 => {
             each!(t in 0..T => {
-                let x = isa.load8(&x[t][half]);
+                let x = isa.load8(&x[t].as_chunks().0[half]);
                 each!(r in 0..ROWS => { acc[t][r] = isa.fma8(w[r][half], x, acc[t][r]) });
             });
         });
@@ -131,13 +132,13 @@ pub(super) fn multiply<F: Format<B>, I: FloatIsa, const B: usize, const R: usize
     let mut sums = [[0.0; R]; TOKENS];
     let stride = job.w.row_bytes();
     let rows = job.w.rows_bytes(job.rows.clone());
-    for (first, rows) in job.rows.clone().step_by(R).zip(rows.chunks(R * stride.max(1))) {
+    for (first, rows) in job.rows.clone().step_by(R).zip(rows.pieces(R * stride)) {
         for token in (0..job.tokens).step_by(TOKENS) {
-            let sums = &mut sums[..(job.tokens - token).min(TOKENS)];
+            let sums = sums.front_mut((job.tokens - token).min(TOKENS));
             sums.fill([0.0; R]);
             for column in (0..job.w.cols()).step_by(piece.len()) {
                 let columns = (job.w.cols() - column).min(piece.len());
-                let piece = &mut piece[..columns];
+                let piece = piece.front_mut(columns);
                 widen::<F, I, B, R>(isa, rows, stride, column / 16 * B, piece);
                 add(isa, piece, &job.x, token, column, sums);
             }
@@ -224,13 +225,14 @@ fn add_tile<I: FloatIsa, const T: usize, const R: usize>(
 ) {
     let mut acc = [isa.load_column(&sums[0]); T];
     each!(t in 0..T => { acc[t] = isa.load_column(&sums[t]) });
-    let fours = x.map(|x| x.as_chunks::<4>().0);
-    let n = fours.iter().map(|x| x.len()).fold(piece.len() / 4, usize::min);
-    let (piece, rest) = piece.split_at(4 * n);
-    let fours = fours.map(|x| &x[..n]);
-    for (i, w) in piece.as_chunks::<4>().0[..n].iter().enumerate() {
+    let mut fours = Floats::<T, 4>::new(x);
+    let n = fours.left().min(piece.len() / 4);
+    let (piece, rest) = piece.split_at_checked(4 * n).unwrap_or_default();
+    for w in piece.as_chunks::<4>().0 {
         let w = array!(c in 0..4 => isa.load_column(&w[c]));
-        each!(t in 0..T => { acc[t] = isa.fma_columns(&w, &fours[t][i], acc[t]) });
+        // SAFETY: there are `n` turns.
+        let x = unsafe { fours.next() };
+        each!(t in 0..T => { acc[t] = isa.fma_columns(&w, x[t], acc[t]) });
     }
     if !rest.is_empty() {
         let w = array!(c in 0..4 => isa.load_column(rest.get(c).unwrap_or(&[0.0; R])));

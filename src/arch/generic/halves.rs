@@ -122,13 +122,19 @@ fn walk<F, I: FloatIsa, const T: usize>(
     _format: PhantomData<F>,
     isa: I,
     rows: Four<'_>,
-    x: [&[HalfBlock]; T],
+    mut x: [&[HalfBlock]; T],
     sums: &mut [[I::F32x4; 2]; T],
 ) -> usize {
     let n = x.iter().map(|x| x.len()).min().unwrap_or(0);
     let mut rows = Rows::<64>::new(rows, n);
     let n = rows.left();
-    let x = x.map(|x| &x[..n]);
+    each!(t in 0..T => { x[t] = x[t].get(..n).unwrap_or(&[]) });
+    // They all have `n`; that is said so that no index below can fail.
+    each!(t in 0..T => {
+        if x[t].len() != n {
+            return 0;
+        }
+    });
     let mut acc = *sums;
     for b in 0..n {
         // SAFETY: there are `n` steps.

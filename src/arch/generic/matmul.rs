@@ -24,7 +24,7 @@ use super::activations::Activations;
 use super::{float, halves, in_place, panel, rows};
 use crate::arch::isa::{FloatIsa, PanelIsa};
 use crate::quant::{DType, Layout, Matrix, PANEL_ROWS};
-use crate::storage::Tile;
+use crate::storage::{Parts, Tile};
 
 /// What to do with a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl<'w> Job<'_, '_, 'w> {
             let rows: [&'w [[u8; B]]; PANEL_ROWS] =
                 core::array::from_fn(|r| self.w.row((first + r).min(self.rows.end - 1)).as_chunks().0);
             for token in (0..self.tokens).step_by(TOKENS) {
-                let sums = &mut sums[..(self.tokens - token).min(TOKENS)];
+                let sums = sums.front_mut((self.tokens - token).min(TOKENS));
                 sums.fill([0.0; PANEL_ROWS]);
                 for b in 0..rows[0].len() {
                     let block = panel::interleave::<F, S, P, B>(isa, &rows, b);
@@ -141,17 +141,17 @@ impl<'w> Job<'_, '_, 'w> {
             let blocks = self.w.panel(p).as_chunks::<P>().0;
             if self.tokens == 1 {
                 let sums = panel::one::<F, S::Single, P, B>(isa.single(), blocks, &self.x, 0);
-                self.put(row, 0, &sums[skip..]);
+                self.put(row, 0, sums.get(skip..).unwrap_or(&[]));
             } else {
                 for token in (0..self.tokens).step_by(TOKENS) {
-                    let sums = &mut sums[..(self.tokens - token).min(TOKENS)];
+                    let sums = sums.front_mut((self.tokens - token).min(TOKENS));
                     sums.fill([0.0; PANEL_ROWS]);
                     for (b, block) in blocks.iter().enumerate() {
                         panel::add::<F, S, P, B>(isa, block, b, &self.x, token, sums);
                     }
                     panel::finish(isa, sums);
                     for (t, sums) in sums.iter().enumerate() {
-                        self.put(row, token + t, &sums[skip..]);
+                        self.put(row, token + t, sums.get(skip..).unwrap_or(&[]));
                     }
                 }
             }
@@ -164,7 +164,7 @@ impl<'w> Job<'_, '_, 'w> {
     pub(super) fn put(&mut self, row: usize, token: usize, sums: &[f32]) {
         let valid = sums.len().min(self.rows.end - row);
         let out = self.out.row(token).get_mut(row - self.rows.start..).unwrap_or(&mut []);
-        write_to(out, &sums[..valid], self.write);
+        write_to(out, sums.front(valid), self.write);
     }
 }
 
@@ -172,7 +172,7 @@ impl<'w> Job<'_, '_, 'w> {
 #[inline(always)]
 pub(super) fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
     let n = sums.len().min(out.len());
-    let ((out, rest), (sums, last)) = (out[..n].as_chunks_mut::<4>(), sums[..n].as_chunks::<4>());
+    let ((out, rest), (sums, last)) = (out.front_mut(n).as_chunks_mut::<4>(), sums.front(n).as_chunks::<4>());
     let fours = out.iter_mut().zip(sums);
     let ones = rest.iter_mut().zip(last);
     match write {

@@ -27,6 +27,7 @@ use super::activations::Activations;
 use super::walk::{TokenBlock, Tokens, token_blocks};
 use crate::arch::isa::{Isa, PanelIsa};
 use crate::arch::unroll::{array, each};
+use crate::storage::Parts;
 
 pub(in crate::arch) use crate::quant::PANEL_ROWS;
 
@@ -149,7 +150,7 @@ pub(super) fn one<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
 ) -> Sums {
     const { assert!(S::TOKENS == 1) };
     let mut x = Tokens::<1>::new(x, token, 0);
-    let blocks = &blocks[..blocks.len().min(x.left())];
+    let blocks = blocks.front(blocks.len().min(x.left()));
     let groups = PANEL_ROWS / S::ROWS;
     let mut sums = [[0.0; PANEL_ROWS]];
     // As many as there are groups; the compiler drops the others.
@@ -223,7 +224,7 @@ pub(super) fn interleave<F: Format<P, B>, I: Isa, const P: usize, const B: usize
             *half = [blocks[r][2 * s], blocks[r][2 * s + 1]];
         }
     }
-    let quants = &mut out.as_chunks_mut::<16>().0[2 * scales..];
+    let quants = out.as_chunks_mut::<16>().0.get_mut(2 * scales..).unwrap_or_default();
     for half in 0..quants.len() / 16 {
         for group in 0..PANEL_ROWS / 4 {
             let from = 2 * scales + 16 * half;

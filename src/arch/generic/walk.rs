@@ -137,37 +137,37 @@ impl<'w, const B: usize> Step<'w, B> {
     }
 }
 
-/// The activations of `T` tokens as floats, sixteen after sixteen.
-pub(super) struct Floats<'a, const T: usize> {
+/// The activations of `T` tokens as floats, `N` after `N`.
+pub(super) struct Floats<'a, const T: usize, const N: usize> {
     next: [*const f32; T],
     left: usize,
     borrow: PhantomData<&'a f32>,
 }
 
-impl<'a, const T: usize> Floats<'a, T> {
+impl<'a, const T: usize, const N: usize> Floats<'a, T, N> {
     /// From equally long `rows`; the shortest counts.
     #[inline(always)]
     pub(super) fn new(rows: [&'a [f32]; T]) -> Self {
-        let left = rows.iter().map(|r| r.len() / 16).min().unwrap_or(0);
+        let left = rows.iter().map(|r| r.len() / N).min().unwrap_or(0);
         Floats { next: rows.map(<[f32]>::as_ptr), left, borrow: PhantomData }
     }
 
-    /// Sixteens to come.
+    /// Steps to come.
     pub(super) fn left(&self) -> usize {
         self.left
     }
 
-    /// The next sixteen of each token.
+    /// The next `N` of each token.
     ///
     /// # Safety
     /// To be called at most [`left`](Floats::left) times.
     #[inline(always)]
-    pub(super) unsafe fn next(&mut self) -> [&'a [[f32; 8]; 2]; T] {
+    pub(super) unsafe fn next(&mut self) -> [&'a [f32; N]; T] {
         self.next.each_mut().map(|next| {
-            let sixteen = *next;
-            *next = sixteen.wrapping_add(16);
-            // SAFETY: `new` saw that each row has as many sixteens, and the caller that this is one of them.
-            unsafe { &*sixteen.cast() }
+            let these = *next;
+            *next = these.wrapping_add(N);
+            // SAFETY: `new` saw that each row has as many, and the caller that these are some of them.
+            unsafe { &*these.cast() }
         })
     }
 }

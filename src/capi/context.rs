@@ -1,0 +1,302 @@
+//! What an arena holds.
+//!
+//! ```text
+//! context   of one conversation: below
+//! model     what the tables hold, for others to refer to
+//! tables    the vocabulary's index, where the tensors lie
+//! work      activations and logits
+//! cache     keys and values
+//! text      (text_bytes + FRAME) a turn in its format
+//! scratch   of the tokenizer
+//! ```
+
+use core::ffi::c_void;
+
+use super::armlet_status::{self, *};
+use super::border::{self, Span};
+use super::cores::Cores;
+use super::fault::{Fault, Line};
+use super::{ARMLET_ABI_VERSION, ARMLET_MAX_WORKERS, armlet_config, armlet_log, armlet_requirements};
+use super::{ARMLET_ARENA_ALIGN, ARMLET_STACK_BYTES, armlet_keep_going};
+use crate::arch::{Backend, Element, Kernels};
+use crate::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
+use crate::gguf::File;
+use crate::model::Model;
+use crate::sample::{Sampler, SamplerConfig};
+use crate::storage::{ALIGN, ArenaError};
+use crate::tokenizer::Detokenizer;
+
+/// Bytes that a chat format adds to a text, at most.
+const FRAME: usize = 192;
+/// Marks a context that is complete.
+const MAGIC: u64 = u64::from_le_bytes(*b"armlet 1");
+
+/// One conversation, at the start of its arena; laid out in order, so that the first bytes tell whether it is one.
+#[repr(C)]
+pub(super) struct Context {
+    magic: u64,
+    pub(super) model: &'static Model<'static>,
+    pub(super) engine: Engine<'static>,
+    pub(super) session: Session<'static>,
+    pub(super) cores: Cores,
+    pub(super) caller: Caller,
+    pub(super) sampler: Sampler,
+    pub(super) detokenizer: Detokenizer,
+    /// Whether the logits are those of the last token read.
+    pub(super) ready: bool,
+    pub(super) backend: u32,
+    /// Most bytes of a text.
+    pub(super) text_bytes: usize,
+    pub(super) text: &'static mut [u8],
+    pub(super) scratch: &'static mut [u8],
+    /// The arena and the model.
+    pub(super) spans: [Span; 2],
+}
+
+/// The callbacks but for the cores.
+#[derive(Clone, Copy)]
+pub(super) struct Caller {
+    pub(super) user: *mut c_void,
+    log: armlet_log,
+    keep_going: armlet_keep_going,
+}
+
+impl Caller {
+    /// Says why, and gives the status.
+    pub(super) fn outcome(&self, result: Result<armlet_status, Fault>) -> armlet_status {
+        let fault = match result {
+            Ok(status) => return status,
+            Err(fault) => fault,
+        };
+        if let Some(log) = self.log {
+            let line = Line::new(&fault);
+            // SAFETY: the callback's contract; the bytes outlive the call.
+            unsafe { log(self.user, line.bytes().as_ptr().cast(), line.bytes().len()) };
+        }
+        fault.status()
+    }
+
+    pub(super) fn keeps_going(&self) -> bool {
+        // SAFETY: the callback's contract.
+        self.keep_going.is_none_or(|keep_going| unsafe { keep_going(self.user) })
+    }
+}
+
+/// A configuration that has been checked as far as that goes without a model.
+pub(super) struct Checked {
+    pub(super) caller: Caller,
+    given: armlet_config,
+    pattern: Pattern,
+    kv: Element,
+}
+
+impl Checked {
+    /// # Safety
+    /// That of [`border::sized`].
+    pub(super) unsafe fn new(config: *const armlet_config) -> Result<Self, armlet_status> {
+        // SAFETY: the caller's.
+        let given = unsafe { border::sized(config) }?;
+        if given.abi_version != ARMLET_ABI_VERSION {
+            return Err(ARMLET_ERR_ABI);
+        }
+        let pattern = match given.pattern {
+            0 => Pattern::Sinks,
+            1 => Pattern::Window,
+            2 => Pattern::Full,
+            _ => return Err(ARMLET_ERR_CONFIG),
+        };
+        let kv = match given.kv_type {
+            0 => Element::F16,
+            1 => Element::Int8,
+            2 => Element::F32,
+            _ => return Err(ARMLET_ERR_CONFIG),
+        };
+        let alone = given.parallel_for.is_none() && given.workers > 1;
+        let both = given.kv_budget > 0 && given.context > 0;
+        if alone || both || given.hadamard > 1 || given.workers > ARMLET_MAX_WORKERS || given.reserved != [0; 4] {
+            return Err(ARMLET_ERR_CONFIG);
+        }
+        let caller = Caller { user: given.user, log: given.log, keep_going: given.keep_going };
+        Ok(Checked { caller, given, pattern, kv })
+    }
+
+    fn kernels(&self) -> Result<Kernels, armlet_status> {
+        let forced = match self.given.backend {
+            0 => return Ok(Kernels::detect()),
+            n => Backend::ALL.get(n as usize - 1),
+        };
+        forced.and_then(|backend| Kernels::for_backend(*backend)).ok_or(ARMLET_ERR_BACKEND)
+    }
+
+    /// The cache's configuration for a model.
+    fn config(&self, model: &Model<'_>) -> Result<Config, Fault> {
+        let given = &self.given;
+        let or = |value: u32, default: usize| if value == 0 { default } else { value as usize };
+        let default = Config::default();
+        let mut config = Config {
+            context: or(given.context, default.context.min(model.hparams.context_length)),
+            pattern: self.pattern,
+            sinks: or(given.sinks, default.sinks),
+            slack: given.slack as usize,
+            chunk: or(given.chunk, default.chunk),
+            kv: self.kv,
+            hadamard: given.hadamard == 1,
+            ..default
+        };
+        if given.kv_budget > 0 {
+            let budget = usize::try_from(given.kv_budget).unwrap_or(usize::MAX);
+            config.context = Plan::context_for_budget(&model.hparams, &config, budget, 1)?;
+        }
+        Ok(config)
+    }
+}
+
+/// The sizes of the parts of an arena, in order.
+pub(super) struct Layout {
+    plan: Plan,
+    tables: usize,
+    text_bytes: usize,
+    text: usize,
+    scratch: usize,
+    vocab: usize,
+}
+
+/// Bytes of a value at the start of a part.
+const fn part<T>() -> usize {
+    size_of::<T>().next_multiple_of(ALIGN)
+}
+
+impl Layout {
+    pub(super) fn new(file: &File<'_>, checked: &Checked) -> Result<Self, Fault> {
+        // Of a model without tables, sizes are all that is right.
+        let (model, tables) = Model::sizes(file)?;
+        let plan = Plan::new(&model.hparams, &checked.config(&model)?)?;
+        let text_bytes = if checked.given.text_bytes == 0 { 4096 } else { checked.given.text_bytes as usize };
+        let text = (text_bytes + FRAME).next_multiple_of(ALIGN);
+        let scratch = model.tokenizer.most_scratch_bytes(text)?;
+        Ok(Layout { plan, tables, text_bytes, text, scratch, vocab: model.hparams.vocab })
+    }
+
+    fn bytes(&self) -> Option<usize> {
+        let parts = [part::<Model<'_>>(), self.tables, self.plan.bytes(), self.text, self.scratch];
+        parts.into_iter().try_fold(part::<Context>(), usize::checked_add)
+    }
+
+    pub(super) fn requirements(&self) -> Result<armlet_requirements, Fault> {
+        let bytes = self.bytes().ok_or(ArenaError::Overflow("arena"))?;
+        let sized = self.tables + self.plan.bytes();
+        Ok(armlet_requirements {
+            struct_size: size_of::<armlet_requirements>() as u32,
+            arena_align: ARMLET_ARENA_ALIGN,
+            arena_bytes: bytes as u64,
+            kv_bytes: self.plan.session_bytes() as u64,
+            table_bytes: self.tables as u64,
+            work_bytes: self.plan.engine_bytes() as u64,
+            text_bytes: (bytes - sized) as u64,
+            context: self.plan.context() as u32,
+            vocab: self.vocab as u32,
+            stack_bytes: ARMLET_STACK_BYTES,
+            reserved: 0,
+        })
+    }
+}
+
+/// Cuts a part off.
+fn take(rest: &mut &'static mut [u8], n: usize, whole: usize) -> Result<&'static mut [u8], EngineError> {
+    let len = rest.len();
+    let (part, behind) = core::mem::take(rest).split_at_mut_checked(n).ok_or(ArenaError::TooSmall {
+        name: "arena",
+        needed: whole,
+        len,
+    })?;
+    *rest = behind;
+    Ok(part)
+}
+
+impl Context {
+    /// A context in `arena`, and where it is.
+    pub(super) fn carve(
+        arena: &'static mut [u8],
+        bytes: &'static [u8],
+        checked: &Checked,
+    ) -> Result<*mut Context, Fault> {
+        const { assert!(align_of::<Context>() <= ALIGN && align_of::<Model<'_>>() <= ALIGN) };
+        let spans = [Span::written(arena.as_ptr(), arena.len()), Span::read(bytes.as_ptr(), bytes.len())];
+        let kernels = checked.kernels()?;
+        let file = File::new_checked(bytes)?;
+        let layout = Layout::new(&file, checked)?;
+        let whole = layout.bytes().ok_or(ArenaError::Overflow("arena"))?;
+        if arena.len() < whole {
+            return Err(ArenaError::TooSmall { name: "arena", needed: whole, len: arena.len() }.into());
+        }
+        let rest = &mut { arena };
+        let place = take(rest, part::<Context>(), whole)?.as_mut_ptr().cast::<Context>();
+        let home = take(rest, part::<Model<'_>>(), whole)?.as_mut_ptr().cast::<Model<'static>>();
+        let model = Model::new(&file, take(rest, layout.tables, whole)?)?;
+        // SAFETY: a part of the arena that nothing else has, large enough, and aligned as all parts are.
+        unsafe { home.write(model) };
+        // SAFETY: just written, and never again.
+        let model: &'static Model<'static> = unsafe { &*home };
+        let engine = Engine::new(model, kernels, &layout.plan, take(rest, layout.plan.engine_bytes(), whole)?)?;
+        let session = Session::new(model, &layout.plan, take(rest, layout.plan.session_bytes(), whole)?)?;
+        let given = &checked.given;
+        let backend = Backend::ALL.iter().position(|b| *b == kernels.backend()).map_or(0, |i| i as u32 + 1);
+        let context = Context {
+            magic: MAGIC,
+            model,
+            engine,
+            session,
+            cores: Cores::new(given.user, given.parallel_for, given.workers.max(1)),
+            caller: checked.caller,
+            sampler: Sampler::new(SamplerConfig { temperature: 0.0, ..SamplerConfig::default() }),
+            detokenizer: Detokenizer::new(),
+            ready: false,
+            backend,
+            text_bytes: layout.text_bytes,
+            text: take(rest, layout.text, whole)?,
+            scratch: take(rest, layout.scratch, whole)?,
+            spans,
+        };
+        // SAFETY: as with the model.
+        unsafe { place.write(context) };
+        Ok(place)
+    }
+
+    /// The context at `at`.
+    ///
+    /// # Safety
+    /// `at` is NULL, or `size_of::<Context>()` bytes are there which nothing else uses for `'c`.
+    pub(super) unsafe fn at<'c>(at: *mut Context) -> Result<&'c mut Context, armlet_status> {
+        if at.is_null() {
+            return Err(ARMLET_ERR_NULL);
+        }
+        if !at.addr().is_multiple_of(ALIGN) {
+            return Err(ARMLET_ERR_ALIGN);
+        }
+        // SAFETY: it starts with that number, or is none and starts with something else.
+        if unsafe { (&raw const (*at).magic).read() } != MAGIC {
+            return Err(ARMLET_ERR_HANDLE);
+        }
+        // SAFETY: only `carve` writes the number, last of all.
+        Ok(unsafe { &mut *at })
+    }
+
+    /// Whether memory of a call is apart from the arena, and what is written of it also from the model and the rest.
+    pub(super) fn apart<const N: usize>(&self, spans: [Span; N]) -> Result<(), armlet_status> {
+        for (i, span) in spans.iter().enumerate() {
+            border::apart(&[*span, self.spans[0], self.spans[1]][..])?;
+            border::apart(spans.get(i..).unwrap_or(&[]))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes what `carve` would make no context, before it tries.
+///
+/// # Safety
+/// `arena` is aligned, and may be written where it has the bytes.
+pub(super) fn unmark(arena: &mut [u8]) {
+    if let Some(magic) = arena.first_chunk_mut::<8>() {
+        *magic = [0; 8];
+    }
+}

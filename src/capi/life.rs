@@ -1,0 +1,217 @@
+//! Versions, sizes, the life of a context.
+
+use core::ffi::{c_char, c_void};
+
+use super::armlet_status::{self, *};
+use super::border::{self, Span};
+use super::context::{self, Checked, Context, Layout};
+use super::fault::{self, Fault};
+use super::{ARMLET_ABI_VERSION, ARMLET_NO_TOKEN, armlet_config, armlet_ctx, armlet_info, armlet_requirements};
+use crate::gguf::File;
+use crate::storage::ALIGN;
+
+/// The version of this library's interface; compare it with `ARMLET_ABI_VERSION`.
+#[unsafe(no_mangle)]
+pub extern "C" fn armlet_abi_version() -> u32 {
+    ARMLET_ABI_VERSION
+}
+
+/// The library's version, such as "0.1.0". The string is constant.
+#[unsafe(no_mangle)]
+pub extern "C" fn armlet_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}
+
+/// What a status means, in a few words. The string is constant; never NULL, whatever the number.
+#[unsafe(no_mangle)]
+pub extern "C" fn armlet_status_str(status: i32) -> *const c_char {
+    fault::text(status).as_ptr()
+}
+
+/// How much memory a model takes with this configuration, before any is given: reads the file's header alone.
+///
+/// `model`: the whole GGUF file, `model_len` bytes, at any address. `out->struct_size` is to be set.
+///
+/// Errors: NULL, ALIGN, OVERLAP, LENGTH, STRUCT, ABI, CONFIG, BUDGET, MODEL, UNSUPPORTED; `out` is then unchanged.
+///
+/// # Safety
+/// Pointers are NULL or point to what they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_plan(
+    model: *const c_void,
+    model_len: usize,
+    config: *const armlet_config,
+    out: *mut armlet_requirements,
+) -> armlet_status {
+    // SAFETY: the caller's.
+    let checked = match unsafe { Checked::new(config) } {
+        Ok(checked) => checked,
+        Err(status) => return status,
+    };
+    checked.caller.outcome((|| {
+        // SAFETY: the caller's.
+        let (bytes, _) = unsafe { (border::input(model.cast::<u8>(), model_len)?, border::sized(out)?) };
+        border::apart(&[Span::written(out, 1), Span::read(bytes.as_ptr(), bytes.len())])?;
+        let requirements = Layout::new(&File::new_checked(bytes)?, &checked)?.requirements()?;
+        // SAFETY: the caller's.
+        unsafe { border::place(out, requirements)? };
+        Ok(ARMLET_OK)
+    })())
+}
+
+/// Makes a context in an arena.
+///
+/// `arena`: `armlet_requirements.arena_bytes` or more, at a multiple of `ARMLET_ARENA_ALIGN`. It and the model, at any
+/// address, are lent until the context is no longer used; there is nothing to close. The model may be in flash, and
+/// shared by any number of contexts. Nothing outside the arena is ever written but what a function's arguments say.
+///
+/// Errors: those of `armlet_plan`, ARENA, BACKEND; `*out` is then NULL and the arena's contents are of no use.
+///
+/// # Safety
+/// Pointers are NULL or point to what they say; the arena and the model stay while the context is used.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_init(
+    arena: *mut c_void,
+    arena_len: usize,
+    model: *const c_void,
+    model_len: usize,
+    config: *const armlet_config,
+    out: *mut *mut armlet_ctx,
+) -> armlet_status {
+    let spans = [
+        Span::written(arena.cast_const().cast::<u8>(), arena_len),
+        Span::written(out.cast_const(), 1),
+        Span::read(model.cast::<u8>(), model_len),
+        Span::read(config, 1),
+    ];
+    // SAFETY: the caller's.
+    if let Err(status) = border::apart(&spans).and_then(|()| unsafe { border::place(out, core::ptr::null_mut()) }) {
+        return status;
+    }
+    // SAFETY: the caller's.
+    let checked = match unsafe { Checked::new(config) } {
+        Ok(checked) => checked,
+        Err(status) => return status,
+    };
+    checked.caller.outcome((|| {
+        // SAFETY: the caller's; they are apart.
+        let (arena, bytes) =
+            unsafe { (border::output(arena.cast::<u8>(), arena_len)?, border::input(model.cast::<u8>(), model_len)?) };
+        if arena.is_empty() || bytes.is_empty() {
+            return Err(ARMLET_ERR_NULL.into());
+        }
+        if !arena.as_ptr().addr().is_multiple_of(ALIGN) {
+            return Err(ARMLET_ERR_ALIGN.into());
+        }
+        context::unmark(arena);
+        let context = Context::carve(arena, bytes, &checked)?;
+        // SAFETY: the caller's.
+        unsafe { border::place(out, context.cast::<armlet_ctx>())? };
+        Ok(ARMLET_OK)
+    })())
+}
+
+/// Runs `f` on a context.
+///
+/// # Safety
+/// `ctx` is NULL, or points to a context, or to as many bytes.
+pub(super) unsafe fn with(
+    ctx: *mut armlet_ctx,
+    f: impl FnOnce(&mut Context) -> Result<armlet_status, Fault>,
+) -> armlet_status {
+    // SAFETY: the caller's.
+    match unsafe { Context::at(ctx.cast::<Context>()) } {
+        Err(status) => status,
+        Ok(context) => {
+            let result = f(context);
+            context.caller.outcome(result)
+        }
+    }
+}
+
+/// Forgets everything that was read; the configuration stays, and how tokens are chosen, from the same seed.
+///
+/// Errors: NULL, ALIGN, HANDLE.
+///
+/// # Safety
+/// `ctx` is NULL or points to a context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_reset(ctx: *mut armlet_ctx) -> armlet_status {
+    let reset = |c: &mut Context| {
+        c.rewind(0)?;
+        c.sampler.restart();
+        Ok(ARMLET_OK)
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, reset) }
+}
+
+/// Forgets all but the first `position` tokens; a position that has not been reached changes nothing. Read at least one
+/// token before the next step.
+///
+/// Errors: NULL, ALIGN, HANDLE, GONE: the context is as before.
+///
+/// # Safety
+/// `ctx` is NULL or points to a context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_rewind(ctx: *mut armlet_ctx, position: u64) -> armlet_status {
+    let rewind = |c: &mut Context| {
+        if position < c.session.position() {
+            c.rewind(position)?;
+        }
+        Ok(ARMLET_OK)
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, rewind) }
+}
+
+/// What a context is and has done. `out->struct_size` is to be set.
+///
+/// Errors: NULL, ALIGN, OVERLAP, HANDLE, STRUCT.
+///
+/// # Safety
+/// Pointers are NULL or point to what they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_get_info(ctx: *mut armlet_ctx, out: *mut armlet_info) -> armlet_status {
+    let info = |c: &mut Context| {
+        c.apart([Span::written(out.cast_const(), 1)])?;
+        // SAFETY: the caller's.
+        unsafe {
+            border::sized(out.cast_const())?;
+            border::place(out, c.info())?;
+        }
+        Ok(ARMLET_OK)
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, info) }
+}
+
+impl Context {
+    fn rewind(&mut self, position: u64) -> Result<(), Fault> {
+        self.session.rewind(position)?;
+        self.forget();
+        Ok(())
+    }
+
+    /// What depended on the last token.
+    pub(super) fn forget(&mut self) {
+        self.ready = false;
+        self.detokenizer = crate::tokenizer::Detokenizer::new();
+    }
+
+    fn info(&self) -> armlet_info {
+        let token = |t: Option<u32>| t.unwrap_or(ARMLET_NO_TOKEN);
+        armlet_info {
+            struct_size: size_of::<armlet_info>() as u32,
+            backend: self.backend,
+            position: self.session.position(),
+            remaining: self.session.remaining(),
+            vocab: self.model.hparams.vocab as u32,
+            bos: token(self.model.tokenizer.bos()),
+            eos: token(self.model.tokenizer.eos()),
+            uneven: self.cores.uneven.get(),
+            tiles: self.cores.tiles.get(),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Reading and choosing tokens.
+
+use super::armlet_status::{self, *};
+use super::border::{self, Span};
+use super::context::Context;
+use super::fault::Fault;
+use super::life::with;
+use super::{armlet_ctx, armlet_sampling};
+use crate::sample::SamplerConfig;
+
+/// Reads `n` tokens, in passes of at most `chunk`, and computes what may follow the last.
+///
+/// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, EMPTY, TOKEN, FULL: nothing was read. STOPPED: some were, see
+/// `armlet_info.position`; read the rest to go on.
+///
+/// # Safety
+/// Pointers are NULL or point to what they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_prefill(ctx: *mut armlet_ctx, tokens: *const u32, n: usize) -> armlet_status {
+    let read = |c: &mut Context| {
+        // SAFETY: the caller's.
+        let tokens = unsafe { border::input(tokens, n)? };
+        c.apart([Span::read(tokens.as_ptr(), tokens.len())])?;
+        c.read(tokens)
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, read) }
+}
+
+/// Chooses the next token, writes it to `*token`, and reads it: one pass over the weights.
+///
+/// END: the token is one that ends the model's turn; it was not read, and the context is as before. A next turn begins
+/// with `armlet_chat_turn` and `ARMLET_CLOSE_ANSWER`.
+///
+/// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER, FULL, NUMBER: nothing has changed. STOPPED: the token was written but
+/// not read; `armlet_prefill` can do that.
+///
+/// # Safety
+/// Pointers are NULL or point to what they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> armlet_status {
+    let step = |c: &mut Context| {
+        c.apart([Span::written(token.cast_const(), 1)])?;
+        let next = c.choose()?;
+        // SAFETY: the caller's.
+        unsafe { border::place(token, next)? };
+        if c.model.tokenizer.is_end(next) {
+            return Ok(ARMLET_END);
+        }
+        c.sampler.accept(next);
+        c.read(&[next])
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, step) }
+}
+
+/// How tokens are chosen from now on; the random numbers start anew. NULL: the likeliest, as after `armlet_init`.
+///
+/// Errors: NULL (`ctx`), ALIGN, HANDLE, STRUCT, CONFIG (a value that is negative or not a number).
+///
+/// # Safety
+/// Pointers are NULL or point to what they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_set_sampling(ctx: *mut armlet_ctx, sampling: *const armlet_sampling) -> armlet_status {
+    let set = |c: &mut Context| {
+        let given = if sampling.is_null() {
+            armlet_sampling::default()
+        } else {
+            // SAFETY: the caller's.
+            unsafe { border::sized(sampling)? }
+        };
+        let values = [given.temperature, given.top_p, given.min_p, given.repeat_penalty];
+        if values.iter().any(|v| !(v.is_finite() && *v >= 0.0)) {
+            return Err(ARMLET_ERR_CONFIG.into());
+        }
+        let or_one = |v: f32| if v == 0.0 { 1.0 } else { v };
+        c.sampler.configure(SamplerConfig {
+            temperature: given.temperature,
+            top_k: given.top_k as usize,
+            top_p: or_one(given.top_p),
+            min_p: given.min_p,
+            repeat_penalty: or_one(given.repeat_penalty),
+            seed: given.seed,
+        });
+        Ok(ARMLET_OK)
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, set) }
+}
+
+/// The logits of what may follow the last token read: `*logits` points to `*n`, one for each token of the vocabulary,
+/// in the arena, until the next call that reads tokens.
+///
+/// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER.
+///
+/// # Safety
+/// Pointers are NULL or point to what they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_logits(ctx: *mut armlet_ctx, logits: *mut *const f32, n: *mut usize) -> armlet_status {
+    let give = |c: &mut Context| {
+        c.apart([Span::written(logits.cast_const(), 1), Span::written(n.cast_const(), 1)])?;
+        let row = c.current()?;
+        // SAFETY: the caller's.
+        unsafe {
+            border::place(logits, row.as_ptr())?;
+            border::place(n, row.len())?;
+        }
+        Ok(ARMLET_OK)
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, give) }
+}
+
+impl Context {
+    /// Reads tokens; if not all, what the logits say is of no use.
+    fn read(&mut self, tokens: &[u32]) -> Result<armlet_status, Fault> {
+        self.session.fits(tokens)?;
+        self.ready = false;
+        self.engine.eval_while(&self.cores, &mut self.session, tokens, &mut || self.caller.keeps_going())?;
+        self.ready = true;
+        Ok(ARMLET_OK)
+    }
+
+    fn current(&self) -> Result<&[f32], armlet_status> {
+        if self.ready { Ok(self.engine.logits()) } else { Err(ARMLET_ERR_ORDER) }
+    }
+
+    /// The next token.
+    fn choose(&mut self) -> Result<u32, Fault> {
+        if !self.ready {
+            return Err(ARMLET_ERR_ORDER.into());
+        }
+        if self.session.remaining() == 0 {
+            return Err(ARMLET_ERR_FULL.into());
+        }
+        Ok(self.sampler.sample(self.engine.logits())?)
+    }
+}

@@ -1,0 +1,72 @@
+//! Keeping what was read.
+
+use core::ffi::c_void;
+
+use super::armlet_status::{self, *};
+use super::border::{self, Span};
+use super::context::Context;
+use super::life::with;
+use super::{armlet_ctx, armlet_write};
+use crate::engine::EngineError;
+
+/// Bytes that `armlet_save` would write now.
+///
+/// Errors: NULL, ALIGN, OVERLAP, HANDLE.
+///
+/// # Safety
+/// Pointers are NULL or point to what they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_saved_bytes(ctx: *mut armlet_ctx, bytes: *mut u64) -> armlet_status {
+    let count = |c: &mut Context| {
+        c.apart([Span::written(bytes.cast_const(), 1)])?;
+        // SAFETY: the caller's.
+        unsafe { border::place(bytes, c.session.saved_bytes(0))? };
+        Ok(ARMLET_OK)
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, count) }
+}
+
+/// Writes what was read, as keys and values, part by part: to flash, a file, a network. `user` goes to `write`.
+///
+/// What is written has checksums, so that a state that was cut off is refused later and not used.
+///
+/// Errors: NULL, ALIGN, HANDLE, STOPPED: `write` said so.
+///
+/// # Safety
+/// `ctx` is NULL or points to a context; `write` is NULL or such a function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_save(ctx: *mut armlet_ctx, write: armlet_write, user: *mut c_void) -> armlet_status {
+    let save = |c: &mut Context| {
+        let write = write.ok_or(ARMLET_ERR_NULL)?;
+        // SAFETY: the callback's contract; the bytes outlive the call.
+        let sink = |part: &[u8]| unsafe {
+            if write(user, part.as_ptr().cast(), part.len()) { Ok(()) } else { Err(ARMLET_ERR_STOPPED) }
+        };
+        c.session.save(&[], sink)?;
+        Ok(ARMLET_OK)
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, save) }
+}
+
+/// Becomes what was saved in `state`, `len` bytes, with the same model and configuration; the bytes are copied. Read at
+/// least one token before the next step.
+///
+/// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, STATE, OTHER_STATE: the context is as before.
+///
+/// # Safety
+/// Pointers are NULL or point to what they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_restore(ctx: *mut armlet_ctx, state: *const c_void, len: usize) -> armlet_status {
+    let restore = |c: &mut Context| {
+        // SAFETY: the caller's.
+        let state = unsafe { border::input(state.cast::<u8>(), len)? };
+        c.apart([Span::read(state.as_ptr(), state.len())])?;
+        c.session.restore(state).map_err(EngineError::from)?;
+        c.forget();
+        Ok(ARMLET_OK)
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, restore) }
+}

@@ -1,0 +1,272 @@
+//! Text to tokens and back.
+
+use core::ffi::c_char;
+
+use super::armlet_status::{self, *};
+use super::border::{self, Span};
+use super::context::Context;
+use super::fault::Fault;
+use super::life::with;
+use super::{ARMLET_ADD_SPECIAL, ARMLET_CLOSE_ANSWER, ARMLET_OPEN_ANSWER, ARMLET_PARSE_SPECIAL};
+use super::{ARMLET_NO_TOKEN, ARMLET_SHOW_SPECIAL, armlet_ctx};
+use crate::tokenizer::{ChatFormat, EncodeOptions, Role, TokenizerError};
+
+/// Text to tokens. `flags`: `ARMLET_ADD_SPECIAL`, `ARMLET_PARSE_SPECIAL`.
+///
+/// `text`: `len` bytes of UTF-8, no 0 needed. `tokens` has room for `cap`; `*n` is how many there are. On BUFFER, `*n`
+/// is a number that surely suffices.
+///
+/// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, CONFIG (flags), TEXT, BUFFER.
+///
+/// # Safety
+/// Pointers are NULL or point to what they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_tokenize(
+    ctx: *mut armlet_ctx,
+    text: *const c_char,
+    len: usize,
+    flags: u32,
+    tokens: *mut u32,
+    cap: usize,
+    n: *mut usize,
+) -> armlet_status {
+    let tokenize = |c: &mut Context| {
+        // SAFETY: the caller's.
+        let text = unsafe { c.text(text, len)? };
+        c.apart([
+            Span::read(text.as_bytes().as_ptr(), text.as_bytes().len()),
+            Span::written(tokens.cast_const(), cap),
+            Span::written(n.cast_const(), 1),
+        ])?;
+        let options = EncodeOptions {
+            add_special: flags & ARMLET_ADD_SPECIAL != 0,
+            parse_special: flags & ARMLET_PARSE_SPECIAL != 0,
+            literal: &[],
+        };
+        allowed(flags, ARMLET_ADD_SPECIAL | ARMLET_PARSE_SPECIAL)?;
+        // SAFETY: the caller's; they are apart.
+        let tokens = unsafe { border::output(tokens, cap)? };
+        let result = c.model.tokenizer.encode(text, options, c.scratch, tokens);
+        // SAFETY: the caller's.
+        unsafe { counted(result, c.model.tokenizer.max_tokens(text.len()), n) }
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, tokenize) }
+}
+
+/// The tokens of a turn in the model's chat format, one of those built in: ChatML, Llama 3, Gemma, Zephyr.
+///
+/// `role`: an `armlet_role`. `flags`: `ARMLET_CLOSE_ANSWER`, `ARMLET_OPEN_ANSWER`. What looks like a control token in
+/// `text` stays text. At position 0 the token that starts a text comes first. Otherwise as `armlet_tokenize`.
+///
+/// Errors: those of `armlet_tokenize`, CONFIG (role), CHAT.
+///
+/// # Safety
+/// Pointers are NULL or point to what they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_chat_turn(
+    ctx: *mut armlet_ctx,
+    role: u32,
+    text: *const c_char,
+    len: usize,
+    flags: u32,
+    tokens: *mut u32,
+    cap: usize,
+    n: *mut usize,
+) -> armlet_status {
+    let turn = |c: &mut Context| {
+        // SAFETY: the caller's.
+        let text = unsafe { c.text(text, len)? };
+        c.apart([
+            Span::read(text.as_bytes().as_ptr(), text.as_bytes().len()),
+            Span::written(tokens.cast_const(), cap),
+            Span::written(n.cast_const(), 1),
+        ])?;
+        allowed(flags, ARMLET_CLOSE_ANSWER | ARMLET_OPEN_ANSWER)?;
+        let role = match role {
+            0 => Role::System,
+            1 => Role::User,
+            2 => Role::Assistant,
+            _ => return Err(ARMLET_ERR_CONFIG.into()),
+        };
+        // SAFETY: the caller's; they are apart.
+        let tokens = unsafe { border::output(tokens, cap)? };
+        let result = c.encode_turn(role, text, flags, tokens);
+        let most = c.model.tokenizer.max_tokens(c.text.len());
+        // SAFETY: the caller's.
+        unsafe { counted(result?, most, n) }
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, turn) }
+}
+
+/// The bytes of `n` tokens, one after another. `flags`: `ARMLET_SHOW_SPECIAL`.
+///
+/// `text` has room for `cap` bytes; no 0 is added. `*len` is how many there are, or on BUFFER would be. They are UTF-8
+/// if the tokens are those of a whole text; a token alone may hold a part of a character: see `armlet_piece`.
+///
+/// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, CONFIG (flags), TOKEN, BUFFER.
+///
+/// # Safety
+/// Pointers are NULL or point to what they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_detokenize(
+    ctx: *mut armlet_ctx,
+    tokens: *const u32,
+    n: usize,
+    flags: u32,
+    text: *mut c_char,
+    cap: usize,
+    len: *mut usize,
+) -> armlet_status {
+    let detokenize = |c: &mut Context| {
+        // SAFETY: the caller's.
+        let tokens = unsafe { border::input(tokens, n)? };
+        let spans = [
+            Span::read(tokens.as_ptr(), tokens.len()),
+            Span::written(text.cast_const(), cap),
+            Span::written(len.cast_const(), 1),
+        ];
+        c.apart(spans)?;
+        allowed(flags, ARMLET_SHOW_SPECIAL)?;
+        c.known(tokens)?;
+        // SAFETY: the caller's; they are apart.
+        let mut out = Writer::new(unsafe { border::output(text.cast::<u8>(), cap)? });
+        for token in tokens {
+            c.model.tokenizer.piece(*token, flags & ARMLET_SHOW_SPECIAL != 0).for_each(|byte| out.push(&[byte]));
+        }
+        // SAFETY: the caller's.
+        unsafe { out.end(len) }
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, detokenize) }
+}
+
+/// What `token` adds to a text that is shown as it comes: whole characters only, the rest is kept for the next token.
+///
+/// `ARMLET_NO_TOKEN` ends the text. Control tokens add nothing. `text` has room for `cap` bytes; no 0 is added; `*len`
+/// is how many there are, or on BUFFER would be: then nothing is kept and the call can be repeated.
+///
+/// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, TOKEN, BUFFER.
+///
+/// # Safety
+/// Pointers are NULL or point to what they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn armlet_piece(
+    ctx: *mut armlet_ctx,
+    token: u32,
+    text: *mut c_char,
+    cap: usize,
+    len: *mut usize,
+) -> armlet_status {
+    let piece = |c: &mut Context| {
+        c.apart([Span::written(text.cast_const(), cap), Span::written(len.cast_const(), 1)])?;
+        // SAFETY: the caller's; they are apart.
+        let mut out = Writer::new(unsafe { border::output(text.cast::<u8>(), cap)? });
+        let mut detokenizer = c.detokenizer;
+        if token == ARMLET_NO_TOKEN {
+            detokenizer.finish(|s| out.push(s.as_bytes()));
+        } else {
+            c.known(&[token])?;
+            detokenizer.push(c.model.tokenizer.piece(token, false), |s| out.push(s.as_bytes()));
+        }
+        // SAFETY: the caller's.
+        let status = unsafe { out.end(len)? };
+        c.detokenizer = detokenizer;
+        Ok(status)
+    };
+    // SAFETY: the caller's.
+    unsafe { with(ctx, piece) }
+}
+
+/// Whether there are only `flags` of these.
+fn allowed(flags: u32, these: u32) -> Result<(), Fault> {
+    if flags & !these == 0 { Ok(()) } else { Err(ARMLET_ERR_CONFIG.into()) }
+}
+
+/// Writes how many tokens there are, or how many there may be.
+///
+/// # Safety
+/// That of [`border::place`].
+unsafe fn counted(result: Result<usize, TokenizerError>, most: usize, n: *mut usize) -> Result<armlet_status, Fault> {
+    let (count, result) = match result {
+        Ok(count) => (count, Ok(ARMLET_OK)),
+        Err(e) => (most, Err(e.into())),
+    };
+    // SAFETY: the caller's.
+    unsafe { border::place(n, count)? };
+    result
+}
+
+/// Text that is written as far as there is room, and counted beyond.
+struct Writer<'o> {
+    out: &'o mut [u8],
+    len: usize,
+}
+
+impl<'o> Writer<'o> {
+    fn new(out: &'o mut [u8]) -> Self {
+        Writer { out, len: 0 }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let room = self.out.get_mut(self.len..).unwrap_or(&mut []);
+        room.iter_mut().zip(bytes).for_each(|(out, byte)| *out = *byte);
+        self.len += bytes.len();
+    }
+
+    /// # Safety
+    /// That of [`border::place`].
+    unsafe fn end(&self, len: *mut usize) -> Result<armlet_status, Fault> {
+        // SAFETY: the caller's.
+        unsafe { border::place(len, self.len)? };
+        if self.len > self.out.len() { Err(ARMLET_ERR_BUFFER.into()) } else { Ok(ARMLET_OK) }
+    }
+}
+
+impl Context {
+    /// The text at `at`.
+    ///
+    /// # Safety
+    /// That of [`border::input`].
+    unsafe fn text<'c>(&self, at: *const c_char, len: usize) -> Result<&'c str, armlet_status> {
+        // SAFETY: the caller's.
+        let bytes = unsafe { border::input(at.cast::<u8>(), len)? };
+        let text = core::str::from_utf8(bytes).map_err(|_| ARMLET_ERR_TEXT)?;
+        if len > self.text_bytes { Err(ARMLET_ERR_TEXT) } else { Ok(text) }
+    }
+
+    fn known(&self, tokens: &[u32]) -> Result<(), armlet_status> {
+        let vocab = self.model.hparams.vocab;
+        if tokens.iter().all(|t| (*t as usize) < vocab) { Ok(()) } else { Err(ARMLET_ERR_TOKEN) }
+    }
+
+    /// A turn as tokens.
+    fn encode_turn(
+        &mut self,
+        role: Role,
+        text: &str,
+        flags: u32,
+        tokens: &mut [u32],
+    ) -> Result<Result<usize, TokenizerError>, Fault> {
+        let tokenizer = &self.model.tokenizer;
+        let format = ChatFormat::detect(tokenizer).ok_or(ARMLET_ERR_CHAT)?;
+        let mut out = Writer::new(self.text);
+        if flags & ARMLET_CLOSE_ANSWER != 0 {
+            out.push(format.closing().as_bytes());
+        }
+        format.opening(role).iter().for_each(|part| out.push(part.as_bytes()));
+        let literal = out.len..out.len + text.len();
+        out.push(text.as_bytes());
+        out.push(format.closing().as_bytes());
+        if flags & ARMLET_OPEN_ANSWER != 0 {
+            format.opening(Role::Assistant).iter().for_each(|part| out.push(part.as_bytes()));
+        }
+        let len = out.len;
+        // What was pushed is UTF-8, and `FRAME` is more than any format adds.
+        let turn = self.text.get(..len).and_then(|t| core::str::from_utf8(t).ok()).ok_or(ARMLET_ERR_TEXT)?;
+        let options =
+            EncodeOptions { add_special: self.session.position() == 0, parse_special: true, literal: &[literal] };
+        Ok(tokenizer.encode(turn, options, self.scratch, tokens))
+    }
+}
