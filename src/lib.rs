@@ -10,7 +10,7 @@
 //!
 //! | layer | modules | what they know |
 //! |---|---|---|
-//! | 5 | [`host`] | files, threads and memory of an operating system (feature `std`) |
+//! | 5 | [`host`], [`capi`] | files, threads and memory of an operating system (feature `std`); the C face (feature `capi`) |
 //! | 4 | [`engine`] | plans, engines and sessions |
 //! | 3 | [`tokenizer`], [`model`], [`sample`] | text, transformers, choices |
 //! | 2 | [`gguf`], [`arch`] | untrusted files, SIMD |
@@ -47,12 +47,12 @@
 //!
 //! Loading or running a file is safe whatever its bytes are: a malformed one is an error, and none can make the
 //! library read or write outside what it was given. `unsafe` code is confined to [`arch`], the arena and the tiles of
-//! [`storage`], and the mapping and the threads of [`host`]; each block states the fact that makes it sound.
+//! [`storage`], the C face, and the mapping and the threads of [`host`]; each block states the fact that makes it sound.
 //!
 //! # Features
 //!
-//! `std` adds [`host`]; `cli` the program; `log` and `defmt` carry the library's few messages. The minimum supported
-//! Rust version is 1.95.
+//! `std` adds [`host`]; `cli` the program; `capi` the C face, and `panic-handler` what its static library needs without
+//! an operating system; `log` and `defmt` carry the library's few messages. The minimum supported Rust version is 1.95.
 
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]

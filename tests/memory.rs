@@ -78,6 +78,7 @@ fn on_each(exec: &dyn Executor, f: impl Fn() + Sync) {
         while come.load(Ordering::Acquire) < exec.workers() {
             std::thread::yield_now();
         }
+        1
     });
 }
 

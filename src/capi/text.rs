@@ -34,7 +34,7 @@ pub unsafe extern "C" fn armlet_tokenize(
         // SAFETY: the caller's.
         let text = unsafe { c.text(text, len)? };
         c.apart([
-            Span::read(text.as_bytes().as_ptr(), text.as_bytes().len()),
+            Span::read(text.as_ptr(), text.len()),
             Span::written(tokens.cast_const(), cap),
             Span::written(n.cast_const(), 1),
         ])?;
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn armlet_chat_turn(
         // SAFETY: the caller's.
         let text = unsafe { c.text(text, len)? };
         c.apart([
-            Span::read(text.as_bytes().as_ptr(), text.as_bytes().len()),
+            Span::read(text.as_ptr(), text.len()),
             Span::written(tokens.cast_const(), cap),
             Span::written(n.cast_const(), 1),
         ])?;
