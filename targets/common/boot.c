@@ -67,8 +67,8 @@ void boot_early(const void *dtb) {
     uart_init(UART_BASE, UART_CLOCK, 115200);
     boot.entry_el = boot_el;
     /* A loader that does not follow Linux's protocol leaves anything in x0. */
-    const struct span surely_ram = {RAM_BASE, RAM_BASE + RAM_BYTES};
-    if (inside((uintptr_t)dtb, 40, surely_ram) && fdt_bytes(dtb)) boot.dtb = dtb;
+    const struct span may_be_ram = {RAM_BASE, RAM_LAST};
+    if (inside((uintptr_t)dtb, 40, may_be_ram) && fdt_bytes(dtb)) boot.dtb = dtb;
 #ifdef DTB_ADDR
     else if (fdt_bytes((const void *)DTB_ADDR)) boot.dtb = (const void *)DTB_ADDR;
 #endif
