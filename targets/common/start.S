@@ -51,7 +51,25 @@ primary_or_pen:
         cbnz    x21, pen
 
 /* ---- Core 0 ---- */
-        mov     x20, x0                 /* the device tree, if the loader gave one */
+/* A loader that ignores text_offset (Raspberry Pi firmware has its own kernel_address, 0x200000 by default) gets the image
+ * moved to where it was linked: down, or to where it does not overlap itself. */
+        adr     x1, _start
+        load    x2, IMAGE_BASE
+        cmp     x1, x2
+        b.eq    2f
+        adrp    x3, __bss_start         /* the end of this copy of the file */
+        mov     x4, x2
+1:      ldp     x5, x6, [x1], #16
+        stp     x5, x6, [x4], #16
+        cmp     x1, x3
+        b.lo    1b
+        dsb     sy
+        ic      iallu
+        dsb     sy
+        isb
+        br      x2
+
+2:      mov     x20, x0                 /* the device tree, if the loader gave one */
         mrs     x22, CurrentEL
         lsr     x22, x22, #2
         bl      drop_to_el1
