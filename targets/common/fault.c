@@ -1,9 +1,14 @@
 /* What an exception says before it stops the board. */
 #include "fault.h"
 
+#include <stdbool.h>
+
 #include "console.h"
 #include "exit.h"
+#include "layout.h"
 #include "sysreg.h"
+
+extern char __stacks[], __image_end[];
 
 static volatile uint32_t expected;
 static volatile uint64_t taken;
@@ -52,6 +57,12 @@ static const char *abort_name(uint32_t status) {
     }
 }
 
+/* Whether an address is in the unmapped page below a stack. */
+static bool is_guard(uint64_t at) {
+    const uint64_t first = (uintptr_t)__stacks;
+    return at >= first && at < (uintptr_t)__image_end && (at - first) % (GUARD_BYTES + STACK_BYTES) < GUARD_BYTES;
+}
+
 /* From vectors.S: x0 to x30 and SP, and which of the sixteen vectors. */
 void fault(const uint64_t registers[32], uint32_t vector);
 void fault(const uint64_t registers[32], uint32_t vector) {
@@ -78,6 +89,7 @@ void fault(const uint64_t registers[32], uint32_t vector) {
         print(", ");
         print(abort_name(esr & 0x3f));
         if (ec >= 0x24) print(esr & 1 << 6 ? ", on a write" : ", on a read");
+        if (is_guard(READ_SYSREG(far_el1))) print(": the stack is full");
     }
     print("\n  ESR ");
     print_hex(esr);

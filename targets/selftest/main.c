@@ -1,7 +1,7 @@
 /* Proves the start-up code on the board or emulator at hand: prints a line for each thing, then takes commands over the
  * UART, one a line:
  *     echo TEXT     prints TEXT
- *     fault KIND    undefined, null, stack, text: must end in a report and exit code 2
+ *     fault KIND    undefined, null, stack, text, core: must end in a report and exit code 2
  *     exit          ends, with code 0 if all was well
  */
 #include <stdatomic.h>
@@ -308,6 +308,10 @@ static uint32_t overflow(volatile uint32_t *from) {
     return here[0] < STACK_BYTES ? overflow(here) + here[0] : 0;
 }
 
+static void fault_on_last(void *arg, uint32_t core) {
+    if (core == *(const uint32_t *)arg) __asm__ volatile("udf #0");
+}
+
 static void provoke(const char *kind, size_t len) {
     if (is(kind, len, "undefined")) __asm__ volatile("udf #0");
     if (is(kind, len, "null")) load_x((const void *)8);         /* flash on virt, which is not mapped; RAM on a Pi */
@@ -315,6 +319,10 @@ static void provoke(const char *kind, size_t len) {
     if (is(kind, len, "stack")) {
         volatile uint32_t zero = 0;
         overflow(&zero);
+    }
+    if (is(kind, len, "core")) {
+        uint32_t last = smp_start(CORES) - 1;
+        smp_parallel_for(NULL, last + 1, fault_on_last, &last);
     }
     print("no fault\n");
 }
