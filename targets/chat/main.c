@@ -142,7 +142,7 @@ static void answer_line(armlet_ctx *ctx, size_t len) {
     while (status >= 0) {
         uint32_t token;
         status = armlet_step(ctx, &token);
-        if (status == ARMLET_END || console_poll() == CTRL_C) break;
+        if (status == ARMLET_END || console_poll() == CTRL_C) break;    /* what else is typed meanwhile is dropped */
         if (status >= 0) print_piece(ctx, token);
     }
     print("\n");
