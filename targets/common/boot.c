@@ -95,7 +95,8 @@ struct span boot_free_ram(void) {
         bool taken = gap.start < (uintptr_t)__image_end;
         for (size_t j = 0; j < n; j++) {
             if (used[j].start <= gap.start && gap.start < used[j].end) taken = true;
-            if (used[j].start >= gap.start && used[j].end > used[j].start && used[j].start < gap.end) gap.end = used[j].start;
+            if (used[j].start < used[j].end && gap.start <= used[j].start && used[j].start < gap.end)
+                gap.end = used[j].start;
         }
         if (!taken && gap.end > gap.start && gap.end - gap.start > best.end - best.start) best = gap;
     }

@@ -66,7 +66,8 @@ static const uint8_t *find(const void *fdt, const char *node, const char *proper
             if (len > (size_t)(end - p) || name > total - strings) return NULL;
             const uint8_t *text = blob + strings + name;
             const ptrdiff_t text_bytes = text_len(text, end);
-            if (here && depth == (*node ? 2 : 1) && text_bytes >= 0 && same(text, (size_t)text_bytes, property, false)) {
+            const bool of_node = here && depth == (*node ? 2 : 1);
+            if (of_node && text_bytes >= 0 && same(text, (size_t)text_bytes, property, false)) {
                 *bytes = len;
                 return p;
             }
@@ -81,7 +82,8 @@ static const uint8_t *find(const void *fdt, const char *node, const char *proper
     return NULL;
 }
 
-bool fdt_number(const void *fdt, const char *node, const char *property, uint32_t first, uint32_t cells, uint64_t *value) {
+bool fdt_number(const void *fdt, const char *node, const char *property, uint32_t first, uint32_t cells,
+                uint64_t *value) {
     uint32_t bytes = 0;
     const uint8_t *p = find(fdt, node, property, &bytes);
     if (!p || cells < 1 || cells > 2 || bytes / 4 < (uint64_t)first + cells) return false;

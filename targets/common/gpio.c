@@ -8,7 +8,7 @@
 
 #ifdef GPIO_BASE
 void gpio_pl011_on_header(void) {
-    volatile uint32_t *select1 = (volatile uint32_t *)(GPIO_BASE + 0x04);       /* GPFSEL1: GPIO 10 to 19, 3 bits each */
+    volatile uint32_t *select1 = (volatile uint32_t *)(GPIO_BASE + 0x04);   /* GPFSEL1: pins 10 to 19, 3 bits each */
     const uint32_t alt0 = 4;
     *select1 = (*select1 & ~(077u << 12)) | alt0 << 12 | alt0 << 15;
 }

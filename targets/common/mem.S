@@ -1,8 +1,8 @@
 /* memcpy, memmove, memset, memcmp: the four functions that compilers call on their own.
  *
- * LD1 and ST1 of bytes are legal at any address, whatever SCTLR_EL1.A and the memory type are (DDI 0487, B2.9 "Unaligned
- * data access": an element access is aligned to its element), so one version serves with the MMU on and off. Lengths
- * that are no multiple of 16 end with a vector that overlaps the one before. Leaf functions; they use v0 to v4. */
+ * LD1 and ST1 of bytes are legal at any address, whatever SCTLR_EL1.A and the memory type are: an access must be
+ * aligned to its element (DDI 0487, "Alignment of data accesses"). So one version serves with the MMU on and off.
+ * Lengths that are no multiple of 16 end with a vector that overlaps the one before. Leaf functions; they use v0 to v4. */
 
         .macro  function name
         .section .text.\name, "ax"

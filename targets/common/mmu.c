@@ -1,11 +1,11 @@
 /* The identity map: RAM cached, devices not, code read-only, data not executable, nothing below a stack.
  *
- * One table of 512 entries covers 39 bits of addresses in steps of 1 GiB (level 1: with T0SZ = 25 the walk starts there).
- * Steps of 2 MiB (level 2) and 4 KiB (level 3) exist only where an edge needs them. The most a board takes: the root;
- * level 2 for up to three partly used GiB (RAM, devices, more devices); level 3 for the blocks with the image's edges (two,
- * if it is under 2 MiB), the two ends of RAM. That is 8; TABLES is 10, 40 KiB.
+ * One table of 512 entries covers 39 bits of addresses in steps of 1 GiB (level 1: with T0SZ = 25 the walk starts
+ * there). Steps of 2 MiB (level 2) and 4 KiB (level 3) exist only where an edge needs them. The most a board takes: the
+ * root; level 2 for up to three partly used GiB (RAM, devices, more devices); level 3 for the blocks that the image is
+ * in (two, if it is under 2 MiB) and for the two ends of RAM. That is 8; TABLES is 10, 40 KiB.
  *
- * Source: DDI 0487, chapter D8 "The AArch64 Virtual Memory System Architecture", D8.3 "Translation table descriptor formats". */
+ * Source: DDI 0487, "The AArch64 Virtual Memory System Architecture", "Translation table descriptor formats". */
 #include "mmu.h"
 
 #include "fault.h"

@@ -1,8 +1,9 @@
 /* The other cores: how they start, and how work gets to them.
  *
- * Work is handed over by one counter that only core 0 writes, and taken back by one counter for each core that only that
- * core writes. So loads with acquire and stores with release (LDAR, STLR) are all it takes; exclusives would not work on
- * memory that is not cached (DDI 0487, B2.12), which is what a strict build has. Idle cores wait in WFE. */
+ * Work is handed over by one counter that only core 0 writes, and taken back by one counter for each core that only
+ * that core writes. So loads with acquire and stores with release (LDAR, STLR) are all it takes. Exclusives would need
+ * memory that is cached (DDI 0487, "Synchronization and semaphores"), which a strict build has not. Idle cores wait in
+ * WFE. */
 #include "smp.h"
 
 #include <stdatomic.h>

@@ -4,8 +4,8 @@
  * any loader that follows Linux's boot protocol) or EL1 (a hypervisor, QEMU's virt). From each we drop to non-secure EL1
  * with FP/SIMD on and the MMU still off; only then a stack exists and C may run.
  *
- * Sources: Arm Architecture Reference Manual for A-profile (DDI 0487), chapters D1 "The AArch64 System Level Programmers'
- * Model" and D24 "AArch64 System Register Descriptions"; Linux, Documentation/arch/arm64/booting.rst.
+ * Sources: Arm Architecture Reference Manual for A-profile (DDI 0487), chapters "The AArch64 System Level Programmers'
+ * Model" and "AArch64 System Register Descriptions"; Linux, Documentation/arch/arm64/booting.rst.
  */
 #include "board.h"
 #include "layout.h"

@@ -1,5 +1,5 @@
-/* Raspberry Pi 4, 400 and CM4 (BCM2711), peripherals at their default place ("high peripherals" off, "low peripheral mode").
- * Source: "BCM2711 ARM Peripherals", 1.2 "Address map". */
+/* Raspberry Pi 4, 400 and CM4 (BCM2711), with its peripherals where the firmware has them by default ("low peripheral"
+ * mode: bus address 0x7e000000 is 0xfe000000 here). Source: "BCM2711 ARM Peripherals", 1.2 "Address map". */
 #ifndef BOARD_H
 #define BOARD_H
 
