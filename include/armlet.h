@@ -35,6 +35,13 @@
 #define ARMLET_SAMPLING_INIT {sizeof(armlet_sampling), 0, 0, 0, 0, 0, 0}
 #define ARMLET_INFO_INIT {sizeof(armlet_info), 0, 0, 0, 0, 0, 0, 0, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}}
 
+/// To be defined by firmware, and not to return: the library without an operating system calls it where the Rust language
+/// would end a program. No call is known to do so.
+#ifdef __cplusplus
+extern "C"
+#endif
+void armlet_panic(void);
+
 /// Version of the structs and functions below. It changes when a program that was compiled against an older header
 /// would no longer work.
 #define ARMLET_ABI_VERSION 1

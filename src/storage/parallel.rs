@@ -48,6 +48,13 @@ impl Executor for Serial {
 /// Calls `f(0)` … `f(n - 1)`, each exactly once, on the executor's threads.
 pub fn for_each(exec: &dyn Executor, n: usize, f: impl Fn(usize) + Sync) {
     let workers = exec.workers();
+    if n <= 1 || workers <= 1 {
+        // Without a counter too: where memory is not cached, a CPU need not be able to count in it.
+        for i in 0..n {
+            f(i);
+        }
+        return;
+    }
     // A call takes one share of many items, or any number of shares of one.
     let shares = if exec.even() { workers.min(n) } else { n };
     let next = AtomicUsize::new(0);
@@ -74,10 +81,8 @@ pub fn for_each(exec: &dyn Executor, n: usize, f: impl Fn(usize) + Sync) {
             }
         }
     };
-    if n > 1 && workers > 1 {
-        if exec.even() { exec.run(&share) } else { exec.run(&all) }
-    }
-    // The whole work where there is one worker; else nothing, unless the executor called `work` too seldom.
+    if exec.even() { exec.run(&share) } else { exec.run(&all) }
+    // Nothing, unless the executor called `work` too seldom.
     all();
 }
 

@@ -43,9 +43,8 @@ static void require(const char *what, armlet_status status) {
     stop(EXIT_FAIL);
 }
 
-static void print_log(void *user, uint32_t level, const char *text, size_t len) {
+static void print_log(void *user, const char *text, size_t len) {
     (void)user;
-    (void)level;
     print_bytes(text, len);
     print("\n");
 }
@@ -56,6 +55,10 @@ static void print_piece(armlet_ctx *ctx, uint32_t token) {
     if (armlet_piece(ctx, token, piece, sizeof piece, &len) >= 0) print_bytes(piece, len);
 }
 
+void armlet_panic(void) {
+    panic("the library panicked");
+}
+
 /* ---- Memory ---- */
 
 static armlet_ctx *start_model(const armlet_config *config) {
@@ -64,7 +67,7 @@ static armlet_ctx *start_model(const armlet_config *config) {
     if (!model_len) panic("no model: see targets/README.md, \"Where the model goes\"");
     print_figure("model_bytes", model_len);
 
-    armlet_requirements need = {.struct_size = sizeof need};
+    armlet_requirements need = ARMLET_REQUIREMENTS_INIT;
     require("plan", armlet_plan(model, model_len, config, &need));
     print_figure("arena_bytes", need.arena_bytes);
     print_figure("kv_bytes", need.kv_bytes);
@@ -86,7 +89,8 @@ static int answer_prompt(armlet_ctx *ctx, uint32_t cores) {
     static const char prompt[] = PROMPT;
     static uint32_t answer[TOKENS];
     size_t n = 0, got = 0;
-    require("turn", armlet_chat_turn(ctx, "user", prompt, sizeof prompt - 1, tokens, TURN_TOKENS, &n));
+    require("turn", armlet_chat_turn(ctx, ARMLET_USER, prompt, sizeof prompt - 1, ARMLET_OPEN_ANSWER, tokens,
+                                     TURN_TOKENS, &n));
     print("prompt_ids");
     for (size_t i = 0; i < n; i++) {
         print(" ");
@@ -120,6 +124,14 @@ static int answer_prompt(armlet_ctx *ctx, uint32_t cores) {
     print_figure("prompt_ticks", read - start);
     print_figure("answer_ticks", end - read);
     print_figure("ticks_per_second", ticks_per_second());
+    armlet_info info = ARMLET_INFO_INIT;
+    require("info", armlet_get_info(ctx, &info));
+    print_figure("uneven_tiles", info.uneven);
+    for (uint32_t core = 0; core < cores; core++) {
+        print("tiles core ");
+        print_dec(core);
+        print_figure("", info.tiles[core]);
+    }
     print_figure("stack_bytes", STACK_BYTES);
     for (uint32_t core = 0; core < cores; core++) {
         print("stack_used core ");
@@ -137,7 +149,10 @@ static char line[LINE_BYTES];
 
 static void answer_line(armlet_ctx *ctx, size_t len) {
     size_t n = 0;
-    armlet_status status = armlet_chat_turn(ctx, "user", line, len, tokens, TURN_TOKENS, &n);
+    armlet_info info = ARMLET_INFO_INIT;
+    require("info", armlet_get_info(ctx, &info));
+    const uint32_t flags = ARMLET_OPEN_ANSWER | (info.position ? ARMLET_CLOSE_ANSWER : 0);
+    armlet_status status = armlet_chat_turn(ctx, ARMLET_USER, line, len, flags, tokens, TURN_TOKENS, &n);
     if (status >= 0) status = armlet_prefill(ctx, tokens, n);
     while (status >= 0) {
         uint32_t token;
@@ -169,14 +184,12 @@ int main(void) {
     print("armlet on " BOARD_NAME "\n");
     print_figure("entry_el", boot.entry_el);
     print_figure("cores", cores);
-    const armlet_config config = {
-        .struct_size = sizeof config,
-        .abi_version = ARMLET_ABI_VERSION,
-        .kv_budget = KV_BUDGET,
-        .workers = cores,
-        .log = print_log,
-        .parallel_for = smp_parallel_for,
-    };
+    armlet_config config = ARMLET_CONFIG_INIT;
+    config.kv_budget = KV_BUDGET;
+    config.text_bytes = LINE_BYTES;
+    config.workers = cores;
+    config.log = print_log;
+    config.parallel_for = smp_parallel_for;
     armlet_ctx *ctx = start_model(&config);
 #ifdef PROMPT
     return answer_prompt(ctx, cores);

@@ -28,6 +28,14 @@ const INTRODUCTION: &str = "\
  * Written by `cargo xtask header` from src/capi; do not edit.
  */";
 
+const PANIC: &str = "\
+/// To be defined by firmware, and not to return: the library without an operating system calls it where the Rust language
+/// would end a program. No call is known to do so.
+#ifdef __cplusplus
+extern \"C\"
+#endif
+void armlet_panic(void);";
+
 /// With a value for each member, which is what both C and C++11 take without a warning.
 const INITIALISERS: &str = "\
 /// A configuration of all defaults, and structs that are to be filled.
@@ -62,7 +70,7 @@ fn text() -> Result<String, Failed> {
         include_guard: Some("ARMLET_H".into()),
         after_includes: Some(format!(
             "\n#define ARMLET_VERSION_MAJOR {major}\n#define ARMLET_VERSION_MINOR {minor}\n#define ARMLET_VERSION_PATCH {patch}\n\n\
-             {INITIALISERS}"
+             {INITIALISERS}\n\n{PANIC}"
         )),
         cpp_compat: true,
         no_includes: true,

@@ -118,8 +118,10 @@ fn walk<F: Format<B>, I: Isa, const T: usize, const B: usize>(
 #[inline(always)]
 pub(super) fn padded<T: Copy + Default, const N: usize>(tail: &[T]) -> [T; N] {
     let mut out = [T::default(); N];
-    for (slot, x) in out.iter_mut().zip(tail) {
-        *slot = *x;
+    let n = tail.len().min(N);
+    // A copy of so many bytes, not a loop of bytes.
+    if let (Some(out), Some(tail)) = (out.get_mut(..n), tail.get(..n)) {
+        out.copy_from_slice(tail);
     }
     out
 }
