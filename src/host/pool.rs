@@ -262,7 +262,7 @@ mod tests {
             for n in [0, 1, 2, 100] {
                 for _ in 0..200 {
                     let sum = AtomicUsize::new(0);
-                    for_each(&pool, n, |i| {
+                    for_each(&pool, n, &|i| {
                         sum.fetch_add(i + 1, Ordering::Relaxed);
                     });
                     assert_eq!(sum.into_inner(), n * (n + 1) / 2);
@@ -304,8 +304,8 @@ mod tests {
     fn runs_within_and_beside_runs() {
         let pool = Pool::exactly(3);
         let count = AtomicUsize::new(0);
-        for_each(&pool, 10, |_| {
-            for_each(&pool, 10, |_| {
+        for_each(&pool, 10, &|_| {
+            for_each(&pool, 10, &|_| {
                 count.fetch_add(1, Ordering::Relaxed);
             });
         });
@@ -313,7 +313,7 @@ mod tests {
             for _ in 0..4 {
                 s.spawn(|| {
                     for _ in 0..100 {
-                        for_each(&pool, 10, |_| {
+                        for_each(&pool, 10, &|_| {
                             count.fetch_add(1, Ordering::Relaxed);
                         });
                     }

@@ -132,33 +132,25 @@ impl<'m> Model<'m> {
     /// A number that models with other weights, sizes or rotation hardly share: of the sizes, the rotary frequencies, and
     /// of every tensor the format, the size and 64 bytes in each 16 KiB (FNV-1a: Fowler, Noll and Vo).
     pub fn fingerprint(&self) -> u64 {
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let mut add = |bytes: &[u8]| {
-            hash = bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
-        };
         let h = &self.hparams;
         let window = h.window.map_or([0; 2], |w| [w.size, w.every]);
         let sizes = [h.vocab, h.n_embd, h.n_layers, h.n_heads, h.n_kv_heads, h.head_dim, h.rope_dims, h.n_ff];
-        sizes.iter().chain(&window).for_each(|n| add(&(*n as u64).to_le_bytes()));
-        add(&h.rms_eps.to_le_bytes());
-        add(h.family.name.as_bytes());
-        self.weights.rope_frequencies.iter().for_each(|f| add(&f.to_le_bytes()));
-        let mut sample = |bytes: &[u8]| {
-            add(&(bytes.len() as u64).to_le_bytes());
-            bytes.chunks(16 << 10).for_each(|part| add(&part[..part.len().min(64)]));
-            add(&bytes[bytes.len().saturating_sub(64)..]);
-        };
+        let mut hash = Fingerprint(0xcbf2_9ce4_8422_2325);
+        sizes.iter().chain(&window).for_each(|n| hash.add(&(*n as u64).to_le_bytes()));
+        hash.add(&h.rms_eps.to_le_bytes());
+        hash.add(h.family.name.as_bytes());
+        self.weights.rope_frequencies.iter().for_each(|f| hash.add(&f.to_le_bytes()));
         let w = &self.weights;
         let layers = w.layers.iter().flat_map(|l| [l.q, l.k, l.v, l.attn_output, l.gate, l.up, l.down]);
         for m in [w.token_embd, w.output].into_iter().chain(layers) {
-            sample(&m.layout().gguf_id(m.dtype()).unwrap_or(u32::MAX).to_le_bytes());
-            sample(m.bytes());
+            hash.sample(&m.layout().gguf_id(m.dtype()).unwrap_or(u32::MAX).to_le_bytes());
+            hash.sample(m.bytes());
         }
-        sample(w.output_norm);
+        hash.sample(w.output_norm);
         for l in w.layers {
-            [l.attn_norm, l.ffn_norm].into_iter().chain(l.qkv_bias).for_each(&mut sample);
+            [l.attn_norm, l.ffn_norm].into_iter().chain(l.qkv_bias).for_each(|bytes| hash.sample(bytes));
         }
-        hash
+        hash.0
     }
 
     fn carve<'a>(file: &File<'m>, arena: &mut Arena<'a>) -> Result<Model<'a>, ModelError>
@@ -169,5 +161,22 @@ impl<'m> Model<'m> {
         let weights = Weights::new(file, &hparams, arena)?;
         let tokenizer = Tokenizer::new(file, arena)?;
         Ok(Model { hparams, weights, tokenizer })
+    }
+}
+
+/// A number made of bytes, one after another.
+struct Fingerprint(u64);
+
+impl Fingerprint {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+    }
+
+    /// The length, 64 bytes in each 16 KiB, and the last 64.
+    #[inline(never)]
+    fn sample(&mut self, bytes: &[u8]) {
+        self.add(&(bytes.len() as u64).to_le_bytes());
+        let last = bytes.get(bytes.len().saturating_sub(64)..).unwrap_or(&[]);
+        bytes.chunks(16 << 10).chain([last]).for_each(|part| self.add(part.get(..64).unwrap_or(part)));
     }
 }

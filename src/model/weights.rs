@@ -5,7 +5,7 @@ use super::{Hparams, ModelError};
 use crate::gguf::{File, Label, Tensor, Value};
 use crate::math;
 use crate::quant::{DType, Layout, Matrix, PACK_VERSION};
-use crate::storage::{Arena, ArenaError, unpadded};
+use crate::storage::{Arena, ArenaError, rest, unpadded};
 
 /// The weights of a model.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +94,7 @@ impl<'m> Weights<'m> {
             let own = h.window.and_then(|w| w.rope_base).filter(|_| i >= pairs);
             let factor = factors.get(i).map_or(1.0, |f| f64::from(f32::from_le_bytes(*f)));
             let (base, factor) = own.map_or((h.rope_base, h.rope_factor * factor), |base| (base, 1.0));
-            Ok::<_, ArenaError>(rope_frequency(base, h.rope_dims, i % pairs, factor))
+            Ok::<_, ArenaError>(rope_frequency(base, h.rope_dims, rest(i, pairs), factor))
         })?;
         // A dry run builds nothing, but a plan for a broken file should fail like the load.
         if arena.is_dry() {

@@ -158,8 +158,20 @@ impl<'a> Arena<'a> {
     /// Room for the elements of `shape`, and how many they are; no address in a dry run.
     fn bump<T>(&mut self, name: &'static str, shape: &[usize]) -> Result<(Option<NonNull<T>>, usize), ArenaError> {
         const { assert!(align_of::<T>() <= ALIGN) };
+        let (start, n) = self.take(name, shape, size_of::<T>())?;
+        Ok((start.map(NonNull::cast), n))
+    }
+
+    /// The same for elements of `size` bytes; once for all types.
+    #[inline(never)]
+    fn take(
+        &mut self,
+        name: &'static str,
+        shape: &[usize],
+        size: usize,
+    ) -> Result<(Option<NonNull<u8>>, usize), ArenaError> {
         let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).ok_or(ArenaError::Overflow(name))?;
-        let bytes = n.checked_mul(size_of::<T>()).ok_or(ArenaError::Overflow(name))?;
+        let bytes = n.checked_mul(size).ok_or(ArenaError::Overflow(name))?;
         let padded = bytes.checked_next_multiple_of(ALIGN).ok_or(ArenaError::Overflow(name))?;
         let end = self.used.checked_add(padded).ok_or(ArenaError::Overflow(name))?;
         if end > self.len {
@@ -173,7 +185,7 @@ impl<'a> Arena<'a> {
             observer(Region { name, offset: self.used, bytes, shape: dims });
         }
         // SAFETY: `used <= end <= len`, so the offset stays within (or one past) the borrowed bytes.
-        let start = self.base.map(|base| unsafe { base.add(self.used) }.cast());
+        let start = self.base.map(|base| unsafe { base.add(self.used) });
         self.used = end;
         Ok((start, n))
     }

@@ -46,7 +46,9 @@ impl Executor for Serial {
 }
 
 /// Calls `f(0)` … `f(n - 1)`, each exactly once, on the executor's threads.
-pub fn for_each(exec: &dyn Executor, n: usize, f: impl Fn(usize) + Sync) {
+///
+/// One copy of this for all `f`: an item is so much work that a call by pointer does not show.
+pub fn for_each(exec: &dyn Executor, n: usize, f: &(dyn Fn(usize) + Sync)) {
     let workers = exec.workers();
     if n <= 1 || workers <= 1 {
         // Without a counter too: where memory is not cached, a CPU need not be able to count in it.
@@ -81,7 +83,11 @@ pub fn for_each(exec: &dyn Executor, n: usize, f: impl Fn(usize) + Sync) {
             }
         }
     };
-    if exec.even() { exec.run(&share) } else { exec.run(&all) }
+    if exec.even() {
+        exec.run(&share)
+    } else {
+        exec.run(&all)
+    }
     // Nothing, unless the executor called `work` too seldom.
     all();
 }
@@ -231,7 +237,7 @@ pub fn for_each_row<T: Plain + Send>(
 /// All matrices must be cut into equally many tiles; the smallest number counts.
 pub fn for_each_tile<O: Outputs>(exec: &dyn Executor, outputs: O, f: impl Fn(O::Tiles) + Sync) {
     // SAFETY: `for_each` gives each index to one call only.
-    for_each(exec, outputs.tiles(), |i| f(unsafe { outputs.tile(i) }));
+    for_each(exec, outputs.tiles(), &|i| f(unsafe { outputs.tile(i) }));
 }
 
 #[cfg(test)]
@@ -308,7 +314,7 @@ mod tests {
     fn even_shares_differ_by_one_item_at_most() {
         for n in [2, 3, 4, 11, 12, 100] {
             let exec = Noting(std::sync::Mutex::default());
-            for_each(&exec, n, |_| ());
+            for_each(&exec, n, &|_| ());
             let taken = exec.0.into_inner().unwrap();
             assert_eq!(taken.iter().sum::<usize>(), n);
             assert!(taken.iter().max().unwrap() - taken.iter().min().unwrap() <= 1, "{n}: {taken:?}");

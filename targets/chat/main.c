@@ -133,6 +133,7 @@ static int answer_prompt(armlet_ctx *ctx, uint32_t cores) {
         print_figure("", info.tiles[core]);
     }
     print_figure("stack_bytes", STACK_BYTES);
+    print_figure("stack_limit", ARMLET_STACK_BYTES);
     for (uint32_t core = 0; core < cores; core++) {
         print("stack_used core ");
         print_dec(core);

@@ -2,6 +2,7 @@
 
 mod asm;
 mod count;
+mod firmware;
 mod header;
 mod insns;
 mod mca;
@@ -19,6 +20,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
   setup     install what the tests need: QEMU, Rust's aarch64 targets, the model
   test      setup, then every test: what CI runs
   lint      formatting, clippy, every combination of features that must build
+  firmware  the library for firmware and the firmware of targets/, built, examined, and run under QEMU
   header    writes include/armlet.h from src/capi
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
@@ -35,6 +37,7 @@ fn main() -> std::process::ExitCode {
         ["test"] => test(&mut steps),
         ["lint"] => lint(&mut steps),
         ["quick"] => quick(&mut steps),
+        ["firmware"] => setup::run(&mut steps).and_then(|()| firmware::run(&mut steps)),
         ["header"] => steps.step("include/armlet.h", header::write),
         ["mca"] => mca::run(&mut steps),
         ["insns", ref options @ ..] => match insns::Options::parse(options) {
@@ -79,6 +82,7 @@ fn test(steps: &mut Steps) -> Result<(), Failed> {
         run::cargo_with(&command, &[("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER", "qemu-aarch64 -cpu max")])
     })?;
     model::run(steps)?;
+    firmware::run(steps)?;
     insns::run(steps, &insns::Options::parse(&["--check"]).map_err(run::Failed)?)
 }
 

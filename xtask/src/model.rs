@@ -70,6 +70,17 @@ pub(crate) fn build_for_aarch64() -> Result<(), Failed> {
     cargo(&["build", "--release", "--target", LINUX])
 }
 
+/// The token ids of a question in ChatML and those of its greedy answer, as the program for this machine has them.
+pub(crate) fn greedy_ids(question: &str, n: usize) -> Result<[String; 2], Failed> {
+    let prompt = format!("<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n");
+    let ids = |text: &str, more: &[&str]| -> Result<String, Failed> {
+        let listed = output(native().args(["tokenize", "--ids", "-p", text]).args(more))?;
+        Ok(listed.trim().trim_matches(['[', ']']).replace(',', ""))
+    };
+    let answer = output(native().args(["complete", "-p", &prompt, "-n", &n.to_string(), "--temp", "0"]))?;
+    Ok([ids(&prompt, &[])?, ids(answer.trim_end(), &["--no-bos", "--no-parse-special"])?])
+}
+
 fn check_text() -> Result<(), Failed> {
     let sum = output(Command::new("sha256sum").arg(TEXT))?;
     if sum.starts_with(TEXT_SHA256) {

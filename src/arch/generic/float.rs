@@ -20,6 +20,7 @@ use super::matmul::{Job, TOKENS};
 use super::walk::{Floats, Four, ROWS, Rows, Step};
 use crate::arch::isa::{FloatIsa, Isa};
 use crate::arch::unroll::{array, each};
+use crate::quant::DType;
 use crate::storage::Parts;
 
 /// A float format. Sixteen weights have `B` bytes.
@@ -126,9 +127,15 @@ pub(super) fn padded<T: Copy + Default, const N: usize>(tail: &[T]) -> [T; N] {
     out
 }
 
-/// Many tokens, by pieces of `R` rows.
+/// Many tokens.
 #[inline(always)]
-pub(super) fn multiply<F: Format<B>, I: FloatIsa, const B: usize, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
+pub(super) fn multiply<I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
+    if I::ROWS == 16 { multiply_by::<I, 16>(isa, job) } else { multiply_by::<I, 8>(isa, job) }
+}
+
+/// Many tokens, by pieces of `R` rows. All formats meet the tokens in one loop, as `f32`.
+#[inline(always)]
+fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     let mut piece = Piece([0.0; _]);
     let piece = piece.0.as_chunks_mut::<R>().0;
     let mut sums = [[0.0; R]; TOKENS];
@@ -141,7 +148,12 @@ pub(super) fn multiply<F: Format<B>, I: FloatIsa, const B: usize, const R: usize
             for column in (0..job.w.cols()).step_by(piece.len()) {
                 let columns = (job.w.cols() - column).min(piece.len());
                 let piece = piece.front_mut(columns);
-                widen::<F, I, B, R>(isa, rows, stride, column / 16 * B, piece);
+                let sixteens = column / 16;
+                match job.w.dtype() {
+                    DType::F32 => widen::<F32, I, 64, R>(isa, rows, stride, sixteens, piece),
+                    DType::F16 => widen::<F16, I, 32, R>(isa, rows, stride, sixteens, piece),
+                    _ => widen::<Bf16, I, 32, R>(isa, rows, stride, sixteens, piece),
+                }
                 add(isa, piece, &job.x, token, column, sums);
             }
             for (t, sums) in sums.iter().enumerate() {
@@ -151,15 +163,17 @@ pub(super) fn multiply<F: Format<B>, I: FloatIsa, const B: usize, const R: usize
     }
 }
 
-/// Columns of a piece as `f32`, transposed: those from byte `skip` of `rows` on. Beyond the last row, that one again.
+/// Columns of a piece as `f32`, transposed: those of `rows` behind so many `sixteens`. Beyond the last row, that one
+/// again.
 #[inline(always)]
 fn widen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
     isa: I,
     rows: &[u8],
     stride: usize,
-    skip: usize,
+    sixteens: usize,
     out: &mut [[f32; R]],
 ) {
+    let skip = sixteens * B;
     for h in 0..R / ROWS {
         let rows =
             Four::new(rows.get(h * ROWS * stride..).filter(|r| !r.is_empty()).unwrap_or(rows), stride).skip(skip);

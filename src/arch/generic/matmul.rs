@@ -70,12 +70,13 @@ pub(in crate::arch) fn matmul<S: PanelIsa + FloatIsa>(
         DType::Q8_0 => job.quantised::<rows::Q8_0, panel::Q8_0, S, 544, 34>(isa),
         DType::Q4_0 => job.quantised::<rows::Q4_0, panel::Q4_0, S, 288, 18>(isa),
         DType::Q4_1 => job.quantised::<rows::Q4_1, panel::Q4_1, S, 320, 20>(isa),
-        DType::F32 => job.float::<float::F32, S, 64>(isa),
+        _ if tokens >= MANY_FLOATS => float::multiply(isa, &mut { job }),
+        DType::F32 => in_place::multiply::<float::Lanes<float::F32, 64>, S, 2>(isa, &mut { job }),
         DType::F16 if S::HALVES && !job.x.halves.is_empty() => {
             in_place::multiply::<halves::Halves<float::F16>, S, 2>(isa, &mut { job });
         }
-        DType::F16 => job.float::<float::F16, S, 32>(isa),
-        DType::Bf16 => job.float::<float::Bf16, S, 32>(isa),
+        DType::F16 => in_place::multiply::<float::Lanes<float::F16, 32>, S, 2>(isa, &mut { job }),
+        DType::Bf16 => in_place::multiply::<float::Lanes<float::Bf16, 32>, S, 2>(isa, &mut { job }),
     }
 }
 
@@ -94,18 +95,6 @@ impl<'w> Job<'_, '_, 'w> {
             }
             Layout::Rows => self.interleaved::<F, S, P, B>(isa),
             Layout::Panels => self.packed::<F, S, P, B>(isa),
-        }
-    }
-
-    /// Float weights. Sixteen have `B` bytes.
-    #[inline(always)]
-    fn float<F: float::Format<B>, S: FloatIsa, const B: usize>(mut self, isa: S) {
-        if self.tokens < MANY_FLOATS {
-            in_place::multiply::<float::Lanes<F, B>, S, 2>(isa, &mut self);
-        } else if S::ROWS == 16 {
-            float::multiply::<F, S, B, 16>(isa, &mut self);
-        } else {
-            float::multiply::<F, S, B, 8>(isa, &mut self);
         }
     }
 

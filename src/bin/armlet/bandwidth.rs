@@ -42,7 +42,7 @@ impl Buffer {
     fn read_once(&self, pool: &dyn Executor, piece: usize, read: fn(&[u8]) -> u64) -> f64 {
         let pieces: Vec<_> = self.0.chunks(piece).collect();
         let start = Instant::now();
-        for_each(pool, pieces.len(), |i| {
+        for_each(pool, pieces.len(), &|i| {
             black_box(read(pieces[i]));
         });
         self.0.len() as f64 / start.elapsed().as_secs_f64().max(1e-9)

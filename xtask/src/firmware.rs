@@ -1,0 +1,341 @@
+//! armlet with no operating system: the library for firmware, what it is made of, and the firmware of `targets/` under
+//! QEMU.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::model;
+use crate::run::{Failed, Steps, cargo_with, output, root};
+use crate::setup::{self, NONE, Need};
+
+const NEEDED: [Need; 3] = [
+    (&["qemu-system-aarch64", "--version"], "qemu-system-arm"),
+    (&["aarch64-linux-gnu-gcc", "--version"], "gcc-aarch64-linux-gnu"),
+    (&["make", "--version"], "make"),
+];
+
+/// A build of the library, and what the compiler is told. The first two are for memory with the MMU on; the last is the
+/// target's default, which works with the MMU off and alignment checking on.
+#[derive(Clone, Copy)]
+struct Build {
+    name: &'static str,
+    flags: &'static str,
+}
+
+const ARMV8: Build = Build {
+    name: "armv8-a",
+    flags: "-C target-feature=-strict-align --cfg armlet_normal_memory -C target-cpu=cortex-a53",
+};
+const DOTPROD: Build = Build {
+    name: "dotprod",
+    flags: "-C target-feature=-strict-align --cfg armlet_normal_memory -C target-cpu=cortex-a76",
+};
+const STRICT: Build = Build { name: "strict", flags: "" };
+
+/// Most bytes of code and read-only data that the library adds to an image, and of its variables.
+const MOST_CODE: usize = 256 << 10;
+const MOST_DATA: usize = 4 << 10;
+/// What the library may need of others.
+const MAY_NEED: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "armlet_panic"];
+/// Functions that may call a panic handler, and why: none does.
+const MAY_PANIC: [&str; 0] = [];
+/// Single bytes that a kernel may load: the format of a cache and whether a run of rows is pinned are bytes.
+const BYTE_LOADS: usize = 8;
+
+impl Build {
+    fn folder(&self) -> PathBuf {
+        root().join("target/firmware").join(self.name)
+    }
+
+    fn library(&self) -> PathBuf {
+        self.folder().join(NONE).join("firmware/libarmlet.a")
+    }
+
+    fn build(&self) -> Result<(), Failed> {
+        let features = ["--no-default-features", "--features", "capi,panic-handler"];
+        let kind = ["--target", NONE, "--profile", "firmware", "--crate-type", "staticlib"];
+        let args = [&["rustc", "--lib"][..], &features, &kind].concat();
+        let (flags, folder) = (format!("{} -C force-unwind-tables=no", self.flags), self.folder());
+        cargo_with(&args, &[("RUSTFLAGS", &flags), ("CARGO_TARGET_DIR", &folder.to_string_lossy())])
+    }
+
+    /// All functions of the library in one program, nothing else, and nothing that they do not reach.
+    fn whole(&self) -> Result<Whole, Failed> {
+        let program = self.folder().join("whole.elf");
+        let mut ld = binutil("ld");
+        ld.args(["--gc-sections", "-static", "-e", "armlet_plan", "--defsym=armlet_panic=0", "-o"]).arg(&program);
+        ld.args(functions()?.iter().flat_map(|name| ["-u", name])).arg(self.library());
+        output(&mut ld)?;
+        let symbols = output(binutil("nm").arg(&program))?;
+        let code = output(binutil("objdump").args(["-d", "--no-show-raw-insn"]).arg(&program))?;
+        let sizes = output(binutil("size").args(["-A", "-d"]).arg(&program))?;
+        Ok(Whole { symbols, code, sizes })
+    }
+
+    /// What an image must have or do for the library's sake.
+    fn needs(&self) -> Result<Vec<String>, Failed> {
+        let listing = output(binutil("nm").args(["--undefined-only", "-A"]).arg(self.library()))?;
+        let own = listing.lines().filter(|line| line.contains(":armlet-"));
+        Ok(own.filter_map(|line| line.split_whitespace().last()).map(str::to_owned).collect())
+    }
+}
+
+fn binutil(name: &str) -> Command {
+    Command::new(format!("aarch64-linux-gnu-{name}"))
+}
+
+/// The functions that the header declares.
+fn functions() -> Result<Vec<String>, Failed> {
+    let header = std::fs::read_to_string(root().join("include/armlet.h")).map_err(|e| Failed(e.to_string()))?;
+    let name = |line: &str| {
+        let (before, _) = line.split_once('(').filter(|_| !line.starts_with(['/', ' ', '#', 't']))?;
+        let name = before.split([' ', '*']).next_back()?;
+        name.starts_with("armlet_").then(|| name.to_owned()).filter(|name| name != "armlet_panic")
+    };
+    Ok(header.lines().filter_map(name).collect())
+}
+
+/// A program that is the library and no more.
+struct Whole {
+    symbols: String,
+    code: String,
+    sizes: String,
+}
+
+impl Whole {
+    /// Bytes of the sections whose names start so.
+    fn bytes(&self, names: &[&str]) -> usize {
+        let words = self.sizes.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let wanted = words.filter(|w| w.first().is_some_and(|name| names.iter().any(|n| name.starts_with(n))));
+        wanted.filter_map(|w| w.get(1)?.parse::<usize>().ok()).sum()
+    }
+
+    /// The lines of code of each function.
+    fn by_function(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.code.split("\n\n").filter_map(|text| {
+            let (head, body) = text.trim_start().split_once('\n')?;
+            Some((head.split_once('<')?.1.trim_end_matches(">:"), body))
+        })
+    }
+
+    /// Functions that call one which panics.
+    fn panicking(&self) -> Vec<&str> {
+        let is_panic =
+            |name: &str| name.contains("panic") || name.contains("_fail") || name.contains("rust_begin_unwind");
+        let calls = |body: &str| body.lines().any(|l| l.split_once('<').is_some_and(|(_, to)| is_panic(to)));
+        self.by_function().filter(|(name, body)| !is_panic(name) && calls(body)).map(|(name, _)| name).collect()
+    }
+
+    /// Of each kernel the single bytes that it loads.
+    fn byte_loads(&self) -> Vec<(&str, usize)> {
+        let loads = ["ldrb", "ldurb", "ldrsb", "ldursb"];
+        let count = |body: &str| body.split_whitespace().filter(|word| loads.contains(word)).count();
+        let kernels = self.by_function().filter(|(name, _)| name.contains("arch") && name.contains("kernels"));
+        kernels.map(|(name, body)| (name, count(body))).collect()
+    }
+}
+
+/// Everything.
+pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
+    steps.step("packages for firmware", || setup::packages(&NEEDED))?;
+    for build in [ARMV8, DOTPROD, STRICT] {
+        steps.step(&format!("the library for firmware, {}", build.name), || build.build())?;
+    }
+    steps.step("the check of byte loads sees them", || {
+        let most = STRICT.whole()?.byte_loads().iter().map(|(_, n)| *n).max().unwrap_or(0);
+        require(most > 100, || format!("the default build loads {most} bytes one by one in its worst kernel"))
+    })?;
+    steps.step("the self-test under QEMU", self_tests)?;
+    let mut figures = Vec::new();
+    steps.step("an answer with no operating system", || answers(&mut figures))?;
+    for build in [ARMV8, DOTPROD] {
+        steps.step(&format!("what the library is made of, {}", build.name), || made_of(build))?;
+    }
+    println!("{}", figures.join(" | "));
+    Ok(())
+}
+
+fn require(holds: bool, why: impl FnOnce() -> String) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(Failed(why())) }
+}
+
+fn made_of(build: Build) -> Result<(), Failed> {
+    let whole = build.whole()?;
+    let (code, data) = (whole.bytes(&[".text", ".rodata"]), whole.bytes(&[".data", ".bss", ".got"]));
+    println!("{code} bytes of code and read-only data, {data} of variables");
+    require(code <= MOST_CODE && data <= MOST_DATA, || format!("at most {MOST_CODE} and {MOST_DATA} are allowed"))?;
+    let needs = build.needs()?;
+    println!("needs {}", needs.join(" "));
+    require(!needs.is_empty() && needs.iter().all(|n| MAY_NEED.contains(&n.as_str())), || {
+        format!("only {} may be needed", MAY_NEED.join(" "))
+    })?;
+    let allocators = ["malloc", "calloc", "realloc", "__rust_alloc", "__rdl_alloc", "__rg_alloc"];
+    let allocates = whole.symbols.split_whitespace().find(|word| allocators.iter().any(|a| word.contains(a)));
+    require(allocates.is_none(), || format!("there is an allocator: {allocates:?}"))?;
+    let panicking = whole.panicking();
+    require(panicking == MAY_PANIC, || format!("functions that may panic: {panicking:?}, not {MAY_PANIC:?}"))?;
+    let loads = whole.byte_loads();
+    let wrong: Vec<_> = loads.iter().filter(|(_, n)| *n > BYTE_LOADS).collect();
+    require(loads.len() >= 6 && wrong.is_empty(), || format!("kernels that load bytes one by one: {wrong:?}"))
+}
+
+/// A board under QEMU.
+#[derive(Clone, Copy)]
+struct Machine {
+    board: &'static str,
+    cpu: &'static str,
+    /// After `-M board`: where it starts.
+    level: &'static str,
+    cores: usize,
+    /// How QEMU runs its cores.
+    thread: &'static str,
+    /// The raw image instead of the ELF file.
+    raw: bool,
+    strict: bool,
+}
+
+const VIRT: Machine =
+    Machine { board: "virt", cpu: "cortex-a53", level: "", cores: 1, thread: "single", raw: true, strict: false };
+const PI: Machine = Machine { board: "raspi3b", cores: 4, raw: false, ..VIRT };
+
+impl Machine {
+    fn name(&self) -> String {
+        let image = if self.raw { "raw image" } else { "ELF" };
+        let strict = if self.strict { ", MMU off, alignment checked" } else { "" };
+        let Machine { board, cpu, level, cores, thread, .. } = self;
+        format!("{board}{level} {cpu}, {cores} cores, {thread}, {image}{strict}")
+    }
+
+    fn build(&self) -> Build {
+        match self {
+            Machine { strict: true, .. } => STRICT,
+            Machine { cpu: "cortex-a76", .. } => DOTPROD,
+            _ => ARMV8,
+        }
+    }
+
+    /// Builds an application for it.
+    fn make(&self, app: &str, settings: &[&str]) -> Result<PathBuf, Failed> {
+        let (library, header) = (self.build().library(), root().join("include"));
+        let strict = u8::from(self.strict);
+        let mut make = Command::new("make");
+        make.arg("-C").arg(root().join("targets")).args(["--no-print-directory", "-j2"]).args(settings);
+        make.arg(format!("APP={app}")).arg(format!("BOARD={}", self.board)).arg(format!("CPU={}", self.cpu));
+        make.arg(format!("STRICT={strict}")).arg(format!("LIBARMLET={}", library.display()));
+        output(make.arg(format!("HEADER={}", header.display())))?;
+        let folder = format!("targets/build/{}-{}{}", self.board, self.cpu, if self.strict { "-strict" } else { "" });
+        Ok(root().join(folder).join(app).with_extension(if self.raw { "img" } else { "elf" }))
+    }
+
+    /// Runs an image, `input` at its serial port; gives what it printed, and its exit code.
+    fn run(&self, image: &std::path::Path, extra: &[String], input: &str) -> Result<(String, Option<i32>), Failed> {
+        let mut qemu = Command::new("qemu-system-aarch64");
+        qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+        qemu.args(["-semihosting-config", "enable=on,target=native", "-M", &format!("{}{}", self.board, self.level)]);
+        qemu.args(["-accel", &format!("tcg,thread={}", self.thread), "-kernel"]).arg(image).args(extra);
+        if self.board == "virt" {
+            qemu.args(["-cpu", self.cpu, "-m", "256M", "-smp", &self.cores.to_string()]);
+        }
+        // Whatever hangs ends.
+        let mut child = Command::new("timeout");
+        child.arg("300").arg(qemu.get_program()).args(qemu.get_args()).current_dir(root());
+        let mut child = child
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| Failed(format!("cannot run QEMU: {e}")))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A firmware that ends before it has read all is no error.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let out = child.wait_with_output().map_err(|e| Failed(e.to_string()))?;
+        Ok((String::from_utf8_lossy(&out.stdout).replace('\r', ""), out.status.code()))
+    }
+}
+
+fn self_tests() -> Result<(), Failed> {
+    let four = Machine { cores: 4, ..VIRT };
+    let machines = [
+        VIRT,
+        four,
+        Machine { cpu: "cortex-a72", thread: "multi", raw: false, ..four },
+        Machine { cpu: "cortex-a76", ..four },
+        Machine { level: ",virtualization=on", ..four },
+        Machine { level: ",secure=on", raw: false, ..four },
+        Machine { strict: true, ..VIRT },
+        PI,
+        Machine { raw: true, ..PI },
+        Machine { strict: true, ..PI },
+    ];
+    for machine in machines {
+        let image = machine.make("selftest", &[])?;
+        let (text, code) = machine.run(&image, &[], "\necho abc\nexit\n")?;
+        require(code == Some(0), || format!("{}: ended with {code:?}:\n{text}", machine.name()))?;
+    }
+    for fault in ["undefined", "null", "text", "stack", "core"] {
+        let image = four.make("selftest", &[])?;
+        let (text, code) = four.run(&image, &[], &format!("\nfault {fault}\n"))?;
+        require(code == Some(2) && text.contains("FAULT"), || format!("fault {fault}: {code:?}:\n{text}"))?;
+    }
+    // A board that is not emulated here is built all the same.
+    Machine { board: "raspi4b", cpu: "cortex-a72", ..VIRT }.make("selftest", &[]).map(drop)
+}
+
+const PROMPT: &str = "What is the capital of France?";
+
+/// The figures of a scripted chat.
+fn chat(machine: Machine) -> Result<BTreeMap<String, String>, Failed> {
+    let image = machine.make("chat", &[&format!("PROMPT={PROMPT}"), "TOKENS=12"])?;
+    let file = model::in_format("q4_1")?;
+    let len = std::fs::metadata(&file).map_err(|e| Failed(format!("{}: {e}", file.display())))?.len();
+    let file = file.display();
+    let at = if machine.board == "virt" { ["0x48000000", "0x401ffff0"] } else { ["0x8000000", "0x7fff0"] };
+    let extra = if machine.board == "virt" && machine.raw {
+        vec!["-initrd".into(), file.to_string()]
+    } else {
+        let model = format!("loader,file={file},addr={},force-raw=on", at[0]);
+        let bytes = format!("loader,addr={},data={len},data-len=8", at[1]);
+        vec!["-device".into(), model, "-device".into(), bytes]
+    };
+    let (text, code) = machine.run(&image, &extra, "")?;
+    require(code == Some(0), || format!("{}: ended with {code:?}:\n{text}", machine.name()))?;
+    // A figure a line: its name, of one word or of three, and the rest.
+    let split = |line: &str| {
+        let words = if line.contains(" core ") { 3 } else { 1 };
+        let at = line.match_indices(' ').nth(words - 1)?.0;
+        Some((line.get(..at)?.to_owned(), line.get(at + 1..)?.trim().to_owned()))
+    };
+    println!("{}:\n{text}", machine.name());
+    Ok(text.lines().filter_map(split).collect())
+}
+
+/// The model answers alike wherever it runs, and within its means.
+fn answers(shown: &mut Vec<String>) -> Result<(), Failed> {
+    let want = model::greedy_ids(PROMPT, 12)?;
+    let four = Machine { cores: 4, thread: "multi", ..VIRT };
+    let machines = [
+        VIRT,
+        four,
+        Machine { cpu: "cortex-a72", raw: false, ..VIRT },
+        Machine { cpu: "cortex-a76", ..VIRT },
+        Machine { level: ",virtualization=on", ..VIRT },
+        Machine { strict: true, ..VIRT },
+        PI,
+        Machine { raw: true, ..PI },
+    ];
+    for machine in machines {
+        let found = chat(machine)?;
+        let figure = |name: &str| found.get(name).map_or("", String::as_str);
+        let number = |name: &str| figure(name).parse::<u64>().unwrap_or(u64::MAX);
+        let ids = [figure("prompt_ids"), figure("answer_ids")].map(str::to_owned);
+        require(ids == want, || format!("{}: tokens {ids:?}, on this machine {want:?}", machine.name()))?;
+        require(number("uneven_tiles") <= 1, || "cores have unequal shares".into())?;
+        let stack = found.iter().filter(|(name, _)| name.starts_with("stack_used")).filter_map(|(_, n)| n.parse().ok());
+        let stack = stack.max().unwrap_or(u64::MAX);
+        require(stack <= number("stack_limit"), || format!("{}: {stack} bytes of stack", machine.name()))?;
+        shown.push(format!("{}: stack {stack}, arena {}", machine.name(), figure("arena_bytes")));
+    }
+    Ok(())
+}
