@@ -55,6 +55,15 @@ static void print_piece(armlet_ctx *ctx, uint32_t token) {
     if (armlet_piece(ctx, token, piece, sizeof piece, &len) >= 0) print_bytes(piece, len);
 }
 
+/* Static, because GCC 12 fills and copies structs on the stack with unaligned stores, whatever -mstrict-align says
+ * (its bug 103100). */
+static const armlet_info *info_of(armlet_ctx *ctx) {
+    static armlet_info info;
+    info.struct_size = sizeof info;
+    require("info", armlet_get_info(ctx, &info));
+    return &info;
+}
+
 void armlet_panic(void) {
     panic("the library panicked");
 }
@@ -67,7 +76,7 @@ static armlet_ctx *start_model(const armlet_config *config) {
     if (!model_len) panic("no model: see targets/README.md, \"Where the model goes\"");
     print_figure("model_bytes", model_len);
 
-    armlet_requirements need = ARMLET_REQUIREMENTS_INIT;
+    static armlet_requirements need = ARMLET_REQUIREMENTS_INIT;
     require("plan", armlet_plan(model, model_len, config, &need));
     print_figure("arena_bytes", need.arena_bytes);
     print_figure("kv_bytes", need.kv_bytes);
@@ -124,13 +133,12 @@ static int answer_prompt(armlet_ctx *ctx, uint32_t cores) {
     print_figure("prompt_ticks", read - start);
     print_figure("answer_ticks", end - read);
     print_figure("ticks_per_second", ticks_per_second());
-    armlet_info info = ARMLET_INFO_INIT;
-    require("info", armlet_get_info(ctx, &info));
-    print_figure("uneven_tiles", info.uneven);
+    const armlet_info *info = info_of(ctx);
+    print_figure("uneven_tiles", info->uneven);
     for (uint32_t core = 0; core < cores; core++) {
         print("tiles core ");
         print_dec(core);
-        print_figure("", info.tiles[core]);
+        print_figure("", info->tiles[core]);
     }
     print_figure("stack_bytes", STACK_BYTES);
     print_figure("stack_limit", ARMLET_STACK_BYTES);
@@ -150,9 +158,7 @@ static char line[LINE_BYTES];
 
 static void answer_line(armlet_ctx *ctx, size_t len) {
     size_t n = 0;
-    armlet_info info = ARMLET_INFO_INIT;
-    require("info", armlet_get_info(ctx, &info));
-    const uint32_t flags = ARMLET_OPEN_ANSWER | (info.position ? ARMLET_CLOSE_ANSWER : 0);
+    const uint32_t flags = ARMLET_OPEN_ANSWER | (info_of(ctx)->position ? ARMLET_CLOSE_ANSWER : 0);
     armlet_status status = armlet_chat_turn(ctx, ARMLET_USER, line, len, flags, tokens, TURN_TOKENS, &n);
     if (status >= 0) status = armlet_prefill(ctx, tokens, n);
     while (status >= 0) {
@@ -185,7 +191,7 @@ int main(void) {
     print("armlet on " BOARD_NAME "\n");
     print_figure("entry_el", boot.entry_el);
     print_figure("cores", cores);
-    armlet_config config = ARMLET_CONFIG_INIT;
+    static armlet_config config = ARMLET_CONFIG_INIT;
     config.kv_budget = KV_BUDGET;
     config.text_bytes = LINE_BYTES;
     config.workers = cores;

@@ -77,7 +77,8 @@ pub(crate) fn greedy_ids(question: &str, n: usize) -> Result<[String; 2], Failed
         let listed = output(native().args(["tokenize", "--ids", "-p", text]).args(more))?;
         Ok(listed.trim().trim_matches(['[', ']']).replace(',', ""))
     };
-    let answer = output(native().args(["complete", "-p", &prompt, "-n", &n.to_string(), "--temp", "0"]))?;
+    let answer =
+        output(native().args(["complete", "--parse-special", "-p", &prompt, "-n", &n.to_string(), "--temp", "0"]))?;
     Ok([ids(&prompt, &[])?, ids(answer.trim_end(), &["--no-bos", "--no-parse-special"])?])
 }
 
