@@ -19,49 +19,19 @@
 //! int8 keys meet int8 queries: the products of a block of 32 are exact, as in [`rows`](super::rows), and a position's
 //! scale meets its score. A value's scale meets its weight, so that int8 values cost a conversion each and no more.
 
-use super::activations::quantise_block;
 use super::exp::exp;
 use super::float::padded;
+use super::partial::Partial;
+use super::stored::{Element, QueryBlock};
 use crate::arch::isa::Isa;
 use crate::arch::unroll::{array, each};
 use crate::quant::BLOCK;
-use crate::storage::{Plain, TILE};
+use crate::storage::TILE;
 
 /// Most query heads that share one pass over K and V.
 const GROUP: usize = 8;
 /// Most query heads that are multiplied together.
 const HEADS: usize = 4;
-
-/// How the cache stores a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Element {
-    /// binary16.
-    F16,
-    /// int8 with one binary16 scale for the row of a position and head.
-    Int8,
-    /// binary32, for tests and comparisons.
-    F32,
-}
-
-impl Element {
-    /// Bytes of one number.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Element::F16 => 2,
-            Element::Int8 => 1,
-            Element::F32 => 4,
-        }
-    }
-
-    /// Bytes of a row's scale.
-    pub const fn scale_bytes(self) -> usize {
-        match self {
-            Element::Int8 => 2,
-            Element::F16 | Element::F32 => 0,
-        }
-    }
-}
 
 /// Keys and values of positions one after another, of one KV head.
 #[derive(Clone, Copy, Debug)]
@@ -78,19 +48,6 @@ pub struct Run<'a> {
     pub pinned: bool,
 }
 
-/// A block of a query as int8: `x[i] = d·q[i]`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct QueryBlock {
-    pub(in crate::arch) q: [i8; BLOCK],
-    pub(in crate::arch) d: f32,
-    /// −8·Σq.
-    pub(in crate::arch) bias: i32,
-}
-
-// SAFETY: 32 bytes and two numbers, with no padding; any bits are a value.
-unsafe impl Plain for QueryBlock {}
-
 /// The queries of the heads of a group: those for the ring, then those for pinned positions.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'q> {
@@ -102,77 +59,6 @@ pub struct Queries<'q> {
     pub head_dim: usize,
     /// What scores are multiplied by.
     pub scale: f32,
-}
-
-/// What some tiles gave: `out / sum` is the attention over them, `max` the highest score.
-#[derive(Debug)]
-pub struct Partial<'o> {
-    /// `(group, head_dim)`.
-    pub out: &'o mut [f32],
-    /// `(group)`.
-    pub max: &'o mut [f32],
-    /// `(group)`.
-    pub sum: &'o mut [f32],
-}
-
-impl<'o> Partial<'o> {
-    /// In `memory` of `group · (head_dim + 2)` numbers, with nothing in it.
-    pub fn new(memory: &'o mut [f32], group: usize) -> Self {
-        let (out, stats) = memory.split_at_mut(memory.len().saturating_sub(2 * group));
-        let (max, sum) = stats.split_at_mut(stats.len() / 2);
-        let mut partial = Partial { out, max, sum };
-        partial.clear();
-        partial
-    }
-
-    /// As [`new`](Partial::new) or [`merge`](Partial::merge) left it in `memory`.
-    pub fn view(memory: &'o mut [f32], group: usize) -> Self {
-        let (out, stats) = memory.split_at_mut(memory.len().saturating_sub(2 * group));
-        let (max, sum) = stats.split_at_mut(stats.len() / 2);
-        Partial { out, max, sum }
-    }
-
-    /// In `out` and `stats`, `(2, group)`, with nothing in it.
-    pub fn over(out: &'o mut [f32], stats: &'o mut [f32]) -> Self {
-        let (max, sum) = stats.split_at_mut(stats.len() / 2);
-        let mut partial = Partial { out, max, sum };
-        partial.clear();
-        partial
-    }
-
-    /// Nothing is in it.
-    fn clear(&mut self) {
-        self.out.fill(0.0);
-        self.max.fill(f32::NEG_INFINITY);
-        self.sum.fill(0.0);
-    }
-
-    /// Adds what later tiles gave. The order of merging shows in the bits, so it is that of positions.
-    pub fn merge(&mut self, later: &Partial<'_>) {
-        let head_dim = self.out.len().checked_div(self.max.len()).unwrap_or(0);
-        let outs = self.out.chunks_mut(head_dim.max(1)).zip(later.out.chunks(head_dim.max(1)));
-        let stats = self.max.iter_mut().zip(&mut *self.sum).zip(later.max.iter().zip(&*later.sum));
-        for ((out, later), ((max, sum), (later_max, later_sum))) in outs.zip(stats) {
-            let new_max = max.max(*later_max);
-            // Nothing is in a partial whose maximum is −∞.
-            let weight = |max: f32| if max == new_max { 1.0 } else { libm::expf(max - new_max) };
-            let (a, b) = (weight(*max), weight(*later_max));
-            for (x, y) in out.iter_mut().zip(later) {
-                *x = *x * a + *y * b;
-            }
-            *sum = *sum * a + *later_sum * b;
-            *max = new_max;
-        }
-    }
-
-    /// Attention over all that was merged.
-    pub fn finish(&mut self) {
-        let head_dim = self.out.len().checked_div(self.max.len()).unwrap_or(0);
-        for (out, sum) in self.out.chunks_mut(head_dim.max(1)).zip(&*self.sum) {
-            let inverse = 1.0 / sum;
-            out.iter_mut().for_each(|x| *x *= inverse);
-        }
-    }
 }
 
 /// See [`Kernels::attend`](crate::arch::Kernels::attend).
@@ -584,66 +470,6 @@ fn accumulate<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usi
         let v = E::load(isa, &v[c]);
         for g in 0..G {
             acc[g][c] = isa.fma8(isa.splat8(weights[g]), v, acc[g][c]);
-        }
-    }
-}
-
-/// Converts a row to cache elements; see [`Kernels::store`](crate::arch::Kernels::store).
-#[inline(always)]
-pub(in crate::arch) fn store<I: Isa>(isa: I, element: Element, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
-    match element {
-        Element::F16 => {
-            for (x, out) in x.as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<16>().0) {
-                isa.store8_f16(isa.load8(x), out);
-            }
-        }
-        Element::Int8 => store_int8(isa, x, out, scale),
-        Element::F32 => {
-            for (x, out) in x.iter().zip(out.as_chunks_mut::<4>().0) {
-                *out = x.to_le_bytes();
-            }
-        }
-    }
-}
-
-/// `x[i] = scale·out[i]`, the scale being a binary16 number. A row that is not finite gets a NaN.
-#[inline(always)]
-fn store_int8<I: Isa>(isa: I, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
-    let mut largest = isa.splat8(0.0);
-    let mut nan = isa.splat8(0.0);
-    for x in x.as_chunks::<8>().0 {
-        let x = isa.abs8(isa.load8(x));
-        largest = isa.max8(largest, x);
-        nan = isa.fma8(x, isa.splat8(0.0), nan);
-    }
-    let finite = !isa.sum8(nan).is_nan();
-    let d = half::f16::from_f32(if finite { (isa.hmax8(largest) / 127.0).min(65504.0) } else { f32::NAN });
-    if let Some(scale) = scale.first_chunk_mut() {
-        *scale = d.to_le_bytes();
-    }
-    let d = d.to_f32();
-    let inverse = isa.splat8(if d > 0.0 { 1.0 / d } else { 0.0 });
-    let limits = [isa.splat8(-127.0), isa.splat8(127.0)];
-    for (x, out) in x.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
-        let block: [f32; BLOCK] = padded(x);
-        let v = block.as_chunks::<8>().0;
-        let r = array!(i in 0..4 => {
-            isa.max8(isa.min8(isa.round8(isa.mul8(isa.load8(&v[i]), inverse)), limits[1]), limits[0])
-        });
-        let mut q = [0i8; BLOCK];
-        isa.to_i8(r, &mut q);
-        out.iter_mut().zip(q).for_each(|(out, q)| *out = q.cast_unsigned());
-    }
-}
-
-/// The queries of heads as int8: see [`Kernels::query`](crate::arch::Kernels::query).
-#[inline(always)]
-pub(in crate::arch) fn query<I: Isa>(isa: I, x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
-    let blocks = head_dim.div_ceil(BLOCK).max(1);
-    for (x, out) in x.chunks(head_dim.max(1)).zip(out.chunks_mut(blocks)) {
-        for (x, out) in x.chunks(BLOCK).zip(out) {
-            let (d, sum) = quantise_block(isa, &padded(x), &mut out.q);
-            (out.d, out.bias) = (d, -8 * sum as i32);
         }
     }
 }

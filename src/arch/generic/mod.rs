@@ -9,5 +9,7 @@ mod in_place;
 pub(super) mod matmul;
 pub(super) mod norm;
 pub(super) mod panel;
+pub(super) mod partial;
 mod rows;
+pub(super) mod stored;
 pub(super) mod walk;
