@@ -51,10 +51,15 @@ pub(crate) trait Isa: Copy {
     fn abs8(self, a: Self::F32x8) -> Self::F32x8;
     /// `a·b + c`, rounded once.
     fn fma8(self, a: Self::F32x8, b: Self::F32x8, c: Self::F32x8) -> Self::F32x8;
+    /// `a·b[LANE] + c`, rounded once.
+    #[inline(always)]
+    fn fma8_lane<const LANE: i32>(self, a: Self::F32x8, b: &[f32; 4], c: Self::F32x8) -> Self::F32x8 {
+        self.fma8(a, self.splat8(b[LANE as usize]), c)
+    }
     /// Nearest integer, ties to even.
     fn round8(self, a: Self::F32x8) -> Self::F32x8;
-    /// 2ⁿ for integral −126 ≤ n ≤ 127.
-    fn exp2i8(self, n: Self::F32x8) -> Self::F32x8;
+    /// x·2ⁿ for integral n, where neither x nor the result is zero, subnormal or not finite.
+    fn ldexp8(self, x: Self::F32x8, n: Self::F32x8) -> Self::F32x8;
     /// Sum in the order ((0+4)+(2+6)) + ((1+5)+(3+7)).
     fn sum8(self, a: Self::F32x8) -> f32;
     /// Sums of four vectors, each in the order ((0+4)+(1+5)) + ((2+6)+(3+7)).

@@ -114,8 +114,8 @@ impl Isa for Scalar {
         a.map(libm::rintf)
     }
     #[inline(always)]
-    fn exp2i8(self, n: [f32; 8]) -> [f32; 8] {
-        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    fn ldexp8(self, x: [f32; 8], n: [f32; 8]) -> [f32; 8] {
+        map(x, n, |x, n| f32::from_bits(x.to_bits().wrapping_add((n as i32 as u32) << 23)))
     }
     #[inline(always)]
     fn sum8(self, a: [f32; 8]) -> f32 {

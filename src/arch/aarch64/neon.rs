@@ -156,14 +156,25 @@ macro_rules! neon_isa {
                 simd!([vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])])
             }
             #[inline(always)]
+            fn fma8_lane<const LANE: i32>(self, a: Self::F32x8, b: &[f32; 4], c: Self::F32x8) -> Self::F32x8 {
+                simd!({
+                    let b = vld1q_f32(b.as_ptr());
+                    [vfmaq_laneq_f32::<LANE>(c[0], a[0], b), vfmaq_laneq_f32::<LANE>(c[1], a[1], b)]
+                })
+            }
+            #[inline(always)]
             fn round8(self, a: Self::F32x8) -> Self::F32x8 {
                 simd!(a.map(|a| vrndnq_f32(a)))
             }
             #[inline(always)]
-            fn exp2i8(self, n: Self::F32x8) -> Self::F32x8 {
-                simd!(n.map(|n| {
-                    vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127))))
-                }))
+            fn ldexp8(self, x: Self::F32x8, n: Self::F32x8) -> Self::F32x8 {
+                let ldexp = |x, n| {
+                    simd!({
+                        let n = vshlq_n_s32::<23>(vcvtq_s32_f32(n));
+                        vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), n))
+                    })
+                };
+                [ldexp(x[0], n[0]), ldexp(x[1], n[1])]
             }
             #[inline(always)]
             fn sum8(self, a: Self::F32x8) -> f32 {

@@ -19,7 +19,7 @@
 //! int8 keys meet int8 queries: the products of a block of 32 are exact, as in [`rows`](super::rows), and a position's
 //! scale meets its score. A value's scale meets its weight, so that int8 values cost a conversion each and no more.
 
-use super::exp::exp;
+use super::exp::exp2_below;
 use super::float::padded;
 use super::partial::Partial;
 use super::stored::{Element, QueryBlock};
@@ -156,20 +156,24 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
     max: &mut [f32],
     sum: &mut [f32],
 ) {
-    let row = q.row;
+    let (row, group) = (q.row, max.len());
     let mut scores = [[f32::NEG_INFINITY; TILE]; GROUP];
-    let mut k_factors = [q.scale; TILE];
+    // Exponents of 2, which need fewer operations than those of e.
+    let scale = q.scale * core::f32::consts::LOG2_E;
+    let mut factors = if E::INT8 { [[1.0; TILE]; 2] } else { [[scale; TILE], [1.0; TILE]] };
     let mut at = 0;
     for run in runs {
         let k = run.k.as_chunks::<B>().0;
         let len = (k.len() / row).min(TILE - at);
         if E::INT8 {
-            scale_by(isa, &mut k_factors[at..][..len], run.k_scales);
+            unpack(isa, scale, run.k_scales, &mut factors[0][at..][..len]);
+            unpack(isa, 1.0, run.v_scales, &mut factors[1][at..][..len]);
         }
-        let (floats, blocks) = (q.floats[usize::from(run.pinned)], q.blocks[usize::from(run.pinned)]);
-        let per_head = blocks.len() / max.len().max(1);
-        for (h, scores) in scores.chunks_mut(HEADS).enumerate().take(max.len().div_ceil(HEADS)) {
-            let heads = (max.len() - h * HEADS).min(HEADS);
+        let pinned = usize::from(run.pinned);
+        let (floats, blocks) = (q.floats[pinned], q.blocks[pinned]);
+        let per_head = blocks.len() / group.max(1);
+        for (h, scores) in scores.chunks_mut(HEADS).enumerate().take(group.div_ceil(HEADS)) {
+            let heads = (group - h * HEADS).min(HEADS);
             if E::INT8 {
                 let blocks = &blocks[h * HEADS * per_head..][..heads * per_head];
                 match heads {
@@ -190,19 +194,11 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
         }
         at += len;
     }
-    let mut rescale = [0.0; GROUP];
-    for (g, (max, sum)) in max.iter_mut().zip(sum).enumerate() {
-        rescale[g & 7] = soften(isa, &k_factors, &mut scores[g & 7], max, sum);
-    }
+    let mut rescale = soften::<I, E, B>(isa, &factors, &mut scores, max, sum);
     at = 0;
     for run in runs {
         let v = run.v.as_chunks::<B>().0;
         let len = (v.len() / row).min(TILE - at);
-        if E::INT8 {
-            for weights in scores.iter_mut().take(max.len()) {
-                scale_by(isa, &mut weights[at..][..len], run.v_scales);
-            }
-        }
         let parts = out.chunks_mut(HEADS * row).zip(scores.chunks(HEADS)).zip(rescale.chunks(HEADS));
         for ((out, weights), rescale) in parts {
             let v = &v[..len * row];
@@ -219,18 +215,18 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
     }
 }
 
-/// Multiplies numbers with binary16 ones.
+/// `out = by · scales`, which are binary16.
 #[inline(always)]
-fn scale_by<I: Isa>(isa: I, x: &mut [f32], scales: &[u8]) {
-    let (eights, rest) = x.as_chunks_mut::<8>();
+fn unpack<I: Isa>(isa: I, by: f32, scales: &[u8], out: &mut [f32]) {
+    let by = isa.splat8(by);
+    let (eights, rest) = out.as_chunks_mut::<8>();
     let n = eights.len();
-    for (x, scales) in eights.iter_mut().zip(scales.as_chunks::<16>().0) {
-        isa.store8(isa.mul8(isa.load8(x), isa.load8_f16(scales)), x);
+    for (out, scales) in eights.iter_mut().zip(scales.as_chunks::<16>().0) {
+        isa.store8(isa.mul8(by, isa.load8_f16(scales)), out);
     }
     if !rest.is_empty() {
-        let scales: [u8; 16] = padded(scales.get(16 * n..).unwrap_or(&[]));
-        let mut last: [f32; 8] = padded(rest);
-        isa.store8(isa.mul8(isa.load8(&last), isa.load8_f16(&scales)), &mut last);
+        let mut last = [0.0; 8];
+        isa.store8(isa.mul8(by, isa.load8_f16(&padded(scales.get(16 * n..).unwrap_or(&[])))), &mut last);
         rest.copy_from_slice(&last[..rest.len()]);
     }
 }
@@ -371,32 +367,40 @@ fn multiply<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize
     }
 }
 
-/// Turns products into weights: multiplied with their factors, and relative to the running maximum; gives the factor for what was summed before.
+/// Turns products into weights: multiplied with the factors of keys, relative to the running maxima, and multiplied with
+/// the factors of values; gives the factors for what was summed before.
 ///
-/// Unused places hold −∞ and become e^−87 or less: zero beside the maximum's 1, and they meet no row of V.
+/// Unused places hold −∞ and become 2⁻¹²⁶: zero beside the maximum's 1, and they meet no row of V.
 #[inline(always)]
-fn soften<I: Isa>(isa: I, factors: &[f32; TILE], scores: &mut [f32; TILE], max: &mut f32, sum: &mut f32) -> f32 {
-    let (parts, _) = scores.as_chunks_mut::<8>();
-    let mut highest = isa.splat8(*max);
-    for (s, factors) in parts.iter_mut().zip(factors.as_chunks().0) {
-        let scaled = isa.mul8(isa.load8(s), isa.load8(factors));
-        highest = isa.max8(highest, scaled);
-        isa.store8(scaled, s);
+fn soften<I: Isa, E: Stored<B>, const B: usize>(
+    isa: I,
+    [of_keys, of_values]: &[[f32; TILE]; 2],
+    scores: &mut [[f32; TILE]; GROUP],
+    max: &mut [f32],
+    sum: &mut [f32],
+) -> [f32; GROUP] {
+    let mut rescale = [0.0; GROUP];
+    for ((max, scores), change) in max.iter_mut().zip(&mut *scores).zip(&mut rescale) {
+        let mut highest = isa.splat8(*max);
+        for (s, factors) in scores.as_chunks_mut::<8>().0.iter_mut().zip(of_keys.as_chunks().0) {
+            let scaled = isa.mul8(isa.load8(s), isa.load8(factors));
+            highest = isa.max8(highest, scaled);
+            isa.store8(scaled, s);
+        }
+        let highest = isa.hmax8(highest);
+        (*change, *max) = (*max - highest, highest);
     }
-    let new_max = isa.hmax8(highest);
-    let mut total = isa.splat8(0.0);
-    for s in parts {
-        let p = exp(isa, isa.sub8(isa.load8(s), isa.splat8(new_max)));
-        total = isa.add8(total, p);
-        isa.store8(p, s);
+    isa.store8(exp2_below(isa, isa.load8(&rescale)), &mut rescale);
+    for ((sum, scores), (max, rescale)) in sum.iter_mut().zip(scores).zip(max.iter().zip(&rescale)) {
+        let max = isa.splat8(*max);
+        let mut total = isa.splat8(0.0);
+        for (s, factors) in scores.as_chunks_mut::<8>().0.iter_mut().zip(of_values.as_chunks().0) {
+            let p = exp2_below(isa, isa.sub8(isa.load8(s), max));
+            total = isa.add8(total, p);
+            isa.store8(if E::INT8 { isa.mul8(p, isa.load8(factors)) } else { p }, s);
+        }
+        *sum = *sum * rescale + isa.sum8(total);
     }
-    let rescale = match *max {
-        f32::NEG_INFINITY => 0.0,
-        old if old == new_max => 1.0,
-        old => libm::expf(old - new_max),
-    };
-    *sum = *sum * rescale + isa.sum8(total);
-    *max = new_max;
     rescale
 }
 
@@ -441,15 +445,20 @@ fn strip<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
             acc[g][c] = isa.mul8(isa.load8(&out[g * row + first + c]), isa.splat8(rescale[g]));
         }
     }
-    // Two positions in a turn of the loop, and what may be left over.
-    let pairs = weights.map(|w| w.as_chunks::<2>().0);
-    let mut v = v.chunks_exact(2 * row);
-    for (j, v) in (&mut v).enumerate() {
-        accumulate::<I, E, G, C, B>(isa, &v[first..][..C], pairs.map(|w| w[j][0]), &mut acc);
-        accumulate::<I, E, G, C, B>(isa, &v[row + first..][..C], pairs.map(|w| w[j][1]), &mut acc);
+    // Four positions in a turn of the loop, and what may be left over.
+    let fours = weights.map(|w| w.as_chunks::<4>().0);
+    let mut rows = v.chunks_exact(4 * row);
+    for (j, v) in (&mut rows).enumerate() {
+        let w = fours.map(|w| &w[j]);
+        accumulate::<I, E, G, C, 0, B>(isa, &v[first..][..C], w, &mut acc);
+        accumulate::<I, E, G, C, 1, B>(isa, &v[row + first..][..C], w, &mut acc);
+        accumulate::<I, E, G, C, 2, B>(isa, &v[2 * row + first..][..C], w, &mut acc);
+        accumulate::<I, E, G, C, 3, B>(isa, &v[3 * row + first..][..C], w, &mut acc);
     }
-    if let Some(v) = v.remainder().get(first..first + C) {
-        accumulate::<I, E, G, C, B>(isa, v, weights.map(|w| w.last().copied().unwrap_or(0.0)), &mut acc);
+    let rest: [[f32; 4]; G] = weights.map(|w| padded(w.as_chunks::<4>().1));
+    for (j, v) in rows.remainder().chunks_exact(row).enumerate() {
+        let w = rest.each_ref().map(|w| [w[j & 3]; 4]);
+        accumulate::<I, E, G, C, 0, B>(isa, &v[first..][..C], w.each_ref(), &mut acc);
     }
     for g in 0..G {
         for c in 0..C {
@@ -458,18 +467,18 @@ fn strip<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
     }
 }
 
-/// Adds the weighted eights of one position.
+/// Adds the weighted eights of one position, whose weights are number `J` of each four.
 #[inline(always)]
-fn accumulate<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
+fn accumulate<I: Isa, E: Stored<B>, const G: usize, const C: usize, const J: i32, const B: usize>(
     isa: I,
     v: &[[u8; B]],
-    weights: [f32; G],
+    weights: [&[f32; 4]; G],
     acc: &mut [[I::F32x8; C]; G],
 ) {
     for c in 0..C {
         let v = E::load(isa, &v[c]);
         for g in 0..G {
-            acc[g][c] = isa.fma8(isa.splat8(weights[g]), v, acc[g][c]);
+            acc[g][c] = isa.fma8_lane::<J>(v, weights[g], acc[g][c]);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What attention over some tiles gave, and how that of several is added up.
 
-/// What some tiles gave: `out / sum` is the attention over them, `max` the highest score.
+/// What some tiles gave: `out / sum` is the attention over them, `max` the highest score,
+/// as an exponent of 2.
 #[derive(Debug)]
 pub struct Partial<'o> {
     /// `(group, head_dim)`.
@@ -51,7 +52,7 @@ impl<'o> Partial<'o> {
         for ((out, later), ((max, sum), (later_max, later_sum))) in outs.zip(stats) {
             let new_max = max.max(*later_max);
             // Nothing is in a partial whose maximum is −∞.
-            let weight = |max: f32| if max == new_max { 1.0 } else { libm::expf(max - new_max) };
+            let weight = |max: f32| if max == new_max { 1.0 } else { libm::exp2f(max - new_max) };
             let (a, b) = (weight(*max), weight(*later_max));
             for (x, y) in out.iter_mut().zip(later) {
                 *x = *x * a + *y * b;

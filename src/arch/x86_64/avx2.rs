@@ -151,11 +151,11 @@ macro_rules! avx2_isa {
                 simd!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
             }
             #[inline(always)]
-            fn exp2i8(self, n: __m256) -> __m256 {
-                simd!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
-                    _mm256_cvtps_epi32(n),
-                    _mm256_set1_epi32(127)
-                ))))
+            fn ldexp8(self, x: __m256, n: __m256) -> __m256 {
+                simd!({
+                    let n = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
+                    _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), n))
+                })
             }
             #[inline(always)]
             fn sum8(self, a: __m256) -> f32 {
