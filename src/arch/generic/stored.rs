@@ -1,6 +1,6 @@
 //! Rows of keys and values as a cache stores them, and the queries that int8 keys meet.
 
-use super::activations::quantise_block;
+use super::activations::{round_block, scale};
 use super::float::padded;
 use crate::arch::isa::Isa;
 use crate::arch::unroll::array;
@@ -38,7 +38,39 @@ impl Element {
     }
 }
 
-/// A block of a query as int8: `x[i] = d·q[i]`.
+/// A stored number; eight of them have `B` bytes.
+pub(super) trait Stored<const B: usize> {
+    /// Whether rows have scales, and keys meet int8 queries.
+    const INT8: bool = false;
+    fn load<I: Isa>(isa: I, x: &[u8; B]) -> I::F32x8;
+}
+
+pub(super) struct F16;
+impl Stored<16> for F16 {
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, x: &[u8; 16]) -> I::F32x8 {
+        isa.load8_f16(x)
+    }
+}
+
+pub(super) struct Int8;
+impl Stored<8> for Int8 {
+    const INT8: bool = true;
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, x: &[u8; 8]) -> I::F32x8 {
+        isa.load8_i8(x)
+    }
+}
+
+pub(super) struct F32;
+impl Stored<32> for F32 {
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, x: &[u8; 32]) -> I::F32x8 {
+        isa.load8_f32(x)
+    }
+}
+
+/// A block of a query as int8: `x[i] = d·q[i]`, with the same `d` for all blocks of a head.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct QueryBlock {
@@ -100,12 +132,20 @@ fn store_int8<I: Isa>(isa: I, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
 }
 
 /// The queries of heads as int8: see [`Kernels::query`](crate::arch::Kernels::query).
+///
+/// A head has one scale, so that products of several blocks with a key are summed as integers.
 #[inline(always)]
 pub(in crate::arch) fn query<I: Isa>(isa: I, x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
     let blocks = head_dim.div_ceil(BLOCK).max(1);
     for (x, out) in x.chunks(head_dim.max(1)).zip(out.chunks_mut(blocks)) {
+        let (mut largest, mut total) = (isa.splat8(0.0), isa.splat8(0.0));
+        for x in x.as_chunks::<8>().0 {
+            let x = isa.abs8(isa.load8(x));
+            (largest, total) = (isa.max8(largest, x), isa.add8(total, x));
+        }
+        let (d, inverse) = scale(isa.hmax8(largest), isa.sum8(total));
         for (x, out) in x.chunks(BLOCK).zip(out) {
-            let (d, sum) = quantise_block(isa, &padded(x), &mut out.q);
+            let sum = round_block(isa, &padded(x), inverse, &mut out.q);
             (out.d, out.bias) = (d, -8 * sum as i32);
         }
     }
