@@ -23,6 +23,8 @@ pub(crate) trait Isa: Copy {
     type F32x4: Copy;
     /// A block of 32 int8.
     type I8x32: Copy;
+    /// Exact sums of products of four rows, in as many parts as the instructions leave them.
+    type Sums: Copy;
 
     /// Asks for the cache lines of `bytes` bytes from `_at` on, which need not be there. Nothing where a CPU does well
     /// without.
@@ -51,10 +53,15 @@ pub(crate) trait Isa: Copy {
     fn abs8(self, a: Self::F32x8) -> Self::F32x8;
     /// `a·b + c`, rounded once.
     fn fma8(self, a: Self::F32x8, b: Self::F32x8, c: Self::F32x8) -> Self::F32x8;
+    /// `a·b[LANE] + c`, rounded once.
+    #[inline(always)]
+    fn fma8_lane<const LANE: i32>(self, a: Self::F32x8, b: &[f32; 4], c: Self::F32x8) -> Self::F32x8 {
+        self.fma8(a, self.splat8(b[LANE as usize]), c)
+    }
     /// Nearest integer, ties to even.
     fn round8(self, a: Self::F32x8) -> Self::F32x8;
-    /// 2ⁿ for integral −126 ≤ n ≤ 127.
-    fn exp2i8(self, n: Self::F32x8) -> Self::F32x8;
+    /// x·2ⁿ for integral n, where neither x nor the result is zero, subnormal or not finite.
+    fn ldexp8(self, x: Self::F32x8, n: Self::F32x8) -> Self::F32x8;
     /// Sum in the order ((0+4)+(2+6)) + ((1+5)+(3+7)).
     fn sum8(self, a: Self::F32x8) -> f32;
     /// Sums of four vectors, each in the order ((0+4)+(1+5)) + ((2+6)+(3+7)).
@@ -66,6 +73,7 @@ pub(crate) trait Isa: Copy {
     /// Four rows to eight columns.
     fn transpose8x4(self, rows: [Self::F32x8; 4]) -> [Self::F32x4; 8];
     fn splat4(self, x: f32) -> Self::F32x4;
+    fn load4(self, x: &[f32; 4]) -> Self::F32x4;
     fn store4(self, x: Self::F32x4) -> [f32; 4];
     /// Four little-endian binary16 from four places: the scales of four rows' blocks.
     fn gather4_f16(self, x: [&[u8; 2]; 4]) -> Self::F32x4;
@@ -80,6 +88,12 @@ pub(crate) trait Isa: Copy {
     /// The exact dot product of each of four blocks of int8 weights with one block of activations within ±127, whose
     /// sum times −8 is `bias`: some CPUs want unsigned weights, and correct the result by it.
     fn dot4_i8(self, w: &[Self::I8x32; ROWS], x: Self::I8x32, bias: i32) -> Self::F32x4;
+    /// The same in steps, for sums across blocks: what to begin with, where `bias` is of all blocks together.
+    fn sums_i8(self, bias: i32) -> Self::Sums;
+    /// `sums` and the products of another block.
+    fn add_i8(self, w: &[Self::I8x32; ROWS], x: Self::I8x32, sums: Self::Sums) -> Self::Sums;
+    /// The four sums.
+    fn fold_i8(self, sums: Self::Sums) -> Self::F32x4;
     /// The dot products for weights within 0..=15, which some CPUs multiply faster, plus `bias`.
     fn dot4_nibbles(self, w: &[Self::I8x32; ROWS], x: Self::I8x32, bias: i32) -> Self::F32x4;
 

@@ -32,9 +32,11 @@ mod aarch64;
 mod x86_64;
 
 pub use generic::activations::{Activations, QuantTile, Quants, QuantsMut};
-pub use generic::attention::{Element, Partial, Queries, QueryBlock, Run};
+pub use generic::attention::{Queries, Run};
 pub use generic::halves::HalfBlock;
 pub use generic::matmul::Write;
+pub use generic::partial::Partial;
+pub use generic::stored::{Element, QueryBlock};
 
 use crate::quant::{BLOCK, Matrix};
 use crate::storage::{Executor, Parts, Tile, for_each_tile, times};
@@ -113,7 +115,7 @@ pub struct Kernels {
 /// calls the generic algorithm.
 macro_rules! kernels {
     ($backend:expr, $isa:expr $(, $features:literal)?) => {{
-        use $crate::arch::generic::{activations, attention, halves, matmul, norm};
+        use $crate::arch::generic::{activations, attention, halves, matmul, norm, stored};
         use $crate::arch::{Activations, Element, HalfBlock, Kernels, Partial, QuantTile, Queries, QueryBlock, Run, Write};
         use $crate::quant::Matrix;
         use $crate::storage::Tile;
@@ -143,11 +145,11 @@ macro_rules! kernels {
         }
         $(#[target_feature(enable = $features)])?
         fn query(x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
-            attention::query($isa, x, head_dim, out)
+            stored::query($isa, x, head_dim, out)
         }
         $(#[target_feature(enable = $features)])?
         fn store(element: Element, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
-            attention::store($isa, element, x, out, scale)
+            stored::store($isa, element, x, out, scale)
         }
         let multiplies_halves = $crate::arch::multiplies_halves(&$isa);
         Kernels { backend: $backend, multiplies_halves, quantise, halve, matmul, rms_norm, silu_mul, attend, query, store }

@@ -42,6 +42,7 @@ impl Isa for Scalar {
     type F32x8 = [f32; 8];
     type F32x4 = [f32; 4];
     type I8x32 = [i8; 32];
+    type Sums = [i32; 4];
 
     #[inline(always)]
     fn splat8(self, x: f32) -> [f32; 8] {
@@ -114,8 +115,8 @@ impl Isa for Scalar {
         a.map(libm::rintf)
     }
     #[inline(always)]
-    fn exp2i8(self, n: [f32; 8]) -> [f32; 8] {
-        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    fn ldexp8(self, x: [f32; 8], n: [f32; 8]) -> [f32; 8] {
+        map(x, n, |x, n| f32::from_bits(x.to_bits().wrapping_add((n as i32 as u32) << 23)))
     }
     #[inline(always)]
     fn sum8(self, a: [f32; 8]) -> f32 {
@@ -143,6 +144,10 @@ impl Isa for Scalar {
     #[inline(always)]
     fn splat4(self, x: f32) -> [f32; 4] {
         [x; 4]
+    }
+    #[inline(always)]
+    fn load4(self, x: &[f32; 4]) -> [f32; 4] {
+        *x
     }
     #[inline(always)]
     fn store4(self, x: [f32; 4]) -> [f32; 4] {
@@ -175,7 +180,20 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn dot4_i8(self, w: &[[i8; 32]; 4], x: [i8; 32], _bias: i32) -> [f32; 4] {
-        w.map(|w| w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(x)).sum::<i32>() as f32)
+        self.fold_i8(self.add_i8(w, x, [0; 4]))
+    }
+    #[inline(always)]
+    fn sums_i8(self, _bias: i32) -> [i32; 4] {
+        [0; 4]
+    }
+    #[inline(always)]
+    fn add_i8(self, w: &[[i8; 32]; 4], x: [i8; 32], sums: [i32; 4]) -> [i32; 4] {
+        let dot = |w: &[i8; 32]| w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(x)).sum::<i32>();
+        core::array::from_fn(|r| sums[r] + dot(&w[r]))
+    }
+    #[inline(always)]
+    fn fold_i8(self, sums: [i32; 4]) -> [f32; 4] {
+        sums.map(|sum| sum as f32)
     }
     #[inline(always)]
     fn dot4_nibbles(self, w: &[[i8; 32]; 4], x: [i8; 32], bias: i32) -> [f32; 4] {

@@ -50,27 +50,22 @@ unsafe fn sdot_lane<const LANE: i32>(mut acc: int32x4_t, a: int8x16_t, b: int8x1
     acc
 }
 
+/// Adds the products of a block of 32 int8 with four others.
 #[inline(always)]
-pub(super) fn dot4_i8(w: &[I8x32; 4], x: I8x32, _bias: i32) -> int32x4_t {
-    dot4(w, x, 0)
-}
-
-#[inline(always)]
-pub(super) fn dot4_nibbles(w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
-    dot4(w, x, bias)
+pub(super) fn add_i8(w: &[I8x32; 4], x: I8x32, sums: [int32x4_t; 4]) -> [int32x4_t; 4] {
+    // SAFETY: only `Dotprod` and `I8mm` call this, which prove that the CPU has `sdot`.
+    let add = |r: usize| unsafe { sdot(sdot(sums[r], w[r][0], x[0]), w[r][1], x[1]) };
+    [add(0), add(1), add(2), add(3)]
 }
 
 /// Dot products of a block of 32 int8 with four others, plus `bias`: it starts the first of each row's partial sums.
 #[inline(always)]
-fn dot4(w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
-    // SAFETY: only `Dotprod` and `I8mm` call this, which prove that the CPU has `sdot`.
-    unsafe {
-        let start = vsetq_lane_s32::<0>(bias, vdupq_n_s32(0));
-        fold(w.map(|w| sdot(sdot(start, w[0], x[0]), w[1], x[1])))
-    }
+pub(super) fn dot4_nibbles(w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
+    let start = simd!(vsetq_lane_s32::<0>(bias, vdupq_n_s32(0)));
+    fold(add_i8(w, x, [start; 4]))
 }
 
-neon_isa!(Dotprod, dot4_i8, dot4_nibbles, halves);
+neon_isa!(Dotprod, add_i8, dot4_nibbles, halves);
 
 impl Dotprod {
     /// A CPU with the matrix multiplication has the dot product as well: both were detected.

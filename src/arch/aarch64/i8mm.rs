@@ -3,8 +3,8 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::dotprod::{Dotprod, dot4_i8, dot4_nibbles};
-use super::neon::{Eight, Four, I8x32, load, neon_isa, simd, split, transpose4x4, vmovn_s32_pair};
+use super::dotprod::{Dotprod, add_i8, dot4_nibbles};
+use super::neon::{Eight, Four, I8x32, fold, load, neon_isa, simd, split, transpose4x4, vmovn_s32_pair};
 use super::{cpu, halves, next};
 use crate::arch::generic::halves::HalfBlock;
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
@@ -22,7 +22,7 @@ pub(in crate::arch) fn kernels() -> Option<Kernels> {
     (cpu::dotprod() && cpu::fp16() && cpu::i8mm()).then(|| kernels!(Backend::I8mm, I8mm(()), "neon,dotprod,fp16,i8mm"))
 }
 
-neon_isa!(I8mm, dot4_i8, dot4_nibbles, halves);
+neon_isa!(I8mm, add_i8, dot4_nibbles, halves);
 
 /// `smmla`: adds the products of two rows of eight int8, `a`, and two others, `b`: `[a₀b₀, a₀b₁, a₁b₀, a₁b₁]`. The
 /// intrinsic is unstable in Rust 1.95.

@@ -3,8 +3,8 @@
 //! The operations are a macro, because later CPUs have the same ones but for integer dot products and binary16.
 
 use core::arch::aarch64::*;
-use core::arch::asm;
 
+use super::high::{smlal2, smull2};
 use super::next;
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::{Step, TokenBlock};
@@ -34,15 +34,16 @@ pub(super) use simd;
 /// 32 int8 as two registers.
 pub(super) type I8x32 = [int8x16_t; 2];
 
-/// Dot products of a block of 32 int8 with four others.
+/// Adds the products of a block of 32 int8 with four others.
 ///
 /// Per byte lane two products of opposite halves are added in int16, which they fit: 2·128·127 = 32512. Then adjacent
 /// pairs are added into int32.
 #[inline(always)]
-fn dot4_i8(w: &[I8x32; 4], x: I8x32, _bias: i32) -> int32x4_t {
+fn add_i8(w: &[I8x32; 4], x: I8x32, sums: [int32x4_t; 4]) -> [int32x4_t; 4] {
     simd!({
-        let half = |w, x| vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x);
-        fold(w.map(|w| vpadalq_s16(vpaddlq_s16(half(w[0], x[0])), half(w[1], x[1]))))
+        let half = |w, x| smlal2(low(w, x), w, x);
+        let add = |r: usize| vpadalq_s16(vpadalq_s16(sums[r], half(w[r][0], x[0])), half(w[r][1], x[1]));
+        [add(0), add(1), add(2), add(3)]
     })
 }
 
@@ -67,11 +68,12 @@ pub(super) fn fold(v: [int32x4_t; 4]) -> int32x4_t {
 
 /// An `Isa` of NEON operations, with the integer dot products of four rows given.
 macro_rules! neon_isa {
-    ($token:ident, $dot4_i8:expr, $dot4_nibbles:expr $(, $halves:ident)?) => {
+    ($token:ident, $add_i8:expr, $dot4_nibbles:expr $(, $halves:ident)?) => {
         impl Isa for $token {
             type F32x8 = [float32x4_t; 2];
             type F32x4 = float32x4_t;
             type I8x32 = I8x32;
+            type Sums = [int32x4_t; 4];
 
             #[inline(always)]
             fn splat8(self, x: f32) -> Self::F32x8 {
@@ -156,14 +158,25 @@ macro_rules! neon_isa {
                 simd!([vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])])
             }
             #[inline(always)]
+            fn fma8_lane<const LANE: i32>(self, a: Self::F32x8, b: &[f32; 4], c: Self::F32x8) -> Self::F32x8 {
+                simd!({
+                    let b = vld1q_f32(b.as_ptr());
+                    [vfmaq_laneq_f32::<LANE>(c[0], a[0], b), vfmaq_laneq_f32::<LANE>(c[1], a[1], b)]
+                })
+            }
+            #[inline(always)]
             fn round8(self, a: Self::F32x8) -> Self::F32x8 {
                 simd!(a.map(|a| vrndnq_f32(a)))
             }
             #[inline(always)]
-            fn exp2i8(self, n: Self::F32x8) -> Self::F32x8 {
-                simd!(n.map(|n| {
-                    vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127))))
-                }))
+            fn ldexp8(self, x: Self::F32x8, n: Self::F32x8) -> Self::F32x8 {
+                let ldexp = |x, n| {
+                    simd!({
+                        let n = vshlq_n_s32::<23>(vcvtq_s32_f32(n));
+                        vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), n))
+                    })
+                };
+                [ldexp(x[0], n[0]), ldexp(x[1], n[1])]
             }
             #[inline(always)]
             fn sum8(self, a: Self::F32x8) -> f32 {
@@ -205,6 +218,10 @@ macro_rules! neon_isa {
                 simd!(vdupq_n_f32(x))
             }
             #[inline(always)]
+            fn load4(self, x: &[f32; 4]) -> float32x4_t {
+                simd!(vld1q_f32(x.as_ptr()))
+            }
+            #[inline(always)]
             fn store4(self, x: float32x4_t) -> [f32; 4] {
                 let mut out = [0.0; 4];
                 simd!(vst1q_f32(out.as_mut_ptr(), x));
@@ -243,7 +260,19 @@ macro_rules! neon_isa {
             }
             #[inline(always)]
             fn dot4_i8(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> float32x4_t {
-                simd!(vcvtq_f32_s32($dot4_i8(w, x, bias)))
+                self.fold_i8(self.add_i8(w, x, self.sums_i8(bias)))
+            }
+            #[inline(always)]
+            fn sums_i8(self, _bias: i32) -> [int32x4_t; 4] {
+                simd!([vdupq_n_s32(0); 4])
+            }
+            #[inline(always)]
+            fn add_i8(self, w: &[I8x32; 4], x: I8x32, sums: [int32x4_t; 4]) -> [int32x4_t; 4] {
+                $add_i8(w, x, sums)
+            }
+            #[inline(always)]
+            fn fold_i8(self, sums: [int32x4_t; 4]) -> float32x4_t {
+                simd!(vcvtq_f32_s32(fold(sums)))
             }
             #[inline(always)]
             fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> float32x4_t {
@@ -396,7 +425,7 @@ pub(super) fn split(x: uint8x16_t) -> I8x32 {
     simd!([vandq_u8(x, vdupq_n_u8(15)), vshrq_n_u8::<4>(x)].map(|x| vreinterpretq_s8_u8(x)))
 }
 
-neon_isa!(Neon, dot4_i8, dot4_nibbles);
+neon_isa!(Neon, add_i8, dot4_nibbles);
 
 /// Four rows of 32 quants: vector k has columns 4k..4k + 4 of each row.
 pub(super) type Four = [int8x16_t; 8];
@@ -509,39 +538,6 @@ fn broadcast(x: &[i8; 32]) -> Four {
         [a.0, a.1, a.2, a.3, b.0, b.1, b.2, b.3].map(|x| vreinterpretq_s8_s32(x))
     })
 }
-
-/// `smull2` and `smlal2`: products of the high halves, and products added to `acc`.
-///
-/// The intrinsics say the same, but the compiler, which sees the high halves of weights used for eight tokens, moves
-/// each to a register of its own first, and then has too few.
-macro_rules! high {
-    ($name:ident, $code:literal $(, $acc:ident)?) => {
-        #[inline(always)]
-        fn $name($($acc: int16x8_t,)? a: int8x16_t, b: int8x16_t) -> int16x8_t {
-            high!(@ $code, a, b $(, $acc)?)
-        }
-    };
-    (@ $code:literal, $a:ident, $b:ident) => {{
-        let out;
-        // SAFETY: one instruction on registers, which every aarch64 CPU with NEON has.
-        unsafe {
-            asm!(concat!($code, " {0:v}.8h, {1:v}.16b, {2:v}.16b"), lateout(vreg) out, in(vreg) $a, in(vreg) $b,
-                 options(pure, nomem, nostack, preserves_flags));
-        }
-        out
-    }};
-    (@ $code:literal, $a:ident, $b:ident, $acc:ident) => {{
-        let mut out = $acc;
-        // SAFETY: as above.
-        unsafe {
-            asm!(concat!($code, " {0:v}.8h, {1:v}.16b, {2:v}.16b"), inout(vreg) out, in(vreg) $a, in(vreg) $b,
-                 options(pure, nomem, nostack, preserves_flags));
-        }
-        out
-    }};
-}
-high!(smull2, "smull2");
-high!(smlal2, "smlal2", acc);
 
 impl PanelIsa for Neon {
     neon_panel!();

@@ -106,15 +106,32 @@ pub(super) fn quantise_block<I: Isa>(isa: I, x: &[f32; BLOCK], q: &mut [i8; BLOC
     let a = array!(i in 0..4 => isa.abs8(v[i]));
     let largest = isa.hmax8(isa.max8(isa.max8(a[0], a[1]), isa.max8(a[2], a[3])));
     let total = isa.sum8(isa.add8(isa.add8(a[0], a[1]), isa.add8(a[2], a[3])));
+    let (d, inverse) = scale(largest, total);
+    (d, round_block(isa, x, inverse, q))
+}
+
+/// The scale of numbers whose largest magnitude and sum of magnitudes are given, and its inverse.
+///
+/// `max` drops a NaN, the sum keeps it. Subnormal numbers have an infinite reciprocal, and no weight in any sum.
+#[inline(always)]
+pub(super) fn scale(largest: f32, total: f32) -> (f32, f32) {
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    // `max` drops a NaN, the sum keeps it. A subnormal block has an infinite reciprocal, and no weight in any sum.
-    if !total.is_finite() || !inverse.is_finite() {
-        *q = [0; BLOCK];
-        return if total.is_finite() { (0.0, 0.0) } else { (f32::NAN, 0.0) };
+    if !total.is_finite() {
+        return (f32::NAN, 0.0);
     }
-    let inverse = isa.splat8(inverse);
-    let limit = isa.splat8(127.0);
-    let r = array!(i in 0..4 => isa.min8(isa.round8(isa.mul8(v[i], inverse)), limit));
+    if inverse.is_finite() { (largest / 127.0, inverse) } else { (0.0, 0.0) }
+}
+
+/// The quants of a block for the inverse of its scale, and their sum. An inverse of zero makes all of them zero.
+#[inline(always)]
+pub(super) fn round_block<I: Isa>(isa: I, x: &[f32; BLOCK], inverse: f32, q: &mut [i8; BLOCK]) -> f32 {
+    if inverse == 0.0 {
+        *q = [0; BLOCK];
+        return 0.0;
+    }
+    let (parts, _) = x.as_chunks::<8>();
+    let (inverse, limit) = (isa.splat8(inverse), isa.splat8(127.0));
+    let r = array!(i in 0..4 => isa.min8(isa.round8(isa.mul8(isa.load8(&parts[i]), inverse)), limit));
     isa.to_i8(r, q);
-    (largest / 127.0, isa.sum8(isa.add8(isa.add8(r[0], r[1]), isa.add8(r[2], r[3]))))
+    isa.sum8(isa.add8(isa.add8(r[0], r[1]), isa.add8(r[2], r[3])))
 }

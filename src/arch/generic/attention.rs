@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! for each tile of 32 positions:
-//!     s[g][j] = scale · q[g]·k[j]         each row of K comes from memory once for all heads of the group
-//!     m' = max(m, max s);  p = e^(s − m')
-//!     l = l·e^(m − m') + Σ p;  o = o·e^(m − m') + Σ p[j]·v[j]       V likewise
+//!     s[g][j] = log₂e · scale · q[g]·k[j]     each row of K comes from memory once for all heads of the group
+//!     m' = max(m, max s);  p = 2^(s − m')
+//!     l = l·2^(m − m') + Σ p;  o = o·2^(m − m') + Σ p[j]·v[j]       V likewise
 //! out = o / l
 //! ```
 //!
@@ -15,52 +15,45 @@
 //!
 //! Within a tile, which the first cache holds, a few heads meet a few positions at a time: as many sums as registers
 //! hold, so that each number loaded or converted is used several times. How many they are does not show in the bits.
-//!
-//! int8 keys meet int8 queries: the products of a block of 32 are exact, as in [`rows`](super::rows), and a position's
-//! scale meets its score. A value's scale meets its weight, so that int8 values cost a conversion each and no more.
+//! [`keys`](super::keys) says how scores come about, [`values`](super::values) what becomes of the weights.
 
-use super::activations::quantise_block;
-use super::exp::exp;
+use super::exp::exp2_below;
 use super::float::padded;
+use super::keys::{score, score_int8};
+use super::partial::Partial;
+use super::stored::{Element, F16, F32, Int8, QueryBlock, Stored};
+use super::values::weigh;
 use crate::arch::isa::Isa;
-use crate::arch::unroll::{array, each};
 use crate::quant::BLOCK;
-use crate::storage::{Plain, TILE};
+use crate::storage::TILE;
 
 /// Most query heads that share one pass over K and V.
 const GROUP: usize = 8;
 /// Most query heads that are multiplied together.
-const HEADS: usize = 4;
+pub(super) const HEADS: usize = 4;
 
-/// How the cache stores a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Element {
-    /// binary16.
-    F16,
-    /// int8 with one binary16 scale for the row of a position and head.
-    Int8,
-    /// binary32, for tests and comparisons.
-    F32,
+/// A head's scores of a tile, then its weights; room behind them for four to be written at any place.
+pub(super) type Scores = [f32; TILE + 4];
+
+/// The four places from `at` on.
+#[inline(always)]
+pub(super) fn four(scores: &Scores, at: usize) -> &[f32; 4] {
+    // What is no place of a tile cannot be; the remainder tells the compiler so.
+    scores[at % TILE..].first_chunk().unwrap_or(&[0.0; 4])
 }
 
-impl Element {
-    /// Bytes of one number.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Element::F16 => 2,
-            Element::Int8 => 1,
-            Element::F32 => 4,
-        }
+/// Writes the four places from `at` on.
+#[inline(always)]
+pub(super) fn set_four(scores: &mut Scores, at: usize, values: [f32; 4]) {
+    if let Some(four) = scores[at % TILE..].first_chunk_mut() {
+        *four = values;
     }
+}
 
-    /// Bytes of a row's scale.
-    pub const fn scale_bytes(self) -> usize {
-        match self {
-            Element::Int8 => 2,
-            Element::F16 | Element::F32 => 0,
-        }
-    }
+/// The eights of the places of a tile.
+#[inline(always)]
+fn eights(scores: &mut Scores) -> &mut [[f32; 8]] {
+    scores.as_chunks_mut().0
 }
 
 /// Keys and values of positions one after another, of one KV head.
@@ -78,19 +71,6 @@ pub struct Run<'a> {
     pub pinned: bool,
 }
 
-/// A block of a query as int8: `x[i] = d·q[i]`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct QueryBlock {
-    pub(in crate::arch) q: [i8; BLOCK],
-    pub(in crate::arch) d: f32,
-    /// −8·Σq.
-    pub(in crate::arch) bias: i32,
-}
-
-// SAFETY: 32 bytes and two numbers, with no padding; any bits are a value.
-unsafe impl Plain for QueryBlock {}
-
 /// The queries of the heads of a group: those for the ring, then those for pinned positions.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'q> {
@@ -102,77 +82,6 @@ pub struct Queries<'q> {
     pub head_dim: usize,
     /// What scores are multiplied by.
     pub scale: f32,
-}
-
-/// What some tiles gave: `out / sum` is the attention over them, `max` the highest score.
-#[derive(Debug)]
-pub struct Partial<'o> {
-    /// `(group, head_dim)`.
-    pub out: &'o mut [f32],
-    /// `(group)`.
-    pub max: &'o mut [f32],
-    /// `(group)`.
-    pub sum: &'o mut [f32],
-}
-
-impl<'o> Partial<'o> {
-    /// In `memory` of `group · (head_dim + 2)` numbers, with nothing in it.
-    pub fn new(memory: &'o mut [f32], group: usize) -> Self {
-        let (out, stats) = memory.split_at_mut(memory.len().saturating_sub(2 * group));
-        let (max, sum) = stats.split_at_mut(stats.len() / 2);
-        let mut partial = Partial { out, max, sum };
-        partial.clear();
-        partial
-    }
-
-    /// As [`new`](Partial::new) or [`merge`](Partial::merge) left it in `memory`.
-    pub fn view(memory: &'o mut [f32], group: usize) -> Self {
-        let (out, stats) = memory.split_at_mut(memory.len().saturating_sub(2 * group));
-        let (max, sum) = stats.split_at_mut(stats.len() / 2);
-        Partial { out, max, sum }
-    }
-
-    /// In `out` and `stats`, `(2, group)`, with nothing in it.
-    pub fn over(out: &'o mut [f32], stats: &'o mut [f32]) -> Self {
-        let (max, sum) = stats.split_at_mut(stats.len() / 2);
-        let mut partial = Partial { out, max, sum };
-        partial.clear();
-        partial
-    }
-
-    /// Nothing is in it.
-    fn clear(&mut self) {
-        self.out.fill(0.0);
-        self.max.fill(f32::NEG_INFINITY);
-        self.sum.fill(0.0);
-    }
-
-    /// Adds what later tiles gave. The order of merging shows in the bits, so it is that of positions.
-    pub fn merge(&mut self, later: &Partial<'_>) {
-        let head_dim = self.out.len().checked_div(self.max.len()).unwrap_or(0);
-        let outs = self.out.chunks_mut(head_dim.max(1)).zip(later.out.chunks(head_dim.max(1)));
-        let stats = self.max.iter_mut().zip(&mut *self.sum).zip(later.max.iter().zip(&*later.sum));
-        for ((out, later), ((max, sum), (later_max, later_sum))) in outs.zip(stats) {
-            let new_max = max.max(*later_max);
-            // Nothing is in a partial whose maximum is −∞.
-            let weight = |max: f32| if max == new_max { 1.0 } else { libm::expf(max - new_max) };
-            let (a, b) = (weight(*max), weight(*later_max));
-            for (x, y) in out.iter_mut().zip(later) {
-                *x = *x * a + *y * b;
-            }
-            *sum = *sum * a + *later_sum * b;
-            *max = new_max;
-        }
-    }
-
-    /// Attention over all that was merged.
-    pub fn finish(&mut self) {
-        let head_dim = self.out.len().checked_div(self.max.len()).unwrap_or(0);
-        for (out, sum) in self.out.chunks_mut(head_dim.max(1)).zip(&*self.sum) {
-            let inverse = 1.0 / sum;
-            out.iter_mut().for_each(|x| *x *= inverse);
-        }
-    }
 }
 
 /// See [`Kernels::attend`](crate::arch::Kernels::attend).
@@ -225,42 +134,7 @@ struct Heads<'q> {
     scale: f32,
 }
 
-/// A stored number; eight of them have `B` bytes.
-trait Stored<const B: usize> {
-    /// Whether rows have scales, and keys meet int8 queries.
-    const INT8: bool = false;
-    fn load<I: Isa>(isa: I, x: &[u8; B]) -> I::F32x8;
-}
-
-struct F16;
-impl Stored<16> for F16 {
-    #[inline(always)]
-    fn load<I: Isa>(isa: I, x: &[u8; 16]) -> I::F32x8 {
-        isa.load8_f16(x)
-    }
-}
-
-struct Int8;
-impl Stored<8> for Int8 {
-    const INT8: bool = true;
-    #[inline(always)]
-    fn load<I: Isa>(isa: I, x: &[u8; 8]) -> I::F32x8 {
-        isa.load8_i8(x)
-    }
-}
-
-struct F32;
-impl Stored<32> for F32 {
-    #[inline(always)]
-    fn load<I: Isa>(isa: I, x: &[u8; 32]) -> I::F32x8 {
-        isa.load8_f32(x)
-    }
-}
-
 /// Up to `GROUP` query heads over a tile, whose rows lie in `runs`.
-///
-/// As many sums at a time as 32 registers of four numbers hold beside what they are made of: of some heads and
-/// positions, then of some heads and eights of a row.
 #[inline(always)]
 fn tile<I: Isa, E: Stored<B>, const B: usize>(
     isa: I,
@@ -271,379 +145,88 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
     sum: &mut [f32],
 ) {
     let row = q.row;
-    let mut scores = [[f32::NEG_INFINITY; TILE]; GROUP];
-    let mut k_factors = [q.scale; TILE];
+    let mut scores: [Scores; GROUP] = [[0.0; TILE + 4]; GROUP];
+    let tile = &mut scores[..max.len()];
+    // Exponents of 2, which need fewer operations than those of e.
+    let scale = q.scale * core::f32::consts::LOG2_E;
+    let mut factors = if E::INT8 { [[1.0; TILE]; 2] } else { [[scale; TILE], [1.0; TILE]] };
     let mut at = 0;
     for run in runs {
         let k = run.k.as_chunks::<B>().0;
         let len = (k.len() / row).min(TILE - at);
         if E::INT8 {
-            scale_by(isa, &mut k_factors[at..][..len], run.k_scales);
-        }
-        let (floats, blocks) = (q.floats[usize::from(run.pinned)], q.blocks[usize::from(run.pinned)]);
-        let per_head = blocks.len() / max.len().max(1);
-        for (h, scores) in scores.chunks_mut(HEADS).enumerate().take(max.len().div_ceil(HEADS)) {
-            let heads = (max.len() - h * HEADS).min(HEADS);
-            if E::INT8 {
-                let blocks = &blocks[h * HEADS * per_head..][..heads * per_head];
-                match heads {
-                    1 => score_int8::<I, 1>(isa, blocks, 8 * row, run.k, len, scores, at),
-                    2 => score_int8::<I, 2>(isa, blocks, 8 * row, run.k, len, scores, at),
-                    3 => score_int8::<I, 3>(isa, blocks, 8 * row, run.k, len, scores, at),
-                    _ => score_int8::<I, HEADS>(isa, blocks, 8 * row, run.k, len, scores, at),
-                }
-            } else {
-                let (q, k) = (&floats[h * HEADS * row..][..heads * row], &k[..len * row]);
-                match heads {
-                    1 => score::<I, E, 1, 4, B>(isa, q, row, k, scores, at),
-                    2 => score::<I, E, 2, 4, B>(isa, q, row, k, scores, at),
-                    3 => score::<I, E, 3, 2, B>(isa, q, row, k, scores, at),
-                    _ => score::<I, E, HEADS, 2, B>(isa, q, row, k, scores, at),
-                }
-            }
+            unpack(isa, scale, run.k_scales, &mut factors[0][at..][..len]);
+            unpack(isa, 1.0, run.v_scales, &mut factors[1][at..][..len]);
+            score_int8(isa, q.blocks[usize::from(run.pinned)], 8 * row, &run.k[..len * 8 * row], tile, at);
+        } else {
+            score::<I, E, B>(isa, q.floats[usize::from(run.pinned)], row, &k[..len * row], tile, at);
         }
         at += len;
     }
-    let mut rescale = [0.0; GROUP];
-    for (g, (max, sum)) in max.iter_mut().zip(sum).enumerate() {
-        rescale[g & 7] = soften(isa, &k_factors, &mut scores[g & 7], max, sum);
+    for scores in tile.iter_mut() {
+        scores[at..].fill(f32::NEG_INFINITY);
     }
+    let mut rescale = soften::<I, E, B>(isa, &factors, tile, max, sum);
     at = 0;
     for run in runs {
         let v = run.v.as_chunks::<B>().0;
         let len = (v.len() / row).min(TILE - at);
-        if E::INT8 {
-            for weights in scores.iter_mut().take(max.len()) {
-                scale_by(isa, &mut weights[at..][..len], run.v_scales);
-            }
-        }
-        let parts = out.chunks_mut(HEADS * row).zip(scores.chunks(HEADS)).zip(rescale.chunks(HEADS));
-        for ((out, weights), rescale) in parts {
-            let v = &v[..len * row];
-            match out.len() / row {
-                1 => weigh::<I, E, 1, 4, B>(isa, row, v, weights, at, rescale, out),
-                2 => weigh::<I, E, 2, 4, B>(isa, row, v, weights, at, rescale, out),
-                3 => weigh::<I, E, 3, 2, B>(isa, row, v, weights, at, rescale, out),
-                _ => weigh::<I, E, HEADS, 2, B>(isa, row, v, weights, at, rescale, out),
-            }
-        }
+        weigh::<I, E, B>(isa, row, &v[..len * row], tile, at, &rescale, out);
         // What was there before is rescaled once.
         rescale = [1.0; GROUP];
         at += len;
     }
 }
 
-/// Multiplies numbers with binary16 ones.
+/// `out = by · scales`, which are binary16.
 #[inline(always)]
-fn scale_by<I: Isa>(isa: I, x: &mut [f32], scales: &[u8]) {
-    let (eights, rest) = x.as_chunks_mut::<8>();
+fn unpack<I: Isa>(isa: I, by: f32, scales: &[u8], out: &mut [f32]) {
+    let by = isa.splat8(by);
+    let (eights, rest) = out.as_chunks_mut::<8>();
     let n = eights.len();
-    for (x, scales) in eights.iter_mut().zip(scales.as_chunks::<16>().0) {
-        isa.store8(isa.mul8(isa.load8(x), isa.load8_f16(scales)), x);
+    for (out, scales) in eights.iter_mut().zip(scales.as_chunks::<16>().0) {
+        isa.store8(isa.mul8(by, isa.load8_f16(scales)), out);
     }
     if !rest.is_empty() {
-        let scales: [u8; 16] = padded(scales.get(16 * n..).unwrap_or(&[]));
-        let mut last: [f32; 8] = padded(rest);
-        isa.store8(isa.mul8(isa.load8(&last), isa.load8_f16(&scales)), &mut last);
+        let mut last = [0.0; 8];
+        isa.store8(isa.mul8(by, isa.load8_f16(&padded(scales.get(16 * n..).unwrap_or(&[])))), &mut last);
         rest.copy_from_slice(&last[..rest.len()]);
     }
 }
 
-/// `scores[g][at + j] = q[g]·k[j]` of int8, without the scale of `k[j]`, four positions at a time.
-#[inline(always)]
-fn score_int8<I: Isa, const G: usize>(
-    isa: I,
-    q: &[QueryBlock],
-    head_dim: usize,
-    k: &[u8],
-    len: usize,
-    scores: &mut [[f32; TILE]],
-    at: usize,
-) {
-    let Some(scores) = scores.first_chunk_mut::<G>() else { return };
-    let blocks = q.len() / G;
-    let q: [&[QueryBlock]; G] = core::array::from_fn(|g| &q[g * blocks..][..blocks]);
-    for first in (0..len).step_by(4) {
-        // Beyond the last position, that one again.
-        let rows: [&[u8]; 4] = core::array::from_fn(|j| &k[(first + j).min(len - 1) * head_dim..][..head_dim]);
-        let mut acc = [isa.splat4(0.0); G];
-        let tail = head_dim / BLOCK;
-        let mut b = 0;
-        while b < tail {
-            let w = array!(j in 0..4 => isa.load_u8(block(rows[j], b)));
-            each!(g in 0..G => { acc[g] = add_block(isa, &w, &q[g][b], acc[g]) });
-            b += 1;
-        }
-        if !head_dim.is_multiple_of(BLOCK) {
-            let w = array!(j in 0..4 => isa.load_u8(&padded(&rows[j][tail * BLOCK..])));
-            each!(g in 0..G => { acc[g] = add_block(isa, &w, &q[g][tail], acc[g]) });
-        }
-        for g in 0..G {
-            let sums = isa.store4(acc[g]);
-            let out = scores[g].get_mut(at + first..at + len).unwrap_or(&mut []);
-            match out.first_chunk_mut::<4>() {
-                Some(out) => *out = sums,
-                None => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum),
-            }
-        }
-    }
-}
-
-/// Block `b` of a row that has it whole.
-#[inline(always)]
-fn block(row: &[u8], b: usize) -> &[u8; BLOCK] {
-    row.as_chunks().0.get(b).unwrap_or(&[0; BLOCK])
-}
-
-/// Adds the products of a block of four rows with one of a query.
-#[inline(always)]
-fn add_block<I: Isa>(isa: I, w: &[I::I8x32; 4], q: &QueryBlock, acc: I::F32x4) -> I::F32x4 {
-    isa.fma4(isa.dot4_i8(w, isa.load_i8(&q.q), q.bias), isa.splat4(q.d), acc)
-}
-
-/// `scores[g][at + j] = q[g]·k[j]`, `J` positions at a time.
-#[inline(always)]
-fn score<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
-    isa: I,
-    q: &[[f32; 8]],
-    row: usize,
-    k: &[[u8; B]],
-    scores: &mut [[f32; TILE]],
-    at: usize,
-) {
-    let Some(scores) = scores.first_chunk_mut::<G>() else { return };
-    let q: [&[[f32; 8]]; G] = core::array::from_fn(|g| &q[g * row..][..row]);
-    let mut parts = k.chunks_exact(J * row);
-    let mut first = at;
-    for k in &mut parts {
-        let sums = dots::<I, E, G, J, B>(isa, q, core::array::from_fn(|j| &k[j * row..][..row]), row);
-        for g in 0..G {
-            if let Some(out) = scores[g].get_mut(first..).and_then(<[f32]>::first_chunk_mut) {
-                *out = sums[g];
-            }
-        }
-        first += J;
-    }
-    for k in parts.remainder().chunks_exact(row) {
-        let sums = dots::<I, E, G, 1, B>(isa, q, [k], row);
-        for g in 0..G {
-            scores[g][first % TILE] = sums[g][0];
-        }
-        first += 1;
-    }
-}
-
-/// The products of `G` heads with `J` rows.
-#[inline(always)]
-fn dots<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
-    isa: I,
-    q: [&[[f32; 8]]; G],
-    k: [&[[u8; B]]; J],
-    row: usize,
-) -> [[f32; J]; G] {
-    let mut acc = [[isa.splat8(0.0); J]; G];
-    // Two eights in a turn of the loop, and what may be left over.
-    let (q_pairs, q_last) = (q.map(|q| q.as_chunks::<2>().0), q.map(|q| q.as_chunks::<2>().1));
-    let (k_pairs, k_last) = (k.map(|k| k.as_chunks::<2>().0), k.map(|k| k.as_chunks::<2>().1));
-    for c in 0..row / 2 {
-        for i in 0..2 {
-            multiply::<I, E, G, J, B>(isa, q_pairs.map(|q| &q[c][i]), k_pairs.map(|k| &k[c][i]), &mut acc);
-        }
-    }
-    if row % 2 == 1 {
-        multiply::<I, E, G, J, B>(isa, q_last.map(|q| &q[0]), k_last.map(|k| &k[0]), &mut acc);
-    }
-    // Four sums at a time; the last may be fewer.
-    let mut sums = [[0.0; J]; G];
-    let acc = acc.as_flattened();
-    for (four, out) in (0..).step_by(4).zip(sums.as_flattened_mut().chunks_mut(4)) {
-        let folded = isa.sum8x4(array!(i in 0..4 => acc[(four + i).min(G * J - 1)]));
-        for (out, sum) in out.iter_mut().zip(folded) {
-            *out = sum;
-        }
-    }
-    sums
-}
-
-/// Adds the products of an eight of each, lane by lane.
-#[inline(always)]
-fn multiply<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
-    isa: I,
-    q: [&[f32; 8]; G],
-    k: [&[u8; B]; J],
-    acc: &mut [[I::F32x8; J]; G],
-) {
-    let mut rows = [isa.splat8(0.0); J];
-    for j in 0..J {
-        rows[j] = E::load(isa, k[j]);
-    }
-    for g in 0..G {
-        let q = isa.load8(q[g]);
-        for j in 0..J {
-            acc[g][j] = isa.fma8(q, rows[j], acc[g][j]);
-        }
-    }
-}
-
-/// Turns products into weights: multiplied with their factors, and relative to the running maximum; gives the factor for what was summed before.
+/// Turns products into weights: multiplied with the factors of keys, relative to the running maxima, and multiplied with
+/// the factors of values; gives the factors for what was summed before.
 ///
-/// Unused places hold −∞ and become e^−87 or less: zero beside the maximum's 1, and they meet no row of V.
+/// Unused places hold −∞ and become 2⁻¹²⁶: zero beside the maximum's 1, and they meet no row of V.
 #[inline(always)]
-fn soften<I: Isa>(isa: I, factors: &[f32; TILE], scores: &mut [f32; TILE], max: &mut f32, sum: &mut f32) -> f32 {
-    let (parts, _) = scores.as_chunks_mut::<8>();
-    let mut highest = isa.splat8(*max);
-    for (s, factors) in parts.iter_mut().zip(factors.as_chunks().0) {
-        let scaled = isa.mul8(isa.load8(s), isa.load8(factors));
-        highest = isa.max8(highest, scaled);
-        isa.store8(scaled, s);
+fn soften<I: Isa, E: Stored<B>, const B: usize>(
+    isa: I,
+    [of_keys, of_values]: &[[f32; TILE]; 2],
+    scores: &mut [Scores],
+    max: &mut [f32],
+    sum: &mut [f32],
+) -> [f32; GROUP] {
+    let mut rescale = [0.0; GROUP];
+    for ((max, scores), change) in max.iter_mut().zip(&mut *scores).zip(&mut rescale) {
+        let mut highest = isa.splat8(*max);
+        for (s, factors) in eights(scores).iter_mut().zip(of_keys.as_chunks().0) {
+            let scaled = isa.mul8(isa.load8(s), isa.load8(factors));
+            highest = isa.max8(highest, scaled);
+            isa.store8(scaled, s);
+        }
+        let highest = isa.hmax8(highest);
+        (*change, *max) = (*max - highest, highest);
     }
-    let new_max = isa.hmax8(highest);
-    let mut total = isa.splat8(0.0);
-    for s in parts {
-        let p = exp(isa, isa.sub8(isa.load8(s), isa.splat8(new_max)));
-        total = isa.add8(total, p);
-        isa.store8(p, s);
+    isa.store8(exp2_below(isa, isa.load8(&rescale)), &mut rescale);
+    for ((sum, scores), (max, rescale)) in sum.iter_mut().zip(scores).zip(max.iter().zip(&rescale)) {
+        let max = isa.splat8(*max);
+        let mut total = isa.splat8(0.0);
+        for (s, factors) in eights(scores).iter_mut().zip(of_values.as_chunks().0) {
+            let p = exp2_below(isa, isa.sub8(isa.load8(s), max));
+            total = isa.add8(total, p);
+            isa.store8(if E::INT8 { isa.mul8(p, isa.load8(factors)) } else { p }, s);
+        }
+        *sum = *sum * rescale + isa.sum8(total);
     }
-    let rescale = match *max {
-        f32::NEG_INFINITY => 0.0,
-        old if old == new_max => 1.0,
-        old => libm::expf(old - new_max),
-    };
-    *sum = *sum * rescale + isa.sum8(total);
-    *max = new_max;
     rescale
-}
-
-/// `out[g] = out[g]·rescale[g] + Σ weights[g][at + j]·v[j]`, `C` eights at a time.
-#[inline(always)]
-fn weigh<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
-    isa: I,
-    row: usize,
-    v: &[[u8; B]],
-    weights: &[[f32; TILE]],
-    at: usize,
-    rescale: &[f32],
-    out: &mut [[f32; 8]],
-) {
-    let (Some(weights), Some(rescale)) = (weights.first_chunk::<G>(), rescale.first_chunk::<G>()) else { return };
-    let weights = weights.each_ref().map(|w| w.get(at..at + v.len() / row).unwrap_or(&[]));
-    let mut c = 0;
-    while c + C <= row {
-        strip::<I, E, G, C, B>(isa, row, c, v, weights, rescale, out);
-        c += C;
-    }
-    while c < row {
-        strip::<I, E, G, 1, B>(isa, row, c, v, weights, rescale, out);
-        c += 1;
-    }
-}
-
-/// [`weigh`] for `C` eights from `first`.
-#[inline(always)]
-fn strip<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
-    isa: I,
-    row: usize,
-    first: usize,
-    v: &[[u8; B]],
-    weights: [&[f32]; G],
-    rescale: &[f32; G],
-    out: &mut [[f32; 8]],
-) {
-    let mut acc = [[isa.splat8(0.0); C]; G];
-    for g in 0..G {
-        for c in 0..C {
-            acc[g][c] = isa.mul8(isa.load8(&out[g * row + first + c]), isa.splat8(rescale[g]));
-        }
-    }
-    // Two positions in a turn of the loop, and what may be left over.
-    let pairs = weights.map(|w| w.as_chunks::<2>().0);
-    let mut v = v.chunks_exact(2 * row);
-    for (j, v) in (&mut v).enumerate() {
-        accumulate::<I, E, G, C, B>(isa, &v[first..][..C], pairs.map(|w| w[j][0]), &mut acc);
-        accumulate::<I, E, G, C, B>(isa, &v[row + first..][..C], pairs.map(|w| w[j][1]), &mut acc);
-    }
-    if let Some(v) = v.remainder().get(first..first + C) {
-        accumulate::<I, E, G, C, B>(isa, v, weights.map(|w| w.last().copied().unwrap_or(0.0)), &mut acc);
-    }
-    for g in 0..G {
-        for c in 0..C {
-            isa.store8(acc[g][c], &mut out[g * row + first + c]);
-        }
-    }
-}
-
-/// Adds the weighted eights of one position.
-#[inline(always)]
-fn accumulate<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
-    isa: I,
-    v: &[[u8; B]],
-    weights: [f32; G],
-    acc: &mut [[I::F32x8; C]; G],
-) {
-    for c in 0..C {
-        let v = E::load(isa, &v[c]);
-        for g in 0..G {
-            acc[g][c] = isa.fma8(isa.splat8(weights[g]), v, acc[g][c]);
-        }
-    }
-}
-
-/// Converts a row to cache elements; see [`Kernels::store`](crate::arch::Kernels::store).
-#[inline(always)]
-pub(in crate::arch) fn store<I: Isa>(isa: I, element: Element, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
-    match element {
-        Element::F16 => {
-            for (x, out) in x.as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<16>().0) {
-                isa.store8_f16(isa.load8(x), out);
-            }
-        }
-        Element::Int8 => store_int8(isa, x, out, scale),
-        Element::F32 => {
-            for (x, out) in x.iter().zip(out.as_chunks_mut::<4>().0) {
-                *out = x.to_le_bytes();
-            }
-        }
-    }
-}
-
-/// `x[i] = scale·out[i]`, the scale being a binary16 number. A row that is not finite gets a NaN.
-#[inline(always)]
-fn store_int8<I: Isa>(isa: I, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
-    let mut largest = isa.splat8(0.0);
-    let mut nan = isa.splat8(0.0);
-    for x in x.as_chunks::<8>().0 {
-        let x = isa.abs8(isa.load8(x));
-        largest = isa.max8(largest, x);
-        nan = isa.fma8(x, isa.splat8(0.0), nan);
-    }
-    let finite = !isa.sum8(nan).is_nan();
-    let d = half::f16::from_f32(if finite { (isa.hmax8(largest) / 127.0).min(65504.0) } else { f32::NAN });
-    if let Some(scale) = scale.first_chunk_mut() {
-        *scale = d.to_le_bytes();
-    }
-    let d = d.to_f32();
-    let inverse = isa.splat8(if d > 0.0 { 1.0 / d } else { 0.0 });
-    let limits = [isa.splat8(-127.0), isa.splat8(127.0)];
-    for (x, out) in x.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
-        let block: [f32; BLOCK] = padded(x);
-        let v = block.as_chunks::<8>().0;
-        let r = array!(i in 0..4 => {
-            isa.max8(isa.min8(isa.round8(isa.mul8(isa.load8(&v[i]), inverse)), limits[1]), limits[0])
-        });
-        let mut q = [0i8; BLOCK];
-        isa.to_i8(r, &mut q);
-        out.iter_mut().zip(q).for_each(|(out, q)| *out = q.cast_unsigned());
-    }
-}
-
-/// The queries of heads as int8: see [`Kernels::query`](crate::arch::Kernels::query).
-#[inline(always)]
-pub(in crate::arch) fn query<I: Isa>(isa: I, x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
-    let blocks = head_dim.div_ceil(BLOCK).max(1);
-    for (x, out) in x.chunks(head_dim.max(1)).zip(out.chunks_mut(blocks)) {
-        for (x, out) in x.chunks(BLOCK).zip(out) {
-            let (d, sum) = quantise_block(isa, &padded(x), &mut out.q);
-            (out.d, out.bias) = (d, -8 * sum as i32);
-        }
-    }
 }

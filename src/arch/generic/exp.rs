@@ -17,5 +17,22 @@ pub(super) fn exp<I: Isa>(isa: I, x: I::F32x8) -> I::F32x8 {
         p = isa.fma8(p, r, isa.splat8(k));
     }
     let p = isa.add8(isa.fma8(isa.mul8(p, r), r, r), isa.splat8(1.0));
-    isa.mul8(p, isa.exp2i8(n))
+    isa.ldexp8(p, n)
+}
+
+/// 2ˣ within 4 ulp for −126 ≤ x ≤ 0, and 2⁻¹²⁶ below; exactly 1 for 0.
+///
+/// A power of two needs no product to find n, and none to take it off: x = n + f, |f| ≤ ½. 2ᶠ by the polynomial of degree 5
+/// with the least relative error (9·10⁻⁸) of those that are 1 at 0, three pairs of terms at a time.
+#[inline(always)]
+#[expect(clippy::approx_constant, reason = "a coefficient near ln 2, which is not it")]
+pub(super) fn exp2_below<I: Isa>(isa: I, x: I::F32x8) -> I::F32x8 {
+    let x = isa.max8(x, isa.splat8(-126.0));
+    let n = isa.round8(x);
+    let f = isa.sub8(x, n);
+    let a = isa.fma8(f, isa.splat8(0.693_147), isa.splat8(1.0));
+    let b = isa.fma8(f, isa.splat8(5.550_733_6e-2), isa.splat8(0.240_222_42));
+    let c = isa.fma8(f, isa.splat8(1.326_472_9e-3), isa.splat8(9.671_513e-3));
+    let f2 = isa.mul8(f, f);
+    isa.ldexp8(isa.fma8(isa.fma8(c, f2, b), f2, a), n)
 }

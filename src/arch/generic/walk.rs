@@ -263,3 +263,67 @@ pub(super) fn token_blocks<'a, const T: usize>(
     let dsum = dsum.get(first..end).unwrap_or(&[]).as_chunks().0;
     q.iter().zip(d).zip(bias).zip(dsum).map(|(((q, d), bias), dsum)| TokenBlock { q, d, bias, dsum })
 }
+
+/// `C` items from one column on of each of several rows.
+pub(super) struct Strip<'a, T, const C: usize> {
+    at: *const T,
+    /// Items of a row.
+    row: usize,
+    /// Rows that were not read.
+    left: usize,
+    rows: PhantomData<&'a [T]>,
+}
+
+impl<'a, T, const C: usize> Strip<'a, T, C> {
+    /// Of the first `len` rows of `row` items; of none if they have no such columns or are not all there.
+    #[inline(always)]
+    pub(super) fn new(rows: &'a [T], [len, row, first]: [usize; 3]) -> Self {
+        let fits = first + C <= row && len.checked_mul(row).is_some_and(|items| items <= rows.len());
+        let at = rows.as_ptr().wrapping_add(first);
+        Strip { at, row, left: if fits { len } else { 0 }, rows: PhantomData }
+    }
+
+    /// The next four rows'.
+    #[inline(always)]
+    pub(super) fn four(&mut self) -> Option<[&'a [T; C]; 4]> {
+        self.left = self.left.checked_sub(4)?;
+        let at = [(); 4].map(|()| self.step());
+        // SAFETY: four rows were left, and each has the items.
+        Some(at.map(|at| unsafe { &*at.cast() }))
+    }
+
+    /// The next row's.
+    #[inline(always)]
+    pub(super) fn one(&mut self) -> Option<&'a [T; C]> {
+        self.left = self.left.checked_sub(1)?;
+        // SAFETY: a row was left, and it has the items.
+        Some(unsafe { &*self.step().cast() })
+    }
+
+    /// Where the items of a row are; then it is the next one's turn.
+    #[inline(always)]
+    fn step(&mut self) -> *const T {
+        let at = self.at;
+        // SAFETY: the end of a row that is there is not null. That spares the caller's `Option` a check.
+        unsafe { core::hint::assert_unchecked(!at.is_null()) };
+        self.at = opaque(at.wrapping_add(self.row));
+        at
+    }
+}
+
+/// The same pointer, of which the compiler does not know how it came about.
+///
+/// Of rows one after another it would otherwise keep the distances to the second, the third and the fourth, for which it
+/// has no registers.
+#[inline(always)]
+fn opaque<T>(p: *const T) -> *const T {
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    {
+        let mut p = p;
+        // SAFETY: no instruction.
+        unsafe { core::arch::asm!("/* {} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags)) };
+        p
+    }
+    #[cfg(not(all(target_arch = "aarch64", not(miri))))]
+    p
+}

@@ -158,7 +158,7 @@ fn attention_matches_f64() {
                 let case = Case::new(&kernels, element, group, head_dim, positions, pinned);
                 let got = case.run(&kernels, 0..group, 0, 16);
                 for (g, got) in got.chunks(head_dim).enumerate() {
-                    // int8 queries are up to 0.4 % of a block's largest off.
+                    // int8 queries are up to 0.4 % of a head's largest off.
                     for (exact, bound) in [(false, 2e-6), (true, if element == Element::Int8 { 0.02 } else { 2e-6 })] {
                         for (got, want) in got.iter().zip(case.naive(g, exact)) {
                             let error = (f64::from(*got) - want).abs();

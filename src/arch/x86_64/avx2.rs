@@ -56,8 +56,16 @@ pub(super) unsafe fn fold([a, b, c, d]: [__m256i; 4]) -> __m128i {
 
 /// `maddubs` wants one unsigned factor: |w|, with w's sign given to x. 2·128·127 fits int16.
 #[inline(always)]
-fn dot4_i8(w: &[__m256i; 4], x: __m256i, _bias: i32) -> __m128i {
-    simd!(fold(array!(r in 0..4 => products(_mm256_abs_epi8(w[r]), _mm256_sign_epi8(x, w[r])))))
+fn add_i8(w: &[__m256i; 4], x: __m256i, sums: [__m256i; 4]) -> [__m256i; 4] {
+    simd!(array!(r in 0..4 => {
+        _mm256_add_epi32(sums[r], products(_mm256_abs_epi8(w[r]), _mm256_sign_epi8(x, w[r])))
+    }))
+}
+
+/// Nothing is to be taken off: no factor was changed.
+#[inline(always)]
+fn sums_i8(_bias: i32) -> __m256i {
+    simd!(_mm256_setzero_si256())
 }
 
 #[inline(always)]
@@ -67,11 +75,12 @@ fn dot4_nibbles(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
 
 /// An `Isa` of AVX2 operations, with the integer dot products of four rows given.
 macro_rules! avx2_isa {
-    ($token:ident, $dot4_i8:expr, $dot4_nibbles:expr) => {
+    ($token:ident, $sums_i8:expr, $add_i8:expr, $dot4_nibbles:expr) => {
         impl Isa for $token {
             type F32x8 = __m256;
             type F32x4 = __m128;
             type I8x32 = __m256i;
+            type Sums = [__m256i; 4];
 
             #[inline(always)]
             fn prefetch(self, at: *const u8, bytes: usize) {
@@ -151,11 +160,11 @@ macro_rules! avx2_isa {
                 simd!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
             }
             #[inline(always)]
-            fn exp2i8(self, n: __m256) -> __m256 {
-                simd!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
-                    _mm256_cvtps_epi32(n),
-                    _mm256_set1_epi32(127)
-                ))))
+            fn ldexp8(self, x: __m256, n: __m256) -> __m256 {
+                simd!({
+                    let n = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
+                    _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), n))
+                })
             }
             #[inline(always)]
             fn sum8(self, a: __m256) -> f32 {
@@ -215,6 +224,10 @@ macro_rules! avx2_isa {
                 simd!(_mm_set1_ps(x))
             }
             #[inline(always)]
+            fn load4(self, x: &[f32; 4]) -> __m128 {
+                simd!(_mm_loadu_ps(x.as_ptr()))
+            }
+            #[inline(always)]
             fn store4(self, x: __m128) -> [f32; 4] {
                 let mut out = [0.0; 4];
                 simd!(_mm_storeu_ps(out.as_mut_ptr(), x));
@@ -255,7 +268,19 @@ macro_rules! avx2_isa {
             }
             #[inline(always)]
             fn dot4_i8(self, w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128 {
-                simd!(_mm_cvtepi32_ps($dot4_i8(w, x, bias)))
+                self.fold_i8(self.add_i8(w, x, self.sums_i8(bias)))
+            }
+            #[inline(always)]
+            fn sums_i8(self, bias: i32) -> [__m256i; 4] {
+                [$sums_i8(bias); 4]
+            }
+            #[inline(always)]
+            fn add_i8(self, w: &[__m256i; 4], x: __m256i, sums: [__m256i; 4]) -> [__m256i; 4] {
+                $add_i8(w, x, sums)
+            }
+            #[inline(always)]
+            fn fold_i8(self, sums: [__m256i; 4]) -> __m128 {
+                simd!(_mm_cvtepi32_ps(fold(sums)))
             }
             #[inline(always)]
             fn dot4_nibbles(self, w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128 {
@@ -283,7 +308,7 @@ macro_rules! avx2_isa {
 }
 pub(super) use avx2_isa;
 
-avx2_isa!(Avx2, dot4_i8, dot4_nibbles);
+avx2_isa!(Avx2, sums_i8, add_i8, dot4_nibbles);
 
 impl FloatIsa for Avx2 {
     const ROWS: usize = 8;

@@ -26,25 +26,28 @@ pub(in crate::arch) fn kernels() -> Option<Kernels> {
 const FLIP: i8 = -128;
 
 #[inline(always)]
-fn dot4_i8(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
-    simd!(dot4(array!(r in 0..4 => _mm256_xor_si256(w[r], _mm256_set1_epi8(FLIP))), x, bias << 4))
+fn add_i8(w: &[__m256i; 4], x: __m256i, sums: [__m256i; 4]) -> [__m256i; 4] {
+    simd!(array!(r in 0..4 => _mm256_dpbusd_epi32(sums[r], _mm256_xor_si256(w[r], _mm256_set1_epi8(FLIP)), x)))
 }
 
 #[inline(always)]
-fn dot4_nibbles(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
-    dot4(*w, x, bias)
+fn sums_i8(bias: i32) -> __m256i {
+    start(bias << 4)
 }
 
 /// Products of four blocks of unsigned weights, plus `bias`.
 #[inline(always)]
-fn dot4(w: [__m256i; 4], x: __m256i, bias: i32) -> __m128i {
-    simd!({
-        let start = _mm256_zextsi128_si256(_mm_cvtsi32_si128(bias));
-        fold(array!(r in 0..4 => _mm256_dpbusd_epi32(start, w[r], x)))
-    })
+fn dot4_nibbles(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
+    simd!(fold(array!(r in 0..4 => _mm256_dpbusd_epi32(start(bias), w[r], x))))
 }
 
-avx2_isa!(Avx512, dot4_i8, dot4_nibbles);
+/// `bias` in one of the parts of a sum.
+#[inline(always)]
+fn start(bias: i32) -> __m256i {
+    simd!(_mm256_zextsi128_si256(_mm_cvtsi32_si128(bias)))
+}
+
+avx2_isa!(Avx512, sums_i8, add_i8, dot4_nibbles);
 
 impl FloatIsa for Avx512 {
     const ROWS: usize = 16;

@@ -1,0 +1,190 @@
+//! Scores: products of the queries of a group with keys.
+//!
+//! int8 keys meet int8 queries. Two blocks of four keys stay in registers while the heads of the group pass by; their
+//! products are summed exactly, as integers, which is why a head's query has one scale. A key's scale meets its score
+//! later. Other keys are converted as they are loaded, and used by a few heads at once.
+
+use super::attention::{HEADS, Scores, four, set_four};
+use super::float::padded;
+use super::stored::{QueryBlock, Stored};
+use crate::arch::isa::Isa;
+use crate::arch::unroll::{array, each};
+use crate::quant::BLOCK;
+use crate::storage::TILE;
+
+/// `scores[g][at + j] = q[g]·k[j]` of int8, without the scale of `k[j]`, four positions at a time.
+#[inline(always)]
+pub(super) fn score_int8<I: Isa>(
+    isa: I,
+    q: &[QueryBlock],
+    head_dim: usize,
+    k: &[u8],
+    scores: &mut [Scores],
+    mut at: usize,
+) {
+    let mut fours = k.chunks_exact(4 * head_dim);
+    for k in &mut fours {
+        let (ab, cd) = k.split_at(2 * head_dim);
+        let ((a, b), (c, d)) = (ab.split_at(head_dim), cd.split_at(head_dim));
+        dots_int8(isa, q, [a, b, c, d], scores, at);
+        at += 4;
+    }
+    let rest = fours.remainder();
+    if !rest.is_empty() {
+        // Beyond the last position, that one again.
+        let last = rest.len() / head_dim - 1;
+        dots_int8(isa, q, [0, 1, 2, 3].map(|j: usize| &rest[j.min(last) * head_dim..][..head_dim]), scores, at);
+    }
+}
+
+/// The products of heads with four rows, as scores from `at` on: two blocks of the rows stay in registers for all heads.
+#[inline(always)]
+fn dots_int8<I: Isa>(isa: I, q: &[QueryBlock], rows: [&[u8]; 4], scores: &mut [Scores], at: usize) {
+    let blocks = rows[0].len().div_ceil(BLOCK);
+    for b in (0..blocks).step_by(2) {
+        let w = array!(j in 0..4 => isa.load_u8(&block(rows[j], b)));
+        let heads = q.chunks_exact(blocks).zip(&mut *scores);
+        if b + 1 < blocks {
+            let w = [w, array!(j in 0..4 => isa.load_u8(&block(rows[j], b + 1)))];
+            for (q, scores) in heads {
+                if let Some(q) = q[b..].first_chunk() {
+                    add_dots::<I, 2>(isa, &w, q, scores, at, b > 0);
+                }
+            }
+        } else {
+            for (q, scores) in heads {
+                add_dots(isa, &[w], &[q[b]], scores, at, b > 0);
+            }
+        }
+    }
+}
+
+/// Sets scores to the products of `N` blocks, or adds these.
+#[inline(always)]
+fn add_dots<I: Isa, const N: usize>(
+    isa: I,
+    w: &[[I::I8x32; 4]; N],
+    q: &[QueryBlock; N],
+    scores: &mut Scores,
+    at: usize,
+    add: bool,
+) {
+    let mut sums = isa.sums_i8(q.iter().map(|q| q.bias).sum());
+    each!(n in 0..N => { sums = isa.add_i8(&w[n], isa.load_i8(&q[n].q), sums) });
+    let (sums, d) = (isa.fold_i8(sums), isa.splat4(q[0].d));
+    let sums = if add { isa.fma4(sums, d, isa.load4(four(scores, at))) } else { isa.mul4(sums, d) };
+    set_four(scores, at, isa.store4(sums));
+}
+
+/// Block `b` of a row, padded with zeros.
+#[inline(always)]
+fn block(row: &[u8], b: usize) -> [u8; BLOCK] {
+    let (whole, rest) = row.as_chunks();
+    whole.get(b).copied().unwrap_or_else(|| padded(rest))
+}
+
+/// `scores[g][at + j] = q[g]·k[j]`.
+///
+/// As many sums at a time as 32 registers of four numbers hold beside what they are made of: of some heads and positions.
+#[inline(always)]
+pub(super) fn score<I: Isa, E: Stored<B>, const B: usize>(
+    isa: I,
+    q: &[[f32; 8]],
+    row: usize,
+    k: &[[u8; B]],
+    scores: &mut [Scores],
+    at: usize,
+) {
+    for (q, scores) in q.chunks(HEADS * row).zip(scores.chunks_mut(HEADS)) {
+        match scores.len() {
+            1 => score_heads::<I, E, 1, 4, B>(isa, q, row, k, scores, at),
+            2 => score_heads::<I, E, 2, 4, B>(isa, q, row, k, scores, at),
+            3 => score_heads::<I, E, 3, 2, B>(isa, q, row, k, scores, at),
+            _ => score_heads::<I, E, HEADS, 2, B>(isa, q, row, k, scores, at),
+        }
+    }
+}
+
+/// [`score`] for `G` heads, `J` positions at a time.
+#[inline(always)]
+fn score_heads<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
+    isa: I,
+    q: &[[f32; 8]],
+    row: usize,
+    k: &[[u8; B]],
+    scores: &mut [Scores],
+    at: usize,
+) {
+    let Some(scores) = scores.first_chunk_mut::<G>() else { return };
+    let q: [&[[f32; 8]]; G] = core::array::from_fn(|g| &q[g * row..][..row]);
+    let mut parts = k.chunks_exact(J * row);
+    let mut first = at;
+    for k in &mut parts {
+        let sums = dots::<I, E, G, J, B>(isa, q, core::array::from_fn(|j| &k[j * row..][..row]), row);
+        for g in 0..G {
+            if let Some(out) = scores[g].get_mut(first..).and_then(<[f32]>::first_chunk_mut) {
+                *out = sums[g];
+            }
+        }
+        first += J;
+    }
+    for k in parts.remainder().chunks_exact(row) {
+        let sums = dots::<I, E, G, 1, B>(isa, q, [k], row);
+        for g in 0..G {
+            scores[g][first % TILE] = sums[g][0];
+        }
+        first += 1;
+    }
+}
+
+/// The products of `G` heads with `J` rows.
+#[inline(always)]
+fn dots<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
+    isa: I,
+    q: [&[[f32; 8]]; G],
+    k: [&[[u8; B]]; J],
+    row: usize,
+) -> [[f32; J]; G] {
+    let mut acc = [[isa.splat8(0.0); J]; G];
+    // Two eights in a turn of the loop, and what may be left over.
+    let (q_pairs, q_last) = (q.map(|q| q.as_chunks::<2>().0), q.map(|q| q.as_chunks::<2>().1));
+    let (k_pairs, k_last) = (k.map(|k| k.as_chunks::<2>().0), k.map(|k| k.as_chunks::<2>().1));
+    for c in 0..row / 2 {
+        for i in 0..2 {
+            multiply::<I, E, G, J, B>(isa, q_pairs.map(|q| &q[c][i]), k_pairs.map(|k| &k[c][i]), &mut acc);
+        }
+    }
+    if row % 2 == 1 {
+        multiply::<I, E, G, J, B>(isa, q_last.map(|q| &q[0]), k_last.map(|k| &k[0]), &mut acc);
+    }
+    // Four sums at a time; the last may be fewer.
+    let mut sums = [[0.0; J]; G];
+    let acc = acc.as_flattened();
+    for (four, out) in (0..).step_by(4).zip(sums.as_flattened_mut().chunks_mut(4)) {
+        let folded = isa.sum8x4(array!(i in 0..4 => acc[(four + i).min(G * J - 1)]));
+        for (out, sum) in out.iter_mut().zip(folded) {
+            *out = sum;
+        }
+    }
+    sums
+}
+
+/// Adds the products of an eight of each, lane by lane.
+#[inline(always)]
+fn multiply<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
+    isa: I,
+    q: [&[f32; 8]; G],
+    k: [&[u8; B]; J],
+    acc: &mut [[I::F32x8; J]; G],
+) {
+    let mut rows = [isa.splat8(0.0); J];
+    for j in 0..J {
+        rows[j] = E::load(isa, k[j]);
+    }
+    for g in 0..G {
+        let q = isa.load8(q[g]);
+        for j in 0..J {
+            acc[g][j] = isa.fma8(q, rows[j], acc[g][j]);
+        }
+    }
+}

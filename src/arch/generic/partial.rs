@@ -1,0 +1,73 @@
+//! What attention over some tiles gave, and how that of several is added up.
+
+/// What some tiles gave: `out / sum` is the attention over them, `max` the highest score,
+/// as an exponent of 2.
+#[derive(Debug)]
+pub struct Partial<'o> {
+    /// `(group, head_dim)`.
+    pub out: &'o mut [f32],
+    /// `(group)`.
+    pub max: &'o mut [f32],
+    /// `(group)`.
+    pub sum: &'o mut [f32],
+}
+
+impl<'o> Partial<'o> {
+    /// In `memory` of `group · (head_dim + 2)` numbers, with nothing in it.
+    pub fn new(memory: &'o mut [f32], group: usize) -> Self {
+        let (out, stats) = memory.split_at_mut(memory.len().saturating_sub(2 * group));
+        let (max, sum) = stats.split_at_mut(stats.len() / 2);
+        let mut partial = Partial { out, max, sum };
+        partial.clear();
+        partial
+    }
+
+    /// As [`new`](Partial::new) or [`merge`](Partial::merge) left it in `memory`.
+    pub fn view(memory: &'o mut [f32], group: usize) -> Self {
+        let (out, stats) = memory.split_at_mut(memory.len().saturating_sub(2 * group));
+        let (max, sum) = stats.split_at_mut(stats.len() / 2);
+        Partial { out, max, sum }
+    }
+
+    /// In `out` and `stats`, `(2, group)`, with nothing in it.
+    pub fn over(out: &'o mut [f32], stats: &'o mut [f32]) -> Self {
+        let (max, sum) = stats.split_at_mut(stats.len() / 2);
+        let mut partial = Partial { out, max, sum };
+        partial.clear();
+        partial
+    }
+
+    /// Nothing is in it.
+    fn clear(&mut self) {
+        self.out.fill(0.0);
+        self.max.fill(f32::NEG_INFINITY);
+        self.sum.fill(0.0);
+    }
+
+    /// Adds what later tiles gave. The order of merging shows in the bits, so it is that of positions.
+    pub fn merge(&mut self, later: &Partial<'_>) {
+        let head_dim = self.out.len().checked_div(self.max.len()).unwrap_or(0);
+        let outs = self.out.chunks_mut(head_dim.max(1)).zip(later.out.chunks(head_dim.max(1)));
+        let stats = self.max.iter_mut().zip(&mut *self.sum).zip(later.max.iter().zip(&*later.sum));
+        for ((out, later), ((max, sum), (later_max, later_sum))) in outs.zip(stats) {
+            let new_max = max.max(*later_max);
+            // Nothing is in a partial whose maximum is −∞.
+            let weight = |max: f32| if max == new_max { 1.0 } else { libm::exp2f(max - new_max) };
+            let (a, b) = (weight(*max), weight(*later_max));
+            for (x, y) in out.iter_mut().zip(later) {
+                *x = *x * a + *y * b;
+            }
+            *sum = *sum * a + *later_sum * b;
+            *max = new_max;
+        }
+    }
+
+    /// Attention over all that was merged.
+    pub fn finish(&mut self) {
+        let head_dim = self.out.len().checked_div(self.max.len()).unwrap_or(0);
+        for (out, sum) in self.out.chunks_mut(head_dim.max(1)).zip(&*self.sum) {
+            let inverse = 1.0 / sum;
+            out.iter_mut().for_each(|x| *x *= inverse);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Rows of keys and values as a cache stores them, and the queries that int8 keys meet.
+
+use super::activations::{round_block, scale};
+use super::float::padded;
+use crate::arch::isa::Isa;
+use crate::arch::unroll::array;
+use crate::quant::BLOCK;
+use crate::storage::Plain;
+
+/// How the cache stores a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Element {
+    /// binary16.
+    F16,
+    /// int8 with one binary16 scale for the row of a position and head.
+    Int8,
+    /// binary32, for tests and comparisons.
+    F32,
+}
+
+impl Element {
+    /// Bytes of one number.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Element::F16 => 2,
+            Element::Int8 => 1,
+            Element::F32 => 4,
+        }
+    }
+
+    /// Bytes of a row's scale.
+    pub const fn scale_bytes(self) -> usize {
+        match self {
+            Element::Int8 => 2,
+            Element::F16 | Element::F32 => 0,
+        }
+    }
+}
+
+/// A stored number; eight of them have `B` bytes.
+pub(super) trait Stored<const B: usize> {
+    /// Whether rows have scales, and keys meet int8 queries.
+    const INT8: bool = false;
+    fn load<I: Isa>(isa: I, x: &[u8; B]) -> I::F32x8;
+}
+
+pub(super) struct F16;
+impl Stored<16> for F16 {
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, x: &[u8; 16]) -> I::F32x8 {
+        isa.load8_f16(x)
+    }
+}
+
+pub(super) struct Int8;
+impl Stored<8> for Int8 {
+    const INT8: bool = true;
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, x: &[u8; 8]) -> I::F32x8 {
+        isa.load8_i8(x)
+    }
+}
+
+pub(super) struct F32;
+impl Stored<32> for F32 {
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, x: &[u8; 32]) -> I::F32x8 {
+        isa.load8_f32(x)
+    }
+}
+
+/// A block of a query as int8: `x[i] = d·q[i]`, with the same `d` for all blocks of a head.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct QueryBlock {
+    pub(in crate::arch) q: [i8; BLOCK],
+    pub(in crate::arch) d: f32,
+    /// −8·Σq.
+    pub(in crate::arch) bias: i32,
+}
+
+// SAFETY: 32 bytes and two numbers, with no padding; any bits are a value.
+unsafe impl Plain for QueryBlock {}
+
+/// Converts a row to cache elements; see [`Kernels::store`](crate::arch::Kernels::store).
+#[inline(always)]
+pub(in crate::arch) fn store<I: Isa>(isa: I, element: Element, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
+    match element {
+        Element::F16 => {
+            for (x, out) in x.as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<16>().0) {
+                isa.store8_f16(isa.load8(x), out);
+            }
+        }
+        Element::Int8 => store_int8(isa, x, out, scale),
+        Element::F32 => {
+            for (x, out) in x.iter().zip(out.as_chunks_mut::<4>().0) {
+                *out = x.to_le_bytes();
+            }
+        }
+    }
+}
+
+/// `x[i] = scale·out[i]`, the scale being a binary16 number. A row that is not finite gets a NaN.
+#[inline(always)]
+fn store_int8<I: Isa>(isa: I, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
+    let mut largest = isa.splat8(0.0);
+    let mut nan = isa.splat8(0.0);
+    for x in x.as_chunks::<8>().0 {
+        let x = isa.abs8(isa.load8(x));
+        largest = isa.max8(largest, x);
+        nan = isa.fma8(x, isa.splat8(0.0), nan);
+    }
+    let finite = !isa.sum8(nan).is_nan();
+    let d = half::f16::from_f32(if finite { (isa.hmax8(largest) / 127.0).min(65504.0) } else { f32::NAN });
+    if let Some(scale) = scale.first_chunk_mut() {
+        *scale = d.to_le_bytes();
+    }
+    let d = d.to_f32();
+    let inverse = isa.splat8(if d > 0.0 { 1.0 / d } else { 0.0 });
+    let limits = [isa.splat8(-127.0), isa.splat8(127.0)];
+    for (x, out) in x.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
+        let block: [f32; BLOCK] = padded(x);
+        let v = block.as_chunks::<8>().0;
+        let r = array!(i in 0..4 => {
+            isa.max8(isa.min8(isa.round8(isa.mul8(isa.load8(&v[i]), inverse)), limits[1]), limits[0])
+        });
+        let mut q = [0i8; BLOCK];
+        isa.to_i8(r, &mut q);
+        out.iter_mut().zip(q).for_each(|(out, q)| *out = q.cast_unsigned());
+    }
+}
+
+/// The queries of heads as int8: see [`Kernels::query`](crate::arch::Kernels::query).
+///
+/// A head has one scale, so that products of several blocks with a key are summed as integers.
+#[inline(always)]
+pub(in crate::arch) fn query<I: Isa>(isa: I, x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
+    let blocks = head_dim.div_ceil(BLOCK).max(1);
+    for (x, out) in x.chunks(head_dim.max(1)).zip(out.chunks_mut(blocks)) {
+        let (mut largest, mut total) = (isa.splat8(0.0), isa.splat8(0.0));
+        for x in x.as_chunks::<8>().0 {
+            let x = isa.abs8(isa.load8(x));
+            (largest, total) = (isa.max8(largest, x), isa.add8(total, x));
+        }
+        let (d, inverse) = scale(isa.hmax8(largest), isa.sum8(total));
+        for (x, out) in x.chunks(BLOCK).zip(out) {
+            let sum = round_block(isa, &padded(x), inverse, &mut out.q);
+            (out.d, out.bias) = (d, -8 * sum as i32);
+        }
+    }
+}

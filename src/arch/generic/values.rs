@@ -1,0 +1,113 @@
+//! Sums of values by their weights, for a few heads of a group at a time.
+//!
+//! An int8 value's scale is part of its weight, so that it costs a conversion and no more. Four weights of a head fill a
+//! vector, of which a multiplication takes one lane.
+
+use super::attention::{HEADS, Scores, four};
+use super::stored::Stored;
+use super::walk::Strip;
+use crate::arch::isa::Isa;
+
+/// `out[g] = out[g]·rescale[g] + Σ weights[g][at + j]·v[j]`.
+///
+/// As many sums at a time as 32 registers of four numbers hold beside what they are made of: of some heads and eights of
+/// a row.
+#[inline(always)]
+pub(super) fn weigh<I: Isa, E: Stored<B>, const B: usize>(
+    isa: I,
+    row: usize,
+    v: &[[u8; B]],
+    weights: &[Scores],
+    at: usize,
+    rescale: &[f32],
+    out: &mut [[f32; 8]],
+) {
+    let parts = out.chunks_mut(HEADS * row).zip(weights.chunks(HEADS)).zip(rescale.chunks(HEADS));
+    for ((out, weights), rescale) in parts {
+        match weights.len() {
+            1 => weigh_heads::<I, E, 1, 4, B>(isa, row, v, weights, at, rescale, out),
+            2 => weigh_heads::<I, E, 2, 4, B>(isa, row, v, weights, at, rescale, out),
+            3 => weigh_heads::<I, E, 3, 2, B>(isa, row, v, weights, at, rescale, out),
+            _ => weigh_heads::<I, E, HEADS, 2, B>(isa, row, v, weights, at, rescale, out),
+        }
+    }
+}
+
+/// [`weigh`] for `G` heads, `C` eights at a time.
+#[inline(always)]
+fn weigh_heads<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
+    isa: I,
+    row: usize,
+    v: &[[u8; B]],
+    weights: &[Scores],
+    at: usize,
+    rescale: &[f32],
+    out: &mut [[f32; 8]],
+) {
+    let (Some(weights), Some(rescale)) = (weights.first_chunk::<G>(), rescale.first_chunk::<G>()) else { return };
+    let len = v.len() / row;
+    let mut c = 0;
+    while c + C <= row {
+        strip::<I, E, G, C, B>(isa, [row, c, at], Strip::new(v, [len, row, c]), weights, rescale, out);
+        c += C;
+    }
+    while c < row {
+        strip::<I, E, G, 1, B>(isa, [row, c, at], Strip::new(v, [len, row, c]), weights, rescale, out);
+        c += 1;
+    }
+}
+
+/// [`weigh_heads`] for `C` eights from `first`.
+#[inline(always)]
+fn strip<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
+    isa: I,
+    [row, first, mut at]: [usize; 3],
+    mut v: Strip<'_, [u8; B], C>,
+    weights: &[Scores; G],
+    rescale: &[f32; G],
+    out: &mut [[f32; 8]],
+) {
+    let mut acc = [[isa.splat8(0.0); C]; G];
+    for g in 0..G {
+        let out = &out[g * row + first..][..C];
+        for c in 0..C {
+            acc[g][c] = isa.mul8(isa.load8(&out[c]), isa.splat8(rescale[g]));
+        }
+    }
+    // Four positions in a turn of the loop, and what may be left over.
+    while let Some(v) = v.four() {
+        let w = weights.each_ref().map(|w| four(w, at));
+        accumulate::<I, E, G, C, 0, B>(isa, v[0], w, &mut acc);
+        accumulate::<I, E, G, C, 1, B>(isa, v[1], w, &mut acc);
+        accumulate::<I, E, G, C, 2, B>(isa, v[2], w, &mut acc);
+        accumulate::<I, E, G, C, 3, B>(isa, v[3], w, &mut acc);
+        at += 4;
+    }
+    while let Some(v) = v.one() {
+        let w = weights.each_ref().map(|w| four(w, at));
+        accumulate::<I, E, G, C, 0, B>(isa, v, w, &mut acc);
+        at += 1;
+    }
+    for g in 0..G {
+        let out = &mut out[g * row + first..][..C];
+        for c in 0..C {
+            isa.store8(acc[g][c], &mut out[c]);
+        }
+    }
+}
+
+/// Adds the weighted eights of one position, whose weights are number `J` of each four.
+#[inline(always)]
+fn accumulate<I: Isa, E: Stored<B>, const G: usize, const C: usize, const J: i32, const B: usize>(
+    isa: I,
+    v: &[[u8; B]; C],
+    weights: [&[f32; 4]; G],
+    acc: &mut [[I::F32x8; C]; G],
+) {
+    for c in 0..C {
+        let v = E::load(isa, &v[c]);
+        for g in 0..G {
+            acc[g][c] = isa.fma8_lane::<J>(v, weights[g], acc[g][c]);
+        }
+    }
+}
