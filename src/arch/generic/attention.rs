@@ -25,7 +25,7 @@ use super::stored::{Element, F16, F32, Int8, QueryBlock, Stored};
 use super::values::weigh;
 use crate::arch::isa::Isa;
 use crate::quant::BLOCK;
-use crate::storage::TILE;
+use crate::storage::{Parts, TILE, times};
 
 /// Most query heads that share one pass over K and V.
 const GROUP: usize = 8;
@@ -108,20 +108,23 @@ pub(in crate::arch) fn attend<I: Isa>(
     if element == Element::Int8 && q.blocks.iter().any(|b| b.len() != group * blocks) {
         return;
     }
-    let heads = outs.chunks_mut(row * GROUP).zip(out.max.chunks_mut(GROUP)).zip(out.sum.chunks_mut(GROUP));
-    for (first, ((outs, max), sum)) in (0..).step_by(GROUP).zip(heads) {
-        let n = max.len();
+    let mut first = 0;
+    while first < group {
+        let end = (first + GROUP).min(group);
         let part = Heads {
-            floats: floats.map(|q| &q[first * row..][..n * row]),
-            blocks: q.blocks.map(|b| b.get(first * blocks..(first + n) * blocks).unwrap_or(&[])),
+            floats: floats.map(|q| q.part(first * row..end * row)),
+            blocks: q.blocks.map(|b| b.part(first * blocks..end * blocks)),
             row,
             scale: q.scale,
         };
+        let (outs, max) = (outs.part_mut(first * row..end * row), out.max.part_mut(first..end));
+        let sum = out.sum.part_mut(first..end);
         match element {
             Element::F16 => tile::<I, F16, 16>(isa, &part, runs, outs, max, sum),
             Element::Int8 => tile::<I, Int8, 8>(isa, &part, runs, outs, max, sum),
             Element::F32 => tile::<I, F32, 32>(isa, &part, runs, outs, max, sum),
         }
+        first = end;
     }
 }
 
@@ -146,32 +149,32 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
 ) {
     let row = q.row;
     let mut scores: [Scores; GROUP] = [[0.0; TILE + 4]; GROUP];
-    let tile = &mut scores[..max.len()];
+    let tile = scores.front_mut(max.len());
     // Exponents of 2, which need fewer operations than those of e.
     let scale = q.scale * core::f32::consts::LOG2_E;
     let mut factors = if E::INT8 { [[1.0; TILE]; 2] } else { [[scale; TILE], [1.0; TILE]] };
     let mut at = 0;
     for run in runs {
         let k = run.k.as_chunks::<B>().0;
-        let len = (k.len() / row).min(TILE - at);
+        let len = times(k.len(), row).min(TILE.saturating_sub(at));
         if E::INT8 {
-            unpack(isa, scale, run.k_scales, &mut factors[0][at..][..len]);
-            unpack(isa, 1.0, run.v_scales, &mut factors[1][at..][..len]);
-            score_int8(isa, q.blocks[usize::from(run.pinned)], 8 * row, &run.k[..len * 8 * row], tile, at);
+            unpack(isa, scale, run.k_scales, factors[0].part_mut(at..at + len));
+            unpack(isa, 1.0, run.v_scales, factors[1].part_mut(at..at + len));
+            score_int8(isa, q.blocks[usize::from(run.pinned)], 8 * row, run.k.front(len * 8 * row), tile, at);
         } else {
-            score::<I, E, B>(isa, q.floats[usize::from(run.pinned)], row, &k[..len * row], tile, at);
+            score::<I, E, B>(isa, q.floats[usize::from(run.pinned)], row, k.front(len * row), tile, at);
         }
         at += len;
     }
     for scores in tile.iter_mut() {
-        scores[at..].fill(f32::NEG_INFINITY);
+        scores.get_mut(at..).unwrap_or_default().fill(f32::NEG_INFINITY);
     }
     let mut rescale = soften::<I, E, B>(isa, &factors, tile, max, sum);
     at = 0;
     for run in runs {
         let v = run.v.as_chunks::<B>().0;
-        let len = (v.len() / row).min(TILE - at);
-        weigh::<I, E, B>(isa, row, &v[..len * row], tile, at, &rescale, out);
+        let len = times(v.len(), row).min(TILE.saturating_sub(at));
+        weigh::<I, E, B>(isa, row, v.front(len * row), tile, at, &rescale, out);
         // What was there before is rescaled once.
         rescale = [1.0; GROUP];
         at += len;
@@ -190,7 +193,7 @@ fn unpack<I: Isa>(isa: I, by: f32, scales: &[u8], out: &mut [f32]) {
     if !rest.is_empty() {
         let mut last = [0.0; 8];
         isa.store8(isa.mul8(by, isa.load8_f16(&padded(scales.get(16 * n..).unwrap_or(&[])))), &mut last);
-        rest.copy_from_slice(&last[..rest.len()]);
+        rest.iter_mut().zip(last).for_each(|(out, last)| *out = last);
     }
 }
 

@@ -17,7 +17,7 @@ use core::marker::PhantomData;
 use super::activations::Activations;
 use super::in_place::InPlace;
 use super::matmul::{Job, TOKENS};
-use super::walk::{Floats, Four, ROWS, Rows, Step};
+use super::walk::{Four, Lockstep, ROWS, Rows, Step};
 use crate::arch::isa::{FloatIsa, Isa};
 use crate::arch::unroll::{array, each};
 use crate::quant::DType;
@@ -97,7 +97,7 @@ fn walk<F: Format<B>, I: Isa, const T: usize, const B: usize>(
     x: [&[f32]; T],
     sums: &mut [Sums<I>; T],
 ) {
-    let mut x = Floats::<T, 16>::new(x);
+    let mut x = Lockstep::new(x.map(|x| x.as_chunks::<16>().0));
     let mut rows = Rows::<B>::new(rows, x.left());
     let mut acc = *sums;
     while let Some(step) = rows.next() {
@@ -241,7 +241,7 @@ fn add_tile<I: FloatIsa, const T: usize, const R: usize>(
 ) {
     let mut acc = [isa.load_column(&sums[0]); T];
     each!(t in 0..T => { acc[t] = isa.load_column(&sums[t]) });
-    let mut fours = Floats::<T, 4>::new(x);
+    let mut fours = Lockstep::new(x.map(|x| x.as_chunks::<4>().0));
     let n = fours.left().min(piece.len() / 4);
     let (piece, rest) = piece.split_at_checked(4 * n).unwrap_or_default();
     for w in piece.as_chunks::<4>().0 {

@@ -7,10 +7,11 @@
 use super::attention::{HEADS, Scores, four, set_four};
 use super::float::padded;
 use super::stored::{QueryBlock, Stored};
+use super::walk::Lockstep;
 use crate::arch::isa::Isa;
 use crate::arch::unroll::{array, each};
 use crate::quant::BLOCK;
-use crate::storage::TILE;
+use crate::storage::{Parts, TILE, times};
 
 /// `scores[g][at + j] = q[g]·k[j]` of int8, without the scale of `k[j]`, four positions at a time.
 #[inline(always)]
@@ -22,18 +23,11 @@ pub(super) fn score_int8<I: Isa>(
     scores: &mut [Scores],
     mut at: usize,
 ) {
-    let mut fours = k.chunks_exact(4 * head_dim);
-    for k in &mut fours {
-        let (ab, cd) = k.split_at(2 * head_dim);
-        let ((a, b), (c, d)) = (ab.split_at(head_dim), cd.split_at(head_dim));
-        dots_int8(isa, q, [a, b, c, d], scores, at);
-        at += 4;
-    }
-    let rest = fours.remainder();
-    if !rest.is_empty() {
+    for four in k.pieces(4 * head_dim) {
         // Beyond the last position, that one again.
-        let last = rest.len() / head_dim - 1;
-        dots_int8(isa, q, [0, 1, 2, 3].map(|j: usize| &rest[j.min(last) * head_dim..][..head_dim]), scores, at);
+        let last = times(four.len(), head_dim).saturating_sub(1);
+        dots_int8(isa, q, [0, 1, 2, 3].map(|j: usize| four.row(j.min(last), head_dim)), scores, at);
+        at += 4;
     }
 }
 
@@ -43,17 +37,19 @@ fn dots_int8<I: Isa>(isa: I, q: &[QueryBlock], rows: [&[u8]; 4], scores: &mut [S
     let blocks = rows[0].len().div_ceil(BLOCK);
     for b in (0..blocks).step_by(2) {
         let w = array!(j in 0..4 => isa.load_u8(&block(rows[j], b)));
-        let heads = q.chunks_exact(blocks).zip(&mut *scores);
+        let heads = q.rows(blocks).zip(&mut *scores);
         if b + 1 < blocks {
             let w = [w, array!(j in 0..4 => isa.load_u8(&block(rows[j], b + 1)))];
             for (q, scores) in heads {
-                if let Some(q) = q[b..].first_chunk() {
+                if let Some(q) = q.get(b..).and_then(<[_]>::first_chunk) {
                     add_dots::<I, 2>(isa, &w, q, scores, at, b > 0);
                 }
             }
         } else {
             for (q, scores) in heads {
-                add_dots(isa, &[w], &[q[b]], scores, at, b > 0);
+                if let Some(q) = q.get(b..).and_then(<[_]>::first_chunk) {
+                    add_dots::<I, 1>(isa, &[w], q, scores, at, b > 0);
+                }
             }
         }
     }
@@ -95,7 +91,7 @@ pub(super) fn score<I: Isa, E: Stored<B>, const B: usize>(
     scores: &mut [Scores],
     at: usize,
 ) {
-    for (q, scores) in q.chunks(HEADS * row).zip(scores.chunks_mut(HEADS)) {
+    for (q, scores) in q.pieces(HEADS * row).zip(scores.chunks_mut(HEADS)) {
         match scores.len() {
             1 => score_heads::<I, E, 1, 4, B>(isa, q, row, k, scores, at),
             2 => score_heads::<I, E, 2, 4, B>(isa, q, row, k, scores, at),
@@ -116,11 +112,12 @@ fn score_heads<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: us
     at: usize,
 ) {
     let Some(scores) = scores.first_chunk_mut::<G>() else { return };
-    let q: [&[[f32; 8]]; G] = core::array::from_fn(|g| &q[g * row..][..row]);
-    let mut parts = k.chunks_exact(J * row);
+    let q: [&[[f32; 8]]; G] = core::array::from_fn(|g| q.row(g, row));
     let mut first = at;
-    for k in &mut parts {
-        let sums = dots::<I, E, G, J, B>(isa, q, core::array::from_fn(|j| &k[j * row..][..row]), row);
+    let mut rest = k;
+    while let Some((k, behind)) = rest.split_at_checked(J * row).filter(|_| row > 0) {
+        rest = behind;
+        let sums = dots::<I, E, G, J, B>(isa, q, core::array::from_fn(|j| k.row(j, row)));
         for g in 0..G {
             if let Some(out) = scores[g].get_mut(first..).and_then(<[f32]>::first_chunk_mut) {
                 *out = sums[g];
@@ -128,8 +125,8 @@ fn score_heads<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: us
         }
         first += J;
     }
-    for k in parts.remainder().chunks_exact(row) {
-        let sums = dots::<I, E, G, 1, B>(isa, q, [k], row);
+    for k in rest.pieces(row) {
+        let sums = dots::<I, E, G, 1, B>(isa, q, [k]);
         for g in 0..G {
             scores[g][first % TILE] = sums[g][0];
         }
@@ -143,19 +140,21 @@ fn dots<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
     isa: I,
     q: [&[[f32; 8]]; G],
     k: [&[[u8; B]]; J],
-    row: usize,
 ) -> [[f32; J]; G] {
     let mut acc = [[isa.splat8(0.0); J]; G];
     // Two eights in a turn of the loop, and what may be left over.
-    let (q_pairs, q_last) = (q.map(|q| q.as_chunks::<2>().0), q.map(|q| q.as_chunks::<2>().1));
-    let (k_pairs, k_last) = (k.map(|k| k.as_chunks::<2>().0), k.map(|k| k.as_chunks::<2>().1));
-    for c in 0..row / 2 {
-        for i in 0..2 {
-            multiply::<I, E, G, J, B>(isa, q_pairs.map(|q| &q[c][i]), k_pairs.map(|k| &k[c][i]), &mut acc);
-        }
+    let (q, q_last) = (q.map(|q| q.as_chunks::<2>().0), q.map(|q| q.as_chunks::<2>().1.first()));
+    let (k, k_last) = (k.map(|k| k.as_chunks::<2>().0), k.map(|k| k.as_chunks::<2>().1.first()));
+    let (mut q, mut k) = (Lockstep::new(q), Lockstep::new(k));
+    for _ in 0..q.left().min(k.left()) {
+        // SAFETY: both have as many steps.
+        let (q, k) = unsafe { (q.next(), k.next()) };
+        multiply::<I, E, G, J, B>(isa, q.map(|q| &q[0]), k.map(|k| &k[0]), &mut acc);
+        multiply::<I, E, G, J, B>(isa, q.map(|q| &q[1]), k.map(|k| &k[1]), &mut acc);
     }
-    if row % 2 == 1 {
-        multiply::<I, E, G, J, B>(isa, q_last.map(|q| &q[0]), k_last.map(|k| &k[0]), &mut acc);
+    if q_last[0].is_some() {
+        let (q, k) = (q_last.map(|q| q.unwrap_or(&[0.0; 8])), k_last.map(|k| k.unwrap_or(&[0; B])));
+        multiply::<I, E, G, J, B>(isa, q, k, &mut acc);
     }
     // Four sums at a time; the last may be fewer.
     let mut sums = [[0.0; J]; G];

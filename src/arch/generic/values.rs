@@ -7,6 +7,7 @@ use super::attention::{HEADS, Scores, four};
 use super::stored::Stored;
 use super::walk::Strip;
 use crate::arch::isa::Isa;
+use crate::storage::{Parts, times};
 
 /// `out[g] = out[g]·rescale[g] + Σ weights[g][at + j]·v[j]`.
 ///
@@ -22,8 +23,9 @@ pub(super) fn weigh<I: Isa, E: Stored<B>, const B: usize>(
     rescale: &[f32],
     out: &mut [[f32; 8]],
 ) {
-    let parts = out.chunks_mut(HEADS * row).zip(weights.chunks(HEADS)).zip(rescale.chunks(HEADS));
-    for ((out, weights), rescale) in parts {
+    for (i, (weights, rescale)) in weights.chunks(HEADS).zip(rescale.chunks(HEADS)).enumerate() {
+        let first = i * HEADS;
+        let out = out.part_mut(first * row..(first + weights.len()) * row);
         match weights.len() {
             1 => weigh_heads::<I, E, 1, 4, B>(isa, row, v, weights, at, rescale, out),
             2 => weigh_heads::<I, E, 2, 4, B>(isa, row, v, weights, at, rescale, out),
@@ -45,7 +47,7 @@ fn weigh_heads<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: us
     out: &mut [[f32; 8]],
 ) {
     let (Some(weights), Some(rescale)) = (weights.first_chunk::<G>(), rescale.first_chunk::<G>()) else { return };
-    let len = v.len() / row;
+    let len = times(v.len(), row);
     let mut c = 0;
     while c + C <= row {
         strip::<I, E, G, C, B>(isa, [row, c, at], Strip::new(v, [len, row, c]), weights, rescale, out);
@@ -69,7 +71,7 @@ fn strip<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
 ) {
     let mut acc = [[isa.splat8(0.0); C]; G];
     for g in 0..G {
-        let out = &out[g * row + first..][..C];
+        let Some(out) = out.get(g * row + first..).and_then(<[_]>::first_chunk::<C>) else { return };
         for c in 0..C {
             acc[g][c] = isa.mul8(isa.load8(&out[c]), isa.splat8(rescale[g]));
         }
@@ -89,7 +91,7 @@ fn strip<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
         at += 1;
     }
     for g in 0..G {
-        let out = &mut out[g * row + first..][..C];
+        let Some(out) = out.get_mut(g * row + first..).and_then(<[_]>::first_chunk_mut::<C>) else { return };
         for c in 0..C {
             isa.store8(acc[g][c], &mut out[c]);
         }

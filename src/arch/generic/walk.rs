@@ -137,19 +137,19 @@ impl<'w, const B: usize> Step<'w, B> {
     }
 }
 
-/// The activations of `T` tokens as floats, `N` after `N`.
-pub(super) struct Floats<'a, const T: usize, const N: usize> {
-    next: [*const f32; T],
+/// Several slices, element after element of all of them.
+pub(super) struct Lockstep<'a, T, const N: usize> {
+    next: [*const T; N],
     left: usize,
-    borrow: PhantomData<&'a f32>,
+    borrow: PhantomData<&'a T>,
 }
 
-impl<'a, const T: usize, const N: usize> Floats<'a, T, N> {
-    /// From equally long `rows`; the shortest counts.
+impl<'a, T, const N: usize> Lockstep<'a, T, N> {
+    /// Of equally long slices; the shortest counts.
     #[inline(always)]
-    pub(super) fn new(rows: [&'a [f32]; T]) -> Self {
-        let left = rows.iter().map(|r| r.len() / N).min().unwrap_or(0);
-        Floats { next: rows.map(<[f32]>::as_ptr), left, borrow: PhantomData }
+    pub(super) fn new(slices: [&'a [T]; N]) -> Self {
+        let left = slices.iter().map(|s| s.len()).min().unwrap_or(0);
+        Lockstep { next: slices.map(<[T]>::as_ptr), left, borrow: PhantomData }
     }
 
     /// Steps to come.
@@ -157,17 +157,17 @@ impl<'a, const T: usize, const N: usize> Floats<'a, T, N> {
         self.left
     }
 
-    /// The next `N` of each token.
+    /// The next element of each.
     ///
     /// # Safety
-    /// To be called at most [`left`](Floats::left) times.
+    /// To be called at most [`left`](Lockstep::left) times.
     #[inline(always)]
-    pub(super) unsafe fn next(&mut self) -> [&'a [f32; N]; T] {
+    pub(super) unsafe fn next(&mut self) -> [&'a T; N] {
         self.next.each_mut().map(|next| {
-            let these = *next;
-            *next = these.wrapping_add(N);
-            // SAFETY: `new` saw that each row has as many, and the caller that these are some of them.
-            unsafe { &*these.cast() }
+            let element = *next;
+            *next = element.wrapping_add(1);
+            // SAFETY: `new` saw that each slice has as many, and the caller that this is one of them.
+            unsafe { &*element }
         })
     }
 }
