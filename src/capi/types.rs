@@ -47,7 +47,7 @@ pub enum armlet_status {
     ARMLET_ERR_ARENA = -9,
     /// An output has too little room; how much is needed was written.
     ARMLET_ERR_BUFFER = -10,
-    /// The pointer is no context: it was never initialised, or initialising it failed.
+    /// The pointer is no context: it was never initialised, initialising it failed, or the arena was moved.
     ARMLET_ERR_HANDLE = -11,
     /// The model's file is corrupt.
     ARMLET_ERR_MODEL = -12,
