@@ -343,7 +343,7 @@ typedef struct {
     uint32_t eos;
     /// The largest difference, in any part of any pass, between the tiles that two workers computed.
     uint32_t uneven;
-    /// Tiles (of rows, heads or tokens) that each worker has computed.
+    /// Tiles (of rows, heads or tokens) that each worker has computed; not counted for one that is alone.
     uint64_t tiles[ARMLET_MAX_WORKERS];
 } armlet_info;
 

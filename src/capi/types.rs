@@ -281,6 +281,6 @@ pub struct armlet_info {
     pub eos: u32,
     /// The largest difference, in any part of any pass, between the tiles that two workers computed.
     pub uneven: u32,
-    /// Tiles (of rows, heads or tokens) that each worker has computed.
+    /// Tiles (of rows, heads or tokens) that each worker has computed; not counted for one that is alone.
     pub tiles: [u64; ARMLET_MAX_WORKERS as usize],
 }
