@@ -2,6 +2,7 @@
 
 mod asm;
 mod count;
+mod dist;
 mod firmware;
 mod header;
 mod insns;
@@ -22,6 +23,8 @@ const HELP: &str = "usage: cargo xtask COMMAND
   lint      formatting, clippy, every combination of features that must build
   firmware  the library for firmware and the firmware of targets/, built, examined, and run under QEMU
   header    writes include/armlet.h from src/capi
+  dist      the library for C, static and shared, with what pkg-config and CMake want, to target/dist/TRIPLE
+            [--target TRIPLE]; by default for this machine
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
@@ -37,6 +40,8 @@ fn main() -> std::process::ExitCode {
         ["test"] => test(&mut steps),
         ["lint"] => lint(&mut steps),
         ["quick"] => quick(&mut steps),
+        ["dist"] => dist::run(&mut steps, None),
+        ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
         ["firmware"] => setup::run(&mut steps).and_then(|()| firmware::run(&mut steps)),
         ["header"] => steps.step("include/armlet.h", header::write),
         ["mca"] => mca::run(&mut steps),

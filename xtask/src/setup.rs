@@ -6,6 +6,8 @@ use crate::run::{Failed, Steps, cargo, command};
 
 /// The everyday aarch64 target: a static program, linked without a C toolchain.
 pub(crate) const LINUX: &str = "aarch64-unknown-linux-musl";
+/// The aarch64 target of programs in C.
+pub(crate) const GNU: &str = "aarch64-unknown-linux-gnu";
 /// The target of firmware.
 pub(crate) const NONE: &str = "aarch64-unknown-none";
 
@@ -18,10 +20,12 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
 }
 
 fn targets() -> Result<(), Failed> {
-    let add = command("rustup", &["target", "add", LINUX, NONE], &[]);
+    let add = command("rustup", &["target", "add", LINUX, GNU, NONE], &[]);
     let components = command("rustup", &["component", "add", "rustfmt", "clippy"], &[]);
     add.and(components).map_err(|Failed(why)| {
-        Failed(format!("{why}; without rustup, install the standard libraries of {LINUX} and {NONE}, rustfmt, clippy"))
+        Failed(format!(
+            "{why}; without rustup, install the standard libraries of {LINUX}, {GNU} and {NONE}, rustfmt, clippy"
+        ))
     })
 }
 
