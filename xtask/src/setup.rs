@@ -30,8 +30,22 @@ fn targets() -> Result<(), Failed> {
 }
 
 /// What the tests need.
-const NEEDED: [Need; 2] =
-    [(&["qemu-aarch64", "--version"], "qemu-user"), (&["python3", "-m", "pip", "--version"], "python3-pip")];
+const NEEDED: [Need; 13] = [
+    (&["qemu-aarch64", "--version"], "qemu-user"),
+    (&["python3", "-m", "pip", "--version"], "python3-pip"),
+    (&["gcc", "--version"], "gcc"),
+    (&["g++", "--version"], "g++"),
+    (&["aarch64-linux-gnu-gcc", "--version"], "gcc-aarch64-linux-gnu"),
+    (&["aarch64-linux-gnu-g++", "--version"], "g++-aarch64-linux-gnu"),
+    (&["test", "-e", "/usr/aarch64-linux-gnu/lib/libc.a"], "libc6-dev-arm64-cross"),
+    (&["make", "--version"], "make"),
+    (&["cmake", "--version"], "cmake"),
+    (&["pkg-config", "--version"], "pkg-config"),
+    (&["readelf", "--version"], "binutils"),
+    (&["valgrind", "--version"], "valgrind"),
+    // Without the symbols of the C library valgrind starts nothing.
+    (&["valgrind", "--quiet", "true"], "libc6-dbg"),
+];
 
 /// A command that must run, and Debian's package of it.
 pub(crate) type Need = (&'static [&'static str], &'static str);
