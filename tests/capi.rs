@@ -161,6 +161,12 @@ impl<'m> Lent<'m> {
         unsafe { armlet_set_sampling(self.ctx, &armlet_sampling { struct_size, temperature, ..Default::default() }) }
     }
 
+    fn repeat_less(&self, repeat_penalty: f32) -> armlet_status {
+        let struct_size = size_of::<armlet_sampling>() as u32;
+        // SAFETY: as above.
+        unsafe { armlet_set_sampling(self.ctx, &armlet_sampling { struct_size, repeat_penalty, ..Default::default() }) }
+    }
+
     fn restore(&self, state: &[u8]) -> armlet_status {
         // SAFETY: as above.
         unsafe { armlet_restore(self.ctx, state.as_ptr().cast(), state.len()) }
@@ -315,6 +321,31 @@ fn a_stop_leaves_a_context_that_goes_on() {
     assert_eq!(lent.prefill(&[token]), ARMLET_OK);
     assert_eq!(plain.step(), (ARMLET_OK, token));
     assert_eq!(lent.logits(), plain.logits());
+}
+
+/// Whether a token was read or chosen makes no difference to how little it is repeated.
+#[test]
+fn what_was_read_is_repeated_less() {
+    let model = chatty().build();
+    let prompt: Vec<u32> = (0..30).collect();
+    let (whole, parts) = (Lent::new(&model, &config()).unwrap(), Lent::new(&model, &config()).unwrap());
+    assert_eq!((whole.repeat_less(3.0), parts.repeat_less(3.0)), (ARMLET_OK, ARMLET_OK));
+    assert_eq!(whole.prefill(&prompt), ARMLET_OK);
+    let said = whole.steps(12);
+    assert_eq!(parts.prefill(&[&prompt[..], &said[..4]].concat()), ARMLET_OK);
+    assert_eq!(parts.steps(8), said[4..]);
+}
+
+/// The copy refers to the parts of the arena that it is of.
+#[test]
+fn a_copy_of_a_context_is_none() {
+    let model = chatty().build();
+    let lent = Lent::new(&model, &config()).unwrap();
+    let mut copy = memory(lent.len).unwrap();
+    copy.copy_from_slice(&lent.room[GUARD..][..lent.len]);
+    // SAFETY: as many bytes as a context has.
+    assert_eq!(unsafe { armlet_reset(copy.as_mut_ptr().cast()) }, ARMLET_ERR_HANDLE);
+    assert_eq!(lent.prefill(&[1, 2]), ARMLET_OK);
 }
 
 #[test]

@@ -22,6 +22,10 @@ impl Span {
         Span { start: to.addr(), len: n.saturating_mul(size_of::<T>()), written: true }
     }
 
+    pub(super) fn starts_at(&self, address: usize) -> bool {
+        self.start == address
+    }
+
     fn meets(&self, other: &Span) -> bool {
         let apart =
             self.start.saturating_add(self.len) <= other.start || other.start.saturating_add(other.len) <= self.start;

@@ -278,7 +278,9 @@ impl Context {
             return Err(ARMLET_ERR_HANDLE);
         }
         // SAFETY: only `carve` writes the number, last of all.
-        Ok(unsafe { &mut *at })
+        let context = unsafe { &mut *at };
+        // A copy of an arena refers to the parts of the one that it is of.
+        if context.spans[0].starts_at(at.addr()) { Ok(context) } else { Err(ARMLET_ERR_HANDLE) }
     }
 
     /// Whether memory of a call is apart from the arena, and what is written of it also from the model and the rest.

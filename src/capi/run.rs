@@ -47,7 +47,6 @@ pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> a
         if c.model.tokenizer.is_end(next) {
             return Ok(ARMLET_END);
         }
-        c.sampler.accept(next);
         c.read(&[next])
     };
     // SAFETY: the caller's.
@@ -116,7 +115,12 @@ impl Context {
     fn read(&mut self, tokens: &[u32]) -> Result<armlet_status, Fault> {
         self.session.fits(tokens)?;
         self.ready = false;
-        self.engine.eval_while(&self.cores, &mut self.session, tokens, &mut || self.caller.keeps_going())?;
+        let before = self.session.position();
+        let result = self.engine.eval_while(&self.cores, &mut self.session, tokens, &mut || self.caller.keeps_going());
+        let read = self.session.position() - before;
+        // Those of a prompt as well: they too are to be repeated less.
+        tokens.iter().take(read as usize).for_each(|token| self.sampler.accept(*token));
+        result?;
         self.ready = true;
         Ok(ARMLET_OK)
     }

@@ -47,7 +47,7 @@ pub enum armlet_status {
     ARMLET_ERR_ARENA = -9,
     /// An output has too little room; how much is needed was written.
     ARMLET_ERR_BUFFER = -10,
-    /// The pointer is no context: it was never initialised, or initialising it failed.
+    /// The pointer is no context: it was never initialised, initialising it failed, or the arena was moved.
     ARMLET_ERR_HANDLE = -11,
     /// The model's file is corrupt.
     ARMLET_ERR_MODEL = -12,
@@ -281,6 +281,6 @@ pub struct armlet_info {
     pub eos: u32,
     /// The largest difference, in any part of any pass, between the tiles that two workers computed.
     pub uneven: u32,
-    /// Tiles (of rows, heads or tokens) that each worker has computed.
+    /// Tiles (of rows, heads or tokens) that each worker has computed; not counted for one that is alone.
     pub tiles: [u64; ARMLET_MAX_WORKERS as usize],
 }

@@ -2,7 +2,7 @@
 
 use cbindgen::{Builder, Config, DocumentationStyle, ExportConfig, Language, Style};
 
-use crate::run::{Failed, root};
+use crate::run::{Failed, root, version};
 
 const HEADER: &str = "include/armlet.h";
 /// In the order in which the header has them.
@@ -59,11 +59,7 @@ pub(crate) fn check() -> Result<(), Failed> {
 }
 
 fn text() -> Result<String, Failed> {
-    let manifest =
-        std::fs::read_to_string(root().join("Cargo.toml")).map_err(|e| Failed(format!("Cargo.toml: {e}")))?;
-    let version = manifest.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
-    let version = version.unwrap_or_default().split('.').collect::<Vec<_>>();
-    let [major, minor, patch] = version[..] else { return Err(Failed("Cargo.toml: no version".into())) };
+    let [major, minor, patch] = version()?;
     let config = Config {
         language: Language::C,
         header: Some(INTRODUCTION.into()),

@@ -1,7 +1,9 @@
 //! The project's chores: `cargo xtask setup` installs what the tests need, `cargo xtask test` runs all of them.
 
 mod asm;
+mod c;
 mod count;
+mod dist;
 mod firmware;
 mod header;
 mod insns;
@@ -17,11 +19,14 @@ const CPUS: [&str; 4] = ["cortex-a53", "cortex-a72", "cortex-a76", "max"];
 
 const HELP: &str = "usage: cargo xtask COMMAND
 
-  setup     install what the tests need: QEMU, Rust's aarch64 targets, the model
+  setup     install what the tests need: QEMU, C compilers, valgrind, Rust's aarch64 targets, the model
   test      setup, then every test: what CI runs
   lint      formatting, clippy, every combination of features that must build
   firmware  the library for firmware and the firmware of targets/, built, examined, and run under QEMU
   header    writes include/armlet.h from src/capi
+  dist      the library for C, static and shared, with what pkg-config and CMake want, to target/dist/TRIPLE
+            [--target TRIPLE]; by default for this machine
+  c         dist here and for aarch64, and the examples in C and C++: built in every way, run, checked
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
@@ -37,6 +42,9 @@ fn main() -> std::process::ExitCode {
         ["test"] => test(&mut steps),
         ["lint"] => lint(&mut steps),
         ["quick"] => quick(&mut steps),
+        ["dist"] => dist::run(&mut steps, None),
+        ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
+        ["c"] => setup::run(&mut steps).and_then(|()| c::run(&mut steps)),
         ["firmware"] => setup::run(&mut steps).and_then(|()| firmware::run(&mut steps)),
         ["header"] => steps.step("include/armlet.h", header::write),
         ["mca"] => mca::run(&mut steps),
@@ -81,6 +89,7 @@ fn test(steps: &mut Steps) -> Result<(), Failed> {
             ["test", "--test", "oracle", "--no-default-features", "--features", "std", "--target", setup::LINUX];
         run::cargo_with(&command, &[("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER", "qemu-aarch64 -cpu max")])
     })?;
+    c::run(steps)?;
     model::run(steps)?;
     firmware::run(steps)?;
     insns::run(steps, &insns::Options::parse(&["--check"]).map_err(run::Failed)?)

@@ -95,7 +95,7 @@ fn native_program() -> PathBuf {
 }
 
 /// The program on this machine.
-fn native() -> Command {
+pub(crate) fn native() -> Command {
     let mut command = Command::new(native_program());
     command.env_remove("ARMLET_CPU").env_remove("ARMLET_MODEL");
     command
@@ -150,9 +150,14 @@ fn compare_to_llama_cpp(format: &str, reference: f64) -> Result<(), Failed> {
     close(&format!("perplexity of {format}"), found, reference, TO_LLAMA_CPP)
 }
 
+/// The model as it is shipped.
+pub(crate) fn shipped() -> Result<PathBuf, Failed> {
+    Ok(PathBuf::from(output(native().args(["pull", "smollm2"]))?.trim()))
+}
+
 /// The model in a format: as it is shipped, or made of that by the program.
 pub(crate) fn in_format(format: &str) -> Result<PathBuf, Failed> {
-    let shipped = PathBuf::from(output(native().args(["pull", "smollm2"]))?.trim());
+    let shipped = shipped()?;
     if format == REFERENCE[0].0 {
         return Ok(shipped);
     }

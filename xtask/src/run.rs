@@ -40,6 +40,15 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or(PathBuf::from("."), Path::to_path_buf)
 }
 
+/// The library's version: major, minor, patch.
+pub(crate) fn version() -> Result<[String; 3], Failed> {
+    let manifest =
+        std::fs::read_to_string(root().join("Cargo.toml")).map_err(|e| Failed(format!("Cargo.toml: {e}")))?;
+    let version = manifest.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
+    let parts = version.unwrap_or_default().split('.').map(String::from).collect::<Vec<_>>();
+    parts.try_into().map_err(|_| Failed("Cargo.toml: no version of three numbers".into()))
+}
+
 /// Runs a command in the project's folder; its output is the user's to see.
 pub(crate) fn command(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(), Failed> {
     let status = Command::new(program).args(args).envs(env.iter().copied()).current_dir(root()).status();

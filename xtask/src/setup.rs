@@ -6,6 +6,8 @@ use crate::run::{Failed, Steps, cargo, command};
 
 /// The everyday aarch64 target: a static program, linked without a C toolchain.
 pub(crate) const LINUX: &str = "aarch64-unknown-linux-musl";
+/// The aarch64 target of programs in C.
+pub(crate) const GNU: &str = "aarch64-unknown-linux-gnu";
 /// The target of firmware.
 pub(crate) const NONE: &str = "aarch64-unknown-none";
 
@@ -18,16 +20,32 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
 }
 
 fn targets() -> Result<(), Failed> {
-    let add = command("rustup", &["target", "add", LINUX, NONE], &[]);
+    let add = command("rustup", &["target", "add", LINUX, GNU, NONE], &[]);
     let components = command("rustup", &["component", "add", "rustfmt", "clippy"], &[]);
     add.and(components).map_err(|Failed(why)| {
-        Failed(format!("{why}; without rustup, install the standard libraries of {LINUX} and {NONE}, rustfmt, clippy"))
+        Failed(format!(
+            "{why}; without rustup, install the standard libraries of {LINUX}, {GNU} and {NONE}, rustfmt, clippy"
+        ))
     })
 }
 
 /// What the tests need.
-const NEEDED: [Need; 2] =
-    [(&["qemu-aarch64", "--version"], "qemu-user"), (&["python3", "-m", "pip", "--version"], "python3-pip")];
+const NEEDED: [Need; 13] = [
+    (&["qemu-aarch64", "--version"], "qemu-user"),
+    (&["python3", "-m", "pip", "--version"], "python3-pip"),
+    (&["gcc", "--version"], "gcc"),
+    (&["g++", "--version"], "g++"),
+    (&["aarch64-linux-gnu-gcc", "--version"], "gcc-aarch64-linux-gnu"),
+    (&["aarch64-linux-gnu-g++", "--version"], "g++-aarch64-linux-gnu"),
+    (&["test", "-e", "/usr/aarch64-linux-gnu/lib/libc.a"], "libc6-dev-arm64-cross"),
+    (&["make", "--version"], "make"),
+    (&["cmake", "--version"], "cmake"),
+    (&["pkg-config", "--version"], "pkg-config"),
+    (&["readelf", "--version"], "binutils"),
+    (&["valgrind", "--version"], "valgrind"),
+    // Without the symbols of the C library valgrind starts nothing.
+    (&["valgrind", "--quiet", "true"], "libc6-dbg"),
+];
 
 /// A command that must run, and Debian's package of it.
 pub(crate) type Need = (&'static [&'static str], &'static str);
