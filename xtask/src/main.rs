@@ -10,6 +10,7 @@ mod insns;
 mod mca;
 mod model;
 mod run;
+mod rust_firmware;
 mod setup;
 
 use run::{Failed, Steps, cargo};
@@ -45,7 +46,9 @@ fn main() -> std::process::ExitCode {
         ["dist"] => dist::run(&mut steps, None),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
         ["c"] => setup::run(&mut steps).and_then(|()| c::run(&mut steps)),
-        ["firmware"] => setup::run(&mut steps).and_then(|()| firmware::run(&mut steps)),
+        ["firmware"] => setup::run(&mut steps)
+            .and_then(|()| firmware::run(&mut steps))
+            .and_then(|()| rust_firmware::run(&mut steps)),
         ["header"] => steps.step("include/armlet.h", header::write),
         ["mca"] => mca::run(&mut steps),
         ["insns", ref options @ ..] => match insns::Options::parse(options) {
@@ -92,6 +95,7 @@ fn test(steps: &mut Steps) -> Result<(), Failed> {
     c::run(steps)?;
     model::run(steps)?;
     firmware::run(steps)?;
+    rust_firmware::run(steps)?;
     insns::run(steps, &insns::Options::parse(&["--check"]).map_err(run::Failed)?)
 }
 
@@ -110,6 +114,7 @@ fn lint(steps: &mut Steps) -> Result<(), Failed> {
         cargo(&[&["check", "--lib", "--no-default-features"][..], &target].concat())?;
         cargo(&[&["check", "--lib", "--no-default-features", "--features", "log,defmt"][..], &target].concat())
     })?;
+    steps.step("the firmware in Rust: formatting and clippy", rust_firmware::lint)?;
     steps.step("all features", || cargo(&["build", "--all-features"]))?;
     steps.step("documentation", || {
         run::cargo_with(&["doc", "--no-deps", "--lib"], &[("RUSTDOCFLAGS", "--deny warnings")])

@@ -64,10 +64,13 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Failed> {
     Ok(outputs(command)?.0)
 }
 
-/// Runs a command and gives its stdout and its stderr.
+/// Runs a command, in the project's folder if it names no other, and gives its stdout and its stderr.
 pub(crate) fn outputs(command: &mut Command) -> Result<(String, String), Failed> {
     let shown = format!("{command:?}");
-    let output = command.current_dir(root()).output().map_err(|e| Failed(format!("cannot run {shown}: {e}")))?;
+    if command.get_current_dir().is_none() {
+        command.current_dir(root());
+    }
+    let output = command.output().map_err(|e| Failed(format!("cannot run {shown}: {e}")))?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
         return Err(Failed(format!("{shown} ended with {}: {}", output.status, stderr.trim())));
