@@ -24,14 +24,9 @@ struct Build {
     flags: &'static str,
 }
 
-const ARMV8: Build = Build {
-    name: "armv8-a",
-    flags: "-C target-feature=-strict-align --cfg armlet_normal_memory -C target-cpu=cortex-a53",
-};
-const DOTPROD: Build = Build {
-    name: "dotprod",
-    flags: "-C target-feature=-strict-align --cfg armlet_normal_memory -C target-cpu=cortex-a76",
-};
+const ARMV8: Build = Build { name: "armv8-a", flags: "--cfg armlet_normal_memory -C target-feature=-strict-align" };
+const DOTPROD: Build =
+    Build { name: "dotprod", flags: "--cfg armlet_normal_memory -C target-feature=-strict-align,+dotprod,+fp16" };
 const STRICT: Build = Build { name: "strict", flags: "" };
 
 /// Most bytes of code and read-only data that the library adds to an image, and of its variables.

@@ -29,8 +29,6 @@ use crate::storage::{Parts, TILE, times};
 
 /// Most query heads that share one pass over K and V.
 const GROUP: usize = 8;
-/// Most query heads that are multiplied together.
-pub(super) const HEADS: usize = 4;
 
 /// A head's scores of a tile, then its weights; room behind them for four to be written at any place.
 pub(super) type Scores = [f32; TILE + 4];

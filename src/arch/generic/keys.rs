@@ -4,7 +4,7 @@
 //! products are summed exactly, as integers, which is why a head's query has one scale. A key's scale meets its score
 //! later. Other keys are converted as they are loaded, and used by a few heads at once.
 
-use super::attention::{HEADS, Scores, four, set_four};
+use super::attention::{Scores, four, set_four};
 use super::float::padded;
 use super::stored::{QueryBlock, Stored};
 use super::walk::Lockstep;
@@ -91,12 +91,13 @@ pub(super) fn score<I: Isa, E: Stored<B>, const B: usize>(
     scores: &mut [Scores],
     at: usize,
 ) {
-    for (q, scores) in q.pieces(HEADS * row).zip(scores.chunks_mut(HEADS)) {
+    for (q, scores) in q.pieces(E::HEADS * row).zip(scores.chunks_mut(E::HEADS)) {
         match scores.len() {
             1 => score_heads::<I, E, 1, 4, B>(isa, q, row, k, scores, at),
-            2 => score_heads::<I, E, 2, 4, B>(isa, q, row, k, scores, at),
-            3 => score_heads::<I, E, 3, 2, B>(isa, q, row, k, scores, at),
-            _ => score_heads::<I, E, HEADS, 2, B>(isa, q, row, k, scores, at),
+            2 if E::HEADS > 1 => score_heads::<I, E, 2, 4, B>(isa, q, row, k, scores, at),
+            3 if E::HEADS > 1 => score_heads::<I, E, 3, 2, B>(isa, q, row, k, scores, at),
+            4 if E::HEADS > 1 => score_heads::<I, E, 4, 2, B>(isa, q, row, k, scores, at),
+            _ => {}
         }
     }
 }

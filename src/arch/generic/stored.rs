@@ -42,6 +42,8 @@ impl Element {
 pub(super) trait Stored<const B: usize> {
     /// Whether rows have scales, and keys meet int8 queries.
     const INT8: bool = false;
+    /// Most query heads that are multiplied together, up to 4.
+    const HEADS: usize = 4;
     fn load<I: Isa>(isa: I, x: &[u8; B]) -> I::F32x8;
 }
 
@@ -64,6 +66,8 @@ impl Stored<8> for Int8 {
 
 pub(super) struct F32;
 impl Stored<32> for F32 {
+    // For tests of precision: the code for more heads is worth more to what has little memory.
+    const HEADS: usize = 1;
     #[inline(always)]
     fn load<I: Isa>(isa: I, x: &[u8; 32]) -> I::F32x8 {
         isa.load8_f32(x)

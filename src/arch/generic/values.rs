@@ -3,7 +3,7 @@
 //! An int8 value's scale is part of its weight, so that it costs a conversion and no more. Four weights of a head fill a
 //! vector, of which a multiplication takes one lane.
 
-use super::attention::{HEADS, Scores, four};
+use super::attention::{Scores, four};
 use super::stored::Stored;
 use super::walk::Strip;
 use crate::arch::isa::Isa;
@@ -23,14 +23,15 @@ pub(super) fn weigh<I: Isa, E: Stored<B>, const B: usize>(
     rescale: &[f32],
     out: &mut [[f32; 8]],
 ) {
-    for (i, (weights, rescale)) in weights.chunks(HEADS).zip(rescale.chunks(HEADS)).enumerate() {
-        let first = i * HEADS;
+    for (i, (weights, rescale)) in weights.chunks(E::HEADS).zip(rescale.chunks(E::HEADS)).enumerate() {
+        let first = i * E::HEADS;
         let out = out.part_mut(first * row..(first + weights.len()) * row);
         match weights.len() {
             1 => weigh_heads::<I, E, 1, 4, B>(isa, row, v, weights, at, rescale, out),
-            2 => weigh_heads::<I, E, 2, 4, B>(isa, row, v, weights, at, rescale, out),
-            3 => weigh_heads::<I, E, 3, 2, B>(isa, row, v, weights, at, rescale, out),
-            _ => weigh_heads::<I, E, HEADS, 2, B>(isa, row, v, weights, at, rescale, out),
+            2 if E::HEADS > 1 => weigh_heads::<I, E, 2, 4, B>(isa, row, v, weights, at, rescale, out),
+            3 if E::HEADS > 1 => weigh_heads::<I, E, 3, 2, B>(isa, row, v, weights, at, rescale, out),
+            4 if E::HEADS > 1 => weigh_heads::<I, E, 4, 2, B>(isa, row, v, weights, at, rescale, out),
+            _ => {}
         }
     }
 }
