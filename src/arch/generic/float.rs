@@ -48,10 +48,10 @@ float!(Bf16, 32, bf16x16);
 /// Partial sums of four rows for one token.
 type Sums<I> = [<I as Isa>::F32x8; ROWS];
 
-/// Weights of a piece: 20 KiB, of the 32 that a small core has next to it. At the start of a line of the cache, so that no
-/// vector is in two.
+/// Weights of a piece: 20 KiB, of the 32 that a small core has next to it; on the stack of firmware 8. At the start of a line
+/// of the cache, so that no vector is in two.
 #[repr(align(64))]
-struct Piece([f32; 5120]);
+struct Piece([f32; if cfg!(target_os = "none") { 2048 } else { 5120 }]);
 
 /// Rows of a format, as an [`InPlace`].
 pub(super) struct Lanes<F, const B: usize>(PhantomData<F>);

@@ -39,8 +39,8 @@ pub enum Write {
 const MANY: usize = 8;
 /// Fewest tokens for which widening weights pays: more than a batch of sessions, which has the bits of each alone.
 const MANY_FLOATS: usize = 9;
-/// Tokens that interleaved or widened weights serve.
-pub(super) const TOKENS: usize = 128;
+/// Tokens that interleaved or widened weights serve: their sums are on the stack, of which firmware has little.
+pub(super) const TOKENS: usize = if cfg!(target_os = "none") { 64 } else { 128 };
 
 /// A product to compute: rows of a matrix times all tokens, to the columns of `out`.
 pub(super) struct Job<'a, 'o, 'w> {
@@ -99,7 +99,7 @@ impl<'w> Job<'_, '_, 'w> {
         }
     }
 
-    /// Rows as they lie in a GGUF file: each block of 16 rows is interleaved and meets 128 tokens.
+    /// Rows as they lie in a GGUF file: each block of 16 rows is interleaved and meets [`TOKENS`].
     #[inline(always)]
     fn interleaved<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
         let mut sums = [[0.0; PANEL_ROWS]; TOKENS];
