@@ -9,6 +9,7 @@
 #define GUARD_BYTES 0x1000              /* unmapped, below each stack */
 #define FAULT_STACK_BYTES 0x1000        /* of one core, for the fault report */
 #define TABLES 10                       /* translation tables, 4 KiB each; see mmu.c */
+#define CACHE_LINE 64                   /* at least: what two cores write is that far apart */
 #define STACK_PAINT 0xa5a5a5a5
 
 #endif

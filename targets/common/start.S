@@ -8,6 +8,7 @@
  * Model" and "AArch64 System Register Descriptions"; Linux, Documentation/arch/arm64/booting.rst.
  */
 #include "board.h"
+#include "gic.h"
 #include "layout.h"
 
 /* SCTLR_EL1: the bits that are RES1 in Armv8.0 (LSMAOE nTLSMD SPAN EIS TSCXT EOS), then ours. */
@@ -155,7 +156,21 @@ drop_to_el1:
 1:      mrs     x1, s3_1_c15_c2_1
         orr     x1, x1, #(1 << 6)
         msr     s3_1_c15_c2_1, x1
-2:      msr     cptr_el3, xzr           /* FP/SIMD does not trap to EL3 */
+2:
+#if defined(GICD_BASE) && !STRICT       /* gic.c: only from here can interrupts be given to the non-secure side (IHI 0048, */
+        load    x1, GICD_BASE           /* 4.3.4 and 4.4.2); those below 32 and the mask are each core's own */
+        ldr     w2, [x1, #GICD_ICPIDR2]
+        ubfx    w2, w2, #4, #4
+        cmp     w2, #2
+        b.ne    3f
+        mov     w2, #-1
+        str     w2, [x1, #GICD_IGROUPR0]
+        load    x1, GICC_BASE
+        mov     w2, #0xff               /* it cannot move a mask that is below 0x80 */
+        str     w2, [x1, #GICC_PMR]
+3:
+#endif
+        msr     cptr_el3, xzr           /* FP/SIMD does not trap to EL3 */
         load    x1, 0x531               /* SCR_EL3: NS, RES1 bits 4 and 5, HCE, RW (the next level is AArch64) */
         msr     scr_el3, x1
         isb

@@ -8,9 +8,9 @@
 #define WRITE_SYSREG(name, value) __asm__ volatile("msr " #name ", %0" : : "r"((uint64_t)(value)))
 
 static inline void wfe(void) { __asm__ volatile("wfe" : : : "memory"); }
-
-/* Wakes cores in WFE; what was written before is visible to them. */
-static inline void wake_cores(void) { __asm__ volatile("dsb ish\n\tsev" : : : "memory"); }
+static inline void wfi(void) { __asm__ volatile("wfi" : : : "memory"); }
+static inline void sev(void) { __asm__ volatile("sev" : : : "memory"); }
+static inline void dsb(void) { __asm__ volatile("dsb sy" : : : "memory"); }
 
 /* Makes a word visible to a core whose MMU and caches are off. */
 static inline void clean_to_memory(const volatile void *p) {

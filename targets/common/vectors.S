@@ -1,5 +1,5 @@
-/* The exception vectors. No interrupt is ever enabled, so each of the sixteen is a fault: fault() in fault.c reports it and
- * stops, or, where a probe expects it, has the instruction skipped. DDI 0487, "Exception vectors". */
+/* The exception vectors. Interrupts stay masked (they only end WFI: ipi.h), so each of the sixteen is a fault: fault() in
+ * fault.c reports it and stops, or, where a probe expects it, has the instruction skipped. DDI 0487, "Exception vectors". */
 
         .macro  vector kind
         .balign 0x80

@@ -18,4 +18,6 @@
 #define UART_CLOCK 48000000             /* init_uart_clock in config.txt */
 #define GPIO_BASE 0x3f200000
 
+#define QA7_BASE 0x40000000             /* timers and mailboxes of the cores */
+
 #endif

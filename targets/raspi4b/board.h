@@ -17,4 +17,7 @@
 #define UART_CLOCK 48000000             /* init_uart_clock in config.txt */
 #define GPIO_BASE 0xfe200000
 
+#define GICD_BASE 0xff841000            /* a GIC-400: Linux, bcm2711.dtsi; armstub8.S */
+#define GICC_BASE 0xff842000
+
 #endif

@@ -14,6 +14,7 @@
 #include "exit.h"
 #include "fault.h"
 #include "fdt.h"
+#include "idle.h"
 #include "layout.h"
 #include "platform.h"
 #include "smp.h"
@@ -176,19 +177,45 @@ static void test_mem(void) {
 
 /* ---- Cores ---- */
 
-/* An emulator with fewer cores than it emulates takes very long for a round, so time is a limit too. */
+/* An emulator with fewer cores than it emulates may take long for a round, so time is a limit too. */
 #define ROUNDS 2000
 #define SECONDS 2
+#define LOST_SECONDS 10                 /* whoever was not woken looks again then, so that the test ends, late */
 
 static struct {
-    _Alignas(64) atomic_uint arrived;   /* the round this core is in */
-    uint32_t calls, wrong;
+    _Alignas(CACHE_LINE) atomic_uint arrived;           /* the round this core is in */
+    uint32_t calls, wrong, random;
 } seen[CORES];
 
 struct job {
-    uint32_t workers, round;
+    uint32_t workers, round, pause;     /* most microseconds */
     uint64_t sctlr;
 };
+
+/* Busy for a random while, of at most `most` microseconds. The events are for silicon, where nothing else ends others' WFE
+ * often enough for WFI's turn to come. They end ours at once; an emulator that runs all cores in one thread goes on to
+ * another core there. */
+static void pause(uint32_t core, uint32_t most) {
+    if (!most) return;
+    const uint64_t start = ticks();
+    const uint32_t random = seen[core].random = seen[core].random * 1664525 + 1013904223 + core;
+    while (ticks() - start < ticks_per_second() / 1000 * ((random >> 8) % most) / 1000) {
+        sev();
+        wfe();
+    }
+}
+
+static void set_alarm(void *arg, uint32_t core) {
+    (void)core;
+    idle_alarm(*(const uint32_t *)arg);
+}
+
+static bool all_arrived(const void *arg) {
+    const struct job *job = arg;
+    for (uint32_t core = 0; core < job->workers; core++)
+        if (atomic_load_explicit(&seen[core].arrived, memory_order_acquire) < job->round) return false;
+    return true;
+}
 
 /* Returns only once all workers are in it: proof that they run at the same time. */
 static void meet(void *arg, uint32_t core) {
@@ -196,10 +223,11 @@ static void meet(void *arg, uint32_t core) {
     seen[core].calls++;
     if (core != core_number()) seen[core].wrong++;
     if (READ_SYSREG(sctlr_el1) != job->sctlr || READ_SYSREG(fpcr) || READ_SYSREG(spsel)) seen[core].wrong++;
+    pause(core, job->pause);
     atomic_store_explicit(&seen[core].arrived, job->round, memory_order_release);
-    wake_cores();
-    for (uint32_t other = 0; other < job->workers; other++)
-        while (atomic_load_explicit(&seen[other].arrived, memory_order_acquire) < job->round) wfe();
+    idle_wake(0, job->workers);
+    idle_until(core, all_arrived, job);
+    pause(core, job->pause);
 }
 
 /* A sum over plain memory that core 0 wrote before and reads after. */
@@ -223,13 +251,21 @@ static void test_cores(void) {
     print("cores   ");
     print_dec(cores);
     print("\n");
-    bool counts = true, sums_well = true;
-    for (uint32_t workers = 1; workers <= cores; workers++) {
+    bool counts = true, sums_well = true, slept = true, can_sleep = true, in_time = true;
+    for (uint32_t test = 1; test <= 2 * cores; test++) {
+        const uint32_t pauses = test % 2 ? 0 : 200;
+        uint32_t workers = (test + 1) / 2;
         const uint64_t start = ticks();
-        uint32_t rounds = 0;
-        for (uint32_t core = 0; core < CORES; core++) seen[core].calls = seen[core].arrived = 0;
+        uint32_t rounds = 0, sleeps[CORES];
+        for (uint32_t core = 0; core < CORES; core++) {
+            seen[core].calls = seen[core].arrived = 0;
+            sleeps[core] = idle_sleeps(core);
+        }
+        uint32_t lost = LOST_SECONDS;
+        smp_parallel_for(NULL, cores, set_alarm, &lost);
         while (rounds < ROUNDS && ticks() - start < SECONDS * ticks_per_second()) {
-            struct job job = {workers, ++rounds, READ_SYSREG(sctlr_el1)};
+            struct job job = {workers, ++rounds, pauses, READ_SYSREG(sctlr_el1)};
+            pause(0, pauses);
             smp_parallel_for(NULL, workers, meet, &job);
 
             uint32_t want = 0, got = 0;
@@ -244,12 +280,27 @@ static void test_cores(void) {
         print_dec(2 * rounds);
         print(" of parallel_for on ");
         print_dec(workers);
-        print(", ticks for each ");
+        print(pauses ? " with pauses, ticks for each " : ", ticks for each ");
         print_dec((ticks() - start) / (2 * rounds));
         print(" of ");
         print_dec(ticks_per_second());
-        print(" a second\n");
+        print(" a second");
+        for (uint32_t core = 0; core < cores; core++) {
+            sleeps[core] = idle_sleeps(core) - sleeps[core];
+            print(core ? " " : "; sleeps ");
+            print_dec(sleeps[core]);
+            if (pauses && workers > 1 && core < workers) slept = slept && sleeps[core] > rounds / 16;
+            can_sleep = can_sleep && idle_can_sleep(core);
+        }
+        print("\n");
+        in_time = in_time && ticks() - start < LOST_SECONDS * ticks_per_second();
     }
+    uint32_t never = 0;
+    smp_parallel_for(NULL, cores, set_alarm, &never);
+    if (can_sleep) check("idle cores sleep in WFI, and wake", slept);
+    else print("no interrupts between all cores: they wait in WFE\n");
+    check("no wake-up is lost", in_time);
+    if (STRICT) check("strict: none sleeps in WFI", !idle_can_sleep(0) && !idle_can_sleep(cores - 1));
     check("parallel_for calls each worker once, at the same time, on its core", counts);
     check("what is written before and in it is seen in and after it", sums_well);
 

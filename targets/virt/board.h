@@ -16,4 +16,7 @@
 #define UART_BASE 0x09000000
 #define UART_CLOCK 24000000
 
+#define GICD_BASE 0x08000000            /* a GICv2, unless told otherwise (gic-version=3) */
+#define GICC_BASE 0x08010000
+
 #endif
