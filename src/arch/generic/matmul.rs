@@ -71,11 +71,12 @@ pub(in crate::arch) fn matmul<S: PanelIsa + FloatIsa>(
         DType::Q4_0 => job.quantised::<rows::Q4_0, panel::Q4_0, S, 288, 18>(isa),
         DType::Q4_1 => job.quantised::<rows::Q4_1, panel::Q4_1, S, 320, 20>(isa),
         _ if tokens >= MANY_FLOATS => float::multiply(isa, &mut { job }),
-        // A token at a time: rare formats, and each tile of two is another two kilobytes of code.
+        // A token at a time where that is rare: each tile of two is another two kilobytes of code.
         DType::F32 => in_place::multiply::<float::Lanes<float::F32, 64>, S, 1>(isa, &mut { job }),
         DType::F16 if S::HALVES && !job.x.halves.is_empty() => {
             in_place::multiply::<halves::Halves<float::F16>, S, 2>(isa, &mut { job });
         }
+        DType::F16 if S::HALVES => in_place::multiply::<float::Lanes<float::F16, 32>, S, 1>(isa, &mut { job }),
         DType::F16 => in_place::multiply::<float::Lanes<float::F16, 32>, S, 2>(isa, &mut { job }),
         DType::Bf16 => in_place::multiply::<float::Lanes<float::Bf16, 32>, S, 1>(isa, &mut { job }),
     }
