@@ -91,10 +91,10 @@ fn strip<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
         accumulate::<I, E, G, C, 0, B>(isa, v, w, &mut acc);
         at += 1;
     }
-    for g in 0..G {
+    for (g, acc) in acc.iter().enumerate() {
         let Some(out) = out.get_mut(g * row + first..).and_then(<[_]>::first_chunk_mut::<C>) else { return };
         for c in 0..C {
-            isa.store8(acc[g][c], &mut out[c]);
+            isa.store8(acc[c], &mut out[c]);
         }
     }
 }

@@ -316,6 +316,7 @@ impl<'a, T, const C: usize> Strip<'a, T, C> {
 /// Of rows one after another it would otherwise keep the distances to the second, the third and the fourth, for which it
 /// has no registers.
 #[inline(always)]
+#[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read through it")]
 fn opaque<T>(p: *const T) -> *const T {
     #[cfg(all(target_arch = "aarch64", not(miri)))]
     {
