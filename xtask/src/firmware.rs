@@ -6,9 +6,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::model;
 use crate::run::{Failed, Steps, cargo_with, output, root};
 use crate::setup::{self, NONE, Need};
+use crate::{model, rust_firmware};
 
 const NEEDED: [Need; 3] = [
     (&["qemu-system-aarch64", "--version"], "qemu-system-arm"),
@@ -151,6 +151,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     for build in [ARMV8, DOTPROD] {
         steps.step(&format!("what the library is made of, {}", build.name), || made_of(build))?;
     }
+    rust_firmware::run(steps)?;
     println!("{}", figures.join(" | "));
     Ok(())
 }

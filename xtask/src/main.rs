@@ -46,9 +46,7 @@ fn main() -> std::process::ExitCode {
         ["dist"] => dist::run(&mut steps, None),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
         ["c"] => setup::run(&mut steps).and_then(|()| c::run(&mut steps)),
-        ["firmware"] => setup::run(&mut steps)
-            .and_then(|()| firmware::run(&mut steps))
-            .and_then(|()| rust_firmware::run(&mut steps)),
+        ["firmware"] => setup::run(&mut steps).and_then(|()| firmware::run(&mut steps)),
         ["header"] => steps.step("include/armlet.h", header::write),
         ["mca"] => mca::run(&mut steps),
         ["insns", ref options @ ..] => match insns::Options::parse(options) {
@@ -95,7 +93,6 @@ fn test(steps: &mut Steps) -> Result<(), Failed> {
     c::run(steps)?;
     model::run(steps)?;
     firmware::run(steps)?;
-    rust_firmware::run(steps)?;
     insns::run(steps, &insns::Options::parse(&["--check"]).map_err(run::Failed)?)
 }
 
