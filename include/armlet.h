@@ -194,7 +194,8 @@ enum armlet_backend
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    /// The best that the CPU has. Without an operating system this reads its ID registers, which takes EL1 or higher.
+    /// The best that the CPU has. Without an operating system the one that the library was compiled for: the CPU is not
+    /// asked.
     ARMLET_BEST = 0,
     /// Portable code.
     ARMLET_SCALAR = 1,
@@ -365,7 +366,7 @@ typedef struct {
     uint64_t seed;
 } armlet_sampling;
 
-/// Takes the next bytes of a saved state; false stops.
+/// Takes the next bytes of a saved state; false stops. Like all callbacks it must not call functions of the context.
 typedef bool (*armlet_write)(void *user, const void *bytes, size_t len);
 
 #ifdef __cplusplus
@@ -383,18 +384,21 @@ const char *armlet_status_str(int32_t status);
 
 /// How much memory a model takes with this configuration, before any is given: reads the file's header alone.
 ///
-/// `model`: the whole GGUF file, `model_len` bytes, at any address. `out->struct_size` is to be set.
+/// `model`: the whole GGUF file, `model_len` bytes; at an even address where alignment is checked, else at any. `out->struct_size` is to be set.
 ///
 /// Errors: NULL, ALIGN, OVERLAP, LENGTH, STRUCT, ABI, CONFIG, BUDGET, MODEL, UNSUPPORTED; `out` is then unchanged.
-armlet_status armlet_plan(const void *model, size_t model_len, const armlet_config *config, armlet_requirements *out);
+armlet_status armlet_plan(const void *model,
+                          size_t model_len,
+                          const armlet_config *config,
+                          armlet_requirements *out);
 
 /// Makes a context in an arena.
 ///
-/// `arena`: `armlet_requirements.arena_bytes` or more, at a multiple of `ARMLET_ARENA_ALIGN`. It and the model, at any
-/// address, are lent until the context is no longer used; there is nothing to close. The model may be in flash, and
+/// `arena`: `armlet_requirements.arena_bytes` or more, at a multiple of `ARMLET_ARENA_ALIGN`. It and the model are lent until the context is no longer used; there is nothing to close. The model may be in flash, and
 /// shared by any number of contexts. Nothing outside the arena is ever written but what a function's arguments say.
 ///
-/// Errors: those of `armlet_plan`, ARENA, BACKEND; `*out` is then NULL and the arena's contents are of no use.
+/// Errors: those of `armlet_plan`, ARENA, BACKEND; `*out` is then NULL, but after NULL, ALIGN and OVERLAP of `out`
+/// itself or OVERLAP of others; and the arena's contents are of no use.
 armlet_status armlet_init(void *arena,
                           size_t arena_len,
                           const void *model,
@@ -407,11 +411,12 @@ armlet_status armlet_init(void *arena,
 /// Errors: NULL, ALIGN, HANDLE.
 armlet_status armlet_reset(armlet_ctx *ctx);
 
-/// Forgets all but the first `position` tokens; a position that has not been reached changes nothing. Read at least one
-/// token before the next step.
+/// Forgets all but the first `position` tokens, and which were the last ones, for the repeat penalty; a position that has
+/// not been reached changes nothing. Read at least one token before the next step.
 ///
 /// Errors: NULL, ALIGN, HANDLE, GONE: the context is as before.
-armlet_status armlet_rewind(armlet_ctx *ctx, uint64_t position);
+armlet_status armlet_rewind(armlet_ctx *ctx,
+                            uint64_t position);
 
 /// What a context is and has done. `out->struct_size` is to be set.
 ///
@@ -426,16 +431,16 @@ armlet_status armlet_prefill(armlet_ctx *ctx, const uint32_t *tokens, size_t n);
 
 /// Chooses the next token, writes it to `*token`, and reads it: one pass over the weights.
 ///
-/// END: the token is one that ends the model's turn; it was not read, and the context is as before. A next turn begins
-/// with `armlet_chat_turn` and `ARMLET_CLOSE_ANSWER`.
+/// END: the token is one that ends the model's turn; it was not read. A next turn begins with `armlet_chat_turn` and `ARMLET_CLOSE_ANSWER`.
 ///
-/// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER, FULL, NUMBER: nothing has changed. STOPPED: the token was written but
-/// not read; `armlet_prefill` can do that.
-armlet_status armlet_step(armlet_ctx *ctx, uint32_t *token);
+/// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER, FULL, NUMBER: nothing has changed, and `*token` is `ARMLET_NO_TOKEN` if it
+/// can be. STOPPED: the token was written but not read; `armlet_prefill` can do that.
+armlet_status armlet_step(armlet_ctx *ctx,
+                          uint32_t *token);
 
 /// How tokens are chosen from now on; the random numbers start anew. NULL: the likeliest, as after `armlet_init`.
 ///
-/// Errors: NULL (`ctx`), ALIGN, HANDLE, STRUCT, CONFIG (a value that is negative or not a number).
+/// Errors: NULL (`ctx`), ALIGN, HANDLE, STRUCT, CONFIG (a value that is negative, infinite or not a number).
 armlet_status armlet_set_sampling(armlet_ctx *ctx, const armlet_sampling *sampling);
 
 /// The logits of what may follow the last token read: `*logits` points to `*n`, one for each token of the vocabulary,

@@ -82,6 +82,11 @@ impl Sampler {
         (self.state, self.n_recent) = (self.config.seed, 0);
     }
 
+    /// Forgets the text alone.
+    pub fn forget(&mut self) {
+        self.n_recent = 0;
+    }
+
     /// Chooses by `config` from now on, with its seed; what was accepted stays.
     pub fn configure(&mut self, config: SamplerConfig) {
         (self.config, self.state) = (config, config.seed);

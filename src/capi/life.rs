@@ -31,7 +31,7 @@ pub extern "C" fn armlet_status_str(status: i32) -> *const c_char {
 
 /// How much memory a model takes with this configuration, before any is given: reads the file's header alone.
 ///
-/// `model`: the whole GGUF file, `model_len` bytes, at any address. `out->struct_size` is to be set.
+/// `model`: the whole GGUF file, `model_len` bytes; at an even address where alignment is checked, else at any. `out->struct_size` is to be set.
 ///
 /// Errors: NULL, ALIGN, OVERLAP, LENGTH, STRUCT, ABI, CONFIG, BUDGET, MODEL, UNSUPPORTED; `out` is then unchanged.
 ///
@@ -62,11 +62,11 @@ pub unsafe extern "C" fn armlet_plan(
 
 /// Makes a context in an arena.
 ///
-/// `arena`: `armlet_requirements.arena_bytes` or more, at a multiple of `ARMLET_ARENA_ALIGN`. It and the model, at any
-/// address, are lent until the context is no longer used; there is nothing to close. The model may be in flash, and
+/// `arena`: `armlet_requirements.arena_bytes` or more, at a multiple of `ARMLET_ARENA_ALIGN`. It and the model are lent until the context is no longer used; there is nothing to close. The model may be in flash, and
 /// shared by any number of contexts. Nothing outside the arena is ever written but what a function's arguments say.
 ///
-/// Errors: those of `armlet_plan`, ARENA, BACKEND; `*out` is then NULL and the arena's contents are of no use.
+/// Errors: those of `armlet_plan`, ARENA, BACKEND; `*out` is then NULL, but after NULL, ALIGN and OVERLAP of `out`
+/// itself or OVERLAP of others; and the arena's contents are of no use.
 ///
 /// # Safety
 /// Pointers are NULL or point to what they say; the arena and the model stay while the context is used.
@@ -147,8 +147,8 @@ pub unsafe extern "C" fn armlet_reset(ctx: *mut armlet_ctx) -> armlet_status {
     unsafe { with(ctx, reset) }
 }
 
-/// Forgets all but the first `position` tokens; a position that has not been reached changes nothing. Read at least one
-/// token before the next step.
+/// Forgets all but the first `position` tokens, and which were the last ones, for the repeat penalty; a position that has
+/// not been reached changes nothing. Read at least one token before the next step.
 ///
 /// Errors: NULL, ALIGN, HANDLE, GONE: the context is as before.
 ///
@@ -198,6 +198,7 @@ impl Context {
     pub(super) fn forget(&mut self) {
         self.ready = false;
         self.detokenizer = crate::tokenizer::Detokenizer::new();
+        self.sampler.forget();
     }
 
     fn info(&self) -> armlet_info {

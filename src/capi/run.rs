@@ -5,7 +5,7 @@ use super::border::{self, Span};
 use super::context::Context;
 use super::fault::Fault;
 use super::life::with;
-use super::{armlet_ctx, armlet_sampling};
+use super::{ARMLET_NO_TOKEN, armlet_ctx, armlet_sampling};
 use crate::sample::SamplerConfig;
 
 /// Reads `n` tokens, in passes of at most `chunk`, and computes what may follow the last.
@@ -29,11 +29,10 @@ pub unsafe extern "C" fn armlet_prefill(ctx: *mut armlet_ctx, tokens: *const u32
 
 /// Chooses the next token, writes it to `*token`, and reads it: one pass over the weights.
 ///
-/// END: the token is one that ends the model's turn; it was not read, and the context is as before. A next turn begins
-/// with `armlet_chat_turn` and `ARMLET_CLOSE_ANSWER`.
+/// END: the token is one that ends the model's turn; it was not read. A next turn begins with `armlet_chat_turn` and `ARMLET_CLOSE_ANSWER`.
 ///
-/// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER, FULL, NUMBER: nothing has changed. STOPPED: the token was written but
-/// not read; `armlet_prefill` can do that.
+/// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER, FULL, NUMBER: nothing has changed, and `*token` is `ARMLET_NO_TOKEN` if it
+/// can be. STOPPED: the token was written but not read; `armlet_prefill` can do that.
 ///
 /// # Safety
 /// Pointers are NULL or point to what they say.
@@ -41,8 +40,11 @@ pub unsafe extern "C" fn armlet_prefill(ctx: *mut armlet_ctx, tokens: *const u32
 pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> armlet_status {
     let step = |c: &mut Context| {
         c.apart([Span::written(token.cast_const(), 1)])?;
-        let next = c.choose()?;
+        // Before anything is drawn.
         // SAFETY: the caller's.
+        unsafe { border::place(token, ARMLET_NO_TOKEN)? };
+        let next = c.choose()?;
+        // SAFETY: as above.
         unsafe { border::place(token, next)? };
         if c.model.tokenizer.is_end(next) {
             return Ok(ARMLET_END);
@@ -55,7 +57,7 @@ pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> a
 
 /// How tokens are chosen from now on; the random numbers start anew. NULL: the likeliest, as after `armlet_init`.
 ///
-/// Errors: NULL (`ctx`), ALIGN, HANDLE, STRUCT, CONFIG (a value that is negative or not a number).
+/// Errors: NULL (`ctx`), ALIGN, HANDLE, STRUCT, CONFIG (a value that is negative, infinite or not a number).
 ///
 /// # Safety
 /// Pointers are NULL or point to what they say.

@@ -256,6 +256,7 @@ impl Context {
             out.push(format.closing().as_bytes());
         }
         format.opening(role).iter().for_each(|part| out.push(part.as_bytes()));
+        let text = format.text(text);
         let literal = out.len..out.len + text.len();
         out.push(text.as_bytes());
         out.push(format.closing().as_bytes());
@@ -265,8 +266,17 @@ impl Context {
         let len = out.len;
         // What was pushed is UTF-8, and `FRAME` is more than any format adds.
         let turn = self.text.get(..len).and_then(|t| core::str::from_utf8(t).ok()).ok_or(ARMLET_ERR_TEXT)?;
-        let options =
-            EncodeOptions { add_special: self.session.position() == 0, parse_special: true, literal: &[literal] };
-        Ok(tokenizer.encode(turn, options, self.scratch, tokens))
+        // Not what ends a text: an answer is to follow.
+        let start = tokenizer.bos().filter(|_| tokenizer.adds_bos() && self.session.position() == 0);
+        let (first, tokens) = match (start, tokens) {
+            (None, tokens) => (0, tokens),
+            (Some(bos), [first, rest @ ..]) => {
+                *first = bos;
+                (1, rest)
+            }
+            (Some(_), []) => return Ok(Err(TokenizerError::OutputTooSmall(0))),
+        };
+        let options = EncodeOptions { add_special: false, parse_special: true, literal: &[literal] };
+        Ok(tokenizer.encode(turn, options, self.scratch, tokens).map(|n| first + n))
     }
 }

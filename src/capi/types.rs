@@ -114,7 +114,8 @@ pub enum armlet_kv_type {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum armlet_backend {
-    /// The best that the CPU has. Without an operating system this reads its ID registers, which takes EL1 or higher.
+    /// The best that the CPU has. Without an operating system the one that the library was compiled for: the CPU is not
+    /// asked.
     ARMLET_BEST = 0,
     /// Portable code.
     ARMLET_SCALAR = 1,
@@ -165,7 +166,7 @@ pub type armlet_keep_going = Option<unsafe extern "C" fn(user: *mut c_void) -> b
 /// when all those calls have returned. What they wrote must then be visible to the caller.
 pub type armlet_parallel_for =
     Option<unsafe extern "C" fn(user: *mut c_void, workers: u32, work: armlet_work, arg: *mut c_void)>;
-/// Takes the next bytes of a saved state; false stops.
+/// Takes the next bytes of a saved state; false stops. Like all callbacks it must not call functions of the context.
 pub type armlet_write = Option<unsafe extern "C" fn(user: *mut c_void, bytes: *const c_void, len: usize) -> bool>;
 
 /// What a caller chooses. All zeros but for the first two is a good choice; see `ARMLET_CONFIG_INIT`.

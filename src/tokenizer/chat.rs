@@ -67,19 +67,23 @@ impl ChatFormat {
     /// Those of `out`.
     pub fn write(self, turns: &[Turn<'_>], out: &mut dyn Write) -> fmt::Result {
         for turn in turns {
-            // Gemma's own template trims.
-            let text = if self == ChatFormat::Gemma { turn.text.trim() } else { turn.text };
             self.opening(turn.role).iter().try_for_each(|part| out.write_str(part))?;
-            out.write_str(text)?;
+            out.write_str(self.text(turn.text))?;
             out.write_str(self.closing())?;
         }
         self.opening(Role::Assistant).iter().try_for_each(|part| out.write_str(part))
+    }
+
+    /// A turn's text as it is written: Gemma's own template trims.
+    pub fn text(self, text: &str) -> &str {
+        if self == ChatFormat::Gemma { text.trim() } else { text }
     }
 
     /// What comes before a turn's text.
     pub const fn opening(self, role: Role) -> [&'static str; 3] {
         let name = match (self, role) {
             (ChatFormat::Gemma, Role::Assistant) => "model",
+            (ChatFormat::Gemma, _) => "user",
             _ => role.name(),
         };
         match self {
@@ -123,6 +127,9 @@ mod tests {
             "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\
              \n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
         );
+        let gemma =
+            "<start_of_turn>user\nBe brief.<end_of_turn>\n<start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n";
+        assert_eq!(format(ChatFormat::Gemma), gemma);
         assert_eq!(format(ChatFormat::Zephyr), "<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\n");
     }
 }

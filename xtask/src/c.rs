@@ -260,7 +260,12 @@ fn errors(chat: &Path, model: &Path) -> Result<(), Failed> {
     let cases: [(&Path, &[&str], &str, &str); 7] = [
         (&missing, &[], "", "No such file or directory"),
         (&text, &[], "", "chat: armlet_plan: the model's file is corrupt"),
-        (model, &["-b", "neon"], "", "chat: armlet_init: this CPU or this build has no such backend"),
+        (
+            model,
+            &["-b", if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" }],
+            "",
+            "chat: armlet_init: this CPU or this build has no such backend",
+        ),
         (model, &["-c", "1"], "", "chat: armlet_plan: a value is out of range"),
         (model, &garbage, "", "chat: armlet_restore: the saved state is damaged or none"),
         (model, &other, "", "chat: armlet_restore: the saved state is of another model or configuration"),

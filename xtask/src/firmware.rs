@@ -32,6 +32,8 @@ const STRICT: Build = Build { name: "strict", flags: "" };
 /// Most bytes of code and read-only data that the library adds to an image, and of its variables.
 const MOST_CODE: usize = 256 << 10;
 const MOST_DATA: usize = 4 << 10;
+/// Most bytes of stack, which the header says too.
+const MOST_STACK: u64 = 32 << 10;
 /// What the library may need of others.
 const MAY_NEED: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "armlet_panic"];
 /// Functions that may call a panic handler, and why: none does.
@@ -164,7 +166,9 @@ fn made_of(build: Build) -> Result<(), Failed> {
     let whole = build.whole()?;
     let (code, data) = (whole.bytes(&[".text", ".rodata"]), whole.bytes(&[".data", ".bss", ".got"]));
     println!("{code} bytes of code and read-only data, {data} of variables");
-    require(code <= MOST_CODE && data <= MOST_DATA, || format!("at most {MOST_CODE} and {MOST_DATA} are allowed"))?;
+    require((1..=MOST_CODE).contains(&code) && data <= MOST_DATA, || {
+        format!("at most {MOST_CODE} and {MOST_DATA} are allowed")
+    })?;
     let needs = build.needs()?;
     println!("needs {}", needs.join(" "));
     require(!needs.is_empty() && needs.iter().all(|n| MAY_NEED.contains(&n.as_str())), || {
@@ -271,7 +275,8 @@ fn self_tests() -> Result<(), Failed> {
     for machine in machines {
         let image = machine.make("selftest", &[])?;
         let (text, code) = machine.run(&image, &[], "\necho abc\nexit\n")?;
-        require(code == Some(0), || format!("{}: ended with {code:?}:\n{text}", machine.name()))?;
+        let all = text.lines().any(|l| l.split_whitespace().eq(["cores", &machine.cores.to_string()]));
+        require(code == Some(0) && all, || format!("{}: ended with {code:?}:\n{text}", machine.name()))?;
     }
     for fault in ["undefined", "null", "text", "stack", "core"] {
         let image = four.make("selftest", &[])?;
@@ -330,10 +335,14 @@ fn answers(shown: &mut Vec<String>) -> Result<(), Failed> {
         let number = |name: &str| figure(name).parse::<u64>().unwrap_or(u64::MAX);
         let ids = [figure("prompt_ids"), figure("answer_ids")].map(str::to_owned);
         require(ids == want, || format!("{}: tokens {ids:?}, on this machine {want:?}", machine.name()))?;
+        let busy = (0..machine.cores).all(|core| number(&format!("tiles core {core}")) > 0) || machine.cores == 1;
+        require(number("cores") == machine.cores as u64 && busy, || format!("{}: idle cores", machine.name()))?;
         require(number("uneven_tiles") <= 1, || "cores have unequal shares".into())?;
         let stack = found.iter().filter(|(name, _)| name.starts_with("stack_used")).filter_map(|(_, n)| n.parse().ok());
         let stack = stack.max().unwrap_or(u64::MAX);
-        require(stack <= number("stack_limit"), || format!("{}: {stack} bytes of stack", machine.name()))?;
+        require(stack <= MOST_STACK && number("stack_limit") == MOST_STACK, || {
+            format!("{}: {stack} bytes of stack", machine.name())
+        })?;
         shown.push(format!("{}: stack {stack}, arena {}", machine.name(), figure("arena_bytes")));
     }
     Ok(())

@@ -33,6 +33,9 @@ const GROUP: usize = 8;
 /// A head's scores of a tile, then its weights; room behind them for four to be written at any place.
 pub(super) type Scores = [f32; TILE + 4];
 
+/// Of places without a position: lower than any score, and finite.
+const UNUSED: f32 = f32::MIN / 16.0;
+
 /// The four places from `at` on.
 #[inline(always)]
 pub(super) fn four(scores: &Scores, at: usize) -> &[f32; 4] {
@@ -165,7 +168,7 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
         at += len;
     }
     for scores in tile.iter_mut() {
-        scores.get_mut(at..).unwrap_or_default().fill(f32::NEG_INFINITY);
+        scores.get_mut(at..).unwrap_or_default().fill(UNUSED);
     }
     let mut rescale = soften::<I, E, B>(isa, &factors, tile, max, sum);
     at = 0;
@@ -198,7 +201,8 @@ fn unpack<I: Isa>(isa: I, by: f32, scales: &[u8], out: &mut [f32]) {
 /// Turns products into weights: multiplied with the factors of keys, relative to the running maxima, and multiplied with
 /// the factors of values; gives the factors for what was summed before.
 ///
-/// Unused places hold −∞ and become 2⁻¹²⁶: zero beside the maximum's 1, and they meet no row of V.
+/// Unused places become 2⁻¹²⁶: zero beside the maximum's 1, and they meet no row of V. A product that is no finite number
+/// would be lost on the way, so it makes the sum one that is none.
 #[inline(always)]
 fn soften<I: Isa, E: Stored<B>, const B: usize>(
     isa: I,
@@ -208,20 +212,24 @@ fn soften<I: Isa, E: Stored<B>, const B: usize>(
     sum: &mut [f32],
 ) -> [f32; GROUP] {
     let mut rescale = [0.0; GROUP];
-    for ((max, scores), change) in max.iter_mut().zip(&mut *scores).zip(&mut rescale) {
+    let zero = isa.splat8(0.0);
+    for (((max, sum), scores), change) in max.iter_mut().zip(&mut *sum).zip(&mut *scores).zip(&mut rescale) {
         let mut highest = isa.splat8(*max);
+        let mut nothing = zero;
         for (s, factors) in eights(scores).iter_mut().zip(of_keys.as_chunks().0) {
             let scaled = isa.mul8(isa.load8(s), isa.load8(factors));
             highest = isa.max8(highest, scaled);
+            nothing = isa.fma8(scaled, zero, nothing);
             isa.store8(scaled, s);
         }
         let highest = isa.hmax8(highest);
+        *sum += isa.sum8(nothing);
         (*change, *max) = (*max - highest, highest);
     }
     isa.store8(exp2_below(isa, isa.load8(&rescale)), &mut rescale);
     for ((sum, scores), (max, rescale)) in sum.iter_mut().zip(scores).zip(max.iter().zip(&rescale)) {
         let max = isa.splat8(*max);
-        let mut total = isa.splat8(0.0);
+        let mut total = zero;
         for (s, factors) in eights(scores).iter_mut().zip(of_values.as_chunks().0) {
             let p = exp2_below(isa, isa.sub8(isa.load8(s), max));
             total = isa.add8(total, p);
