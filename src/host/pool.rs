@@ -376,7 +376,7 @@ mod models {
             pool.run(&|| {
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(Lent(cell)) = lent_ref.get(i) else { break };
+                    let Some(Lent(cell)) = lent_ref.get(i) else { return 0 };
                     // SAFETY: an item is taken by one thread.
                     cell.with_mut(|x| unsafe {
                         assert_eq!(*x, [round, i]);
