@@ -32,6 +32,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
   insns     millions of instructions per token on emulated cores, as a table
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
             --check compares with what is allowed, by default one cheap cell
+  model     what the real model says and scores, on every backend and emulated core
   mca       bytes of weights per cycle of each decode loop, by llvm-mca, to benches/record/mca.md
 ";
 
@@ -47,6 +48,7 @@ fn main() -> std::process::ExitCode {
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
         ["c"] => setup::run(&mut steps).and_then(|()| c::run(&mut steps)),
         ["firmware"] => setup::run(&mut steps).and_then(|()| firmware::run(&mut steps)),
+        ["model"] => setup::run(&mut steps).and_then(|()| model::run(&mut steps)),
         ["header"] => steps.step("include/armlet.h", header::write),
         ["mca"] => mca::run(&mut steps),
         ["insns", ref options @ ..] => match insns::Options::parse(options) {
