@@ -70,7 +70,10 @@ pub(in crate::arch) fn matmul<S: PanelIsa + FloatIsa>(
         DType::Q8_0 => job.quantised::<rows::Q8_0, panel::Q8_0, S, 544, 34>(isa),
         DType::Q4_0 => job.quantised::<rows::Q4_0, panel::Q4_0, S, 288, 18>(isa),
         DType::Q4_1 => job.quantised::<rows::Q4_1, panel::Q4_1, S, 320, 20>(isa),
-        _ if tokens >= MANY_FLOATS => float::multiply(isa, &mut { job }),
+        // Firmware has room for one way to multiply what it hardly ever meets.
+        kind if tokens >= MANY_FLOATS || (cfg!(target_os = "none") && kind != DType::F16) => {
+            float::multiply(isa, &mut { job });
+        }
         // A token at a time where that is rare: each tile of two is another two kilobytes of code.
         DType::F32 => in_place::multiply::<float::Lanes<float::F32, 64>, S, 1>(isa, &mut { job }),
         DType::F16 if S::HALVES && !job.x.halves.is_empty() => {
