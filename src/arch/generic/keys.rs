@@ -11,7 +11,7 @@ use super::walk::Lockstep;
 use crate::arch::isa::Isa;
 use crate::arch::unroll::{array, each};
 use crate::quant::BLOCK;
-use crate::storage::{Parts, TILE, times};
+use crate::storage::{Parts, TILE};
 
 /// `scores[g][at + j] = q[g]·k[j]` of int8, without the scale of `k[j]`, four positions at a time.
 #[inline(always)]
@@ -23,11 +23,14 @@ pub(super) fn score_int8<I: Isa>(
     scores: &mut [Scores],
     mut at: usize,
 ) {
-    for four in k.pieces(4 * head_dim) {
+    let mut rest = k;
+    while let Some((a, behind)) = rest.split_at_checked(head_dim).filter(|_| head_dim > 0) {
         // Beyond the last position, that one again.
-        let last = times(four.len(), head_dim).saturating_sub(1);
-        dots_int8(isa, q, [0, 1, 2, 3].map(|j: usize| four.row(j.min(last), head_dim)), scores, at);
-        at += 4;
+        let (b, behind) = behind.split_at_checked(head_dim).unwrap_or((a, &[]));
+        let (c, behind) = behind.split_at_checked(head_dim).unwrap_or((b, &[]));
+        let (d, behind) = behind.split_at_checked(head_dim).unwrap_or((c, &[]));
+        dots_int8(isa, q, [a, b, c, d], scores, at);
+        (rest, at) = (behind, at + 4);
     }
 }
 
