@@ -235,7 +235,7 @@ impl Machine {
     /// Runs an image, `input` at its serial port; gives what it printed, and its exit code.
     fn run(&self, image: &std::path::Path, extra: &[String], input: &str) -> Result<(String, Option<i32>), Failed> {
         let mut qemu = Command::new("qemu-system-aarch64");
-        qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+        qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-nic", "none"]);
         qemu.args(["-semihosting-config", "enable=on,target=native", "-M", &format!("{}{}", self.board, self.level)]);
         qemu.args(["-accel", &format!("tcg,thread={}", self.thread), "-kernel"]).arg(image).args(extra);
         if self.board == "virt" {

@@ -66,7 +66,7 @@ fn elf() -> PathBuf {
 fn ends(cpu: &str, model: Option<&Path>, code: i32, lines: &[(&str, &str)]) -> Result<(), Failed> {
     let mut qemu = Command::new("timeout");
     qemu.args([PATIENCE, "qemu-system-aarch64", "-M", "virt", "-cpu", cpu, "-m", "256M"]);
-    qemu.args(["-display", "none", "-monitor", "none", "-serial", "none"]);
+    qemu.args(["-display", "none", "-monitor", "none", "-serial", "none", "-nic", "none"]);
     qemu.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(elf());
     if let Some(file) = model {
         let bytes = file.metadata().map_err(|e| Failed(format!("{}: {e}", file.display())))?.len();
