@@ -9,7 +9,7 @@ use std::fmt;
 
 use armlet::arch::{Activations, HalfBlock, QuantsMut, Write};
 use armlet::quant::{DType, Layout, Matrix, PANEL_ROWS};
-use armlet::storage::{Arena, Columns, Serial, for_each_tile};
+use armlet::storage::{Arena, Grid, Serial, for_each_tile};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 
@@ -85,7 +85,7 @@ fn matmul(bencher: Bencher<'_, '_>, Case(backend, format, layout): Case, tokens:
     let x = Activations { tokens, floats: &floats, quants, halves };
     let mut out = vec![0.0; tokens * ROWS];
     bencher.counter(BytesCount::new(weights.len())).counter(ItemsCount::new(ROWS * COLS * tokens)).bench_local(|| {
-        for_each_tile(&Serial, [Columns::new(&mut out, ROWS, ROWS)], |[mut tile]| {
+        for_each_tile(&Serial, [Grid::columns(&mut out, ROWS, ROWS)], |[mut tile]| {
             kernels.matmul(&w, 0..ROWS, &x, &mut tile, Write::Set);
         });
     });

@@ -72,7 +72,7 @@ static COUNTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
 /// Calls `f` once on each of `exec`'s threads, whose work waits until all have come.
 fn on_each(exec: &dyn Executor, f: impl Fn() + Sync) {
     let come = AtomicUsize::new(0);
-    exec.run(&|| {
+    exec.run(&|_| {
         f();
         come.fetch_add(1, Ordering::AcqRel);
         while come.load(Ordering::Acquire) < exec.workers() {

@@ -281,7 +281,7 @@ impl Executor for Crowd {
             for i in 0..5 {
                 scope.spawn(move || {
                     (0..i).for_each(|_| std::thread::yield_now());
-                    work();
+                    work(i);
                 });
             }
         });
@@ -426,6 +426,27 @@ fn same_bits() {
                 } else {
                     truth.check(8);
                     truth.check_long_passes();
+                }
+            }
+        });
+    }
+}
+
+/// Nor does it show that threads share the tokens of a long pass, where of a shorter one they share the columns.
+#[test]
+fn same_bits_shared_by_tokens() {
+    const LONG: usize = 400;
+    let config = Config { context: LONG, logit_rows: 1, pattern: Pattern::Full, ..Config::default() };
+    for dtype in DType::ALL {
+        with_model(&Tiny { dtype, context: LONG, ..tiny("llama", (6, 2, 16, 16), (64, 96), 61) }.gguf(), |model| {
+            let tokens = prompt(8, LONG, model.hparams.vocab);
+            for kernels in backends() {
+                let read = |chunk: usize, exec: &dyn Executor| {
+                    with_session(model, kernels, Config { chunk, ..config }, |s| bits(s.eval(exec, &tokens).unwrap()))
+                };
+                let want = read(64, &Serial);
+                for exec in [&Pool::new(2) as &dyn Executor, &Crowd] {
+                    assert!(read(LONG, exec) == want, "{dtype}, {}", kernels.backend().name());
                 }
             }
         });

@@ -37,7 +37,7 @@ struct Job<'w> {
 unsafe extern "C" fn work(arg: *mut c_void, core: u32) {
     // SAFETY: the caller's.
     let job = unsafe { &*arg.cast_const().cast::<Job<'_>>() };
-    let taken = (job.work)();
+    let taken = (job.work)(core as usize);
     if let Some(count) = job.taken.get(core as usize) {
         count.fetch_add(u32::try_from(taken).unwrap_or(u32::MAX), Relaxed);
     }

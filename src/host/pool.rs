@@ -3,7 +3,7 @@
 //! ```text
 //! caller:  job = work;  state = round + 1, open      worker:  spin, then sleep, until open and a new round
 //!          wake who sleeps                                    state + 1: joined, while it is open
-//!          work()                                             job()
+//!          work(0)                                            job(i)
 //!          state: closed; wait until nobody is in it          state − 1; wake the caller if it was the last
 //! ```
 //!
@@ -75,7 +75,7 @@ impl Pool {
         let shared = Arc::new(Shared::new());
         let spawn = |i| {
             let shared = Arc::clone(&shared);
-            thread::Builder::new().name(format!("armlet-{i}")).spawn(move || shared.serve()).ok()
+            thread::Builder::new().name(format!("armlet-{i}")).spawn(move || shared.serve(i)).ok()
         };
         // A thread that the system refuses is done without.
         let threads = (1..workers.min(MEMBERS)).filter_map(spawn).collect();
@@ -93,13 +93,13 @@ impl Executor for Pool {
     fn run(&self, work: &Work<'_>) {
         let shared = &*self.shared;
         if self.threads.is_empty() || shared.running.swap(true, Ordering::Acquire) {
-            work();
+            work(0);
             return;
         }
         shared.open(&work);
         // Also if `work` panics, the loan ends only when every member has left.
         let _close = Close(shared);
-        work();
+        work(0);
     }
 }
 
@@ -173,15 +173,15 @@ impl Shared {
         }
     }
 
-    /// A worker's life.
-    fn serve(&self) {
+    /// The life of worker `i`.
+    fn serve(&self, i: usize) {
         let (mut seen, mut patience) = (0, Patience::new());
         while self.join(&mut seen, &mut patience) {
             let _leave = Leave(self);
             let work = self.job.0.load(Ordering::Relaxed).cast_const().cast::<Job<'_>>();
             // SAFETY: this thread is a member of the round, so its caller has stored this pointer before it opened the
             // round and keeps what it points to until the last member has left, which `_leave` does after the call.
-            unsafe { (*work)() };
+            unsafe { (*work)(i) };
         }
     }
 
@@ -239,7 +239,7 @@ impl Drop for Pool {
 #[cfg(test)]
 fn on_each(pool: &Pool, f: impl Fn() + Sync) {
     let here = AtomicUsize::new(0);
-    pool.run(&|| {
+    pool.run(&|_| {
         f();
         here.fetch_add(1, Ordering::AcqRel);
         while here.load(Ordering::Acquire) < pool.workers() {
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_who_has_not_come() {
         let shared = Shared::new();
-        let work: Job<'_> = &|| 0;
+        let work: Job<'_> = &|_| 0;
         for _ in 0..3 {
             shared.open(&work);
             shared.close();
@@ -330,7 +330,7 @@ mod tests {
         let caller = std::thread::current().id();
         let (come, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            pool.run(&|| {
+            pool.run(&|_| {
                 come.fetch_add(1, Ordering::AcqRel);
                 while come.load(Ordering::Acquire) < 3 {
                     std::thread::yield_now();
@@ -373,7 +373,7 @@ mod models {
             let lent = [0, 1].map(|i| Lent(UnsafeCell::new([round, i])));
             let next = AtomicUsize::new(0);
             let lent_ref = &lent;
-            pool.run(&|| {
+            pool.run(&|_| {
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(Lent(cell)) = lent_ref.get(i) else { return 0 };

@@ -6,12 +6,12 @@
 use core::ops::Range;
 
 use super::cache::{Geometry, KvCache, Runs, Segment};
-use super::state::{FEW, Inputs, SPLIT, Work};
+use super::state::{FEW, Inputs, MANY, SPLIT, Work};
 use super::{Hparams, Layer, Model, RopePairs};
 use crate::arch::{Activations, Element, HalfBlock, Kernels, Partial, Quants, Queries, QueryBlock, Write};
 use crate::math;
 use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
-use crate::storage::{Columns, Executor, Parts, Serial, for_each_row, for_each_tile, rest, times};
+use crate::storage::{Executor, Grid, Parts, Serial, for_each_row, for_each_tile, rest, times};
 
 /// What a pass runs on.
 #[derive(Clone, Copy)]
@@ -160,10 +160,15 @@ impl Forward<'_> {
         }
     }
 
-    /// Columns of a result that one item of work covers: several items for each thread, so that a slow core does not
-    /// hold up the others, and whole tiles of rows.
-    fn width(&self, cols: usize) -> usize {
-        (cols / (self.exec.workers().clamp(1, 1024) * 8)).next_multiple_of(PANEL_ROWS).clamp(PANEL_ROWS, 256)
+    /// Rows and columns of a product of `n` tokens that one item of work covers: several items for each thread, so that a
+    /// slow core does not hold up the others.
+    ///
+    /// A thread's tokens are its own from step to step, where they are so many that reading all weights for them alone
+    /// costs less than what other threads wrote of the tokens. Columns come in whole tiles of rows of weights.
+    fn tile(&self, n: usize, cols: usize) -> [usize; 2] {
+        let workers = self.exec.workers().clamp(1, 1024);
+        let height = Some(n.div_ceil(workers)).filter(|height| *height >= MANY).unwrap_or(n);
+        [height, (cols / (workers * 8)).next_multiple_of(PANEL_ROWS).clamp(PANEL_ROWS, 256)]
     }
 
     /// What shares `n` rows of work that is linear in a row's width: the caller alone where there are few, because that
@@ -189,7 +194,7 @@ impl Forward<'_> {
             for_each_row(self.light(tokens), floats, cols, norm);
             return self.input(floats, inputs, tokens, matrices);
         }
-        let outputs = ([Columns::new(floats, tokens * cols, cols)], inputs.quants.columns(cols / BLOCK, tokens));
+        let outputs = ([Grid::columns(floats, tokens * cols, cols)], inputs.quants.columns(cols / BLOCK, tokens));
         for_each_tile(self.light(tokens), outputs, |([mut floats], mut quants)| {
             norm(times(floats.columns().start, cols), floats.row(0));
             self.kernels.quantise(floats.row(0), &mut quants);
@@ -231,8 +236,8 @@ impl Forward<'_> {
     /// `out = [m₀; m₁; …] · x`: the matrices' results side by side in each row.
     fn project(&self, matrices: &[&Matrix<'_>], x: &Activations<'_>, out: &mut [f32]) {
         let cols = matrices.iter().map(|m| m.rows()).sum();
-        let columns = Columns::new(out.front_mut(x.tokens * cols), cols, self.width(cols));
-        for_each_tile(self.exec, [columns], |[mut tile]| {
+        let grid = Grid::new(out.front_mut(x.tokens * cols), cols, self.tile(x.tokens, cols));
+        for_each_tile(self.exec, [grid], |[mut tile]| {
             let covered = tile.columns();
             let mut first = 0;
             for m in matrices {
@@ -248,8 +253,8 @@ impl Forward<'_> {
 
     /// `out += m · x`.
     fn add(&self, m: &Matrix<'_>, x: &Activations<'_>, out: &mut [f32]) {
-        let columns = Columns::new(out.front_mut(x.tokens * m.rows()), m.rows(), self.width(m.rows()));
-        for_each_tile(self.exec, [columns], |[mut tile]| {
+        let grid = Grid::new(out.front_mut(x.tokens * m.rows()), m.rows(), self.tile(x.tokens, m.rows()));
+        for_each_tile(self.exec, [grid], |[mut tile]| {
             self.kernels.matmul(m, tile.columns(), x, &mut tile, Write::Add);
         });
     }
@@ -257,12 +262,11 @@ impl Forward<'_> {
     /// `gate = silu(W_gate · x) * (W_up · x)`.
     fn gated(&self, layer: &Layer<'_>, x: &Activations<'_>, gate: &mut [f32], up: &mut [f32]) {
         let cols = layer.gate.rows();
-        let columns = |out| Columns::new(out, cols, self.width(cols));
-        let outputs = [columns(gate.front_mut(x.tokens * cols)), columns(up.front_mut(x.tokens * cols))];
+        let outputs = [gate, up].map(|out| Grid::new(out.front_mut(x.tokens * cols), cols, self.tile(x.tokens, cols)));
         for_each_tile(self.exec, outputs, |[mut gate, mut up]| {
             self.kernels.matmul(&layer.gate, gate.columns(), x, &mut gate, Write::Set);
             self.kernels.matmul(&layer.up, up.columns(), x, &mut up, Write::Set);
-            for t in 0..x.tokens {
+            for t in 0..gate.rows().len() {
                 self.kernels.silu_mul(gate.row(t), up.row(t));
             }
         });
@@ -283,10 +287,10 @@ impl Forward<'_> {
         let rope = &*work.rope;
         let set = h.rope_set(layer);
         let queries = [
-            Columns::new(work.qkv.front_mut(n * width), n * width, width),
-            Columns::new(work.pinned_q.front_mut(n * h.q_dim()), n * h.q_dim(), h.q_dim()),
+            Grid::columns(work.qkv.front_mut(n * width), n * width, width),
+            Grid::columns(work.pinned_q.front_mut(n * h.q_dim()), n * h.q_dim(), h.q_dim()),
         ];
-        let outputs = (queries, [Columns::new(work.query_blocks.front_mut(n * blocks), n * blocks, blocks)]);
+        let outputs = (queries, [Grid::columns(work.query_blocks.front_mut(n * blocks), n * blocks, blocks)]);
         for_each_tile(self.light(n), outputs, |([mut qkv, mut pinned_q], [mut blocks])| {
             let t = times(qkv.columns().start, width);
             let (row, pinned_q, blocks) = (qkv.row(0), pinned_q.row(0), blocks.row(0));
@@ -382,7 +386,7 @@ impl Forward<'_> {
             None => {
                 let items = n * heads;
                 let outputs = [(attended, wide), (partials.front_mut(items * width), width), (stats, 2 * group)]
-                    .map(|(data, width)| Columns::new(data, items * width, width));
+                    .map(|(data, width)| Grid::columns(data, items * width, width));
                 for_each_tile(self.exec, outputs, |[mut out, mut part, mut stats]| {
                     let item = times(out.columns().start, wide);
                     let mut sum = Partial::over(out.row(0), stats.row(0));

@@ -7,6 +7,8 @@ use crate::storage::{Arena, ArenaError, TILE};
 
 /// Rows of light work that the caller does alone, and whose attention is split by positions as well.
 pub(super) const FEW: usize = 8;
+/// Fewest tokens of a thread for which it reads all weights by itself.
+pub(super) const MANY: usize = 128;
 /// Tiles of attention that are added up together; the sums of several such are then added in order. A number that does
 /// not depend on threads, so that the bits do not.
 pub(super) const SPLIT: usize = 16;

@@ -10,7 +10,7 @@
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Plain, times};
+use super::{Plain, rest, times};
 
 /// Something that can run a closure on several threads.
 pub trait Executor: Sync {
@@ -18,7 +18,9 @@ pub trait Executor: Sync {
     fn workers(&self) -> usize;
 
     /// Calls `work` on up to [`workers`](Executor::workers) threads at once and returns when all the calls have. Each
-    /// call returns how many items of the work it took.
+    /// call says which of the threads it is on, from 0, and returns how many items of the work it took.
+    ///
+    /// A thread should always be the same one: it then finds much of what it works on in its own cache.
     fn run(&self, work: &Work<'_>);
 
     /// Whether every call is to take equally many items, to one, instead of as many as it can: for threads that have a
@@ -28,8 +30,8 @@ pub trait Executor: Sync {
     }
 }
 
-/// What an [`Executor`] runs.
-pub type Work<'w> = dyn Fn() -> usize + Sync + 'w;
+/// What an [`Executor`] runs, told which thread it is on.
+pub type Work<'w> = dyn Fn(usize) -> usize + Sync + 'w;
 
 /// The calling thread alone.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,11 +43,15 @@ impl Executor for Serial {
     }
 
     fn run(&self, work: &Work<'_>) {
-        work();
+        work(0);
     }
 }
 
 /// Calls `f(0)` … `f(n - 1)`, each exactly once, on the executor's threads.
+///
+/// Each thread begins at its own part of the items, then helps the others. So where items are in the order of what they
+/// read and write, as tokens are, a thread reads what it wrote itself in the step before: a line of memory that another
+/// core has written takes as long as dozens of products.
 ///
 /// One copy of this for all `f`: an item is so much work that a call by pointer does not show.
 pub fn for_each(exec: &dyn Executor, n: usize, f: &(dyn Fn(usize) + Sync)) {
@@ -57,83 +63,127 @@ pub fn for_each(exec: &dyn Executor, n: usize, f: &(dyn Fn(usize) + Sync)) {
         }
         return;
     }
-    // A call takes one share of many items, or any number of shares of one.
-    let shares = if exec.even() { workers.min(n) } else { n };
-    let next = AtomicUsize::new(0);
-    let share = || {
-        // Relaxed: the counter only deals out shares; `run` orders the items' effects before its return.
-        let first = next.fetch_add(1, Ordering::Relaxed);
-        if first >= shares {
-            return 0;
-        }
-        let (mut i, mut taken) = (first, 0);
-        while i < n {
-            f(i);
-            i += shares;
-            taken += 1;
-        }
-        taken
-    };
-    let all = || {
-        let mut taken = 0;
-        loop {
-            match share() {
-                0 => return taken,
-                more => taken += more,
-            }
-        }
-    };
-    if exec.even() {
-        exec.run(&share)
-    } else {
-        exec.run(&all)
-    }
-    // Nothing, unless the executor called `work` too seldom.
-    all();
+    let shares = Shares::new(n, workers, exec.even());
+    exec.run(&|worker| shares.take(worker, f));
+    // Nothing, unless the executor called the work too seldom.
+    while shares.take(0, f) > 0 {}
 }
 
-/// A row-major matrix cut into groups of columns, each of which one thread may write.
-pub struct Columns<'a, T> {
+/// Items dealt out among threads.
+struct Shares {
+    items: usize,
+    workers: usize,
+    /// Shares, at most as many as `taken` has bits.
+    count: usize,
+    /// Whether a thread takes one share, of items that lie `count` apart because neighbours are alike; else any number
+    /// of shares, of items side by side.
+    even: bool,
+    /// A bit for each share.
+    taken: AtomicUsize,
+}
+
+impl Shares {
+    fn new(items: usize, workers: usize, even: bool) -> Self {
+        let count = if even { workers.min(items) } else { items };
+        Shares { items, workers, count: count.min(usize::BITS as usize), even, taken: AtomicUsize::new(0) }
+    }
+
+    /// Takes what is `worker`'s and, unless shares are to be even, what others have not taken yet; says how many items.
+    fn take(&self, worker: usize, f: &(dyn Fn(usize) + Sync)) -> usize {
+        let own = times(rest(worker, self.workers) * self.count, self.workers);
+        let mut items = 0;
+        for i in 0..self.count {
+            let share = rest(own + i, self.count);
+            let bit = 1 << (share % usize::BITS as usize);
+            // Relaxed: the bits only deal out shares; `run` orders the items' effects before its return.
+            if self.taken.load(Ordering::Relaxed) & bit != 0 || self.taken.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+                continue;
+            }
+            items += self.run(share, f);
+            if self.even {
+                break;
+            }
+        }
+        items
+    }
+
+    /// Runs the items of a share; says how many those are.
+    fn run(&self, share: usize, f: &(dyn Fn(usize) + Sync)) -> usize {
+        let end = |share: usize| times(share * self.items, self.count);
+        let (mut i, last, step) =
+            if self.even { (share, self.items, self.count) } else { (end(share), end(share + 1), 1) };
+        let mut items = 0;
+        while i < last {
+            f(i);
+            i += step;
+            items += 1;
+        }
+        items
+    }
+}
+
+/// A row-major matrix cut into tiles, each of which one thread may write.
+pub struct Grid<'a, T> {
     data: *mut T,
     rows: usize,
     cols: usize,
+    /// Rows and columns of a tile.
+    height: usize,
     width: usize,
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: `Columns` gives out nothing by itself; `for_each_tile` hands each tile to one thread, which is as if the
+// SAFETY: `Grid` gives out nothing by itself; `for_each_tile` hands each tile to one thread, which is as if the
 // tiles were `&mut [T]` sent there.
-unsafe impl<T: Send> Sync for Columns<'_, T> {}
+unsafe impl<T: Send> Sync for Grid<'_, T> {}
 // SAFETY: it stands for a `&mut [T]`.
-unsafe impl<T: Send> Send for Columns<'_, T> {}
+unsafe impl<T: Send> Send for Grid<'_, T> {}
 
-impl<'a, T: Plain> Columns<'a, T> {
-    /// Cuts `data`, `(rows, cols)` with at least that many elements, into tiles of `width` columns; the last may be
-    /// narrower.
-    ///
-    /// # Panics
-    /// Never for a `data` of `rows * cols` elements and a `width` of at least 1; a shorter one is cut to whole rows.
-    pub fn new(data: &'a mut [T], cols: usize, width: usize) -> Self {
+impl<'a, T: Plain> Grid<'a, T> {
+    /// Cuts `data`, `(rows, cols)`, into tiles of `height` rows and `width` columns, at least 1 each: all tiles of the
+    /// first rows, then those of the next. The last of either may be smaller; a part of a row is left out.
+    pub fn new(data: &'a mut [T], cols: usize, [height, width]: [usize; 2]) -> Self {
         let rows = times(data.len(), cols);
-        Self { data: data.as_mut_ptr(), rows, cols, width: width.max(1), borrow: PhantomData }
+        let data = data.as_mut_ptr();
+        Self { data, rows, cols, height: height.max(1), width: width.max(1), borrow: PhantomData }
     }
 
-    fn tiles(&self) -> usize {
+    /// Cuts `data` into tiles of `width` columns.
+    pub fn columns(data: &'a mut [T], cols: usize, width: usize) -> Self {
+        Grid::new(data, cols, [usize::MAX, width])
+    }
+
+    /// Tiles side by side.
+    fn across(&self) -> usize {
         self.cols.div_ceil(self.width)
     }
 
+    fn tiles(&self) -> usize {
+        self.across() * self.rows.div_ceil(self.height)
+    }
+
     /// # Safety
-    /// For one `Columns`, no `i` may be asked for twice.
+    /// For one `Grid`, no `i` may be asked for twice.
     unsafe fn tile(&self, i: usize) -> Tile<'a, T> {
-        let start = (i * self.width).min(self.cols);
-        let width = self.width.min(self.cols - start);
-        Tile { data: self.data, rows: self.rows, stride: self.cols, start, width, borrow: PhantomData }
+        let (down, across) = (times(i, self.across()), rest(i, self.across()));
+        let first = down.saturating_mul(self.height).min(self.rows);
+        let start = (across * self.width).min(self.cols);
+        Tile {
+            data: self.data,
+            first,
+            rows: self.height.min(self.rows - first),
+            stride: self.cols,
+            start,
+            width: self.width.min(self.cols - start),
+            borrow: PhantomData,
+        }
     }
 }
 
-/// Some columns of a row-major matrix, with the right to write them.
+/// Some rows and columns of a row-major matrix, with the right to write them.
 pub struct Tile<'a, T> {
     data: *mut T,
+    first: usize,
     rows: usize,
     stride: usize,
     start: usize,
@@ -142,9 +192,9 @@ pub struct Tile<'a, T> {
 }
 
 impl<T: Plain> Tile<'_, T> {
-    /// Rows of the matrix.
-    pub fn rows(&self) -> usize {
-        self.rows
+    /// The rows that this tile covers.
+    pub fn rows(&self) -> core::ops::Range<usize> {
+        self.first..self.first + self.rows
     }
 
     /// The columns that this tile covers.
@@ -152,14 +202,17 @@ impl<T: Plain> Tile<'_, T> {
         self.start..self.start + self.width
     }
 
-    /// Row `r` of these columns; empty when there is no such row.
+    /// Row `r` of the tile; empty when it has no such row.
     pub fn row(&mut self, r: usize) -> &mut [T] {
         if r >= self.rows {
             return &mut [];
         }
-        // SAFETY: `r < rows` and `start + width <= stride`, so the range lies inside the matrix; the tile is the only
-        // one with these columns (the contract of `Columns::tile`), and `&mut self` makes this its only borrow.
-        unsafe { core::slice::from_raw_parts_mut(self.data.add(r * self.stride + self.start), self.width) }
+        // SAFETY: `first + rows` rows are there, `r < rows` and `start + width <= stride`, so the range lies inside the
+        // matrix; the tile is the only one with these elements (the contract of `Grid::tile`), and `&mut self` makes
+        // this its only borrow.
+        unsafe {
+            core::slice::from_raw_parts_mut(self.data.add((self.first + r) * self.stride + self.start), self.width)
+        }
     }
 
     /// The tile of the columns `range`, counted from this tile's first; cut to what there is.
@@ -173,7 +226,15 @@ impl<T: Plain> Tile<'_, T> {
 impl<'a, T: Plain> From<&'a mut [T]> for Tile<'a, T> {
     /// A matrix of one row, whole.
     fn from(row: &'a mut [T]) -> Self {
-        Tile { data: row.as_mut_ptr(), rows: 1, stride: row.len(), start: 0, width: row.len(), borrow: PhantomData }
+        Tile {
+            data: row.as_mut_ptr(),
+            first: 0,
+            rows: 1,
+            stride: row.len(),
+            start: 0,
+            width: row.len(),
+            borrow: PhantomData,
+        }
     }
 }
 
@@ -192,16 +253,16 @@ pub trait Outputs: Sync {
     unsafe fn tile(&self, i: usize) -> Self::Tiles;
 }
 
-impl<'a, T: Plain + Send, const N: usize> Outputs for [Columns<'a, T>; N] {
+impl<'a, T: Plain + Send, const N: usize> Outputs for [Grid<'a, T>; N] {
     type Tiles = [Tile<'a, T>; N];
 
     fn tiles(&self) -> usize {
-        self.iter().map(Columns::tiles).min().unwrap_or(0)
+        self.iter().map(Grid::tiles).min().unwrap_or(0)
     }
 
     unsafe fn tile(&self, i: usize) -> Self::Tiles {
-        // SAFETY: the caller's promise is `Columns::tile`'s.
-        self.each_ref().map(|columns| unsafe { columns.tile(i) })
+        // SAFETY: the caller's promise is `Grid::tile`'s.
+        self.each_ref().map(|grid| unsafe { grid.tile(i) })
     }
 }
 
@@ -226,7 +287,7 @@ pub fn for_each_row<T: Plain + Send>(
     f: impl Fn(usize, &mut [T]) + Sync,
 ) {
     let cols = data.len();
-    for_each_tile(exec, [Columns::new(data, cols, width)], |[mut tile]| {
+    for_each_tile(exec, [Grid::columns(data, cols, width)], |[mut tile]| {
         let i = times(tile.columns().start, width);
         f(i, tile.row(0));
     });
@@ -257,8 +318,8 @@ mod tests {
         }
         fn run(&self, work: &Work<'_>) {
             std::thread::scope(|s| {
-                for _ in 0..self.calls {
-                    s.spawn(work);
+                for i in 0..self.calls {
+                    s.spawn(move || work(i % 3));
                 }
             });
         }
@@ -272,21 +333,25 @@ mod tests {
         let eager = [0, 1, 5].into_iter().flat_map(|calls| [true, false].map(|even| Eager { calls, even }));
         for exec in eager.map(|e| Box::new(e) as Box<dyn Executor>).chain([Box::new(Serial) as Box<dyn Executor>]) {
             let exec = &*exec;
-            for (rows, cols, width) in [(1, 1, 1), (3, 10, 4), (2, 64, 64), (5, 7, 100), (0, 5, 2)] {
+            let shapes = [(1, 1, 1), (3, 10, 4), (2, 64, 64), (5, 7, 100), (0, 5, 2), (3, 200, 1)];
+            let heights = [1, 2, 4, usize::MAX];
+            for ((rows, cols, width), height) in shapes.into_iter().flat_map(|s| heights.map(|h| (s, h))) {
                 let mut a = vec![0u32; rows * cols];
                 let mut b = vec![0u8; rows * cols];
-                let outputs = ([Columns::new(&mut a, cols, width)], [Columns::new(&mut b, cols, width)]);
+                let cut = [height, width];
+                let outputs = ([Grid::new(&mut a, cols, cut)], [Grid::new(&mut b, cols, cut)]);
                 for_each_tile(exec, outputs, |([mut x], [mut y])| {
-                    for r in 0..x.rows() {
-                        let first = x.columns().start;
+                    let ([first, down], covered) = ([x.columns().start, x.rows().start], x.rows().len());
+                    assert!(covered <= height && x.columns().len() <= width);
+                    for r in 0..covered {
                         for (c, v) in x.row(r).iter_mut().enumerate() {
-                            *v += (r * cols + first + c) as u32 + 1;
+                            *v += ((down + r) * cols + first + c) as u32 + 1;
                         }
                         for v in y.sub(1..3).row(r) {
                             *v += 1;
                         }
                     }
-                    assert!(x.row(rows).is_empty());
+                    assert!(x.row(covered).is_empty());
                 });
                 assert!(a.iter().enumerate().all(|(i, &v)| v == i as u32 + 1));
                 let in_sub = |c: usize| (1..3).contains(&(c % width));
@@ -302,11 +367,21 @@ mod tests {
             3
         }
         fn run(&self, work: &Work<'_>) {
-            let taken = (0..3).map(|_| work()).collect();
+            let taken = (0..3).map(work).collect();
             *self.0.lock().unwrap() = taken;
         }
         fn even(&self) -> bool {
             true
+        }
+    }
+
+    #[test]
+    fn each_worker_begins_at_its_own_part() {
+        for (n, worker, first) in [(4, 0, 0), (4, 1, 1), (4, 3, 3), (1000, 1, 250), (1000, 7, 750), (3, 2, 1)] {
+            let order = std::sync::Mutex::new(Vec::new());
+            let taken = Shares::new(n, 4, false).take(worker, &|i| order.lock().unwrap().push(i));
+            let order = order.into_inner().unwrap();
+            assert!(taken == n && order.len() == n && order[0].abs_diff(first) <= n / 64, "{n}, {worker}: {order:?}");
         }
     }
 

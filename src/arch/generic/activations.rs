@@ -4,12 +4,14 @@ use super::halves::HalfBlock;
 use crate::arch::isa::Isa;
 use crate::arch::unroll::array;
 use crate::quant::BLOCK;
-use crate::storage::{Arena, ArenaError, Columns, Parts, Tile};
+use crate::storage::{Arena, ArenaError, Grid, Parts, Tile, times};
+use core::ops::Range;
 
 /// Activations as int8, `x[32·b + i] = d·q[i]`, for the tokens of one pass.
 ///
-/// All four are `(blocks, tokens)`: a tile of tokens lies together, so that one pointer walks it and its scales fill a
-/// vector. What a format with an offset or a minimum needs of a block is computed here, once for all rows.
+/// All four are `(blocks, stride)`, block b of token t at `stride·b + t`: a tile of tokens lies together, so that one
+/// pointer walks it and its scales fill a vector. What a format with an offset or a minimum needs of a block is computed
+/// here, once for all rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quants<'a> {
     /// Quants, within ±127.
@@ -20,6 +22,24 @@ pub struct Quants<'a> {
     pub bias: &'a [i32],
     /// d·Σq, rounded once: what a minimum is multiplied by.
     pub dsum: &'a [f32],
+    /// Tokens that lie together; there may be some before and behind those that are meant.
+    pub stride: usize,
+}
+
+impl Quants<'_> {
+    /// The same without the first tokens.
+    fn skip(self, tokens: usize) -> Self {
+        fn behind<T>(all: &[T], tokens: usize) -> &[T] {
+            all.get(tokens..).unwrap_or(&[])
+        }
+        Quants {
+            q: behind(self.q, tokens),
+            d: behind(self.d, tokens),
+            bias: behind(self.bias, tokens),
+            dsum: behind(self.dsum, tokens),
+            ..self
+        }
+    }
 }
 
 /// Room for [`Quants`].
@@ -35,7 +55,7 @@ pub struct QuantsMut<'a> {
 pub type QuantTile<'a> = ([Tile<'a, [i8; BLOCK]>; 1], ([Tile<'a, i32>; 1], [Tile<'a, f32>; 2]));
 
 /// [`Quants`] cut into a tile for each token.
-pub(crate) type QuantColumns<'a> = ([Columns<'a, [i8; BLOCK]>; 1], ([Columns<'a, i32>; 1], [Columns<'a, f32>; 2]));
+pub(crate) type QuantGrids<'a> = ([Grid<'a, [i8; BLOCK]>; 1], ([Grid<'a, i32>; 1], [Grid<'a, f32>; 2]));
 
 impl<'a> QuantsMut<'a> {
     /// Carves room for `tokens` tokens of `cols` activations.
@@ -53,17 +73,18 @@ impl<'a> QuantsMut<'a> {
     }
 
     /// The first `blocks` × `tokens` places, cut by tokens; fewer when there is less room.
-    pub(crate) fn columns(&mut self, blocks: usize, tokens: usize) -> QuantColumns<'_> {
+    pub(crate) fn columns(&mut self, blocks: usize, tokens: usize) -> QuantGrids<'_> {
         let n = (blocks * tokens).min(self.q.len());
-        let [d, dsum] = [self.d.front_mut(n), self.dsum.front_mut(n)].map(|x| Columns::new(x, tokens, 1));
-        let q = Columns::new(self.q.front_mut(n), tokens, 1);
-        ([q], ([Columns::new(self.bias.front_mut(n), tokens, 1)], [d, dsum]))
+        let [d, dsum] = [self.d.front_mut(n), self.dsum.front_mut(n)].map(|x| Grid::columns(x, tokens, 1));
+        let q = Grid::columns(self.q.front_mut(n), tokens, 1);
+        ([q], ([Grid::columns(self.bias.front_mut(n), tokens, 1)], [d, dsum]))
     }
 
     /// What was written to the first `blocks` × `tokens` places.
     pub(crate) fn view(&self, blocks: usize, tokens: usize) -> Quants<'_> {
         let n = (blocks * tokens).min(self.q.len());
-        Quants { q: self.q.front(n), d: self.d.front(n), bias: self.bias.front(n), dsum: self.dsum.front(n) }
+        let [d, dsum] = [&self.d, &self.dsum].map(|x| x.front(n));
+        Quants { q: self.q.front(n), d, bias: self.bias.front(n), dsum, stride: tokens }
     }
 }
 
@@ -74,11 +95,28 @@ pub struct Activations<'a> {
     pub tokens: usize,
     /// `(tokens, cols)`.
     pub floats: &'a [f32],
-    /// `(cols / 32, tokens)`; may be empty when no matrix they meet is quantised.
+    /// `(cols / 32, stride)`; may be empty when no matrix they meet is quantised.
     pub quants: Quants<'a>,
     /// `(tokens, cols / 32)`, rounded up; empty where nothing is to be computed in binary16, see
     /// [`Kernels::multiplies_halves`](crate::arch::Kernels::multiplies_halves).
     pub halves: &'a [HalfBlock],
+}
+
+impl Activations<'_> {
+    /// Those of `tokens`, as far as they are there.
+    pub(super) fn part(self, tokens: Range<usize>) -> Self {
+        let (start, end) = (tokens.start.min(self.tokens), tokens.end.min(self.tokens));
+        if end - start == self.tokens {
+            return self;
+        }
+        let [cols, blocks] = [self.floats.len(), self.halves.len()].map(|len| times(len, self.tokens));
+        Activations {
+            tokens: end - start,
+            floats: self.floats.part(start * cols..end * cols),
+            quants: self.quants.skip(start),
+            halves: self.halves.part(start * blocks..end * blocks),
+        }
+    }
 }
 
 /// Quantises the activations `x` of one token to the first column of `out`, as far as the shorter goes.

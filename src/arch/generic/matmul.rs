@@ -64,14 +64,16 @@ pub(in crate::arch) fn matmul<S: PanelIsa + FloatIsa>(
     write: Write,
 ) {
     let rows = rows.start.min(w.rows())..rows.end.min(w.rows());
-    let tokens = x.tokens.min(out.rows());
-    let job = Job { w: *w, rows, x: *x, tokens, out, write };
+    // All of a pass decide, not those of a tile: so what shares a tile with a token does not show.
+    let many = x.tokens >= MANY_FLOATS;
+    let x = x.part(out.rows());
+    let job = Job { w: *w, rows, x, tokens: x.tokens, out, write };
     match w.dtype() {
         DType::Q8_0 => job.quantised::<rows::Q8_0, panel::Q8_0, S, 544, 34>(isa),
         DType::Q4_0 => job.quantised::<rows::Q4_0, panel::Q4_0, S, 288, 18>(isa),
         DType::Q4_1 => job.quantised::<rows::Q4_1, panel::Q4_1, S, 320, 20>(isa),
         // Firmware has room for one way to multiply what it hardly ever meets.
-        kind if tokens >= MANY_FLOATS || (cfg!(target_os = "none") && kind != DType::F16) => {
+        kind if many || (cfg!(target_os = "none") && kind != DType::F16) => {
             float::multiply(isa, &mut { job });
         }
         // A token at a time where that is rare: each tile of two is another two kilobytes of code.

@@ -197,11 +197,11 @@ impl<'a, const T: usize> Tokens<'a, T> {
     /// Tokens `token..token + T` of `x`, from block `first` on; empty when they are not all there.
     #[inline(always)]
     pub(super) fn new(x: &Activations<'a>, token: usize, first: usize) -> Self {
-        let (quants, stride) = (x.quants, x.tokens);
+        let (quants, stride) = (x.quants, x.quants.stride);
         let len = quants.q.len().min(quants.d.len()).min(quants.bias.len()).min(quants.dsum.len());
-        let blocks = len.checked_div(stride).unwrap_or(0);
-        let there = token.checked_add(T).is_some_and(|end| end <= stride);
-        let left = if there { blocks.saturating_sub(first) } else { 0 };
+        // Blocks whose places `token..token + T` are there, all but the first `stride` behind another.
+        let behind = len.checked_sub(token.saturating_add(T)).and_then(|rest| rest.checked_div(stride));
+        let left = behind.map_or(0, |n| n + 1).saturating_sub(first);
         let at = if left > 0 { first * stride + token } else { 0 };
         Tokens {
             q: quants.q.as_ptr().wrapping_add(at),
@@ -225,8 +225,8 @@ impl<'a, const T: usize> Tokens<'a, T> {
     /// To be called at most [`left`](Tokens::left) times.
     #[inline(always)]
     pub(super) unsafe fn next(&mut self) -> TokenBlock<'a, T> {
-        // SAFETY: `new` saw that this block's row of `stride` places holds the `T` from the token on, and the caller
-        // that it is one of those there are.
+        // SAFETY: `new` saw that the `T` places of this block from the token on are there, and the caller that it is one
+        // of those.
         let block = unsafe {
             TokenBlock { q: &*self.q.cast(), d: &*self.d.cast(), bias: &*self.bias.cast(), dsum: &*self.dsum.cast() }
         };
@@ -255,8 +255,8 @@ pub(super) fn token_blocks<'a, const T: usize>(
     b: usize,
     token: usize,
 ) -> impl Iterator<Item = TokenBlock<'a, T>> {
-    let (first, end) = (b * x.tokens + token, (b + 1) * x.tokens);
-    let Quants { q, d, bias, dsum } = x.quants;
+    let Quants { q, d, bias, dsum, stride } = x.quants;
+    let (first, end) = (b * stride + token, b * stride + x.tokens);
     let q = q.get(first..end).unwrap_or(&[]).as_chunks().0;
     let d = d.get(first..end).unwrap_or(&[]).as_chunks().0;
     let bias = bias.get(first..end).unwrap_or(&[]).as_chunks().0;

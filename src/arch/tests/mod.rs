@@ -3,7 +3,7 @@
 use super::*;
 
 use crate::quant::{DType, Layout, PANEL_ROWS};
-use crate::storage::{Arena, Columns, Serial, for_each_tile};
+use crate::storage::{Arena, Grid, Serial, for_each_tile};
 use std::vec::Vec;
 
 mod attention;
@@ -76,7 +76,7 @@ impl Input {
         }
     }
     fn view(&self) -> Activations<'_> {
-        let quants = Quants { q: &self.q, d: &self.d, bias: &self.bias, dsum: &self.dsum };
+        let quants = Quants { q: &self.q, d: &self.d, bias: &self.bias, dsum: &self.dsum, stride: self.tokens };
         Activations { tokens: self.tokens, floats: &self.floats, quants, halves: &self.halves }
     }
     /// Tokens `part` alone.
@@ -110,10 +110,23 @@ fn packed(w: &Matrix<'_>) -> Vec<u8> {
 }
 
 fn run(k: &Kernels, w: &Matrix<'_>, rows: Range<usize>, x: &Activations<'_>, write: Write, init: f32) -> Vec<f32> {
+    run_in_tiles(k, w, rows, x, (write, init), [usize::MAX; 2])
+}
+
+fn run_in_tiles(
+    k: &Kernels,
+    w: &Matrix<'_>,
+    rows: Range<usize>,
+    x: &Activations<'_>,
+    (write, init): (Write, f32),
+    tile: [usize; 2],
+) -> Vec<f32> {
     let mut out = vec![init; x.tokens * rows.len()];
-    let width = rows.len();
-    let columns = Columns::new(&mut out, width, width);
-    for_each_tile(&Serial, [columns], |[mut tile]| k.matmul(w, rows.clone(), x, &mut tile, write));
+    let grid = Grid::new(&mut out, rows.len(), tile);
+    for_each_tile(&Serial, [grid], |[mut tile]| {
+        let covered = rows.start + tile.columns().start..rows.start + tile.columns().end;
+        k.matmul(w, covered, x, &mut tile, write);
+    });
     out
 }
 
@@ -194,6 +207,13 @@ fn matmul_gives_the_same_bits_for_any_tile_and_layout() {
                 assert_eq!(in_panels.is_some(), dtype.is_quantised());
                 if let Some(p) = &in_panels {
                     assert_eq!(run(&k, p, 0..rows, &input.view(), Write::Set, 0.0), whole, "{:?} {dtype}", k.backend());
+                }
+                for tile in [[5, 16], [tokens - 1, 3], [1, rows]] {
+                    for w in [Some(&w), in_panels.as_ref()].into_iter().flatten() {
+                        let got = run_in_tiles(&k, w, 0..rows, &input.view(), (Write::Set, f32::NAN), tile);
+                        let same = got.iter().zip(&whole).all(|(a, b)| a.to_bits() == b.to_bits());
+                        assert!(same, "{:?} {dtype} {:?} in tiles of {tile:?}", k.backend(), w.layout());
+                    }
                 }
                 let few = if dtype.is_quantised() || tokens <= 8 { 1 } else { 9 };
                 for t in [0, (tokens - few) / 2, tokens - few] {
