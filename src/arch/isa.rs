@@ -26,8 +26,8 @@ pub(crate) trait Isa: Copy {
     /// Exact sums of products of four rows, in as many parts as the instructions leave them.
     type Sums: Copy;
 
-    /// Asks for the cache lines of `bytes` bytes from `_at` on, which need not be there. Nothing where a CPU does well
-    /// without.
+    /// Asks for the cache lines of `_bytes` bytes from `_at` on, which need not be there, in the first-level cache. Nothing
+    /// where a CPU does well without.
     #[inline(always)]
     fn prefetch(self, _at: *const u8, _bytes: usize) {}
 
@@ -200,6 +200,8 @@ pub(crate) trait PanelIsa: Isa {
     const ROWS: usize;
     /// Tokens of a step, 1 or 2.
     const TOKENS: usize;
+    /// Panels whose weights the registers hold at once, 1 or 2.
+    const PANELS: usize = 1;
     /// Whether the loop over single tokens takes two a turn, which saves counting where registers are left for it.
     const UNROLL: bool = false;
     /// The operations for one token at a time.

@@ -38,7 +38,7 @@ pub use generic::matmul::Write;
 pub use generic::partial::Partial;
 pub use generic::stored::{Element, QueryBlock};
 
-use crate::quant::{BLOCK, Matrix};
+use crate::quant::{BLOCK, Matrix, PANEL_ROWS};
 use crate::storage::{Executor, Parts, Tile, for_each_tile, times};
 use core::ops::Range;
 
@@ -101,6 +101,7 @@ const ONLY: Option<Backend> = if !cfg!(all(target_os = "none", target_arch = "aa
 pub struct Kernels {
     backend: Backend,
     multiplies_halves: bool,
+    rows_at_once: usize,
     quantise: unsafe fn(&[f32], &mut QuantTile<'_>),
     halve: unsafe fn(&[f32], &mut [HalfBlock]),
     matmul: unsafe fn(&Matrix<'_>, Range<usize>, &Activations<'_>, &mut Tile<'_, f32>, Write),
@@ -151,15 +152,15 @@ macro_rules! kernels {
         fn store(element: Element, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
             stored::store($isa, element, x, out, scale)
         }
-        let multiplies_halves = $crate::arch::multiplies_halves(&$isa);
-        Kernels { backend: $backend, multiplies_halves, quantise, halve, matmul, rms_norm, silu_mul, attend, query, store }
+        let (multiplies_halves, rows_at_once) = $crate::arch::traits(&$isa);
+        Kernels { backend: $backend, multiplies_halves, rows_at_once, quantise, halve, matmul, rms_norm, silu_mul, attend, query, store }
     }};
 }
 use kernels;
 
-/// Whether an instruction set computes with binary16.
-fn multiplies_halves<I: isa::FloatIsa>(_: &I) -> bool {
-    I::HALVES
+/// Whether an instruction set computes with binary16, and how many rows it multiplies at once with many tokens.
+fn traits<I: isa::FloatIsa + isa::PanelIsa>(_: &I) -> (bool, usize) {
+    (I::HALVES, I::PANELS * PANEL_ROWS)
 }
 
 impl Kernels {
@@ -203,6 +204,11 @@ impl Kernels {
     /// Which backend this is.
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// Rows of weights that meet many tokens at once: a multiple of these is done soonest.
+    pub fn rows_at_once(&self) -> usize {
+        self.rows_at_once
     }
 
     /// Quantises the activations `x` of one token to int8 blocks of 32, in the first column of `out`:

@@ -164,11 +164,12 @@ impl Forward<'_> {
     /// slow core does not hold up the others.
     ///
     /// A thread's tokens are its own from step to step, where they are so many that reading all weights for them alone
-    /// costs less than what other threads wrote of the tokens. Columns come in whole tiles of rows of weights.
+    /// costs less than what other threads wrote of the tokens. Columns come in as many as the kernels take at once.
     fn tile(&self, n: usize, cols: usize) -> [usize; 2] {
         let workers = self.exec.workers().clamp(1, 1024);
         let height = Some(n.div_ceil(workers)).filter(|height| *height >= MANY).unwrap_or(n);
-        [height, (cols / (workers * 8)).next_multiple_of(PANEL_ROWS).clamp(PANEL_ROWS, 256)]
+        let (width, unit) = ((cols / (workers * 8)).next_multiple_of(PANEL_ROWS), self.kernels.rows_at_once());
+        [height, (times(width, unit) * unit).clamp(unit, 256)]
     }
 
     /// What shares `n` rows of work that is linear in a row's width: the caller alone where there are few, because that

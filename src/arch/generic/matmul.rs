@@ -21,8 +21,10 @@
 use core::ops::Range;
 
 use super::activations::Activations;
+use super::walk::PanelRows;
 use super::{float, halves, in_place, panel, rows};
 use crate::arch::isa::{FloatIsa, PanelIsa};
+use crate::arch::unroll::each;
 use crate::quant::{DType, Layout, Matrix, PANEL_ROWS};
 use crate::storage::{Parts, Tile};
 
@@ -41,6 +43,10 @@ const MANY: usize = 8;
 const MANY_FLOATS: usize = 9;
 /// Tokens that interleaved or widened weights serve: their sums are on the stack, of which firmware has little.
 pub(super) const TOKENS: usize = if cfg!(target_os = "none") { 64 } else { 128 };
+
+/// At the start of a line of the cache, so that no vector of 64 bytes is in two.
+#[repr(align(64))]
+pub(super) struct Lines<T>(pub(super) T);
 
 /// A product to compute: rows of a matrix times all tokens, to the columns of `out`.
 pub(super) struct Job<'a, 'o, 'w> {
@@ -105,23 +111,41 @@ impl<'w> Job<'_, '_, 'w> {
         }
     }
 
-    /// Rows as they lie in a GGUF file: each block of 16 rows is interleaved and meets [`TOKENS`].
+    /// Rows as they lie in a GGUF file: blocks of 16 rows, or of 32, are interleaved and meet [`TOKENS`].
     #[inline(always)]
     fn interleaved<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
-        let mut sums = [[0.0; PANEL_ROWS]; TOKENS];
-        for first in self.rows.clone().step_by(PANEL_ROWS) {
-            let rows: [&'w [[u8; B]]; PANEL_ROWS] =
-                core::array::from_fn(|r| self.w.row((first + r).min(self.rows.end - 1)).as_chunks().0);
+        let rows = self.rows.clone();
+        let twos = if S::PANELS == 2 { rows.len() / (2 * PANEL_ROWS) * (2 * PANEL_ROWS) } else { 0 };
+        if S::PANELS == 2 {
+            self.panels::<F, S, P, B, 2>(isa, rows.start..rows.start + twos);
+        }
+        self.panels::<F, S, P, B, 1>(isa, rows.start + twos..rows.end);
+    }
+
+    /// Some of the rows, those of `N` panels at a time.
+    #[inline(always)]
+    fn panels<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const N: usize>(
+        &mut self,
+        isa: S,
+        rows: Range<usize>,
+    ) {
+        let mut sums = Lines([[[0.0; PANEL_ROWS]; N]; TOKENS]);
+        let (all, stride) = (self.w.rows_bytes(rows.clone()), self.w.row_bytes());
+        for (first, rows) in rows.step_by(N * PANEL_ROWS).zip(all.pieces(N * PANEL_ROWS * stride)) {
             for token in (0..self.tokens).step_by(TOKENS) {
-                let sums = sums.front_mut((self.tokens - token).min(TOKENS));
-                sums.fill([0.0; PANEL_ROWS]);
-                for b in 0..rows[0].len() {
-                    let block = panel::interleave::<F, S, P, B>(isa, &rows, b);
-                    panel::add::<F, S, P, B>(isa, &block, b, &self.x, token, sums);
+                let sums = sums.0.front_mut((self.tokens - token).min(TOKENS));
+                sums.fill([[0.0; PANEL_ROWS]; N]);
+                let mut rows = PanelRows::new(rows, stride);
+                let mut b = 0;
+                while let Some(rows) = rows.next::<S, N>(isa) {
+                    let mut blocks = [[0; P]; N];
+                    each!(n in 0..N => { blocks[n] = panel::interleave::<F, S, P, B>(isa, rows[n]) });
+                    panel::add::<F, S, P, B, N>(isa, &blocks, b, &self.x, token, sums);
+                    b += 1;
                 }
                 panel::finish(isa, sums);
                 for (t, sums) in sums.iter().enumerate() {
-                    self.put(first, token + t, sums);
+                    each!(n in 0..N => { self.put(first + n * PANEL_ROWS, token + t, &sums[n]) });
                 }
             }
         }
@@ -130,7 +154,7 @@ impl<'w> Job<'_, '_, 'w> {
     /// Panels where they lie.
     #[inline(always)]
     fn packed<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
-        let mut sums = [[0.0; PANEL_ROWS]; TOKENS];
+        let mut sums = Lines([[[0.0; PANEL_ROWS]; 1]; TOKENS]);
         let mut row = self.rows.start;
         while row < self.rows.end {
             let (p, skip) = (row / PANEL_ROWS, row % PANEL_ROWS);
@@ -140,13 +164,13 @@ impl<'w> Job<'_, '_, 'w> {
                 self.put(row, 0, sums.get(skip..).unwrap_or(&[]));
             } else {
                 for token in (0..self.tokens).step_by(TOKENS) {
-                    let sums = sums.front_mut((self.tokens - token).min(TOKENS));
-                    sums.fill([0.0; PANEL_ROWS]);
+                    let sums = sums.0.front_mut((self.tokens - token).min(TOKENS));
+                    sums.fill([[0.0; PANEL_ROWS]]);
                     for (b, block) in blocks.iter().enumerate() {
-                        panel::add::<F, S, P, B>(isa, block, b, &self.x, token, sums);
+                        panel::add::<F, S, P, B, 1>(isa, core::array::from_ref(block), b, &self.x, token, sums);
                     }
                     panel::finish(isa, sums);
-                    for (t, sums) in sums.iter().enumerate() {
+                    for (t, [sums]) in sums.iter().enumerate() {
                         self.put(row, token + t, sums.get(skip..).unwrap_or(&[]));
                     }
                 }
@@ -164,9 +188,18 @@ impl<'w> Job<'_, '_, 'w> {
     }
 }
 
-/// Writes `sums` as far as `out` goes, by fours, because a copy of unknown length is a call.
+/// Writes `sums` as far as `out` goes: a panel's rows at once, else by fours, because a copy of unknown length is a call.
 #[inline(always)]
 pub(super) fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
+    if let (Some(out), Some(sums), true) =
+        (out.first_chunk_mut::<PANEL_ROWS>(), sums.first_chunk::<PANEL_ROWS>(), sums.len() == PANEL_ROWS)
+    {
+        match write {
+            Write::Set => *out = *sums,
+            Write::Add => (0..PANEL_ROWS).for_each(|i| out[i] += sums[i]),
+        }
+        return;
+    }
     let n = sums.len().min(out.len());
     let ((out, rest), (sums, last)) = (out.front_mut(n).as_chunks_mut::<4>(), sums.front(n).as_chunks::<4>());
     let fours = out.iter_mut().zip(sums);

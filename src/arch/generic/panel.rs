@@ -20,6 +20,7 @@
 //!
 //! Weights stay in registers and sums go through the first-level cache, because that is the cheaper way round: a load
 //! and a store of a vector for each 128 products, and the loop holds nothing else that a compiler would have to spill.
+//! Where registers are left, they hold the weights of two panels, and each activation is loaded once for both.
 //!
 //! Each row and token has the same sum in the same order as in place: see [`matmul`](super::matmul).
 
@@ -27,6 +28,7 @@ use super::activations::Activations;
 use super::walk::{TokenBlock, Tokens, token_blocks};
 use crate::arch::isa::{Isa, PanelIsa};
 use crate::arch::unroll::{array, each};
+use crate::quant::BLOCK;
 use crate::storage::Parts;
 
 pub(in crate::arch) use crate::quant::PANEL_ROWS;
@@ -92,24 +94,25 @@ fn halves<const P: usize>(block: &[u8; P], at: usize) -> &Halves {
     block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 32])
 }
 
-/// Adds `block`, the one of columns `32·b..`, times tokens `token..token + sums.len()` to `sums`, which lie as `S` wants
-/// them until [`finish`] puts them in the order of rows.
+/// Adds `blocks` of `N` panels, those of columns `32·b..`, times tokens `token..token + sums.len()` to `sums`, which lie as
+/// `S` wants them until [`finish`] puts them in the order of rows.
 #[inline(always)]
-pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
+pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const N: usize>(
     isa: S,
-    block: &[u8; P],
+    blocks: &[[u8; P]; N],
     b: usize,
     x: &Activations<'_>,
     token: usize,
-    sums: &mut [Sums],
+    sums: &mut [[Sums; N]],
 ) {
-    let paired = if S::TOKENS == 2 || S::UNROLL { sums.len() & !1 } else { 0 };
-    let (pairs, rest) = sums.split_at_mut(paired);
+    let paired = if N == 1 && (S::TOKENS == 2 || S::UNROLL) { sums.len() & !1 } else { 0 };
+    let (pairs, rest) = sums.split_at_mut_checked(paired).unwrap_or_default();
+    let pairs = pairs.as_flattened_mut();
     for group in 0..PANEL_ROWS / S::ROWS {
         if paired == 0 {
             break;
         }
-        let w = Group::new::<F, P, B>(isa, block, group);
+        let w = Group::new::<F, P, B>(isa, &blocks[0], group);
         for (x, sums) in token_blocks::<2>(x, b, token).zip(pairs.as_chunks_mut::<2>().0) {
             if S::TOKENS == 2 {
                 w.add::<F, P, B, 2>(isa, &x, sums);
@@ -123,18 +126,27 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
         if rest.is_empty() {
             break;
         }
-        let w = Group::new::<F, P, B>(isa, block, group);
-        for (x, sums) in token_blocks::<1>(x, b, token + paired).zip(rest.as_chunks_mut::<1>().0) {
-            w.add::<F, P, B, 1>(isa, &x, sums);
+        let mut w = [Group::new::<F, P, B>(isa, &blocks[0], group); N];
+        each!(n in 0..N => { w[n] = Group::new::<F, P, B>(isa, &blocks[n], group) });
+        // A CPU that fetches ahead by itself does so within a page of memory, and the next block is in another.
+        let ahead = x.quants.stride;
+        for (x, sums) in token_blocks::<1>(x, b, token + paired).zip(rest.iter_mut()) {
+            isa.prefetch(x.q.as_ptr().wrapping_add(ahead).cast(), BLOCK);
+            // Nothing is stored in between, so that an activation stays in its register.
+            let mut acc = [isa.load(core::array::from_ref(&sums[0]), group); N];
+            each!(n in 0..N => {
+                acc[n] = w[n].step::<F, P, B, 1>(isa, &x, isa.load(core::array::from_ref(&sums[n]), group));
+            });
+            each!(n in 0..N => { isa.store(acc[n], core::array::from_mut(&mut sums[n]), group) });
         }
     }
 }
 
 /// Puts sums in the order of rows, after the last [`add`].
 #[inline(always)]
-pub(super) fn finish<S: PanelIsa>(isa: S, sums: &mut [Sums]) {
-    if S::TOKENS == 2 {
-        for pair in sums.as_chunks_mut::<2>().0 {
+pub(super) fn finish<S: PanelIsa, const N: usize>(isa: S, sums: &mut [[Sums; N]]) {
+    if N == 1 && S::TOKENS == 2 {
+        for pair in sums.as_flattened_mut().as_chunks_mut::<2>().0 {
             each!(group in 0..PANEL_ROWS / S::ROWS => { isa.in_rows(pair, group) });
         }
     }
@@ -165,6 +177,7 @@ pub(super) fn one<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
 }
 
 /// A block of a group of rows.
+#[derive(Clone, Copy)]
 struct Group<S: PanelIsa> {
     group: usize,
     w: S::Weights,
@@ -209,19 +222,17 @@ impl<S: PanelIsa> Group<S> {
     }
 }
 
-/// Interleaves block `b` of 16 rows as GGUF lays them out.
+/// Interleaves a block of 16 rows as GGUF lays them out.
 #[inline(always)]
 pub(super) fn interleave<F: Format<P, B>, I: Isa, const P: usize, const B: usize>(
     isa: I,
-    rows: &[&[[u8; B]]; PANEL_ROWS],
-    b: usize,
+    blocks: [&[u8; B]; PANEL_ROWS],
 ) -> [u8; P] {
     let mut out = [0; P];
-    let blocks: [&[u8; B]; PANEL_ROWS] = core::array::from_fn(|r| rows[r].get(b).unwrap_or(&[0; B]));
     let scales = if F::MINIMA.is_some() { 2 } else { 1 };
     for (s, out) in out.as_chunks_mut::<{ 2 * PANEL_ROWS }>().0.iter_mut().take(scales).enumerate() {
         for (r, half) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-            *half = [blocks[r][2 * s], blocks[r][2 * s + 1]];
+            *half = blocks[r].get(2 * s..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
         }
     }
     let quants = out.as_chunks_mut::<16>().0.get_mut(2 * scales..).unwrap_or_default();

@@ -8,12 +8,12 @@ use core::marker::PhantomData;
 
 use super::activations::{Activations, Quants};
 use crate::arch::isa::Isa;
-use crate::quant::BLOCK;
+use crate::quant::{BLOCK, PANEL_ROWS};
 
 /// Rows of weights computed together from a matrix as GGUF lays it out.
 pub(in crate::arch) const ROWS: usize = 4;
 /// Bytes from the end of the rows that are read to what is prefetched meanwhile.
-const AHEAD: usize = 4096;
+const NEAR: usize = 4096;
 
 /// Blocks of `B` bytes of four rows, one after another.
 pub(super) struct Rows<'a, const B: usize> {
@@ -71,7 +71,7 @@ impl<'a, const B: usize> Rows<'a, B> {
         let first = rows.data.as_ptr();
         // Each place is at most `last`, from which on there are `len` bytes.
         let next = core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
-        let ahead = first.wrapping_add(ROWS * rows.stride + AHEAD);
+        let ahead = first.wrapping_add(ROWS * rows.stride + NEAR);
         Rows { next, ahead, left: blocks.min(rows.len / B), borrow: PhantomData }
     }
 
@@ -134,6 +134,42 @@ impl<'w, const B: usize> Step<'w, B> {
     #[cfg(target_arch = "aarch64")]
     pub(in crate::arch) fn pointers(self) -> &'w mut [*const u8; ROWS] {
         self.next
+    }
+}
+
+/// Blocks of `B` bytes of the rows of some panels, one after another; beyond the last row there is, that one again.
+pub(super) struct PanelRows<'a, const B: usize> {
+    next: *const u8,
+    /// Bytes from a row to the next, and from the first to the last.
+    stride: usize,
+    last: usize,
+    left: usize,
+    /// What to prefetch: the rows behind these.
+    ahead: *const u8,
+    borrow: PhantomData<&'a [u8]>,
+}
+
+impl<'a, const B: usize> PanelRows<'a, B> {
+    /// `rows` has whole rows of `stride` bytes.
+    #[inline(always)]
+    pub(super) fn new(rows: &'a [u8], stride: usize) -> Self {
+        let stride = stride.min(rows.len());
+        let last = rows.len() - stride;
+        let ahead = rows.as_ptr().wrapping_add(rows.len());
+        PanelRows { next: rows.as_ptr(), stride, last, left: stride / B, ahead, borrow: PhantomData }
+    }
+
+    /// The next block of each row; prefetches as much of the rows behind, in the order of addresses.
+    #[inline(always)]
+    pub(super) fn next<I: Isa, const N: usize>(&mut self, isa: I) -> Option<[[&'a [u8; B]; PANEL_ROWS]; N]> {
+        isa.prefetch(self.ahead, N * PANEL_ROWS * B);
+        self.ahead = self.ahead.wrapping_add(N * PANEL_ROWS * B);
+        self.left = self.left.checked_sub(1)?;
+        let block = self.next;
+        self.next = block.wrapping_add(B);
+        // SAFETY: so many blocks are left in the first row, and in any that starts at most `last` bytes behind it.
+        let row = |r: usize| unsafe { &*block.wrapping_add((r * self.stride).min(self.last)).cast() };
+        Some(core::array::from_fn(|n| core::array::from_fn(|r| row(n * PANEL_ROWS + r))))
     }
 }
 

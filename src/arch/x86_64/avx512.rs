@@ -89,10 +89,11 @@ impl Avx512 {
     }
 }
 
-/// All rows of a panel in one group.
+/// All rows of a panel in one group, and two panels at once.
 impl PanelIsa for Avx512 {
     const ROWS: usize = 16;
     const TOKENS: usize = 1;
+    const PANELS: usize = 2;
     type Single = Self;
     type Weights = [__m512i; 8];
     type Dots = __m512i;
