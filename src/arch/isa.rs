@@ -30,6 +30,9 @@ pub(crate) trait Isa: Copy {
     /// where a CPU does well without.
     #[inline(always)]
     fn prefetch(self, _at: *const u8, _bytes: usize) {}
+    /// The same in the second-level cache, which can wait for more lines at a time.
+    #[inline(always)]
+    fn prefetch_far(self, _at: *const u8, _bytes: usize) {}
 
     fn splat8(self, x: f32) -> Self::F32x8;
     fn load8(self, x: &[f32; 8]) -> Self::F32x8;

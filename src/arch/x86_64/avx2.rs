@@ -90,6 +90,13 @@ macro_rules! avx2_isa {
                 }
             }
             #[inline(always)]
+            fn prefetch_far(self, at: *const u8, bytes: usize) {
+                for line in (0..bytes).step_by(64) {
+                    // A hint, as above.
+                    simd!(_mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(line).cast()));
+                }
+            }
+            #[inline(always)]
             fn splat8(self, x: f32) -> __m256 {
                 simd!(_mm256_set1_ps(x))
             }
