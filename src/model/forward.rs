@@ -167,9 +167,9 @@ impl Forward<'_> {
     /// costs less than what other threads wrote of the tokens. Columns come in as many as the kernels take at once.
     fn tile(&self, n: usize, cols: usize) -> [usize; 2] {
         let workers = self.exec.workers().clamp(1, 1024);
-        let height = Some(n.div_ceil(workers)).filter(|height| *height >= MANY).unwrap_or(n);
-        let (width, unit) = ((cols / (workers * 8)).next_multiple_of(PANEL_ROWS), self.kernels.rows_at_once());
-        [height, (times(width, unit) * unit).clamp(unit, 256)]
+        let height = Some(times(n + workers - 1, workers)).filter(|height| *height >= MANY).unwrap_or(n);
+        let (width, unit) = (times(cols, workers * 8).next_multiple_of(PANEL_ROWS), self.kernels.rows_at_once());
+        [height, (times(width, unit) * unit).min(256).max(unit)]
     }
 
     /// What shares `n` rows of work that is linear in a row's width: the caller alone where there are few, because that

@@ -130,6 +130,8 @@ pub struct Grid<'a, T> {
     /// Rows and columns of a tile.
     height: usize,
     width: usize,
+    /// Tiles one above the other and side by side.
+    tiles: [usize; 2],
     borrow: PhantomData<&'a mut [T]>,
 }
 
@@ -143,9 +145,9 @@ impl<'a, T: Plain> Grid<'a, T> {
     /// Cuts `data`, `(rows, cols)`, into tiles of `height` rows and `width` columns, at least 1 each: all tiles of the
     /// first rows, then those of the next. The last of either may be smaller; a part of a row is left out.
     pub fn new(data: &'a mut [T], cols: usize, [height, width]: [usize; 2]) -> Self {
-        let rows = times(data.len(), cols);
-        let data = data.as_mut_ptr();
-        Self { data, rows, cols, height: height.max(1), width: width.max(1), borrow: PhantomData }
+        let (rows, height, width) = (times(data.len(), cols), height.max(1), width.max(1));
+        let tiles = [rows.div_ceil(height), cols.div_ceil(width)];
+        Self { data: data.as_mut_ptr(), rows, cols, height, width, tiles, borrow: PhantomData }
     }
 
     /// Cuts `data` into tiles of `width` columns.
@@ -153,19 +155,14 @@ impl<'a, T: Plain> Grid<'a, T> {
         Grid::new(data, cols, [usize::MAX, width])
     }
 
-    /// Tiles side by side.
-    fn across(&self) -> usize {
-        self.cols.div_ceil(self.width)
-    }
-
     fn tiles(&self) -> usize {
-        self.across() * self.rows.div_ceil(self.height)
+        self.tiles[0] * self.tiles[1]
     }
 
     /// # Safety
     /// For one `Grid`, no `i` may be asked for twice.
     unsafe fn tile(&self, i: usize) -> Tile<'a, T> {
-        let (down, across) = (times(i, self.across()), rest(i, self.across()));
+        let (down, across) = (times(i, self.tiles[1]), rest(i, self.tiles[1]));
         let first = down.saturating_mul(self.height).min(self.rows);
         let start = (across * self.width).min(self.cols);
         Tile {
