@@ -107,6 +107,7 @@ impl<'w> Job<'_, '_, 'w> {
                 in_place::multiply::<rows::Quantised<R, B>, S, 4>(isa, &mut self);
             }
             Layout::Rows => self.interleaved::<F, S, P, B>(isa),
+            Layout::Panels if self.tokens == 1 => self.packed_one::<F, S, P, B>(isa),
             Layout::Panels => self.packed::<F, S, P, B>(isa),
         }
     }
@@ -151,32 +152,42 @@ impl<'w> Job<'_, '_, 'w> {
         }
     }
 
+    /// Panels where they lie, and one token.
+    #[inline(always)]
+    fn packed_one<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
+        let mut row = self.rows.start;
+        while let Some((blocks, skip)) = self.panel(row) {
+            let sums = panel::one::<F, S::Single, P, B>(isa.single(), blocks, &self.x, 0);
+            self.put(row, 0, sums.get(skip..).unwrap_or(&[]));
+            row += PANEL_ROWS - skip;
+        }
+    }
+
     /// Panels where they lie.
     #[inline(always)]
     fn packed<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
         let mut sums = Lines([[[0.0; PANEL_ROWS]; 1]; TOKENS]);
         let mut row = self.rows.start;
-        while row < self.rows.end {
-            let (p, skip) = (row / PANEL_ROWS, row % PANEL_ROWS);
-            let blocks = self.w.panel(p).as_chunks::<P>().0;
-            if self.tokens == 1 {
-                let sums = panel::one::<F, S::Single, P, B>(isa.single(), blocks, &self.x, 0);
-                self.put(row, 0, sums.get(skip..).unwrap_or(&[]));
-            } else {
-                for token in (0..self.tokens).step_by(TOKENS) {
-                    let sums = sums.0.front_mut((self.tokens - token).min(TOKENS));
-                    sums.fill([[0.0; PANEL_ROWS]]);
-                    for (b, block) in blocks.iter().enumerate() {
-                        panel::add::<F, S, P, B, 1>(isa, core::array::from_ref(block), b, &self.x, token, sums);
-                    }
-                    panel::finish(isa, sums);
-                    for (t, [sums]) in sums.iter().enumerate() {
-                        self.put(row, token + t, sums.get(skip..).unwrap_or(&[]));
-                    }
+        while let Some((blocks, skip)) = self.panel::<P>(row) {
+            for token in (0..self.tokens).step_by(TOKENS) {
+                let sums = sums.0.front_mut((self.tokens - token).min(TOKENS));
+                sums.fill([[0.0; PANEL_ROWS]]);
+                for (b, block) in blocks.iter().enumerate() {
+                    panel::add::<F, S, P, B, 1>(isa, core::array::from_ref(block), b, &self.x, token, sums);
+                }
+                panel::finish(isa, sums);
+                for (t, [sums]) in sums.iter().enumerate() {
+                    self.put(row, token + t, sums.get(skip..).unwrap_or(&[]));
                 }
             }
             row += PANEL_ROWS - skip;
         }
+    }
+
+    /// The blocks of the panel that `row` is in, and its place there; none behind the last row.
+    #[inline(always)]
+    fn panel<const P: usize>(&self, row: usize) -> Option<(&'w [[u8; P]], usize)> {
+        (row < self.rows.end).then(|| (self.w.panel(row / PANEL_ROWS).as_chunks().0, row % PANEL_ROWS))
     }
 
     /// Writes the sums of the rows from `row` on, as far as they are asked for.
