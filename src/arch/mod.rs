@@ -206,9 +206,9 @@ impl Kernels {
         self.backend
     }
 
-    /// Rows of weights that meet many tokens at once: a multiple of these is done soonest.
-    pub fn rows_at_once(&self) -> usize {
-        self.rows_at_once
+    /// Rows of weights that meet so many tokens at once: a multiple of these is done soonest.
+    pub fn rows_at_once(&self, tokens: usize) -> usize {
+        if tokens < generic::matmul::MANY { PANEL_ROWS } else { self.rows_at_once }
     }
 
     /// Quantises the activations `x` of one token to int8 blocks of 32, in the first column of `out`:
@@ -247,7 +247,8 @@ impl Kernels {
         unsafe { (self.halve)(x, out) }
     }
 
-    /// Rows `rows` of `w` times each token of `x`, to the columns of `out`, `(tokens, rows.len())`.
+    /// Rows `rows` of `w` times those tokens of `x` that `out`, `(tokens, rows.len())`, has rows for. How many tokens `x`
+    /// has decides the order of sums, not how many `out` has.
     ///
     /// Nothing is read or written past an end: missing rows and outputs are left out, missing activations count nothing.
     pub fn matmul(

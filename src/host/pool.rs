@@ -77,8 +77,8 @@ impl Pool {
             let shared = Arc::clone(&shared);
             thread::Builder::new().name(format!("armlet-{i}")).spawn(move || shared.serve(i)).ok()
         };
-        // A thread that the system refuses is done without.
-        let threads = (1..workers.min(MEMBERS)).filter_map(spawn).collect();
+        // Threads that the system refuses are done without.
+        let threads = (1..workers.min(MEMBERS)).map_while(spawn).collect();
         Self { shared, threads }
     }
 }
@@ -365,7 +365,7 @@ mod models {
         builder.check(model);
     }
 
-    /// Rounds in which the items of a queue are dealt out, as `for_each` does: what the caller wrote is seen by who
+    /// Rounds in which items are dealt out, by a counter: what the caller wrote is seen by who
     /// takes an item, and what they wrote is seen by the caller.
     fn rounds(workers: usize, rounds: usize) {
         let pool = Pool::exactly(workers);

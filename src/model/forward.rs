@@ -163,12 +163,12 @@ impl Forward<'_> {
     /// Rows and columns of a product of `n` tokens that one item of work covers: several items for each thread, so that a
     /// slow core does not hold up the others.
     ///
-    /// A thread's tokens are its own from step to step, where they are so many that reading all weights for them alone
-    /// costs less than what other threads wrote of the tokens. Columns come in as many as the kernels take at once.
+    /// A thread's tokens are mostly its own from step to step, where they are so many that reading all weights for them
+    /// alone costs less than what other threads wrote of the tokens. Columns come in as many as the kernels take at once.
     fn tile(&self, n: usize, cols: usize) -> [usize; 2] {
         let workers = self.exec.workers().clamp(1, 1024);
         let height = Some(times(n + workers - 1, workers)).filter(|height| *height >= MANY).unwrap_or(n);
-        let (width, unit) = (times(cols, workers * 8).next_multiple_of(PANEL_ROWS), self.kernels.rows_at_once());
+        let (width, unit) = (times(cols, workers * 8).next_multiple_of(PANEL_ROWS), self.kernels.rows_at_once(n));
         [height, (times(width, unit) * unit).min(256).max(unit)]
     }
 

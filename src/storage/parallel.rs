@@ -1,8 +1,8 @@
 //! Work shared among threads, without trusting who runs it.
 //!
 //! The core has no threads. It hands an [`Executor`] a closure that may be called from several threads at once, any
-//! number of times; inside, each call takes items from one queue until it is empty. Whatever the executor does, an
-//! item is taken exactly once, and items write to disjoint [`Tile`]s. So a buggy executor can make a result late, but
+//! number of times; inside, each call takes items that no other has taken. Whatever the executor does, an item is
+//! taken exactly once, and items write to disjoint [`Tile`]s. So a buggy executor can make a result late, but
 //! it can neither make two threads write the same element nor change a bit of the result.
 
 #![allow(unsafe_code)]
@@ -57,7 +57,7 @@ impl Executor for Serial {
 pub fn for_each(exec: &dyn Executor, n: usize, f: &(dyn Fn(usize) + Sync)) {
     let workers = exec.workers();
     if n <= 1 || workers <= 1 {
-        // Without a counter too: where memory is not cached, a CPU need not be able to count in it.
+        // Without an atomic too: where memory is not cached, a CPU need not have any.
         for i in 0..n {
             f(i);
         }
@@ -69,6 +69,15 @@ pub fn for_each(exec: &dyn Executor, n: usize, f: &(dyn Fn(usize) + Sync)) {
     while shares.take(0, f) > 0 {}
 }
 
+/// Numbers whose bits say which shares are taken: for up to 512 threads, and few on the stack of firmware.
+const WORDS: usize = if cfg!(target_os = "none") { 1 } else { 512 / usize::BITS as usize };
+/// Most shares, and most threads that get any.
+const MOST: usize = WORDS * usize::BITS as usize;
+/// Shares of a thread, where there are as many items: taking one costs a line of memory that all threads write.
+const EACH: usize = 8;
+/// Fewest shares, where there are as many items.
+const FEWEST: usize = 64;
+
 /// Items dealt out among threads.
 struct Shares {
     items: usize,
@@ -79,13 +88,15 @@ struct Shares {
     /// of shares, of items side by side.
     even: bool,
     /// A bit for each share.
-    taken: AtomicUsize,
+    taken: [AtomicUsize; WORDS],
 }
 
 impl Shares {
     fn new(items: usize, workers: usize, even: bool) -> Self {
-        let count = if even { workers.min(items) } else { items };
-        Shares { items, workers, count: count.min(usize::BITS as usize), even, taken: AtomicUsize::new(0) }
+        let workers = workers.min(MOST);
+        let most = if even { workers } else { (workers * EACH).clamp(FEWEST, MOST.max(FEWEST)) };
+        let taken = [const { AtomicUsize::new(0) }; WORDS];
+        Shares { items, workers, count: items.min(most).min(MOST), even, taken }
     }
 
     /// Takes what is `worker`'s and, unless shares are to be even, what others have not taken yet; says how many items.
@@ -94,9 +105,7 @@ impl Shares {
         let mut items = 0;
         for i in 0..self.count {
             let share = rest(own + i, self.count);
-            let bit = 1 << (share % usize::BITS as usize);
-            // Relaxed: the bits only deal out shares; `run` orders the items' effects before its return.
-            if self.taken.load(Ordering::Relaxed) & bit != 0 || self.taken.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+            if self.is_taken(share) {
                 continue;
             }
             items += self.run(share, f);
@@ -107,11 +116,25 @@ impl Shares {
         items
     }
 
+    /// Whether a share was taken; now it is.
+    fn is_taken(&self, share: usize) -> bool {
+        let bit = 1 << (share % usize::BITS as usize);
+        // Relaxed: the bits only deal out shares; `run` orders the items' effects before its return.
+        let set = |word: &AtomicUsize| {
+            word.load(Ordering::Relaxed) & bit != 0 || word.fetch_or(bit, Ordering::Relaxed) & bit != 0
+        };
+        self.taken.get(share / usize::BITS as usize).is_none_or(set)
+    }
+
+    /// Where a share of items side by side ends, and the next begins.
+    fn end(&self, shares: usize) -> usize {
+        shares * times(self.items, self.count) + shares.min(rest(self.items, self.count))
+    }
+
     /// Runs the items of a share; says how many those are.
     fn run(&self, share: usize, f: &(dyn Fn(usize) + Sync)) -> usize {
-        let end = |share: usize| times(share * self.items, self.count);
         let (mut i, last, step) =
-            if self.even { (share, self.items, self.count) } else { (end(share), end(share + 1), 1) };
+            if self.even { (share, self.items, self.count) } else { (self.end(share), self.end(share + 1), 1) };
         let mut items = 0;
         while i < last {
             f(i);
@@ -163,6 +186,7 @@ impl<'a, T: Plain> Grid<'a, T> {
     /// For one `Grid`, no `i` may be asked for twice.
     unsafe fn tile(&self, i: usize) -> Tile<'a, T> {
         let (down, across) = (times(i, self.tiles[1]), rest(i, self.tiles[1]));
+        // Saturating, because all rows may be one tile of any height.
         let first = down.saturating_mul(self.height).min(self.rows);
         let start = (across * self.width).min(self.cols);
         Tile {
@@ -369,6 +393,19 @@ mod tests {
         }
         fn even(&self) -> bool {
             true
+        }
+    }
+
+    #[test]
+    fn shares_of_any_number_of_items_fit_together() {
+        for items in [1, 2, 63, 64, 65, 1000, usize::MAX / 2, usize::MAX - 1] {
+            for workers in [2, 3, 7, 64, 100, 512, 1_000_000] {
+                let shares = Shares::new(items, workers, false);
+                assert!(shares.count <= MOST && (shares.end(0), shares.end(shares.count)) == (0, items));
+                let sizes = (0..shares.count).map(|s| shares.end(s + 1) - shares.end(s));
+                let (least, most) = sizes.fold((usize::MAX, 0), |(a, b), n| (a.min(n), b.max(n)));
+                assert!(least >= 1 && most - least <= 1, "{items} items, {workers} workers");
+            }
         }
     }
 

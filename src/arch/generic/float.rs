@@ -142,8 +142,8 @@ fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     let stride = job.w.row_bytes();
     let rows = job.w.rows_bytes(job.rows.clone());
     for (first, rows) in job.rows.clone().step_by(R).zip(rows.pieces(R * stride)) {
-        for token in (0..job.tokens).step_by(TOKENS) {
-            let sums = sums.0.front_mut((job.tokens - token).min(TOKENS));
+        for token in (0..job.x.tokens).step_by(TOKENS) {
+            let sums = sums.0.front_mut((job.x.tokens - token).min(TOKENS));
             sums.fill([0.0; R]);
             for column in (0..job.w.cols()).step_by(piece.len()) {
                 let columns = (job.w.cols() - column).min(piece.len());
@@ -181,7 +181,7 @@ fn widen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
         let n = whole.len();
         let mut walk = Rows::<B>::new(rows, n).ahead_by(R * stride);
         for out in whole {
-            walk.prefetch(isa);
+            walk.prefetch_near(isa);
             widen_sixteen::<F, I, B, R>(isa, &mut walk, h, out);
         }
         if !tail.is_empty() {

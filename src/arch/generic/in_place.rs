@@ -24,21 +24,21 @@ pub(super) trait InPlace {
 /// All tokens, `T` at a time while there are as many.
 #[inline(always)]
 pub(super) fn multiply<K: InPlace, I: FloatIsa, const T: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
-    if job.tokens == 1 {
+    if job.x.tokens == 1 {
         return one::<K, I>(isa, job);
     }
     let bytes = job.w.row_bytes();
     for (first, rows) in job.rows.clone().step_by(ROWS).zip(rows_of(job).pieces(ROWS * bytes)) {
         let rows = Four::new(rows, bytes);
         let mut token = 0;
-        while token + T <= job.tokens {
+        while token + T <= job.x.tokens {
             let sums = K::tile::<I, T>(isa, rows, K::tokens(&job.x, token));
             for (t, sums) in sums.iter().enumerate() {
                 job.put(first, token + t, sums);
             }
             token += T;
         }
-        while token < job.tokens {
+        while token < job.x.tokens {
             let [sums] = K::tile::<I, 1>(isa, rows, K::tokens(&job.x, token));
             job.put(first, token, &sums);
             token += 1;

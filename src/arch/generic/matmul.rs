@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!              one token, or a few              a prompt
-//! quantised    rows    in place                 panel   16 rows interleaved, once for 128 tokens
+//! quantised    rows    in place                 panel   16 or 32 rows interleaved, once for 128 tokens
 //! binary16     halves  in place, in binary16, where the CPU can; else as other floats
 //! float        float   in place                 float   8 or 16 rows widened, once for 128 tokens
 //! packed file  panel   in place                 panel   in place
@@ -38,7 +38,7 @@ pub enum Write {
 }
 
 /// Fewest tokens for which interleaving weights pays.
-const MANY: usize = 8;
+pub(in crate::arch) const MANY: usize = 8;
 /// Fewest tokens for which widening weights pays: more than a batch of sessions, which has the bits of each alone.
 const MANY_FLOATS: usize = 9;
 /// Tokens that interleaved or widened weights serve: their sums are on the stack, of which firmware has little.
@@ -54,7 +54,6 @@ pub(super) struct Job<'a, 'o, 'w> {
     pub(super) rows: Range<usize>,
     /// By value, like the matrix: what the results are written to cannot be either, and the compiler sees it.
     pub(super) x: Activations<'a>,
-    pub(super) tokens: usize,
     pub(super) out: &'a mut Tile<'o, f32>,
     pub(super) write: Write,
 }
@@ -73,7 +72,7 @@ pub(in crate::arch) fn matmul<S: PanelIsa + FloatIsa>(
     // All of a pass decide, not those of a tile: so what shares a tile with a token does not show.
     let many = x.tokens >= MANY_FLOATS;
     let x = x.part(out.rows());
-    let job = Job { w: *w, rows, x, tokens: x.tokens, out, write };
+    let job = Job { w: *w, rows, x, out, write };
     match w.dtype() {
         DType::Q8_0 => job.quantised::<rows::Q8_0, panel::Q8_0, S, 544, 34>(isa),
         DType::Q4_0 => job.quantised::<rows::Q4_0, panel::Q4_0, S, 288, 18>(isa),
@@ -103,11 +102,11 @@ impl<'w> Job<'_, '_, 'w> {
         S: PanelIsa + FloatIsa,
     {
         match self.w.layout() {
-            Layout::Rows if self.tokens < MANY => {
+            Layout::Rows if self.x.tokens < MANY => {
                 in_place::multiply::<rows::Quantised<R, B>, S, 4>(isa, &mut self);
             }
             Layout::Rows => self.interleaved::<F, S, P, B>(isa),
-            Layout::Panels if self.tokens == 1 => self.packed_one::<F, S, P, B>(isa),
+            Layout::Panels if self.x.tokens == 1 => self.packed_one::<F, S, P, B>(isa),
             Layout::Panels => self.packed::<F, S, P, B>(isa),
         }
     }
@@ -133,8 +132,8 @@ impl<'w> Job<'_, '_, 'w> {
         let mut sums = Lines([[[0.0; PANEL_ROWS]; N]; TOKENS]);
         let (all, stride) = (self.w.rows_bytes(rows.clone()), self.w.row_bytes());
         for (first, rows) in rows.step_by(N * PANEL_ROWS).zip(all.pieces(N * PANEL_ROWS * stride)) {
-            for token in (0..self.tokens).step_by(TOKENS) {
-                let sums = sums.0.front_mut((self.tokens - token).min(TOKENS));
+            for token in (0..self.x.tokens).step_by(TOKENS) {
+                let sums = sums.0.front_mut((self.x.tokens - token).min(TOKENS));
                 sums.fill([[0.0; PANEL_ROWS]; N]);
                 let mut rows = PanelRows::new(rows, stride);
                 let mut b = 0;
@@ -169,8 +168,8 @@ impl<'w> Job<'_, '_, 'w> {
         let mut sums = Lines([[[0.0; PANEL_ROWS]; 1]; TOKENS]);
         let mut row = self.rows.start;
         while let Some((blocks, skip)) = self.panel::<P>(row) {
-            for token in (0..self.tokens).step_by(TOKENS) {
-                let sums = sums.0.front_mut((self.tokens - token).min(TOKENS));
+            for token in (0..self.x.tokens).step_by(TOKENS) {
+                let sums = sums.0.front_mut((self.x.tokens - token).min(TOKENS));
                 sums.fill([[0.0; PANEL_ROWS]]);
                 for (b, block) in blocks.iter().enumerate() {
                     panel::add::<F, S, P, B, 1>(isa, core::array::from_ref(block), b, &self.x, token, sums);
@@ -202,9 +201,7 @@ impl<'w> Job<'_, '_, 'w> {
 /// Writes `sums` as far as `out` goes: a panel's rows at once, else by fours, because a copy of unknown length is a call.
 #[inline(always)]
 pub(super) fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
-    if let (Some(out), Some(sums), true) =
-        (out.first_chunk_mut::<PANEL_ROWS>(), sums.first_chunk::<PANEL_ROWS>(), sums.len() == PANEL_ROWS)
-    {
+    if let (Some(out), Ok(sums)) = (out.first_chunk_mut(), <&[f32; PANEL_ROWS]>::try_from(sums)) {
         match write {
             Write::Set => *out = *sums,
             Write::Add => (0..PANEL_ROWS).for_each(|i| out[i] += sums[i]),

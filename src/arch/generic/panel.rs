@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Four columns of a row are one 32-bit lane. That is what `sdot` by lane, `vpdpbusd` with a broadcast and, after a
-//! zip, `smmla` eat, and no sum across lanes is left to do. A prompt meets blocks that are interleaved on the fly, one
-//! at a time; a file made by `armlet pack` has them ready, and they are used where they lie.
+//! zip, `smmla` eat, and no sum across lanes is left to do. A prompt meets blocks that are interleaved on the fly; a file
+//! made by `armlet pack` has them ready, and they are used where they lie.
 //!
 //! ```text
 //! for each block of 16 rows:
@@ -128,10 +128,12 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, 
         }
         let mut w = [Group::new::<F, P, B>(isa, &blocks[0], group); N];
         each!(n in 0..N => { w[n] = Group::new::<F, P, B>(isa, &blocks[n], group) });
-        // A CPU that fetches ahead by itself does so within a page of memory, and the next block is in another.
+        // An x86 CPU fetches ahead by itself, but within a page of memory, and the next block is in another.
         let ahead = x.quants.stride;
         for (x, sums) in token_blocks::<1>(x, b, token + paired).zip(rest.iter_mut()) {
-            isa.prefetch(x.q.as_ptr().wrapping_add(ahead).cast(), BLOCK);
+            if group == 0 {
+                isa.prefetch(x.q.as_ptr().wrapping_add(ahead).cast(), BLOCK);
+            }
             // Nothing is stored in between, so that an activation stays in its register.
             let mut acc = [isa.load(core::array::from_ref(&sums[0]), group); N];
             each!(n in 0..N => {

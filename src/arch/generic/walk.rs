@@ -91,8 +91,14 @@ impl<'a, const B: usize> Rows<'a, B> {
     /// the second level gets them sooner.
     #[inline(always)]
     pub(super) fn prefetch<I: Isa>(&mut self, isa: I) {
-        isa.prefetch(self.ahead, ROWS * B);
         isa.prefetch_far(self.ahead.wrapping_add(FAR - NEAR), ROWS * B);
+        self.prefetch_near(isa);
+    }
+
+    /// As [`prefetch`](Rows::prefetch), to the first-level cache alone.
+    #[inline(always)]
+    pub(super) fn prefetch_near<I: Isa>(&mut self, isa: I) {
+        isa.prefetch(self.ahead, ROWS * B);
         self.ahead = self.ahead.wrapping_add(ROWS * B);
     }
 
@@ -167,9 +173,9 @@ impl<'a, const B: usize> PanelRows<'a, B> {
     /// The next block of each row; prefetches as much of the rows behind, in the order of addresses.
     #[inline(always)]
     pub(super) fn next<I: Isa, const N: usize>(&mut self, isa: I) -> Option<[[&'a [u8; B]; PANEL_ROWS]; N]> {
+        self.left = self.left.checked_sub(1)?;
         isa.prefetch(self.ahead, N * PANEL_ROWS * B);
         self.ahead = self.ahead.wrapping_add(N * PANEL_ROWS * B);
-        self.left = self.left.checked_sub(1)?;
         let block = self.next;
         self.next = block.wrapping_add(B);
         // SAFETY: so many blocks are left in the first row, and in any that starts at most `last` bytes behind it.
@@ -235,7 +241,7 @@ pub(in crate::arch) struct TokenBlock<'a, const T: usize> {
 }
 
 impl<'a, const T: usize> Tokens<'a, T> {
-    /// Tokens `token..token + T` of `x`, from block `first` on; empty when they are not all there.
+    /// Tokens `token..token + T` of `x`, which has them, from block `first` on; empty when their places are not there.
     #[inline(always)]
     pub(super) fn new(x: &Activations<'a>, token: usize, first: usize) -> Self {
         let (quants, stride) = (x.quants, x.quants.stride);
