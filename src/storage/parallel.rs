@@ -105,7 +105,7 @@ impl Shares {
         let mut items = 0;
         for i in 0..self.count {
             let share = rest(own + i, self.count);
-            if self.is_taken(share) {
+            if !self.claim(share) {
                 continue;
             }
             items += self.run(share, f);
@@ -116,14 +116,14 @@ impl Shares {
         items
     }
 
-    /// Whether a share was taken; now it is.
-    fn is_taken(&self, share: usize) -> bool {
+    /// Takes a share; whether it was still there.
+    fn claim(&self, share: usize) -> bool {
         let bit = 1 << (share % usize::BITS as usize);
         // Relaxed: the bits only deal out shares; `run` orders the items' effects before its return.
         let set = |word: &AtomicUsize| {
-            word.load(Ordering::Relaxed) & bit != 0 || word.fetch_or(bit, Ordering::Relaxed) & bit != 0
+            word.load(Ordering::Relaxed) & bit == 0 && word.fetch_or(bit, Ordering::Relaxed) & bit == 0
         };
-        self.taken.get(share / usize::BITS as usize).is_none_or(set)
+        self.taken.get(share / usize::BITS as usize).is_some_and(set)
     }
 
     /// Where a share of items side by side ends, and the next begins.
