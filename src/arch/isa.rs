@@ -4,6 +4,7 @@ use super::generic::halves::HalfBlock;
 use super::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use super::generic::walk::{ROWS, Step, TokenBlock};
 use super::unroll::array;
+use crate::quant::PANEL_ROWS;
 
 /// A set of SIMD operations on vectors of fixed, virtual width.
 ///
@@ -219,6 +220,29 @@ pub(crate) trait PanelIsa: Isa {
     type Acc: Copy;
 
     fn single(self) -> Self::Single;
+    /// Four 32-bit words of each row to the order of a panel: `[k][row][4]`.
+    #[inline(always)]
+    fn transpose16(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [u8; 256] {
+        let mut out = [0; 256];
+        let quads = out.as_chunks_mut::<16>().0;
+        for (group, rows) in rows.as_chunks().0.iter().enumerate() {
+            for (k, words) in self.transpose4(*rows).into_iter().enumerate() {
+                quads[4 * k + group] = words;
+            }
+        }
+        out
+    }
+    /// The first number of 16 bits of each row, then the second.
+    #[inline(always)]
+    fn halves(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [Halves; 2] {
+        let mut out = [[0; 2 * PANEL_ROWS]; 2];
+        for (s, out) in out.iter_mut().enumerate() {
+            for (out, row) in out.as_chunks_mut().0.iter_mut().zip(rows) {
+                *out = [row[2 * s], row[2 * s + 1]];
+            }
+        }
+        out
+    }
     fn int8(self, q: &Bytes, group: usize) -> Self::Weights;
     fn nibbles(self, n: &Nibbles, group: usize) -> Self::Weights;
     fn scales(self, halves: &Halves, group: usize) -> Self::Scales;

@@ -27,7 +27,7 @@
 use super::activations::Activations;
 use super::walk::{TokenBlock, Tokens, token_blocks};
 use crate::arch::isa::{Isa, PanelIsa};
-use crate::arch::unroll::{array, each};
+use crate::arch::unroll::each;
 use crate::quant::BLOCK;
 use crate::storage::Parts;
 
@@ -226,27 +226,19 @@ impl<S: PanelIsa> Group<S> {
 
 /// Interleaves a block of 16 rows as GGUF lays them out.
 #[inline(always)]
-pub(super) fn interleave<F: Format<P, B>, I: Isa, const P: usize, const B: usize>(
-    isa: I,
+pub(super) fn interleave<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
+    isa: S,
     blocks: [&[u8; B]; PANEL_ROWS],
 ) -> [u8; P] {
+    let sixteen = |at: usize| blocks.map(|block| block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 16]));
     let mut out = [0; P];
     let scales = if F::MINIMA.is_some() { 2 } else { 1 };
-    for (s, out) in out.as_chunks_mut::<{ 2 * PANEL_ROWS }>().0.iter_mut().take(scales).enumerate() {
-        for (r, half) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-            *half = blocks[r].get(2 * s..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
-        }
+    let (halves, quants) = out.split_at_mut_checked(scales * size_of::<Halves>()).unwrap_or_default();
+    for (out, halves) in halves.as_chunks_mut().0.iter_mut().zip(isa.halves(sixteen(0))) {
+        *out = halves;
     }
-    let quants = out.as_chunks_mut::<16>().0.get_mut(2 * scales..).unwrap_or_default();
-    for half in 0..quants.len() / 16 {
-        for group in 0..PANEL_ROWS / 4 {
-            let from = 2 * scales + 16 * half;
-            let row = |r: usize| blocks[4 * group + r].get(from..).and_then(<[u8]>::first_chunk);
-            let four = array!(r in 0..4 => row(r).unwrap_or(&[0; 16]));
-            for (k, words) in isa.transpose4(four).into_iter().enumerate() {
-                quants[16 * half + 4 * k + group] = words;
-            }
-        }
+    for (i, out) in quants.as_chunks_mut().0.iter_mut().enumerate() {
+        *out = isa.transpose16(sixteen(2 * scales + 16 * i));
     }
     out
 }

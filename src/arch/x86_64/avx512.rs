@@ -9,6 +9,7 @@ use crate::arch::generic::walk::TokenBlock;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::unroll::{array, each};
 use crate::arch::{Backend, Kernels, kernels};
+use crate::quant::PANEL_ROWS;
 
 /// Proof that the CPU has AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -89,6 +90,16 @@ impl Avx512 {
     }
 }
 
+/// Rows `r`, `r + 4`, `r + 8` and `r + 12`.
+#[inline(always)]
+fn every_fourth(rows: [&[u8; 16]; PANEL_ROWS], r: usize) -> __m512i {
+    simd!({
+        let four = array!(i in 0..4 => _mm_loadu_si128(rows[4 * i + r].as_ptr().cast()));
+        let x = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(four[0]), four[1]);
+        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(x, four[2]), four[3])
+    })
+}
+
 /// All rows of a panel in one group, and two panels at once.
 impl PanelIsa for Avx512 {
     const ROWS: usize = 16;
@@ -102,6 +113,36 @@ impl PanelIsa for Avx512 {
 
     fn single(self) -> Self {
         self
+    }
+    /// Lane i holds rows 4i to 4i + 3, so that one exchange of words within lanes serves all rows.
+    #[inline(always)]
+    fn transpose16(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [u8; 256] {
+        let [a, b, c, d] = array!(r in 0..4 => every_fourth(rows, r));
+        simd!({
+            let (ab0, ab1) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let (cd0, cd1) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            let words = [
+                _mm512_unpacklo_epi64(ab0, cd0),
+                _mm512_unpackhi_epi64(ab0, cd0),
+                _mm512_unpacklo_epi64(ab1, cd1),
+                _mm512_unpackhi_epi64(ab1, cd1),
+            ];
+            let mut out = [0; 256];
+            let lines = out.as_chunks_mut::<64>().0;
+            each!(k in 0..4 => { _mm512_storeu_si512(lines[k].as_mut_ptr().cast(), words[k]) });
+            out
+        })
+    }
+    #[inline(always)]
+    fn halves(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [Halves; 2] {
+        let [a, b, c, d] = array!(r in 0..4 => every_fourth(rows, r));
+        simd!({
+            let first = _mm512_unpacklo_epi64(_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+            let mut out = [[0; 32]; 2];
+            _mm256_storeu_si256(out[0].as_mut_ptr().cast(), _mm512_cvtepi32_epi16(first));
+            _mm256_storeu_si256(out[1].as_mut_ptr().cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(first)));
+            out
+        })
     }
     /// Unsigned, by a flip of the top bit.
     #[inline(always)]
