@@ -156,9 +156,6 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
     let mut factors = if E::INT8 { [[1.0; TILE]; 2] } else { [[scale; TILE], [1.0; TILE]] };
     let mut at = 0;
     for run in runs {
-        for rows in [run.k, run.v] {
-            isa.prefetch(rows.as_ptr().wrapping_add(rows.len()), rows.len());
-        }
         let k = run.k.as_chunks::<B>().0;
         let len = times(k.len(), row).min(TILE.saturating_sub(at));
         if E::INT8 {

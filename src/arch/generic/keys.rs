@@ -7,7 +7,7 @@
 use super::attention::{Scores, four, set_four};
 use super::float::padded;
 use super::stored::{QueryBlock, Stored};
-use super::walk::Lockstep;
+use super::walk::{Ahead, Lockstep};
 use crate::arch::isa::Isa;
 use crate::arch::unroll::{array, each};
 use crate::quant::BLOCK;
@@ -23,12 +23,13 @@ pub(super) fn score_int8<I: Isa>(
     scores: &mut [Scores],
     mut at: usize,
 ) {
-    let mut rest = k;
+    let (mut rest, mut ahead) = (k, Ahead::of(k));
     while let Some((a, behind)) = rest.split_at_checked(head_dim).filter(|_| head_dim > 0) {
         // Beyond the last position, that one again.
         let (b, behind) = behind.split_at_checked(head_dim).unwrap_or((a, &[]));
         let (c, behind) = behind.split_at_checked(head_dim).unwrap_or((b, &[]));
         let (d, behind) = behind.split_at_checked(head_dim).unwrap_or((c, &[]));
+        ahead.prefetch(isa, 4 * head_dim);
         dots_int8(isa, q, [a, b, c, d], scores, at);
         (rest, at) = (behind, at + 4);
     }
@@ -118,10 +119,11 @@ fn score_heads<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: us
     let Some(scores) = scores.first_chunk_mut::<G>() else { return };
     let q: [&[[f32; 8]]; G] = core::array::from_fn(|g| q.row(g, row));
     let mut first = at;
-    let mut rest = k;
-    while let Some((k, behind)) = rest.split_at_checked(J * row).filter(|_| row > 0) {
+    let (mut rest, mut ahead) = (k, Ahead::of(k));
+    while let Some((rows, behind)) = rest.split_at_checked(J * row).filter(|_| row > 0) {
+        ahead.prefetch(isa, J * row * B);
         rest = behind;
-        let sums = dots::<I, E, G, J, B>(isa, q, core::array::from_fn(|j| k.row(j, row)));
+        let sums = dots::<I, E, G, J, B>(isa, q, core::array::from_fn(|j| rows.row(j, row)));
         for g in 0..G {
             if let Some(out) = scores[g].get_mut(first..).and_then(<[f32]>::first_chunk_mut) {
                 *out = sums[g];

@@ -5,7 +5,7 @@
 
 use super::attention::{Scores, four};
 use super::stored::Stored;
-use super::walk::Strip;
+use super::walk::{Ahead, Strip};
 use crate::arch::isa::Isa;
 use crate::storage::{Parts, times};
 
@@ -49,13 +49,13 @@ fn weigh_heads<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: us
 ) {
     let (Some(weights), Some(rescale)) = (weights.first_chunk::<G>(), rescale.first_chunk::<G>()) else { return };
     let len = times(v.len(), row);
-    let mut c = 0;
+    let (mut c, mut ahead) = (0, Ahead::of(v));
     while c + C <= row {
-        strip::<I, E, G, C, B>(isa, [row, c, at], Strip::new(v, [len, row, c]), weights, rescale, out);
+        strip::<I, E, G, C, B>(isa, [row, c, at], &mut ahead, Strip::new(v, [len, row, c]), weights, rescale, out);
         c += C;
     }
     while c < row {
-        strip::<I, E, G, 1, B>(isa, [row, c, at], Strip::new(v, [len, row, c]), weights, rescale, out);
+        strip::<I, E, G, 1, B>(isa, [row, c, at], &mut ahead, Strip::new(v, [len, row, c]), weights, rescale, out);
         c += 1;
     }
 }
@@ -65,6 +65,7 @@ fn weigh_heads<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: us
 fn strip<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
     isa: I,
     [row, first, mut at]: [usize; 3],
+    ahead: &mut Ahead,
     mut v: Strip<'_, [u8; B], C>,
     weights: &[Scores; G],
     rescale: &[f32; G],
@@ -79,6 +80,7 @@ fn strip<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
     }
     // Four positions in a turn of the loop, and what may be left over.
     while let Some(v) = v.four() {
+        ahead.prefetch(isa, 4 * C * B);
         let w = weights.each_ref().map(|w| four(w, at));
         accumulate::<I, E, G, C, 0, B>(isa, v[0], w, &mut acc);
         accumulate::<I, E, G, C, 1, B>(isa, v[1], w, &mut acc);

@@ -184,6 +184,32 @@ impl<'a, const B: usize> PanelRows<'a, B> {
     }
 }
 
+/// What to prefetch while a tile of keys or values is read: the next one, and the third from here on to the second-level
+/// cache, which waits for more lines at a time.
+///
+/// A few lines at each step of a loop: a CPU that is asked for all at once waits for them before it computes.
+pub(super) struct Ahead {
+    next: *const u8,
+    /// Bytes of a tile.
+    tile: usize,
+}
+
+impl Ahead {
+    /// Behind `tile`.
+    #[inline(always)]
+    pub(super) fn of<T>(tile: &[T]) -> Self {
+        Ahead { next: tile.as_ptr_range().end.cast(), tile: size_of_val(tile) }
+    }
+
+    /// The next `bytes`.
+    #[inline(always)]
+    pub(super) fn prefetch<I: Isa>(&mut self, isa: I, bytes: usize) {
+        isa.prefetch(self.next, bytes);
+        isa.prefetch_far(self.next.wrapping_add(2 * self.tile), bytes);
+        self.next = self.next.wrapping_add(bytes);
+    }
+}
+
 /// Several slices, element after element of all of them.
 pub(super) struct Lockstep<'a, T, const N: usize> {
     next: [*const T; N],
