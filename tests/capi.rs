@@ -5,7 +5,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -18,9 +18,7 @@ use armlet::host::memory;
 use armlet::model::Model;
 use armlet::storage::Serial;
 use common::gguf::{Gguf, Tiny, Val};
-
-/// Bytes on both sides of what is lent.
-const GUARD: usize = 256;
+use common::lent::{Lent, config, count_down, note, plan, refuse, requirements, threads};
 
 /// Every status that a test has seen.
 #[derive(Default)]
@@ -31,192 +29,6 @@ impl Seen {
         assert_eq!(got, want);
         self.0.insert(got as i32);
     }
-}
-
-fn config() -> armlet_config {
-    armlet_config {
-        struct_size: size_of::<armlet_config>() as u32,
-        abi_version: ARMLET_ABI_VERSION,
-        kv_budget: 0,
-        context: 64,
-        pattern: 0,
-        sinks: 0,
-        slack: 0,
-        chunk: 8,
-        kv_type: 0,
-        hadamard: 0,
-        text_bytes: 256,
-        backend: 0,
-        workers: 0,
-        user: null_mut(),
-        log: None,
-        keep_going: None,
-        parallel_for: None,
-        reserved: [0; 4],
-    }
-}
-
-fn sized<T: Default>(set: impl FnOnce(&mut T)) -> T {
-    let mut value = T::default();
-    set(&mut value);
-    value
-}
-
-fn requirements() -> armlet_requirements {
-    sized(|r: &mut armlet_requirements| r.struct_size = size_of::<armlet_requirements>() as u32)
-}
-
-fn plan(model: &[u8], config: &armlet_config) -> Result<armlet_requirements, armlet_status> {
-    let mut out = requirements();
-    // SAFETY: all are references.
-    match unsafe { armlet_plan(model.as_ptr().cast(), model.len(), config, &mut out) } {
-        ARMLET_OK => Ok(out),
-        status => Err(status),
-    }
-}
-
-/// A context in an arena of just the planned size, between guards.
-struct Lent<'m> {
-    model: &'m [u8],
-    room: Box<dyn std::ops::DerefMut<Target = [u8]>>,
-    len: usize,
-    ctx: *mut armlet_ctx,
-}
-
-impl<'m> Lent<'m> {
-    fn new(model: &'m [u8], config: &armlet_config) -> Result<Self, armlet_status> {
-        Self::with_len(model, config, plan(model, config)?.arena_bytes as usize)
-    }
-
-    fn with_len(model: &'m [u8], config: &armlet_config, len: usize) -> Result<Self, armlet_status> {
-        let mut room = Box::new(memory(len + 2 * GUARD).unwrap());
-        room.fill(0xa5);
-        let (arena, mut ctx) = (room[GUARD..].as_mut_ptr(), null_mut());
-        // SAFETY: the arena lives as long as the context is used.
-        match unsafe { armlet_init(arena.cast(), len, model.as_ptr().cast(), model.len(), config, &mut ctx) } {
-            ARMLET_OK => Ok(Lent { model, room, len, ctx }),
-            status => {
-                assert!(ctx.is_null());
-                Err(status)
-            }
-        }
-    }
-
-    fn prefill(&self, tokens: &[u32]) -> armlet_status {
-        // SAFETY: the context is this one's.
-        unsafe { armlet_prefill(self.ctx, tokens.as_ptr(), tokens.len()) }
-    }
-
-    fn step(&self) -> (armlet_status, u32) {
-        let mut token = ARMLET_NO_TOKEN;
-        // SAFETY: as above.
-        (unsafe { armlet_step(self.ctx, &mut token) }, token)
-    }
-
-    fn steps(&self, n: usize) -> Vec<u32> {
-        (0..n)
-            .map(|_| {
-                let (status, token) = self.step();
-                assert_eq!(status, ARMLET_OK);
-                token
-            })
-            .collect()
-    }
-
-    fn info(&self) -> armlet_info {
-        let mut out = sized(|i: &mut armlet_info| i.struct_size = size_of::<armlet_info>() as u32);
-        // SAFETY: as above.
-        assert_eq!(unsafe { armlet_get_info(self.ctx, &mut out) }, ARMLET_OK);
-        out
-    }
-
-    fn logits(&self) -> Vec<u32> {
-        let (mut at, mut n) = (null(), 0);
-        // SAFETY: as above; the logits stay until the next call.
-        unsafe {
-            assert_eq!(armlet_logits(self.ctx, &mut at, &mut n), ARMLET_OK);
-            std::slice::from_raw_parts(at, n).iter().map(|l| l.to_bits()).collect()
-        }
-    }
-
-    fn saved(&self) -> Vec<u8> {
-        let (mut bytes, mut planned) = (Vec::new(), 0);
-        // SAFETY: as above; `append` takes a `Vec`.
-        unsafe {
-            assert_eq!(armlet_save(self.ctx, Some(append), (&raw mut bytes).cast()), ARMLET_OK);
-            assert_eq!(armlet_saved_bytes(self.ctx, &mut planned), ARMLET_OK);
-        }
-        assert_eq!(bytes.len() as u64, planned);
-        bytes
-    }
-
-    fn rewind(&self, position: u64) -> armlet_status {
-        // SAFETY: as above.
-        unsafe { armlet_rewind(self.ctx, position) }
-    }
-
-    fn sample_at(&self, temperature: f32) -> armlet_status {
-        let struct_size = size_of::<armlet_sampling>() as u32;
-        // SAFETY: as above.
-        unsafe { armlet_set_sampling(self.ctx, &armlet_sampling { struct_size, temperature, ..Default::default() }) }
-    }
-
-    fn repeat_less(&self, repeat_penalty: f32) -> armlet_status {
-        let struct_size = size_of::<armlet_sampling>() as u32;
-        // SAFETY: as above.
-        unsafe { armlet_set_sampling(self.ctx, &armlet_sampling { struct_size, repeat_penalty, ..Default::default() }) }
-    }
-
-    fn restore(&self, state: &[u8]) -> armlet_status {
-        // SAFETY: as above.
-        unsafe { armlet_restore(self.ctx, state.as_ptr().cast(), state.len()) }
-    }
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        let (before, rest) = self.room.split_at(GUARD);
-        let guards = before.iter().chain(&rest[self.len..]);
-        assert!(guards.into_iter().all(|b| *b == 0xa5), "written outside the arena");
-    }
-}
-
-unsafe extern "C" fn append(user: *mut c_void, bytes: *const c_void, len: usize) -> bool {
-    // SAFETY: `user` is the test's `Vec`, and the bytes are the library's for this call.
-    unsafe { (*user.cast::<Vec<u8>>()).extend_from_slice(std::slice::from_raw_parts(bytes.cast(), len)) };
-    true
-}
-
-unsafe extern "C" fn refuse(_: *mut c_void, _: *const c_void, _: usize) -> bool {
-    false
-}
-
-/// Goes on as often as the number behind `user` says.
-unsafe extern "C" fn count_down(user: *mut c_void) -> bool {
-    // SAFETY: the test's number.
-    let left = unsafe { &*user.cast::<AtomicU32>() };
-    left.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_ok()
-}
-
-unsafe extern "C" fn note(user: *mut c_void, text: *const c_char, len: usize) {
-    // SAFETY: `user` is the test's `String`, and the text the library's for this call.
-    let text = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), len) };
-    // SAFETY: as above.
-    unsafe { (*user.cast::<String>()).push_str(std::str::from_utf8(text).unwrap()) };
-}
-
-/// Threads for every run: slow, and enough to see who does what.
-unsafe extern "C" fn threads(_: *mut c_void, workers: u32, work: armlet_work, arg: *mut c_void) {
-    struct Arg(*mut c_void);
-    // SAFETY: the library's work is made to be run by several cores.
-    unsafe impl Sync for Arg {}
-    let arg = &Arg(arg);
-    std::thread::scope(|scope| {
-        for core in 0..workers {
-            // SAFETY: within the call that lends `arg`.
-            scope.spawn(move || unsafe { work(arg.0, core) });
-        }
-    });
 }
 
 /// With an end of turn, and what ChatML is told by.
@@ -341,8 +153,8 @@ fn what_was_read_is_repeated_less() {
 fn a_copy_of_a_context_is_none() {
     let model = chatty().build();
     let lent = Lent::new(&model, &config()).unwrap();
-    let mut copy = memory(lent.len).unwrap();
-    copy.copy_from_slice(&lent.room[GUARD..][..lent.len]);
+    let mut copy = memory(lent.arena().len()).unwrap();
+    copy.copy_from_slice(lent.arena());
     // SAFETY: as many bytes as a context has.
     assert_eq!(unsafe { armlet_reset(copy.as_mut_ptr().cast()) }, ARMLET_ERR_HANDLE);
     assert_eq!(lent.prefill(&[1, 2]), ARMLET_OK);
@@ -573,13 +385,13 @@ fn pointers(seen: &mut Seen, model: &[u8]) {
         let mut made = null_mut();
         let arena = ctx.cast::<c_void>();
         seen.expect(armlet_init(null_mut(), 9, bytes.cast(), len, &c, &mut made), ARMLET_ERR_NULL);
-        seen.expect(armlet_init(arena, lent.len, null(), 9, &c, &mut made), ARMLET_ERR_NULL);
-        seen.expect(armlet_init(arena, lent.len, bytes.cast(), len, null(), &mut made), ARMLET_ERR_NULL);
-        seen.expect(armlet_init(arena, lent.len, bytes.cast(), len, &c, null_mut()), ARMLET_ERR_NULL);
+        seen.expect(armlet_init(arena, lent.arena().len(), null(), 9, &c, &mut made), ARMLET_ERR_NULL);
+        seen.expect(armlet_init(arena, lent.arena().len(), bytes.cast(), len, null(), &mut made), ARMLET_ERR_NULL);
+        seen.expect(armlet_init(arena, lent.arena().len(), bytes.cast(), len, &c, null_mut()), ARMLET_ERR_NULL);
         seen.expect(armlet_init(arena, usize::MAX, bytes.cast(), len, &c, &mut made), ARMLET_ERR_OVERLAP);
         seen.expect(armlet_init(arena.byte_add(8), 64, bytes.cast(), len, &c, &mut made), ARMLET_ERR_ALIGN);
-        seen.expect(armlet_init(arena, lent.len, arena, 64, &c, &mut made), ARMLET_ERR_OVERLAP);
-        seen.expect(armlet_init(arena, lent.len, bytes.cast(), len, &c, arena.cast()), ARMLET_ERR_OVERLAP);
+        seen.expect(armlet_init(arena, lent.arena().len(), arena, 64, &c, &mut made), ARMLET_ERR_OVERLAP);
+        seen.expect(armlet_init(arena, lent.arena().len(), bytes.cast(), len, &c, arena.cast()), ARMLET_ERR_OVERLAP);
 
         seen.expect(armlet_prefill(ctx, null(), 1), ARMLET_ERR_NULL);
         seen.expect(armlet_prefill(ctx, tokens.as_ptr().byte_add(1), 1), ARMLET_ERR_ALIGN);

@@ -4,6 +4,8 @@
 
 pub mod gguf;
 pub mod hostile;
+#[cfg(feature = "capi")]
+pub mod lent;
 pub mod oracle;
 pub mod run;
 
