@@ -153,8 +153,8 @@ fn what_was_read_is_repeated_less() {
 fn a_copy_of_a_context_is_none() {
     let model = chatty().build();
     let lent = Lent::new(&model, &config()).unwrap();
-    let mut copy = memory(lent.arena().len()).unwrap();
-    copy.copy_from_slice(lent.arena());
+    let mut copy = memory(lent.arena_bytes()).unwrap();
+    copy.copy_from_slice(&lent.copy());
     // SAFETY: as many bytes as a context has.
     assert_eq!(unsafe { armlet_reset(copy.as_mut_ptr().cast()) }, ARMLET_ERR_HANDLE);
     assert_eq!(lent.prefill(&[1, 2]), ARMLET_OK);
@@ -385,13 +385,13 @@ fn pointers(seen: &mut Seen, model: &[u8]) {
         let mut made = null_mut();
         let arena = ctx.cast::<c_void>();
         seen.expect(armlet_init(null_mut(), 9, bytes.cast(), len, &c, &mut made), ARMLET_ERR_NULL);
-        seen.expect(armlet_init(arena, lent.arena().len(), null(), 9, &c, &mut made), ARMLET_ERR_NULL);
-        seen.expect(armlet_init(arena, lent.arena().len(), bytes.cast(), len, null(), &mut made), ARMLET_ERR_NULL);
-        seen.expect(armlet_init(arena, lent.arena().len(), bytes.cast(), len, &c, null_mut()), ARMLET_ERR_NULL);
+        seen.expect(armlet_init(arena, lent.arena_bytes(), null(), 9, &c, &mut made), ARMLET_ERR_NULL);
+        seen.expect(armlet_init(arena, lent.arena_bytes(), bytes.cast(), len, null(), &mut made), ARMLET_ERR_NULL);
+        seen.expect(armlet_init(arena, lent.arena_bytes(), bytes.cast(), len, &c, null_mut()), ARMLET_ERR_NULL);
         seen.expect(armlet_init(arena, usize::MAX, bytes.cast(), len, &c, &mut made), ARMLET_ERR_OVERLAP);
         seen.expect(armlet_init(arena.byte_add(8), 64, bytes.cast(), len, &c, &mut made), ARMLET_ERR_ALIGN);
-        seen.expect(armlet_init(arena, lent.arena().len(), arena, 64, &c, &mut made), ARMLET_ERR_OVERLAP);
-        seen.expect(armlet_init(arena, lent.arena().len(), bytes.cast(), len, &c, arena.cast()), ARMLET_ERR_OVERLAP);
+        seen.expect(armlet_init(arena, lent.arena_bytes(), arena, 64, &c, &mut made), ARMLET_ERR_OVERLAP);
+        seen.expect(armlet_init(arena, lent.arena_bytes(), bytes.cast(), len, &c, arena.cast()), ARMLET_ERR_OVERLAP);
 
         seen.expect(armlet_prefill(ctx, null(), 1), ARMLET_ERR_NULL);
         seen.expect(armlet_prefill(ctx, tokens.as_ptr().byte_add(1), 1), ARMLET_ERR_ALIGN);

@@ -1,10 +1,9 @@
 //! What an instruction set must offer for the generic algorithms to run on it.
 
 use super::generic::halves::HalfBlock;
-use super::generic::panel::{Bytes, Halves, Nibbles, Sums};
+use super::generic::panel::{Bytes, Halves, Nibbles, PANEL_ROWS, Sums};
 use super::generic::walk::{ROWS, Step, TokenBlock};
 use super::unroll::array;
-use crate::quant::PANEL_ROWS;
 
 /// A set of SIMD operations on vectors of fixed, virtual width.
 ///
@@ -234,11 +233,11 @@ pub(crate) trait PanelIsa: Isa {
     }
     /// The first number of 16 bits of each row, then the second.
     #[inline(always)]
-    fn halves(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [Halves; 2] {
+    fn first_halves(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [Halves; 2] {
         let mut out = [[0; 2 * PANEL_ROWS]; 2];
         for (s, out) in out.iter_mut().enumerate() {
             for (out, row) in out.as_chunks_mut().0.iter_mut().zip(rows) {
-                *out = [row[2 * s], row[2 * s + 1]];
+                *out = *pair(row, 2 * s);
             }
         }
         out

@@ -82,9 +82,14 @@ impl<'m> Lent<'m> {
         }
     }
 
-    /// The memory that the context lies in.
-    pub fn arena(&self) -> &[u8] {
-        &self.room[GUARD..][..self.len]
+    /// Bytes that the context lies in.
+    pub fn arena_bytes(&self) -> usize {
+        self.len
+    }
+
+    /// A copy of them.
+    pub fn copy(&self) -> Vec<u8> {
+        self.room[GUARD..][..self.len].to_vec()
     }
 
     pub fn prefill(&self, tokens: &[u32]) -> armlet_status {

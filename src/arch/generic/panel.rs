@@ -233,9 +233,9 @@ pub(super) fn interleave<F: Format<P, B>, S: PanelIsa, const P: usize, const B: 
     let sixteen = |at: usize| blocks.map(|block| block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 16]));
     let mut out = [0; P];
     let scales = if F::MINIMA.is_some() { 2 } else { 1 };
-    let (halves, quants) = out.split_at_mut_checked(scales * size_of::<Halves>()).unwrap_or_default();
-    for (out, halves) in halves.as_chunks_mut().0.iter_mut().zip(isa.halves(sixteen(0))) {
-        *out = halves;
+    let (front, quants) = out.split_at_mut_checked(scales * size_of::<Halves>()).unwrap_or_default();
+    for (out, scales) in front.as_chunks_mut().0.iter_mut().zip(isa.first_halves(sixteen(0))) {
+        *out = scales;
     }
     for (i, out) in quants.as_chunks_mut().0.iter_mut().enumerate() {
         *out = isa.transpose16(sixteen(2 * scales + 16 * i));

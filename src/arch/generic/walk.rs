@@ -184,8 +184,8 @@ impl<'a, const B: usize> PanelRows<'a, B> {
     }
 }
 
-/// What to prefetch while a tile of keys or values is read: the next one, and the third from here on to the second-level
-/// cache, which waits for more lines at a time.
+/// What to prefetch while a tile of keys or values is read: the next one, and to the second-level cache, which waits for
+/// more lines at a time, the third behind this.
 ///
 /// A few lines at each step of a loop: a CPU that is asked for all at once waits for them before it computes.
 pub(super) struct Ahead {

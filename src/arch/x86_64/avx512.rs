@@ -4,12 +4,11 @@ use core::arch::x86_64::*;
 
 use super::avx2::{avx2_isa, fold, simd};
 use super::cpuid;
-use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
+use crate::arch::generic::panel::{Bytes, Halves, Nibbles, PANEL_ROWS, Sums};
 use crate::arch::generic::walk::TokenBlock;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::unroll::{array, each};
 use crate::arch::{Backend, Kernels, kernels};
-use crate::quant::PANEL_ROWS;
 
 /// Proof that the CPU has AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -88,16 +87,16 @@ impl Avx512 {
             sum
         })
     }
-}
 
-/// Rows `r`, `r + 4`, `r + 8` and `r + 12`.
-#[inline(always)]
-fn every_fourth(rows: [&[u8; 16]; PANEL_ROWS], r: usize) -> __m512i {
-    simd!({
-        let four = array!(i in 0..4 => _mm_loadu_si128(rows[4 * i + r].as_ptr().cast()));
-        let x = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(four[0]), four[1]);
-        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(x, four[2]), four[3])
-    })
+    /// Rows `r`, `r + 4`, `r + 8` and `r + 12`.
+    #[inline(always)]
+    fn every_fourth(self, rows: [&[u8; 16]; PANEL_ROWS], r: usize) -> __m512i {
+        simd!({
+            let four = array!(i in 0..4 => _mm_loadu_si128(rows[4 * i + r].as_ptr().cast()));
+            let x = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(four[0]), four[1]);
+            _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(x, four[2]), four[3])
+        })
+    }
 }
 
 /// All rows of a panel in one group, and two panels at once.
@@ -117,7 +116,7 @@ impl PanelIsa for Avx512 {
     /// Lane i holds rows 4i to 4i + 3, so that one exchange of words within lanes serves all rows.
     #[inline(always)]
     fn transpose16(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [u8; 256] {
-        let [a, b, c, d] = array!(r in 0..4 => every_fourth(rows, r));
+        let [a, b, c, d] = array!(r in 0..4 => self.every_fourth(rows, r));
         simd!({
             let (ab0, ab1) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
             let (cd0, cd1) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
@@ -134,8 +133,8 @@ impl PanelIsa for Avx512 {
         })
     }
     #[inline(always)]
-    fn halves(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [Halves; 2] {
-        let [a, b, c, d] = array!(r in 0..4 => every_fourth(rows, r));
+    fn first_halves(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [Halves; 2] {
+        let [a, b, c, d] = array!(r in 0..4 => self.every_fourth(rows, r));
         simd!({
             let first = _mm512_unpacklo_epi64(_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
             let mut out = [[0; 32]; 2];
