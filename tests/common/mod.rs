@@ -1,4 +1,5 @@
-//! What several tests share: the real model, edits of a GGUF file's metadata, a context of the C face.
+//! What several tests share: the real model, edits of a GGUF file's metadata, a context of the C face,
+//! the bits that a run has to give.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
@@ -8,6 +9,7 @@ pub mod hostile;
 pub mod lent;
 pub mod oracle;
 pub mod run;
+pub mod truth;
 
 use std::path::{Path, PathBuf};
 

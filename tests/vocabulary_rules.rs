@@ -1,0 +1,263 @@
+//! One test for each rule of a model's vocabulary (V), as `model_rules.rs` has them for its sizes and weights: each file
+//! is well-formed GGUF that lies about what is in it.
+
+mod common;
+
+use armlet::gguf::File;
+use armlet::model::{Model, ModelError};
+use armlet::storage::Arena;
+use armlet::tokenizer::{Detokenizer, EncodeOptions, Kind, Tokenizer, TokenizerError};
+use common::gguf::{Gguf, Tiny, Val};
+use common::hostile::{self, Outcome};
+
+/// A vocabulary alone, of (text, type, score).
+fn sentence_piece(tokens: &[(&str, i32, f32)]) -> Gguf {
+    let mut g = Gguf::default();
+    g.set("tokenizer.ggml.model", Val::Str("llama".into()));
+    g.set("tokenizer.ggml.tokens", Val::Strs(tokens.iter().map(|t| t.0.into()).collect()));
+    g.set("tokenizer.ggml.token_type", Val::I32s(tokens.iter().map(|t| t.1).collect()));
+    g.set("tokenizer.ggml.scores", Val::F32s(tokens.iter().map(|t| t.2).collect()));
+    g
+}
+
+/// A byte-level vocabulary of text tokens.
+fn bpe(tokens: &[&str], merges: &[&str]) -> Gguf {
+    let mut g = Gguf::default();
+    let strings = |x: &[&str]| Val::Strs(x.iter().map(|s| String::from(*s)).collect());
+    g.set("tokenizer.ggml.model", Val::Str("gpt2".into())).set("tokenizer.ggml.pre", Val::Str("gpt-2".into()));
+    g.set("tokenizer.ggml.tokens", strings(tokens)).set("tokenizer.ggml.merges", strings(merges));
+    g
+}
+
+/// The error of a vocabulary, which is that of its plan too.
+#[track_caller]
+fn no_vocabulary(g: &Gguf) -> TokenizerError {
+    let bytes = g.build();
+    let file = File::new_checked(&bytes).unwrap();
+    let planned = Tokenizer::new(&file, &mut Arena::dry_run()).unwrap_err();
+    let mut memory = hostile::Memory::new(1 << 20);
+    assert_eq!(Tokenizer::new(&file, &mut Arena::new(memory.get()).unwrap()).unwrap_err(), planned);
+    planned
+}
+
+fn tokens(g: &Gguf, text: &str) -> Vec<u32> {
+    hostile::with_tokenizer(&g.build(), |t| hostile::text(t, text))
+}
+
+#[test]
+fn v1_special_ids_are_in_the_vocabulary() {
+    let g = sentence_piece(&[("<unk>", 2, 0.0), ("<s>", 3, 0.0), ("</s>", 3, 0.0), ("a", 1, 0.0)]);
+    for key in ["bos", "eos", "unknown"].map(|k| format!("tokenizer.ggml.{k}_token_id")) {
+        for id in [4, 5, u64::from(u32::MAX), 1 << 32, (1 << 32) + 1, u64::MAX] {
+            let error = no_vocabulary(g.clone().set(&key, Val::U64(id)));
+            assert!(matches!(error, TokenizerError::Token(k) if k == key), "{error}");
+        }
+        for value in [Val::Raw(5, vec![1, 0, 0, 0]), Val::F32(1.0), Val::Str("1".into()), Val::I32s(vec![1])] {
+            let error = no_vocabulary(g.clone().set(&key, value));
+            assert!(matches!(error, TokenizerError::Key(k) if k == key), "{error}");
+        }
+        hostile::with_tokenizer(&g.clone().set(&key, Val::U32(3)).build(), |t| drop(hostile::text(t, "a")));
+    }
+}
+
+/// llama.cpp's defaults are tokens 1 and 2; a vocabulary of one token has none.
+#[test]
+fn v1_defaults_are_in_the_vocabulary() {
+    let with = |n: usize| sentence_piece(&[("a", 1, 0.0), ("b", 1, 0.0), ("c", 1, 0.0)][..n]).build();
+    let ids = |n| hostile::with_tokenizer(&with(n), |t| (t.bos(), t.eos(), t.adds_bos()));
+    assert_eq!([1, 2, 3].map(ids), [(None, None, false), (Some(1), None, true), (Some(1), Some(2), true)]);
+    hostile::with_tokenizer(&with(1), |t| {
+        let options = EncodeOptions { add_special: true, parse_special: true, literal: &[] };
+        assert!(hostile::encode(t, "a a", options).iter().all(|t| *t == 0));
+    });
+}
+
+#[test]
+fn v2_byte_tokens_are_strict() {
+    let rubbish =
+        ["<0x-1>", "<0x+1>", "<0xG0>", "<0x>", "<0x001>", "<0x 1>", "<0xc3>x", "0xC3", "<0x", ">", "<0x\u{ff11}>"];
+    let mut list = vec![("<unk>", 2, 0.0)];
+    list.extend(rubbish.map(|t| (t, 6, 0.0)));
+    let bytes = sentence_piece(&list).build();
+    hostile::with_tokenizer(&bytes, |t| {
+        for id in 1..=rubbish.len() as u32 {
+            assert_eq!((t.kind(id), t.piece(id, true).count()), (Kind::Byte, 0), "{}", rubbish[id as usize - 1]);
+        }
+        // No byte has a token, so each byte of the text and of the blank before it is the unknown one.
+        assert_eq!(hostile::text(t, "é"), [0; 5]);
+    });
+    let strict = sentence_piece(&[("<unk>", 2, 0.0), ("<0xC3>", 6, 0.0), ("<0xA9>", 6, 0.0), ("▁", 1, 0.0)]);
+    assert_eq!(tokens(&strict, "é"), [3, 1, 2]);
+    hostile::with_tokenizer(&strict.build(), |t| assert_eq!(hostile::decode(t, &[3, 1, 2]), " é"));
+}
+
+#[test]
+fn v3_merges_of_what_are_no_tokens_are_left_out() {
+    let vocabulary = ["a", "b", "c", "ab", "abc", "bc"];
+    let good = bpe(&vocabulary, &["a b", "ab c"]);
+    assert_eq!(tokens(&good, "abc"), [4]);
+    let rubbish = ["", " ", "  ", "a", "ab", "a ", " b", "a  b", "x y", "a x", "c a", "a b c", "é", "c c"];
+    let among = bpe(&vocabulary, &[&rubbish[..], &["a b"], &rubbish, &["ab c"]].concat());
+    assert_eq!(tokens(&among, "abc"), [4]);
+    assert_eq!(tokens(&bpe(&vocabulary, &rubbish), "abc"), [0, 1, 2]);
+    assert_eq!(tokens(&bpe(&vocabulary, &[]), "abc"), [0, 1, 2]);
+    // The first of two merges of one pair counts.
+    assert_eq!(tokens(&bpe(&vocabulary, &["a b", "b c", "a b"]), "abc"), [3, 2]);
+    let wrong = |v| no_vocabulary(good.clone().set("tokenizer.ggml.merges", v));
+    assert_eq!(wrong(Val::I32s(vec![0; 6])), TokenizerError::Key("tokenizer.ggml.merges"));
+    assert_eq!(
+        no_vocabulary(good.clone().unset("tokenizer.ggml.merges")),
+        TokenizerError::Key("tokenizer.ggml.merges")
+    );
+}
+
+#[test]
+fn v4_lists_are_as_long_as_the_tokens_and_of_their_type() {
+    let g = sentence_piece(&[("a", 1, 0.0), ("b", 1, 0.0), ("c", 1, 0.0)]);
+    let u32s = |n: usize| Val::Raw(9, [&4u32.to_le_bytes()[..], &(n as u64).to_le_bytes(), &vec![0; 4 * n]].concat());
+    for (key, lists) in [
+        (
+            "tokenizer.ggml.scores",
+            vec![Val::F32s(vec![]), Val::F32s(vec![0.0; 2]), Val::F32s(vec![0.0; 4]), Val::I32s(vec![0; 3])],
+        ),
+        (
+            "tokenizer.ggml.token_type",
+            vec![Val::I32s(vec![]), Val::I32s(vec![1; 2]), Val::I32s(vec![1; 4]), Val::F32s(vec![1.0; 3]), u32s(3)],
+        ),
+        (
+            "tokenizer.ggml.tokens",
+            vec![Val::Strs(vec![]), Val::I32s(vec![0; 3]), Val::U32(3), Val::Strs(vec!["a".into(); 2])],
+        ),
+    ] {
+        for list in lists {
+            let error = no_vocabulary(g.clone().set(key, list));
+            assert!(
+                matches!(error, TokenizerError::Key(k) if k == key || key == "tokenizer.ggml.tokens"),
+                "{key}: {error}"
+            );
+        }
+    }
+    // Types may be missing, and numbers that are no type are text; NaN scores order somehow.
+    let mut odd = sentence_piece(&[("a", -7, f32::NAN), ("▁", i32::MAX, -f32::NAN), ("▁a", i32::MIN, f32::INFINITY)]);
+    assert_eq!(tokens(&odd, "a"), [2]);
+    assert_eq!(tokens(odd.unset("tokenizer.ggml.token_type"), "a"), [2]);
+}
+
+#[test]
+fn v5_tokens_of_any_length() {
+    // Nothing, as text and as what is cut out of a text: it must be found nowhere rather than everywhere.
+    let g = sentence_piece(&[("", 3, 0.0), ("", 4, 0.0), ("", 1, 9.0), ("", 6, 0.0), ("a", 1, 0.0), ("▁", 1, 0.0)]);
+    assert_eq!(tokens(&g, "aa"), [5, 4, 4]);
+    let mut g = bpe(&["", "a", "", "aa"], &["a a", " "]);
+    assert_eq!(tokens(&g, "aaa"), [3, 1]);
+    assert_eq!(tokens(g.set("tokenizer.ggml.token_type", Val::I32s(vec![4, 1, 3, 1])), "aaa"), [3, 1]);
+    // As long as a string may be.
+    let long = "a".repeat(1 << 20);
+    let g = sentence_piece(&[("a", 1, 0.0), ("▁", 1, 0.0), (&long, 4, 0.0)]);
+    assert_eq!(tokens(&g, &format!("{long}a")), [2, 1, 0]);
+    // The later of two tokens of one text counts, as in llama.cpp.
+    assert_eq!(tokens(&bpe(&["a", "a", "a"], &[]), "aa"), [2, 2]);
+    assert!(tokens(&bpe(&["Q"], &[]), "no byte of this is a token").is_empty());
+}
+
+#[test]
+fn v6_text_from_tokens_is_bounded() {
+    let special = [("<unk>", 2, 0.0), ("<s>", 3, 0.0), ("▁▁a\u{2581}", 1, 0.0), ("\u{2581}é", 5, 0.0), ("x", 4, 0.0)];
+    hostile::with_tokenizer(&sentence_piece(&special).build(), |t| {
+        for id in [0, 1, 2, 3, 4, 5, 6, 1 << 31, u32::MAX] {
+            let (all, plain) = (t.piece(id, true).count(), t.piece(id, false).count());
+            assert!(plain <= all && all <= t.text(id).len(), "{id}");
+        }
+        assert_eq!((t.text(5), t.kind(5)), (&b""[..], Kind::Unused));
+    });
+    // Half characters, one byte at a time: never more than is pending, and as the standard library has it.
+    let rubbish: Vec<u8> = common::gguf::noise(3, 20_000).iter().map(|x| (x * 128.0) as i8 as u8).collect();
+    let (mut shown, mut d) = (String::new(), Detokenizer::new());
+    for byte in &rubbish {
+        d.push([*byte].into_iter(), |s| {
+            assert!(s.chars().count() == 1);
+            shown.push_str(s);
+        });
+    }
+    d.finish(|s| shown.push_str(s));
+    assert_eq!(shown, String::from_utf8_lossy(&rubbish));
+}
+
+/// A quarter of a million letters are one word: a step that is quadratic would show.
+#[test]
+fn v7_time_is_bounded() {
+    let n = 1 << 18;
+    let doubled: Vec<String> = (0..16).map(|i| "a".repeat(1 << i)).collect();
+    let merges: Vec<String> = doubled.iter().map(|t| format!("{t} {t}")).collect();
+    let texts: Vec<&str> = doubled.iter().map(String::as_str).collect();
+    let merges: Vec<&str> = merges.iter().map(String::as_str).collect();
+    assert_eq!(tokens(&bpe(&texts, &merges), &"a".repeat(n)), vec![15; n >> 15]);
+    // Shortest first, so that every join is outdated many times over; and one letter at a time.
+    for score in [-1.0, 1.0] {
+        let list: Vec<(&str, i32, f32)> = (0..).zip(&texts).map(|(i, t)| (*t, 1, score * i as f32)).collect();
+        let total: usize = tokens(&sentence_piece(&list), &"a".repeat(n)).iter().map(|t| 1 << t).sum();
+        // The blank in front is three bytes that are no tokens: the unknown one, which is "a".
+        assert_eq!(total, n + 3);
+    }
+    // A special token that almost matches everywhere.
+    let near = format!("{}b", "a".repeat(1000));
+    let g = sentence_piece(&[("a", 1, 0.0), ("▁", 1, 0.0), (&near, 4, 0.0)]);
+    assert_eq!(tokens(&g, &"a".repeat(n)).len(), n + 1);
+}
+
+#[test]
+fn v8_text_makes_no_control_tokens() {
+    let g = sentence_piece(&[("<unk>", 2, 0.0), ("<end>", 3, 0.0), ("<tool>", 4, 0.0), ("x", 1, 0.0), ("▁", 1, 0.0)]);
+    let text = "x<end>x<tool>x<unk>x";
+    let with = |parse_special, literal: &[std::ops::Range<usize>]| {
+        let options = EncodeOptions { add_special: false, parse_special, literal };
+        let ids = hostile::with_tokenizer(&g.build(), |t| hostile::encode(t, text, options));
+        [1, 2].map(|id| ids.iter().filter(|t| **t == id).count())
+    };
+    assert_eq!(with(false, &[]), [0, 1]);
+    assert_eq!(with(true, &[]), [1, 1]);
+    // What a user wrote inside a template stays text, however little of the token it covers.
+    let all = 0..text.len();
+    assert_eq!(with(true, std::slice::from_ref(&all)), [0, 1]);
+    for byte in 1..6 {
+        let one = byte..byte + 1;
+        assert_eq!(with(true, std::slice::from_ref(&one)), [0, 1], "{byte}");
+    }
+    // Ranges beyond the text cover nothing, and break nothing.
+    let odd = [0..0, 100..200, usize::MAX..usize::MAX];
+    assert_eq!(with(true, &odd), [1, 1]);
+    // A name that marks a control token does so whatever its type says.
+    let named = sentence_piece(&[("<unk>", 2, 0.0), ("<|im_end|>", 1, 0.0), ("▁", 1, 0.0)]);
+    assert!(!tokens(&named, "<|im_end|>").contains(&1));
+    hostile::with_tokenizer(&named.build(), |t| assert!(t.is_end(1) && t.kind(1) == Kind::Control));
+}
+
+#[test]
+fn v_tokenizers_that_are_unknown_are_named() {
+    let g = bpe(&["a"], &[]);
+    for (key, name) in [("tokenizer.ggml.model", "bert"), ("tokenizer.ggml.pre", "tekken"), ("tokenizer.ggml.pre", "")]
+    {
+        let error = no_vocabulary(g.clone().set(key, Val::Str(name.into())));
+        assert!(error.to_string().contains(&format!("\"{name}\"")), "{error}");
+        assert_eq!(
+            no_vocabulary(g.clone().set(key, Val::U32(1))),
+            TokenizerError::Key(if key.ends_with("pre") { "tokenizer.ggml.pre" } else { "tokenizer.ggml.model" })
+        );
+    }
+    let error = no_vocabulary(g.clone().set("tokenizer.ggml.add_bos_token", Val::U32(1)));
+    assert_eq!(error, TokenizerError::Key("tokenizer.ggml.add_bos_token"));
+}
+
+/// The whole model's error is that of its vocabulary.
+#[test]
+fn v_a_broken_vocabulary_breaks_the_model() {
+    let mut g = Tiny::default().gguf();
+    g.set("tokenizer.ggml.bos_token_id", Val::U32(67));
+    let error = ModelError::Tokenizer(TokenizerError::Token("tokenizer.ggml.bos_token_id"));
+    assert_eq!(hostile::digest(&g.build()), Outcome::Unusable(error));
+    let bytes = g.set("tokenizer.ggml.bos_token_id", Val::U32(66)).build();
+    let required = Model::required_bytes(&File::new_checked(&bytes).unwrap()).unwrap();
+    let mut memory = hostile::Memory::new(required - 64);
+    let short = Model::new(&File::new_checked(&bytes).unwrap(), memory.get());
+    assert!(matches!(short, Err(ModelError::Tokenizer(_) | ModelError::Arena(_))), "{short:?}");
+}
