@@ -16,7 +16,8 @@ use core::marker::PhantomData;
 
 use super::activations::Activations;
 use super::in_place::InPlace;
-use super::matmul::{Job, Lines, TOKENS};
+use super::matmul::Job;
+use super::room::{Room, TOKENS};
 use super::walk::{Four, Lockstep, ROWS, Rows, Step};
 use crate::arch::isa::{FloatIsa, Isa};
 use crate::arch::unroll::{array, each};
@@ -138,13 +139,12 @@ pub(super) fn multiply<I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
 fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     let mut piece = Piece([0.0; _]);
     let piece = piece.0.as_chunks_mut::<R>().0;
-    let mut sums = Lines([[0.0; R]; TOKENS]);
+    let mut room = Room::<[f32; R]>::new();
     let stride = job.w.row_bytes();
     let rows = job.w.rows_bytes(job.rows.clone());
     for (first, rows) in job.rows.clone().step_by(R).zip(rows.pieces(R * stride)) {
         for token in (0..job.x.tokens).step_by(TOKENS) {
-            let sums = sums.0.front_mut((job.x.tokens - token).min(TOKENS));
-            sums.fill([0.0; R]);
+            let sums = room.zeroed(job.x.tokens - token);
             for column in (0..job.w.cols()).step_by(piece.len()) {
                 let columns = (job.w.cols() - column).min(piece.len());
                 let piece = piece.front_mut(columns);

@@ -21,6 +21,7 @@
 use core::ops::Range;
 
 use super::activations::Activations;
+use super::room::{Room, TOKENS};
 use super::walk::PanelRows;
 use super::{float, halves, in_place, panel, rows};
 use crate::arch::isa::{FloatIsa, PanelIsa};
@@ -41,13 +42,6 @@ pub enum Write {
 pub(in crate::arch) const MANY: usize = 8;
 /// Fewest tokens for which widening weights pays: more than a batch of sessions, which has the bits of each alone.
 const MANY_FLOATS: usize = 9;
-/// Tokens that interleaved or widened weights serve: their sums are on the stack, of which firmware has little.
-pub(super) const TOKENS: usize = if cfg!(target_os = "none") { 64 } else { 128 };
-
-/// At the start of a line of the cache, so that no vector of 64 bytes is in two.
-#[repr(align(64))]
-pub(super) struct Lines<T>(pub(super) T);
-
 /// A product to compute: rows of a matrix times all tokens, to the columns of `out`.
 pub(super) struct Job<'a, 'o, 'w> {
     pub(super) w: Matrix<'w>,
@@ -129,12 +123,11 @@ impl<'w> Job<'_, '_, 'w> {
         isa: S,
         rows: Range<usize>,
     ) {
-        let mut sums = Lines([[[0.0; PANEL_ROWS]; N]; TOKENS]);
+        let mut room = Room::<[[f32; PANEL_ROWS]; N]>::new();
         let (all, stride) = (self.w.rows_bytes(rows.clone()), self.w.row_bytes());
         for (first, rows) in rows.step_by(N * PANEL_ROWS).zip(all.pieces(N * PANEL_ROWS * stride)) {
             for token in (0..self.x.tokens).step_by(TOKENS) {
-                let sums = sums.0.front_mut((self.x.tokens - token).min(TOKENS));
-                sums.fill([[0.0; PANEL_ROWS]; N]);
+                let sums = room.zeroed(self.x.tokens - token);
                 let mut rows = PanelRows::new(rows, stride);
                 let mut b = 0;
                 while let Some(rows) = rows.next::<S, N>(isa) {
@@ -165,12 +158,11 @@ impl<'w> Job<'_, '_, 'w> {
     /// Panels where they lie.
     #[inline(always)]
     fn packed<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
-        let mut sums = Lines([[[0.0; PANEL_ROWS]; 1]; TOKENS]);
+        let mut room = Room::<[[f32; PANEL_ROWS]; 1]>::new();
         let mut row = self.rows.start;
         while let Some((blocks, skip)) = self.panel::<P>(row) {
             for token in (0..self.x.tokens).step_by(TOKENS) {
-                let sums = sums.0.front_mut((self.x.tokens - token).min(TOKENS));
-                sums.fill([[0.0; PANEL_ROWS]]);
+                let sums = room.zeroed(self.x.tokens - token);
                 for (b, block) in blocks.iter().enumerate() {
                     panel::add::<F, S, P, B, 1>(isa, core::array::from_ref(block), b, &self.x, token, sums);
                 }

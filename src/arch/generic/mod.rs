@@ -11,6 +11,7 @@ pub(super) mod matmul;
 pub(super) mod norm;
 pub(super) mod panel;
 pub(super) mod partial;
+mod room;
 mod rows;
 pub(super) mod stored;
 mod values;

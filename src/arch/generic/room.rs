@@ -1,0 +1,33 @@
+//! Room on the stack for the sums of many tokens.
+
+use core::mem::MaybeUninit;
+
+use crate::storage::Plain;
+
+/// Tokens that interleaved or widened weights serve: their sums are on the stack, of which firmware has little.
+pub(super) const TOKENS: usize = if cfg!(target_os = "none") { 64 } else { 128 };
+
+/// Room for the sums of [`TOKENS`], at the start of a line of the cache, so that no vector of 64 bytes is in two.
+///
+/// Only those that are used are ever written: for a few tokens, zeroing all would cost a tenth of the product.
+#[repr(align(64))]
+pub(super) struct Room<T>(MaybeUninit<[T; TOKENS]>);
+
+impl<T: Plain> Room<T> {
+    #[inline(always)]
+    pub(super) fn new() -> Self {
+        Room(MaybeUninit::uninit())
+    }
+
+    /// The first `n`, all zero.
+    #[inline(always)]
+    pub(super) fn zeroed(&mut self, n: usize) -> &mut [T] {
+        let n = n.min(TOKENS);
+        let first = self.0.as_mut_ptr().cast::<T>();
+        // SAFETY: there is room for `n`, and zeros are a value of what is plain.
+        unsafe {
+            first.write_bytes(0, n);
+            core::slice::from_raw_parts_mut(first, n)
+        }
+    }
+}
