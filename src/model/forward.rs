@@ -360,8 +360,9 @@ impl Forward<'_> {
 
     /// Attention of each token to what it looks at, a group of query heads at a time.
     ///
-    /// Tiles are added up in parts of [`SPLIT`], and these in order. Of a few rows each part is an item of work, of many
-    /// each row: the same sums in the same order.
+    /// Tiles are added up in parts of [`SPLIT`], and these in order. Where a few rows' heads are too
+    /// few to share out evenly, each part is an item of work; else each row and head is, with all its parts. Those are the
+    /// same sums in the same order.
     fn attend<'c, C: AsRef<KvCache<'c>> + Sync>(&self, work: &mut Work<'_>, caches: &[C], layer: usize, n: usize) {
         let h = &self.model.hparams;
         let (heads, group) = (h.n_kv_heads, h.group());
@@ -369,8 +370,11 @@ impl Forward<'_> {
         let Work { qkv, pinned_q, query_blocks, fresh, fresh_scales, partials, stats, attended, .. } = work;
         let looks = Looks { run: self, caches, layer, n, qkv, pinned_q, query_blocks, fresh, fresh_scales };
         let splits = (0..n).map(|r| looks.splits(r)).max().unwrap_or(0);
+        // Parts of all rows, in units of the longest row's.
+        let rows = times((0..n).map(|r| looks.splits(r)).sum(), splits);
         let (attended, stats) = (attended.front_mut(n * heads * wide), stats.front_mut(n * heads * 2 * group));
-        match partials.get_mut(..n * heads * splits * width).filter(|_| n <= FEW) {
+        let whole = n > FEW || times(rows * heads, 8) >= self.exec.workers();
+        match partials.get_mut(..n * heads * splits * width).filter(|_| !whole) {
             Some(partials) => {
                 for_each_row(self.exec, partials, width, |i, memory| {
                     looks.at(times(i, splits), rest(i, splits), &mut Partial::new(memory, group));

@@ -5,7 +5,7 @@ use crate::arch::{HalfBlock, Kernels, QuantsMut, QueryBlock};
 use crate::quant::BLOCK;
 use crate::storage::{Arena, ArenaError, TILE};
 
-/// Rows of light work that the caller does alone, and whose attention is split by positions as well.
+/// Rows of light work that the caller does alone, and whose attention may be split by positions as well.
 pub(super) const FEW: usize = 8;
 /// Fewest tokens of a thread for which it reads all weights by itself.
 pub(super) const MANY: usize = 128;
