@@ -3,6 +3,7 @@
 use super::generic::halves::HalfBlock;
 use super::generic::panel::{Bytes, Halves, Nibbles, PANEL_ROWS, Sums};
 use super::generic::walk::{ROWS, Step, TokenBlock};
+use super::pair::Pair;
 use super::unroll::array;
 
 /// A set of SIMD operations on vectors of fixed, virtual width.
@@ -19,6 +20,8 @@ use super::unroll::array;
 pub(crate) trait Isa: Copy {
     /// Eight `f32`.
     type F32x8: Copy;
+    /// Two of these, in one register where that is as wide.
+    type Pair: Pair<Self>;
     /// Four `f32`, one for each of four rows of weights.
     type F32x4: Copy;
     /// A block of 32 int8.

@@ -2,8 +2,9 @@
 //! every instruction set.
 //!
 //! ```text
-//! generic/     each algorithm once, over the operations of `isa::Isa`; its few pointers are in `walk.rs`
+//! generic/     each algorithm once, over the operations of `isa::Isa`; its few pointers are in `walk.rs` and `room.rs`
 //! isa.rs       those operations; a value of an `Isa` type proves that the CPU has the instructions
+//! pair.rs      two vectors of eight numbers, one register where the CPU has such wide ones
 //! unroll.rs    loops and arrays that stay in registers
 //! scalar.rs    Isa over plain arrays: runs anywhere, and is the one the others are compared with
 //! aarch64/     Isa over NEON: alone, with the dot product, with the matrix multiplication of int8
@@ -23,6 +24,7 @@
 
 mod generic;
 mod isa;
+mod pair;
 mod scalar;
 mod unroll;
 

@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use super::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use super::generic::walk::TokenBlock;
 use super::isa::{FloatIsa, Isa, PanelIsa};
+use super::pair::Two;
 use super::{Backend, Kernels, kernels};
 use crate::quant::PANEL_ROWS;
 
@@ -40,6 +41,7 @@ fn fma(a: f32, b: f32, c: f32) -> f32 {
 
 impl Isa for Scalar {
     type F32x8 = [f32; 8];
+    type Pair = Two<Self>;
     type F32x4 = [f32; 4];
     type I8x32 = [i8; 32];
     type Sums = [i32; 4];

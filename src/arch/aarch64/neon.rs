@@ -71,6 +71,7 @@ macro_rules! neon_isa {
     ($token:ident, $add_i8:expr, $dot4_nibbles:expr $(, $halves:ident)?) => {
         impl Isa for $token {
             type F32x8 = [float32x4_t; 2];
+            type Pair = $crate::arch::pair::Two<Self>;
             type F32x4 = float32x4_t;
             type I8x32 = I8x32;
             type Sums = [int32x4_t; 4];

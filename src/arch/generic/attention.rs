@@ -23,6 +23,7 @@ use super::keys::{score, score_int8};
 use super::partial::Partial;
 use super::stored::{Element, F16, F32, Int8, QueryBlock, Stored};
 use super::values::weigh;
+use super::walk::Ahead;
 use crate::arch::isa::Isa;
 use crate::quant::BLOCK;
 use crate::storage::{Parts, TILE, times};
@@ -158,12 +159,15 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
     for run in runs {
         let k = run.k.as_chunks::<B>().0;
         let len = times(k.len(), row).min(TILE.saturating_sub(at));
+        // While keys are read their values are fetched, then the keys behind these. Where the next tile lies elsewhere, that
+        // was in vain.
+        let ahead = Ahead::of(run.v);
         if E::INT8 {
             unpack(isa, scale, run.k_scales, factors[0].part_mut(at..at + len));
             unpack(isa, 1.0, run.v_scales, factors[1].part_mut(at..at + len));
-            score_int8(isa, q.blocks[usize::from(run.pinned)], 8 * row, run.k.front(len * 8 * row), tile, at);
+            score_int8(isa, q.blocks[usize::from(run.pinned)], 8 * row, run.k.front(len * 8 * row), tile, at, ahead);
         } else {
-            score::<I, E, B>(isa, q.floats[usize::from(run.pinned)], row, k.front(len * row), tile, at);
+            score::<I, E, B>(isa, q.floats[usize::from(run.pinned)], row, k.front(len * row), tile, at, ahead);
         }
         at += len;
     }
@@ -175,7 +179,8 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
     for run in runs {
         let v = run.v.as_chunks::<B>().0;
         let len = times(v.len(), row).min(TILE.saturating_sub(at));
-        weigh::<I, E, B>(isa, row, v.front(len * row), tile, at, &rescale, out);
+        let ahead = Ahead::behind(run.k);
+        weigh::<I, E, B>(isa, [row, at], v.front(len * row), tile, &rescale, out, ahead);
         // What was there before is rescaled once.
         rescale = [1.0; GROUP];
         at += len;

@@ -9,6 +9,7 @@ use super::float::padded;
 use super::stored::{QueryBlock, Stored};
 use super::walk::{Ahead, Lockstep};
 use crate::arch::isa::Isa;
+use crate::arch::pair::{Pair, two};
 use crate::arch::unroll::{array, each};
 use crate::quant::BLOCK;
 use crate::storage::{Parts, TILE};
@@ -22,8 +23,9 @@ pub(super) fn score_int8<I: Isa>(
     k: &[u8],
     scores: &mut [Scores],
     mut at: usize,
+    mut ahead: Ahead,
 ) {
-    let (mut rest, mut ahead) = (k, Ahead::of(k));
+    let mut rest = k;
     while let Some((a, behind)) = rest.split_at_checked(head_dim).filter(|_| head_dim > 0) {
         // Beyond the last position, that one again.
         let (b, behind) = behind.split_at_checked(head_dim).unwrap_or((a, &[]));
@@ -85,7 +87,8 @@ fn block(row: &[u8], b: usize) -> [u8; BLOCK] {
 
 /// `scores[g][at + j] = q[g]·k[j]`.
 ///
-/// As many sums at a time as 32 registers of four numbers hold beside what they are made of: of some heads and positions.
+/// As many sums at a time as registers hold beside what they are made of: of some heads and positions, the latter in
+/// pairs.
 #[inline(always)]
 pub(super) fn score<I: Isa, E: Stored<B>, const B: usize>(
     isa: I,
@@ -94,13 +97,16 @@ pub(super) fn score<I: Isa, E: Stored<B>, const B: usize>(
     k: &[[u8; B]],
     scores: &mut [Scores],
     at: usize,
+    ahead: Ahead,
 ) {
     for (q, scores) in q.pieces(E::HEADS * row).zip(scores.chunks_mut(E::HEADS)) {
         match scores.len() {
-            1 => score_heads::<I, E, 1, 4, B>(isa, q, row, k, scores, at),
-            2 if E::HEADS > 1 => score_heads::<I, E, 2, 4, B>(isa, q, row, k, scores, at),
-            3 if E::HEADS > 1 => score_heads::<I, E, 3, 2, B>(isa, q, row, k, scores, at),
-            4 if E::HEADS > 1 => score_heads::<I, E, 4, 2, B>(isa, q, row, k, scores, at),
+            1 => score_heads::<I, E, 1, 4, B>(isa, q, row, k, scores, at, ahead),
+            2 if E::HEADS > 1 => score_heads::<I, E, 2, 4, B>(isa, q, row, k, scores, at, ahead),
+            3 if E::HEADS > 1 && I::Pair::WIDE => score_heads::<I, E, 3, 4, B>(isa, q, row, k, scores, at, ahead),
+            4 if E::HEADS > 1 && I::Pair::WIDE => score_heads::<I, E, 4, 4, B>(isa, q, row, k, scores, at, ahead),
+            3 if E::HEADS > 1 => score_heads::<I, E, 3, 2, B>(isa, q, row, k, scores, at, ahead),
+            4 if E::HEADS > 1 => score_heads::<I, E, 4, 2, B>(isa, q, row, k, scores, at, ahead),
             _ => {}
         }
     }
@@ -115,11 +121,12 @@ fn score_heads<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: us
     k: &[[u8; B]],
     scores: &mut [Scores],
     at: usize,
+    mut ahead: Ahead,
 ) {
     let Some(scores) = scores.first_chunk_mut::<G>() else { return };
     let q: [&[[f32; 8]]; G] = core::array::from_fn(|g| q.row(g, row));
     let mut first = at;
-    let (mut rest, mut ahead) = (k, Ahead::of(k));
+    let mut rest = k;
     while let Some((rows, behind)) = rest.split_at_checked(J * row).filter(|_| row > 0) {
         ahead.prefetch(isa, J * row * B);
         rest = behind;
@@ -147,7 +154,8 @@ fn dots<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
     q: [&[[f32; 8]]; G],
     k: [&[[u8; B]]; J],
 ) -> [[f32; J]; G] {
-    let mut acc = [[isa.splat8(0.0); J]; G];
+    // One for each pair of rows; an array's length cannot be half of J, so the rest stay unused.
+    let mut acc = [[I::Pair::splat(isa, 0.0); J]; G];
     // Two eights in a turn of the loop, and what may be left over.
     let (q, q_last) = (q.map(|q| q.as_chunks::<2>().0), q.map(|q| q.as_chunks::<2>().1.first()));
     let (k, k_last) = (k.map(|k| k.as_chunks::<2>().0), k.map(|k| k.as_chunks::<2>().1.first()));
@@ -162,14 +170,20 @@ fn dots<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
         let (q, k) = (q_last.map(|q| q.unwrap_or(&[0.0; 8])), k_last.map(|k| k.unwrap_or(&[0; B])));
         multiply::<I, E, G, J, B>(isa, q, k, &mut acc);
     }
-    // Four sums at a time; the last may be fewer.
     let mut sums = [[0.0; J]; G];
-    let acc = acc.as_flattened();
-    for (four, out) in (0..).step_by(4).zip(sums.as_flattened_mut().chunks_mut(4)) {
-        let folded = isa.sum8x4(array!(i in 0..4 => acc[(four + i).min(G * J - 1)]));
-        for (out, sum) in out.iter_mut().zip(folded) {
-            *out = sum;
-        }
+    if J == 1 {
+        let folded = isa.sum8x4(array!(g in 0..4 => acc[g.min(G - 1)][0].first(isa)));
+        sums.as_flattened_mut().iter_mut().zip(folded).for_each(|(out, sum)| *out = sum);
+        return sums;
+    }
+    // Four pairs at a time; the last may be fewer.
+    for first in (0..G * J).step_by(8) {
+        let pairs = array!(i in 0..4 => {
+            let at = (first + 2 * i).min(G * J - 2);
+            acc[at / J][at % J / 2]
+        });
+        let folded = I::Pair::sums(isa, pairs);
+        sums.as_flattened_mut().iter_mut().skip(first).zip(folded).for_each(|(out, sum)| *out = sum);
     }
     sums
 }
@@ -180,16 +194,14 @@ fn multiply<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize
     isa: I,
     q: [&[f32; 8]; G],
     k: [&[u8; B]; J],
-    acc: &mut [[I::F32x8; J]; G],
+    acc: &mut [[I::Pair; J]; G],
 ) {
-    let mut rows = [isa.splat8(0.0); J];
-    for j in 0..J {
-        rows[j] = E::load(isa, k[j]);
-    }
+    let mut rows = [I::Pair::splat(isa, 0.0); J];
+    each!(p in 0..J.div_ceil(2) => { rows[p] = E::load(isa, two(&k, p)) });
     for g in 0..G {
-        let q = isa.load8(q[g]);
-        for j in 0..J {
-            acc[g][j] = isa.fma8(q, rows[j], acc[g][j]);
+        let q = I::Pair::load(isa, [q[g]; 2]);
+        for p in 0..J.div_ceil(2) {
+            acc[g][p] = q.fma(isa, rows[p], acc[g][p]);
         }
     }
 }

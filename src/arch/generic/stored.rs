@@ -3,6 +3,7 @@
 use super::activations::{round_block, scale};
 use super::float::padded;
 use crate::arch::isa::Isa;
+use crate::arch::pair::Pair;
 use crate::arch::unroll::array;
 use crate::quant::BLOCK;
 use crate::storage::Plain;
@@ -44,14 +45,15 @@ pub(super) trait Stored<const B: usize> {
     const INT8: bool = false;
     /// Most query heads that are multiplied together, up to 4.
     const HEADS: usize = 4;
-    fn load<I: Isa>(isa: I, x: &[u8; B]) -> I::F32x8;
+    /// The eights of two rows, or two of one.
+    fn load<I: Isa>(isa: I, x: [&[u8; B]; 2]) -> I::Pair;
 }
 
 pub(super) struct F16;
 impl Stored<16> for F16 {
     #[inline(always)]
-    fn load<I: Isa>(isa: I, x: &[u8; 16]) -> I::F32x8 {
-        isa.load8_f16(x)
+    fn load<I: Isa>(isa: I, x: [&[u8; 16]; 2]) -> I::Pair {
+        I::Pair::load_f16(isa, x)
     }
 }
 
@@ -59,8 +61,8 @@ pub(super) struct Int8;
 impl Stored<8> for Int8 {
     const INT8: bool = true;
     #[inline(always)]
-    fn load<I: Isa>(isa: I, x: &[u8; 8]) -> I::F32x8 {
-        isa.load8_i8(x)
+    fn load<I: Isa>(isa: I, x: [&[u8; 8]; 2]) -> I::Pair {
+        I::Pair::load_i8(isa, x)
     }
 }
 
@@ -69,8 +71,8 @@ impl Stored<32> for F32 {
     // For tests of precision: the code for more heads is worth more to what has little memory.
     const HEADS: usize = 1;
     #[inline(always)]
-    fn load<I: Isa>(isa: I, x: &[u8; 32]) -> I::F32x8 {
-        isa.load8_f32(x)
+    fn load<I: Isa>(isa: I, x: [&[u8; 32]; 2]) -> I::Pair {
+        I::Pair::load_f32(isa, x)
     }
 }
 

@@ -7,30 +7,42 @@ use super::attention::{Scores, four};
 use super::stored::Stored;
 use super::walk::{Ahead, Strip};
 use crate::arch::isa::Isa;
+use crate::arch::pair::{Pair, two};
+use crate::arch::unroll::each;
 use crate::storage::{Parts, times};
 
 /// `out[g] = out[g]·rescale[g] + Σ weights[g][at + j]·v[j]`.
 ///
-/// As many sums at a time as 32 registers of four numbers hold beside what they are made of: of some heads and eights of
-/// a row.
+/// As many sums at a time as registers hold beside what they are made of: of some heads and eights of a row, the latter
+/// in pairs.
 #[inline(always)]
 pub(super) fn weigh<I: Isa, E: Stored<B>, const B: usize>(
     isa: I,
-    row: usize,
+    [row, at]: [usize; 2],
     v: &[[u8; B]],
     weights: &[Scores],
-    at: usize,
     rescale: &[f32],
     out: &mut [[f32; 8]],
+    ahead: Ahead,
 ) {
     for (i, (weights, rescale)) in weights.chunks(E::HEADS).zip(rescale.chunks(E::HEADS)).enumerate() {
         let first = i * E::HEADS;
         let out = out.part_mut(first * row..(first + weights.len()) * row);
         match weights.len() {
-            1 => weigh_heads::<I, E, 1, 4, B>(isa, row, v, weights, at, rescale, out),
-            2 if E::HEADS > 1 => weigh_heads::<I, E, 2, 4, B>(isa, row, v, weights, at, rescale, out),
-            3 if E::HEADS > 1 => weigh_heads::<I, E, 3, 2, B>(isa, row, v, weights, at, rescale, out),
-            4 if E::HEADS > 1 => weigh_heads::<I, E, 4, 2, B>(isa, row, v, weights, at, rescale, out),
+            1 if I::Pair::WIDE => weigh_heads::<I, E, 1, 8, B>(isa, [row, at], v, weights, rescale, out, ahead),
+            2 if E::HEADS > 1 && I::Pair::WIDE => {
+                weigh_heads::<I, E, 2, 8, B>(isa, [row, at], v, weights, rescale, out, ahead);
+            }
+            3 if E::HEADS > 1 && I::Pair::WIDE => {
+                weigh_heads::<I, E, 3, 8, B>(isa, [row, at], v, weights, rescale, out, ahead);
+            }
+            4 if E::HEADS > 1 && I::Pair::WIDE => {
+                weigh_heads::<I, E, 4, 8, B>(isa, [row, at], v, weights, rescale, out, ahead);
+            }
+            1 => weigh_heads::<I, E, 1, 4, B>(isa, [row, at], v, weights, rescale, out, ahead),
+            2 if E::HEADS > 1 => weigh_heads::<I, E, 2, 4, B>(isa, [row, at], v, weights, rescale, out, ahead),
+            3 if E::HEADS > 1 => weigh_heads::<I, E, 3, 2, B>(isa, [row, at], v, weights, rescale, out, ahead),
+            4 if E::HEADS > 1 => weigh_heads::<I, E, 4, 2, B>(isa, [row, at], v, weights, rescale, out, ahead),
             _ => {}
         }
     }
@@ -40,19 +52,23 @@ pub(super) fn weigh<I: Isa, E: Stored<B>, const B: usize>(
 #[inline(always)]
 fn weigh_heads<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
     isa: I,
-    row: usize,
+    [row, at]: [usize; 2],
     v: &[[u8; B]],
     weights: &[Scores],
-    at: usize,
     rescale: &[f32],
     out: &mut [[f32; 8]],
+    mut ahead: Ahead,
 ) {
     let (Some(weights), Some(rescale)) = (weights.first_chunk::<G>(), rescale.first_chunk::<G>()) else { return };
     let len = times(v.len(), row);
-    let (mut c, mut ahead) = (0, Ahead::of(v));
+    let mut c = 0;
     while c + C <= row {
         strip::<I, E, G, C, B>(isa, [row, c, at], &mut ahead, Strip::new(v, [len, row, c]), weights, rescale, out);
         c += C;
+    }
+    while I::Pair::WIDE && c + 2 <= row {
+        strip::<I, E, G, 2, B>(isa, [row, c, at], &mut ahead, Strip::new(v, [len, row, c]), weights, rescale, out);
+        c += 2;
     }
     while c < row {
         strip::<I, E, G, 1, B>(isa, [row, c, at], &mut ahead, Strip::new(v, [len, row, c]), weights, rescale, out);
@@ -71,12 +87,13 @@ fn strip<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
     rescale: &[f32; G],
     out: &mut [[f32; 8]],
 ) {
-    let mut acc = [[isa.splat8(0.0); C]; G];
+    // One for each pair of eights; an array's length cannot be half of C, so the rest stay unused.
+    let mut acc = [[I::Pair::splat(isa, 0.0); C]; G];
     for g in 0..G {
         let Some(out) = out.get(g * row + first..).and_then(<[_]>::first_chunk::<C>) else { return };
-        for c in 0..C {
-            acc[g][c] = isa.mul8(isa.load8(&out[c]), isa.splat8(rescale[g]));
-        }
+        each!(c in 0..C.div_ceil(2) => {
+            acc[g][c] = I::Pair::load(isa, two(&out.each_ref(), c)).mul(isa, I::Pair::splat(isa, rescale[g]));
+        });
     }
     // Four positions in a turn of the loop, and what may be left over.
     while let Some(v) = v.four() {
@@ -95,8 +112,8 @@ fn strip<I: Isa, E: Stored<B>, const G: usize, const C: usize, const B: usize>(
     }
     for (g, acc) in acc.iter().enumerate() {
         let Some(out) = out.get_mut(g * row + first..).and_then(<[_]>::first_chunk_mut::<C>) else { return };
-        for c in 0..C {
-            isa.store8(acc[c], &mut out[c]);
+        for (out, acc) in out.chunks_mut(2).zip(acc) {
+            acc.store(isa, out);
         }
     }
 }
@@ -107,12 +124,12 @@ fn accumulate<I: Isa, E: Stored<B>, const G: usize, const C: usize, const J: i32
     isa: I,
     v: &[[u8; B]; C],
     weights: [&[f32; 4]; G],
-    acc: &mut [[I::F32x8; C]; G],
+    acc: &mut [[I::Pair; C]; G],
 ) {
-    for c in 0..C {
-        let v = E::load(isa, &v[c]);
+    each!(c in 0..C.div_ceil(2) => {
+        let v = E::load(isa, two(&v.each_ref(), c));
         for g in 0..G {
-            acc[g][c] = isa.fma8_lane::<J>(v, weights[g], acc[g][c]);
+            acc[g][c] = v.fma_lane::<J>(isa, weights[g], acc[g][c]);
         }
-    }
+    });
 }

@@ -1,10 +1,11 @@
-//! Walking rows of weights and a tile of tokens in step: the only pointers of the generic algorithms.
+//! Walking rows of weights and a tile of tokens in step: all that the generic algorithms read through pointers.
 //!
 //! Each of the streams is a pointer of its own that an iteration moves on, because that is what costs nothing: an ARM
 //! load moves its pointer as it goes (`ldp q0, q1, [x0], #32`), while an index costs an addition for each row.
 //! Lengths are checked once, when a walk is made.
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
 use super::activations::{Activations, Quants};
 use crate::arch::isa::Isa;
@@ -12,6 +13,8 @@ use crate::quant::{BLOCK, PANEL_ROWS};
 
 /// Rows of weights computed together from a matrix as GGUF lays it out.
 pub(in crate::arch) const ROWS: usize = 4;
+/// Bytes of a line of the caches of an x86 CPU, the only ones that are prefetched to.
+const LINE: usize = 64;
 /// Bytes from the end of the rows that are read to what is prefetched meanwhile to the first-level cache: as much as that
 /// can wait for.
 const NEAR: usize = 2048;
@@ -155,8 +158,8 @@ pub(super) struct PanelRows<'a, const B: usize> {
     stride: usize,
     last: usize,
     left: usize,
-    /// What to prefetch: the rows behind these.
-    ahead: *const u8,
+    /// The rows behind these.
+    ahead: Ahead,
     borrow: PhantomData<&'a [u8]>,
 }
 
@@ -166,7 +169,7 @@ impl<'a, const B: usize> PanelRows<'a, B> {
     pub(super) fn new(rows: &'a [u8], stride: usize) -> Self {
         let stride = stride.min(rows.len());
         let last = rows.len() - stride;
-        let ahead = rows.as_ptr().wrapping_add(rows.len());
+        let ahead = Ahead::behind(rows);
         PanelRows { next: rows.as_ptr(), stride, last, left: stride / B, ahead, borrow: PhantomData }
     }
 
@@ -174,8 +177,7 @@ impl<'a, const B: usize> PanelRows<'a, B> {
     #[inline(always)]
     pub(super) fn next<I: Isa, const N: usize>(&mut self, isa: I) -> Option<[[&'a [u8; B]; PANEL_ROWS]; N]> {
         self.left = self.left.checked_sub(1)?;
-        isa.prefetch(self.ahead, N * PANEL_ROWS * B);
-        self.ahead = self.ahead.wrapping_add(N * PANEL_ROWS * B);
+        self.ahead.prefetch(isa, N * PANEL_ROWS * B);
         let block = self.next;
         self.next = block.wrapping_add(B);
         // SAFETY: so many blocks are left in the first row, and in any that starts at most `last` bytes behind it.
@@ -184,29 +186,45 @@ impl<'a, const B: usize> PanelRows<'a, B> {
     }
 }
 
-/// What to prefetch while a tile of keys or values is read: the next one, and to the second-level cache, which waits for
-/// more lines at a time, the third behind this.
+/// What to prefetch while something is read: all lines of what is read next, and each fourth of what comes after that, to
+/// the second-level cache.
 ///
-/// A few lines at each step of a loop: a CPU that is asked for all at once waits for them before it computes.
+/// A few lines at each step of a loop: a CPU that is asked for many at once waits for some of them before it goes on.
+/// Lines that its own prefetcher brings do not count among these. That prefetcher does not go from one page of memory to
+/// the next, but each fourth line is enough to set it going in one.
+#[derive(Clone, Copy)]
 pub(super) struct Ahead {
     next: *const u8,
-    /// Bytes of a tile.
-    tile: usize,
+    /// What comes after that.
+    far: *const u8,
 }
 
 impl Ahead {
-    /// Behind `tile`.
+    /// `rows` are read next, then what lies behind them.
     #[inline(always)]
-    pub(super) fn of<T>(tile: &[T]) -> Self {
-        Ahead { next: tile.as_ptr_range().end.cast(), tile: size_of_val(tile) }
+    pub(super) fn of(rows: &[u8]) -> Self {
+        let Range { start, end } = rows.as_ptr_range();
+        Ahead { next: start, far: end }
+    }
+
+    /// What lies behind `rows` is read next, as much of it as they are.
+    #[inline(always)]
+    pub(super) fn behind(rows: &[u8]) -> Self {
+        let end = rows.as_ptr_range().end;
+        Ahead { next: end, far: end.wrapping_add(rows.len()) }
     }
 
     /// The next `bytes`.
     #[inline(always)]
     pub(super) fn prefetch<I: Isa>(&mut self, isa: I, bytes: usize) {
         isa.prefetch(self.next, bytes);
-        isa.prefetch_far(self.next.wrapping_add(2 * self.tile), bytes);
+        // By address, so that steps of any length ask for one line in four.
+        let first = self.far.addr().wrapping_neg() % (4 * LINE);
+        for at in (first..bytes).step_by(4 * LINE) {
+            isa.prefetch_far(self.far.wrapping_add(at), 1);
+        }
         self.next = self.next.wrapping_add(bytes);
+        self.far = self.far.wrapping_add(bytes);
     }
 }
 

@@ -260,7 +260,7 @@ fn attention_leaves_out_what_is_not_there() {
 
 /// Results of many shapes, to compare backends by.
 pub(super) fn samples(kernels: &Kernels) -> Vec<f32> {
-    let shapes = (1..=9).flat_map(|group| [(group, 64), (group, 40)]);
+    let shapes = (1..=9).flat_map(|group| [64, 40, 80, 8].map(|head_dim| (group, head_dim)));
     let cases = shapes.flat_map(|(group, d)| ELEMENTS.map(|e| Case::new(kernels, e, group, d, 70, 3)));
     cases.flat_map(|case| case.run(kernels, 0..case.q[0].len() / case.head_dim, 50, 2)).collect()
 }

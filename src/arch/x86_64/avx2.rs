@@ -6,6 +6,7 @@ use super::cpuid;
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
 use crate::arch::generic::walk::TokenBlock;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
+use crate::arch::pair::Two;
 use crate::arch::unroll::{array, each};
 use crate::arch::{Backend, Kernels, kernels};
 
@@ -73,11 +74,12 @@ fn dot4_nibbles(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
     simd!(_mm_add_epi32(fold(array!(r in 0..4 => products(w[r], x))), _mm_set1_epi32(bias)))
 }
 
-/// An `Isa` of AVX2 operations, with the integer dot products of four rows given.
+/// An `Isa` of AVX2 operations, with a pair of vectors and the integer dot products of four rows given.
 macro_rules! avx2_isa {
-    ($token:ident, $sums_i8:expr, $add_i8:expr, $dot4_nibbles:expr) => {
+    ($token:ident, $pair:ty, $sums_i8:expr, $add_i8:expr, $dot4_nibbles:expr) => {
         impl Isa for $token {
             type F32x8 = __m256;
+            type Pair = $pair;
             type F32x4 = __m128;
             type I8x32 = __m256i;
             type Sums = [__m256i; 4];
@@ -315,7 +317,7 @@ macro_rules! avx2_isa {
 }
 pub(super) use avx2_isa;
 
-avx2_isa!(Avx2, sums_i8, add_i8, dot4_nibbles);
+avx2_isa!(Avx2, Two<Self>, sums_i8, add_i8, dot4_nibbles);
 
 impl FloatIsa for Avx2 {
     const ROWS: usize = 8;

@@ -7,6 +7,7 @@ use super::cpuid;
 use crate::arch::generic::panel::{Bytes, Halves, Nibbles, PANEL_ROWS, Sums};
 use crate::arch::generic::walk::TokenBlock;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
+use crate::arch::pair::Pair;
 use crate::arch::unroll::{array, each};
 use crate::arch::{Backend, Kernels, kernels};
 
@@ -47,7 +48,93 @@ fn start(bias: i32) -> __m256i {
     simd!(_mm256_zextsi128_si256(_mm_cvtsi32_si128(bias)))
 }
 
-avx2_isa!(Avx512, sums_i8, add_i8, dot4_nibbles);
+avx2_isa!(Avx512, __m512, sums_i8, add_i8, dot4_nibbles);
+
+/// The first eight in the low half.
+impl Pair<Avx512> for __m512 {
+    const WIDE: bool = true;
+
+    #[inline(always)]
+    fn splat(_: Avx512, x: f32) -> __m512 {
+        simd!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    fn load(_: Avx512, [a, b]: [&[f32; 8]; 2]) -> __m512 {
+        simd!(join(_mm256_loadu_ps(a.as_ptr()), _mm256_loadu_ps(b.as_ptr())))
+    }
+    #[inline(always)]
+    fn load_f32(_: Avx512, [a, b]: [&[u8; 32]; 2]) -> __m512 {
+        simd!(join(_mm256_loadu_ps(a.as_ptr().cast()), _mm256_loadu_ps(b.as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn load_f16(_: Avx512, [a, b]: [&[u8; 16]; 2]) -> __m512 {
+        simd!({
+            let (a, b) = (_mm_loadu_si128(a.as_ptr().cast()), _mm_loadu_si128(b.as_ptr().cast()));
+            _mm512_cvtph_ps(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b))
+        })
+    }
+    #[inline(always)]
+    fn load_i8(_: Avx512, [a, b]: [&[u8; 8]; 2]) -> __m512 {
+        simd!({
+            let (a, b) = (_mm_loadl_epi64(a.as_ptr().cast()), _mm_loadl_epi64(b.as_ptr().cast()));
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_unpacklo_epi64(a, b)))
+        })
+    }
+    #[inline(always)]
+    fn first(self, _: Avx512) -> __m256 {
+        simd!(_mm512_castps512_ps256(self))
+    }
+    #[inline(always)]
+    fn store(self, _: Avx512, out: &mut [[f32; 8]]) {
+        let out = out.as_flattened_mut();
+        if let Some(out) = out.first_chunk_mut::<16>() {
+            simd!(_mm512_storeu_ps(out.as_mut_ptr(), self))
+        } else if let Some(out) = out.first_chunk_mut::<8>() {
+            simd!(_mm256_storeu_ps(out.as_mut_ptr(), _mm512_castps512_ps256(self)))
+        }
+    }
+    #[inline(always)]
+    fn mul(self, _: Avx512, b: __m512) -> __m512 {
+        simd!(_mm512_mul_ps(self, b))
+    }
+    #[inline(always)]
+    fn fma(self, _: Avx512, b: __m512, c: __m512) -> __m512 {
+        simd!(_mm512_fmadd_ps(self, b, c))
+    }
+    #[inline(always)]
+    fn fma_lane<const LANE: i32>(self, _: Avx512, b: &[f32; 4], c: __m512) -> __m512 {
+        simd!(_mm512_fmadd_ps(self, _mm512_set1_ps(b[LANE as usize]), c))
+    }
+    #[inline(always)]
+    fn sums(_: Avx512, [a, b, c, d]: [__m512; 4]) -> [f32; 8] {
+        simd!({
+            // Lanes i and i + 4 of a vector, the four vectors of two pairs side by side.
+            let (ab, cd) = (
+                _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b)),
+                _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d)),
+            );
+            // Neighbours, then neighbours of these: in the end each 128 bits hold a sum of `ab` and one of `cd`.
+            let two = _mm512_add_ps(_mm512_shuffle_ps::<0x88>(ab, cd), _mm512_shuffle_ps::<0xdd>(ab, cd));
+            let one = _mm512_add_ps(two, _mm512_movehdup_ps(two));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+            let mut out = [0.0; 8];
+            let eight = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, one));
+            _mm256_storeu_ps(out.as_mut_ptr(), eight);
+            out
+        })
+    }
+}
+
+/// # Safety
+/// AVX-512 is there.
+#[inline(always)]
+unsafe fn join(a: __m256, b: __m256) -> __m512 {
+    // SAFETY: the caller promises AVX-512.
+    unsafe {
+        let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+        _mm512_castpd_ps(_mm512_insertf64x4::<1>(_mm512_castpd256_pd512(a), b))
+    }
+}
 
 impl FloatIsa for Avx512 {
     const ROWS: usize = 16;

@@ -1,0 +1,102 @@
+//! Two vectors of eight numbers: one register where the CPU has such wide ones.
+//!
+//! What a pair is of is the caller's choice: of two rows, or of sixteen numbers side by side. Each number meets what it
+//! would meet in a vector of eight, so the bits do not show how wide registers are.
+
+use super::isa::Isa;
+use super::unroll::array;
+
+/// A pair of vectors of eight `f32`. Every method must be `#[inline(always)]`, as an [`Isa`]'s.
+pub(crate) trait Pair<I: Isa>: Copy {
+    /// Whether it is one register, of which there are 32: room for the sums of twice as many.
+    const WIDE: bool;
+
+    fn splat(isa: I, x: f32) -> Self;
+    fn load(isa: I, x: [&[f32; 8]; 2]) -> Self;
+    /// Little-endian binary32.
+    fn load_f32(isa: I, x: [&[u8; 32]; 2]) -> Self;
+    /// Little-endian binary16.
+    fn load_f16(isa: I, x: [&[u8; 16]; 2]) -> Self;
+    /// int8.
+    fn load_i8(isa: I, x: [&[u8; 8]; 2]) -> Self;
+    /// The first vector.
+    fn first(self, isa: I) -> I::F32x8;
+    /// Writes as many as `out` has: one, or both.
+    fn store(self, isa: I, out: &mut [[f32; 8]]);
+    fn mul(self, isa: I, b: Self) -> Self;
+    /// `self·b + c`, rounded once.
+    fn fma(self, isa: I, b: Self, c: Self) -> Self;
+    /// `self·b[LANE] + c`, rounded once.
+    fn fma_lane<const LANE: i32>(self, isa: I, b: &[f32; 4], c: Self) -> Self;
+    /// The sum of each vector of four pairs, in the order of [`Isa::sum8x4`].
+    fn sums(isa: I, pairs: [Self; 4]) -> [f32; 8];
+}
+
+/// Two vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Two<I: Isa>([I::F32x8; 2]);
+
+impl<I: Isa> Pair<I> for Two<I> {
+    const WIDE: bool = false;
+
+    #[inline(always)]
+    fn splat(isa: I, x: f32) -> Self {
+        Two([isa.splat8(x); 2])
+    }
+    #[inline(always)]
+    fn load(isa: I, [a, b]: [&[f32; 8]; 2]) -> Self {
+        Two([isa.load8(a), isa.load8(b)])
+    }
+    #[inline(always)]
+    fn load_f32(isa: I, [a, b]: [&[u8; 32]; 2]) -> Self {
+        Two([isa.load8_f32(a), isa.load8_f32(b)])
+    }
+    #[inline(always)]
+    fn load_f16(isa: I, [a, b]: [&[u8; 16]; 2]) -> Self {
+        Two([isa.load8_f16(a), isa.load8_f16(b)])
+    }
+    #[inline(always)]
+    fn load_i8(isa: I, [a, b]: [&[u8; 8]; 2]) -> Self {
+        Two([isa.load8_i8(a), isa.load8_i8(b)])
+    }
+    #[inline(always)]
+    fn first(self, _: I) -> I::F32x8 {
+        self.0[0]
+    }
+    #[inline(always)]
+    fn store(self, isa: I, out: &mut [[f32; 8]]) {
+        if let Some(out) = out.get_mut(0) {
+            isa.store8(self.0[0], out);
+        }
+        if let Some(out) = out.get_mut(1) {
+            isa.store8(self.0[1], out);
+        }
+    }
+    #[inline(always)]
+    fn mul(self, isa: I, b: Self) -> Self {
+        Two(array!(i in 0..2 => isa.mul8(self.0[i], b.0[i])))
+    }
+    #[inline(always)]
+    fn fma(self, isa: I, b: Self, c: Self) -> Self {
+        Two(array!(i in 0..2 => isa.fma8(self.0[i], b.0[i], c.0[i])))
+    }
+    #[inline(always)]
+    fn fma_lane<const LANE: i32>(self, isa: I, b: &[f32; 4], c: Self) -> Self {
+        Two(array!(i in 0..2 => isa.fma8_lane::<LANE>(self.0[i], b, c.0[i])))
+    }
+    #[inline(always)]
+    fn sums(isa: I, [a, b, c, d]: [Self; 4]) -> [f32; 8] {
+        let mut out = [0.0; 8];
+        let four = out.as_chunks_mut().0;
+        four[0] = isa.sum8x4([a.0[0], a.0[1], b.0[0], b.0[1]]);
+        four[1] = isa.sum8x4([c.0[0], c.0[1], d.0[0], d.0[1]]);
+        out
+    }
+}
+
+/// Pair `p` of an array; where there is no second, the first again, which the compiler sees through in pairs of two
+/// registers as long as only the first is used of what becomes of it.
+#[inline(always)]
+pub(super) fn two<T: Copy, const N: usize>(x: &[T; N], p: usize) -> [T; 2] {
+    [x[2 * p], x[(2 * p + 1).min(N - 1)]]
+}
