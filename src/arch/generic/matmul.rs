@@ -42,6 +42,7 @@ pub enum Write {
 pub(in crate::arch) const MANY: usize = 8;
 /// Fewest tokens for which widening weights pays: more than a batch of sessions, which has the bits of each alone.
 const MANY_FLOATS: usize = 9;
+
 /// A product to compute: rows of a matrix times all tokens, to the columns of `out`.
 pub(super) struct Job<'a, 'o, 'w> {
     pub(super) w: Matrix<'w>,
