@@ -15,7 +15,7 @@
 //! | 3 | [`tokenizer`], [`model`], [`sample`] | text, transformers, choices |
 //! | 2 | [`gguf`], [`arch`] | untrusted files, SIMD |
 //! | 1 | [`storage`], [`quant`] | the caller's memory, weight formats |
-//! | 0 | [`math`] | angles |
+//! | 0 | `util` | slices, a heap, a checksum, angles |
 //!
 //! # An answer
 //!
@@ -72,11 +72,11 @@ pub mod error;
 pub mod gguf;
 #[cfg(feature = "std")]
 pub mod host;
-pub mod math;
 pub mod model;
 pub mod quant;
 pub mod sample;
 pub mod storage;
 pub mod tokenizer;
+mod util;
 
 pub use error::Error;

@@ -3,8 +3,8 @@
 //! The order and the meaning of each filter are llama.cpp's, so a setting that works there works here. Scalar code on
 //! `libm`, so a seed gives the same choice on every machine that gives the same logits.
 
-use crate::storage::Parts;
-use crate::storage::heap::{drain, sift_down, sift_up};
+use crate::util::SliceExt;
+use crate::util::binary_heap::{drain, sift_down, sift_up};
 
 /// Settings of the chain.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -119,12 +119,12 @@ impl Sampler {
         let n = cut_min_p(kept, cut_top_p(kept, config.top_p), config.min_p);
         let best = kept.first().map_or(0.0, |c| c.logit);
         let mut total = 0.0;
-        for c in kept.front_mut(n) {
+        for c in kept.first_n_mut(n) {
             c.logit = libm::expf((c.logit - best) / config.temperature);
             total += c.logit;
         }
         let mut point = self.uniform() * total;
-        let kept = self.candidates.front(n);
+        let kept = self.candidates.first_n(n);
         for c in kept {
             point -= c.logit;
             if point < 0.0 {
@@ -160,20 +160,20 @@ impl Sampler {
                     *slot = new;
                     n += 1;
                 }
-                sift_up(heap.front_mut(n), better);
+                sift_up(heap.first_n_mut(n), better);
             } else if let Some(least) = heap.first_mut().filter(|least| better(&new, least)) {
                 *least = new;
-                sift_down(heap.front_mut(n), better);
+                sift_down(heap.first_n_mut(n), better);
             }
         }
-        drain(self.candidates.front_mut(n), better);
+        drain(self.candidates.first_n_mut(n), better);
         n
     }
 
     /// Keskar et al. 2019, arXiv 1909.05858, with the sign minded.
     fn penalised(&self, token: u32, logit: f32) -> f32 {
         let penalty = self.config.repeat_penalty;
-        if penalty == 1.0 || !self.recent.front(self.n_recent.min(PENALTY_WINDOW)).contains(&token) {
+        if penalty == 1.0 || !self.recent.first_n(self.n_recent.min(PENALTY_WINDOW)).contains(&token) {
             return logit;
         }
         if logit > 0.0 { logit / penalty } else { logit * penalty }

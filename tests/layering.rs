@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Layers from the bottom up. A module may use those in lines above its own, and in its own line those before it.
 const LAYERS: [&[&str]; 9] = [
-    &["math"],
+    &["util"],
     &["storage", "quant"],
     &["gguf", "arch"],
     &["tokenizer", "model", "sample"],

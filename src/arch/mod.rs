@@ -41,7 +41,8 @@ pub use generic::partial::Partial;
 pub use generic::stored::{Element, QueryBlock};
 
 use crate::quant::{BLOCK, Matrix, PANEL_ROWS};
-use crate::storage::{Executor, Parts, Tile, for_each_tile, times};
+use crate::storage::{Executor, Tile, for_each_tile};
+use crate::util::{SliceExt, times};
 use core::ops::Range;
 
 /// An instruction set that has kernels.

@@ -16,7 +16,8 @@
 use super::{EngineError, Plan, Session};
 use crate::arch::Element;
 use crate::model::{CacheShape, Class, Geometry, KvCache, Model, Segment};
-use crate::storage::{Parts, Ring, crc32};
+use crate::storage::Ring;
+use crate::util::{SliceExt, crc32};
 
 /// Of the format.
 const VERSION: u32 = 1;
@@ -193,10 +194,10 @@ fn used_parts<'s, B: AsRef<[u8]>>(segment: &'s Segment<B>, used: usize, f: &mut 
         let slot = bytes_of_a_slot(memory, g);
         let mut len = 0;
         for head in memory.chunks_exact((g.slots * slot).max(1)) {
-            f(head.front(used * slot));
+            f(head.first_n(used * slot));
             len += used * slot;
         }
-        f(ZEROS.front(padding(len)));
+        f(ZEROS.first_n(padding(len)));
     }
 }
 
@@ -297,7 +298,7 @@ impl Session<'_> {
         header.extra = extra.len() as u64;
         let each = |f: &mut dyn FnMut(&[u8])| {
             f(extra);
-            f(ZEROS.front(padding(extra.len())));
+            f(ZEROS.first_n(padding(extra.len())));
             match self.cache.classes().next().and_then(|class| class.own()).filter(|_| header.prefix) {
                 Some(pinned) => used_parts(pinned, pinned.geometry().slots, &mut |part| f(part)),
                 None => self.cache.parts(&mut |part| f(part)),
@@ -356,7 +357,7 @@ impl Session<'_> {
         match checked {
             Ok(extra) => {
                 self.cache.take(content.get(extra.next_multiple_of(PART)..).unwrap_or(&[]));
-                Ok(content.front(extra))
+                Ok(content.first_n(extra))
             }
             Err(e) => {
                 self.cache.set_position(before.0, before.1);

@@ -1,6 +1,6 @@
 //! Rules K3 and T1, that names are distinct, in fixed memory.
 
-use crate::storage::heap;
+use crate::util::binary_heap;
 
 /// Names compared at once: 2 KiB of hashes on the stack. Real files have one window of keys and a few of tensors.
 const WINDOW: usize = 256;
@@ -19,7 +19,7 @@ pub(super) fn check<'a>(mut names: impl Iterator<Item = (&'a str, u64)> + Clone)
             len += 1;
         }
         let Some(window) = window.get_mut(..len).filter(|w| !w.is_empty()) else { return Ok(()) };
-        heap::sort(window, |a, b| a < b);
+        binary_heap::sort(window, |a, b| a < b);
         let twice = window.array_windows().find(|[a, b]| a == b).map(|[a, _]| *a);
         let second = twice.and_then(|twice| start.filter(|(name, _)| hash(name) == twice).nth(1));
         let later = || names.clone().find(|(name, _)| window.binary_search(&hash(name)).is_ok());

@@ -6,7 +6,8 @@
 
 use super::Hparams;
 use crate::arch::{Element, Run};
-use crate::storage::{Arena, ArenaError, Parts, Ring, times};
+use crate::storage::{Arena, ArenaError, Ring};
+use crate::util::{SliceExt, times};
 
 /// Shape of a segment: `(layers, kv_heads, slots, head_dim)` elements, twice, for keys and values; and as many scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +132,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Segment<B> {
         for memory in self.memory_mut() {
             let head = times(memory.len(), 2 * g.layers * g.kv_heads);
             let part = times(head, g.slots) * slots;
-            memory.rows_mut(head).for_each(|head| head.front_mut(part).fill(0));
+            memory.rows_mut(head).for_each(|head| head.first_n_mut(part).fill(0));
         }
     }
 
@@ -257,7 +258,7 @@ impl<'r> Runs<'r> {
     }
 
     pub(super) fn as_slice(&self) -> &[Run<'r>] {
-        self.runs.front(self.len)
+        self.runs.first_n(self.len)
     }
 }
 

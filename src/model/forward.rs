@@ -9,9 +9,9 @@ use super::cache::{Geometry, KvCache, Runs, Segment};
 use super::state::{FEW, Inputs, MANY, SPLIT, Work};
 use super::{Hparams, Layer, Model, RopePairs};
 use crate::arch::{Activations, Element, HalfBlock, Kernels, Partial, Quants, Queries, QueryBlock, Write};
-use crate::math;
 use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
-use crate::storage::{Executor, Grid, Parts, Serial, for_each_row, for_each_tile, rest, times};
+use crate::storage::{Executor, Grid, Serial, for_each_row, for_each_tile};
+use crate::util::{SliceExt, phase, rest, times};
 
 /// What a pass runs on.
 #[derive(Clone, Copy)]
@@ -47,21 +47,21 @@ pub(crate) fn forward<'c, C: AsRef<KvCache<'c>> + AsMut<KvCache<'c>> + Sync>(
     run.rotations(work, caches, n);
     for (index, layer) in w.layers.iter().enumerate() {
         // x += Wo · attention(norm(x))
-        let x = work.x.front(n * h.n_embd);
+        let x = work.x.first_n(n * h.n_embd);
         let x = run.norm(x, layer.attn_norm, work.normed, &mut work.inputs, &[&layer.q, &layer.k, &layer.v]);
         run.project(&[&layer.q, &layer.k, &layer.v], &x, work.qkv);
         run.bias_and_rotate(index, work, caches, n);
         run.store(work, caches, n);
         run.attend(work, caches, index, n);
         run.remember(work, caches, index, n);
-        let x = run.input(work.attended.front(n * h.q_dim()), &mut work.inputs, n, &[&layer.attn_output]);
+        let x = run.input(work.attended.first_n(n * h.q_dim()), &mut work.inputs, n, &[&layer.attn_output]);
         run.add(&layer.attn_output, &x, work.x);
 
         // x += W_down · (silu(W_gate · norm(x)) * (W_up · norm(x)))
-        let x = work.x.front(n * h.n_embd);
+        let x = work.x.first_n(n * h.n_embd);
         let x = run.norm(x, layer.ffn_norm, work.normed, &mut work.inputs, &[&layer.gate, &layer.up]);
         run.gated(layer, &x, work.gate, work.up);
-        let x = run.input(work.gate.front(n * h.n_ff), &mut work.inputs, n, &[&layer.down]);
+        let x = run.input(work.gate.first_n(n * h.n_ff), &mut work.inputs, n, &[&layer.down]);
         run.add(&layer.down, &x, work.x);
     }
     let each = times(n, caches.len());
@@ -114,7 +114,7 @@ fn hadamard(head: &mut [f32]) {
 /// Turns the first dimensions of a head by the angles of its position. Written for a compiler to vectorise.
 fn rotate(head: &mut [f32], angles: &[f32], pairs: RopePairs) {
     let turn = |x: &mut f32, y: &mut f32, [cos, sin]: [f32; 2]| (*x, *y) = (*x * cos - *y * sin, *x * sin + *y * cos);
-    let head = head.front_mut(angles.len());
+    let head = head.first_n_mut(angles.len());
     let angles = angles.as_chunks().0;
     match pairs {
         RopePairs::Adjacent => {
@@ -152,7 +152,7 @@ impl Forward<'_> {
             for (row, frequencies) in row.rows_mut(2 * h.rope_dims).zip(sets) {
                 for (row, position) in row.rows_mut(h.rope_dims).zip(positions) {
                     for (pair, frequency) in row.as_chunks_mut::<2>().0.iter_mut().zip(frequencies) {
-                        let (sin, cos) = math::sin_cos(frequency.wrapping_mul(position));
+                        let (sin, cos) = phase::sin_cos(frequency.wrapping_mul(position));
                         *pair = [cos, sin];
                     }
                 }
@@ -189,7 +189,7 @@ impl Forward<'_> {
     ) -> Activations<'x> {
         let (cols, eps) = (self.model.hparams.n_embd, self.model.hparams.rms_eps);
         let tokens = times(x.len(), cols);
-        let floats = floats.front_mut(x.len());
+        let floats = floats.first_n_mut(x.len());
         let norm = |i: usize, out: &mut [f32]| self.kernels.rms_norm(x.row(i, cols), weight, eps, out);
         if !matrices.iter().any(|m| m.dtype().is_quantised()) {
             for_each_row(self.light(tokens), floats, cols, norm);
@@ -227,7 +227,7 @@ impl Forward<'_> {
         }
         let cols = times(x.len(), n);
         let blocks = cols.div_ceil(BLOCK);
-        let out = out.front_mut(n * blocks);
+        let out = out.first_n_mut(n * blocks);
         for (x, out) in x.rows(cols).zip(out.rows_mut(blocks)) {
             self.kernels.halve(x, out);
         }
@@ -237,7 +237,7 @@ impl Forward<'_> {
     /// `out = [m₀; m₁; …] · x`: the matrices' results side by side in each row.
     fn project(&self, matrices: &[&Matrix<'_>], x: &Activations<'_>, out: &mut [f32]) {
         let cols = matrices.iter().map(|m| m.rows()).sum();
-        let grid = Grid::new(out.front_mut(x.tokens * cols), cols, self.tile(x.tokens, cols));
+        let grid = Grid::new(out.first_n_mut(x.tokens * cols), cols, self.tile(x.tokens, cols));
         for_each_tile(self.exec, [grid], |[mut tile]| {
             let covered = tile.columns();
             let mut first = 0;
@@ -254,7 +254,7 @@ impl Forward<'_> {
 
     /// `out += m · x`.
     fn add(&self, m: &Matrix<'_>, x: &Activations<'_>, out: &mut [f32]) {
-        let grid = Grid::new(out.front_mut(x.tokens * m.rows()), m.rows(), self.tile(x.tokens, m.rows()));
+        let grid = Grid::new(out.first_n_mut(x.tokens * m.rows()), m.rows(), self.tile(x.tokens, m.rows()));
         for_each_tile(self.exec, [grid], |[mut tile]| {
             self.kernels.matmul(m, tile.columns(), x, &mut tile, Write::Add);
         });
@@ -263,7 +263,8 @@ impl Forward<'_> {
     /// `gate = silu(W_gate · x) * (W_up · x)`.
     fn gated(&self, layer: &Layer<'_>, x: &Activations<'_>, gate: &mut [f32], up: &mut [f32]) {
         let cols = layer.gate.rows();
-        let outputs = [gate, up].map(|out| Grid::new(out.front_mut(x.tokens * cols), cols, self.tile(x.tokens, cols)));
+        let outputs =
+            [gate, up].map(|out| Grid::new(out.first_n_mut(x.tokens * cols), cols, self.tile(x.tokens, cols)));
         for_each_tile(self.exec, outputs, |[mut gate, mut up]| {
             self.kernels.matmul(&layer.gate, gate.columns(), x, &mut gate, Write::Set);
             self.kernels.matmul(&layer.up, up.columns(), x, &mut up, Write::Set);
@@ -288,10 +289,10 @@ impl Forward<'_> {
         let rope = &*work.rope;
         let set = h.rope_set(layer);
         let queries = [
-            Grid::columns(work.qkv.front_mut(n * width), n * width, width),
-            Grid::columns(work.pinned_q.front_mut(n * h.q_dim()), n * h.q_dim(), h.q_dim()),
+            Grid::columns(work.qkv.first_n_mut(n * width), n * width, width),
+            Grid::columns(work.pinned_q.first_n_mut(n * h.q_dim()), n * h.q_dim(), h.q_dim()),
         ];
-        let outputs = (queries, [Grid::columns(work.query_blocks.front_mut(n * blocks), n * blocks, blocks)]);
+        let outputs = (queries, [Grid::columns(work.query_blocks.first_n_mut(n * blocks), n * blocks, blocks)]);
         for_each_tile(self.light(n), outputs, |([mut qkv, mut pinned_q], [mut blocks])| {
             let t = times(qkv.columns().start, width);
             let (row, pinned_q, blocks) = (qkv.row(0), pinned_q.row(0), blocks.row(0));
@@ -312,11 +313,11 @@ impl Forward<'_> {
                 }
             };
             pinned_q.iter_mut().zip(&*row).for_each(|(to, from)| *to = *from);
-            turn(row.front_mut(h.q_dim() + h.kv_dim()), 0);
+            turn(row.first_n_mut(h.q_dim() + h.kv_dim()), 0);
             turn(pinned_q, 1);
             if cache.element() == Element::Int8 {
                 let (own, pinned) = blocks.split_at_mut_checked(blocks.len() / 2).unwrap_or_default();
-                self.kernels.query(row.front(h.q_dim()), h.head_dim, own);
+                self.kernels.query(row.first_n(h.q_dim()), h.head_dim, own);
                 self.kernels.query(pinned_q, h.head_dim, pinned);
             }
         });
@@ -372,7 +373,7 @@ impl Forward<'_> {
         let splits = (0..n).map(|r| looks.splits(r)).max().unwrap_or(0);
         // Parts of all rows, in units of the longest row's.
         let rows = times((0..n).map(|r| looks.splits(r)).sum(), splits);
-        let (attended, stats) = (attended.front_mut(n * heads * wide), stats.front_mut(n * heads * 2 * group));
+        let (attended, stats) = (attended.first_n_mut(n * heads * wide), stats.first_n_mut(n * heads * 2 * group));
         let whole = n > FEW || times(rows * heads, 8) >= self.exec.workers();
         match partials.get_mut(..n * heads * splits * width).filter(|_| !whole) {
             Some(partials) => {
@@ -390,7 +391,7 @@ impl Forward<'_> {
             }
             None => {
                 let items = n * heads;
-                let outputs = [(attended, wide), (partials.front_mut(items * width), width), (stats, 2 * group)]
+                let outputs = [(attended, wide), (partials.first_n_mut(items * width), width), (stats, 2 * group)]
                     .map(|(data, width)| Grid::columns(data, items * width, width));
                 for_each_tile(self.exec, outputs, |[mut out, mut part, mut stats]| {
                     let item = times(out.columns().start, wide);

@@ -2,7 +2,7 @@
 
 use super::ModelError;
 use crate::gguf::{File, Label, Value};
-use crate::storage::times;
+use crate::util::times;
 
 /// Which two dimensions of a head the rotary embedding turns together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 
 use super::{Hparams, ModelError};
 use crate::gguf::{File, Label, Tensor, Value};
-use crate::math;
 use crate::quant::{DType, Layout, Matrix, PACK_VERSION};
-use crate::storage::{Arena, ArenaError, rest, unpadded};
+use crate::storage::{Arena, ArenaError, unpadded};
+use crate::util::{phase, rest};
 
 /// The weights of a model.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +122,7 @@ fn check_pack_version(file: &File<'_>) -> Result<(), ModelError> {
 fn rope_frequency(base: f64, dims: usize, i: usize, factor: f64) -> u64 {
     let exponent = -2.0 * i as f64 / dims as f64;
     let radians = libm::pow(base, exponent) / factor;
-    math::frequency(if radians.is_finite() { radians } else { 0.0 })
+    phase::frequency(if radians.is_finite() { radians } else { 0.0 })
 }
 
 impl<'m> Layer<'m> {

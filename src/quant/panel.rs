@@ -5,7 +5,7 @@
 //! take at once.
 
 use super::{BLOCK, DType};
-use crate::storage::Parts;
+use crate::util::SliceExt;
 
 /// Rows of a panel.
 pub const PANEL_ROWS: usize = 16;

@@ -3,16 +3,11 @@
 //! Nothing here allocates. This folder is one of the places where `unsafe` is allowed.
 
 mod arena;
-mod crc;
-pub(crate) mod heap;
 mod parallel;
-mod parts;
 mod ring;
 
 pub(crate) use arena::unpadded;
 pub use arena::{ALIGN, Arena, ArenaError, Plain, Region};
-pub(crate) use crc::crc32;
 pub use parallel::{Executor, Grid, Outputs, Serial, Tile, Work, for_each, for_each_row, for_each_tile};
-pub(crate) use parts::{Parts, rest, times};
 pub(crate) use ring::Ring;
 pub use ring::TILE;

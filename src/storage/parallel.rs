@@ -10,7 +10,8 @@
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Plain, rest, times};
+use super::Plain;
+use crate::util::{rest, times};
 
 /// Something that can run a closure on several threads.
 pub trait Executor: Sync {

@@ -2,7 +2,7 @@
 
 use super::bytes::char_byte;
 use super::vocab::{Algorithm, Kind, Tokenizer};
-use crate::storage::Parts;
+use crate::util::SliceExt;
 
 /// The bytes of one token.
 #[derive(Clone, Debug)]
@@ -100,7 +100,7 @@ impl Detokenizer {
             self.len += 1;
         }
         loop {
-            let pending = self.pending.front(self.len);
+            let pending = self.pending.first_n(self.len);
             match core::str::from_utf8(pending) {
                 Ok("") => return,
                 Ok(text) => {

@@ -9,7 +9,8 @@
 //! A binary heap in scratch memory makes it O(n log n): a run of 100,000 letters is one word (rule V7).
 
 use super::table::NONE;
-use crate::storage::{Arena, ArenaError, Parts, heap, unpadded};
+use crate::storage::{Arena, ArenaError, unpadded};
+use crate::util::{SliceExt, binary_heap};
 
 /// A symbol: some bytes of the text, and the token that they are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,17 +127,17 @@ impl Queue<'_> {
         let Some(slot) = self.pairs.get_mut(self.len) else { return };
         *slot = pair;
         self.len += 1;
-        heap::sift_up(self.pairs.front_mut(self.len), |a, b| a > b);
+        binary_heap::sift_up(self.pairs.first_n_mut(self.len), |a, b| a > b);
     }
 
     fn pop(&mut self) -> Option<Pair> {
-        let least = self.pairs.front(self.len).first().copied()?;
+        let least = self.pairs.first_n(self.len).first().copied()?;
         self.len -= 1;
         let last = self.pairs.get(self.len).copied()?;
         if let Some(top) = self.pairs.first_mut() {
             *top = last;
         }
-        heap::sift_down(self.pairs.front_mut(self.len), |a, b| a > b);
+        binary_heap::sift_down(self.pairs.first_n_mut(self.len), |a, b| a > b);
         Some(least)
     }
 }

@@ -6,7 +6,8 @@ use core::ops::Range;
 use super::table::NONE;
 use super::vocab::Tokenizer;
 use super::{EncodeOptions, Kind};
-use crate::storage::{Arena, ArenaError, heap};
+use crate::storage::{Arena, ArenaError};
+use crate::util::binary_heap;
 
 /// Names of tokens that end an answer, as llama.cpp lists them. Many files do not say which theirs is.
 const END: [&str; 33] = [
@@ -110,7 +111,7 @@ impl<'m> Specials<'m> {
         let n = ids.iter_mut().zip(special).map(|(slot, (id, _))| *slot = id).count();
         let (ids, prefixes) = (ids.get_mut(..n).unwrap_or_default(), prefixes.get_mut(..n).unwrap_or_default());
         let key = |id: u32| (tokenizer.text(id), Reverse(id));
-        heap::sort(ids, |a, b| key(*a) < key(*b));
+        binary_heap::sort(ids, |a, b| key(*a) < key(*b));
         for (i, id) in ids.iter().enumerate() {
             let text = tokenizer.text(*id);
             let starts = |i: &u32| ids.get(*i as usize).is_some_and(|id| text.starts_with(tokenizer.text(*id)));

@@ -4,7 +4,8 @@ use super::halves::HalfBlock;
 use crate::arch::isa::Isa;
 use crate::arch::unroll::array;
 use crate::quant::BLOCK;
-use crate::storage::{Arena, ArenaError, Grid, Parts, Tile, times};
+use crate::storage::{Arena, ArenaError, Grid, Tile};
+use crate::util::{SliceExt, times};
 use core::ops::Range;
 
 /// Activations as int8, `x[32·b + i] = d·q[i]`, for the tokens of one pass.
@@ -75,16 +76,16 @@ impl<'a> QuantsMut<'a> {
     /// The first `blocks` × `tokens` places, cut by tokens; fewer when there is less room.
     pub(crate) fn columns(&mut self, blocks: usize, tokens: usize) -> QuantGrids<'_> {
         let n = (blocks * tokens).min(self.q.len());
-        let [d, dsum] = [self.d.front_mut(n), self.dsum.front_mut(n)].map(|x| Grid::columns(x, tokens, 1));
-        let q = Grid::columns(self.q.front_mut(n), tokens, 1);
-        ([q], ([Grid::columns(self.bias.front_mut(n), tokens, 1)], [d, dsum]))
+        let [d, dsum] = [self.d.first_n_mut(n), self.dsum.first_n_mut(n)].map(|x| Grid::columns(x, tokens, 1));
+        let q = Grid::columns(self.q.first_n_mut(n), tokens, 1);
+        ([q], ([Grid::columns(self.bias.first_n_mut(n), tokens, 1)], [d, dsum]))
     }
 
     /// What was written to the first `blocks` × `tokens` places.
     pub(crate) fn view(&self, blocks: usize, tokens: usize) -> Quants<'_> {
         let n = (blocks * tokens).min(self.q.len());
-        let [d, dsum] = [&self.d, &self.dsum].map(|x| x.front(n));
-        Quants { q: self.q.front(n), d, bias: self.bias.front(n), dsum, stride: tokens }
+        let [d, dsum] = [&self.d, &self.dsum].map(|x| x.first_n(n));
+        Quants { q: self.q.first_n(n), d, bias: self.bias.first_n(n), dsum, stride: tokens }
     }
 }
 

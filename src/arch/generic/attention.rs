@@ -26,7 +26,8 @@ use super::values::weigh;
 use super::walk::Ahead;
 use crate::arch::isa::Isa;
 use crate::quant::BLOCK;
-use crate::storage::{Parts, TILE, times};
+use crate::storage::TILE;
+use crate::util::{SliceExt, times};
 
 /// Most query heads that share one pass over K and V.
 const GROUP: usize = 8;
@@ -151,7 +152,7 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
 ) {
     let row = q.row;
     let mut scores: [Scores; GROUP] = [[0.0; TILE + 4]; GROUP];
-    let tile = scores.front_mut(max.len());
+    let tile = scores.first_n_mut(max.len());
     // Exponents of 2, which need fewer operations than those of e.
     let scale = q.scale * core::f32::consts::LOG2_E;
     let mut factors = if E::INT8 { [[1.0; TILE]; 2] } else { [[scale; TILE], [1.0; TILE]] };
@@ -165,9 +166,9 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
         if E::INT8 {
             unpack(isa, scale, run.k_scales, factors[0].part_mut(at..at + len));
             unpack(isa, 1.0, run.v_scales, factors[1].part_mut(at..at + len));
-            score_int8(isa, q.blocks[usize::from(run.pinned)], 8 * row, run.k.front(len * 8 * row), tile, at, ahead);
+            score_int8(isa, q.blocks[usize::from(run.pinned)], 8 * row, run.k.first_n(len * 8 * row), tile, at, ahead);
         } else {
-            score::<I, E, B>(isa, q.floats[usize::from(run.pinned)], row, k.front(len * row), tile, at, ahead);
+            score::<I, E, B>(isa, q.floats[usize::from(run.pinned)], row, k.first_n(len * row), tile, at, ahead);
         }
         at += len;
     }
@@ -180,7 +181,7 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
         let v = run.v.as_chunks::<B>().0;
         let len = times(v.len(), row).min(TILE.saturating_sub(at));
         let ahead = Ahead::behind(run.k);
-        weigh::<I, E, B>(isa, [row, at], v.front(len * row), tile, &rescale, out, ahead);
+        weigh::<I, E, B>(isa, [row, at], v.first_n(len * row), tile, &rescale, out, ahead);
         // What was there before is rescaled once.
         rescale = [1.0; GROUP];
         at += len;

@@ -22,7 +22,7 @@ use super::walk::{Four, Lockstep, ROWS, Rows, Step};
 use crate::arch::isa::{FloatIsa, Isa};
 use crate::arch::unroll::{array, each};
 use crate::quant::DType;
-use crate::storage::Parts;
+use crate::util::SliceExt;
 
 /// A float format. Sixteen weights have `B` bytes.
 pub(super) trait Format<const B: usize> {
@@ -142,12 +142,12 @@ fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     let mut room = Room::<[f32; R]>::new();
     let stride = job.w.row_bytes();
     let rows = job.w.rows_bytes(job.rows.clone());
-    for (first, rows) in job.rows.clone().step_by(R).zip(rows.pieces(R * stride)) {
+    for (first, rows) in job.rows.clone().step_by(R).zip(rows.chunks_of(R * stride)) {
         for token in (0..job.x.tokens).step_by(TOKENS) {
             let sums = room.zeroed(job.x.tokens - token);
             for column in (0..job.w.cols()).step_by(piece.len()) {
                 let columns = (job.w.cols() - column).min(piece.len());
-                let piece = piece.front_mut(columns);
+                let piece = piece.first_n_mut(columns);
                 let sixteens = column / 16;
                 match job.w.dtype() {
                     DType::F32 => widen::<F32, I, 64, R>(isa, rows, stride, sixteens, piece),

@@ -7,7 +7,7 @@ use super::activations::Activations;
 use super::matmul::{Job, write_to};
 use super::walk::{Four, ROWS};
 use crate::arch::isa::FloatIsa;
-use crate::storage::Parts;
+use crate::util::SliceExt;
 
 /// A way to multiply four rows with `T` tokens.
 pub(super) trait InPlace {
@@ -28,7 +28,7 @@ pub(super) fn multiply<K: InPlace, I: FloatIsa, const T: usize>(isa: I, job: &mu
         return one::<K, I>(isa, job);
     }
     let bytes = job.w.row_bytes();
-    for (first, rows) in job.rows.clone().step_by(ROWS).zip(rows_of(job).pieces(ROWS * bytes)) {
+    for (first, rows) in job.rows.clone().step_by(ROWS).zip(rows_of(job).chunks_of(ROWS * bytes)) {
         let rows = Four::new(rows, bytes);
         let mut token = 0;
         while token + T <= job.x.tokens {
@@ -52,7 +52,7 @@ fn one<K: InPlace, I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
     let (rows, bytes, x, write) = (rows_of(job), job.w.row_bytes(), K::tokens::<1>(&job.x, 0), job.write);
     let asked = job.rows.len();
     let out = job.out.row(0).get_mut(..asked).unwrap_or(&mut []);
-    for (rows, out) in rows.pieces(ROWS * bytes).zip(out.chunks_mut(ROWS)) {
+    for (rows, out) in rows.chunks_of(ROWS * bytes).zip(out.chunks_mut(ROWS)) {
         let [sums] = K::tile::<I, 1>(isa, Four::new(rows, bytes), x);
         match out.first_chunk_mut::<ROWS>() {
             Some(out) => write_to(out, &sums, write),

@@ -12,7 +12,8 @@ use crate::arch::isa::Isa;
 use crate::arch::pair::{Pair, two};
 use crate::arch::unroll::{array, each};
 use crate::quant::BLOCK;
-use crate::storage::{Parts, TILE};
+use crate::storage::TILE;
+use crate::util::SliceExt;
 
 /// `scores[g][at + j] = q[g]·k[j]` of int8, without the scale of `k[j]`, four positions at a time.
 #[inline(always)]
@@ -99,7 +100,7 @@ pub(super) fn score<I: Isa, E: Stored<B>, const B: usize>(
     at: usize,
     ahead: Ahead,
 ) {
-    for (q, scores) in q.pieces(E::HEADS * row).zip(scores.chunks_mut(E::HEADS)) {
+    for (q, scores) in q.chunks_of(E::HEADS * row).zip(scores.chunks_mut(E::HEADS)) {
         match scores.len() {
             1 => score_heads::<I, E, 1, 4, B>(isa, q, row, k, scores, at, ahead),
             2 if E::HEADS > 1 => score_heads::<I, E, 2, 4, B>(isa, q, row, k, scores, at, ahead),
@@ -138,7 +139,7 @@ fn score_heads<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: us
         }
         first += J;
     }
-    for k in rest.pieces(row) {
+    for k in rest.chunks_of(row) {
         let sums = dots::<I, E, G, 1, B>(isa, q, [k]);
         for g in 0..G {
             scores[g][first % TILE] = sums[g][0];

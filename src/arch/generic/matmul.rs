@@ -27,7 +27,8 @@ use super::{float, halves, in_place, panel, rows};
 use crate::arch::isa::{FloatIsa, PanelIsa};
 use crate::arch::unroll::each;
 use crate::quant::{DType, Layout, Matrix, PANEL_ROWS};
-use crate::storage::{Parts, Tile};
+use crate::storage::Tile;
+use crate::util::SliceExt;
 
 /// What to do with a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +127,7 @@ impl<'w> Job<'_, '_, 'w> {
     ) {
         let mut room = Room::<[[f32; PANEL_ROWS]; N]>::new();
         let (all, stride) = (self.w.rows_bytes(rows.clone()), self.w.row_bytes());
-        for (first, rows) in rows.step_by(N * PANEL_ROWS).zip(all.pieces(N * PANEL_ROWS * stride)) {
+        for (first, rows) in rows.step_by(N * PANEL_ROWS).zip(all.chunks_of(N * PANEL_ROWS * stride)) {
             for token in (0..self.x.tokens).step_by(TOKENS) {
                 let sums = room.zeroed(self.x.tokens - token);
                 let mut rows = PanelRows::new(rows, stride);
@@ -187,7 +188,7 @@ impl<'w> Job<'_, '_, 'w> {
     pub(super) fn put(&mut self, row: usize, token: usize, sums: &[f32]) {
         let valid = sums.len().min(self.rows.end - row);
         let out = self.out.row(token).get_mut(row - self.rows.start..).unwrap_or(&mut []);
-        write_to(out, sums.front(valid), self.write);
+        write_to(out, sums.first_n(valid), self.write);
     }
 }
 
@@ -202,7 +203,7 @@ pub(super) fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
         return;
     }
     let n = sums.len().min(out.len());
-    let ((out, rest), (sums, last)) = (out.front_mut(n).as_chunks_mut::<4>(), sums.front(n).as_chunks::<4>());
+    let ((out, rest), (sums, last)) = (out.first_n_mut(n).as_chunks_mut::<4>(), sums.first_n(n).as_chunks::<4>());
     let fours = out.iter_mut().zip(sums);
     let ones = rest.iter_mut().zip(last);
     match write {

@@ -29,7 +29,7 @@ use super::walk::{TokenBlock, Tokens, token_blocks};
 use crate::arch::isa::{Isa, PanelIsa};
 use crate::arch::unroll::each;
 use crate::quant::BLOCK;
-use crate::storage::Parts;
+use crate::util::SliceExt;
 
 pub(in crate::arch) use crate::quant::PANEL_ROWS;
 
@@ -164,7 +164,7 @@ pub(super) fn one<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
 ) -> Sums {
     const { assert!(S::TOKENS == 1) };
     let mut x = Tokens::<1>::new(x, token, 0);
-    let blocks = blocks.front(blocks.len().min(x.left()));
+    let blocks = blocks.first_n(blocks.len().min(x.left()));
     let groups = PANEL_ROWS / S::ROWS;
     let mut sums = [[0.0; PANEL_ROWS]];
     // As many as there are groups; the compiler drops the others.

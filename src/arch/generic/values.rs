@@ -9,7 +9,7 @@ use super::walk::{Ahead, Strip};
 use crate::arch::isa::Isa;
 use crate::arch::pair::{Pair, two};
 use crate::arch::unroll::each;
-use crate::storage::{Parts, times};
+use crate::util::{SliceExt, times};
 
 /// `out[g] = out[g]·rescale[g] + Σ weights[g][at + j]·v[j]`.
 ///

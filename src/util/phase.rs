@@ -8,7 +8,7 @@ use core::f64::consts::PI;
 /// A frequency in turns per token, in units of 2⁻⁶⁴ of a turn, from radians per token.
 ///
 /// Frequencies of a turn or more per token keep their fraction, which is all that matters at whole positions.
-pub fn frequency(radians: f64) -> u64 {
+pub(crate) fn frequency(radians: f64) -> u64 {
     let turns = radians / (2.0 * PI);
     let fraction = turns - libm::floor(turns);
     // 2⁶⁴ is exact in f64; the cast saturates, so a fraction that rounds up to 1 cannot overflow.
@@ -19,7 +19,7 @@ pub fn frequency(radians: f64) -> u64 {
 ///
 /// The phase is folded to an eighth of a turn either side of a quarter, then two minimax polynomials (those of Cephes'
 /// `sinf` and `cosf`, on ±π/4) do the rest.
-pub fn sin_cos(phase: u64) -> (f32, f32) {
+pub(crate) fn sin_cos(phase: u64) -> (f32, f32) {
     let quadrant = (phase.wrapping_add(1 << 61)) >> 62;
     let rest = phase.wrapping_sub(quadrant << 62) as i64;
     let x = rest as f32 * (2.0 * PI / 18_446_744_073_709_551_616.0) as f32;

@@ -1,24 +1,24 @@
-//! Parts of slices, without a way to panic: what lies beyond the end is not there.
+//! Sub-slices without a panic: a request beyond the end yields an empty slice.
 //!
-//! The plan gives every buffer its size, so nothing here is ever cut short. But a compiler can't know that, and an index
-//! which it can't prove becomes a call to a panic handler that firmware would have to link. Here it is an empty slice.
+//! The plan gives every buffer its size, so a request is never beyond the end. But the compiler cannot know that, and an
+//! index that it cannot prove becomes a call to a panic handler, which firmware would have to link.
 
 use core::ops::Range;
 use core::slice::{ChunksExact, ChunksExactMut};
 
 /// See the module.
-pub(crate) trait Parts<T> {
+pub(crate) trait SliceExt<T> {
     /// The elements of `range`; none if that goes beyond the end.
     fn part(&self, range: Range<usize>) -> &[T];
-    /// As [`part`](Parts::part).
+    /// As [`part`](SliceExt::part).
     fn part_mut(&mut self, range: Range<usize>) -> &mut [T];
     /// All rows of `width`.
     fn rows(&self, width: usize) -> ChunksExact<'_, T>;
-    /// As [`rows`](Parts::rows).
+    /// As [`rows`](SliceExt::rows).
     fn rows_mut(&mut self, width: usize) -> ChunksExactMut<'_, T>;
 
     /// All rows of `width`, and what is left as a shorter one.
-    fn pieces(&self, width: usize) -> Pieces<'_, T>;
+    fn chunks_of(&self, width: usize) -> Chunks<'_, T>;
 
     /// Row `i` of those of `width`.
     #[inline(always)]
@@ -28,18 +28,18 @@ pub(crate) trait Parts<T> {
 
     /// The first `n`.
     #[inline(always)]
-    fn front(&self, n: usize) -> &[T] {
+    fn first_n(&self, n: usize) -> &[T] {
         self.part(0..n)
     }
 
     /// The first `n`.
     #[inline(always)]
-    fn front_mut(&mut self, n: usize) -> &mut [T] {
+    fn first_n_mut(&mut self, n: usize) -> &mut [T] {
         self.part_mut(0..n)
     }
 }
 
-impl<T> Parts<T> for [T] {
+impl<T> SliceExt<T> for [T] {
     #[inline(always)]
     fn part(&self, range: Range<usize>) -> &[T] {
         self.get(range).unwrap_or(&[])
@@ -61,18 +61,18 @@ impl<T> Parts<T> for [T] {
     }
 
     #[inline(always)]
-    fn pieces(&self, width: usize) -> Pieces<'_, T> {
-        Pieces { rest: self, width }
+    fn chunks_of(&self, width: usize) -> Chunks<'_, T> {
+        Chunks { rest: self, width }
     }
 }
 
-/// See [`Parts::pieces`].
-pub(crate) struct Pieces<'a, T> {
+/// See [`SliceExt::chunks_of`].
+pub(crate) struct Chunks<'a, T> {
     rest: &'a [T],
     width: usize,
 }
 
-impl<'a, T> Iterator for Pieces<'a, T> {
+impl<'a, T> Iterator for Chunks<'a, T> {
     type Item = &'a [T];
 
     #[inline(always)]
