@@ -5,7 +5,7 @@ mod common;
 
 use std::fmt;
 
-use armlet::arch::{Element, Partial, Queries, QueryBlock, Run};
+use armlet::arch::{KvSpan, KvType, Queries, QueryBlock, SoftmaxState};
 use armlet::storage::TILE;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
@@ -19,7 +19,7 @@ fn main() {
 #[derive(Clone, Copy)]
 struct Case {
     backend: &'static str,
-    element: Element,
+    element: KvType,
     depth: usize,
     group: usize,
 }
@@ -32,7 +32,7 @@ impl fmt::Display for Case {
 
 /// The best backend, or the one that `ARMLET_CPU` names.
 fn cases() -> impl Iterator<Item = Case> {
-    let elements = [Element::F16, Element::Int8];
+    let elements = [KvType::F16, KvType::Int8];
     let backends = common::backends().last().into_iter();
     let depths =
         backends.flat_map(move |b| elements.into_iter().flat_map(move |e| [128, 512, 2048].map(|d| (b, e, d))));
@@ -44,11 +44,11 @@ fn attend(bencher: Bencher<'_, '_>, Case { backend, element, depth, group }: Cas
     let kernels = common::kernels(backend);
     let q = common::noise(group * HEAD_DIM);
     let mut blocks = vec![QueryBlock::default(); group * HEAD_DIM / 32];
-    kernels.query(&q, HEAD_DIM, &mut blocks);
+    kernels.quantise_query(&q, HEAD_DIM, &mut blocks);
     let (bytes, scale_bytes) = (HEAD_DIM * element.bytes(), element.scale_bytes());
     let (mut rows, mut scales) = (vec![0; depth * bytes], vec![0; depth * scale_bytes]);
     for (i, x) in common::noise(depth * HEAD_DIM).chunks(HEAD_DIM).enumerate() {
-        kernels.store(element, x, &mut rows[i * bytes..][..bytes], &mut scales[i * scale_bytes..][..scale_bytes]);
+        kernels.encode_kv(element, x, &mut rows[i * bytes..][..bytes], &mut scales[i * scale_bytes..][..scale_bytes]);
     }
     // Values of their own, because they would be in the cache.
     let (values, value_scales) = (rows.clone(), scales.clone());
@@ -56,16 +56,16 @@ fn attend(bencher: Bencher<'_, '_>, Case { backend, element, depth, group }: Cas
     let mut memory = vec![0.0; group * (HEAD_DIM + 2)];
     let products = 2 * group * depth * HEAD_DIM;
     bencher.counter(BytesCount::new(2 * rows.len())).counter(ItemsCount::new(products)).bench_local(|| {
-        let mut out = Partial::new(&mut memory, group);
+        let mut out = SoftmaxState::new(&mut memory, group);
         for tile in 0..depth / TILE {
             let part = |bytes: usize| tile * TILE * bytes..(tile + 1) * TILE * bytes;
             let (row, scale) = (part(bytes), part(scale_bytes));
-            let run = Run {
+            let run = KvSpan {
                 k: &rows[row.clone()],
                 v: &values[row],
                 k_scales: &scales[scale.clone()],
                 v_scales: &value_scales[scale],
-                pinned: false,
+                sinks: false,
             };
             kernels.attend(element, &queries, &[run], &mut out);
         }

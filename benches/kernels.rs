@@ -7,7 +7,7 @@ mod common;
 
 use std::fmt;
 
-use armlet::arch::{Activations, HalfBlock, QuantsMut, Write};
+use armlet::arch::{Activations, F16Block, QuantsMut, Write};
 use armlet::quant::{DType, Layout, Matrix, PANEL_ROWS};
 use armlet::storage::{Arena, Grid, Serial, for_each_tile};
 use divan::Bencher;
@@ -79,9 +79,9 @@ fn matmul(bencher: Bencher<'_, '_>, Case(backend, format, layout): Case, tokens:
     let mut arena = Arena::new(&mut memory).expect("an arena");
     let mut quants = QuantsMut::new(&mut arena, tokens, COLS).expect("room");
     let quants = kernels.quantise_tokens(&Serial, &floats, tokens, &mut quants);
-    let mut halves = vec![HalfBlock::default(); tokens * COLS.div_ceil(32)];
-    floats.chunks(COLS).zip(halves.chunks_mut(COLS.div_ceil(32))).for_each(|(x, out)| kernels.halve(x, out));
-    let halves = if kernels.multiplies_halves(tokens) { &halves[..] } else { &[] };
+    let mut halves = vec![F16Block::default(); tokens * COLS.div_ceil(32)];
+    floats.chunks(COLS).zip(halves.chunks_mut(COLS.div_ceil(32))).for_each(|(x, out)| kernels.to_f16(x, out));
+    let halves = if kernels.uses_f16_products(tokens) { &halves[..] } else { &[] };
     let x = Activations { tokens, floats: &floats, quants, halves };
     let mut out = vec![0.0; tokens * ROWS];
     bencher.counter(BytesCount::new(weights.len())).counter(ItemsCount::new(ROWS * COLS * tokens)).bench_local(|| {

@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use armlet::arch::{Element, Kernels};
+use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Engine, Pattern, Plan, Session};
 use armlet::gguf::File;
 use armlet::host::memory;
@@ -51,7 +51,7 @@ fn five_barriers_a_layer() {
             context: 64,
             chunk: 16,
             logit_rows: 8,
-            kv: Element::F16,
+            kv: KvType::F16,
             pattern: Pattern::Full,
             ..Config::default()
         };

@@ -4,7 +4,7 @@
 
 mod common;
 
-use armlet::arch::{Element, Kernels};
+use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Pattern};
 use armlet::storage::Serial;
 use common::gguf::Tiny;
@@ -21,7 +21,7 @@ fn resident() -> usize {
 fn a_hundred_thousand_tokens_take_no_more_than_a_thousand() {
     let gguf = Tiny { n_layers: 2, context: 256, ..tiny("llama", (4, 2, 16, 16), (32, 40), 3) }.gguf();
     with_model(&gguf, |model| {
-        for (pattern, kv) in [(Pattern::Sinks, Element::Int8), (Pattern::Strided { every: 2 }, Element::F16)] {
+        for (pattern, kv) in [(Pattern::Sinks, KvType::Int8), (Pattern::Strided { every: 2 }, KvType::F16)] {
             let config = Config { context: 128, pattern, kv, ..Config::default() };
             with_session(model, Kernels::detect(), config, |r| {
                 let mut token = 1;

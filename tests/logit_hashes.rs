@@ -9,7 +9,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use armlet::arch::{Backend, Element, Kernels};
+use armlet::arch::{Backend, Kernels, KvType};
 use armlet::engine::{Config, Engine, Pattern, Plan, Session};
 use armlet::host::memory;
 use armlet::model::Model;
@@ -69,7 +69,7 @@ fn windowed(t: Tiny) -> Gguf {
 
 /// Name, model, and what is not the default of a session.
 fn cases() -> Vec<(String, Gguf, Config)> {
-    let full = Config { context: 128, pattern: Pattern::Full, kv: Element::F16, ..Config::default() };
+    let full = Config { context: 128, pattern: Pattern::Full, kv: KvType::F16, ..Config::default() };
     let ring = Config { context: 40, pattern: Pattern::Sinks, ..full };
     let smol = |dtype| Tiny { dtype, ..tiny("llama", (9, 3, 64, 64), (96, 160), 4) };
     let q8_0 = smol(DType::Q8_0);
@@ -95,9 +95,11 @@ fn cases() -> Vec<(String, Gguf, Config)> {
     add("windows", windowed(Tiny { n_layers: 4, ..q8_0.clone() }), full);
     add("windows-ring", windowed(Tiny { n_layers: 4, ..q8_0.clone() }), ring);
     for (name, kv, hadamard) in
-        [("f32", Element::F32, false), ("f16", Element::F16, false), ("int8", Element::Int8, false)]
-            .into_iter()
-            .chain([("int8-hadamard", Element::Int8, true)])
+        [("f32", KvType::F32, false), ("f16", KvType::F16, false), ("int8", KvType::Int8, false)].into_iter().chain([(
+            "int8-hadamard",
+            KvType::Int8,
+            true,
+        )])
     {
         add(&format!("ring-{name}"), q8_0.gguf(), Config { kv, hadamard, ..ring });
     }

@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use armlet::arch::{Element, Kernels};
+use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use armlet::gguf::File;
 use armlet::host::{Pool, memory};
@@ -115,12 +115,12 @@ fn plans() -> Vec<(Tiny, Config)> {
         ..Config::default()
     };
     vec![
-        (blocks, config(256, 64, 1, Element::F16)),
-        (odd.clone(), config(101, 7, 3, Element::F16)),
-        (odd.clone(), config(33, 33, 33, Element::F32)),
-        (one, config(1, 64, 1, Element::F16)),
-        (odd.clone(), config(50, 8, 1, Element::Int8)),
-        (odd, Config { pattern: Pattern::Sinks, ..config(70, 8, 1, Element::Int8) }),
+        (blocks, config(256, 64, 1, KvType::F16)),
+        (odd.clone(), config(101, 7, 3, KvType::F16)),
+        (odd.clone(), config(33, 33, 33, KvType::F32)),
+        (one, config(1, 64, 1, KvType::F16)),
+        (odd.clone(), config(50, 8, 1, KvType::Int8)),
+        (odd, Config { pattern: Pattern::Sinks, ..config(70, 8, 1, KvType::Int8) }),
     ]
 }
 
@@ -128,7 +128,7 @@ fn plans() -> Vec<(Tiny, Config)> {
 fn decode_allocates_nothing() {
     let full = Config { context: 128, chunk: 16, pattern: Pattern::Full, ..Config::default() };
     // Tokens are given up.
-    let ring = Config { context: 64, pattern: Pattern::Sinks, kv: Element::Int8, ..full };
+    let ring = Config { context: 64, pattern: Pattern::Sinks, kv: KvType::Int8, ..full };
     let pool = Pool::new(2);
     for (dtype, config) in DType::ALL.into_iter().flat_map(|dtype| [(dtype, full), (dtype, ring)]) {
         with_model(&Tiny { dtype, ..Tiny::default() }, |model| {
@@ -167,7 +167,7 @@ fn the_count_is_no_constant() {
 #[test]
 fn a_batch_allocates_nothing() {
     let config =
-        Config { context: 40, chunk: 16, logit_rows: 4, kv: Element::F16, pattern: Pattern::Full, ..Config::default() };
+        Config { context: 40, chunk: 16, logit_rows: 4, kv: KvType::F16, pattern: Pattern::Full, ..Config::default() };
     let pool = Pool::new(2);
     with_model(&Tiny { dtype: DType::Q4_1, ..Tiny::default() }, |model| {
         let plan = Plan::new(&model.hparams, &config).unwrap();
@@ -223,7 +223,7 @@ fn engine_and_session_are_their_plan() {
 
 /// The last buffer of a session.
 fn cache_end(config: &Config) -> &'static str {
-    if config.kv == Element::Int8 { "ring scales" } else { "K, V ring" }
+    if config.kv == KvType::Int8 { "ring scales" } else { "K, V ring" }
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn regions_sum_to_the_plan() {
 #[test]
 fn a_budget_gives_the_largest_context_that_fits() {
     for (tiny, base) in plans() {
-        for kv in [Element::F16, Element::Int8, Element::F32] {
+        for kv in [KvType::F16, KvType::Int8, KvType::F32] {
             with_model(&tiny, |model| {
                 let h = &model.hparams;
                 let config = Config { kv, pattern: Pattern::Full, ..base };
@@ -340,7 +340,7 @@ fn impossible_configurations_are_refused() {
             context: 100,
             chunk: 10,
             logit_rows: 10,
-            kv: Element::F16,
+            kv: KvType::F16,
             pattern: Pattern::Full,
             ..Config::default()
         };

@@ -3,7 +3,7 @@
 
 mod common;
 
-use armlet::arch::{Element, Kernels};
+use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use armlet::host::{Pool, memory};
 use armlet::model::Model;
@@ -12,14 +12,14 @@ use armlet::storage::{Executor, Serial};
 use common::gguf::{Gguf, Tiny, Val};
 use common::oracle::{MISTAKES, Oracle, Vector};
 use common::run::{
-    Reader, backends, error, multiplies_halves, prompt, tiny, with_linear_scaling, with_model, with_session,
+    Reader, backends, error, prompt, tiny, uses_f16_products, with_linear_scaling, with_model, with_session,
 };
 use common::truth::{BOUND, Crowd, PROMPT, Truth, bits};
 use proptest::prelude::*;
 
 /// armlet's largest error at any position of `tokens`: scored in passes of 16, and read at once to lengths of 1, 5 and
 /// all, in passes of 32.
-fn worst_error(gguf: &Gguf, kernels: Kernels, kv: Element, tokens: &[u32], want: &[Vector]) -> f64 {
+fn worst_error(gguf: &Gguf, kernels: Kernels, kv: KvType, tokens: &[u32], want: &[Vector]) -> f64 {
     let config = Config { context: 256, chunk: 32, logit_rows: 16, kv, pattern: Pattern::Full, ..Config::default() };
     let run = |session: &mut Reader<'_>| {
         let mut worst = 0.0f64;
@@ -39,7 +39,7 @@ fn worst_error(gguf: &Gguf, kernels: Kernels, kv: Element, tokens: &[u32], want:
 }
 
 /// The worst of all backends.
-fn worst_of_backends(gguf: &Gguf, kv: Element, tokens: &[u32]) -> f64 {
+fn worst_of_backends(gguf: &Gguf, kv: KvType, tokens: &[u32]) -> f64 {
     let want = Oracle::new(gguf).logits(tokens);
     backends().into_iter().map(|kernels| worst_error(gguf, kernels, kv, tokens, &want)).fold(0.0, f64::max)
 }
@@ -83,7 +83,7 @@ fn models() -> Vec<(&'static str, Gguf)> {
 fn logits_match_f64() {
     let mut worst = 0.0f64;
     for (name, gguf) in models() {
-        let e = worst_of_backends(&gguf, Element::F32, &prompt(1, PROMPT, 67));
+        let e = worst_of_backends(&gguf, KvType::F32, &prompt(1, PROMPT, 67));
         assert!(e <= BOUND, "{name}: {e:.1e}");
         worst = worst.max(e);
     }
@@ -114,7 +114,7 @@ proptest! {
     #[test]
     fn any_shape_matches_f64(gguf in any_model(), n in 1usize..50, seed: u64) {
         let Some(Val::Strs(vocab)) = Oracle::new(&gguf).value("tokenizer.ggml.tokens").cloned() else { panic!() };
-        let e = worst_of_backends(&gguf, Element::F32, &prompt(seed, n, vocab.len()));
+        let e = worst_of_backends(&gguf, KvType::F32, &prompt(seed, n, vocab.len()));
         // One absurd shape in a thousand, of a few columns, magnifies rounding to twice the bound.
         prop_assert!(e <= 10.0 * BOUND, "{e:.1e}");
     }
@@ -146,17 +146,17 @@ fn formats_match_f64() {
     let int8 = 0.3;
     let formats = [
         // The same f32 arithmetic as F32 weights; or a few tokens' products in binary16, rounded to 11 bits seven times.
-        (DType::F16, Element::F32, if multiplies_halves() { 0.03 } else { BOUND }),
-        (DType::Bf16, Element::F32, BOUND),
-        (DType::F32, Element::F16, half_cache),
-        (DType::F16, Element::F16, if multiplies_halves() { 0.03 } else { half_cache }),
-        (DType::Bf16, Element::F16, half_cache),
-        (DType::Q8_0, Element::F32, int8),
-        (DType::Q8_0, Element::F16, int8),
-        (DType::Q4_0, Element::F32, int8),
-        (DType::Q4_0, Element::F16, int8),
-        (DType::Q4_1, Element::F32, int8),
-        (DType::Q4_1, Element::F16, int8),
+        (DType::F16, KvType::F32, if uses_f16_products() { 0.03 } else { BOUND }),
+        (DType::Bf16, KvType::F32, BOUND),
+        (DType::F32, KvType::F16, half_cache),
+        (DType::F16, KvType::F16, if uses_f16_products() { 0.03 } else { half_cache }),
+        (DType::Bf16, KvType::F16, half_cache),
+        (DType::Q8_0, KvType::F32, int8),
+        (DType::Q8_0, KvType::F16, int8),
+        (DType::Q4_0, KvType::F32, int8),
+        (DType::Q4_0, KvType::F16, int8),
+        (DType::Q4_1, KvType::F32, int8),
+        (DType::Q4_1, KvType::F16, int8),
     ];
     let tokens = prompt(2, PROMPT, 67);
     for (dtype, kv, bound) in formats {
@@ -169,8 +169,8 @@ fn formats_match_f64() {
 
 /// Errors after each of many short prompts, sorted, against an oracle that rounds activations and the cache as armlet
 /// does.
-fn errors_beside_rounding(gguf: &Gguf, kernels: Kernels, kv: Element) -> Vector {
-    let oracle = Oracle { int8: true, half: kv == Element::F16, ..Oracle::new(gguf) };
+fn errors_beside_rounding(gguf: &Gguf, kernels: Kernels, kv: KvType) -> Vector {
+    let oracle = Oracle { int8: true, half: kv == KvType::F16, ..Oracle::new(gguf) };
     let config = Config { context: 16, chunk: 16, logit_rows: 1, kv, pattern: Pattern::Full, ..Config::default() };
     let run = |session: &mut Reader<'_>| {
         let one = |i: u64| {
@@ -195,14 +195,14 @@ fn errors_beside_rounding(gguf: &Gguf, kernels: Kernels, kv: Element) -> Vector 
 fn rounding_is_all_that_differs() {
     let named = |dtype: DType| (dtype.name(), blocky(dtype, 5).gguf());
     for (name, gguf) in DType::ALL.into_iter().map(named).chain([("mixed", mixed(5))]) {
-        for kv in [Element::F32, Element::F16] {
+        for kv in [KvType::F32, KvType::F16] {
             for kernels in backends() {
                 let errors = errors_beside_rounding(&gguf, kernels, kv);
                 let (median, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
                 let name = format!("{name} weights, {kv:?} cache, {}", kernels.backend().name());
                 println!("{name}: median {median:.1e}, worst {worst:.1e}");
                 // Products in binary16 are rounded as the oracle's are not.
-                let halves = kernels.multiplies_halves(1) && name.starts_with(['F', 'm']) && !name.starts_with("F32");
+                let halves = kernels.uses_f16_products(1) && name.starts_with(['F', 'm']) && !name.starts_with("F32");
                 let bound = if halves { 0.03 } else { 2e-5 };
                 assert!(median <= bound && worst <= 0.3, "{name}: {median:.1e}, {worst:.1e}");
             }
@@ -221,7 +221,7 @@ fn mistakes_show() {
         let tokens = prompt(3, PROMPT, t.vocab);
         let compare = |mistake| {
             let want = Oracle { mistake, ..Oracle::new(&gguf) }.logits(&tokens);
-            worst_error(&gguf, Kernels::detect(), Element::F32, &tokens, &want)
+            worst_error(&gguf, Kernels::detect(), KvType::F32, &tokens, &want)
         };
         assert!(compare(None) <= BOUND);
         for mistake in MISTAKES {
@@ -274,7 +274,7 @@ fn same_bits() {
         with_model(&Tiny { dtype, bias: true, ..shape }.gguf(), |model| {
             for kernels in backends() {
                 // The cache does not know the weights' format: each with one is enough.
-                let kv = if dtype == DType::F32 { Element::F32 } else { Element::F16 };
+                let kv = if dtype == DType::F32 { KvType::F32 } else { KvType::F16 };
                 println!("{dtype} weights, {kv:?} cache, {}", kernels.backend().name());
                 let truth = Truth::new(model, kernels, kv);
                 if dtype.is_quantised() {
@@ -320,7 +320,7 @@ fn same_bits_packed() {
                 assert_eq!(packed.weights.output.layout(), Layout::Panels);
                 for kernels in backends() {
                     println!("{dtype}, {}", kernels.backend().name());
-                    Truth { model: packed, ..Truth::new(model, kernels, Element::F16) }.check(64);
+                    Truth { model: packed, ..Truth::new(model, kernels, KvType::F16) }.check(64);
                 }
             });
         });
@@ -332,7 +332,7 @@ fn same_bits_packed() {
 #[test]
 fn sessions_share_a_model() {
     let config =
-        Config { context: 128, chunk: 8, logit_rows: 1, kv: Element::F16, pattern: Pattern::Full, ..Config::default() };
+        Config { context: 128, chunk: 8, logit_rows: 1, kv: KvType::F16, pattern: Pattern::Full, ..Config::default() };
     let prompts = [6, 7].map(|seed| prompt(seed, PROMPT, 67));
     let pool = Pool::new(2);
     for dtype in [DType::F32, DType::Q4_0] {
@@ -366,7 +366,7 @@ fn with_batch<R>(
 ) -> R {
     let plan = |context| {
         // Another store for every other session: a batch may mix them.
-        let kv = if context % 2 == 0 { Element::F16 } else { Element::F32 };
+        let kv = if context % 2 == 0 { KvType::F16 } else { KvType::F32 };
         Plan::new(
             &model.hparams,
             &Config { context, chunk: 16, logit_rows: 8, kv, pattern: Pattern::Full, ..Config::default() },

@@ -2,7 +2,7 @@
 
 mod common;
 
-use armlet::arch::{Element, Kernels};
+use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Prefix, Session, StateError};
 use armlet::host::memory;
 use armlet::model::Model;
@@ -56,12 +56,12 @@ fn bits(logits: &[f32]) -> Vec<u32> {
     logits.iter().map(|x| x.to_bits()).collect()
 }
 
-const CONFIGS: [(Pattern, Element, bool, usize); 5] = [
-    (Pattern::Full, Element::F16, false, 400),
-    (Pattern::Sinks, Element::Int8, true, 70),
-    (Pattern::Sinks, Element::F16, false, 333),
-    (Pattern::Strided { every: 2 }, Element::Int8, false, 200),
-    (Pattern::Window, Element::F32, false, 40),
+const CONFIGS: [(Pattern, KvType, bool, usize); 5] = [
+    (Pattern::Full, KvType::F16, false, 400),
+    (Pattern::Sinks, KvType::Int8, true, 70),
+    (Pattern::Sinks, KvType::F16, false, 333),
+    (Pattern::Strided { every: 2 }, KvType::Int8, false, 200),
+    (Pattern::Window, KvType::F32, false, 40),
 ];
 
 fn config(i: usize) -> Config {
@@ -192,7 +192,7 @@ fn what_belongs_to_another_is_refused_by_name() {
     assert_eq!(refusal(&model(), config(1)), Ok(()));
     let base = config(1);
     for (config, what) in [
-        (Config { kv: Element::F16, ..base }, "--kv-type"),
+        (Config { kv: KvType::F16, ..base }, "--kv-type"),
         (Config { hadamard: false, ..base }, "--hadamard"),
         (Config { context: 71, ..base }, "context"),
         (Config { sinks: 5, ..base }, "context"),
@@ -212,7 +212,7 @@ fn what_belongs_to_another_is_refused_by_name() {
 fn sessions_share_a_prefix() {
     let (system, texts) = (prompt(3, 45, 67), [prompt(4, 200, 67), prompt(5, 200, 67)]);
     with_model(&model(), |model| {
-        for (kv, hadamard) in [(Element::F16, false), (Element::Int8, true)] {
+        for (kv, hadamard) in [(KvType::F16, false), (KvType::Int8, true)] {
             let own = Config { context: 120, sinks: 45, kv, hadamard, chunk: 32, logit_rows: 2, ..Config::default() };
             let mut room = Room::new(model, &own, 3);
             let (mut engine, mut sessions) = room.open(model);

@@ -3,7 +3,7 @@
 
 mod common;
 
-use armlet::arch::{Element, Kernels};
+use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use armlet::host::{Pool, memory};
 use armlet::quant::DType;
@@ -22,7 +22,7 @@ fn model(heads: (usize, usize, usize, usize), seed: u64) -> Gguf {
 }
 
 /// A configuration and what it lets a token look at.
-fn config(sinks: usize, window: usize, chunk: usize, kv: Element) -> (Config, View) {
+fn config(sinks: usize, window: usize, chunk: usize, kv: KvType) -> (Config, View) {
     let config = Config { context: sinks + window, sinks, chunk, logit_rows: chunk, kv, ..Config::default() };
     (config, View::new(sinks, window))
 }
@@ -70,7 +70,7 @@ proptest! {
     ) {
         let gguf = model(heads, seed);
         let tokens = prompt(seed, n, 67);
-        let (config, view) = config(sinks, window, chunk, Element::F32);
+        let (config, view) = config(sinks, window, chunk, KvType::F32);
         let want = logits(&gguf, view, &tokens);
         for kernels in backends() {
             let e = worst_error(&gguf, kernels, config, &Serial, &tokens, &want);
@@ -87,7 +87,7 @@ proptest! {
         let tokens = prompt(seed, 400, 67);
         let (context, pattern) = (sinks + rest, Pattern::Strided { every });
         let config =
-            Config { context, pattern, sinks, chunk, logit_rows: chunk, kv: Element::F32, ..Config::default() };
+            Config { context, pattern, sinks, chunk, logit_rows: chunk, kv: KvType::F32, ..Config::default() };
         let window = rest.div_ceil(2).next_multiple_of(32).min(rest - 32);
         let view = View { strided: (every, (rest - window) / 32), ..View::new(sinks, window) };
         let want = logits(&gguf, view, &tokens);
@@ -109,7 +109,7 @@ fn windows_of_layers() {
         let tokens = prompt(6, 150, 67);
         for (sinks, window) in [(4, 60), (0, 200), (2, 18)] {
             for chunk in [1, 16, 64] {
-                let (config, view) = config(sinks, window, chunk, Element::F32);
+                let (config, view) = config(sinks, window, chunk, KvType::F32);
                 // A window that is no narrower than the context is the context.
                 let layers = (24 < sinks + window).then_some((24, every as usize));
                 let own = View { layers, ..view };
@@ -130,11 +130,11 @@ fn windows_of_layers() {
 fn rounded_caches_are_near() {
     let tokens = prompt(9, 200, 67);
     for (kv, hadamard, bound) in [
-        (Element::F16, false, 2e-3),
-        (Element::F16, true, 2e-3),
-        (Element::Int8, false, 0.3),
-        (Element::Int8, true, 0.3),
-        (Element::F32, true, BOUND),
+        (KvType::F16, false, 2e-3),
+        (KvType::F16, true, 2e-3),
+        (KvType::Int8, false, 0.3),
+        (KvType::Int8, true, 0.3),
+        (KvType::F32, true, BOUND),
     ] {
         for (i, heads) in [(6, 2, 16, 16), (4, 4, 64, 64), (7, 1, 80, 40), (16, 2, 24, 24)].into_iter().enumerate() {
             let gguf = model(heads, 60 + i as u64);
@@ -153,7 +153,7 @@ fn rounded_caches_are_near() {
 fn mistakes_of_caches_show() {
     let gguf = model((6, 2, 32, 32), 77);
     let tokens = prompt(8, 220, 67);
-    let (config, view) = config(4, 44, 32, Element::F32);
+    let (config, view) = config(4, 44, 32, KvType::F32);
     let compare = |mistake| {
         let want = logits(&gguf, View { mistake, ..view.clone() }, &tokens);
         worst_error(&gguf, Kernels::detect(), config, &Serial, &tokens, &want)
@@ -171,7 +171,7 @@ fn bits(logits: &[f32]) -> Vec<u32> {
     logits.iter().map(|x| x.to_bits()).collect()
 }
 
-const ELEMENTS: [Element; 3] = [Element::F16, Element::Int8, Element::F32];
+const ELEMENTS: [KvType; 3] = [KvType::F16, KvType::Int8, KvType::F32];
 
 /// Before the ring is full it is as if there were none: the bits of full attention.
 #[test]
@@ -212,10 +212,10 @@ fn nothing_shows_in_a_full_ring() {
     with_model(&gguf, |model| {
         for kernels in backends() {
             for (kv, pattern, context) in [
-                (Element::F16, Pattern::Sinks, 600),
-                (Element::Int8, Pattern::Sinks, 100),
-                (Element::Int8, Pattern::Strided { every: 3 }, 260),
-                (Element::F32, Pattern::Window, 77),
+                (KvType::F16, Pattern::Sinks, 600),
+                (KvType::Int8, Pattern::Sinks, 100),
+                (KvType::Int8, Pattern::Strided { every: 3 }, 260),
+                (KvType::F32, Pattern::Window, 77),
             ] {
                 let config = Config {
                     context,
@@ -253,7 +253,7 @@ fn nothing_shows_in_a_full_ring() {
                     });
                 }
                 // Beside sessions that are elsewhere.
-                let plans = [config, Config { kv: Element::F16, ..config }];
+                let plans = [config, Config { kv: KvType::F16, ..config }];
                 let plans = plans.map(|config| Plan::new(&model.hparams, &config).unwrap());
                 let mut rooms = plans.map(|plan| memory(plan.session_bytes()).unwrap());
                 let mut work = memory(plans[0].engine_bytes()).unwrap();
@@ -280,7 +280,7 @@ fn far_positions_are_as_near_ones() {
     const WINDOW: usize = 60;
     // Of one layer, keys and values are of their token alone, whatever it saw.
     let gguf = model((6, 2, 32, 32), 21);
-    let (config, view) = config(SINKS, WINDOW, 32, Element::F32);
+    let (config, view) = config(SINKS, WINDOW, 32, KvType::F32);
     let text = prompt(12, SINKS + WINDOW + 50, 67);
     let want = logits(&gguf, view, &text);
     with_model(&gguf, |model| {
@@ -322,7 +322,7 @@ fn far_positions_are_as_near_ones() {
 fn distances_where_something_ends() {
     let (sinks, window) = (5, 59);
     let gguf = model((3, 1, 16, 16), 22);
-    let (config, view) = config(sinks, window, 1, Element::F32);
+    let (config, view) = config(sinks, window, 1, KvType::F32);
     let tokens = prompt(14, 4 * 64 + 3, 67);
     let want = logits(&gguf, view, &tokens);
     with_model(&gguf, |model| {

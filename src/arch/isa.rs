@@ -1,10 +1,10 @@
 //! What an instruction set must offer for the generic algorithms to run on it.
 
-use super::generic::halves::HalfBlock;
-use super::generic::panel::{Bytes, Halves, Nibbles, PANEL_ROWS, Sums};
-use super::generic::walk::{ROWS, Step, TokenBlock};
-use super::pair::Pair;
-use super::unroll::array;
+use super::f32x16::F32x16;
+use super::generic::cursor::{BlockQuad, ROWS, TokenBlock};
+use super::generic::gemm::{Bytes, Nibbles, PANEL_ROWS, PanelScales, Sums};
+use super::generic::gemv_f16::F16Block;
+use super::unroll::unroll_array;
 
 /// A set of SIMD operations on vectors of fixed, virtual width.
 ///
@@ -20,9 +20,9 @@ use super::unroll::array;
 pub(crate) trait Isa: Copy {
     /// Eight `f32`.
     type F32x8: Copy;
-    /// Two of these, in one register where that is as wide.
-    type Pair: Pair<Self>;
-    /// Four `f32`, one for each of four rows of weights.
+    /// F32x8Pair of these, in one register where that is as wide.
+    type F32x16: F32x16<Self>;
+    /// RowQuad `f32`, one for each of four rows of weights.
     type F32x4: Copy;
     /// A block of 32 int8.
     type I8x32: Copy;
@@ -76,12 +76,12 @@ pub(crate) trait Isa: Copy {
     /// Integral values within ±127, as int8.
     fn to_i8(self, x: [Self::F32x8; 4], out: &mut [i8; 32]);
 
-    /// Four rows to eight columns.
+    /// RowQuad rows to eight columns.
     fn transpose8x4(self, rows: [Self::F32x8; 4]) -> [Self::F32x4; 8];
     fn splat4(self, x: f32) -> Self::F32x4;
     fn load4(self, x: &[f32; 4]) -> Self::F32x4;
     fn store4(self, x: Self::F32x4) -> [f32; 4];
-    /// Four little-endian binary16 from four places: the scales of four rows' blocks.
+    /// RowQuad little-endian binary16 from four places: the scales of four rows' blocks.
     fn gather4_f16(self, x: [&[u8; 2]; 4]) -> Self::F32x4;
     fn mul4(self, a: Self::F32x4, b: Self::F32x4) -> Self::F32x4;
     /// `a·b + c`, rounded once.
@@ -105,45 +105,45 @@ pub(crate) trait Isa: Copy {
 
     /// Quants and scales of four blocks.
     #[inline(always)]
-    fn q8_0(self, step: Step<'_, 34>) -> ([Self::I8x32; ROWS], Self::F32x4) {
+    fn q8_0(self, step: BlockQuad<'_, 34>) -> ([Self::I8x32; ROWS], Self::F32x4) {
         let blocks = step.blocks();
-        let d = self.gather4_f16(array!(r in 0..4 => pair(blocks[r], 0)));
-        (array!(r in 0..4 => self.load_u8(last(blocks[r]))), d)
+        let d = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 0)));
+        (unroll_array!(r in 0..4 => self.load_u8(last(blocks[r]))), d)
     }
     /// Quants and scales of four blocks.
     #[inline(always)]
-    fn q4_0(self, step: Step<'_, 18>) -> ([Self::I8x32; ROWS], Self::F32x4) {
+    fn q4_0(self, step: BlockQuad<'_, 18>) -> ([Self::I8x32; ROWS], Self::F32x4) {
         let blocks = step.blocks();
-        let d = self.gather4_f16(array!(r in 0..4 => pair(blocks[r], 0)));
-        (array!(r in 0..4 => self.load_nibbles(last(blocks[r]))), d)
+        let d = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 0)));
+        (unroll_array!(r in 0..4 => self.load_nibbles(last(blocks[r]))), d)
     }
     /// Quants, scales and minima of four blocks.
     #[inline(always)]
-    fn q4_1(self, step: Step<'_, 20>) -> ([Self::I8x32; ROWS], Self::F32x4, Self::F32x4) {
+    fn q4_1(self, step: BlockQuad<'_, 20>) -> ([Self::I8x32; ROWS], Self::F32x4, Self::F32x4) {
         let blocks = step.blocks();
-        let d = self.gather4_f16(array!(r in 0..4 => pair(blocks[r], 0)));
-        let m = self.gather4_f16(array!(r in 0..4 => pair(blocks[r], 2)));
-        (array!(r in 0..4 => self.load_nibbles(last(blocks[r]))), d, m)
+        let d = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 0)));
+        let m = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 2)));
+        (unroll_array!(r in 0..4 => self.load_nibbles(last(blocks[r]))), d, m)
     }
     /// Sixteen binary32 of each of four rows.
     #[inline(always)]
-    fn f32x16(self, step: Step<'_, 64>) -> [[Self::F32x8; 2]; ROWS] {
+    fn f32x16(self, step: BlockQuad<'_, 64>) -> [[Self::F32x8; 2]; ROWS] {
         let blocks = step.blocks();
-        array!(r in 0..4 => [self.load8_f32(first(blocks[r])), self.load8_f32(last(blocks[r]))])
+        unroll_array!(r in 0..4 => [self.load8_f32(first(blocks[r])), self.load8_f32(last(blocks[r]))])
     }
     /// Sixteen binary16 of each of four rows.
     #[inline(always)]
-    fn f16x16(self, step: Step<'_, 32>) -> [[Self::F32x8; 2]; ROWS] {
+    fn f16x16(self, step: BlockQuad<'_, 32>) -> [[Self::F32x8; 2]; ROWS] {
         let blocks = step.blocks();
-        array!(r in 0..4 => [self.load8_f16(first(blocks[r])), self.load8_f16(last(blocks[r]))])
+        unroll_array!(r in 0..4 => [self.load8_f16(first(blocks[r])), self.load8_f16(last(blocks[r]))])
     }
     /// Sixteen bfloat16 of each of four rows.
     #[inline(always)]
-    fn bf16x16(self, step: Step<'_, 32>) -> [[Self::F32x8; 2]; ROWS] {
+    fn bf16x16(self, step: BlockQuad<'_, 32>) -> [[Self::F32x8; 2]; ROWS] {
         let blocks = step.blocks();
-        array!(r in 0..4 => [self.load8_bf16(first(blocks[r])), self.load8_bf16(last(blocks[r]))])
+        unroll_array!(r in 0..4 => [self.load8_bf16(first(blocks[r])), self.load8_bf16(last(blocks[r]))])
     }
-    /// Four vectors of four 32-bit words, transposed.
+    /// RowQuad vectors of four 32-bit words, transposed.
     #[inline(always)]
     fn transpose4(self, rows: [&[u8; 16]; 4]) -> [[u8; 16]; 4] {
         core::array::from_fn(|k| core::array::from_fn(|i| rows[i / 4][4 * k + i % 4]))
@@ -182,16 +182,16 @@ pub(crate) trait FloatIsa: Isa {
     fn fma_columns(self, w: &[Self::Column; 4], x: &[f32; 4], acc: Self::Column) -> Self::Column;
 
     /// Whether the CPU multiplies binary16, and the two methods below do something; see
-    /// [`halves`](super::generic::halves).
-    const HALVES: bool = false;
+    /// [`halves`](super::generic::gemv_f16).
+    const F16_PRODUCTS: bool = false;
     /// Adds the products of 32 binary16 of each of four rows with those of `T` tokens to two sums a row, `[r₀, r₀, r₁, r₁]` and
     /// `[r₂, r₂, r₃, r₃]`: in binary16 `w[8k + i]·x[8k + i]` for k in 0..4, then lanes 2i and 2i + 1 twice; in `f32`
     /// times the token's `d`.
     #[inline(always)]
-    fn fma_halves<const T: usize>(self, _w: Step<'_, 64>, _x: [&HalfBlock; T], _acc: &mut [[Self::F32x4; 2]; T]) {}
+    fn fma_f16<const T: usize>(self, _w: BlockQuad<'_, 64>, _x: [&F16Block; T], _acc: &mut [[Self::F32x4; 2]; T]) {}
     /// The sum of each row's two.
     #[inline(always)]
-    fn fold_halves(self, _acc: [Self::F32x4; 2]) -> [f32; ROWS] {
+    fn fold_f16(self, _acc: [Self::F32x4; 2]) -> [f32; ROWS] {
         [0.0; ROWS]
     }
 }
@@ -222,7 +222,7 @@ pub(crate) trait PanelIsa: Isa {
     type Acc: Copy;
 
     fn single(self) -> Self::Single;
-    /// Four 32-bit words of each row to the order of a panel: `[k][row][4]`.
+    /// RowQuad 32-bit words of each row to the order of a panel: `[k][row][4]`.
     #[inline(always)]
     fn transpose16(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [u8; 256] {
         let mut out = [0; 256];
@@ -236,7 +236,7 @@ pub(crate) trait PanelIsa: Isa {
     }
     /// The first number of 16 bits of each row, then the second.
     #[inline(always)]
-    fn first_halves(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [Halves; 2] {
+    fn interleave_scales(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [PanelScales; 2] {
         let mut out = [[0; 2 * PANEL_ROWS]; 2];
         for (s, out) in out.iter_mut().enumerate() {
             for (out, row) in out.as_chunks_mut().0.iter_mut().zip(rows) {
@@ -247,7 +247,7 @@ pub(crate) trait PanelIsa: Isa {
     }
     fn int8(self, q: &Bytes, group: usize) -> Self::Weights;
     fn nibbles(self, n: &Nibbles, group: usize) -> Self::Weights;
-    fn scales(self, halves: &Halves, group: usize) -> Self::Scales;
+    fn scales(self, halves: &PanelScales, group: usize) -> Self::Scales;
     /// Sums as [`store`](PanelIsa::store) left them; zeros are zeros in any arrangement.
     fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> Self::Acc;
     fn store<const T: usize>(self, acc: Self::Acc, sums: &mut [Sums; T], group: usize);

@@ -6,7 +6,7 @@
 //! isa.rs       those operations; a value of an `Isa` type proves that the CPU has the instructions
 //! pair.rs      two vectors of eight numbers, one register where the CPU has such wide ones
 //! unroll.rs    loops and arrays that stay in registers
-//! scalar.rs    Isa over plain arrays: runs anywhere, and is the one the others are compared with
+//! scalar.rs    Isa over plain arrays: spans anywhere, and is the one the others are compared with
 //! aarch64/     Isa over NEON: alone, with the dot product, with the matrix multiplication of int8
 //! x86_64/      Isa over AVX2 and AVX-512, so that development and honest comparison are possible on a PC
 //! ```
@@ -22,9 +22,9 @@
 
 #![allow(unsafe_code)]
 
+mod f32x16;
 mod generic;
 mod isa;
-mod pair;
 mod scalar;
 mod unroll;
 
@@ -34,11 +34,11 @@ mod aarch64;
 mod x86_64;
 
 pub use generic::activations::{Activations, QuantTile, Quants, QuantsMut};
-pub use generic::attention::{Queries, Run};
-pub use generic::halves::HalfBlock;
+pub use generic::attention::kv_format::{KvType, QueryBlock};
+pub use generic::attention::online_softmax::SoftmaxState;
+pub use generic::attention::{KvSpan, Queries};
+pub use generic::gemv_f16::F16Block;
 pub use generic::matmul::Write;
-pub use generic::partial::Partial;
-pub use generic::stored::{Element, QueryBlock};
 
 use crate::quant::{BLOCK, Matrix, PANEL_ROWS};
 use crate::storage::{Executor, Tile, for_each_tile};
@@ -103,24 +103,24 @@ const ONLY: Option<Backend> = if !cfg!(all(target_os = "none", target_arch = "aa
 #[derive(Clone, Copy)]
 pub struct Kernels {
     backend: Backend,
-    multiplies_halves: bool,
+    uses_f16_products: bool,
     rows_at_once: usize,
     quantise: unsafe fn(&[f32], &mut QuantTile<'_>),
-    halve: unsafe fn(&[f32], &mut [HalfBlock]),
+    to_f16: unsafe fn(&[f32], &mut [F16Block]),
     matmul: unsafe fn(&Matrix<'_>, Range<usize>, &Activations<'_>, &mut Tile<'_, f32>, Write),
     rms_norm: unsafe fn(&[f32], &[u8], f32, &mut [f32]),
     silu_mul: unsafe fn(&mut [f32], &[f32]),
-    attend: unsafe fn(Element, &Queries<'_>, &[Run<'_>], &mut Partial<'_>),
-    query: unsafe fn(&[f32], usize, &mut [QueryBlock]),
-    store: unsafe fn(Element, &[f32], &mut [u8], &mut [u8]),
+    attend: unsafe fn(KvType, &Queries<'_>, &[KvSpan<'_>], &mut SoftmaxState<'_>),
+    quantise_query: unsafe fn(&[f32], usize, &mut [QueryBlock]),
+    encode_kv: unsafe fn(KvType, &[f32], &mut [u8], &mut [u8]),
 }
 
 /// Makes the table of a backend: for each kernel a function compiled for its instructions, which makes the token and
 /// calls the generic algorithm.
 macro_rules! kernels {
     ($backend:expr, $isa:expr $(, $features:literal)?) => {{
-        use $crate::arch::generic::{activations, attention, halves, matmul, norm, stored};
-        use $crate::arch::{Activations, Element, HalfBlock, Kernels, Partial, QuantTile, Queries, QueryBlock, Run, Write};
+        use $crate::arch::generic::{activations, attention, gemv_f16, matmul, norm};
+        use $crate::arch::{Activations, KvType, F16Block, Kernels, SoftmaxState, QuantTile, Queries, QueryBlock, KvSpan, Write};
         use $crate::quant::Matrix;
         use $crate::storage::Tile;
         $(#[target_feature(enable = $features)])?
@@ -128,8 +128,8 @@ macro_rules! kernels {
             activations::quantise($isa, x, out)
         }
         $(#[target_feature(enable = $features)])?
-        fn halve(x: &[f32], out: &mut [HalfBlock]) {
-            halves::halve($isa, x, out)
+        fn to_f16(x: &[f32], out: &mut [F16Block]) {
+            gemv_f16::to_f16($isa, x, out)
         }
         $(#[target_feature(enable = $features)])?
         fn matmul(w: &Matrix<'_>, rows: core::ops::Range<usize>, x: &Activations<'_>, out: &mut Tile<'_, f32>, write: Write) {
@@ -144,31 +144,31 @@ macro_rules! kernels {
             norm::silu_mul($isa, gate, up)
         }
         $(#[target_feature(enable = $features)])?
-        fn attend(element: Element, q: &Queries<'_>, runs: &[Run<'_>], out: &mut Partial<'_>) {
-            attention::attend($isa, element, q, runs, out)
+        fn attend(kv_type: KvType, q: &Queries<'_>, spans: &[KvSpan<'_>], out: &mut SoftmaxState<'_>) {
+            attention::attend($isa, kv_type, q, spans, out)
         }
         $(#[target_feature(enable = $features)])?
-        fn query(x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
-            stored::query($isa, x, head_dim, out)
+        fn quantise_query(x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
+            attention::kv_format::quantise_query($isa, x, head_dim, out)
         }
         $(#[target_feature(enable = $features)])?
-        fn store(element: Element, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
-            stored::store($isa, element, x, out, scale)
+        fn encode_kv(kv_type: KvType, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
+            attention::kv_format::encode_row($isa, kv_type, x, out, scale)
         }
-        let (multiplies_halves, rows_at_once) = $crate::arch::traits(&$isa);
-        Kernels { backend: $backend, multiplies_halves, rows_at_once, quantise, halve, matmul, rms_norm, silu_mul, attend, query, store }
+        let (uses_f16_products, rows_at_once) = $crate::arch::capabilities(&$isa);
+        Kernels { backend: $backend, uses_f16_products, rows_at_once, quantise, to_f16, matmul, rms_norm, silu_mul, attend, quantise_query, encode_kv }
     }};
 }
 use kernels;
 
 /// Whether an instruction set computes with binary16, and how many rows it multiplies at once with many tokens.
-fn traits<I: isa::FloatIsa + isa::PanelIsa>(_: &I) -> (bool, usize) {
-    (I::HALVES, I::PANELS * PANEL_ROWS)
+fn capabilities<I: isa::FloatIsa + isa::PanelIsa>(_: &I) -> (bool, usize) {
+    (I::F16_PRODUCTS, I::PANELS * PANEL_ROWS)
 }
 
 impl Kernels {
-    /// The most tokens of which [`multiplies_halves`](Kernels::multiplies_halves) can be true.
-    pub const MOST_HALVES: usize = generic::halves::MOST;
+    /// The most tokens of which [`uses_f16_products`](Kernels::uses_f16_products) can be true.
+    pub const MAX_F16_TOKENS: usize = generic::gemv_f16::MAX_TOKENS;
 
     /// The best kernels that this CPU can run. Without an operating system: those of the CPU that the library was compiled
     /// for, and no others are in it, because an image is for one chip and has little room.
@@ -211,7 +211,7 @@ impl Kernels {
 
     /// Rows of weights that meet so many tokens at once: a multiple of these is done soonest.
     pub fn rows_at_once(&self, tokens: usize) -> usize {
-        if tokens < generic::matmul::MANY { PANEL_ROWS } else { self.rows_at_once }
+        if tokens < generic::matmul::MIN_TOKENS_TO_PACK { PANEL_ROWS } else { self.rows_at_once }
     }
 
     /// Quantises the activations `x` of one token to int8 blocks of 32, in the first column of `out`:
@@ -238,16 +238,16 @@ impl Kernels {
     }
 
     /// Whether this CPU computes with binary16, and so few `tokens` are to meet binary16 weights as
-    /// [`halve`](Kernels::halve) leaves them.
-    pub fn multiplies_halves(&self, tokens: usize) -> bool {
-        self.multiplies_halves && tokens <= Self::MOST_HALVES
+    /// [`to_f16`](Kernels::to_f16) leaves them.
+    pub fn uses_f16_products(&self, tokens: usize) -> bool {
+        self.uses_f16_products && tokens <= Self::MAX_F16_TOKENS
     }
 
     /// The activations `x` of one token as binary16 in blocks of 32 with a power of two for each; the last one padded with
     /// zeros.
-    pub fn halve(&self, x: &[f32], out: &mut [HalfBlock]) {
+    pub fn to_f16(&self, x: &[f32], out: &mut [F16Block]) {
         // SAFETY: as in `quantise`.
-        unsafe { (self.halve)(x, out) }
+        unsafe { (self.to_f16)(x, out) }
     }
 
     /// Rows `rows` of `w` times those tokens of `x` that `out`, `(tokens, rows.len())`, has rows for. How many tokens `x`
@@ -281,22 +281,22 @@ impl Kernels {
 
     /// Attention of the query heads of a group over the rows of one KV head in a tile, added to `out`.
     ///
-    /// `runs`, stored as `element`, have at most [`TILE`](crate::storage::TILE) rows together; more are left out.
-    pub fn attend(&self, element: Element, q: &Queries<'_>, runs: &[Run<'_>], out: &mut Partial<'_>) {
+    /// `spans`, stored as `kv_type`, have at most [`TILE`](crate::storage::TILE) rows together; more are left out.
+    pub fn attend(&self, kv_type: KvType, q: &Queries<'_>, spans: &[KvSpan<'_>], out: &mut SoftmaxState<'_>) {
         // SAFETY: as in `quantise`.
-        unsafe { (self.attend)(element, q, runs, out) }
+        unsafe { (self.attend)(kv_type, q, spans, out) }
     }
 
     /// The queries `x`, `(heads, head_dim)`, as int8 in blocks of 32, `(heads, head_dim / 32)` rounded up.
-    pub fn query(&self, x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
+    pub fn quantise_query(&self, x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
         // SAFETY: as in `quantise`.
-        unsafe { (self.query)(x, head_dim, out) }
+        unsafe { (self.quantise_query)(x, head_dim, out) }
     }
 
     /// Converts the row `x` of a position and head to cache elements; `scale` is written if it is int8.
-    pub fn store(&self, element: Element, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
+    pub fn encode_kv(&self, kv_type: KvType, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
         // SAFETY: as in `quantise`.
-        unsafe { (self.store)(element, x, out, scale) }
+        unsafe { (self.encode_kv)(kv_type, x, out, scale) }
     }
 }
 

@@ -1,11 +1,11 @@
-//! The operations over plain arrays: runs on any CPU, and is the truth that the other backends are compared with.
+//! The operations over plain arrays: spans on any CPU, and is the truth that the other backends are compared with.
 
 use half::{bf16, f16};
 
-use super::generic::panel::{Bytes, Halves, Nibbles, Sums};
-use super::generic::walk::TokenBlock;
+use super::f32x16::F32x8Pair;
+use super::generic::cursor::TokenBlock;
+use super::generic::gemm::{Bytes, Nibbles, PanelScales, Sums};
 use super::isa::{FloatIsa, Isa, PanelIsa};
-use super::pair::Two;
 use super::{Backend, Kernels, kernels};
 use crate::quant::PANEL_ROWS;
 
@@ -20,7 +20,7 @@ fn map<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) ->
     core::array::from_fn(|i| f(a[i], b[i]))
 }
 
-/// Two's complement halves and their like: bytes 2·i and 2·i + 1.
+/// F32x8Pair's complement halves and their like: bytes 2·i and 2·i + 1.
 fn pair(x: &[u8; 16], i: usize) -> [u8; 2] {
     [x[2 * i], x[2 * i + 1]]
 }
@@ -41,7 +41,7 @@ fn fma(a: f32, b: f32, c: f32) -> f32 {
 
 impl Isa for Scalar {
     type F32x8 = [f32; 8];
-    type Pair = Two<Self>;
+    type F32x16 = F32x8Pair<Self>;
     type F32x4 = [f32; 4];
     type I8x32 = [i8; 32];
     type Sums = [i32; 4];
@@ -252,7 +252,7 @@ impl PanelIsa for Scalar {
         })
     }
     #[inline(always)]
-    fn scales(self, halves: &Halves, _group: usize) -> Rows<f32> {
+    fn scales(self, halves: &PanelScales, _group: usize) -> Rows<f32> {
         core::array::from_fn(|r| f16::from_le_bytes([halves[2 * r], halves[2 * r + 1]]).to_f32())
     }
     #[inline(always)]

@@ -8,9 +8,9 @@
 
 /// A loop of at most eight turns: arrays that only such loops index stay in registers, while the compiler keeps a
 /// longer body as a loop, and its accumulators in memory.
-macro_rules! each {
+macro_rules! unroll {
     ($i:ident in 0..$n:expr => $body:block) => {
-        $crate::arch::unroll::each!(@ $i, $n, $body, 0 1 2 3 4 5 6 7)
+        $crate::arch::unroll::unroll!(@ $i, $n, $body, 0 1 2 3 4 5 6 7)
     };
     (@ $i:ident, $n:expr, $body:block, $($value:literal)*) => {{
         debug_assert!($n <= 8);
@@ -22,13 +22,13 @@ macro_rules! each {
         )*
     }};
 }
-pub(super) use each;
+pub(super) use unroll;
 
 /// The array of an expression's values for 0, 1 …: of 2, 4 or 8.
-macro_rules! array {
-    ($i:ident in 0..2 => $value:expr) => { $crate::arch::unroll::array!(@ $i, $value, 0 1) };
-    ($i:ident in 0..4 => $value:expr) => { $crate::arch::unroll::array!(@ $i, $value, 0 1 2 3) };
-    ($i:ident in 0..8 => $value:expr) => { $crate::arch::unroll::array!(@ $i, $value, 0 1 2 3 4 5 6 7) };
+macro_rules! unroll_array {
+    ($i:ident in 0..2 => $value:expr) => { $crate::arch::unroll::unroll_array!(@ $i, $value, 0 1) };
+    ($i:ident in 0..4 => $value:expr) => { $crate::arch::unroll::unroll_array!(@ $i, $value, 0 1 2 3) };
+    ($i:ident in 0..8 => $value:expr) => { $crate::arch::unroll::unroll_array!(@ $i, $value, 0 1 2 3 4 5 6 7) };
     (@ $i:ident, $value:expr, $($index:literal)*) => {
         [$({
             let $i: usize = $index;
@@ -36,4 +36,4 @@ macro_rules! array {
         }),*]
     };
 }
-pub(super) use array;
+pub(super) use unroll_array;

@@ -18,7 +18,7 @@ use super::cores::Cores;
 use super::fault::{Fault, Line};
 use super::{ARMLET_ABI_VERSION, ARMLET_MAX_WORKERS, armlet_config, armlet_log, armlet_requirements};
 use super::{ARMLET_ARENA_ALIGN, ARMLET_STACK_BYTES, armlet_keep_going};
-use crate::arch::{Backend, Element, Kernels};
+use crate::arch::{Backend, Kernels, KvType};
 use crate::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use crate::gguf::File;
 use crate::model::Model;
@@ -87,7 +87,7 @@ pub(super) struct Checked {
     pub(super) caller: Caller,
     given: armlet_config,
     pattern: Pattern,
-    kv: Element,
+    kv: KvType,
 }
 
 impl Checked {
@@ -106,9 +106,9 @@ impl Checked {
             _ => return Err(ARMLET_ERR_CONFIG),
         };
         let kv = match given.kv_type {
-            0 => Element::F16,
-            1 => Element::Int8,
-            2 => Element::F32,
+            0 => KvType::F16,
+            1 => KvType::Int8,
+            2 => KvType::F32,
             _ => return Err(ARMLET_ERR_CONFIG),
         };
         let alone = given.parallel_for.is_none() && given.workers > 1;

@@ -1,7 +1,7 @@
 //! From a budget to a plan: every byte of an engine and a session, before either exists.
 
 use super::EngineError;
-use crate::arch::Element;
+use crate::arch::KvType;
 use crate::model::{CacheShape, Hparams, KvCache, Rings, Shape, Work};
 use crate::storage::{Arena, Region, Ring, TILE};
 
@@ -44,7 +44,7 @@ pub struct Config {
     /// Most tokens of one pass that have logits: 1 for one conversation, or as many as are decoded or scored together.
     pub logit_rows: usize,
     /// How the cache stores numbers.
-    pub kv: Element,
+    pub kv: KvType,
     /// Whether keys are stored in a basis that spreads outliers, which makes int8 more precise.
     pub hadamard: bool,
 }
@@ -59,7 +59,7 @@ impl Default for Config {
             slack: 0,
             chunk: 128,
             logit_rows: 1,
-            kv: Element::F16,
+            kv: KvType::F16,
             hadamard: false,
         }
     }

@@ -14,7 +14,7 @@
 //! every size have been.
 
 use super::{EngineError, Plan, Session};
-use crate::arch::Element;
+use crate::arch::KvType;
 use crate::model::{CacheShape, Class, Geometry, KvCache, Model, Segment};
 use crate::storage::Ring;
 use crate::util::{SliceExt, crc32};
@@ -391,7 +391,7 @@ impl<'p> Prefix<'p> {
         if header.model != model.fingerprint() {
             return Err(StateError::OtherModel);
         }
-        let element = [Element::F16, Element::Int8, Element::F32].into_iter().find(|e| *e as u32 == header.element);
+        let element = [KvType::F16, KvType::Int8, KvType::F32].into_iter().find(|e| *e as u32 == header.element);
         let [layers, pinned, ..] = header.classes[0];
         let slots = usize::try_from(pinned).ok().filter(|n| (1..=h.context_length).contains(n));
         let (Some(element), Some(slots)) = (element, slots) else { return Err(StateError::Impossible) };

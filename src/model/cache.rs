@@ -5,7 +5,7 @@
 //! positions are in a segment of their own, which several sessions may share.
 
 use super::Hparams;
-use crate::arch::{Element, Run};
+use crate::arch::{KvSpan, KvType};
 use crate::storage::{Arena, ArenaError, Ring};
 use crate::util::{SliceExt, times};
 
@@ -16,7 +16,7 @@ pub(crate) struct Geometry {
     pub(crate) kv_heads: usize,
     pub(crate) slots: usize,
     pub(crate) head_dim: usize,
-    pub(crate) element: Element,
+    pub(crate) element: KvType,
 }
 
 impl Geometry {
@@ -85,19 +85,19 @@ impl<B: AsRef<[u8]>> Segment<B> {
     }
 
     /// `len` slots of a head.
-    pub(super) fn run(&self, layer: usize, head: usize, slot: usize, len: usize, pinned: bool) -> Run<'_> {
+    pub(super) fn run(&self, layer: usize, head: usize, slot: usize, len: usize, pinned: bool) -> KvSpan<'_> {
         let (row, scale) = (self.geometry.row(), self.geometry.element.scale_bytes());
         let of = |bytes: usize, kv: usize| {
             let start = self.first(kv, layer, head) + slot;
             start * bytes..(start + len) * bytes
         };
         let (rows, scales) = (self.rows.as_ref(), self.scales.as_ref());
-        Run {
+        KvSpan {
             k: rows.get(of(row, 0)).unwrap_or(&[]),
             v: rows.get(of(row, 1)).unwrap_or(&[]),
             k_scales: scales.get(of(scale, 0)).unwrap_or(&[]),
             v_scales: scales.get(of(scale, 1)).unwrap_or(&[]),
-            pinned,
+            sinks: pinned,
         }
     }
 }
@@ -240,24 +240,24 @@ impl<'a> Class<'a> {
 
 /// The places of a tile's rows: at most four.
 pub(super) struct Runs<'r> {
-    runs: [Run<'r>; 4],
+    runs: [KvSpan<'r>; 4],
     len: usize,
 }
 
 impl<'r> Runs<'r> {
     pub(super) fn new() -> Self {
-        let none = Run { k: &[], v: &[], k_scales: &[], v_scales: &[], pinned: false };
+        let none = KvSpan { k: &[], v: &[], k_scales: &[], v_scales: &[], sinks: false };
         Runs { runs: [none; 4], len: 0 }
     }
 
-    fn push(&mut self, run: Run<'r>) {
+    fn push(&mut self, run: KvSpan<'r>) {
         if let Some(place) = self.runs.get_mut(self.len) {
             *place = run;
             self.len += 1;
         }
     }
 
-    pub(super) fn as_slice(&self) -> &[Run<'r>] {
+    pub(super) fn as_slice(&self) -> &[KvSpan<'r>] {
         self.runs.first_n(self.len)
     }
 }
@@ -278,7 +278,7 @@ pub(crate) struct KvCache<'a> {
 pub(crate) struct CacheShape {
     pub(crate) rings: Rings,
     /// How it stores numbers.
-    pub(crate) element: Element,
+    pub(crate) element: KvType,
     /// Whether keys are stored in a rotated basis.
     pub(crate) hadamard: bool,
     /// Whether the pinned positions are those of a shared prefix.
@@ -369,7 +369,7 @@ impl<'a> KvCache<'a> {
     }
 
     /// How it stores numbers.
-    pub(crate) fn element(&self) -> Element {
+    pub(crate) fn element(&self) -> KvType {
         self.shape.element
     }
 

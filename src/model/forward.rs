@@ -8,7 +8,7 @@ use core::ops::Range;
 use super::cache::{Geometry, KvCache, Runs, Segment};
 use super::state::{FEW, Inputs, MANY, SPLIT, Work};
 use super::{Hparams, Layer, Model, RopePairs};
-use crate::arch::{Activations, Element, HalfBlock, Kernels, Partial, Quants, Queries, QueryBlock, Write};
+use crate::arch::{Activations, F16Block, Kernels, KvType, Quants, Queries, QueryBlock, SoftmaxState, Write};
 use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
 use crate::storage::{Executor, Grid, Serial, for_each_row, for_each_tile};
 use crate::util::{SliceExt, phase, rest, times};
@@ -84,7 +84,7 @@ fn place<'b, 'c: 'b, C: AsRef<KvCache<'c>>>(caches: &'b [C], n: usize, row: usiz
 }
 
 /// Where in the buffers for new keys and values those of the `i`-th cache with `each` rows are, and as what segment.
-fn fresh(h: &Hparams, element: Element, i: usize, each: usize) -> (Geometry, [Range<usize>; 2]) {
+fn fresh(h: &Hparams, element: KvType, i: usize, each: usize) -> (Geometry, [Range<usize>; 2]) {
     let geometry = Geometry { layers: 1, kv_heads: h.n_kv_heads, slots: each, head_dim: h.head_dim, element };
     let (row, scale) = (each * 2 * h.kv_dim() * size_of::<f32>(), each * 2 * h.n_kv_heads * 2);
     (geometry, [i * row..(i + 1) * row, i * scale..(i + 1) * scale])
@@ -221,15 +221,15 @@ impl Forward<'_> {
     }
 
     /// The input of `matrices` as binary16; empty where none needs it, and for many tokens.
-    fn halves<'x>(&self, x: &[f32], n: usize, out: &'x mut [HalfBlock], matrices: &[&Matrix<'_>]) -> &'x [HalfBlock] {
-        if !self.kernels.multiplies_halves(n) || matrices.iter().all(|m| m.dtype() != DType::F16) {
+    fn halves<'x>(&self, x: &[f32], n: usize, out: &'x mut [F16Block], matrices: &[&Matrix<'_>]) -> &'x [F16Block] {
+        if !self.kernels.uses_f16_products(n) || matrices.iter().all(|m| m.dtype() != DType::F16) {
             return &[];
         }
         let cols = times(x.len(), n);
         let blocks = cols.div_ceil(BLOCK);
         let out = out.first_n_mut(n * blocks);
         for (x, out) in x.rows(cols).zip(out.rows_mut(blocks)) {
-            self.kernels.halve(x, out);
+            self.kernels.to_f16(x, out);
         }
         out
     }
@@ -315,10 +315,10 @@ impl Forward<'_> {
             pinned_q.iter_mut().zip(&*row).for_each(|(to, from)| *to = *from);
             turn(row.first_n_mut(h.q_dim() + h.kv_dim()), 0);
             turn(pinned_q, 1);
-            if cache.element() == Element::Int8 {
+            if cache.element() == KvType::Int8 {
                 let (own, pinned) = blocks.split_at_mut_checked(blocks.len() / 2).unwrap_or_default();
-                self.kernels.query(row.first_n(h.q_dim()), h.head_dim, own);
-                self.kernels.query(pinned_q, h.head_dim, pinned);
+                self.kernels.quantise_query(row.first_n(h.q_dim()), h.head_dim, own);
+                self.kernels.quantise_query(pinned_q, h.head_dim, pinned);
             }
         });
     }
@@ -337,7 +337,7 @@ impl Forward<'_> {
                 for (kv, x) in row.get(h.q_dim()..).unwrap_or(&[]).rows(h.kv_dim()).enumerate() {
                     for (head, x) in x.rows(h.head_dim).enumerate() {
                         let [row, scale] = fresh.slot(kv, 0, head, i);
-                        self.kernels.store(element, x, row, scale);
+                        self.kernels.encode_kv(element, x, row, scale);
                     }
                 }
             }
@@ -378,13 +378,13 @@ impl Forward<'_> {
         match partials.get_mut(..n * heads * splits * width).filter(|_| !whole) {
             Some(partials) => {
                 for_each_row(self.exec, partials, width, |i, memory| {
-                    looks.at(times(i, splits), rest(i, splits), &mut Partial::new(memory, group));
+                    looks.at(times(i, splits), rest(i, splits), &mut SoftmaxState::new(memory, group));
                 });
                 let outs = attended.rows_mut(wide).zip(stats.rows_mut(2 * group)).enumerate();
                 for ((item, (out, stats)), parts) in outs.zip(partials.rows_mut(splits * width)) {
-                    let mut sum = Partial::over(out, stats);
+                    let mut sum = SoftmaxState::over(out, stats);
                     for part in parts.rows_mut(width).take(looks.splits(times(item, heads))) {
-                        sum.merge(&Partial::view(part, group));
+                        sum.merge(&SoftmaxState::view(part, group));
                     }
                     sum.finish();
                 }
@@ -395,9 +395,9 @@ impl Forward<'_> {
                     .map(|(data, width)| Grid::columns(data, items * width, width));
                 for_each_tile(self.exec, outputs, |[mut out, mut part, mut stats]| {
                     let item = times(out.columns().start, wide);
-                    let mut sum = Partial::over(out.row(0), stats.row(0));
+                    let mut sum = SoftmaxState::over(out.row(0), stats.row(0));
                     for split in 0..looks.splits(times(item, heads)) {
-                        let mut part = Partial::new(part.row(0), group);
+                        let mut part = SoftmaxState::new(part.row(0), group);
                         looks.at(item, split, &mut part);
                         sum.merge(&part);
                     }
@@ -449,7 +449,7 @@ impl<'c, C: AsRef<KvCache<'c>>> Looks<'_, C> {
     }
 
     /// Adds part `split` of the attention of item `item`: of row `item / heads` and a KV head.
-    fn at(&self, item: usize, split: usize, out: &mut Partial<'_>) {
+    fn at(&self, item: usize, split: usize, out: &mut SoftmaxState<'_>) {
         let h = &self.run.model.hparams;
         let (row, head) = (times(item, h.n_kv_heads), rest(item, h.n_kv_heads));
         let each = times(self.n, self.caches.len());

@@ -1,7 +1,7 @@
 //! The buffers of a pass, which all conversations share.
 
 use super::Hparams;
-use crate::arch::{HalfBlock, Kernels, QuantsMut, QueryBlock};
+use crate::arch::{F16Block, Kernels, QuantsMut, QueryBlock};
 use crate::quant::BLOCK;
 use crate::storage::{Arena, ArenaError, TILE};
 
@@ -29,12 +29,12 @@ pub(crate) struct Inputs<'a> {
     /// (widest input / 32, chunk): as int8
     pub(super) quants: QuantsMut<'a>,
     /// (the most tokens that meet binary16 so, widest input / 32): as binary16
-    pub(super) halves: &'a mut [HalfBlock],
+    pub(super) halves: &'a mut [F16Block],
 }
 
 impl<'a> Inputs<'a> {
     fn new(arena: &mut Arena<'a>, chunk: usize, widest: usize) -> Result<Self, ArenaError> {
-        let tokens = chunk.min(Kernels::MOST_HALVES);
+        let tokens = chunk.min(Kernels::MAX_F16_TOKENS);
         Ok(Self {
             quants: QuantsMut::new(arena, chunk, widest)?,
             halves: arena.alloc("binary16 activations", &[tokens, widest.div_ceil(BLOCK)])?,

@@ -1,7 +1,7 @@
 //! What a program does with a file, in a form that tests and fuzz targets share: everything is looked at, and every
 //! promise that `armlet` makes of any bytes is an assertion.
 
-use armlet::arch::{Element, Kernels};
+use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Engine, Pattern, Plan, Session};
 use armlet::gguf::{File, GgufError, Value};
 use armlet::model::{Model, ModelError};
@@ -100,7 +100,7 @@ fn run(model: &Model<'_>) -> Result<u32, SampleError> {
     let h = &model.hparams;
     let context = h.context_length.min(8);
     let config =
-        Config { context, chunk: 2, logit_rows: 1, kv: Element::F16, pattern: Pattern::Full, ..Config::default() };
+        Config { context, chunk: 2, logit_rows: 1, kv: KvType::F16, pattern: Pattern::Full, ..Config::default() };
     let plan = Plan::new(h, &config).unwrap();
     // Apart, so that a sanitizer sees one run into the other.
     let (mut work, mut cache) = (Memory::new(plan.engine_bytes()), Memory::new(plan.session_bytes()));

@@ -15,8 +15,8 @@ pub fn backends() -> Vec<Kernels> {
 }
 
 /// Whether the products of a few tokens with F16 weights are rounded to binary16 here.
-pub fn multiplies_halves() -> bool {
-    backends().iter().any(|k| k.multiplies_halves(1))
+pub fn uses_f16_products() -> bool {
+    backends().iter().any(|k| k.uses_f16_products(1))
 }
 
 pub fn with_model<R>(gguf: &Gguf, f: impl FnOnce(&Model<'_>) -> R) -> R {

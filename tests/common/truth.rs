@@ -1,6 +1,6 @@
 //! The bits that a run has to give, however it is cut and whoever computes it.
 
-use armlet::arch::{Element, Kernels};
+use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Pattern};
 use armlet::host::Pool;
 use armlet::model::Model;
@@ -45,13 +45,13 @@ impl Executor for Crowd {
 pub struct Truth<'m> {
     pub model: &'m Model<'m>,
     pub kernels: Kernels,
-    pub kv: Element,
+    pub kv: KvType,
     pub tokens: Vec<u32>,
     pub bits: Vec<Vec<u32>>,
 }
 
 impl<'m> Truth<'m> {
-    pub fn new(model: &'m Model<'m>, kernels: Kernels, kv: Element) -> Self {
+    pub fn new(model: &'m Model<'m>, kernels: Kernels, kv: KvType) -> Self {
         let tokens = prompt(4, PROMPT, model.hparams.vocab);
         let mut truth = Truth { model, kernels, kv, tokens, bits: Vec::new() };
         let tokens = &truth.tokens;
@@ -144,11 +144,11 @@ impl<'m> Truth<'m> {
         let largest = truth.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
         let error = truth.iter().zip(&want).fold(0.0, |max: f32, (a, b)| max.max((a - b).abs())) / largest;
         // Where keys and values are kept as F16, a difference of rounding can become one of 2⁻¹¹ there.
-        let halves = self.kernels.multiplies_halves(1) && self.model.weights.output.dtype() == DType::F16;
+        let halves = self.kernels.uses_f16_products(1) && self.model.weights.output.dtype() == DType::F16;
         let bound = match self.kv {
             _ if halves => 0.03,
-            Element::F32 => BOUND as f32,
-            Element::F16 | Element::Int8 => 2e-3,
+            KvType::F32 => BOUND as f32,
+            KvType::F16 | KvType::Int8 => 2e-3,
         };
         assert!(error <= bound, "{error:e} off");
     }

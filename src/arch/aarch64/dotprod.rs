@@ -3,11 +3,13 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::neon::{Eight, Four, I8x32, fold, load, neon_isa, neon_panel, simd, split, transpose4x4, vmovn_s32_pair};
-use super::{cpu, halves, next};
-use crate::arch::generic::halves::HalfBlock;
-use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
-use crate::arch::generic::walk::{Step, TokenBlock};
+use super::neon::{
+    I8x32, PanelRows4, PanelRows8, fold, load, neon_isa, neon_panel, simd, split, transpose4x4, vmovn_s32_pair,
+};
+use super::{cpu, f16, post_index};
+use crate::arch::generic::cursor::{BlockQuad, TokenBlock};
+use crate::arch::generic::gemm::{Bytes, Nibbles, PanelScales, Sums};
+use crate::arch::generic::gemv_f16::F16Block;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::{Backend, Kernels, kernels};
 
@@ -65,7 +67,7 @@ pub(super) fn dot4_nibbles(w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
     fold(add_i8(w, x, [start; 4]))
 }
 
-neon_isa!(Dotprod, add_i8, dot4_nibbles, halves);
+neon_isa!(Dotprod, add_i8, dot4_nibbles, f16);
 
 impl Dotprod {
     /// A CPU with the matrix multiplication has the dot product as well: both were detected.
@@ -76,11 +78,11 @@ impl Dotprod {
 
     /// Products of eight rows with a token, plus `bias`.
     #[inline(always)]
-    fn dot(self, w: &Eight, x: &[i8; 32], bias: i32) -> [int32x4_t; 2] {
+    fn dot(self, w: &PanelRows8, x: &[i8; 32], bias: i32) -> [int32x4_t; 2] {
         // SAFETY: the token proves that the CPU has `sdot`; the array has 32 bytes.
         unsafe {
             let (a, b) = (vld1q_s8(x.as_ptr()), vld1q_s8(x.as_ptr().add(16)));
-            w.map(|w: Four| {
+            w.map(|w: PanelRows4| {
                 let mut acc = vdupq_n_s32(bias);
                 acc = sdot_lane::<1>(sdot_lane::<0>(acc, w[0], a), w[1], a);
                 acc = sdot_lane::<3>(sdot_lane::<2>(acc, w[2], a), w[3], a);
@@ -96,11 +98,11 @@ impl PanelIsa for Dotprod {
     const UNROLL: bool = true;
 
     #[inline(always)]
-    fn dot_int8<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>) -> [int32x4_t; 2] {
+    fn dot_int8<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>) -> [int32x4_t; 2] {
         self.dot(w, &x.q[0], 0)
     }
     #[inline(always)]
-    fn dot_nibbles<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 2] {
+    fn dot_nibbles<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 2] {
         self.dot(w, &x.q[0], if offset { x.bias[0] } else { 0 })
     }
 }

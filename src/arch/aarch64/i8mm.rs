@@ -4,11 +4,11 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::dotprod::{Dotprod, add_i8, dot4_nibbles};
-use super::neon::{Eight, Four, I8x32, fold, load, neon_isa, simd, split, transpose4x4, vmovn_s32_pair};
-use super::{cpu, halves, next};
-use crate::arch::generic::halves::HalfBlock;
-use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
-use crate::arch::generic::walk::{Step, TokenBlock};
+use super::neon::{I8x32, PanelRows4, PanelRows8, fold, load, neon_isa, simd, split, transpose4x4, vmovn_s32_pair};
+use super::{cpu, f16, post_index};
+use crate::arch::generic::cursor::{BlockQuad, TokenBlock};
+use crate::arch::generic::gemm::{Bytes, Nibbles, PanelScales, Sums};
+use crate::arch::generic::gemv_f16::F16Block;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::{Backend, Kernels, kernels};
 
@@ -22,7 +22,7 @@ pub(in crate::arch) fn kernels() -> Option<Kernels> {
     (cpu::dotprod() && cpu::fp16() && cpu::i8mm()).then(|| kernels!(Backend::I8mm, I8mm(()), "neon,dotprod,fp16,i8mm"))
 }
 
-neon_isa!(I8mm, add_i8, dot4_nibbles, halves);
+neon_isa!(I8mm, add_i8, dot4_nibbles, f16);
 
 /// `smmla`: adds the products of two rows of eight int8, `a`, and two others, `b`: `[a₀b₀, a₀b₁, a₁b₀, a₁b₁]`. The
 /// intrinsic is unstable in Rust 1.95.
@@ -41,8 +41,8 @@ unsafe fn smmla(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 
 /// Pairs of rows, eight columns of each: vectors 2j and 2j + 1 have columns 8j..8j + 8 of rows 0 and 1, of 2 and 3.
 #[inline(always)]
-fn pairs(w: Eight) -> Eight {
-    w.map(|w: Four| {
+fn pairs(w: PanelRows8) -> PanelRows8 {
+    w.map(|w: PanelRows4| {
         let w = w.map(|w| simd!(vreinterpretq_s32_s8(w)));
         core::array::from_fn(|i| {
             let (a, b) = (w[i & !1], w[i | 1]);
@@ -57,25 +57,25 @@ fn twice([a, b]: [float32x4_t; 2]) -> [float32x4_t; 4] {
     simd!([vzip1q_f32(a, a), vzip2q_f32(a, a), vzip1q_f32(b, b), vzip2q_f32(b, b)])
 }
 
-/// Two numbers of tokens as `[x₀, x₁, x₀, x₁]`.
+/// F32x8Pair numbers of tokens as `[x₀, x₁, x₀, x₁]`.
 #[inline(always)]
 fn both<const T: usize>(x: &[f32; T]) -> float32x4_t {
     let pair = x.first_chunk::<2>().unwrap_or(&[0.0; 2]);
-    // Two numbers as one of twice the size, at the alignment of the smaller.
+    // F32x8Pair numbers as one of twice the size, at the alignment of the smaller.
     simd!(vreinterpretq_f32_u64(vdupq_n_u64(pair.as_ptr().cast::<u64>().read_unaligned())))
 }
 
 impl I8mm {
     /// Products of eight rows with two tokens, plus their biases: for each pair of rows a 2 × 2 matrix.
     #[inline(always)]
-    fn dot<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 4] {
+    fn dot<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 4] {
         let (Some(q), Some(bias)) = (x.q.first_chunk::<2>(), x.bias.first_chunk::<2>()) else {
             return [simd!(vdupq_n_s32(0)); 4];
         };
         // SAFETY: the token proves that the CPU has `smmla`; the arrays have 64 and 8 bytes, which both loads take at any
         // alignment.
         unsafe {
-            // Eight columns of one token beside the same of the other, four times: one instruction.
+            // PanelRows8 columns of one token beside the same of the other, four times: one instruction.
             let x = vld4q_s64(q.as_ptr().cast());
             let x = [x.0, x.1, x.2, x.3].map(|x| vreinterpretq_s8_s64(x));
             let start = if offset { vdupq_n_s64(bias.as_ptr().cast::<i64>().read_unaligned()) } else { vdupq_n_s64(0) };
@@ -95,7 +95,7 @@ impl PanelIsa for I8mm {
     const ROWS: usize = 8;
     const TOKENS: usize = 2;
     type Single = Dotprod;
-    type Weights = Eight;
+    type Weights = PanelRows8;
     type Dots = [int32x4_t; 4];
     type Scales = [float32x4_t; 4];
     type Acc = [float32x4_t; 4];
@@ -105,16 +105,16 @@ impl PanelIsa for I8mm {
         Dotprod::of(self)
     }
     #[inline(always)]
-    fn int8(self, q: &Bytes, group: usize) -> Eight {
+    fn int8(self, q: &Bytes, group: usize) -> PanelRows8 {
         pairs(load::int8(q, group))
     }
     #[inline(always)]
-    fn nibbles(self, n: &Nibbles, group: usize) -> Eight {
+    fn nibbles(self, n: &Nibbles, group: usize) -> PanelRows8 {
         pairs(load::nibbles(n, group))
     }
     #[inline(always)]
-    fn scales(self, halves: &Halves, group: usize) -> [float32x4_t; 4] {
-        twice(load::scales(halves, group))
+    fn scales(self, scales: &PanelScales, group: usize) -> [float32x4_t; 4] {
+        twice(load::scales(scales, group))
     }
     #[inline(always)]
     fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> [float32x4_t; 4] {
@@ -132,11 +132,11 @@ impl PanelIsa for I8mm {
         self.store(simd!([vuzp1q_f32(a, b), vuzp1q_f32(c, d), vuzp2q_f32(a, b), vuzp2q_f32(c, d)]), sums, group);
     }
     #[inline(always)]
-    fn dot_int8<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>) -> [int32x4_t; 4] {
+    fn dot_int8<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>) -> [int32x4_t; 4] {
         self.dot(w, x, false)
     }
     #[inline(always)]
-    fn dot_nibbles<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 4] {
+    fn dot_nibbles<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 4] {
         self.dot(w, x, offset)
     }
     #[inline(always)]

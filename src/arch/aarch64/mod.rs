@@ -2,8 +2,8 @@
 
 mod cpu;
 pub(super) mod dotprod;
-mod halves;
-mod high;
+mod f16;
 pub(super) mod i8mm;
 pub(super) mod neon;
-mod next;
+mod post_index;
+mod smull2;

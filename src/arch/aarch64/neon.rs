@@ -4,10 +4,10 @@
 
 use core::arch::aarch64::*;
 
-use super::high::{smlal2, smull2};
-use super::next;
-use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
-use crate::arch::generic::walk::{Step, TokenBlock};
+use super::post_index;
+use super::smull2::{smlal2, smull2};
+use crate::arch::generic::cursor::{BlockQuad, TokenBlock};
+use crate::arch::generic::gemm::{Bytes, Nibbles, PanelScales, Sums};
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::{Backend, Kernels, kernels};
 
@@ -60,7 +60,7 @@ fn dot4_nibbles(w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
     })
 }
 
-/// Four vectors of partial sums to a vector of four sums.
+/// PanelRows4 vectors of partial sums to a vector of four sums.
 #[inline(always)]
 pub(super) fn fold(v: [int32x4_t; 4]) -> int32x4_t {
     simd!(vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3])))
@@ -68,10 +68,10 @@ pub(super) fn fold(v: [int32x4_t; 4]) -> int32x4_t {
 
 /// An `Isa` of NEON operations, with the integer dot products of four rows given.
 macro_rules! neon_isa {
-    ($token:ident, $add_i8:expr, $dot4_nibbles:expr $(, $halves:ident)?) => {
+    ($token:ident, $add_i8:expr, $dot4_nibbles:expr $(, $f16:ident)?) => {
         impl Isa for $token {
             type F32x8 = [float32x4_t; 2];
-            type Pair = $crate::arch::pair::Two<Self>;
+            type F32x16 = $crate::arch::f32x16::F32x8Pair<Self>;
             type F32x4 = float32x4_t;
             type I8x32 = I8x32;
             type Sums = [int32x4_t; 4];
@@ -281,46 +281,46 @@ macro_rules! neon_isa {
             }
 
             #[inline(always)]
-            fn q8_0(self, step: Step<'_, 34>) -> ([I8x32; 4], float32x4_t) {
+            fn q8_0(self, step: BlockQuad<'_, 34>) -> ([I8x32; 4], float32x4_t) {
                 let rows = step.pointers();
                 // SAFETY: each pointer has the 34 bytes of a block, which are read once, in order.
                 unsafe {
-                    let d = vcvt_f32_f16(vreinterpret_f16_u16(next::halves(rows)));
-                    (rows.each_mut().map(|row| next::pair(row)), d)
+                    let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(rows)));
+                    (rows.each_mut().map(|row| post_index::take_32(row)), d)
                 }
             }
             #[inline(always)]
-            fn q4_0(self, step: Step<'_, 18>) -> ([I8x32; 4], float32x4_t) {
+            fn q4_0(self, step: BlockQuad<'_, 18>) -> ([I8x32; 4], float32x4_t) {
                 let rows = step.pointers();
                 // SAFETY: each pointer has the 18 bytes of a block, which are read once, in order.
                 unsafe {
-                    let d = vcvt_f32_f16(vreinterpret_f16_u16(next::halves(rows)));
-                    (rows.each_mut().map(|row| split(next::vector(row))), d)
+                    let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(rows)));
+                    (rows.each_mut().map(|row| split(post_index::take_16(row))), d)
                 }
             }
             #[inline(always)]
-            fn q4_1(self, step: Step<'_, 20>) -> ([I8x32; 4], float32x4_t, float32x4_t) {
+            fn q4_1(self, step: BlockQuad<'_, 20>) -> ([I8x32; 4], float32x4_t, float32x4_t) {
                 let rows = step.pointers();
                 // SAFETY: each pointer has the 20 bytes of a block, which are read once, in order.
                 unsafe {
-                    let dm = vreinterpretq_u16_u32(next::words(rows));
+                    let dm = vreinterpretq_u16_u32(post_index::take_u32x4(rows));
                     let [d, m] = [vuzp1q_u16(dm, dm), vuzp2q_u16(dm, dm)]
                         .map(|x| vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(x))));
-                    (rows.each_mut().map(|row| split(next::vector(row))), d, m)
+                    (rows.each_mut().map(|row| split(post_index::take_16(row))), d, m)
                 }
             }
             #[inline(always)]
-            fn f32x16(self, step: Step<'_, 64>) -> [[[float32x4_t; 2]; 2]; 4] {
+            fn f32x16(self, step: BlockQuad<'_, 64>) -> [[[float32x4_t; 2]; 2]; 4] {
                 // SAFETY: each pointer has 64 bytes, which are read once, in order.
                 step.pointers().each_mut().map(|row| unsafe {
-                    [next::pair(row), next::pair(row)].map(|x| x.map(|x| vreinterpretq_f32_s8(x)))
+                    [post_index::take_32(row), post_index::take_32(row)].map(|x| x.map(|x| vreinterpretq_f32_s8(x)))
                 })
             }
             #[inline(always)]
-            fn f16x16(self, step: Step<'_, 32>) -> [[[float32x4_t; 2]; 2]; 4] {
+            fn f16x16(self, step: BlockQuad<'_, 32>) -> [[[float32x4_t; 2]; 2]; 4] {
                 // SAFETY: each pointer has 32 bytes, which are read once, in order.
                 step.pointers().each_mut().map(|row| unsafe {
-                    next::pair(row).map(|x| {
+                    post_index::take_32(row).map(|x| {
                         let x = vreinterpretq_f16_s8(x);
                         [vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)]
                     })
@@ -364,12 +364,12 @@ macro_rules! neon_isa {
                 })
             }
             $(
-                const HALVES: bool = true;
+                const F16_PRODUCTS: bool = true;
                 #[inline(always)]
-                fn fma_halves<const T: usize>(
+                fn fma_f16<const T: usize>(
                     self,
-                    w: Step<'_, 64>,
-                    x: [&HalfBlock; T],
+                    w: BlockQuad<'_, 64>,
+                    x: [&F16Block; T],
                     acc: &mut [[float32x4_t; 2]; T],
                 ) {
                     // SAFETY: each pointer has 64 bytes, which are read once, in order; the token proves that the CPU
@@ -377,15 +377,15 @@ macro_rules! neon_isa {
                     unsafe {
                         let halves = x.map(|x| x.x.each_ref().map(|x| vld1q_s8(x.as_ptr().cast())));
                         let products = w.pointers().each_mut().map(|row| {
-                            let ([a, b], [c, d]) = (next::pair(row), next::pair(row));
+                            let ([a, b], [c, d]) = (post_index::take_32(row), post_index::take_32(row));
                             halves.map(|x| {
-                                let p = $halves::fma(b, x[1], $halves::mul(a, x[0]));
-                                $halves::fma(d, x[3], $halves::fma(c, x[2], p))
+                                let p = $f16::fma(b, x[1], $f16::mul(a, x[0]));
+                                $f16::fma(d, x[3], $f16::fma(c, x[2], p))
                             })
                         });
                         for t in 0..T {
                             let [p, q, r, s] = products.map(|row| row[t]);
-                            let sums = $halves::add_pairs($halves::add_pairs(p, q), $halves::add_pairs(r, s));
+                            let sums = $f16::add_pairs($f16::add_pairs(p, q), $f16::add_pairs(r, s));
                             let sums = vreinterpretq_f16_s8(sums);
                             acc[t][0] = vfmaq_n_f32(acc[t][0], vcvt_f32_f16(vget_low_f16(sums)), x[t].d);
                             acc[t][1] = vfmaq_n_f32(acc[t][1], vcvt_high_f32_f16(sums), x[t].d);
@@ -393,7 +393,7 @@ macro_rules! neon_isa {
                     }
                 }
                 #[inline(always)]
-                fn fold_halves(self, acc: [float32x4_t; 2]) -> [f32; 4] {
+                fn fold_f16(self, acc: [float32x4_t; 2]) -> [f32; 4] {
                     self.store4(simd!(vpaddq_f32(acc[0], acc[1])))
                 }
             )?
@@ -402,7 +402,7 @@ macro_rules! neon_isa {
 }
 pub(super) use neon_isa;
 
-/// Four vectors of four words, transposed.
+/// PanelRows4 vectors of four words, transposed.
 #[inline(always)]
 pub(super) fn transpose4x4([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
     simd!({
@@ -414,7 +414,7 @@ pub(super) fn transpose4x4([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
     })
 }
 
-/// Eight int32 within int16, narrowed.
+/// PanelRows8 int32 within int16, narrowed.
 #[inline(always)]
 pub(super) fn vmovn_s32_pair(a: int32x4_t, b: int32x4_t) -> int16x8_t {
     simd!(vmovn_high_s32(vmovn_s32(a), b))
@@ -428,10 +428,10 @@ pub(super) fn split(x: uint8x16_t) -> I8x32 {
 
 neon_isa!(Neon, add_i8, dot4_nibbles);
 
-/// Four rows of 32 quants: vector k has columns 4k..4k + 4 of each row.
-pub(super) type Four = [int8x16_t; 8];
-/// Two fours: the eight rows of a group.
-pub(super) type Eight = [Four; 2];
+/// PanelRows4 rows of 32 quants: vector k has columns 4k..4k + 4 of each row.
+pub(super) type PanelRows4 = [int8x16_t; 8];
+/// F32x8Pair fours: the eight rows of a group.
+pub(super) type PanelRows8 = [PanelRows4; 2];
 
 /// Loads of a group's weights and scales.
 pub(super) mod load {
@@ -439,12 +439,12 @@ pub(super) mod load {
 
     /// One half of a panel's rows.
     #[inline(always)]
-    pub(in super::super) fn int8(q: &Bytes, group: usize) -> Eight {
+    pub(in super::super) fn int8(q: &Bytes, group: usize) -> PanelRows8 {
         // Below 4, which spares checks.
         simd!([0, 1].map(|h| core::array::from_fn(|k| { vld1q_s8(q[4 * k + ((2 * group + h) & 3)].as_ptr().cast()) })))
     }
     #[inline(always)]
-    pub(in super::super) fn nibbles(n: &Nibbles, group: usize) -> Eight {
+    pub(in super::super) fn nibbles(n: &Nibbles, group: usize) -> PanelRows8 {
         [0, 1].map(|h| {
             let n: [I8x32; 4] =
                 simd!(core::array::from_fn(|k| split(vld1q_u8(n[4 * k + ((2 * group + h) & 3)].as_ptr()))));
@@ -452,8 +452,8 @@ pub(super) mod load {
         })
     }
     #[inline(always)]
-    pub(in super::super) fn scales(halves: &Halves, group: usize) -> [float32x4_t; 2] {
-        let eight = &halves.as_chunks::<16>().0[group & 1];
+    pub(in super::super) fn scales(scales: &PanelScales, group: usize) -> [float32x4_t; 2] {
+        let eight = &scales.as_chunks::<16>().0[group & 1];
         simd!({
             let x = vreinterpretq_f16_u8(vld1q_u8(eight.as_ptr()));
             [vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)]
@@ -480,7 +480,7 @@ macro_rules! neon_panel {
         const ROWS: usize = 8;
         const TOKENS: usize = 1;
         type Single = Self;
-        type Weights = Eight;
+        type Weights = PanelRows8;
         type Dots = [int32x4_t; 2];
         type Scales = [float32x4_t; 2];
         type Acc = [float32x4_t; 2];
@@ -489,16 +489,16 @@ macro_rules! neon_panel {
             self
         }
         #[inline(always)]
-        fn int8(self, q: &Bytes, group: usize) -> Eight {
+        fn int8(self, q: &Bytes, group: usize) -> PanelRows8 {
             load::int8(q, group)
         }
         #[inline(always)]
-        fn nibbles(self, n: &Nibbles, group: usize) -> Eight {
+        fn nibbles(self, n: &Nibbles, group: usize) -> PanelRows8 {
             load::nibbles(n, group)
         }
         #[inline(always)]
-        fn scales(self, halves: &Halves, group: usize) -> [float32x4_t; 2] {
-            load::scales(halves, group)
+        fn scales(self, scales: &PanelScales, group: usize) -> [float32x4_t; 2] {
+            load::scales(scales, group)
         }
         #[inline(always)]
         fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> [float32x4_t; 2] {
@@ -533,7 +533,7 @@ pub(super) use neon_panel;
 
 /// Columns 4k..4k + 4 in all four lanes, for k in 0..8.
 #[inline(always)]
-fn broadcast(x: &[i8; 32]) -> Four {
+fn broadcast(x: &[i8; 32]) -> PanelRows4 {
     simd!({
         let [a, b] = [0, 16].map(|at| vld4q_dup_s32(x.as_ptr().add(at).cast()));
         [a.0, a.1, a.2, a.3, b.0, b.1, b.2, b.3].map(|x| vreinterpretq_s8_s32(x))
@@ -545,7 +545,7 @@ impl PanelIsa for Neon {
 
     /// Products of rows 0 and 1 are in one vector of int16, of rows 2 and 3 in another; two of them fit a lane.
     #[inline(always)]
-    fn dot_int8<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>) -> [int32x4_t; 2] {
+    fn dot_int8<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>) -> [int32x4_t; 2] {
         let x = broadcast(&x.q[0]);
         w.map(|w| {
             simd!({
@@ -561,9 +561,9 @@ impl PanelIsa for Neon {
         })
     }
 
-    /// Eight products fit a lane, 8·15·127 = 15240, and so does the sum of two such.
+    /// PanelRows8 products fit a lane, 8·15·127 = 15240, and so does the sum of two such.
     #[inline(always)]
-    fn dot_nibbles<const T: usize>(self, w: &Eight, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 2] {
+    fn dot_nibbles<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 2] {
         let bias = if offset { x.bias[0] } else { 0 };
         let x = broadcast(&x.q[0]);
         w.map(|w| {

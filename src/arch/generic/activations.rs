@@ -1,8 +1,8 @@
 //! Activations, and their quantisation to int8.
 
-use super::halves::HalfBlock;
+use super::gemv_f16::F16Block;
 use crate::arch::isa::Isa;
-use crate::arch::unroll::array;
+use crate::arch::unroll::unroll_array;
 use crate::quant::BLOCK;
 use crate::storage::{Arena, ArenaError, Grid, Tile};
 use crate::util::{SliceExt, times};
@@ -43,7 +43,7 @@ impl Quants<'_> {
     }
 }
 
-/// Room for [`Quants`].
+/// Accumulators for [`Quants`].
 #[derive(Debug)]
 pub struct QuantsMut<'a> {
     q: &'a mut [[i8; BLOCK]],
@@ -99,8 +99,8 @@ pub struct Activations<'a> {
     /// `(cols / 32, stride)`; may be empty when no matrix they meet is quantised.
     pub quants: Quants<'a>,
     /// `(tokens, cols / 32)`, rounded up; empty where nothing is to be computed in binary16, see
-    /// [`Kernels::multiplies_halves`](crate::arch::Kernels::multiplies_halves).
-    pub halves: &'a [HalfBlock],
+    /// [`Kernels::uses_f16_products`](crate::arch::Kernels::uses_f16_products).
+    pub halves: &'a [F16Block],
 }
 
 impl Activations<'_> {
@@ -141,8 +141,8 @@ pub(in crate::arch) fn quantise<I: Isa>(isa: I, x: &[f32], out: &mut QuantTile<'
 #[inline(always)]
 pub(super) fn quantise_block<I: Isa>(isa: I, x: &[f32; BLOCK], q: &mut [i8; BLOCK]) -> (f32, f32) {
     let (parts, _) = x.as_chunks::<8>();
-    let v = array!(i in 0..4 => isa.load8(&parts[i]));
-    let a = array!(i in 0..4 => isa.abs8(v[i]));
+    let v = unroll_array!(i in 0..4 => isa.load8(&parts[i]));
+    let a = unroll_array!(i in 0..4 => isa.abs8(v[i]));
     let largest = isa.hmax8(isa.max8(isa.max8(a[0], a[1]), isa.max8(a[2], a[3])));
     let total = isa.sum8(isa.add8(isa.add8(a[0], a[1]), isa.add8(a[2], a[3])));
     let (d, inverse) = scale(largest, total);
@@ -170,7 +170,7 @@ pub(super) fn round_block<I: Isa>(isa: I, x: &[f32; BLOCK], inverse: f32, q: &mu
     }
     let (parts, _) = x.as_chunks::<8>();
     let (inverse, limit) = (isa.splat8(inverse), isa.splat8(127.0));
-    let r = array!(i in 0..4 => isa.min8(isa.round8(isa.mul8(isa.load8(&parts[i]), inverse)), limit));
+    let r = unroll_array!(i in 0..4 => isa.min8(isa.round8(isa.mul8(isa.load8(&parts[i]), inverse)), limit));
     isa.to_i8(r, q);
     isa.sum8(isa.add8(isa.add8(r[0], r[1]), isa.add8(r[2], r[3])))
 }

@@ -14,20 +14,20 @@
 
 use core::marker::PhantomData;
 
+use super::accumulators::{Accumulators, TOKENS};
 use super::activations::Activations;
-use super::in_place::InPlace;
+use super::cursor::{BlockQuad, ROWS, RowCursor, RowQuad, Zip};
+use super::gemv::RowKernel;
 use super::matmul::Job;
-use super::room::{Room, TOKENS};
-use super::walk::{Four, Lockstep, ROWS, Rows, Step};
 use crate::arch::isa::{FloatIsa, Isa};
-use crate::arch::unroll::{array, each};
+use crate::arch::unroll::{unroll, unroll_array};
 use crate::quant::DType;
 use crate::util::SliceExt;
 
 /// A float format. Sixteen weights have `B` bytes.
 pub(super) trait Format<const B: usize> {
     /// Sixteen weights of each of four rows.
-    fn load<I: Isa>(isa: I, step: Step<'_, B>) -> [[I::F32x8; 2]; ROWS];
+    fn load<I: Isa>(isa: I, step: BlockQuad<'_, B>) -> [[I::F32x8; 2]; ROWS];
 }
 
 /// The float formats: bytes of sixteen weights, and the load.
@@ -36,7 +36,7 @@ macro_rules! float {
         pub(super) struct $name;
         impl Format<$bytes> for $name {
             #[inline(always)]
-            fn load<I: Isa>(isa: I, step: Step<'_, $bytes>) -> [[I::F32x8; 2]; ROWS] {
+            fn load<I: Isa>(isa: I, step: BlockQuad<'_, $bytes>) -> [[I::F32x8; 2]; ROWS] {
                 isa.$load(step)
             }
         }
@@ -46,7 +46,7 @@ float!(F32, 64, f32x16);
 float!(F16, 32, f16x16);
 float!(Bf16, 32, bf16x16);
 
-/// Partial sums of four rows for one token.
+/// SoftmaxState sums of four rows for one token.
 type Sums<I> = [<I as Isa>::F32x8; ROWS];
 
 /// Weights of a piece: 20 KiB, of the 32 that a small core has next to it; on the stack of firmware 8. At the start of a line
@@ -54,10 +54,10 @@ type Sums<I> = [<I as Isa>::F32x8; ROWS];
 #[repr(align(64))]
 struct Piece([f32; if cfg!(target_os = "none") { 2048 } else { 5120 }]);
 
-/// Rows of a format, as an [`InPlace`].
+/// Rows of a format, as an [`RowKernel`].
 pub(super) struct Lanes<F, const B: usize>(PhantomData<F>);
 
-impl<F: Format<B>, const B: usize> InPlace for Lanes<F, B> {
+impl<F: Format<B>, const B: usize> RowKernel for Lanes<F, B> {
     type Tokens<'a, const T: usize> = [&'a [f32]; T];
 
     #[inline(always)]
@@ -66,7 +66,7 @@ impl<F: Format<B>, const B: usize> InPlace for Lanes<F, B> {
     }
 
     #[inline(always)]
-    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: Four<'_>, x: [&[f32]; T]) -> [[f32; ROWS]; T] {
+    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: RowQuad<'_>, x: [&[f32]; T]) -> [[f32; ROWS]; T] {
         let mut acc = [[isa.splat8(0.0); ROWS]; T];
         walk::<F, I, T, B>(isa, rows, x, &mut acc);
         // Columns beyond a multiple of sixteen: padded with zeros, through the same lanes.
@@ -74,11 +74,11 @@ impl<F: Format<B>, const B: usize> InPlace for Lanes<F, B> {
         if whole * B < rows.row_bytes() {
             let tails: [[u8; B]; ROWS] = core::array::from_fn(|r| padded(rows.row(r).get(whole * B..).unwrap_or(&[])));
             let x: [[f32; 16]; T] = core::array::from_fn(|t| padded(x[t].get(whole * 16..).unwrap_or(&[])));
-            let rows = Four::new(tails.as_flattened(), B);
+            let rows = RowQuad::new(tails.as_flattened(), B);
             walk::<F, I, T, B>(isa, rows, x.each_ref().map(<[f32; 16]>::as_slice), &mut acc);
         }
         let mut sums = [[0.0; ROWS]; T];
-        each!(t in 0..T => { each!(r in 0..ROWS => { sums[t][r] = isa.sum8(acc[t][r]) }) });
+        unroll!(t in 0..T => { unroll!(r in 0..ROWS => { sums[t][r] = isa.sum8(acc[t][r]) }) });
         sums
     }
 }
@@ -94,22 +94,22 @@ fn columns<'a, const T: usize>(x: &Activations<'a>, token: usize, first: usize) 
 #[inline(always)]
 fn walk<F: Format<B>, I: Isa, const T: usize, const B: usize>(
     isa: I,
-    rows: Four<'_>,
+    rows: RowQuad<'_>,
     x: [&[f32]; T],
     sums: &mut [Sums<I>; T],
 ) {
-    let mut x = Lockstep::new(x.map(|x| x.as_chunks::<16>().0));
-    let mut rows = Rows::<B>::new(rows, x.left());
+    let mut x = Zip::new(x.map(|x| x.as_chunks::<16>().0));
+    let mut rows = RowCursor::<B>::new(rows, x.left());
     let mut acc = *sums;
     while let Some(step) = rows.next() {
         let w = F::load(isa, step);
         rows.prefetch(isa);
         // SAFETY: there are at most `x.left()` steps.
         let x = unsafe { x.next() };
-        each!(half in 0..2 => {
-            each!(t in 0..T => {
+        unroll!(half in 0..2 => {
+            unroll!(t in 0..T => {
                 let x = isa.load8(&x[t].as_chunks().0[half]);
-                each!(r in 0..ROWS => { acc[t][r] = isa.fma8(w[r][half], x, acc[t][r]) });
+                unroll!(r in 0..ROWS => { acc[t][r] = isa.fma8(w[r][half], x, acc[t][r]) });
             });
         });
     }
@@ -139,7 +139,7 @@ pub(super) fn multiply<I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
 fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     let mut piece = Piece([0.0; _]);
     let piece = piece.0.as_chunks_mut::<R>().0;
-    let mut room = Room::<[f32; R]>::new();
+    let mut room = Accumulators::<[f32; R]>::new();
     let stride = job.w.row_bytes();
     let rows = job.w.rows_bytes(job.rows.clone());
     for (first, rows) in job.rows.clone().step_by(R).zip(rows.chunks_of(R * stride)) {
@@ -176,10 +176,10 @@ fn widen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
     let skip = sixteens * B;
     for h in 0..R / ROWS {
         let rows =
-            Four::new(rows.get(h * ROWS * stride..).filter(|r| !r.is_empty()).unwrap_or(rows), stride).skip(skip);
+            RowQuad::new(rows.get(h * ROWS * stride..).filter(|r| !r.is_empty()).unwrap_or(rows), stride).skip(skip);
         let (whole, tail) = out.as_chunks_mut::<16>();
         let n = whole.len();
-        let mut walk = Rows::<B>::new(rows, n).ahead_by(R * stride);
+        let mut walk = RowCursor::<B>::new(rows, n).prefetch_from(R * stride);
         for out in whole {
             walk.prefetch_near(isa);
             widen_sixteen::<F, I, B, R>(isa, &mut walk, h, out);
@@ -187,7 +187,12 @@ fn widen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
         if !tail.is_empty() {
             let tails: [[u8; B]; ROWS] = core::array::from_fn(|r| padded(rows.row(r).get(n * B..).unwrap_or(&[])));
             let mut last = [[0.0; R]; 16];
-            widen_sixteen::<F, I, B, R>(isa, &mut Rows::new(Four::new(tails.as_flattened(), B), 1), h, &mut last);
+            widen_sixteen::<F, I, B, R>(
+                isa,
+                &mut RowCursor::new(RowQuad::new(tails.as_flattened(), B), 1),
+                h,
+                &mut last,
+            );
             for (out, last) in tail.iter_mut().zip(last) {
                 out.as_chunks_mut::<ROWS>().0[h] = last.as_chunks().0[h];
             }
@@ -199,15 +204,15 @@ fn widen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
 #[inline(always)]
 fn widen_sixteen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
     isa: I,
-    rows: &mut Rows<'_, B>,
+    rows: &mut RowCursor<'_, B>,
     h: usize,
     out: &mut [[f32; R]; 16],
 ) {
     let Some(step) = rows.next() else { return };
     let w = F::load(isa, step);
-    each!(half in 0..2 => {
-        let columns = isa.transpose8x4(array!(r in 0..4 => w[r][half]));
-        each!(c in 0..8 => { out[8 * half + c].as_chunks_mut().0[h % (R / ROWS)] = isa.store4(columns[c]) });
+    unroll!(half in 0..2 => {
+        let columns = isa.transpose8x4(unroll_array!(r in 0..4 => w[r][half]));
+        unroll!(c in 0..8 => { out[8 * half + c].as_chunks_mut().0[h % (R / ROWS)] = isa.store4(columns[c]) });
     });
 }
 
@@ -240,22 +245,22 @@ fn add_tile<I: FloatIsa, const T: usize, const R: usize>(
     sums: &mut [[f32; R]; T],
 ) {
     let mut acc = [isa.load_column(&sums[0]); T];
-    each!(t in 0..T => { acc[t] = isa.load_column(&sums[t]) });
-    let mut fours = Lockstep::new(x.map(|x| x.as_chunks::<4>().0));
+    unroll!(t in 0..T => { acc[t] = isa.load_column(&sums[t]) });
+    let mut fours = Zip::new(x.map(|x| x.as_chunks::<4>().0));
     let n = fours.left().min(piece.len() / 4);
     let (piece, rest) = piece.split_at_checked(4 * n).unwrap_or_default();
     for w in piece.as_chunks::<4>().0 {
-        let w = array!(c in 0..4 => isa.load_column(&w[c]));
+        let w = unroll_array!(c in 0..4 => isa.load_column(&w[c]));
         // SAFETY: there are `n` turns.
         let x = unsafe { fours.next() };
-        each!(t in 0..T => { acc[t] = isa.fma_columns(&w, x[t], acc[t]) });
+        unroll!(t in 0..T => { acc[t] = isa.fma_columns(&w, x[t], acc[t]) });
     }
     if !rest.is_empty() {
-        let w = array!(c in 0..4 => isa.load_column(rest.get(c).unwrap_or(&[0.0; R])));
-        each!(t in 0..T => {
+        let w = unroll_array!(c in 0..4 => isa.load_column(rest.get(c).unwrap_or(&[0.0; R])));
+        unroll!(t in 0..T => {
             let x = padded(x[t].get(4 * n..).unwrap_or(&[]));
             acc[t] = isa.fma_columns(&w, &x, acc[t]);
         });
     }
-    each!(t in 0..T => { isa.store_column(acc[t], &mut sums[t]) });
+    unroll!(t in 0..T => { isa.store_column(acc[t], &mut sums[t]) });
 }

@@ -16,16 +16,16 @@
 //!
 //! So one token at a time and a whole prompt give the same bits, in any chunks. Float weights have one order for up to
 //! eight tokens, and another for more, see [`float`]; and where the CPU computes with binary16 some meet it, see
-//! [`halves`].
+//! [`gemv_f16`].
 
 use core::ops::Range;
 
+use super::accumulators::{Accumulators, TOKENS};
 use super::activations::Activations;
-use super::room::{Room, TOKENS};
-use super::walk::PanelRows;
-use super::{float, halves, in_place, panel, rows};
+use super::cursor::PanelCursor;
+use super::{float, gemm, gemv, gemv_f16, gemv_quantised};
 use crate::arch::isa::{FloatIsa, PanelIsa};
-use crate::arch::unroll::each;
+use crate::arch::unroll::unroll;
 use crate::quant::{DType, Layout, Matrix, PANEL_ROWS};
 use crate::storage::Tile;
 use crate::util::SliceExt;
@@ -40,9 +40,9 @@ pub enum Write {
 }
 
 /// Fewest tokens for which interleaving weights pays.
-pub(in crate::arch) const MANY: usize = 8;
+pub(in crate::arch) const MIN_TOKENS_TO_PACK: usize = 8;
 /// Fewest tokens for which widening weights pays: more than a batch of sessions, which has the bits of each alone.
-const MANY_FLOATS: usize = 9;
+const MIN_TOKENS_TO_WIDEN: usize = 9;
 
 /// A product to compute: rows of a matrix times all tokens, to the columns of `out`.
 pub(super) struct Job<'a, 'o, 'w> {
@@ -66,25 +66,25 @@ pub(in crate::arch) fn matmul<S: PanelIsa + FloatIsa>(
 ) {
     let rows = rows.start.min(w.rows())..rows.end.min(w.rows());
     // All of a pass decide, not those of a tile: so what shares a tile with a token does not show.
-    let many = x.tokens >= MANY_FLOATS;
+    let many = x.tokens >= MIN_TOKENS_TO_WIDEN;
     let x = x.part(out.rows());
     let job = Job { w: *w, rows, x, out, write };
     match w.dtype() {
-        DType::Q8_0 => job.quantised::<rows::Q8_0, panel::Q8_0, S, 544, 34>(isa),
-        DType::Q4_0 => job.quantised::<rows::Q4_0, panel::Q4_0, S, 288, 18>(isa),
-        DType::Q4_1 => job.quantised::<rows::Q4_1, panel::Q4_1, S, 320, 20>(isa),
+        DType::Q8_0 => job.quantised::<gemv_quantised::Q8_0, gemm::Q8_0, S, 544, 34>(isa),
+        DType::Q4_0 => job.quantised::<gemv_quantised::Q4_0, gemm::Q4_0, S, 288, 18>(isa),
+        DType::Q4_1 => job.quantised::<gemv_quantised::Q4_1, gemm::Q4_1, S, 320, 20>(isa),
         // Firmware has room for one way to multiply what it hardly ever meets.
         kind if many || (cfg!(target_os = "none") && kind != DType::F16) => {
             float::multiply(isa, &mut { job });
         }
         // A token at a time where that is rare: each tile of two is another two kilobytes of code.
-        DType::F32 => in_place::multiply::<float::Lanes<float::F32, 64>, S, 1>(isa, &mut { job }),
-        DType::F16 if S::HALVES && !job.x.halves.is_empty() => {
-            in_place::multiply::<halves::Halves<float::F16>, S, 2>(isa, &mut { job });
+        DType::F32 => gemv::multiply::<float::Lanes<float::F32, 64>, S, 1>(isa, &mut { job }),
+        DType::F16 if S::F16_PRODUCTS && !job.x.halves.is_empty() => {
+            gemv::multiply::<gemv_f16::F16Rows<float::F16>, S, 2>(isa, &mut { job });
         }
-        DType::F16 if S::HALVES => in_place::multiply::<float::Lanes<float::F16, 32>, S, 1>(isa, &mut { job }),
-        DType::F16 => in_place::multiply::<float::Lanes<float::F16, 32>, S, 2>(isa, &mut { job }),
-        DType::Bf16 => in_place::multiply::<float::Lanes<float::Bf16, 32>, S, 1>(isa, &mut { job }),
+        DType::F16 if S::F16_PRODUCTS => gemv::multiply::<float::Lanes<float::F16, 32>, S, 1>(isa, &mut { job }),
+        DType::F16 => gemv::multiply::<float::Lanes<float::F16, 32>, S, 2>(isa, &mut { job }),
+        DType::Bf16 => gemv::multiply::<float::Lanes<float::Bf16, 32>, S, 1>(isa, &mut { job }),
     }
 }
 
@@ -93,13 +93,13 @@ impl<'w> Job<'_, '_, 'w> {
     #[inline(always)]
     fn quantised<R, F, S, const P: usize, const B: usize>(mut self, isa: S)
     where
-        R: rows::Format<B>,
-        F: panel::Format<P, B>,
+        R: gemv_quantised::Format<B>,
+        F: gemm::Format<P, B>,
         S: PanelIsa + FloatIsa,
     {
         match self.w.layout() {
-            Layout::Rows if self.x.tokens < MANY => {
-                in_place::multiply::<rows::Quantised<R, B>, S, 4>(isa, &mut self);
+            Layout::Rows if self.x.tokens < MIN_TOKENS_TO_PACK => {
+                gemv::multiply::<gemv_quantised::Quantised<R, B>, S, 4>(isa, &mut self);
             }
             Layout::Rows => self.interleaved::<F, S, P, B>(isa),
             Layout::Panels if self.x.tokens == 1 => self.packed_one::<F, S, P, B>(isa),
@@ -109,7 +109,7 @@ impl<'w> Job<'_, '_, 'w> {
 
     /// Rows as they lie in a GGUF file: blocks of 16 rows, or of 32, are interleaved and meet [`TOKENS`].
     #[inline(always)]
-    fn interleaved<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
+    fn interleaved<F: gemm::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
         let rows = self.rows.clone();
         let twos = if S::PANELS == 2 { rows.len() / (2 * PANEL_ROWS) * (2 * PANEL_ROWS) } else { 0 };
         if S::PANELS == 2 {
@@ -120,27 +120,27 @@ impl<'w> Job<'_, '_, 'w> {
 
     /// Some of the rows, those of `N` panels at a time.
     #[inline(always)]
-    fn panels<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const N: usize>(
+    fn panels<F: gemm::Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const N: usize>(
         &mut self,
         isa: S,
         rows: Range<usize>,
     ) {
-        let mut room = Room::<[[f32; PANEL_ROWS]; N]>::new();
+        let mut room = Accumulators::<[[f32; PANEL_ROWS]; N]>::new();
         let (all, stride) = (self.w.rows_bytes(rows.clone()), self.w.row_bytes());
         for (first, rows) in rows.step_by(N * PANEL_ROWS).zip(all.chunks_of(N * PANEL_ROWS * stride)) {
             for token in (0..self.x.tokens).step_by(TOKENS) {
                 let sums = room.zeroed(self.x.tokens - token);
-                let mut rows = PanelRows::new(rows, stride);
+                let mut rows = PanelCursor::new(rows, stride);
                 let mut b = 0;
                 while let Some(rows) = rows.next::<S, N>(isa) {
                     let mut blocks = [[0; P]; N];
-                    each!(n in 0..N => { blocks[n] = panel::interleave::<F, S, P, B>(isa, rows[n]) });
-                    panel::add::<F, S, P, B, N>(isa, &blocks, b, &self.x, token, sums);
+                    unroll!(n in 0..N => { blocks[n] = gemm::interleave::<F, S, P, B>(isa, rows[n]) });
+                    gemm::add::<F, S, P, B, N>(isa, &blocks, b, &self.x, token, sums);
                     b += 1;
                 }
-                panel::finish(isa, sums);
+                gemm::finish(isa, sums);
                 for (t, sums) in sums.iter().enumerate() {
-                    each!(n in 0..N => { self.put(first + n * PANEL_ROWS, token + t, &sums[n]) });
+                    unroll!(n in 0..N => { self.put(first + n * PANEL_ROWS, token + t, &sums[n]) });
                 }
             }
         }
@@ -148,10 +148,10 @@ impl<'w> Job<'_, '_, 'w> {
 
     /// Panels where they lie, and one token.
     #[inline(always)]
-    fn packed_one<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
+    fn packed_one<F: gemm::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
         let mut row = self.rows.start;
         while let Some((blocks, skip)) = self.panel(row) {
-            let sums = panel::one::<F, S::Single, P, B>(isa.single(), blocks, &self.x, 0);
+            let sums = gemm::one::<F, S::Single, P, B>(isa.single(), blocks, &self.x, 0);
             self.put(row, 0, sums.get(skip..).unwrap_or(&[]));
             row += PANEL_ROWS - skip;
         }
@@ -159,16 +159,16 @@ impl<'w> Job<'_, '_, 'w> {
 
     /// Panels where they lie.
     #[inline(always)]
-    fn packed<F: panel::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
-        let mut room = Room::<[[f32; PANEL_ROWS]; 1]>::new();
+    fn packed<F: gemm::Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(&mut self, isa: S) {
+        let mut room = Accumulators::<[[f32; PANEL_ROWS]; 1]>::new();
         let mut row = self.rows.start;
         while let Some((blocks, skip)) = self.panel::<P>(row) {
             for token in (0..self.x.tokens).step_by(TOKENS) {
                 let sums = room.zeroed(self.x.tokens - token);
                 for (b, block) in blocks.iter().enumerate() {
-                    panel::add::<F, S, P, B, 1>(isa, core::array::from_ref(block), b, &self.x, token, sums);
+                    gemm::add::<F, S, P, B, 1>(isa, core::array::from_ref(block), b, &self.x, token, sums);
                 }
-                panel::finish(isa, sums);
+                gemm::finish(isa, sums);
                 for (t, [sums]) in sums.iter().enumerate() {
                     self.put(row, token + t, sums.get(skip..).unwrap_or(&[]));
                 }

@@ -5,74 +5,67 @@ use crate::arch::*;
 use crate::storage::TILE;
 use std::vec::Vec;
 
-const ELEMENTS: [Element; 3] = [Element::F16, Element::Int8, Element::F32];
+const ELEMENTS: [KvType; 3] = [KvType::F16, KvType::Int8, KvType::F32];
 
-/// Rows of keys or values as a cache stores them, and as numbers.
-struct Rows {
+/// StoredRows of keys or values as a cache stores them, and as numbers.
+struct StoredRows {
     rows: Vec<u8>,
     scales: Vec<u8>,
     decoded: Vec<f64>,
 }
 
-impl Rows {
-    fn new(k: &Kernels, element: Element, head_dim: usize, x: &[f32]) -> Self {
+impl StoredRows {
+    fn new(k: &Kernels, kv_type: KvType, head_dim: usize, x: &[f32]) -> Self {
         let n = x.len() / head_dim;
-        let (mut rows, mut scales) = (vec![0; x.len() * element.bytes()], vec![0; n * element.scale_bytes()]);
+        let (mut rows, mut scales) = (vec![0; x.len() * kv_type.bytes()], vec![0; n * kv_type.scale_bytes()]);
         for (i, x) in x.chunks(head_dim).enumerate() {
-            let row = &mut rows[i * head_dim * element.bytes()..][..head_dim * element.bytes()];
-            let scale = &mut scales[i * element.scale_bytes()..][..element.scale_bytes()];
-            k.store(element, x, row, scale);
+            let row = &mut rows[i * head_dim * kv_type.bytes()..][..head_dim * kv_type.bytes()];
+            let scale = &mut scales[i * kv_type.scale_bytes()..][..kv_type.scale_bytes()];
+            k.encode_kv(kv_type, x, row, scale);
         }
         let half = |b: &[u8]| half::f16::from_le_bytes([b[0], b[1]]).to_f64();
-        let decoded = match element {
-            Element::F16 => rows.chunks(2).map(half).collect(),
-            Element::Int8 => {
+        let decoded = match kv_type {
+            KvType::F16 => rows.chunks(2).map(half).collect(),
+            KvType::Int8 => {
                 let scaled = rows.chunks(head_dim).zip(scales.chunks(2));
                 scaled.flat_map(|(row, s)| row.iter().map(move |q| f64::from(q.cast_signed()) * half(s))).collect()
             }
-            Element::F32 => x.iter().map(|x| f64::from(*x)).collect(),
+            KvType::F32 => x.iter().map(|x| f64::from(*x)).collect(),
         };
-        Rows { rows, scales, decoded }
+        StoredRows { rows, scales, decoded }
     }
 }
 
-/// Keys, values and queries; positions before `pinned` are met by the second queries.
+/// Keys, values and queries; positions before `sinks` are met by the second queries.
 struct Case {
-    element: Element,
+    kv_type: KvType,
     head_dim: usize,
     scale: f32,
-    pinned: usize,
+    sinks: usize,
     q: [Vec<f32>; 2],
     blocks: [Vec<QueryBlock>; 2],
-    k: Rows,
-    v: Rows,
+    k: StoredRows,
+    v: StoredRows,
 }
 
 impl Case {
-    fn new(
-        kernels: &Kernels,
-        element: Element,
-        group: usize,
-        head_dim: usize,
-        positions: usize,
-        pinned: usize,
-    ) -> Self {
-        let rows = |seed| Rows::new(kernels, element, head_dim, &noise(seed, positions * head_dim));
+    fn new(kernels: &Kernels, kv_type: KvType, group: usize, head_dim: usize, positions: usize, sinks: usize) -> Self {
+        let rows = |seed| StoredRows::new(kernels, kv_type, head_dim, &noise(seed, positions * head_dim));
         let q = [13, 14].map(|seed| noise(seed, group * head_dim).iter().map(|x| x * 3.0).collect::<Vec<f32>>());
         let blocks = q.each_ref().map(|q| {
             let mut blocks = vec![QueryBlock { q: [0; 32], d: 0.0, bias: 0 }; group * head_dim.div_ceil(32)];
-            kernels.query(q, head_dim, &mut blocks);
+            kernels.quantise_query(q, head_dim, &mut blocks);
             blocks
         });
         let scale = 1.0 / (head_dim as f32).sqrt();
-        Case { element, head_dim, scale, pinned, q, blocks, k: rows(11), v: rows(12) }
+        Case { kv_type, head_dim, scale, sinks, q, blocks, k: rows(11), v: rows(12) }
     }
 
     fn positions(&self) -> usize {
         self.k.decoded.len() / self.head_dim
     }
 
-    /// Heads `heads` over all positions, whose rows are cut where pinned ones end and at `cut`, in parts of `split` tiles.
+    /// Heads `heads` over all positions, whose rows are cut where sinks ones end and at `cut`, in parts of `split` tiles.
     fn run(&self, kernels: &Kernels, heads: Range<usize>, cut: usize, split: usize) -> Vec<f32> {
         let (d, group) = (self.head_dim, heads.len());
         let queries = Queries {
@@ -81,32 +74,32 @@ impl Case {
             head_dim: d,
             scale: self.scale,
         };
-        let run = |r: Range<usize>| Run {
-            k: &self.k.rows[r.start * d * self.element.bytes()..r.end * d * self.element.bytes()],
-            v: &self.v.rows[r.start * d * self.element.bytes()..r.end * d * self.element.bytes()],
-            k_scales: &self.k.scales[r.start * self.element.scale_bytes()..r.end * self.element.scale_bytes()],
-            v_scales: &self.v.scales[r.start * self.element.scale_bytes()..r.end * self.element.scale_bytes()],
-            pinned: r.start < self.pinned,
+        let run = |r: Range<usize>| KvSpan {
+            k: &self.k.rows[r.start * d * self.kv_type.bytes()..r.end * d * self.kv_type.bytes()],
+            v: &self.v.rows[r.start * d * self.kv_type.bytes()..r.end * d * self.kv_type.bytes()],
+            k_scales: &self.k.scales[r.start * self.kv_type.scale_bytes()..r.end * self.kv_type.scale_bytes()],
+            v_scales: &self.v.scales[r.start * self.kv_type.scale_bytes()..r.end * self.kv_type.scale_bytes()],
+            sinks: r.start < self.sinks,
         };
         let (mut out, mut stats) = (vec![f32::NAN; group * d], vec![f32::NAN; 2 * group]);
         let mut memory = vec![f32::NAN; group * (d + 2)];
-        let mut sum = Partial::over(&mut out, &mut stats);
+        let mut sum = SoftmaxState::over(&mut out, &mut stats);
         let starts: Vec<usize> = (0..self.positions()).step_by(TILE).collect();
         for tiles in starts.chunks(split) {
-            let mut part = Partial::new(&mut memory, group);
+            let mut part = SoftmaxState::new(&mut memory, group);
             for start in tiles {
                 let end = (start + TILE).min(self.positions());
-                let mut ends: Vec<usize> = [self.pinned, cut, end].iter().map(|e| *e.clamp(start, &end)).collect();
+                let mut ends: Vec<usize> = [self.sinks, cut, end].iter().map(|e| *e.clamp(start, &end)).collect();
                 ends.sort_unstable();
-                let mut runs = vec![];
+                let mut spans = vec![];
                 let mut at = *start;
                 for end in ends {
                     if end > at {
-                        runs.push(run(at..end));
+                        spans.push(run(at..end));
                     }
                     at = end;
                 }
-                kernels.attend(self.element, &queries, &runs, &mut part);
+                kernels.attend(self.kv_type, &queries, &spans, &mut part);
             }
             sum.merge(&part);
         }
@@ -118,9 +111,9 @@ impl Case {
     fn naive(&self, g: usize, exact_queries: bool) -> Vec<f64> {
         let d = self.head_dim;
         let score = |j: usize| {
-            let set = usize::from(j < self.pinned);
+            let set = usize::from(j < self.sinks);
             let q = |i: usize| {
-                if self.element == Element::Int8 && !exact_queries {
+                if self.kv_type == KvType::Int8 && !exact_queries {
                     let block = &self.blocks[set][g * d.div_ceil(32) + i / 32];
                     f64::from(block.q[i % 32]) * f64::from(block.d)
                 } else {
@@ -135,7 +128,7 @@ impl Case {
     }
 }
 
-/// (group, head_dim, positions, pinned positions)
+/// (group, head_dim, positions, sinks positions)
 const SHAPES: [(usize, usize, usize, usize); 11] = [
     (1, 64, 1, 0),
     (3, 64, 33, 4),
@@ -153,19 +146,19 @@ const SHAPES: [(usize, usize, usize, usize); 11] = [
 #[test]
 fn attention_matches_f64() {
     for kernels in backends() {
-        for element in ELEMENTS {
-            for (group, head_dim, positions, pinned) in SHAPES {
-                let case = Case::new(&kernels, element, group, head_dim, positions, pinned);
+        for kv_type in ELEMENTS {
+            for (group, head_dim, positions, sinks) in SHAPES {
+                let case = Case::new(&kernels, kv_type, group, head_dim, positions, sinks);
                 let got = case.run(&kernels, 0..group, 0, 16);
                 for (g, got) in got.chunks(head_dim).enumerate() {
                     // int8 queries are up to 0.4 % of a head's largest off.
-                    for (exact, bound) in [(false, 2e-6), (true, if element == Element::Int8 { 0.02 } else { 2e-6 })] {
+                    for (exact, bound) in [(false, 2e-6), (true, if kv_type == KvType::Int8 { 0.02 } else { 2e-6 })] {
                         for (got, want) in got.iter().zip(case.naive(g, exact)) {
                             let error = (f64::from(*got) - want).abs();
                             let name = kernels.backend();
                             assert!(
                                 error <= bound,
-                                "{name:?} {element:?} {group}x{head_dim}x{positions}: {got}, {want}"
+                                "{name:?} {kv_type:?} {group}x{head_dim}x{positions}: {got}, {want}"
                             );
                         }
                     }
@@ -179,17 +172,17 @@ fn attention_matches_f64() {
 #[test]
 fn attention_gives_a_head_the_same_bits_in_any_group_and_place() {
     for kernels in backends() {
-        for element in ELEMENTS {
-            for (head_dim, positions, pinned) in [(64, 75, 4), (24, 33, 0), (8, 1, 0), (80, 130, 40)] {
-                let case = Case::new(&kernels, element, 17, head_dim, positions, pinned);
+        for kv_type in ELEMENTS {
+            for (head_dim, positions, sinks) in [(64, 75, 4), (24, 33, 0), (8, 1, 0), (80, 130, 40)] {
+                let case = Case::new(&kernels, kv_type, 17, head_dim, positions, sinks);
                 let alone: Vec<f32> = (0..17).flat_map(|g| case.run(&kernels, g..g + 1, 0, 16)).collect();
                 for group in 2..=17 {
                     let got = case.run(&kernels, 0..group, 0, 16);
-                    assert!(got == alone[..group * head_dim], "{:?} {element:?}, {group} heads", kernels.backend());
+                    assert!(got == alone[..group * head_dim], "{:?} {kv_type:?}, {group} heads", kernels.backend());
                 }
                 for cut in [1, 5, 31, 32, 33, 63, 70, 100].into_iter().filter(|cut| *cut < positions) {
                     let got = case.run(&kernels, 0..3, cut, 16);
-                    assert!(got == alone[..3 * head_dim], "{:?} {element:?}, cut at {cut}", kernels.backend());
+                    assert!(got == alone[..3 * head_dim], "{:?} {kv_type:?}, cut at {cut}", kernels.backend());
                 }
             }
         }
@@ -200,7 +193,7 @@ fn attention_gives_a_head_the_same_bits_in_any_group_and_place() {
 #[test]
 fn parts_of_attention_merge() {
     for kernels in backends() {
-        let case = Case::new(&kernels, Element::F32, 3, 64, 300, 4);
+        let case = Case::new(&kernels, KvType::F32, 3, 64, 300, 4);
         let whole = case.run(&kernels, 0..3, 0, 100);
         for split in [1, 2, 3, 5] {
             for (a, b) in case.run(&kernels, 0..3, 0, split).iter().zip(&whole) {
@@ -217,17 +210,17 @@ fn int8_rows_are_half_a_step_off() {
         for n in [8, 24, 64, 80] {
             let x: Vec<f32> = noise(5, n).iter().map(|x| x * 7.0).collect();
             let largest = x.iter().fold(0f32, |m, x| m.max(x.abs()));
-            let rows = Rows::new(&kernels, Element::Int8, n, &x);
+            let rows = StoredRows::new(&kernels, KvType::Int8, n, &x);
             for (x, y) in x.iter().zip(rows.decoded) {
                 assert!((f64::from(*x) - y).abs() <= f64::from(largest) / 127.0 * 0.5005, "{x} {y}");
             }
             assert!(rows.rows.iter().any(|q| q.cast_signed().unsigned_abs() == 127));
         }
-        assert!(Rows::new(&kernels, Element::Int8, 8, &[0.0; 8]).decoded.iter().all(|x| *x == 0.0));
+        assert!(StoredRows::new(&kernels, KvType::Int8, 8, &[0.0; 8]).decoded.iter().all(|x| *x == 0.0));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = [1.0; 16];
             x[9] = bad;
-            assert!(Rows::new(&kernels, Element::Int8, 16, &x).decoded.iter().all(|x| x.is_nan()), "{bad}");
+            assert!(StoredRows::new(&kernels, KvType::Int8, 16, &x).decoded.iter().all(|x| x.is_nan()), "{bad}");
         }
     }
 }
@@ -236,10 +229,10 @@ fn int8_rows_are_half_a_step_off() {
 #[test]
 fn attention_leaves_out_what_is_not_there() {
     for kernels in backends() {
-        let case = Case::new(&kernels, Element::Int8, 2, 16, 8, 0);
-        let none = Run { k: &[], v: &[], k_scales: &[], v_scales: &[], pinned: true };
+        let case = Case::new(&kernels, KvType::Int8, 2, 16, 8, 0);
+        let none = KvSpan { k: &[], v: &[], k_scales: &[], v_scales: &[], sinks: true };
         let short =
-            Run { k: &case.k.rows[..40], v: &case.v.rows, k_scales: &[], v_scales: &case.v.scales[..3], ..none };
+            KvSpan { k: &case.k.rows[..40], v: &case.v.rows, k_scales: &[], v_scales: &case.v.scales[..3], ..none };
         for (floats, blocks, head_dim) in [(32, 2, 16), (31, 2, 16), (0, 0, 16), (32, 1, 16), (32, 2, 0), (32, 2, 12)] {
             let queries = Queries {
                 floats: [&case.q[0][..floats]; 2],
@@ -247,11 +240,11 @@ fn attention_leaves_out_what_is_not_there() {
                 head_dim,
                 scale: 1.0,
             };
-            for element in ELEMENTS {
-                for runs in [&[][..], &[none], &[short, none, short]] {
+            for kv_type in ELEMENTS {
+                for spans in [&[][..], &[none], &[short, none, short]] {
                     let mut memory = [0.0; 36];
-                    kernels.attend(element, &queries, runs, &mut Partial::new(&mut memory, 2));
-                    kernels.attend(element, &queries, runs, &mut Partial::new(&mut memory[..7], 2));
+                    kernels.attend(kv_type, &queries, spans, &mut SoftmaxState::new(&mut memory, 2));
+                    kernels.attend(kv_type, &queries, spans, &mut SoftmaxState::new(&mut memory[..7], 2));
                 }
             }
         }

@@ -22,7 +22,7 @@ fn noise(seed: u64, n: usize) -> Vec<f32> {
 
 fn backends() -> Vec<Kernels> {
     let all: Vec<_> = Backend::ALL.into_iter().filter_map(Kernels::for_backend).collect();
-    assert!(all.len() >= 2, "only the scalar backend runs here");
+    assert!(all.len() >= 2, "only the scalar backend spans here");
     all
 }
 
@@ -43,8 +43,8 @@ struct Input {
     d: Vec<f32>,
     bias: Vec<i32>,
     dsum: Vec<f32>,
-    /// As [`Kernels::multiplies_halves`] asks for.
-    halves: Vec<HalfBlock>,
+    /// As [`Kernels::uses_f16_products`] asks for.
+    halves: Vec<F16Block>,
 }
 
 impl Input {
@@ -65,14 +65,14 @@ impl Input {
         let (q, d, bias, dsum) = (v.q.to_vec(), v.d.to_vec(), v.bias.to_vec(), v.dsum.to_vec());
         assert_eq!(q.len(), n);
         let mut input = Input { tokens, cols, floats, q, d, bias, dsum, halves: vec![] };
-        input.halve(k);
+        input.fill_f16(k);
         input
     }
-    fn halve(&mut self, k: &Kernels) {
-        let blocks = if k.multiplies_halves(self.tokens) { self.cols.div_ceil(32) } else { 0 };
-        self.halves = vec![HalfBlock::default(); self.tokens * blocks];
+    fn fill_f16(&mut self, k: &Kernels) {
+        let blocks = if k.uses_f16_products(self.tokens) { self.cols.div_ceil(32) } else { 0 };
+        self.halves = vec![F16Block::default(); self.tokens * blocks];
         for (x, out) in self.floats.chunks(self.cols).zip(self.halves.chunks_mut(blocks.max(1))) {
-            k.halve(x, out);
+            k.to_f16(x, out);
         }
     }
     fn view(&self) -> Activations<'_> {
@@ -94,7 +94,7 @@ impl Input {
             dsum: pick(&self.dsum, self.tokens, &part),
             halves: vec![],
         };
-        input.halve(k);
+        input.fill_f16(k);
         input
     }
 }
@@ -172,7 +172,7 @@ fn matmul_agrees_with_the_naive_decode() {
                     let x = input.view();
                     let got = run(&k, &w, 0..rows, &x, Write::Set, f32::NAN);
                     // Products of binary16 are rounded seven times, each its own way: `generic/halves.rs`.
-                    let halves = dtype == DType::F16 && k.multiplies_halves(tokens);
+                    let halves = dtype == DType::F16 && k.uses_f16_products(tokens);
                     let bound = if halves { 2f64.powi(-11) } else { 1e-6 };
                     for (got, (want, magnitude)) in got.iter().zip(naive(&w, 0..rows, &x)) {
                         let error = (f64::from(*got) - want).abs();
@@ -354,7 +354,7 @@ fn in_halves(w: &[f32], x: &[f32]) -> f32 {
 
 #[test]
 fn products_of_binary16_are_those_described() {
-    for k in backends().into_iter().filter(|k| k.multiplies_halves(1)) {
+    for k in backends().into_iter().filter(|k| k.uses_f16_products(1)) {
         for (rows, cols) in [(4, 32), (7, 96), (5, 576), (3, 1000), (5, 1536), (6, 7), (9, 40)] {
             for tokens in [1, 2, 3, 8] {
                 let data = encode(DType::F16, rows, cols, &noise(31, rows * cols));
@@ -380,7 +380,7 @@ fn products_of_binary16_are_those_described() {
         }
     }
     #[cfg(target_arch = "aarch64")]
-    assert!(Kernels::for_backend(Backend::Dotprod).is_none_or(|k| k.multiplies_halves(8) && !k.multiplies_halves(9)));
+    assert!(Kernels::for_backend(Backend::Dotprod).is_none_or(|k| k.uses_f16_products(8) && !k.uses_f16_products(9)));
 }
 
 /// Whatever finite weights there are, and activations of any size, products in binary16 stay finite; what is not

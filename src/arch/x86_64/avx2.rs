@@ -3,11 +3,11 @@
 use core::arch::x86_64::*;
 
 use super::cpuid;
-use crate::arch::generic::panel::{Bytes, Halves, Nibbles, Sums};
-use crate::arch::generic::walk::TokenBlock;
+use crate::arch::f32x16::F32x8Pair;
+use crate::arch::generic::cursor::TokenBlock;
+use crate::arch::generic::gemm::{Bytes, Nibbles, PanelScales, Sums};
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
-use crate::arch::pair::Two;
-use crate::arch::unroll::{array, each};
+use crate::arch::unroll::{unroll, unroll_array};
 use crate::arch::{Backend, Kernels, kernels};
 
 /// Proof that the CPU has AVX2, FMA and F16C.
@@ -58,7 +58,7 @@ pub(super) unsafe fn fold([a, b, c, d]: [__m256i; 4]) -> __m128i {
 /// `maddubs` wants one unsigned factor: |w|, with w's sign given to x. 2·128·127 fits int16.
 #[inline(always)]
 fn add_i8(w: &[__m256i; 4], x: __m256i, sums: [__m256i; 4]) -> [__m256i; 4] {
-    simd!(array!(r in 0..4 => {
+    simd!(unroll_array!(r in 0..4 => {
         _mm256_add_epi32(sums[r], products(_mm256_abs_epi8(w[r]), _mm256_sign_epi8(x, w[r])))
     }))
 }
@@ -71,7 +71,7 @@ fn sums_i8(_bias: i32) -> __m256i {
 
 #[inline(always)]
 fn dot4_nibbles(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
-    simd!(_mm_add_epi32(fold(array!(r in 0..4 => products(w[r], x))), _mm_set1_epi32(bias)))
+    simd!(_mm_add_epi32(fold(unroll_array!(r in 0..4 => products(w[r], x))), _mm_set1_epi32(bias)))
 }
 
 /// An `Isa` of AVX2 operations, with a pair of vectors and the integer dot products of four rows given.
@@ -79,7 +79,7 @@ macro_rules! avx2_isa {
     ($token:ident, $pair:ty, $sums_i8:expr, $add_i8:expr, $dot4_nibbles:expr) => {
         impl Isa for $token {
             type F32x8 = __m256;
-            type Pair = $pair;
+            type F32x16 = $pair;
             type F32x4 = __m128;
             type I8x32 = __m256i;
             type Sums = [__m256i; 4];
@@ -186,7 +186,7 @@ macro_rules! avx2_isa {
             #[inline(always)]
             fn sum8x4(self, a: [__m256; 4]) -> [f32; 4] {
                 simd!({
-                    let a = array!(i in 0..4 => _mm_add_ps(_mm256_castps256_ps128(a[i]), _mm256_extractf128_ps::<1>(a[i])));
+                    let a = unroll_array!(i in 0..4 => _mm_add_ps(_mm256_castps256_ps128(a[i]), _mm256_extractf128_ps::<1>(a[i])));
                     let mut out = [0.0; 4];
                     _mm_storeu_ps(out.as_mut_ptr(), _mm_hadd_ps(_mm_hadd_ps(a[0], a[1]), _mm_hadd_ps(a[2], a[3])));
                     out
@@ -203,7 +203,7 @@ macro_rules! avx2_isa {
             #[inline(always)]
             fn to_i8(self, x: [__m256; 4], out: &mut [i8; 32]) {
                 simd!({
-                    let [a, b, c, d] = array!(i in 0..4 => _mm256_cvtps_epi32(x[i]));
+                    let [a, b, c, d] = unroll_array!(i in 0..4 => _mm256_cvtps_epi32(x[i]));
                     // Packs work within 128-bit halves; the permutation puts the groups of four back in order.
                     let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
                     let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
@@ -223,8 +223,8 @@ macro_rules! avx2_isa {
                         _mm256_shuffle_ps::<0x44>(ab2, cd2),
                         _mm256_shuffle_ps::<0xee>(ab2, cd2),
                     ];
-                    let [a, b, c, d] = array!(i in 0..4 => _mm256_castps256_ps128(pairs[i]));
-                    let [e, f, g, h] = array!(i in 0..4 => _mm256_extractf128_ps::<1>(pairs[i]));
+                    let [a, b, c, d] = unroll_array!(i in 0..4 => _mm256_castps256_ps128(pairs[i]));
+                    let [e, f, g, h] = unroll_array!(i in 0..4 => _mm256_extractf128_ps::<1>(pairs[i]));
                     [a, b, c, d, e, f, g, h]
                 })
             }
@@ -298,7 +298,7 @@ macro_rules! avx2_isa {
             #[inline(always)]
             fn transpose4(self, rows: [&[u8; 16]; 4]) -> [[u8; 16]; 4] {
                 simd!({
-                    let [a, b, c, d] = array!(r in 0..4 => _mm_loadu_si128(rows[r].as_ptr().cast()));
+                    let [a, b, c, d] = unroll_array!(r in 0..4 => _mm_loadu_si128(rows[r].as_ptr().cast()));
                     let (ab0, ab1) = (_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
                     let (cd0, cd1) = (_mm_unpacklo_epi32(c, d), _mm_unpackhi_epi32(c, d));
                     let words = [
@@ -308,7 +308,7 @@ macro_rules! avx2_isa {
                         _mm_unpackhi_epi64(ab1, cd1),
                     ];
                     let mut out = [[0; 16]; 4];
-                    each!(k in 0..4 => { _mm_storeu_si128(out[k].as_mut_ptr().cast(), words[k]) });
+                    unroll!(k in 0..4 => { _mm_storeu_si128(out[k].as_mut_ptr().cast(), words[k]) });
                     out
                 })
             }
@@ -317,7 +317,7 @@ macro_rules! avx2_isa {
 }
 pub(super) use avx2_isa;
 
-avx2_isa!(Avx2, Two<Self>, sums_i8, add_i8, dot4_nibbles);
+avx2_isa!(Avx2, F32x8Pair<Self>, sums_i8, add_i8, dot4_nibbles);
 
 impl FloatIsa for Avx2 {
     const ROWS: usize = 8;
@@ -336,7 +336,7 @@ impl FloatIsa for Avx2 {
     #[inline(always)]
     fn fma_columns(self, w: &[__m256; 4], x: &[f32; 4], acc: __m256) -> __m256 {
         let mut acc = acc;
-        each!(c in 0..4 => { acc = self.fma8(w[c], self.splat8(x[c]), acc) });
+        unroll!(c in 0..4 => { acc = self.fma8(w[c], self.splat8(x[c]), acc) });
         acc
     }
 }
@@ -367,19 +367,19 @@ impl PanelIsa for Avx2 {
     #[inline(always)]
     fn int8(self, q: &Bytes, group: usize) -> [__m256i; 8] {
         let (pairs, _) = q.as_chunks::<2>();
-        simd!(array!(k in 0..8 => _mm256_loadu_si256(pairs[2 * k + (group & 1)].as_ptr().cast())))
+        simd!(unroll_array!(k in 0..8 => _mm256_loadu_si256(pairs[2 * k + (group & 1)].as_ptr().cast())))
     }
     #[inline(always)]
     fn nibbles(self, n: &Nibbles, group: usize) -> [__m256i; 8] {
         let (pairs, _) = n.as_chunks::<2>();
-        simd!(array!(k in 0..8 => {
+        simd!(unroll_array!(k in 0..8 => {
             let n = _mm256_loadu_si256(pairs[2 * (k % 4) + (group & 1)].as_ptr().cast());
             let n = if k < 4 { n } else { _mm256_srli_epi16::<4>(n) };
             _mm256_and_si256(n, _mm256_set1_epi8(15))
         }))
     }
     #[inline(always)]
-    fn scales(self, halves: &Halves, group: usize) -> __m256 {
+    fn scales(self, halves: &PanelScales, group: usize) -> __m256 {
         self.load8_f16(&halves.as_chunks::<16>().0[group & 1])
     }
     #[inline(always)]
@@ -394,7 +394,7 @@ impl PanelIsa for Avx2 {
     fn dot_int8<const T: usize>(self, w: &[__m256i; 8], x: &TokenBlock<'_, T>) -> __m256i {
         simd!({
             let mut sum = _mm256_setzero_si256();
-            each!(k in 0..8 => {
+            unroll!(k in 0..8 => {
                 let x = broadcast(&x.q[0], k);
                 sum = _mm256_add_epi32(sum, products(_mm256_abs_epi8(w[k]), _mm256_sign_epi8(x, w[k])));
             });
@@ -407,7 +407,7 @@ impl PanelIsa for Avx2 {
         let bias = if offset { x.bias[0] } else { 0 };
         simd!({
             let mut pairs = _mm256_setzero_si256();
-            each!(k in 0..8 => {
+            unroll!(k in 0..8 => {
                 pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[k], broadcast(&x.q[0], k)));
             });
             _mm256_add_epi32(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)), _mm256_set1_epi32(bias))

@@ -4,11 +4,11 @@ use core::arch::x86_64::*;
 
 use super::avx2::{avx2_isa, fold, simd};
 use super::cpuid;
-use crate::arch::generic::panel::{Bytes, Halves, Nibbles, PANEL_ROWS, Sums};
-use crate::arch::generic::walk::TokenBlock;
+use crate::arch::f32x16::F32x16;
+use crate::arch::generic::cursor::TokenBlock;
+use crate::arch::generic::gemm::{Bytes, Nibbles, PANEL_ROWS, PanelScales, Sums};
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
-use crate::arch::pair::Pair;
-use crate::arch::unroll::{array, each};
+use crate::arch::unroll::{unroll, unroll_array};
 use crate::arch::{Backend, Kernels, kernels};
 
 /// Proof that the CPU has AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C.
@@ -28,7 +28,7 @@ const FLIP: i8 = -128;
 
 #[inline(always)]
 fn add_i8(w: &[__m256i; 4], x: __m256i, sums: [__m256i; 4]) -> [__m256i; 4] {
-    simd!(array!(r in 0..4 => _mm256_dpbusd_epi32(sums[r], _mm256_xor_si256(w[r], _mm256_set1_epi8(FLIP)), x)))
+    simd!(unroll_array!(r in 0..4 => _mm256_dpbusd_epi32(sums[r], _mm256_xor_si256(w[r], _mm256_set1_epi8(FLIP)), x)))
 }
 
 #[inline(always)]
@@ -39,7 +39,7 @@ fn sums_i8(bias: i32) -> __m256i {
 /// Products of four blocks of unsigned weights, plus `bias`.
 #[inline(always)]
 fn dot4_nibbles(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
-    simd!(fold(array!(r in 0..4 => _mm256_dpbusd_epi32(start(bias), w[r], x))))
+    simd!(fold(unroll_array!(r in 0..4 => _mm256_dpbusd_epi32(start(bias), w[r], x))))
 }
 
 /// `bias` in one of the parts of a sum.
@@ -51,7 +51,7 @@ fn start(bias: i32) -> __m256i {
 avx2_isa!(Avx512, __m512, sums_i8, add_i8, dot4_nibbles);
 
 /// The first eight in the low half.
-impl Pair<Avx512> for __m512 {
+impl F32x16<Avx512> for __m512 {
     const WIDE: bool = true;
 
     #[inline(always)]
@@ -155,7 +155,7 @@ impl FloatIsa for Avx512 {
     #[inline(always)]
     fn fma_columns(self, w: &[__m512; 4], x: &[f32; 4], acc: __m512) -> __m512 {
         let mut acc = acc;
-        each!(c in 0..4 => { acc = simd!(_mm512_fmadd_ps(w[c], _mm512_set1_ps(x[c]), acc)) });
+        unroll!(c in 0..4 => { acc = simd!(_mm512_fmadd_ps(w[c], _mm512_set1_ps(x[c]), acc)) });
         acc
     }
 }
@@ -167,7 +167,7 @@ impl Avx512 {
         let x = x.as_chunks::<4>().0;
         simd!({
             let mut sum = _mm512_set1_epi32(bias);
-            each!(k in 0..8 => {
+            unroll!(k in 0..8 => {
                 let four = i32::from_ne_bytes(x[k].map(i8::cast_unsigned));
                 sum = _mm512_dpbusd_epi32(sum, w[k], _mm512_set1_epi32(four));
             });
@@ -179,7 +179,7 @@ impl Avx512 {
     #[inline(always)]
     fn every_fourth(self, rows: [&[u8; 16]; PANEL_ROWS], r: usize) -> __m512i {
         simd!({
-            let four = array!(i in 0..4 => _mm_loadu_si128(rows[4 * i + r].as_ptr().cast()));
+            let four = unroll_array!(i in 0..4 => _mm_loadu_si128(rows[4 * i + r].as_ptr().cast()));
             let x = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(four[0]), four[1]);
             _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(x, four[2]), four[3])
         })
@@ -203,7 +203,7 @@ impl PanelIsa for Avx512 {
     /// Lane i holds rows 4i to 4i + 3, so that one exchange of words within lanes serves all rows.
     #[inline(always)]
     fn transpose16(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [u8; 256] {
-        let [a, b, c, d] = array!(r in 0..4 => self.every_fourth(rows, r));
+        let [a, b, c, d] = unroll_array!(r in 0..4 => self.every_fourth(rows, r));
         simd!({
             let (ab0, ab1) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
             let (cd0, cd1) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
@@ -215,13 +215,13 @@ impl PanelIsa for Avx512 {
             ];
             let mut out = [0; 256];
             let lines = out.as_chunks_mut::<64>().0;
-            each!(k in 0..4 => { _mm512_storeu_si512(lines[k].as_mut_ptr().cast(), words[k]) });
+            unroll!(k in 0..4 => { _mm512_storeu_si512(lines[k].as_mut_ptr().cast(), words[k]) });
             out
         })
     }
     #[inline(always)]
-    fn first_halves(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [Halves; 2] {
-        let [a, b, c, d] = array!(r in 0..4 => self.every_fourth(rows, r));
+    fn interleave_scales(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [PanelScales; 2] {
+        let [a, b, c, d] = unroll_array!(r in 0..4 => self.every_fourth(rows, r));
         simd!({
             let first = _mm512_unpacklo_epi64(_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
             let mut out = [[0; 32]; 2];
@@ -234,21 +234,21 @@ impl PanelIsa for Avx512 {
     #[inline(always)]
     fn int8(self, q: &Bytes, _group: usize) -> [__m512i; 8] {
         let (rows, _) = q.as_chunks::<4>();
-        simd!(array!(k in 0..8 => {
+        simd!(unroll_array!(k in 0..8 => {
             _mm512_xor_si512(_mm512_loadu_si512(rows[k].as_ptr().cast()), _mm512_set1_epi8(FLIP))
         }))
     }
     #[inline(always)]
     fn nibbles(self, n: &Nibbles, _group: usize) -> [__m512i; 8] {
         let (rows, _) = n.as_chunks::<4>();
-        simd!(array!(k in 0..8 => {
+        simd!(unroll_array!(k in 0..8 => {
             let n = _mm512_loadu_si512(rows[k % 4].as_ptr().cast());
             let n = if k < 4 { n } else { _mm512_srli_epi16::<4>(n) };
             _mm512_and_si512(n, _mm512_set1_epi8(15))
         }))
     }
     #[inline(always)]
-    fn scales(self, halves: &Halves, _group: usize) -> __m512 {
+    fn scales(self, halves: &PanelScales, _group: usize) -> __m512 {
         simd!(_mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast())))
     }
     #[inline(always)]

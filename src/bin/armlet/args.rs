@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use armlet::arch::Element;
+use armlet::arch;
 use armlet::engine::{Config, Pattern};
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -117,7 +117,7 @@ pub(crate) struct Kv {
 impl Kv {
     pub(crate) fn config(self) -> Config {
         let Kv { kv_type, hadamard, pattern, sinks } = self;
-        Config { kv: kv_type.element(), hadamard, pattern, sinks, ..Config::default() }
+        Config { kv: kv_type.in_cache(), hadamard, pattern, sinks, ..Config::default() }
     }
 }
 
@@ -130,11 +130,11 @@ impl KvType {
         }
     }
 
-    pub(crate) fn element(self) -> Element {
+    pub(crate) fn in_cache(self) -> arch::KvType {
         match self {
-            KvType::F16 => Element::F16,
-            KvType::Int8 => Element::Int8,
-            KvType::F32 => Element::F32,
+            KvType::F16 => arch::KvType::F16,
+            KvType::Int8 => arch::KvType::Int8,
+            KvType::F32 => arch::KvType::F32,
         }
     }
 }

@@ -126,7 +126,7 @@ fn with_readers<T>(
     config: &Config,
     f: impl FnOnce(&mut Readers<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let kinds = [Some(config.kv), args.kl.map(KvType::element)].into_iter().flatten();
+    let kinds = [Some(config.kv), args.kl.map(KvType::in_cache)].into_iter().flatten();
     let plans = kinds.map(|kv| {
         // Only int8 gains by another basis.
         let hadamard = config.hadamard && kv == config.kv;

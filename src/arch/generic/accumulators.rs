@@ -1,4 +1,4 @@
-//! Room on the stack for the sums of many tokens.
+//! Accumulators on the stack for the sums of many tokens.
 
 use core::mem::MaybeUninit;
 
@@ -7,16 +7,16 @@ use crate::storage::Plain;
 /// Tokens that interleaved or widened weights serve: their sums are on the stack, of which firmware has little.
 pub(super) const TOKENS: usize = if cfg!(target_os = "none") { 64 } else { 128 };
 
-/// Room for the sums of [`TOKENS`], at the start of a line of the cache, so that no vector of 64 bytes is in two.
+/// Accumulators for the sums of [`TOKENS`], at the start of a line of the cache, so that no vector of 64 bytes is in two.
 ///
 /// Only those that are used are ever written: for a few tokens, zeroing all would cost a tenth of the product.
 #[repr(align(64))]
-pub(super) struct Room<T>(MaybeUninit<[T; TOKENS]>);
+pub(super) struct Accumulators<T>(MaybeUninit<[T; TOKENS]>);
 
-impl<T: Plain> Room<T> {
+impl<T: Plain> Accumulators<T> {
     #[inline(always)]
     pub(super) fn new() -> Self {
-        Room(MaybeUninit::uninit())
+        Accumulators(MaybeUninit::uninit())
     }
 
     /// The first `n`, all zero.

@@ -2,19 +2,19 @@
 //!
 //! ```text
 //! for each block of 32:
-//!     w, d = unpack(4 rows)                   once for T tokens
+//!     w, d = load_scales(4 rows)                   once for T tokens
 //!     for t in 0..T: acc[t] += (w · x[t]) · (d · d_x[t])
 //! ```
 //!
-//! Four rows fill the lanes of a vector of `f32`, so that scaling and adding cost one instruction for all of them.
+//! RowQuad rows fill the lanes of a vector of `f32`, so that scaling and adding cost one instruction for all of them.
 
 use core::marker::PhantomData;
 
 use super::activations::Activations;
-use super::in_place::InPlace;
-use super::walk::{Four, ROWS, Rows, Step, Tokens};
+use super::cursor::{BlockQuad, ROWS, RowCursor, RowQuad, TokenCursor};
+use super::gemv::RowKernel;
 use crate::arch::isa::{FloatIsa, Isa};
-use crate::arch::unroll::each;
+use crate::arch::unroll::unroll;
 
 /// A quantised format: `w = d·(q + OFFSET)`, or `d·q + m` where there is a minimum. Blocks have `B` bytes.
 pub(super) trait Format<const B: usize> {
@@ -24,15 +24,15 @@ pub(super) trait Format<const B: usize> {
     const OFFSET: bool = false;
     /// Whether there is a minimum.
     const MINIMUM: bool = false;
-    /// Four blocks: quants, scales, minima.
-    fn load<I: Isa>(isa: I, step: Step<'_, B>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4);
+    /// RowQuad blocks: quants, scales, minima.
+    fn load<I: Isa>(isa: I, step: BlockQuad<'_, B>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4);
 }
 
 pub(super) struct Q8_0;
 impl Format<34> for Q8_0 {
     const NIBBLES: bool = false;
     #[inline(always)]
-    fn load<I: Isa>(isa: I, step: Step<'_, 34>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4) {
+    fn load<I: Isa>(isa: I, step: BlockQuad<'_, 34>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4) {
         let (w, d) = isa.q8_0(step);
         (w, d, isa.splat4(0.0))
     }
@@ -43,7 +43,7 @@ impl Format<18> for Q4_0 {
     const NIBBLES: bool = true;
     const OFFSET: bool = true;
     #[inline(always)]
-    fn load<I: Isa>(isa: I, step: Step<'_, 18>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4) {
+    fn load<I: Isa>(isa: I, step: BlockQuad<'_, 18>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4) {
         let (w, d) = isa.q4_0(step);
         (w, d, isa.splat4(0.0))
     }
@@ -54,32 +54,32 @@ impl Format<20> for Q4_1 {
     const NIBBLES: bool = true;
     const MINIMUM: bool = true;
     #[inline(always)]
-    fn load<I: Isa>(isa: I, step: Step<'_, 20>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4) {
+    fn load<I: Isa>(isa: I, step: BlockQuad<'_, 20>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4) {
         isa.q4_1(step)
     }
 }
 
-/// Rows of a format, as an [`InPlace`].
+/// Rows of a format, as an [`RowKernel`].
 pub(super) struct Quantised<F, const B: usize>(PhantomData<F>);
 
-impl<F: Format<B>, const B: usize> InPlace for Quantised<F, B> {
-    type Tokens<'a, const T: usize> = Tokens<'a, T>;
+impl<F: Format<B>, const B: usize> RowKernel for Quantised<F, B> {
+    type Tokens<'a, const T: usize> = TokenCursor<'a, T>;
 
     #[inline(always)]
-    fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> Tokens<'a, T> {
-        Tokens::new(x, token, 0)
+    fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> TokenCursor<'a, T> {
+        TokenCursor::new(x, token, 0)
     }
 
     #[inline(always)]
-    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: Four<'_>, mut x: Tokens<'_, T>) -> [[f32; ROWS]; T] {
-        let mut rows = Rows::<B>::new(rows, x.left());
+    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: RowQuad<'_>, mut x: TokenCursor<'_, T>) -> [[f32; ROWS]; T] {
+        let mut rows = RowCursor::<B>::new(rows, x.left());
         let mut acc = [isa.splat4(0.0); T];
         while let Some(step) = rows.next() {
             let (w, d, m) = F::load(isa, step);
             rows.prefetch(isa);
             // SAFETY: there are at most `x.left()` steps.
             let x = unsafe { x.next() };
-            each!(t in 0..T => {
+            unroll!(t in 0..T => {
                 let q = isa.load_i8(&x.q[t]);
                 let dots = if F::NIBBLES {
                     isa.dot4_nibbles(&w, q, if F::OFFSET { x.bias[t] } else { 0 })
@@ -93,7 +93,7 @@ impl<F: Format<B>, const B: usize> InPlace for Quantised<F, B> {
             });
         }
         let mut sums = [[0.0; ROWS]; T];
-        each!(t in 0..T => { sums[t] = isa.store4(acc[t]) });
+        unroll!(t in 0..T => { sums[t] = isa.store4(acc[t]) });
         sums
     }
 }

@@ -7,14 +7,14 @@
 //!     nibbles:       k in 0..4, low halves columns 4k + j, high halves columns 16 + 4k + j
 //! ```
 //!
-//! Four columns of a row are one 32-bit lane. That is what `sdot` by lane, `vpdpbusd` with a broadcast and, after a
+//! RowQuad columns of a row are one 32-bit lane. That is what `sdot` by lane, `vpdpbusd` with a broadcast and, after a
 //! zip, `smmla` eat, and no sum across lanes is left to do. A prompt meets blocks that are interleaved on the fly; a file
 //! made by `armlet pack` has them ready, and they are used where they lie.
 //!
 //! ```text
 //! for each block of 16 rows:
 //!     for each group of rows that registers hold:
-//!         w, d = unpack(block, group)             once for all tokens
+//!         w, d = load_scales(block, group)             once for all tokens
 //!         for t in tokens: sums[t] += (w · x[t]) · (d · d_x[t])
 //! ```
 //!
@@ -25,9 +25,9 @@
 //! Each row and token has the same sum in the same order as in place: see [`matmul`](super::matmul).
 
 use super::activations::Activations;
-use super::walk::{TokenBlock, Tokens, token_blocks};
+use super::cursor::{TokenBlock, TokenCursor, token_blocks};
 use crate::arch::isa::{Isa, PanelIsa};
-use crate::arch::unroll::each;
+use crate::arch::unroll::unroll;
 use crate::quant::BLOCK;
 use crate::util::SliceExt;
 
@@ -37,7 +37,7 @@ pub(in crate::arch) use crate::quant::PANEL_ROWS;
 pub(in crate::arch) type Sums = [f32; PANEL_ROWS];
 
 /// The f16 of 16 rows.
-pub(in crate::arch) type Halves = [u8; 2 * PANEL_ROWS];
+pub(in crate::arch) type PanelScales = [u8; 2 * PANEL_ROWS];
 /// int8 quants of a block: `[k][row][4]`, in groups of four rows.
 pub(in crate::arch) type Bytes = [[u8; 16]; 32];
 /// Nibbles of a block: `[k][row][4]`, in groups of four rows.
@@ -90,7 +90,7 @@ fn quants<const P: usize, const N: usize>(block: &[u8; P]) -> &[[u8; 16]; N] {
 
 /// The f16 of 16 rows, at byte `at` of a block.
 #[inline(always)]
-fn halves<const P: usize>(block: &[u8; P], at: usize) -> &Halves {
+fn halves<const P: usize>(block: &[u8; P], at: usize) -> &PanelScales {
     block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 32])
 }
 
@@ -117,7 +117,7 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, 
             if S::TOKENS == 2 {
                 w.add::<F, P, B, 2>(isa, &x, sums);
             } else {
-                each!(t in 0..2 => { w.add::<F, P, B, 1>(isa, &x.one(t), core::array::from_mut(&mut sums[t])) });
+                unroll!(t in 0..2 => { w.add::<F, P, B, 1>(isa, &x.one(t), core::array::from_mut(&mut sums[t])) });
             }
         }
     }
@@ -127,7 +127,7 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, 
             break;
         }
         let mut w = [Group::new::<F, P, B>(isa, &blocks[0], group); N];
-        each!(n in 0..N => { w[n] = Group::new::<F, P, B>(isa, &blocks[n], group) });
+        unroll!(n in 0..N => { w[n] = Group::new::<F, P, B>(isa, &blocks[n], group) });
         // An x86 CPU fetches ahead by itself, but within a page of memory, and the next block is in another.
         let ahead = x.quants.stride;
         for (x, sums) in token_blocks::<1>(x, b, token + paired).zip(rest.iter_mut()) {
@@ -136,10 +136,10 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, 
             }
             // Nothing is stored in between, so that an activation stays in its register.
             let mut acc = [isa.load(core::array::from_ref(&sums[0]), group); N];
-            each!(n in 0..N => {
+            unroll!(n in 0..N => {
                 acc[n] = w[n].step::<F, P, B, 1>(isa, &x, isa.load(core::array::from_ref(&sums[n]), group));
             });
-            each!(n in 0..N => { isa.store(acc[n], core::array::from_mut(&mut sums[n]), group) });
+            unroll!(n in 0..N => { isa.store(acc[n], core::array::from_mut(&mut sums[n]), group) });
         }
     }
 }
@@ -149,7 +149,7 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, 
 pub(super) fn finish<S: PanelIsa, const N: usize>(isa: S, sums: &mut [[Sums; N]]) {
     if N == 1 && S::TOKENS == 2 {
         for pair in sums.as_flattened_mut().as_chunks_mut::<2>().0 {
-            each!(group in 0..PANEL_ROWS / S::ROWS => { isa.in_rows(pair, group) });
+            unroll!(group in 0..PANEL_ROWS / S::ROWS => { isa.in_rows(pair, group) });
         }
     }
 }
@@ -163,7 +163,7 @@ pub(super) fn one<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
     token: usize,
 ) -> Sums {
     const { assert!(S::TOKENS == 1) };
-    let mut x = Tokens::<1>::new(x, token, 0);
+    let mut x = TokenCursor::<1>::new(x, token, 0);
     let blocks = blocks.first_n(blocks.len().min(x.left()));
     let groups = PANEL_ROWS / S::ROWS;
     let mut sums = [[0.0; PANEL_ROWS]];
@@ -172,9 +172,9 @@ pub(super) fn one<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
     for block in blocks {
         // SAFETY: there are at most `x.left()` blocks.
         let x = unsafe { x.next() };
-        each!(g in 0..groups => { acc[g] = Group::new::<F, P, B>(isa, block, g).step::<F, P, B, 1>(isa, &x, acc[g]) });
+        unroll!(g in 0..groups => { acc[g] = Group::new::<F, P, B>(isa, block, g).step::<F, P, B, 1>(isa, &x, acc[g]) });
     }
-    each!(g in 0..groups => { isa.store(acc[g], &mut sums, g) });
+    unroll!(g in 0..groups => { isa.store(acc[g], &mut sums, g) });
     sums[0]
 }
 
@@ -233,8 +233,8 @@ pub(super) fn interleave<F: Format<P, B>, S: PanelIsa, const P: usize, const B: 
     let sixteen = |at: usize| blocks.map(|block| block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 16]));
     let mut out = [0; P];
     let scales = if F::MINIMA.is_some() { 2 } else { 1 };
-    let (front, quants) = out.split_at_mut_checked(scales * size_of::<Halves>()).unwrap_or_default();
-    for (out, scales) in front.as_chunks_mut().0.iter_mut().zip(isa.first_halves(sixteen(0))) {
+    let (front, quants) = out.split_at_mut_checked(scales * size_of::<PanelScales>()).unwrap_or_default();
+    for (out, scales) in front.as_chunks_mut().0.iter_mut().zip(isa.interleave_scales(sixteen(0))) {
         *out = scales;
     }
     for (i, out) in quants.as_chunks_mut().0.iter_mut().enumerate() {

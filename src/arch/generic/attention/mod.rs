@@ -10,20 +10,25 @@
 //!
 //! This is online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867) with one rescale per tile. A tile is what a
 //! token looks at of 32 positions that start at a multiple of 32. Its rows may lie in up to three places, one after
-//! another: pinned, in the ring, and in the chunk that is being read. That does not show in the bits, nor does how a
+//! another: sinks, in the ring, and in the chunk that is being read. That does not show in the bits, nor does how a
 //! prompt was cut into chunks, or what slots a ring has. Only the scores of a tile exist at a time.
 //!
 //! Within a tile, which the first cache holds, a few heads meet a few positions at a time: as many sums as registers
 //! hold, so that each number loaded or converted is used several times. How many they are does not show in the bits.
-//! [`keys`](super::keys) says how scores come about, [`values`](super::values) what becomes of the weights.
+//! [`qk`] says how scores come about, [`pv`] what becomes of the weights.
 
+pub(in crate::arch) mod kv_format;
+pub(in crate::arch) mod online_softmax;
+mod pv;
+mod qk;
+
+use self::kv_format::{F16, F32, Int8, KvFormat, KvType, QueryBlock};
+use self::online_softmax::SoftmaxState;
+use self::pv::accumulate_values;
+use self::qk::{score, score_int8};
+use super::cursor::Prefetcher;
 use super::exp::exp2_below;
 use super::float::padded;
-use super::keys::{score, score_int8};
-use super::partial::Partial;
-use super::stored::{Element, F16, F32, Int8, QueryBlock, Stored};
-use super::values::weigh;
-use super::walk::Ahead;
 use crate::arch::isa::Isa;
 use crate::quant::BLOCK;
 use crate::storage::TILE;
@@ -40,14 +45,14 @@ const UNUSED: f32 = f32::MIN / 16.0;
 
 /// The four places from `at` on.
 #[inline(always)]
-pub(super) fn four(scores: &Scores, at: usize) -> &[f32; 4] {
+pub(super) fn scores4(scores: &Scores, at: usize) -> &[f32; 4] {
     // What is no place of a tile cannot be; the remainder tells the compiler so.
     scores[at % TILE..].first_chunk().unwrap_or(&[0.0; 4])
 }
 
 /// Writes the four places from `at` on.
 #[inline(always)]
-pub(super) fn set_four(scores: &mut Scores, at: usize, values: [f32; 4]) {
+pub(super) fn set_scores4(scores: &mut Scores, at: usize, values: [f32; 4]) {
     if let Some(four) = scores[at % TILE..].first_chunk_mut() {
         *four = values;
     }
@@ -61,7 +66,7 @@ fn eights(scores: &mut Scores) -> &mut [[f32; 8]] {
 
 /// Keys and values of positions one after another, of one KV head.
 #[derive(Clone, Copy, Debug)]
-pub struct Run<'a> {
+pub struct KvSpan<'a> {
     /// `(positions, head_dim)` elements.
     pub k: &'a [u8],
     /// `(positions, head_dim)` elements.
@@ -70,11 +75,11 @@ pub struct Run<'a> {
     pub k_scales: &'a [u8],
     /// `(positions)` binary16, of int8 values.
     pub v_scales: &'a [u8],
-    /// Whether they are met by the queries for pinned positions.
-    pub pinned: bool,
+    /// Whether they are met by the queries for sinks positions.
+    pub sinks: bool,
 }
 
-/// The queries of the heads of a group: those for the ring, then those for pinned positions.
+/// The queries of the heads of a group: those for the ring, then those for sinks positions.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'q> {
     /// `(group, head_dim)` each.
@@ -91,10 +96,10 @@ pub struct Queries<'q> {
 #[inline(always)]
 pub(in crate::arch) fn attend<I: Isa>(
     isa: I,
-    element: Element,
+    kv_type: KvType,
     q: &Queries<'_>,
-    runs: &[Run<'_>],
-    out: &mut Partial<'_>,
+    spans: &[KvSpan<'_>],
+    out: &mut SoftmaxState<'_>,
 ) {
     let row = q.head_dim / 8; // eights of a row
     let group = out.max.len();
@@ -108,7 +113,7 @@ pub(in crate::arch) fn attend<I: Isa>(
     if floats.iter().any(|q| q.len() != group * row) {
         return;
     }
-    if element == Element::Int8 && q.blocks.iter().any(|b| b.len() != group * blocks) {
+    if kv_type == KvType::Int8 && q.blocks.iter().any(|b| b.len() != group * blocks) {
         return;
     }
     let mut first = 0;
@@ -122,10 +127,10 @@ pub(in crate::arch) fn attend<I: Isa>(
         };
         let (outs, max) = (outs.part_mut(first * row..end * row), out.max.part_mut(first..end));
         let sum = out.sum.part_mut(first..end);
-        match element {
-            Element::F16 => tile::<I, F16, 16>(isa, &part, runs, outs, max, sum),
-            Element::Int8 => tile::<I, Int8, 8>(isa, &part, runs, outs, max, sum),
-            Element::F32 => tile::<I, F32, 32>(isa, &part, runs, outs, max, sum),
+        match kv_type {
+            KvType::F16 => tile::<I, F16, 16>(isa, &part, spans, outs, max, sum),
+            KvType::Int8 => tile::<I, Int8, 8>(isa, &part, spans, outs, max, sum),
+            KvType::F32 => tile::<I, F32, 32>(isa, &part, spans, outs, max, sum),
         }
         first = end;
     }
@@ -140,12 +145,12 @@ struct Heads<'q> {
     scale: f32,
 }
 
-/// Up to `GROUP` query heads over a tile, whose rows lie in `runs`.
+/// Up to `GROUP` query heads over a tile, whose rows lie in `spans`.
 #[inline(always)]
-fn tile<I: Isa, E: Stored<B>, const B: usize>(
+fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
     isa: I,
     q: &Heads<'_>,
-    runs: &[Run<'_>],
+    spans: &[KvSpan<'_>],
     out: &mut [[f32; 8]],
     max: &mut [f32],
     sum: &mut [f32],
@@ -157,31 +162,31 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
     let scale = q.scale * core::f32::consts::LOG2_E;
     let mut factors = if E::INT8 { [[1.0; TILE]; 2] } else { [[scale; TILE], [1.0; TILE]] };
     let mut at = 0;
-    for run in runs {
-        let k = run.k.as_chunks::<B>().0;
+    for span in spans {
+        let k = span.k.as_chunks::<B>().0;
         let len = times(k.len(), row).min(TILE.saturating_sub(at));
         // While keys are read their values are fetched, then the keys behind these. Where the next tile lies elsewhere, that
         // was in vain.
-        let ahead = Ahead::of(run.v);
+        let ahead = Prefetcher::of(span.v);
         if E::INT8 {
-            unpack(isa, scale, run.k_scales, factors[0].part_mut(at..at + len));
-            unpack(isa, 1.0, run.v_scales, factors[1].part_mut(at..at + len));
-            score_int8(isa, q.blocks[usize::from(run.pinned)], 8 * row, run.k.first_n(len * 8 * row), tile, at, ahead);
+            load_scales(isa, scale, span.k_scales, factors[0].part_mut(at..at + len));
+            load_scales(isa, 1.0, span.v_scales, factors[1].part_mut(at..at + len));
+            score_int8(isa, q.blocks[usize::from(span.sinks)], 8 * row, span.k.first_n(len * 8 * row), tile, at, ahead);
         } else {
-            score::<I, E, B>(isa, q.floats[usize::from(run.pinned)], row, k.first_n(len * row), tile, at, ahead);
+            score::<I, E, B>(isa, q.floats[usize::from(span.sinks)], row, k.first_n(len * row), tile, at, ahead);
         }
         at += len;
     }
     for scores in tile.iter_mut() {
         scores.get_mut(at..).unwrap_or_default().fill(UNUSED);
     }
-    let mut rescale = soften::<I, E, B>(isa, &factors, tile, max, sum);
+    let mut rescale = softmax_tile::<I, E, B>(isa, &factors, tile, max, sum);
     at = 0;
-    for run in runs {
-        let v = run.v.as_chunks::<B>().0;
+    for span in spans {
+        let v = span.v.as_chunks::<B>().0;
         let len = times(v.len(), row).min(TILE.saturating_sub(at));
-        let ahead = Ahead::behind(run.k);
-        weigh::<I, E, B>(isa, [row, at], v.first_n(len * row), tile, &rescale, out, ahead);
+        let ahead = Prefetcher::behind(span.k);
+        accumulate_values::<I, E, B>(isa, [row, at], v.first_n(len * row), tile, &rescale, out, ahead);
         // What was there before is rescaled once.
         rescale = [1.0; GROUP];
         at += len;
@@ -190,7 +195,7 @@ fn tile<I: Isa, E: Stored<B>, const B: usize>(
 
 /// `out = by · scales`, which are binary16.
 #[inline(always)]
-fn unpack<I: Isa>(isa: I, by: f32, scales: &[u8], out: &mut [f32]) {
+fn load_scales<I: Isa>(isa: I, by: f32, scales: &[u8], out: &mut [f32]) {
     let by = isa.splat8(by);
     let (eights, rest) = out.as_chunks_mut::<8>();
     let n = eights.len();
@@ -210,7 +215,7 @@ fn unpack<I: Isa>(isa: I, by: f32, scales: &[u8], out: &mut [f32]) {
 /// Unused places become 2⁻¹²⁶: zero beside the maximum's 1, and they meet no row of V. A product that is no finite number
 /// would be lost on the way, so it makes the sum one that is none.
 #[inline(always)]
-fn soften<I: Isa, E: Stored<B>, const B: usize>(
+fn softmax_tile<I: Isa, E: KvFormat<B>, const B: usize>(
     isa: I,
     [of_keys, of_values]: &[[f32; TILE]; 2],
     scores: &mut [Scores],

@@ -4,13 +4,13 @@
 //! tokens is made once, and the results of four rows are written at once.
 
 use super::activations::Activations;
+use super::cursor::{ROWS, RowQuad};
 use super::matmul::{Job, write_to};
-use super::walk::{Four, ROWS};
 use crate::arch::isa::FloatIsa;
 use crate::util::SliceExt;
 
 /// A way to multiply four rows with `T` tokens.
-pub(super) trait InPlace {
+pub(super) trait RowKernel {
     /// A walk over the columns of `T` tokens.
     type Tokens<'a, const T: usize>: Copy;
 
@@ -18,18 +18,18 @@ pub(super) trait InPlace {
     fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> Self::Tokens<'a, T>;
 
     /// The products, `(T, ROWS)`.
-    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: Four<'_>, x: Self::Tokens<'_, T>) -> [[f32; ROWS]; T];
+    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: RowQuad<'_>, x: Self::Tokens<'_, T>) -> [[f32; ROWS]; T];
 }
 
 /// All tokens, `T` at a time while there are as many.
 #[inline(always)]
-pub(super) fn multiply<K: InPlace, I: FloatIsa, const T: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
+pub(super) fn multiply<K: RowKernel, I: FloatIsa, const T: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     if job.x.tokens == 1 {
         return one::<K, I>(isa, job);
     }
     let bytes = job.w.row_bytes();
     for (first, rows) in job.rows.clone().step_by(ROWS).zip(rows_of(job).chunks_of(ROWS * bytes)) {
-        let rows = Four::new(rows, bytes);
+        let rows = RowQuad::new(rows, bytes);
         let mut token = 0;
         while token + T <= job.x.tokens {
             let sums = K::tile::<I, T>(isa, rows, K::tokens(&job.x, token));
@@ -48,12 +48,12 @@ pub(super) fn multiply<K: InPlace, I: FloatIsa, const T: usize>(isa: I, job: &mu
 
 /// One token.
 #[inline(always)]
-fn one<K: InPlace, I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
+fn one<K: RowKernel, I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
     let (rows, bytes, x, write) = (rows_of(job), job.w.row_bytes(), K::tokens::<1>(&job.x, 0), job.write);
     let asked = job.rows.len();
     let out = job.out.row(0).get_mut(..asked).unwrap_or(&mut []);
     for (rows, out) in rows.chunks_of(ROWS * bytes).zip(out.chunks_mut(ROWS)) {
-        let [sums] = K::tile::<I, 1>(isa, Four::new(rows, bytes), x);
+        let [sums] = K::tile::<I, 1>(isa, RowQuad::new(rows, bytes), x);
         match out.first_chunk_mut::<ROWS>() {
             Some(out) => write_to(out, &sums, write),
             None => write_to(out, &sums, write),

@@ -1,16 +1,16 @@
 //! Scores: products of the queries of a group with keys.
 //!
-//! int8 keys meet int8 queries. Two blocks of four keys stay in registers while the heads of the group pass by; their
+//! int8 keys meet int8 queries. F32x8Pair blocks of four keys stay in registers while the heads of the group pass by; their
 //! products are summed exactly, as integers, which is why a head's query has one scale. A key's scale meets its score
 //! later. Other keys are converted as they are loaded, and used by a few heads at once.
 
-use super::attention::{Scores, four, set_four};
-use super::float::padded;
-use super::stored::{QueryBlock, Stored};
-use super::walk::{Ahead, Lockstep};
+use super::super::cursor::{Prefetcher, Zip};
+use super::super::float::padded;
+use super::kv_format::{KvFormat, QueryBlock};
+use super::{Scores, scores4, set_scores4};
+use crate::arch::f32x16::{F32x16, pair_at};
 use crate::arch::isa::Isa;
-use crate::arch::pair::{Pair, two};
-use crate::arch::unroll::{array, each};
+use crate::arch::unroll::{unroll, unroll_array};
 use crate::quant::BLOCK;
 use crate::storage::TILE;
 use crate::util::SliceExt;
@@ -24,7 +24,7 @@ pub(super) fn score_int8<I: Isa>(
     k: &[u8],
     scores: &mut [Scores],
     mut at: usize,
-    mut ahead: Ahead,
+    mut ahead: Prefetcher,
 ) {
     let mut rest = k;
     while let Some((a, behind)) = rest.split_at_checked(head_dim).filter(|_| head_dim > 0) {
@@ -43,10 +43,10 @@ pub(super) fn score_int8<I: Isa>(
 fn dots_int8<I: Isa>(isa: I, q: &[QueryBlock], rows: [&[u8]; 4], scores: &mut [Scores], at: usize) {
     let blocks = rows[0].len().div_ceil(BLOCK);
     for b in (0..blocks).step_by(2) {
-        let w = array!(j in 0..4 => isa.load_u8(&block(rows[j], b)));
+        let w = unroll_array!(j in 0..4 => isa.load_u8(&block(rows[j], b)));
         let heads = q.rows(blocks).zip(&mut *scores);
         if b + 1 < blocks {
-            let w = [w, array!(j in 0..4 => isa.load_u8(&block(rows[j], b + 1)))];
+            let w = [w, unroll_array!(j in 0..4 => isa.load_u8(&block(rows[j], b + 1)))];
             for (q, scores) in heads {
                 if let Some(q) = q.get(b..).and_then(<[_]>::first_chunk) {
                     add_dots::<I, 2>(isa, &w, q, scores, at, b > 0);
@@ -73,10 +73,10 @@ fn add_dots<I: Isa, const N: usize>(
     add: bool,
 ) {
     let mut sums = isa.sums_i8(q.iter().map(|q| q.bias).sum());
-    each!(n in 0..N => { sums = isa.add_i8(&w[n], isa.load_i8(&q[n].q), sums) });
+    unroll!(n in 0..N => { sums = isa.add_i8(&w[n], isa.load_i8(&q[n].q), sums) });
     let (sums, d) = (isa.fold_i8(sums), isa.splat4(q[0].d));
-    let sums = if add { isa.fma4(sums, d, isa.load4(four(scores, at))) } else { isa.mul4(sums, d) };
-    set_four(scores, at, isa.store4(sums));
+    let sums = if add { isa.fma4(sums, d, isa.load4(scores4(scores, at))) } else { isa.mul4(sums, d) };
+    set_scores4(scores, at, isa.store4(sums));
 }
 
 /// Block `b` of a row, padded with zeros.
@@ -91,21 +91,21 @@ fn block(row: &[u8], b: usize) -> [u8; BLOCK] {
 /// As many sums at a time as registers hold beside what they are made of: of some heads and positions, the latter in
 /// pairs.
 #[inline(always)]
-pub(super) fn score<I: Isa, E: Stored<B>, const B: usize>(
+pub(super) fn score<I: Isa, E: KvFormat<B>, const B: usize>(
     isa: I,
     q: &[[f32; 8]],
     row: usize,
     k: &[[u8; B]],
     scores: &mut [Scores],
     at: usize,
-    ahead: Ahead,
+    ahead: Prefetcher,
 ) {
     for (q, scores) in q.chunks_of(E::HEADS * row).zip(scores.chunks_mut(E::HEADS)) {
         match scores.len() {
             1 => score_heads::<I, E, 1, 4, B>(isa, q, row, k, scores, at, ahead),
             2 if E::HEADS > 1 => score_heads::<I, E, 2, 4, B>(isa, q, row, k, scores, at, ahead),
-            3 if E::HEADS > 1 && I::Pair::WIDE => score_heads::<I, E, 3, 4, B>(isa, q, row, k, scores, at, ahead),
-            4 if E::HEADS > 1 && I::Pair::WIDE => score_heads::<I, E, 4, 4, B>(isa, q, row, k, scores, at, ahead),
+            3 if E::HEADS > 1 && I::F32x16::WIDE => score_heads::<I, E, 3, 4, B>(isa, q, row, k, scores, at, ahead),
+            4 if E::HEADS > 1 && I::F32x16::WIDE => score_heads::<I, E, 4, 4, B>(isa, q, row, k, scores, at, ahead),
             3 if E::HEADS > 1 => score_heads::<I, E, 3, 2, B>(isa, q, row, k, scores, at, ahead),
             4 if E::HEADS > 1 => score_heads::<I, E, 4, 2, B>(isa, q, row, k, scores, at, ahead),
             _ => {}
@@ -115,14 +115,14 @@ pub(super) fn score<I: Isa, E: Stored<B>, const B: usize>(
 
 /// [`score`] for `G` heads, `J` positions at a time.
 #[inline(always)]
-fn score_heads<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
+fn score_heads<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
     isa: I,
     q: &[[f32; 8]],
     row: usize,
     k: &[[u8; B]],
     scores: &mut [Scores],
     at: usize,
-    mut ahead: Ahead,
+    mut ahead: Prefetcher,
 ) {
     let Some(scores) = scores.first_chunk_mut::<G>() else { return };
     let q: [&[[f32; 8]]; G] = core::array::from_fn(|g| q.row(g, row));
@@ -150,17 +150,17 @@ fn score_heads<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: us
 
 /// The products of `G` heads with `J` rows.
 #[inline(always)]
-fn dots<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
+fn dots<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
     isa: I,
     q: [&[[f32; 8]]; G],
     k: [&[[u8; B]]; J],
 ) -> [[f32; J]; G] {
     // One for each pair of rows; an array's length cannot be half of J, so the rest stay unused.
-    let mut acc = [[I::Pair::splat(isa, 0.0); J]; G];
-    // Two eights in a turn of the loop, and what may be left over.
+    let mut acc = [[I::F32x16::splat(isa, 0.0); J]; G];
+    // F32x8Pair eights in a turn of the loop, and what may be left over.
     let (q, q_last) = (q.map(|q| q.as_chunks::<2>().0), q.map(|q| q.as_chunks::<2>().1.first()));
     let (k, k_last) = (k.map(|k| k.as_chunks::<2>().0), k.map(|k| k.as_chunks::<2>().1.first()));
-    let (mut q, mut k) = (Lockstep::new(q), Lockstep::new(k));
+    let (mut q, mut k) = (Zip::new(q), Zip::new(k));
     for _ in 0..q.left().min(k.left()) {
         // SAFETY: both have as many steps.
         let (q, k) = unsafe { (q.next(), k.next()) };
@@ -173,17 +173,17 @@ fn dots<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
     }
     let mut sums = [[0.0; J]; G];
     if J == 1 {
-        let folded = isa.sum8x4(array!(g in 0..4 => acc[g.min(G - 1)][0].first(isa)));
+        let folded = isa.sum8x4(unroll_array!(g in 0..4 => acc[g.min(G - 1)][0].first(isa)));
         sums.as_flattened_mut().iter_mut().zip(folded).for_each(|(out, sum)| *out = sum);
         return sums;
     }
-    // Four pairs at a time; the last may be fewer.
+    // RowQuad pairs at a time; the last may be fewer.
     for first in (0..G * J).step_by(8) {
-        let pairs = array!(i in 0..4 => {
+        let pairs = unroll_array!(i in 0..4 => {
             let at = (first + 2 * i).min(G * J - 2);
             acc[at / J][at % J / 2]
         });
-        let folded = I::Pair::sums(isa, pairs);
+        let folded = I::F32x16::sums(isa, pairs);
         sums.as_flattened_mut().iter_mut().skip(first).zip(folded).for_each(|(out, sum)| *out = sum);
     }
     sums
@@ -191,16 +191,16 @@ fn dots<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
 
 /// Adds the products of an eight of each, lane by lane.
 #[inline(always)]
-fn multiply<I: Isa, E: Stored<B>, const G: usize, const J: usize, const B: usize>(
+fn multiply<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
     isa: I,
     q: [&[f32; 8]; G],
     k: [&[u8; B]; J],
-    acc: &mut [[I::Pair; J]; G],
+    acc: &mut [[I::F32x16; J]; G],
 ) {
-    let mut rows = [I::Pair::splat(isa, 0.0); J];
-    each!(p in 0..J.div_ceil(2) => { rows[p] = E::load(isa, two(&k, p)) });
+    let mut rows = [I::F32x16::splat(isa, 0.0); J];
+    unroll!(p in 0..J.div_ceil(2) => { rows[p] = E::load(isa, pair_at(&k, p)) });
     for g in 0..G {
-        let q = I::Pair::load(isa, [q[g]; 2]);
+        let q = I::F32x16::load(isa, [q[g]; 2]);
         for p in 0..J.div_ceil(2) {
             acc[g][p] = q.fma(isa, rows[p], acc[g][p]);
         }

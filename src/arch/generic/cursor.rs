@@ -22,7 +22,7 @@ const NEAR: usize = 2048;
 const FAR: usize = 32768;
 
 /// Blocks of `B` bytes of four rows, one after another.
-pub(super) struct Rows<'a, const B: usize> {
+pub(super) struct RowCursor<'a, const B: usize> {
     next: [*const u8; ROWS],
     /// What to prefetch.
     ahead: *const u8,
@@ -30,9 +30,9 @@ pub(super) struct Rows<'a, const B: usize> {
     borrow: PhantomData<&'a [u8]>,
 }
 
-/// Four rows of weights as they lie one after another; beyond the last one there is, that one again.
+/// RowQuad rows of weights as they lie one after another; beyond the last one there is, that one again.
 #[derive(Clone, Copy)]
-pub(in crate::arch) struct Four<'a> {
+pub(in crate::arch) struct RowQuad<'a> {
     data: &'a [u8],
     /// Bytes from a row to the next.
     stride: usize,
@@ -42,19 +42,19 @@ pub(in crate::arch) struct Four<'a> {
     last: usize,
 }
 
-impl<'a> Four<'a> {
+impl<'a> RowQuad<'a> {
     /// `data` has whole rows of `stride` bytes.
     #[inline(always)]
     pub(super) fn new(data: &'a [u8], stride: usize) -> Self {
         let stride = stride.min(data.len());
-        Four { data, stride, len: stride, last: data.len() - stride }
+        RowQuad { data, stride, len: stride, last: data.len() - stride }
     }
 
     /// The rows without their first `bytes`.
     #[inline(always)]
     pub(super) fn skip(self, bytes: usize) -> Self {
         let bytes = bytes.min(self.len);
-        Four { data: self.data.get(bytes..).unwrap_or(&[]), len: self.len - bytes, ..self }
+        RowQuad { data: self.data.get(bytes..).unwrap_or(&[]), len: self.len - bytes, ..self }
     }
 
     /// Bytes of a row.
@@ -70,21 +70,21 @@ impl<'a> Four<'a> {
     }
 }
 
-impl<'a, const B: usize> Rows<'a, B> {
+impl<'a, const B: usize> RowCursor<'a, B> {
     /// At most `blocks` blocks of each row.
     #[inline(always)]
-    pub(super) fn new(rows: Four<'a>, blocks: usize) -> Self {
+    pub(super) fn new(rows: RowQuad<'a>, blocks: usize) -> Self {
         let first = rows.data.as_ptr();
         // Each place is at most `last`, from which on there are `len` bytes.
         let next = core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
         let ahead = first.wrapping_add(ROWS * rows.stride + NEAR);
-        Rows { next, ahead, left: blocks.min(rows.len / B), borrow: PhantomData }
+        RowCursor { next, ahead, left: blocks.min(rows.len / B), borrow: PhantomData }
     }
 
     /// Prefetches what lies `bytes` on from what is read.
     #[inline(always)]
-    pub(super) fn ahead_by(self, bytes: usize) -> Self {
-        Rows { ahead: self.next[0].wrapping_add(bytes), ..self }
+    pub(super) fn prefetch_from(self, bytes: usize) -> Self {
+        RowCursor { ahead: self.next[0].wrapping_add(bytes), ..self }
     }
 
     /// Prefetches as much of what will be read later as a step reads, in the order of addresses.
@@ -98,7 +98,7 @@ impl<'a, const B: usize> Rows<'a, B> {
         self.prefetch_near(isa);
     }
 
-    /// As [`prefetch`](Rows::prefetch), to the first-level cache alone.
+    /// As [`prefetch`](RowCursor::prefetch), to the first-level cache alone.
     #[inline(always)]
     pub(super) fn prefetch_near<I: Isa>(&mut self, isa: I) {
         isa.prefetch(self.ahead, ROWS * B);
@@ -113,25 +113,25 @@ impl<'a, const B: usize> Rows<'a, B> {
     /// A step, for a loop that counts by itself.
     ///
     /// # Safety
-    /// To be called at most [`left`](Rows::left) times, and not beside [`next`](Rows::next).
+    /// To be called at most [`left`](RowCursor::left) times, and not beside [`next`](RowCursor::next).
     #[inline(always)]
-    pub(super) unsafe fn step(&mut self) -> Step<'_, B> {
-        Step { next: &mut self.next }
+    pub(super) unsafe fn step(&mut self) -> BlockQuad<'_, B> {
+        BlockQuad { next: &mut self.next }
     }
 
     #[inline(always)]
-    pub(super) fn next(&mut self) -> Option<Step<'_, B>> {
+    pub(super) fn next(&mut self) -> Option<BlockQuad<'_, B>> {
         self.left = self.left.checked_sub(1)?;
-        Some(Step { next: &mut self.next })
+        Some(BlockQuad { next: &mut self.next })
     }
 }
 
 /// The next block of each of four rows.
-pub(in crate::arch) struct Step<'w, const B: usize> {
+pub(in crate::arch) struct BlockQuad<'w, const B: usize> {
     next: &'w mut [*const u8; ROWS],
 }
 
-impl<'w, const B: usize> Step<'w, B> {
+impl<'w, const B: usize> BlockQuad<'w, B> {
     /// The blocks.
     #[inline(always)]
     pub(in crate::arch) fn blocks(self) -> [&'w [u8; B]; ROWS] {
@@ -152,25 +152,25 @@ impl<'w, const B: usize> Step<'w, B> {
 }
 
 /// Blocks of `B` bytes of the rows of some panels, one after another; beyond the last row there is, that one again.
-pub(super) struct PanelRows<'a, const B: usize> {
+pub(super) struct PanelCursor<'a, const B: usize> {
     next: *const u8,
     /// Bytes from a row to the next, and from the first to the last.
     stride: usize,
     last: usize,
     left: usize,
     /// The rows behind these.
-    ahead: Ahead,
+    ahead: Prefetcher,
     borrow: PhantomData<&'a [u8]>,
 }
 
-impl<'a, const B: usize> PanelRows<'a, B> {
+impl<'a, const B: usize> PanelCursor<'a, B> {
     /// `rows` has whole rows of `stride` bytes.
     #[inline(always)]
     pub(super) fn new(rows: &'a [u8], stride: usize) -> Self {
         let stride = stride.min(rows.len());
         let last = rows.len() - stride;
-        let ahead = Ahead::behind(rows);
-        PanelRows { next: rows.as_ptr(), stride, last, left: stride / B, ahead, borrow: PhantomData }
+        let ahead = Prefetcher::behind(rows);
+        PanelCursor { next: rows.as_ptr(), stride, last, left: stride / B, ahead, borrow: PhantomData }
     }
 
     /// The next block of each row; prefetches as much of the rows behind, in the order of addresses.
@@ -193,25 +193,25 @@ impl<'a, const B: usize> PanelRows<'a, B> {
 /// Lines that its own prefetcher brings do not count among these. That prefetcher does not go from one page of memory to
 /// the next, but each fourth line is enough to set it going in one.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead {
+pub(super) struct Prefetcher {
     next: *const u8,
     /// What comes after that.
     far: *const u8,
 }
 
-impl Ahead {
+impl Prefetcher {
     /// `rows` are read next, then what lies behind them.
     #[inline(always)]
     pub(super) fn of(rows: &[u8]) -> Self {
         let Range { start, end } = rows.as_ptr_range();
-        Ahead { next: start, far: end }
+        Prefetcher { next: start, far: end }
     }
 
     /// What lies behind `rows` is read next, as much of it as they are.
     #[inline(always)]
     pub(super) fn behind(rows: &[u8]) -> Self {
         let end = rows.as_ptr_range().end;
-        Ahead { next: end, far: end.wrapping_add(rows.len()) }
+        Prefetcher { next: end, far: end.wrapping_add(rows.len()) }
     }
 
     /// The next `bytes`.
@@ -228,19 +228,19 @@ impl Ahead {
     }
 }
 
-/// Several slices, element after element of all of them.
-pub(super) struct Lockstep<'a, T, const N: usize> {
+/// Several slices, kv_type after kv_type of all of them.
+pub(super) struct Zip<'a, T, const N: usize> {
     next: [*const T; N],
     left: usize,
     borrow: PhantomData<&'a T>,
 }
 
-impl<'a, T, const N: usize> Lockstep<'a, T, N> {
+impl<'a, T, const N: usize> Zip<'a, T, N> {
     /// Of equally long slices; the shortest counts.
     #[inline(always)]
     pub(super) fn new(slices: [&'a [T]; N]) -> Self {
         let left = slices.iter().map(|s| s.len()).min().unwrap_or(0);
-        Lockstep { next: slices.map(<[T]>::as_ptr), left, borrow: PhantomData }
+        Zip { next: slices.map(<[T]>::as_ptr), left, borrow: PhantomData }
     }
 
     /// Steps to come.
@@ -248,24 +248,24 @@ impl<'a, T, const N: usize> Lockstep<'a, T, N> {
         self.left
     }
 
-    /// The next element of each.
+    /// The next kv_type of each.
     ///
     /// # Safety
-    /// To be called at most [`left`](Lockstep::left) times.
+    /// To be called at most [`left`](Zip::left) times.
     #[inline(always)]
     pub(super) unsafe fn next(&mut self) -> [&'a T; N] {
         self.next.each_mut().map(|next| {
-            let element = *next;
-            *next = element.wrapping_add(1);
+            let kv_type = *next;
+            *next = kv_type.wrapping_add(1);
             // SAFETY: `new` saw that each slice has as many, and the caller that this is one of them.
-            unsafe { &*element }
+            unsafe { &*kv_type }
         })
     }
 }
 
 /// The int8 activations of `T` tokens, block after block.
 #[derive(Clone, Copy)]
-pub(super) struct Tokens<'a, const T: usize> {
+pub(super) struct TokenCursor<'a, const T: usize> {
     q: *const [i8; BLOCK],
     d: *const f32,
     bias: *const i32,
@@ -284,8 +284,8 @@ pub(in crate::arch) struct TokenBlock<'a, const T: usize> {
     pub(in crate::arch) dsum: &'a [f32; T],
 }
 
-impl<'a, const T: usize> Tokens<'a, T> {
-    /// Tokens `token..token + T` of `x`, which has them, from block `first` on; empty when their places are not there.
+impl<'a, const T: usize> TokenCursor<'a, T> {
+    /// TokenCursor `token..token + T` of `x`, which has them, from block `first` on; empty when their places are not there.
     #[inline(always)]
     pub(super) fn new(x: &Activations<'a>, token: usize, first: usize) -> Self {
         let (quants, stride) = (x.quants, x.quants.stride);
@@ -294,7 +294,7 @@ impl<'a, const T: usize> Tokens<'a, T> {
         let behind = len.checked_sub(token.saturating_add(T)).and_then(|rest| rest.checked_div(stride));
         let left = behind.map_or(0, |n| n + 1).saturating_sub(first);
         let at = if left > 0 { first * stride + token } else { 0 };
-        Tokens {
+        TokenCursor {
             q: quants.q.as_ptr().wrapping_add(at),
             d: quants.d.as_ptr().wrapping_add(at),
             bias: quants.bias.as_ptr().wrapping_add(at),
@@ -313,7 +313,7 @@ impl<'a, const T: usize> Tokens<'a, T> {
     /// The next block.
     ///
     /// # Safety
-    /// To be called at most [`left`](Tokens::left) times.
+    /// To be called at most [`left`](TokenCursor::left) times.
     #[inline(always)]
     pub(super) unsafe fn next(&mut self) -> TokenBlock<'a, T> {
         // SAFETY: `new` saw that the `T` places of this block from the token on are there, and the caller that it is one
@@ -356,22 +356,22 @@ pub(super) fn token_blocks<'a, const T: usize>(
 }
 
 /// `C` items from one column on of each of several rows.
-pub(super) struct Strip<'a, T, const C: usize> {
+pub(super) struct Strided<'a, T, const C: usize> {
     at: *const T,
     /// Items of a row.
     row: usize,
-    /// Rows that were not read.
+    /// RowCursor that were not read.
     left: usize,
     rows: PhantomData<&'a [T]>,
 }
 
-impl<'a, T, const C: usize> Strip<'a, T, C> {
+impl<'a, T, const C: usize> Strided<'a, T, C> {
     /// Of the first `len` rows of `row` items; of none if they have no such columns or are not all there.
     #[inline(always)]
     pub(super) fn new(rows: &'a [T], [len, row, first]: [usize; 3]) -> Self {
         let fits = first + C <= row && len.checked_mul(row).is_some_and(|items| items <= rows.len());
         let at = rows.as_ptr().wrapping_add(first);
-        Strip { at, row, left: if fits { len } else { 0 }, rows: PhantomData }
+        Strided { at, row, left: if fits { len } else { 0 }, rows: PhantomData }
     }
 
     /// The next four rows'.

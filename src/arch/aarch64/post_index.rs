@@ -62,7 +62,7 @@ load!(
 /// # Safety
 /// Each points to two readable bytes.
 #[inline(always)]
-pub(super) unsafe fn halves([a, b, c, d]: &mut [*const u8; 4]) -> uint16x4_t {
+pub(super) unsafe fn take_u16x4([a, b, c, d]: &mut [*const u8; 4]) -> uint16x4_t {
     // SAFETY: the caller's promise.
     unsafe { half_lane::<3>(d, half_lane::<2>(c, half_lane::<1>(b, half(a)))) }
 }
@@ -72,7 +72,7 @@ pub(super) unsafe fn halves([a, b, c, d]: &mut [*const u8; 4]) -> uint16x4_t {
 /// # Safety
 /// Each points to four readable bytes.
 #[inline(always)]
-pub(super) unsafe fn words([a, b, c, d]: &mut [*const u8; 4]) -> uint32x4_t {
+pub(super) unsafe fn take_u32x4([a, b, c, d]: &mut [*const u8; 4]) -> uint32x4_t {
     // SAFETY: the caller's promise.
     unsafe { wide::word_lane::<3>(d, wide::word_lane::<2>(c, wide::word_lane::<1>(b, wide::word(a)))) }
 }
@@ -82,7 +82,7 @@ pub(super) unsafe fn words([a, b, c, d]: &mut [*const u8; 4]) -> uint32x4_t {
 /// # Safety
 /// `p` points to 16 readable bytes.
 #[inline(always)]
-pub(super) unsafe fn vector(p: &mut *const u8) -> uint8x16_t {
+pub(super) unsafe fn take_16(p: &mut *const u8) -> uint8x16_t {
     // SAFETY: the caller's promise.
     unsafe { sixteen(p) }
 }
@@ -92,7 +92,7 @@ pub(super) unsafe fn vector(p: &mut *const u8) -> uint8x16_t {
 /// # Safety
 /// `p` points to 32 readable bytes.
 #[inline(always)]
-pub(super) unsafe fn pair(p: &mut *const u8) -> I8x32 {
+pub(super) unsafe fn take_32(p: &mut *const u8) -> I8x32 {
     // SAFETY: the caller's promise.
     unsafe { wide::pair(p) }
 }

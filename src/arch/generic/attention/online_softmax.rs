@@ -3,7 +3,7 @@
 /// What some tiles gave: `out / sum` is the attention over them, `max` the highest score,
 /// as an exponent of 2.
 #[derive(Debug)]
-pub struct Partial<'o> {
+pub struct SoftmaxState<'o> {
     /// `(group, head_dim)`.
     pub out: &'o mut [f32],
     /// `(group)`.
@@ -12,27 +12,27 @@ pub struct Partial<'o> {
     pub sum: &'o mut [f32],
 }
 
-impl<'o> Partial<'o> {
+impl<'o> SoftmaxState<'o> {
     /// In `memory` of `group · (head_dim + 2)` numbers, with nothing in it.
     pub fn new(memory: &'o mut [f32], group: usize) -> Self {
         let (out, stats) = memory.split_at_mut(memory.len().saturating_sub(2 * group));
         let (max, sum) = stats.split_at_mut(stats.len() / 2);
-        let mut partial = Partial { out, max, sum };
+        let mut partial = SoftmaxState { out, max, sum };
         partial.clear();
         partial
     }
 
-    /// As [`new`](Partial::new) or [`merge`](Partial::merge) left it in `memory`.
+    /// As [`new`](SoftmaxState::new) or [`merge`](SoftmaxState::merge) left it in `memory`.
     pub fn view(memory: &'o mut [f32], group: usize) -> Self {
         let (out, stats) = memory.split_at_mut(memory.len().saturating_sub(2 * group));
         let (max, sum) = stats.split_at_mut(stats.len() / 2);
-        Partial { out, max, sum }
+        SoftmaxState { out, max, sum }
     }
 
     /// In `out` and `stats`, `(2, group)`, with nothing in it.
     pub fn over(out: &'o mut [f32], stats: &'o mut [f32]) -> Self {
         let (max, sum) = stats.split_at_mut(stats.len() / 2);
-        let mut partial = Partial { out, max, sum };
+        let mut partial = SoftmaxState { out, max, sum };
         partial.clear();
         partial
     }
@@ -45,7 +45,7 @@ impl<'o> Partial<'o> {
     }
 
     /// Adds what later tiles gave. The order of merging shows in the bits, so it is that of positions.
-    pub fn merge(&mut self, later: &Partial<'_>) {
+    pub fn merge(&mut self, later: &SoftmaxState<'_>) {
         let head_dim = self.out.len().checked_div(self.max.len()).unwrap_or(0);
         let outs = self.out.chunks_mut(head_dim.max(1)).zip(later.out.chunks(head_dim.max(1)));
         let stats = self.max.iter_mut().zip(&mut *self.sum).zip(later.max.iter().zip(&*later.sum));

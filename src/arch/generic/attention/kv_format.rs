@@ -1,17 +1,17 @@
 //! Rows of keys and values as a cache stores them, and the queries that int8 keys meet.
 
-use super::activations::{round_block, scale};
-use super::float::padded;
+use super::super::activations::{round_block, scale};
+use super::super::float::padded;
+use crate::arch::f32x16::F32x16;
 use crate::arch::isa::Isa;
-use crate::arch::pair::Pair;
-use crate::arch::unroll::array;
+use crate::arch::unroll::unroll_array;
 use crate::quant::BLOCK;
 use crate::storage::Plain;
 
 /// How the cache stores a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Element {
+pub enum KvType {
     /// binary16.
     F16,
     /// int8 with one binary16 scale for the row of a position and head.
@@ -20,59 +20,59 @@ pub enum Element {
     F32,
 }
 
-impl Element {
+impl KvType {
     /// Bytes of one number.
     pub const fn bytes(self) -> usize {
         match self {
-            Element::F16 => 2,
-            Element::Int8 => 1,
-            Element::F32 => 4,
+            KvType::F16 => 2,
+            KvType::Int8 => 1,
+            KvType::F32 => 4,
         }
     }
 
     /// Bytes of a row's scale.
     pub const fn scale_bytes(self) -> usize {
         match self {
-            Element::Int8 => 2,
-            Element::F16 | Element::F32 => 0,
+            KvType::Int8 => 2,
+            KvType::F16 | KvType::F32 => 0,
         }
     }
 }
 
 /// A stored number; eight of them have `B` bytes.
-pub(super) trait Stored<const B: usize> {
+pub(super) trait KvFormat<const B: usize> {
     /// Whether rows have scales, and keys meet int8 queries.
     const INT8: bool = false;
     /// Most query heads that are multiplied together, up to 4.
     const HEADS: usize = 4;
     /// The eights of two rows, or two of one.
-    fn load<I: Isa>(isa: I, x: [&[u8; B]; 2]) -> I::Pair;
+    fn load<I: Isa>(isa: I, x: [&[u8; B]; 2]) -> I::F32x16;
 }
 
 pub(super) struct F16;
-impl Stored<16> for F16 {
+impl KvFormat<16> for F16 {
     #[inline(always)]
-    fn load<I: Isa>(isa: I, x: [&[u8; 16]; 2]) -> I::Pair {
-        I::Pair::load_f16(isa, x)
+    fn load<I: Isa>(isa: I, x: [&[u8; 16]; 2]) -> I::F32x16 {
+        I::F32x16::load_f16(isa, x)
     }
 }
 
 pub(super) struct Int8;
-impl Stored<8> for Int8 {
+impl KvFormat<8> for Int8 {
     const INT8: bool = true;
     #[inline(always)]
-    fn load<I: Isa>(isa: I, x: [&[u8; 8]; 2]) -> I::Pair {
-        I::Pair::load_i8(isa, x)
+    fn load<I: Isa>(isa: I, x: [&[u8; 8]; 2]) -> I::F32x16 {
+        I::F32x16::load_i8(isa, x)
     }
 }
 
 pub(super) struct F32;
-impl Stored<32> for F32 {
+impl KvFormat<32> for F32 {
     // For tests of precision: the code for more heads is worth more to what has little memory.
     const HEADS: usize = 1;
     #[inline(always)]
-    fn load<I: Isa>(isa: I, x: [&[u8; 32]; 2]) -> I::Pair {
-        I::Pair::load_f32(isa, x)
+    fn load<I: Isa>(isa: I, x: [&[u8; 32]; 2]) -> I::F32x16 {
+        I::F32x16::load_f32(isa, x)
     }
 }
 
@@ -89,17 +89,17 @@ pub struct QueryBlock {
 // SAFETY: 32 bytes and two numbers, with no padding; any bits are a value.
 unsafe impl Plain for QueryBlock {}
 
-/// Converts a row to cache elements; see [`Kernels::store`](crate::arch::Kernels::store).
+/// Converts a row to cache elements; see [`Kernels::encode_kv`](crate::arch::Kernels::store).
 #[inline(always)]
-pub(in crate::arch) fn store<I: Isa>(isa: I, element: Element, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
-    match element {
-        Element::F16 => {
+pub(in crate::arch) fn encode_row<I: Isa>(isa: I, kv_type: KvType, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
+    match kv_type {
+        KvType::F16 => {
             for (x, out) in x.as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<16>().0) {
                 isa.store8_f16(isa.load8(x), out);
             }
         }
-        Element::Int8 => store_int8(isa, x, out, scale),
-        Element::F32 => {
+        KvType::Int8 => encode_int8(isa, x, out, scale),
+        KvType::F32 => {
             for (x, out) in x.iter().zip(out.as_chunks_mut::<4>().0) {
                 *out = x.to_le_bytes();
             }
@@ -109,7 +109,7 @@ pub(in crate::arch) fn store<I: Isa>(isa: I, element: Element, x: &[f32], out: &
 
 /// `x[i] = scale·out[i]`, the scale being a binary16 number. A row that is not finite gets a NaN.
 #[inline(always)]
-fn store_int8<I: Isa>(isa: I, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
+fn encode_int8<I: Isa>(isa: I, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
     let mut largest = isa.splat8(0.0);
     let mut nan = isa.splat8(0.0);
     for x in x.as_chunks::<8>().0 {
@@ -128,7 +128,7 @@ fn store_int8<I: Isa>(isa: I, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
     for (x, out) in x.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
         let block: [f32; BLOCK] = padded(x);
         let v = block.as_chunks::<8>().0;
-        let r = array!(i in 0..4 => {
+        let r = unroll_array!(i in 0..4 => {
             isa.max8(isa.min8(isa.round8(isa.mul8(isa.load8(&v[i]), inverse)), limits[1]), limits[0])
         });
         let mut q = [0i8; BLOCK];
@@ -137,11 +137,11 @@ fn store_int8<I: Isa>(isa: I, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
     }
 }
 
-/// The queries of heads as int8: see [`Kernels::query`](crate::arch::Kernels::query).
+/// The queries of heads as int8: see [`Kernels::quantise_query`](crate::arch::Kernels::query).
 ///
 /// A head has one scale, so that products of several blocks with a key are summed as integers.
 #[inline(always)]
-pub(in crate::arch) fn query<I: Isa>(isa: I, x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
+pub(in crate::arch) fn quantise_query<I: Isa>(isa: I, x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
     let blocks = head_dim.div_ceil(BLOCK).max(1);
     for (x, out) in x.chunks(head_dim.max(1)).zip(out.chunks_mut(blocks)) {
         let (mut largest, mut total) = (isa.splat8(0.0), isa.splat8(0.0));

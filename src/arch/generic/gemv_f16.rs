@@ -24,21 +24,21 @@
 use core::marker::PhantomData;
 
 use super::activations::Activations;
+use super::cursor::{ROWS, RowCursor, RowQuad};
 use super::float;
-use super::in_place::InPlace;
-use super::walk::{Four, ROWS, Rows};
+use super::gemv::RowKernel;
 use crate::arch::isa::{FloatIsa, Isa};
-use crate::arch::unroll::{array, each};
+use crate::arch::unroll::{unroll, unroll_array};
 use crate::quant::BLOCK;
 use crate::storage::Plain;
 
 /// Most tokens of a pass that multiplies so: as many as a batch of sessions.
-pub(in crate::arch) const MOST: usize = 8;
+pub(in crate::arch) const MAX_TOKENS: usize = 8;
 
 /// Activations of a block: `x[i] = d·x̂[i]`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct HalfBlock {
+pub struct F16Block {
     /// x̂ as binary16.
     pub(in crate::arch) x: [[u8; 16]; 4],
     /// A power of two; NaN if an activation is not finite.
@@ -46,11 +46,11 @@ pub struct HalfBlock {
 }
 
 // SAFETY: 64 bytes and a number, with no padding; any bits are a value.
-unsafe impl Plain for HalfBlock {}
+unsafe impl Plain for F16Block {}
 
 /// The activations `x` of a token as blocks, the last one with zeros to its end; as far as `out` goes.
 #[inline(always)]
-pub(in crate::arch) fn halve<I: Isa>(isa: I, x: &[f32], out: &mut [HalfBlock]) {
+pub(in crate::arch) fn to_f16<I: Isa>(isa: I, x: &[f32], out: &mut [F16Block]) {
     let (whole, rest) = x.as_chunks::<BLOCK>();
     for (x, out) in whole.iter().zip(&mut *out) {
         *out = block(isa, x);
@@ -61,15 +61,15 @@ pub(in crate::arch) fn halve<I: Isa>(isa: I, x: &[f32], out: &mut [HalfBlock]) {
 }
 
 #[inline(always)]
-fn block<I: Isa>(isa: I, x: &[f32; BLOCK]) -> HalfBlock {
+fn block<I: Isa>(isa: I, x: &[f32; BLOCK]) -> F16Block {
     let (parts, _) = x.as_chunks::<8>();
-    let v = array!(i in 0..4 => isa.load8(&parts[i]));
-    let a = array!(i in 0..4 => isa.abs8(v[i]));
+    let v = unroll_array!(i in 0..4 => isa.load8(&parts[i]));
+    let a = unroll_array!(i in 0..4 => isa.abs8(v[i]));
     let largest = isa.hmax8(isa.max8(isa.max8(a[0], a[1]), isa.max8(a[2], a[3])));
-    let mut out = HalfBlock { x: [[0; 16]; 4], d: f32::NAN };
+    let mut out = F16Block { x: [[0; 16]; 4], d: f32::NAN };
     // 0·x is 0, or NaN where x is not finite; `max` would drop a NaN.
     let zero = isa.splat8(0.0);
-    let zeros = array!(i in 0..4 => isa.mul8(a[i], zero));
+    let zeros = unroll_array!(i in 0..4 => isa.mul8(a[i], zero));
     if isa.sum8(isa.add8(isa.add8(zeros[0], zeros[1]), isa.add8(zeros[2], zeros[3]))).is_nan() {
         return out;
     }
@@ -77,24 +77,24 @@ fn block<I: Isa>(isa: I, x: &[f32; BLOCK]) -> HalfBlock {
     let e = (largest.to_bits() >> 23).clamp(1, 248);
     out.d = f32::from_bits((e + 5) << 23);
     let inverse = isa.splat8(f32::from_bits((254 - 5 - e) << 23));
-    each!(i in 0..4 => { isa.store8_f16(isa.mul8(v[i], inverse), &mut out.x[i]) });
+    unroll!(i in 0..4 => { isa.store8_f16(isa.mul8(v[i], inverse), &mut out.x[i]) });
     out
 }
 
-/// Rows of a format whose weights are binary16, as an [`InPlace`].
-pub(super) struct Halves<F>(PhantomData<F>);
+/// Rows of a format whose weights are binary16, as an [`RowKernel`].
+pub(super) struct F16Rows<F>(PhantomData<F>);
 
-impl<F> InPlace for Halves<F> {
-    type Tokens<'a, const T: usize> = [&'a [HalfBlock]; T];
+impl<F> RowKernel for F16Rows<F> {
+    type Tokens<'a, const T: usize> = [&'a [F16Block]; T];
 
     #[inline(always)]
-    fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> [&'a [HalfBlock]; T] {
+    fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> [&'a [F16Block]; T] {
         let blocks = x.halves.len() / x.tokens.max(1);
         core::array::from_fn(|t| x.halves.get((token + t) * blocks..).and_then(|x| x.get(..blocks)).unwrap_or(&[]))
     }
 
     #[inline(always)]
-    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: Four<'_>, x: [&[HalfBlock]; T]) -> [[f32; ROWS]; T] {
+    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: RowQuad<'_>, x: [&[F16Block]; T]) -> [[f32; ROWS]; T] {
         let mut acc = [[isa.splat4(0.0); 2]; T];
         let whole = walk(PhantomData::<F>, isa, rows, x, &mut acc);
         // Columns beyond a multiple of 32, padded with zeros.
@@ -104,13 +104,13 @@ impl<F> InPlace for Halves<F> {
             walk(
                 PhantomData::<F>,
                 isa,
-                Four::new(tails.as_flattened(), 64),
+                RowQuad::new(tails.as_flattened(), 64),
                 x.map(|x| x.get(whole..).unwrap_or(&[])),
                 &mut acc,
             );
         }
         let mut sums = [[0.0; ROWS]; T];
-        each!(t in 0..T => { sums[t] = isa.fold_halves(acc[t]) });
+        unroll!(t in 0..T => { sums[t] = isa.fold_f16(acc[t]) });
         sums
     }
 }
@@ -121,16 +121,16 @@ impl<F> InPlace for Halves<F> {
 fn walk<F, I: FloatIsa, const T: usize>(
     _format: PhantomData<F>,
     isa: I,
-    rows: Four<'_>,
-    mut x: [&[HalfBlock]; T],
+    rows: RowQuad<'_>,
+    mut x: [&[F16Block]; T],
     sums: &mut [[I::F32x4; 2]; T],
 ) -> usize {
     let n = x.iter().map(|x| x.len()).min().unwrap_or(0);
-    let mut rows = Rows::<64>::new(rows, n);
+    let mut rows = RowCursor::<64>::new(rows, n);
     let n = rows.left();
-    each!(t in 0..T => { x[t] = x[t].get(..n).unwrap_or(&[]) });
+    unroll!(t in 0..T => { x[t] = x[t].get(..n).unwrap_or(&[]) });
     // They all have `n`; that is said so that no index below can fail.
-    each!(t in 0..T => {
+    unroll!(t in 0..T => {
         if x[t].len() != n {
             return 0;
         }
@@ -139,7 +139,7 @@ fn walk<F, I: FloatIsa, const T: usize>(
     for b in 0..n {
         // SAFETY: there are `n` steps.
         let step = unsafe { rows.step() };
-        isa.fma_halves(step, x.each_ref().map(|x| &x[b]), &mut acc);
+        isa.fma_f16(step, x.each_ref().map(|x| &x[b]), &mut acc);
     }
     *sums = acc;
     n

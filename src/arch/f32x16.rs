@@ -1,13 +1,13 @@
-//! Two vectors of eight numbers: one register where the CPU has such wide ones.
+//! F32x8Pair vectors of eight numbers: one register where the CPU has such wide ones.
 //!
 //! What a pair is of is the caller's choice: of two rows, or of sixteen numbers side by side. Each number meets what it
 //! would meet in a vector of eight, so the bits do not show how wide registers are.
 
 use super::isa::Isa;
-use super::unroll::array;
+use super::unroll::unroll_array;
 
 /// A pair of vectors of eight `f32`. Every method must be `#[inline(always)]`, as an [`Isa`]'s.
-pub(crate) trait Pair<I: Isa>: Copy {
+pub(crate) trait F32x16<I: Isa>: Copy {
     /// Whether it is one register, of which there are 32: room for the sums of twice as many.
     const WIDE: bool;
 
@@ -32,32 +32,32 @@ pub(crate) trait Pair<I: Isa>: Copy {
     fn sums(isa: I, pairs: [Self; 4]) -> [f32; 8];
 }
 
-/// Two vectors.
+/// F32x8Pair vectors.
 #[derive(Clone, Copy)]
-pub(crate) struct Two<I: Isa>([I::F32x8; 2]);
+pub(crate) struct F32x8Pair<I: Isa>([I::F32x8; 2]);
 
-impl<I: Isa> Pair<I> for Two<I> {
+impl<I: Isa> F32x16<I> for F32x8Pair<I> {
     const WIDE: bool = false;
 
     #[inline(always)]
     fn splat(isa: I, x: f32) -> Self {
-        Two([isa.splat8(x); 2])
+        F32x8Pair([isa.splat8(x); 2])
     }
     #[inline(always)]
     fn load(isa: I, [a, b]: [&[f32; 8]; 2]) -> Self {
-        Two([isa.load8(a), isa.load8(b)])
+        F32x8Pair([isa.load8(a), isa.load8(b)])
     }
     #[inline(always)]
     fn load_f32(isa: I, [a, b]: [&[u8; 32]; 2]) -> Self {
-        Two([isa.load8_f32(a), isa.load8_f32(b)])
+        F32x8Pair([isa.load8_f32(a), isa.load8_f32(b)])
     }
     #[inline(always)]
     fn load_f16(isa: I, [a, b]: [&[u8; 16]; 2]) -> Self {
-        Two([isa.load8_f16(a), isa.load8_f16(b)])
+        F32x8Pair([isa.load8_f16(a), isa.load8_f16(b)])
     }
     #[inline(always)]
     fn load_i8(isa: I, [a, b]: [&[u8; 8]; 2]) -> Self {
-        Two([isa.load8_i8(a), isa.load8_i8(b)])
+        F32x8Pair([isa.load8_i8(a), isa.load8_i8(b)])
     }
     #[inline(always)]
     fn first(self, _: I) -> I::F32x8 {
@@ -74,15 +74,15 @@ impl<I: Isa> Pair<I> for Two<I> {
     }
     #[inline(always)]
     fn mul(self, isa: I, b: Self) -> Self {
-        Two(array!(i in 0..2 => isa.mul8(self.0[i], b.0[i])))
+        F32x8Pair(unroll_array!(i in 0..2 => isa.mul8(self.0[i], b.0[i])))
     }
     #[inline(always)]
     fn fma(self, isa: I, b: Self, c: Self) -> Self {
-        Two(array!(i in 0..2 => isa.fma8(self.0[i], b.0[i], c.0[i])))
+        F32x8Pair(unroll_array!(i in 0..2 => isa.fma8(self.0[i], b.0[i], c.0[i])))
     }
     #[inline(always)]
     fn fma_lane<const LANE: i32>(self, isa: I, b: &[f32; 4], c: Self) -> Self {
-        Two(array!(i in 0..2 => isa.fma8_lane::<LANE>(self.0[i], b, c.0[i])))
+        F32x8Pair(unroll_array!(i in 0..2 => isa.fma8_lane::<LANE>(self.0[i], b, c.0[i])))
     }
     #[inline(always)]
     fn sums(isa: I, [a, b, c, d]: [Self; 4]) -> [f32; 8] {
@@ -97,6 +97,6 @@ impl<I: Isa> Pair<I> for Two<I> {
 /// Pair `p` of an array; where there is no second, the first again, which the compiler sees through in pairs of two
 /// registers as long as only the first is used of what becomes of it.
 #[inline(always)]
-pub(super) fn two<T: Copy, const N: usize>(x: &[T; N], p: usize) -> [T; 2] {
+pub(super) fn pair_at<T: Copy, const N: usize>(x: &[T; N], p: usize) -> [T; 2] {
     [x[2 * p], x[(2 * p + 1).min(N - 1)]]
 }

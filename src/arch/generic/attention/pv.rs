@@ -1,0 +1,135 @@
+//! Sums of values by their weights, for a few heads of a group at a time.
+//!
+//! An int8 value's scale is part of its weight, so that it costs a conversion and no more. RowQuad weights of a head fill a
+//! vector, of which a multiplication takes one lane.
+
+use super::super::cursor::{Prefetcher, Strided};
+use super::kv_format::KvFormat;
+use super::{Scores, scores4};
+use crate::arch::f32x16::{F32x16, pair_at};
+use crate::arch::isa::Isa;
+use crate::arch::unroll::unroll;
+use crate::util::{SliceExt, times};
+
+/// `out[g] = out[g]·rescale[g] + Σ weights[g][at + j]·v[j]`.
+///
+/// As many sums at a time as registers hold beside what they are made of: of some heads and eights of a row, the latter
+/// in pairs.
+#[inline(always)]
+pub(super) fn accumulate_values<I: Isa, E: KvFormat<B>, const B: usize>(
+    isa: I,
+    [row, at]: [usize; 2],
+    v: &[[u8; B]],
+    weights: &[Scores],
+    rescale: &[f32],
+    out: &mut [[f32; 8]],
+    ahead: Prefetcher,
+) {
+    for (i, (weights, rescale)) in weights.chunks(E::HEADS).zip(rescale.chunks(E::HEADS)).enumerate() {
+        let first = i * E::HEADS;
+        let out = out.part_mut(first * row..(first + weights.len()) * row);
+        match weights.len() {
+            1 if I::F32x16::WIDE => accumulate_heads::<I, E, 1, 8, B>(isa, [row, at], v, weights, rescale, out, ahead),
+            2 if E::HEADS > 1 && I::F32x16::WIDE => {
+                accumulate_heads::<I, E, 2, 8, B>(isa, [row, at], v, weights, rescale, out, ahead);
+            }
+            3 if E::HEADS > 1 && I::F32x16::WIDE => {
+                accumulate_heads::<I, E, 3, 8, B>(isa, [row, at], v, weights, rescale, out, ahead);
+            }
+            4 if E::HEADS > 1 && I::F32x16::WIDE => {
+                accumulate_heads::<I, E, 4, 8, B>(isa, [row, at], v, weights, rescale, out, ahead);
+            }
+            1 => accumulate_heads::<I, E, 1, 4, B>(isa, [row, at], v, weights, rescale, out, ahead),
+            2 if E::HEADS > 1 => accumulate_heads::<I, E, 2, 4, B>(isa, [row, at], v, weights, rescale, out, ahead),
+            3 if E::HEADS > 1 => accumulate_heads::<I, E, 3, 2, B>(isa, [row, at], v, weights, rescale, out, ahead),
+            4 if E::HEADS > 1 => accumulate_heads::<I, E, 4, 2, B>(isa, [row, at], v, weights, rescale, out, ahead),
+            _ => {}
+        }
+    }
+}
+
+/// [`accumulate_values`] for `G` heads, `C` eights at a time.
+#[inline(always)]
+fn accumulate_heads<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>(
+    isa: I,
+    [row, at]: [usize; 2],
+    v: &[[u8; B]],
+    weights: &[Scores],
+    rescale: &[f32],
+    out: &mut [[f32; 8]],
+    mut ahead: Prefetcher,
+) {
+    let (Some(weights), Some(rescale)) = (weights.first_chunk::<G>(), rescale.first_chunk::<G>()) else { return };
+    let len = times(v.len(), row);
+    let mut c = 0;
+    while c + C <= row {
+        strip::<I, E, G, C, B>(isa, [row, c, at], &mut ahead, Strided::new(v, [len, row, c]), weights, rescale, out);
+        c += C;
+    }
+    while I::F32x16::WIDE && c + 2 <= row {
+        strip::<I, E, G, 2, B>(isa, [row, c, at], &mut ahead, Strided::new(v, [len, row, c]), weights, rescale, out);
+        c += 2;
+    }
+    while c < row {
+        strip::<I, E, G, 1, B>(isa, [row, c, at], &mut ahead, Strided::new(v, [len, row, c]), weights, rescale, out);
+        c += 1;
+    }
+}
+
+/// [`accumulate_heads`] for `C` eights from `first`.
+#[inline(always)]
+fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>(
+    isa: I,
+    [row, first, mut at]: [usize; 3],
+    ahead: &mut Prefetcher,
+    mut v: Strided<'_, [u8; B], C>,
+    weights: &[Scores; G],
+    rescale: &[f32; G],
+    out: &mut [[f32; 8]],
+) {
+    // One for each pair of eights; an array's length cannot be half of C, so the rest stay unused.
+    let mut acc = [[I::F32x16::splat(isa, 0.0); C]; G];
+    for g in 0..G {
+        let Some(out) = out.get(g * row + first..).and_then(<[_]>::first_chunk::<C>) else { return };
+        unroll!(c in 0..C.div_ceil(2) => {
+            acc[g][c] = I::F32x16::load(isa, pair_at(&out.each_ref(), c)).mul(isa, I::F32x16::splat(isa, rescale[g]));
+        });
+    }
+    // RowQuad positions in a turn of the loop, and what may be left over.
+    while let Some(v) = v.four() {
+        ahead.prefetch(isa, 4 * C * B);
+        let w = weights.each_ref().map(|w| scores4(w, at));
+        accumulate::<I, E, G, C, 0, B>(isa, v[0], w, &mut acc);
+        accumulate::<I, E, G, C, 1, B>(isa, v[1], w, &mut acc);
+        accumulate::<I, E, G, C, 2, B>(isa, v[2], w, &mut acc);
+        accumulate::<I, E, G, C, 3, B>(isa, v[3], w, &mut acc);
+        at += 4;
+    }
+    while let Some(v) = v.one() {
+        let w = weights.each_ref().map(|w| scores4(w, at));
+        accumulate::<I, E, G, C, 0, B>(isa, v, w, &mut acc);
+        at += 1;
+    }
+    for (g, acc) in acc.iter().enumerate() {
+        let Some(out) = out.get_mut(g * row + first..).and_then(<[_]>::first_chunk_mut::<C>) else { return };
+        for (out, acc) in out.chunks_mut(2).zip(acc) {
+            acc.store(isa, out);
+        }
+    }
+}
+
+/// Adds the weighted eights of one position, whose weights are number `J` of each four.
+#[inline(always)]
+fn accumulate<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const J: i32, const B: usize>(
+    isa: I,
+    v: &[[u8; B]; C],
+    weights: [&[f32; 4]; G],
+    acc: &mut [[I::F32x16; C]; G],
+) {
+    unroll!(c in 0..C.div_ceil(2) => {
+        let v = E::load(isa, pair_at(&v.each_ref(), c));
+        for g in 0..G {
+            acc[g][c] = v.fma_lane::<J>(isa, weights[g], acc[g][c]);
+        }
+    });
+}
