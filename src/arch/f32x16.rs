@@ -1,38 +1,12 @@
-//! F32x8Pair vectors of eight numbers: one register where the CPU has such wide ones.
+//! Two vectors of eight numbers: one register where the CPU has such wide ones.
 //!
 //! What a pair is of is the caller's choice: of two rows, or of sixteen numbers side by side. Each number meets what it
 //! would meet in a vector of eight, so the bits do not show how wide registers are.
 
-use super::isa::Isa;
+use super::isa::{F32x16, Isa};
 use super::unroll::unroll_array;
 
-/// A pair of vectors of eight `f32`. Every method must be `#[inline(always)]`, as an [`Isa`]'s.
-pub(crate) trait F32x16<I: Isa>: Copy {
-    /// Whether it is one register, of which there are 32: room for the sums of twice as many.
-    const WIDE: bool;
-
-    fn splat(isa: I, x: f32) -> Self;
-    fn load(isa: I, x: [&[f32; 8]; 2]) -> Self;
-    /// Little-endian binary32.
-    fn load_f32(isa: I, x: [&[u8; 32]; 2]) -> Self;
-    /// Little-endian binary16.
-    fn load_f16(isa: I, x: [&[u8; 16]; 2]) -> Self;
-    /// int8.
-    fn load_i8(isa: I, x: [&[u8; 8]; 2]) -> Self;
-    /// The first vector.
-    fn first(self, isa: I) -> I::F32x8;
-    /// Writes as many as `out` has: one, or both.
-    fn store(self, isa: I, out: &mut [[f32; 8]]);
-    fn mul(self, isa: I, b: Self) -> Self;
-    /// `self·b + c`, rounded once.
-    fn fma(self, isa: I, b: Self, c: Self) -> Self;
-    /// `self·b[LANE] + c`, rounded once.
-    fn fma_lane<const LANE: i32>(self, isa: I, b: &[f32; 4], c: Self) -> Self;
-    /// The sum of each vector of four pairs, in the order of [`Isa::sum8x4`].
-    fn sums(isa: I, pairs: [Self; 4]) -> [f32; 8];
-}
-
-/// F32x8Pair vectors.
+/// Two vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct F32x8Pair<I: Isa>([I::F32x8; 2]);
 

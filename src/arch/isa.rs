@@ -1,10 +1,8 @@
 //! What an instruction set must offer for the generic algorithms to run on it.
 
-use super::f32x16::F32x16;
-use super::generic::cursor::{BlockQuad, ROWS, TokenBlock};
-use super::generic::gemm::{Bytes, Nibbles, PANEL_ROWS, PanelScales, Sums};
-use super::generic::gemv_f16::F16Block;
+use super::types::{BlockQuad, Bytes, F16Block, Nibbles, PanelScales, ROWS, Sums, TokenBlock};
 use super::unroll::unroll_array;
+use crate::quant::PANEL_ROWS;
 
 /// A set of SIMD operations on vectors of fixed, virtual width.
 ///
@@ -20,7 +18,7 @@ use super::unroll::unroll_array;
 pub(crate) trait Isa: Copy {
     /// Eight `f32`.
     type F32x8: Copy;
-    /// F32x8Pair of these, in one register where that is as wide.
+    /// Two of these, in one register where that is as wide.
     type F32x16: F32x16<Self>;
     /// RowQuad `f32`, one for each of four rows of weights.
     type F32x4: Copy;
@@ -76,12 +74,12 @@ pub(crate) trait Isa: Copy {
     /// Integral values within ±127, as int8.
     fn to_i8(self, x: [Self::F32x8; 4], out: &mut [i8; 32]);
 
-    /// RowQuad rows to eight columns.
+    /// Four rows to eight columns.
     fn transpose8x4(self, rows: [Self::F32x8; 4]) -> [Self::F32x4; 8];
     fn splat4(self, x: f32) -> Self::F32x4;
     fn load4(self, x: &[f32; 4]) -> Self::F32x4;
     fn store4(self, x: Self::F32x4) -> [f32; 4];
-    /// RowQuad little-endian binary16 from four places: the scales of four rows' blocks.
+    /// Four little-endian binary16 from four places: the scales of four rows' blocks.
     fn gather4_f16(self, x: [&[u8; 2]; 4]) -> Self::F32x4;
     fn mul4(self, a: Self::F32x4, b: Self::F32x4) -> Self::F32x4;
     /// `a·b + c`, rounded once.
@@ -143,7 +141,7 @@ pub(crate) trait Isa: Copy {
         let blocks = step.blocks();
         unroll_array!(r in 0..4 => [self.load8_bf16(first(blocks[r])), self.load8_bf16(last(blocks[r]))])
     }
-    /// RowQuad vectors of four 32-bit words, transposed.
+    /// Four vectors of four 32-bit words, transposed.
     #[inline(always)]
     fn transpose4(self, rows: [&[u8; 16]; 4]) -> [[u8; 16]; 4] {
         core::array::from_fn(|k| core::array::from_fn(|i| rows[i / 4][4 * k + i % 4]))
@@ -166,6 +164,32 @@ fn last<const B: usize, const N: usize>(block: &[u8; B]) -> &[u8; N] {
 #[inline(always)]
 fn pair<const B: usize>(block: &[u8; B], at: usize) -> &[u8; 2] {
     block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 2])
+}
+
+/// A pair of vectors of eight `f32`. Every method must be `#[inline(always)]`, as an [`Isa`]'s.
+pub(crate) trait F32x16<I: Isa>: Copy {
+    /// Whether it is one register, of which there are 32: room for the sums of twice as many.
+    const WIDE: bool;
+
+    fn splat(isa: I, x: f32) -> Self;
+    fn load(isa: I, x: [&[f32; 8]; 2]) -> Self;
+    /// Little-endian binary32.
+    fn load_f32(isa: I, x: [&[u8; 32]; 2]) -> Self;
+    /// Little-endian binary16.
+    fn load_f16(isa: I, x: [&[u8; 16]; 2]) -> Self;
+    /// int8.
+    fn load_i8(isa: I, x: [&[u8; 8]; 2]) -> Self;
+    /// The first vector.
+    fn first(self, isa: I) -> I::F32x8;
+    /// Writes as many as `out` has: one, or both.
+    fn store(self, isa: I, out: &mut [[f32; 8]]);
+    fn mul(self, isa: I, b: Self) -> Self;
+    /// `self·b + c`, rounded once.
+    fn fma(self, isa: I, b: Self, c: Self) -> Self;
+    /// `self·b[LANE] + c`, rounded once.
+    fn fma_lane<const LANE: i32>(self, isa: I, b: &[f32; 4], c: Self) -> Self;
+    /// The sum of each vector of four pairs, in the order of [`Isa::sum8x4`].
+    fn sums(isa: I, pairs: [Self; 4]) -> [f32; 8];
 }
 
 /// Operations on float weights that many tokens meet: a column of as many rows as a vector has lanes.

@@ -1,12 +1,12 @@
-//! The operations over plain arrays: spans on any CPU, and is the truth that the other backends are compared with.
+//! The operations over plain arrays: runs on any CPU, and is the truth that the other backends are compared with.
 
 use half::{bf16, f16};
 
+use super::backend::Backend;
 use super::f32x16::F32x8Pair;
-use super::generic::cursor::TokenBlock;
-use super::generic::gemm::{Bytes, Nibbles, PanelScales, Sums};
 use super::isa::{FloatIsa, Isa, PanelIsa};
-use super::{Backend, Kernels, kernels};
+use super::kernels::{Kernels, kernels};
+use super::types::{Bytes, Nibbles, PanelScales, Sums, TokenBlock};
 use crate::quant::PANEL_ROWS;
 
 #[derive(Clone, Copy)]
@@ -20,7 +20,7 @@ fn map<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) ->
     core::array::from_fn(|i| f(a[i], b[i]))
 }
 
-/// F32x8Pair's complement halves and their like: bytes 2·i and 2·i + 1.
+/// Two's complement halves and their like: bytes 2·i and 2·i + 1.
 fn pair(x: &[u8; 16], i: usize) -> [u8; 2] {
     [x[2 * i], x[2 * i + 1]]
 }

@@ -6,11 +6,10 @@ use core::arch::asm;
 use super::dotprod::{Dotprod, add_i8, dot4_nibbles};
 use super::neon::{I8x32, PanelRows4, PanelRows8, fold, load, neon_isa, simd, split, transpose4x4, vmovn_s32_pair};
 use super::{cpu, f16, post_index};
-use crate::arch::generic::cursor::{BlockQuad, TokenBlock};
-use crate::arch::generic::gemm::{Bytes, Nibbles, PanelScales, Sums};
-use crate::arch::generic::gemv_f16::F16Block;
+use crate::arch::backend::Backend;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
-use crate::arch::{Backend, Kernels, kernels};
+use crate::arch::kernels::{Kernels, kernels};
+use crate::arch::types::{BlockQuad, Bytes, F16Block, Nibbles, PanelScales, Sums, TokenBlock};
 
 /// Proof that the CPU has NEON, the dot product, binary16 arithmetic and the matrix multiplication.
 #[derive(Clone, Copy)]

@@ -6,10 +6,10 @@ use core::arch::aarch64::*;
 
 use super::post_index;
 use super::smull2::{smlal2, smull2};
-use crate::arch::generic::cursor::{BlockQuad, TokenBlock};
-use crate::arch::generic::gemm::{Bytes, Nibbles, PanelScales, Sums};
+use crate::arch::backend::Backend;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
-use crate::arch::{Backend, Kernels, kernels};
+use crate::arch::kernels::{Kernels, kernels};
+use crate::arch::types::{BlockQuad, Bytes, Nibbles, PanelScales, Sums, TokenBlock};
 
 /// Proof that the CPU has NEON.
 #[derive(Clone, Copy)]

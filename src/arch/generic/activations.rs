@@ -1,7 +1,7 @@
 //! Activations, and their quantisation to int8.
 
-use super::gemv_f16::F16Block;
 use crate::arch::isa::Isa;
+use crate::arch::types::F16Block;
 use crate::arch::unroll::unroll_array;
 use crate::quant::BLOCK;
 use crate::storage::{Arena, ArenaError, Grid, Tile};

@@ -14,12 +14,14 @@
 
 use core::marker::PhantomData;
 
-use super::accumulators::{Accumulators, TOKENS};
+use super::accumulators::{Accumulators, MAX_TOKENS};
 use super::activations::Activations;
-use super::cursor::{BlockQuad, ROWS, RowCursor, RowQuad, Zip};
+use super::cursor::{RowCursor, RowQuad, Zip};
 use super::gemv::RowKernel;
-use super::matmul::Job;
+use super::job::Job;
+use super::padded::padded;
 use crate::arch::isa::{FloatIsa, Isa};
+use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::{unroll, unroll_array};
 use crate::quant::DType;
 use crate::util::SliceExt;
@@ -116,18 +118,6 @@ fn walk<F: Format<B>, I: Isa, const T: usize, const B: usize>(
     *sums = acc;
 }
 
-/// `tail`, then zeros.
-#[inline(always)]
-pub(super) fn padded<T: Copy + Default, const N: usize>(tail: &[T]) -> [T; N] {
-    let mut out = [T::default(); N];
-    let n = tail.len().min(N);
-    // A copy of so many bytes, not a loop of bytes.
-    if let (Some(out), Some(tail)) = (out.get_mut(..n), tail.get(..n)) {
-        out.copy_from_slice(tail);
-    }
-    out
-}
-
 /// Many tokens.
 #[inline(always)]
 pub(super) fn multiply<I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
@@ -139,12 +129,12 @@ pub(super) fn multiply<I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
 fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     let mut piece = Piece([0.0; _]);
     let piece = piece.0.as_chunks_mut::<R>().0;
-    let mut room = Accumulators::<[f32; R]>::new();
+    let mut accumulators = Accumulators::<[f32; R]>::new();
     let stride = job.w.row_bytes();
     let rows = job.w.rows_bytes(job.rows.clone());
     for (first, rows) in job.rows.clone().step_by(R).zip(rows.chunks_of(R * stride)) {
-        for token in (0..job.x.tokens).step_by(TOKENS) {
-            let sums = room.zeroed(job.x.tokens - token);
+        for token in (0..job.x.tokens).step_by(MAX_TOKENS) {
+            let sums = accumulators.zeroed(job.x.tokens - token);
             for column in (0..job.w.cols()).step_by(piece.len()) {
                 let columns = (job.w.cols() - column).min(piece.len());
                 let piece = piece.first_n_mut(columns);
@@ -157,7 +147,7 @@ fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
                 add(isa, piece, &job.x, token, column, sums);
             }
             for (t, sums) in sums.iter().enumerate() {
-                job.put(first, token + t, sums);
+                job.write_sums(first, token + t, sums);
             }
         }
     }

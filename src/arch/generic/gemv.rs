@@ -4,9 +4,10 @@
 //! tokens is made once, and the results of four rows are written at once.
 
 use super::activations::Activations;
-use super::cursor::{ROWS, RowQuad};
-use super::matmul::{Job, write_to};
+use super::cursor::RowQuad;
+use super::job::{Job, write_to};
 use crate::arch::isa::FloatIsa;
+use crate::arch::types::ROWS;
 use crate::util::SliceExt;
 
 /// A way to multiply four rows with `T` tokens.
@@ -34,13 +35,13 @@ pub(super) fn multiply<K: RowKernel, I: FloatIsa, const T: usize>(isa: I, job: &
         while token + T <= job.x.tokens {
             let sums = K::tile::<I, T>(isa, rows, K::tokens(&job.x, token));
             for (t, sums) in sums.iter().enumerate() {
-                job.put(first, token + t, sums);
+                job.write_sums(first, token + t, sums);
             }
             token += T;
         }
         while token < job.x.tokens {
             let [sums] = K::tile::<I, 1>(isa, rows, K::tokens(&job.x, token));
-            job.put(first, token, &sums);
+            job.write_sums(first, token, &sums);
             token += 1;
         }
     }

@@ -24,29 +24,16 @@
 use core::marker::PhantomData;
 
 use super::activations::Activations;
-use super::cursor::{ROWS, RowCursor, RowQuad};
-use super::float;
+use super::cursor::{RowCursor, RowQuad};
 use super::gemv::RowKernel;
+use super::padded::padded;
 use crate::arch::isa::{FloatIsa, Isa};
+use crate::arch::types::{F16Block, ROWS};
 use crate::arch::unroll::{unroll, unroll_array};
 use crate::quant::BLOCK;
-use crate::storage::Plain;
 
 /// Most tokens of a pass that multiplies so: as many as a batch of sessions.
 pub(in crate::arch) const MAX_TOKENS: usize = 8;
-
-/// Activations of a block: `x[i] = d·x̂[i]`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct F16Block {
-    /// x̂ as binary16.
-    pub(in crate::arch) x: [[u8; 16]; 4],
-    /// A power of two; NaN if an activation is not finite.
-    pub(in crate::arch) d: f32,
-}
-
-// SAFETY: 64 bytes and a number, with no padding; any bits are a value.
-unsafe impl Plain for F16Block {}
 
 /// The activations `x` of a token as blocks, the last one with zeros to its end; as far as `out` goes.
 #[inline(always)]
@@ -56,7 +43,7 @@ pub(in crate::arch) fn to_f16<I: Isa>(isa: I, x: &[f32], out: &mut [F16Block]) {
         *out = block(isa, x);
     }
     if let (false, Some(out)) = (rest.is_empty(), out.get_mut(whole.len())) {
-        *out = block(isa, &float::padded(rest));
+        *out = block(isa, &padded(rest));
     }
 }
 
@@ -100,7 +87,7 @@ impl<F> RowKernel for F16Rows<F> {
         // Columns beyond a multiple of 32, padded with zeros.
         if whole < rows.row_bytes().div_ceil(64) {
             let tails: [[u8; 64]; ROWS] =
-                core::array::from_fn(|r| float::padded(rows.row(r).get(64 * whole..).unwrap_or(&[])));
+                core::array::from_fn(|r| padded(rows.row(r).get(64 * whole..).unwrap_or(&[])));
             walk(
                 PhantomData::<F>,
                 isa,

@@ -6,14 +6,15 @@
 //!     for t in 0..T: acc[t] += (w · x[t]) · (d · d_x[t])
 //! ```
 //!
-//! RowQuad rows fill the lanes of a vector of `f32`, so that scaling and adding cost one instruction for all of them.
+//! Four rows fill the lanes of a vector of `f32`, so that scaling and adding cost one instruction for all of them.
 
 use core::marker::PhantomData;
 
 use super::activations::Activations;
-use super::cursor::{BlockQuad, ROWS, RowCursor, RowQuad, TokenCursor};
+use super::cursor::{RowCursor, RowQuad, TokenCursor};
 use super::gemv::RowKernel;
 use crate::arch::isa::{FloatIsa, Isa};
+use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::unroll;
 
 /// A quantised format: `w = d·(q + OFFSET)`, or `d·q + m` where there is a minimum. Blocks have `B` bytes.
@@ -24,7 +25,7 @@ pub(super) trait Format<const B: usize> {
     const OFFSET: bool = false;
     /// Whether there is a minimum.
     const MINIMUM: bool = false;
-    /// RowQuad blocks: quants, scales, minima.
+    /// Four blocks: quants, scales, minima.
     fn load<I: Isa>(isa: I, step: BlockQuad<'_, B>) -> ([I::I8x32; ROWS], I::F32x4, I::F32x4);
 }
 

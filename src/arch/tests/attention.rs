@@ -3,11 +3,12 @@
 use super::{backends, noise};
 use crate::arch::*;
 use crate::storage::TILE;
+use core::ops::Range;
 use std::vec::Vec;
 
-const ELEMENTS: [KvType; 3] = [KvType::F16, KvType::Int8, KvType::F32];
+const KV_TYPES: [KvType; 3] = [KvType::F16, KvType::Int8, KvType::F32];
 
-/// StoredRows of keys or values as a cache stores them, and as numbers.
+/// Rows of keys or values as a cache stores them, and as numbers.
 struct StoredRows {
     rows: Vec<u8>,
     scales: Vec<u8>,
@@ -128,7 +129,7 @@ impl Case {
     }
 }
 
-/// (group, head_dim, positions, sinks positions)
+/// (group, head_dim, positions, sinks)
 const SHAPES: [(usize, usize, usize, usize); 11] = [
     (1, 64, 1, 0),
     (3, 64, 33, 4),
@@ -146,7 +147,7 @@ const SHAPES: [(usize, usize, usize, usize); 11] = [
 #[test]
 fn attention_matches_f64() {
     for kernels in backends() {
-        for kv_type in ELEMENTS {
+        for kv_type in KV_TYPES {
             for (group, head_dim, positions, sinks) in SHAPES {
                 let case = Case::new(&kernels, kv_type, group, head_dim, positions, sinks);
                 let got = case.run(&kernels, 0..group, 0, 16);
@@ -172,7 +173,7 @@ fn attention_matches_f64() {
 #[test]
 fn attention_gives_a_head_the_same_bits_in_any_group_and_place() {
     for kernels in backends() {
-        for kv_type in ELEMENTS {
+        for kv_type in KV_TYPES {
             for (head_dim, positions, sinks) in [(64, 75, 4), (24, 33, 0), (8, 1, 0), (80, 130, 40)] {
                 let case = Case::new(&kernels, kv_type, 17, head_dim, positions, sinks);
                 let alone: Vec<f32> = (0..17).flat_map(|g| case.run(&kernels, g..g + 1, 0, 16)).collect();
@@ -240,7 +241,7 @@ fn attention_leaves_out_what_is_not_there() {
                 head_dim,
                 scale: 1.0,
             };
-            for kv_type in ELEMENTS {
+            for kv_type in KV_TYPES {
                 for spans in [&[][..], &[none], &[short, none, short]] {
                     let mut memory = [0.0; 36];
                     kernels.attend(kv_type, &queries, spans, &mut SoftmaxState::new(&mut memory, 2));
@@ -254,6 +255,6 @@ fn attention_leaves_out_what_is_not_there() {
 /// Results of many shapes, to compare backends by.
 pub(super) fn samples(kernels: &Kernels) -> Vec<f32> {
     let shapes = (1..=9).flat_map(|group| [64, 40, 80, 8].map(|head_dim| (group, head_dim)));
-    let cases = shapes.flat_map(|(group, d)| ELEMENTS.map(|e| Case::new(kernels, e, group, d, 70, 3)));
+    let cases = shapes.flat_map(|(group, d)| KV_TYPES.map(|e| Case::new(kernels, e, group, d, 70, 3)));
     cases.flat_map(|case| case.run(kernels, 0..case.q[0].len() / case.head_dim, 50, 2)).collect()
 }

@@ -2,8 +2,9 @@
 
 use super::*;
 
-use crate::quant::{DType, Layout, PANEL_ROWS};
+use crate::quant::{DType, Layout, Matrix, PANEL_ROWS};
 use crate::storage::{Arena, Grid, Serial, for_each_tile};
+use core::ops::Range;
 use std::vec::Vec;
 
 mod attention;

@@ -3,12 +3,12 @@
 use core::arch::x86_64::*;
 
 use super::cpuid;
+use crate::arch::backend::Backend;
 use crate::arch::f32x16::F32x8Pair;
-use crate::arch::generic::cursor::TokenBlock;
-use crate::arch::generic::gemm::{Bytes, Nibbles, PanelScales, Sums};
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
+use crate::arch::kernels::{Kernels, kernels};
+use crate::arch::types::{Bytes, Nibbles, PanelScales, Sums, TokenBlock};
 use crate::arch::unroll::{unroll, unroll_array};
-use crate::arch::{Backend, Kernels, kernels};
 
 /// Proof that the CPU has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]

@@ -4,12 +4,12 @@ use core::arch::x86_64::*;
 
 use super::avx2::{avx2_isa, fold, simd};
 use super::cpuid;
-use crate::arch::f32x16::F32x16;
-use crate::arch::generic::cursor::TokenBlock;
-use crate::arch::generic::gemm::{Bytes, Nibbles, PANEL_ROWS, PanelScales, Sums};
-use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
+use crate::arch::backend::Backend;
+use crate::arch::isa::{F32x16, FloatIsa, Isa, PanelIsa};
+use crate::arch::kernels::{Kernels, kernels};
+use crate::arch::types::{Bytes, Nibbles, PanelScales, Sums, TokenBlock};
 use crate::arch::unroll::{unroll, unroll_array};
-use crate::arch::{Backend, Kernels, kernels};
+use crate::quant::PANEL_ROWS;
 
 /// Proof that the CPU has AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C.
 #[derive(Clone, Copy)]

@@ -1,9 +1,8 @@
 //! Rows of keys and values as a cache stores them, and the queries that int8 keys meet.
 
 use super::super::activations::{round_block, scale};
-use super::super::float::padded;
-use crate::arch::f32x16::F32x16;
-use crate::arch::isa::Isa;
+use super::super::padded::padded;
+use crate::arch::isa::{F32x16, Isa};
 use crate::arch::unroll::unroll_array;
 use crate::quant::BLOCK;
 use crate::storage::Plain;

@@ -10,7 +10,7 @@
 //!
 //! This is online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867) with one rescale per tile. A tile is what a
 //! token looks at of 32 positions that start at a multiple of 32. Its rows may lie in up to three places, one after
-//! another: sinks, in the ring, and in the chunk that is being read. That does not show in the bits, nor does how a
+//! another: the sinks, the ring, and in the chunk that is being read. That does not show in the bits, nor does how a
 //! prompt was cut into chunks, or what slots a ring has. Only the scores of a tile exist at a time.
 //!
 //! Within a tile, which the first cache holds, a few heads meet a few positions at a time: as many sums as registers
@@ -21,14 +21,17 @@ pub(in crate::arch) mod kv_format;
 pub(in crate::arch) mod online_softmax;
 mod pv;
 mod qk;
+mod register_tile;
+mod scores;
 
 use self::kv_format::{F16, F32, Int8, KvFormat, KvType, QueryBlock};
 use self::online_softmax::SoftmaxState;
-use self::pv::accumulate_values;
+use self::pv::{TileRows, accumulate_values};
 use self::qk::{score, score_int8};
+use self::scores::Scores;
 use super::cursor::Prefetcher;
 use super::exp::exp2_below;
-use super::float::padded;
+use super::padded::padded;
 use crate::arch::isa::Isa;
 use crate::quant::BLOCK;
 use crate::storage::TILE;
@@ -37,32 +40,8 @@ use crate::util::{SliceExt, times};
 /// Most query heads that share one pass over K and V.
 const GROUP: usize = 8;
 
-/// A head's scores of a tile, then its weights; room behind them for four to be written at any place.
-pub(super) type Scores = [f32; TILE + 4];
-
-/// Of places without a position: lower than any score, and finite.
-const UNUSED: f32 = f32::MIN / 16.0;
-
-/// The four places from `at` on.
-#[inline(always)]
-pub(super) fn scores4(scores: &Scores, at: usize) -> &[f32; 4] {
-    // What is no place of a tile cannot be; the remainder tells the compiler so.
-    scores[at % TILE..].first_chunk().unwrap_or(&[0.0; 4])
-}
-
-/// Writes the four places from `at` on.
-#[inline(always)]
-pub(super) fn set_scores4(scores: &mut Scores, at: usize, values: [f32; 4]) {
-    if let Some(four) = scores[at % TILE..].first_chunk_mut() {
-        *four = values;
-    }
-}
-
-/// The eights of the places of a tile.
-#[inline(always)]
-fn eights(scores: &mut Scores) -> &mut [[f32; 8]] {
-    scores.as_chunks_mut().0
-}
+/// The score of a position that the tile does not have: lower than any score, and finite.
+const MASKED: f32 = f32::MIN / 16.0;
 
 /// Keys and values of positions one after another, of one KV head.
 #[derive(Clone, Copy, Debug)]
@@ -75,11 +54,11 @@ pub struct KvSpan<'a> {
     pub k_scales: &'a [u8],
     /// `(positions)` binary16, of int8 values.
     pub v_scales: &'a [u8],
-    /// Whether they are met by the queries for sinks positions.
+    /// Whether they are met by the queries for sinks.
     pub sinks: bool,
 }
 
-/// The queries of the heads of a group: those for the ring, then those for sinks positions.
+/// The queries of the heads of a group: those for the ring, then those for sinks.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'q> {
     /// `(group, head_dim)` each.
@@ -178,7 +157,7 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
         at += len;
     }
     for scores in tile.iter_mut() {
-        scores.get_mut(at..).unwrap_or_default().fill(UNUSED);
+        scores.get_mut(at..).unwrap_or_default().fill(MASKED);
     }
     let mut rescale = softmax_tile::<I, E, B>(isa, &factors, tile, max, sum);
     at = 0;
@@ -186,7 +165,15 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
         let v = span.v.as_chunks::<B>().0;
         let len = times(v.len(), row).min(TILE.saturating_sub(at));
         let ahead = Prefetcher::behind(span.k);
-        accumulate_values::<I, E, B>(isa, [row, at], v.first_n(len * row), tile, &rescale, out, ahead);
+        accumulate_values::<I, E, B>(
+            isa,
+            TileRows { octets: row, at },
+            v.first_n(len * row),
+            tile,
+            &rescale,
+            out,
+            ahead,
+        );
         // What was there before is rescaled once.
         rescale = [1.0; GROUP];
         at += len;
@@ -227,7 +214,7 @@ fn softmax_tile<I: Isa, E: KvFormat<B>, const B: usize>(
     for (((max, sum), scores), change) in max.iter_mut().zip(&mut *sum).zip(&mut *scores).zip(&mut rescale) {
         let mut highest = isa.splat8(*max);
         let mut nothing = zero;
-        for (s, factors) in eights(scores).iter_mut().zip(of_keys.as_chunks().0) {
+        for (s, factors) in scores.as_chunks_mut::<8>().0.iter_mut().zip(of_keys.as_chunks().0) {
             let scaled = isa.mul8(isa.load8(s), isa.load8(factors));
             highest = isa.max8(highest, scaled);
             nothing = isa.fma8(scaled, zero, nothing);
@@ -241,7 +228,7 @@ fn softmax_tile<I: Isa, E: KvFormat<B>, const B: usize>(
     for ((sum, scores), (max, rescale)) in sum.iter_mut().zip(scores).zip(max.iter().zip(&rescale)) {
         let max = isa.splat8(*max);
         let mut total = zero;
-        for (s, factors) in eights(scores).iter_mut().zip(of_values.as_chunks().0) {
+        for (s, factors) in scores.as_chunks_mut::<8>().0.iter_mut().zip(of_values.as_chunks().0) {
             let p = exp2_below(isa, isa.sub8(isa.load8(s), max));
             total = isa.add8(total, p);
             isa.store8(if E::INT8 { isa.mul8(p, isa.load8(factors)) } else { p }, s);

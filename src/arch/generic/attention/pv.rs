@@ -1,15 +1,25 @@
 //! Sums of values by their weights, for a few heads of a group at a time.
 //!
-//! An int8 value's scale is part of its weight, so that it costs a conversion and no more. RowQuad weights of a head fill a
+//! An int8 value's scale is part of its weight, so that it costs a conversion and no more. Four weights of a head fill a
 //! vector, of which a multiplication takes one lane.
 
 use super::super::cursor::{Prefetcher, Strided};
 use super::kv_format::KvFormat;
-use super::{Scores, scores4};
-use crate::arch::f32x16::{F32x16, pair_at};
-use crate::arch::isa::Isa;
+use super::register_tile::by_heads;
+use super::scores::{Scores, scores4};
+use crate::arch::f32x16::pair_at;
+use crate::arch::isa::{F32x16, Isa};
 use crate::arch::unroll::unroll;
-use crate::util::{SliceExt, times};
+use crate::util::SliceExt;
+
+/// Where rows of V belong.
+#[derive(Clone, Copy)]
+pub(super) struct TileRows {
+    /// Vectors of eight numbers in a row: head_dim / 8.
+    pub(super) octets: usize,
+    /// Position within the tile of the first row.
+    pub(super) at: usize,
+}
 
 /// `out[g] = out[g]·rescale[g] + Σ weights[g][at + j]·v[j]`.
 ///
@@ -18,7 +28,7 @@ use crate::util::{SliceExt, times};
 #[inline(always)]
 pub(super) fn accumulate_values<I: Isa, E: KvFormat<B>, const B: usize>(
     isa: I,
-    [row, at]: [usize; 2],
+    rows: TileRows,
     v: &[[u8; B]],
     weights: &[Scores],
     rescale: &[f32],
@@ -27,24 +37,12 @@ pub(super) fn accumulate_values<I: Isa, E: KvFormat<B>, const B: usize>(
 ) {
     for (i, (weights, rescale)) in weights.chunks(E::HEADS).zip(rescale.chunks(E::HEADS)).enumerate() {
         let first = i * E::HEADS;
-        let out = out.part_mut(first * row..(first + weights.len()) * row);
-        match weights.len() {
-            1 if I::F32x16::WIDE => accumulate_heads::<I, E, 1, 8, B>(isa, [row, at], v, weights, rescale, out, ahead),
-            2 if E::HEADS > 1 && I::F32x16::WIDE => {
-                accumulate_heads::<I, E, 2, 8, B>(isa, [row, at], v, weights, rescale, out, ahead);
-            }
-            3 if E::HEADS > 1 && I::F32x16::WIDE => {
-                accumulate_heads::<I, E, 3, 8, B>(isa, [row, at], v, weights, rescale, out, ahead);
-            }
-            4 if E::HEADS > 1 && I::F32x16::WIDE => {
-                accumulate_heads::<I, E, 4, 8, B>(isa, [row, at], v, weights, rescale, out, ahead);
-            }
-            1 => accumulate_heads::<I, E, 1, 4, B>(isa, [row, at], v, weights, rescale, out, ahead),
-            2 if E::HEADS > 1 => accumulate_heads::<I, E, 2, 4, B>(isa, [row, at], v, weights, rescale, out, ahead),
-            3 if E::HEADS > 1 => accumulate_heads::<I, E, 3, 2, B>(isa, [row, at], v, weights, rescale, out, ahead),
-            4 if E::HEADS > 1 => accumulate_heads::<I, E, 4, 2, B>(isa, [row, at], v, weights, rescale, out, ahead),
-            _ => {}
-        }
+        let out = out.part_mut(first * rows.octets..(first + weights.len()) * rows.octets);
+        by_heads!(
+            weights.len(),
+            accumulate_heads::<I, E, B>(isa, rows, v, weights, rescale, out, ahead),
+            1 => [4, 8], 2 => [4, 8], 3 => [2, 8], 4 => [2, 8]
+        );
     }
 }
 
@@ -52,7 +50,7 @@ pub(super) fn accumulate_values<I: Isa, E: KvFormat<B>, const B: usize>(
 #[inline(always)]
 fn accumulate_heads<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>(
     isa: I,
-    [row, at]: [usize; 2],
+    rows: TileRows,
     v: &[[u8; B]],
     weights: &[Scores],
     rescale: &[f32],
@@ -60,18 +58,17 @@ fn accumulate_heads<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, cons
     mut ahead: Prefetcher,
 ) {
     let (Some(weights), Some(rescale)) = (weights.first_chunk::<G>(), rescale.first_chunk::<G>()) else { return };
-    let len = times(v.len(), row);
     let mut c = 0;
-    while c + C <= row {
-        strip::<I, E, G, C, B>(isa, [row, c, at], &mut ahead, Strided::new(v, [len, row, c]), weights, rescale, out);
+    while c + C <= rows.octets {
+        strip::<I, E, G, C, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.octets, c), weights, rescale, out);
         c += C;
     }
-    while I::F32x16::WIDE && c + 2 <= row {
-        strip::<I, E, G, 2, B>(isa, [row, c, at], &mut ahead, Strided::new(v, [len, row, c]), weights, rescale, out);
+    while I::F32x16::WIDE && c + 2 <= rows.octets {
+        strip::<I, E, G, 2, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.octets, c), weights, rescale, out);
         c += 2;
     }
-    while c < row {
-        strip::<I, E, G, 1, B>(isa, [row, c, at], &mut ahead, Strided::new(v, [len, row, c]), weights, rescale, out);
+    while c < rows.octets {
+        strip::<I, E, G, 1, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.octets, c), weights, rescale, out);
         c += 1;
     }
 }
@@ -80,7 +77,8 @@ fn accumulate_heads<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, cons
 #[inline(always)]
 fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>(
     isa: I,
-    [row, first, mut at]: [usize; 3],
+    rows: TileRows,
+    first: usize,
     ahead: &mut Prefetcher,
     mut v: Strided<'_, [u8; B], C>,
     weights: &[Scores; G],
@@ -90,12 +88,13 @@ fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>
     // One for each pair of eights; an array's length cannot be half of C, so the rest stay unused.
     let mut acc = [[I::F32x16::splat(isa, 0.0); C]; G];
     for g in 0..G {
-        let Some(out) = out.get(g * row + first..).and_then(<[_]>::first_chunk::<C>) else { return };
+        let Some(out) = out.get(g * rows.octets + first..).and_then(<[_]>::first_chunk::<C>) else { return };
         unroll!(c in 0..C.div_ceil(2) => {
             acc[g][c] = I::F32x16::load(isa, pair_at(&out.each_ref(), c)).mul(isa, I::F32x16::splat(isa, rescale[g]));
         });
     }
-    // RowQuad positions in a turn of the loop, and what may be left over.
+    let mut at = rows.at;
+    // Four positions in a turn of the loop, and what may be left over.
     while let Some(v) = v.four() {
         ahead.prefetch(isa, 4 * C * B);
         let w = weights.each_ref().map(|w| scores4(w, at));
@@ -111,7 +110,7 @@ fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>
         at += 1;
     }
     for (g, acc) in acc.iter().enumerate() {
-        let Some(out) = out.get_mut(g * row + first..).and_then(<[_]>::first_chunk_mut::<C>) else { return };
+        let Some(out) = out.get_mut(g * rows.octets + first..).and_then(<[_]>::first_chunk_mut::<C>) else { return };
         for (out, acc) in out.chunks_mut(2).zip(acc) {
             acc.store(isa, out);
         }

@@ -1,15 +1,16 @@
 //! Scores: products of the queries of a group with keys.
 //!
-//! int8 keys meet int8 queries. F32x8Pair blocks of four keys stay in registers while the heads of the group pass by; their
+//! int8 keys meet int8 queries. Two blocks of four keys stay in registers while the heads of the group pass by; their
 //! products are summed exactly, as integers, which is why a head's query has one scale. A key's scale meets its score
 //! later. Other keys are converted as they are loaded, and used by a few heads at once.
 
 use super::super::cursor::{Prefetcher, Zip};
-use super::super::float::padded;
+use super::super::padded::padded;
 use super::kv_format::{KvFormat, QueryBlock};
-use super::{Scores, scores4, set_scores4};
-use crate::arch::f32x16::{F32x16, pair_at};
-use crate::arch::isa::Isa;
+use super::register_tile::by_heads;
+use super::scores::{Scores, scores4, set_scores4};
+use crate::arch::f32x16::pair_at;
+use crate::arch::isa::{F32x16, Isa};
 use crate::arch::unroll::{unroll, unroll_array};
 use crate::quant::BLOCK;
 use crate::storage::TILE;
@@ -101,15 +102,11 @@ pub(super) fn score<I: Isa, E: KvFormat<B>, const B: usize>(
     ahead: Prefetcher,
 ) {
     for (q, scores) in q.chunks_of(E::HEADS * row).zip(scores.chunks_mut(E::HEADS)) {
-        match scores.len() {
-            1 => score_heads::<I, E, 1, 4, B>(isa, q, row, k, scores, at, ahead),
-            2 if E::HEADS > 1 => score_heads::<I, E, 2, 4, B>(isa, q, row, k, scores, at, ahead),
-            3 if E::HEADS > 1 && I::F32x16::WIDE => score_heads::<I, E, 3, 4, B>(isa, q, row, k, scores, at, ahead),
-            4 if E::HEADS > 1 && I::F32x16::WIDE => score_heads::<I, E, 4, 4, B>(isa, q, row, k, scores, at, ahead),
-            3 if E::HEADS > 1 => score_heads::<I, E, 3, 2, B>(isa, q, row, k, scores, at, ahead),
-            4 if E::HEADS > 1 => score_heads::<I, E, 4, 2, B>(isa, q, row, k, scores, at, ahead),
-            _ => {}
-        }
+        by_heads!(
+            scores.len(),
+            score_heads::<I, E, B>(isa, q, row, k, scores, at, ahead),
+            1 => [4, 4], 2 => [4, 4], 3 => [2, 4], 4 => [2, 4]
+        );
     }
 }
 
@@ -157,7 +154,7 @@ fn dots<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
 ) -> [[f32; J]; G] {
     // One for each pair of rows; an array's length cannot be half of J, so the rest stay unused.
     let mut acc = [[I::F32x16::splat(isa, 0.0); J]; G];
-    // F32x8Pair eights in a turn of the loop, and what may be left over.
+    // Two eights in a turn of the loop, and what may be left over.
     let (q, q_last) = (q.map(|q| q.as_chunks::<2>().0), q.map(|q| q.as_chunks::<2>().1.first()));
     let (k, k_last) = (k.map(|k| k.as_chunks::<2>().0), k.map(|k| k.as_chunks::<2>().1.first()));
     let (mut q, mut k) = (Zip::new(q), Zip::new(k));
@@ -177,7 +174,7 @@ fn dots<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
         sums.as_flattened_mut().iter_mut().zip(folded).for_each(|(out, sum)| *out = sum);
         return sums;
     }
-    // RowQuad pairs at a time; the last may be fewer.
+    // Four pairs at a time; the last may be fewer.
     for first in (0..G * J).step_by(8) {
         let pairs = unroll_array!(i in 0..4 => {
             let at = (first + 2 * i).min(G * J - 2);

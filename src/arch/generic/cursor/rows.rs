@@ -1,0 +1,159 @@
+//! Rows of weights, block after block: four rows for a GEMV, sixteen for a panel.
+
+use core::marker::PhantomData;
+
+use super::prefetch::Prefetcher;
+use crate::arch::isa::Isa;
+use crate::arch::types::{BlockQuad, ROWS};
+use crate::quant::PANEL_ROWS;
+
+/// Bytes from the end of the rows that are read to what is prefetched meanwhile to the first-level cache: as much as that
+/// can wait for.
+const NEAR: usize = 2048;
+/// And to the second-level cache.
+const FAR: usize = 32768;
+
+/// Blocks of `B` bytes of four rows, one after another.
+pub(in crate::arch::generic) struct RowCursor<'a, const B: usize> {
+    next: [*const u8; ROWS],
+    /// What to prefetch.
+    ahead: *const u8,
+    left: usize,
+    borrow: PhantomData<&'a [u8]>,
+}
+
+/// Four rows of weights as they lie one after another; beyond the last one there is, that one again.
+#[derive(Clone, Copy)]
+pub(in crate::arch) struct RowQuad<'a> {
+    data: &'a [u8],
+    /// Bytes from a row to the next.
+    stride: usize,
+    /// Bytes of a row.
+    len: usize,
+    /// Where the last row starts.
+    last: usize,
+}
+
+impl<'a> RowQuad<'a> {
+    /// `data` has whole rows of `stride` bytes.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn new(data: &'a [u8], stride: usize) -> Self {
+        let stride = stride.min(data.len());
+        RowQuad { data, stride, len: stride, last: data.len() - stride }
+    }
+
+    /// The rows without their first `bytes`.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn skip(self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.len);
+        RowQuad { data: self.data.get(bytes..).unwrap_or(&[]), len: self.len - bytes, ..self }
+    }
+
+    /// Bytes of a row.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn row_bytes(self) -> usize {
+        self.len
+    }
+
+    /// Row `r`.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn row(self, r: usize) -> &'a [u8] {
+        self.data.get((r * self.stride).min(self.last)..).and_then(|row| row.get(..self.len)).unwrap_or(&[])
+    }
+}
+
+impl<'a, const B: usize> RowCursor<'a, B> {
+    /// At most `blocks` blocks of each row.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn new(rows: RowQuad<'a>, blocks: usize) -> Self {
+        let first = rows.data.as_ptr();
+        // Each place is at most `last`, from which on there are `len` bytes.
+        let next = core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
+        let ahead = first.wrapping_add(ROWS * rows.stride + NEAR);
+        RowCursor { next, ahead, left: blocks.min(rows.len / B), borrow: PhantomData }
+    }
+
+    /// Prefetches what lies `bytes` on from what is read.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn prefetch_from(self, bytes: usize) -> Self {
+        RowCursor { ahead: self.next[0].wrapping_add(bytes), ..self }
+    }
+
+    /// Prefetches as much of what will be read later as a step reads, in the order of addresses.
+    ///
+    /// A CPU that sees one stream fetches ahead of it by itself; four streams, each soon at the end of its row, an x86
+    /// CPU reads at half the speed. Its first-level cache waits for so few lines at a time that memory stays idle, and
+    /// the second level gets them sooner.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn prefetch<I: Isa>(&mut self, isa: I) {
+        isa.prefetch_far(self.ahead.wrapping_add(FAR - NEAR), ROWS * B);
+        self.prefetch_near(isa);
+    }
+
+    /// As [`prefetch`](RowCursor::prefetch), to the first-level cache alone.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn prefetch_near<I: Isa>(&mut self, isa: I) {
+        isa.prefetch(self.ahead, ROWS * B);
+        self.ahead = self.ahead.wrapping_add(ROWS * B);
+    }
+
+    /// Steps to come.
+    pub(in crate::arch::generic) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// A step, for a loop that counts by itself.
+    ///
+    /// # Safety
+    /// To be called at most [`left`](RowCursor::left) times, and not beside [`next`](RowCursor::next).
+    #[inline(always)]
+    pub(in crate::arch::generic) unsafe fn step(&mut self) -> BlockQuad<'_, B> {
+        // SAFETY: the caller takes no more blocks than there are, so each pointer is at one of `B` bytes.
+        unsafe { BlockQuad::new(&mut self.next) }
+    }
+
+    #[inline(always)]
+    pub(in crate::arch::generic) fn next(&mut self) -> Option<BlockQuad<'_, B>> {
+        self.left = self.left.checked_sub(1)?;
+        // SAFETY: a block of `B` bytes was left in each row.
+        Some(unsafe { BlockQuad::new(&mut self.next) })
+    }
+}
+
+/// Blocks of `B` bytes of the rows of some panels, one after another; beyond the last row there is, that one again.
+pub(in crate::arch::generic) struct PanelCursor<'a, const B: usize> {
+    next: *const u8,
+    /// Bytes from a row to the next, and from the first to the last.
+    stride: usize,
+    last: usize,
+    left: usize,
+    /// The rows behind these.
+    ahead: Prefetcher,
+    borrow: PhantomData<&'a [u8]>,
+}
+
+impl<'a, const B: usize> PanelCursor<'a, B> {
+    /// `rows` has whole rows of `stride` bytes.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn new(rows: &'a [u8], stride: usize) -> Self {
+        let stride = stride.min(rows.len());
+        let last = rows.len() - stride;
+        let ahead = Prefetcher::behind(rows);
+        PanelCursor { next: rows.as_ptr(), stride, last, left: stride / B, ahead, borrow: PhantomData }
+    }
+
+    /// The next block of each row; prefetches as much of the rows behind, in the order of addresses.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn next<I: Isa, const N: usize>(
+        &mut self,
+        isa: I,
+    ) -> Option<[[&'a [u8; B]; PANEL_ROWS]; N]> {
+        self.left = self.left.checked_sub(1)?;
+        self.ahead.prefetch(isa, N * PANEL_ROWS * B);
+        let block = self.next;
+        self.next = block.wrapping_add(B);
+        // SAFETY: so many blocks are left in the first row, and in any that starts at most `last` bytes behind it.
+        let row = |r: usize| unsafe { &*block.wrapping_add((r * self.stride).min(self.last)).cast() };
+        Some(core::array::from_fn(|n| core::array::from_fn(|r| row(n * PANEL_ROWS + r))))
+    }
+}

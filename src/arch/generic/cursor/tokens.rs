@@ -1,0 +1,80 @@
+//! Blocks of int8 activations of several tokens.
+
+use core::marker::PhantomData;
+
+use crate::arch::generic::activations::{Activations, Quants};
+use crate::arch::types::TokenBlock;
+use crate::quant::BLOCK;
+
+/// The int8 activations of `T` tokens, block after block.
+#[derive(Clone, Copy)]
+pub(in crate::arch::generic) struct TokenCursor<'a, const T: usize> {
+    q: *const [i8; BLOCK],
+    d: *const f32,
+    bias: *const i32,
+    dsum: *const f32,
+    stride: usize,
+    left: usize,
+    borrow: PhantomData<&'a ()>,
+}
+
+impl<'a, const T: usize> TokenCursor<'a, T> {
+    /// TokenCursor `token..token + T` of `x`, which has them, from block `first` on; empty when their places are not there.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn new(x: &Activations<'a>, token: usize, first: usize) -> Self {
+        let (quants, stride) = (x.quants, x.quants.stride);
+        let len = quants.q.len().min(quants.d.len()).min(quants.bias.len()).min(quants.dsum.len());
+        // Blocks whose places `token..token + T` are there, all but the first `stride` behind another.
+        let behind = len.checked_sub(token.saturating_add(T)).and_then(|rest| rest.checked_div(stride));
+        let left = behind.map_or(0, |n| n + 1).saturating_sub(first);
+        let at = if left > 0 { first * stride + token } else { 0 };
+        TokenCursor {
+            q: quants.q.as_ptr().wrapping_add(at),
+            d: quants.d.as_ptr().wrapping_add(at),
+            bias: quants.bias.as_ptr().wrapping_add(at),
+            dsum: quants.dsum.as_ptr().wrapping_add(at),
+            stride,
+            left,
+            borrow: PhantomData,
+        }
+    }
+
+    /// Blocks to come.
+    pub(in crate::arch::generic) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The next block.
+    ///
+    /// # Safety
+    /// To be called at most [`left`](TokenCursor::left) times.
+    #[inline(always)]
+    pub(in crate::arch::generic) unsafe fn next(&mut self) -> TokenBlock<'a, T> {
+        // SAFETY: `new` saw that the `T` places of this block from the token on are there, and the caller that it is one
+        // of those.
+        let block = unsafe {
+            TokenBlock { q: &*self.q.cast(), d: &*self.d.cast(), bias: &*self.bias.cast(), dsum: &*self.dsum.cast() }
+        };
+        self.q = self.q.wrapping_add(self.stride);
+        self.d = self.d.wrapping_add(self.stride);
+        self.bias = self.bias.wrapping_add(self.stride);
+        self.dsum = self.dsum.wrapping_add(self.stride);
+        block
+    }
+}
+
+/// Block `b` of the tokens from `token` on, `T` at a time.
+#[inline(always)]
+pub(in crate::arch::generic) fn token_blocks<'a, const T: usize>(
+    x: &Activations<'a>,
+    b: usize,
+    token: usize,
+) -> impl Iterator<Item = TokenBlock<'a, T>> {
+    let Quants { q, d, bias, dsum, stride } = x.quants;
+    let (first, end) = (b * stride + token, b * stride + x.tokens);
+    let q = q.get(first..end).unwrap_or(&[]).as_chunks().0;
+    let d = d.get(first..end).unwrap_or(&[]).as_chunks().0;
+    let bias = bias.get(first..end).unwrap_or(&[]).as_chunks().0;
+    let dsum = dsum.get(first..end).unwrap_or(&[]).as_chunks().0;
+    q.iter().zip(d).zip(bias).zip(dsum).map(|(((q, d), bias), dsum)| TokenBlock { q, d, bias, dsum })
+}

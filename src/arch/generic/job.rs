@@ -1,0 +1,63 @@
+//! A product to compute, and how its results are written.
+
+use core::ops::Range;
+
+use super::activations::Activations;
+use crate::quant::{Matrix, PANEL_ROWS};
+use crate::storage::Tile;
+use crate::util::SliceExt;
+
+/// What to do with a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Overwrite what was there.
+    Set,
+    /// Add to what was there: the residual.
+    Add,
+}
+
+/// A product to compute: rows of a matrix times all tokens, to the columns of `out`.
+pub(super) struct Job<'a, 'o, 'w> {
+    pub(super) w: Matrix<'w>,
+    pub(super) rows: Range<usize>,
+    /// By value, like the matrix: what the results are written to cannot be either, and the compiler sees it.
+    pub(super) x: Activations<'a>,
+    pub(super) out: &'a mut Tile<'o, f32>,
+    pub(super) write: Write,
+}
+
+impl Job<'_, '_, '_> {
+    /// Writes the sums of the rows from `row` on, as far as they are asked for.
+    #[inline(always)]
+    pub(super) fn write_sums(&mut self, row: usize, token: usize, sums: &[f32]) {
+        let valid = sums.len().min(self.rows.end - row);
+        let out = self.out.row(token).get_mut(row - self.rows.start..).unwrap_or(&mut []);
+        write_to(out, sums.first_n(valid), self.write);
+    }
+}
+
+/// Writes `sums` as far as `out` goes: a panel's rows at once, else by fours, because a copy of unknown length is a call.
+#[inline(always)]
+pub(super) fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
+    if let (Some(out), Ok(sums)) = (out.first_chunk_mut(), <&[f32; PANEL_ROWS]>::try_from(sums)) {
+        match write {
+            Write::Set => *out = *sums,
+            Write::Add => (0..PANEL_ROWS).for_each(|i| out[i] += sums[i]),
+        }
+        return;
+    }
+    let n = sums.len().min(out.len());
+    let ((out, rest), (sums, last)) = (out.first_n_mut(n).as_chunks_mut::<4>(), sums.first_n(n).as_chunks::<4>());
+    let fours = out.iter_mut().zip(sums);
+    let ones = rest.iter_mut().zip(last);
+    match write {
+        Write::Set => {
+            fours.for_each(|(out, sums)| *out = *sums);
+            ones.for_each(|(out, sum)| *out = *sum);
+        }
+        Write::Add => {
+            fours.for_each(|(out, sums)| (0..4).for_each(|i| out[i] += sums[i]));
+            ones.for_each(|(out, sum)| *out += sum);
+        }
+    }
+}
