@@ -79,10 +79,10 @@ fn matmul(bencher: Bencher<'_, '_>, Case(backend, format, layout): Case, tokens:
     let mut arena = Arena::new(&mut memory).expect("an arena");
     let mut quants = QuantsMut::new(&mut arena, tokens, COLS).expect("room");
     let quants = kernels.quantise_tokens(&Serial, &floats, tokens, &mut quants);
-    let mut halves = vec![F16Block::default(); tokens * COLS.div_ceil(32)];
-    floats.chunks(COLS).zip(halves.chunks_mut(COLS.div_ceil(32))).for_each(|(x, out)| kernels.to_f16(x, out));
-    let halves = if kernels.uses_f16_products(tokens) { &halves[..] } else { &[] };
-    let x = Activations { tokens, floats: &floats, quants, halves };
+    let mut f16 = vec![F16Block::default(); tokens * COLS.div_ceil(32)];
+    floats.chunks(COLS).zip(f16.chunks_mut(COLS.div_ceil(32))).for_each(|(x, out)| kernels.to_f16(x, out));
+    let f16 = if kernels.uses_f16_products(tokens) { &f16[..] } else { &[] };
+    let x = Activations { tokens, floats: &floats, quants, f16 };
     let mut out = vec![0.0; tokens * ROWS];
     bencher.counter(BytesCount::new(weights.len())).counter(ItemsCount::new(ROWS * COLS * tokens)).bench_local(|| {
         for_each_tile(&Serial, [Grid::columns(&mut out, ROWS, ROWS)], |[mut tile]| {

@@ -113,7 +113,7 @@ impl Kernels {
     ) -> Quants<'q> {
         let cols = times(x.len(), tokens);
         for_each_tile(exec, out.columns(cols / BLOCK, tokens), |mut tile| {
-            let token = tile.0[0].columns().start;
+            let token = tile.token();
             self.quantise(x.row(token, cols), &mut tile);
         });
         out.view(cols / BLOCK, tokens)

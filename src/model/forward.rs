@@ -201,7 +201,7 @@ impl Forward<'_> {
             self.kernels.quantise(floats.row(0), &mut quants);
         });
         let quants = inputs.quants.view(cols / BLOCK, tokens);
-        Activations { tokens, floats, quants, halves: self.halves(floats, tokens, inputs.halves, matrices) }
+        Activations { tokens, floats, quants, f16: self.halves(floats, tokens, inputs.halves, matrices) }
     }
 
     /// The input of `matrices`: as it is, and as int8 and binary16 if one of them needs it so.
@@ -217,7 +217,7 @@ impl Forward<'_> {
             true => self.kernels.quantise_tokens(self.light(n), x, n, &mut inputs.quants),
             false => Quants::default(),
         };
-        Activations { tokens: n, floats: x, quants, halves: self.halves(x, n, inputs.halves, matrices) }
+        Activations { tokens: n, floats: x, quants, f16: self.halves(x, n, inputs.halves, matrices) }
     }
 
     /// The input of `matrices` as binary16; empty where none needs it, and for many tokens.

@@ -179,13 +179,13 @@ impl<'a, T: Plain> Grid<'a, T> {
         Grid::new(data, cols, [usize::MAX, width])
     }
 
-    fn tiles(&self) -> usize {
+    pub(crate) fn tiles(&self) -> usize {
         self.tiles[0] * self.tiles[1]
     }
 
     /// # Safety
     /// For one `Grid`, no `i` may be asked for twice.
-    unsafe fn tile(&self, i: usize) -> Tile<'a, T> {
+    pub(crate) unsafe fn tile(&self, i: usize) -> Tile<'a, T> {
         let (down, across) = (times(i, self.tiles[1]), rest(i, self.tiles[1]));
         // Saturating, because all rows may be one tile of any height.
         let first = down.saturating_mul(self.height).min(self.rows);

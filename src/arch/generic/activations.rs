@@ -4,7 +4,7 @@ use crate::arch::isa::Isa;
 use crate::arch::types::F16Block;
 use crate::arch::unroll::unroll_array;
 use crate::quant::BLOCK;
-use crate::storage::{Arena, ArenaError, Grid, Tile};
+use crate::storage::{Arena, ArenaError, Grid, Outputs, Tile};
 use crate::util::{SliceExt, times};
 use core::ops::Range;
 
@@ -53,10 +53,40 @@ pub struct QuantsMut<'a> {
 }
 
 /// The columns of one or more tokens of [`Quants`], with the right to write them.
-pub type QuantTile<'a> = ([Tile<'a, [i8; BLOCK]>; 1], ([Tile<'a, i32>; 1], [Tile<'a, f32>; 2]));
+pub struct QuantTile<'a> {
+    q: Tile<'a, [i8; BLOCK]>,
+    d: Tile<'a, f32>,
+    bias: Tile<'a, i32>,
+    dsum: Tile<'a, f32>,
+}
+
+impl QuantTile<'_> {
+    /// The first of its tokens.
+    pub(in crate::arch) fn token(&self) -> usize {
+        self.q.columns().start
+    }
+}
 
 /// [`Quants`] cut into a tile for each token.
-pub(crate) type QuantGrids<'a> = ([Grid<'a, [i8; BLOCK]>; 1], ([Grid<'a, i32>; 1], [Grid<'a, f32>; 2]));
+pub(crate) struct QuantGrids<'a> {
+    q: Grid<'a, [i8; BLOCK]>,
+    d: Grid<'a, f32>,
+    bias: Grid<'a, i32>,
+    dsum: Grid<'a, f32>,
+}
+
+impl<'a> Outputs for QuantGrids<'a> {
+    type Tiles = QuantTile<'a>;
+
+    fn tiles(&self) -> usize {
+        self.q.tiles().min(self.d.tiles()).min(self.bias.tiles()).min(self.dsum.tiles())
+    }
+
+    unsafe fn tile(&self, i: usize) -> QuantTile<'a> {
+        // SAFETY: the contract, that no `i` is asked for twice, is that of each grid.
+        unsafe { QuantTile { q: self.q.tile(i), d: self.d.tile(i), bias: self.bias.tile(i), dsum: self.dsum.tile(i) } }
+    }
+}
 
 impl<'a> QuantsMut<'a> {
     /// Carves room for `tokens` tokens of `cols` activations.
@@ -76,9 +106,12 @@ impl<'a> QuantsMut<'a> {
     /// The first `blocks` × `tokens` places, cut by tokens; fewer when there is less room.
     pub(crate) fn columns(&mut self, blocks: usize, tokens: usize) -> QuantGrids<'_> {
         let n = (blocks * tokens).min(self.q.len());
-        let [d, dsum] = [self.d.first_n_mut(n), self.dsum.first_n_mut(n)].map(|x| Grid::columns(x, tokens, 1));
-        let q = Grid::columns(self.q.first_n_mut(n), tokens, 1);
-        ([q], ([Grid::columns(self.bias.first_n_mut(n), tokens, 1)], [d, dsum]))
+        QuantGrids {
+            q: Grid::columns(self.q.first_n_mut(n), tokens, 1),
+            d: Grid::columns(self.d.first_n_mut(n), tokens, 1),
+            bias: Grid::columns(self.bias.first_n_mut(n), tokens, 1),
+            dsum: Grid::columns(self.dsum.first_n_mut(n), tokens, 1),
+        }
     }
 
     /// What was written to the first `blocks` × `tokens` places.
@@ -100,7 +133,7 @@ pub struct Activations<'a> {
     pub quants: Quants<'a>,
     /// `(tokens, cols / 32)`, rounded up; empty where nothing is to be computed in binary16, see
     /// [`Kernels::uses_f16_products`](crate::arch::Kernels::uses_f16_products).
-    pub halves: &'a [F16Block],
+    pub f16: &'a [F16Block],
 }
 
 impl Activations<'_> {
@@ -110,12 +143,12 @@ impl Activations<'_> {
         if end - start == self.tokens {
             return self;
         }
-        let [cols, blocks] = [self.floats.len(), self.halves.len()].map(|len| times(len, self.tokens));
+        let [cols, blocks] = [self.floats.len(), self.f16.len()].map(|len| times(len, self.tokens));
         Activations {
             tokens: end - start,
             floats: self.floats.part(start * cols..end * cols),
             quants: self.quants.skip(start),
-            halves: self.halves.part(start * blocks..end * blocks),
+            f16: self.f16.part(start * blocks..end * blocks),
         }
     }
 }
@@ -126,9 +159,10 @@ impl Activations<'_> {
 /// in 16 bits. A block with a NaN or an infinity gets a NaN for its scale, which shows in the result.
 #[inline(always)]
 pub(in crate::arch) fn quantise<I: Isa>(isa: I, x: &[f32], out: &mut QuantTile<'_>) {
-    let ([q], ([bias], [d, dsum])) = out;
     for (b, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-        if let ([q, ..], [bias, ..], [d, ..], [dsum, ..]) = (q.row(b), bias.row(b), d.row(b), dsum.row(b)) {
+        if let ([q, ..], [bias, ..], [d, ..], [dsum, ..]) =
+            (out.q.row(b), out.bias.row(b), out.d.row(b), out.dsum.row(b))
+        {
             let sum;
             (*d, sum) = quantise_block(isa, x, q);
             *bias = -8 * sum as i32;

@@ -76,8 +76,8 @@ impl<F> RowKernel for F16Rows<F> {
 
     #[inline(always)]
     fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> [&'a [F16Block]; T] {
-        let blocks = x.halves.len() / x.tokens.max(1);
-        core::array::from_fn(|t| x.halves.get((token + t) * blocks..).and_then(|x| x.get(..blocks)).unwrap_or(&[]))
+        let blocks = x.f16.len() / x.tokens.max(1);
+        core::array::from_fn(|t| x.f16.get((token + t) * blocks..).and_then(|x| x.get(..blocks)).unwrap_or(&[]))
     }
 
     #[inline(always)]

@@ -57,7 +57,7 @@ pub(in crate::arch) fn matmul<S: PanelIsa + FloatIsa>(
         }
         // A token at a time where that is rare: each tile of two is another two kilobytes of code.
         DType::F32 => gemv::multiply::<float::Lanes<float::F32, 64>, S, 1>(isa, &mut { job }),
-        DType::F16 if S::F16_PRODUCTS && !job.x.halves.is_empty() => {
+        DType::F16 if S::F16_PRODUCTS && !job.x.f16.is_empty() => {
             gemv::multiply::<gemv_f16::F16Rows<float::F16>, S, 2>(isa, &mut { job });
         }
         DType::F16 if S::F16_PRODUCTS => gemv::multiply::<float::Lanes<float::F16, 32>, S, 1>(isa, &mut { job }),

@@ -45,7 +45,7 @@ struct Input {
     bias: Vec<i32>,
     dsum: Vec<f32>,
     /// As [`Kernels::uses_f16_products`] asks for.
-    halves: Vec<F16Block>,
+    f16: Vec<F16Block>,
 }
 
 impl Input {
@@ -59,26 +59,26 @@ impl Input {
         let mut arena = Arena::new(&mut bytes[skip..]).unwrap();
         let mut quants = QuantsMut::new(&mut arena, tokens, cols).unwrap();
         for_each_tile(&Serial, quants.columns(cols / 32, tokens), |mut tile| {
-            let t = tile.0[0].columns().start;
+            let t = tile.token();
             k.quantise(&floats[t * cols..][..cols], &mut tile);
         });
         let v = quants.view(cols / 32, tokens);
         let (q, d, bias, dsum) = (v.q.to_vec(), v.d.to_vec(), v.bias.to_vec(), v.dsum.to_vec());
         assert_eq!(q.len(), n);
-        let mut input = Input { tokens, cols, floats, q, d, bias, dsum, halves: vec![] };
+        let mut input = Input { tokens, cols, floats, q, d, bias, dsum, f16: vec![] };
         input.fill_f16(k);
         input
     }
     fn fill_f16(&mut self, k: &Kernels) {
         let blocks = if k.uses_f16_products(self.tokens) { self.cols.div_ceil(32) } else { 0 };
-        self.halves = vec![F16Block::default(); self.tokens * blocks];
-        for (x, out) in self.floats.chunks(self.cols).zip(self.halves.chunks_mut(blocks.max(1))) {
+        self.f16 = vec![F16Block::default(); self.tokens * blocks];
+        for (x, out) in self.floats.chunks(self.cols).zip(self.f16.chunks_mut(blocks.max(1))) {
             k.to_f16(x, out);
         }
     }
     fn view(&self) -> Activations<'_> {
         let quants = Quants { q: &self.q, d: &self.d, bias: &self.bias, dsum: &self.dsum, stride: self.tokens };
-        Activations { tokens: self.tokens, floats: &self.floats, quants, halves: &self.halves }
+        Activations { tokens: self.tokens, floats: &self.floats, quants, f16: &self.f16 }
     }
     /// Tokens `part` alone.
     fn part(&self, k: &Kernels, part: Range<usize>) -> Self {
@@ -93,7 +93,7 @@ impl Input {
             d: pick(&self.d, self.tokens, &part),
             bias: pick(&self.bias, self.tokens, &part),
             dsum: pick(&self.dsum, self.tokens, &part),
-            halves: vec![],
+            f16: vec![],
         };
         input.fill_f16(k);
         input
@@ -172,9 +172,9 @@ fn matmul_agrees_with_the_naive_decode() {
                     let input = Input::new(&k, tokens, cols);
                     let x = input.view();
                     let got = run(&k, &w, 0..rows, &x, Write::Set, f32::NAN);
-                    // Products of binary16 are rounded seven times, each its own way: `generic/halves.rs`.
-                    let halves = dtype == DType::F16 && k.uses_f16_products(tokens);
-                    let bound = if halves { 2f64.powi(-11) } else { 1e-6 };
+                    // Products of binary16 are rounded seven times, each its own way: `generic/f16.rs`.
+                    let f16 = dtype == DType::F16 && k.uses_f16_products(tokens);
+                    let bound = if f16 { 2f64.powi(-11) } else { 1e-6 };
                     for (got, (want, magnitude)) in got.iter().zip(naive(&w, 0..rows, &x)) {
                         let error = (f64::from(*got) - want).abs();
                         assert!(
@@ -326,8 +326,8 @@ fn rms_norm_and_silu_match_f64() {
     }
 }
 
-/// What `generic/halves.rs` describes, in scalar code: a row times a token.
-fn in_halves(w: &[f32], x: &[f32]) -> f32 {
+/// What `generic/f16.rs` describes, in scalar code: a row times a token.
+fn in_f16(w: &[f32], x: &[f32]) -> f32 {
     // To a multiple of the last place of binary16.
     let half = |x: f64| {
         let place = libm::ldexp(1.0, libm::ilogb(x).max(-14) - 10);
@@ -341,7 +341,7 @@ fn in_halves(w: &[f32], x: &[f32]) -> f32 {
         let (d, inverse) = (libm::ldexpf(1.0, e + 5), libm::ldexp(1.0, -e - 5));
         let at = |v: &[f32], i: usize| f64::from(v.get(i).copied().unwrap_or(0.0));
         let product = |i: usize| {
-            // A product of two halves and a third are exact in f64, for numbers of these sizes.
+            // A product of two f16 and a third are exact in f64, for numbers of these sizes.
             (0..4).fold(0.0, |p, k| half(p + at(w, 8 * k + i) * half(at(x, 8 * k + i) * inverse)))
         };
         let pair = |i: usize| half(product(2 * i) + product(2 * i + 1));
@@ -370,7 +370,7 @@ fn products_of_binary16_are_those_described() {
                         range.clone().map(move |r| {
                             let mut weights = vec![0.0; cols];
                             w.decode_row(r, &mut weights);
-                            in_halves(&weights, x)
+                            in_f16(&weights, x)
                         })
                     });
                     for (got, want) in got.iter().zip(want) {
