@@ -313,7 +313,7 @@ typedef struct {
     /// Of those, tables of the model: its vocabulary's index, where its tensors lie.
     uint64_t table_bytes;
     /// Of those, activations and logits of a pass.
-    uint64_t work_bytes;
+    uint64_t workspace_bytes;
     /// Of those, the context itself and room for texts.
     uint64_t text_bytes;
     /// Tokens that a token looks at, at most.
@@ -343,7 +343,7 @@ typedef struct {
     /// The token that ends a text, or `ARMLET_NO_TOKEN`.
     uint32_t eos;
     /// The largest difference, in any part of any pass, between the tiles that two workers computed.
-    uint32_t uneven;
+    uint32_t imbalance;
     /// Tiles (of rows, heads or tokens) that each worker has computed; not counted for one that is alone.
     uint64_t tiles[ARMLET_MAX_WORKERS];
 } armlet_info;

@@ -53,7 +53,7 @@ fn a_plan_is_exact_and_nothing_outside_it_changes() {
     for kv_type in [0, 1, 2] {
         let config = armlet_config { kv_type, ..config() };
         let needs = plan(&model, &config).unwrap();
-        assert_eq!(needs.arena_bytes, needs.kv_bytes + needs.table_bytes + needs.work_bytes + needs.text_bytes);
+        assert_eq!(needs.arena_bytes, needs.kv_bytes + needs.table_bytes + needs.workspace_bytes + needs.text_bytes);
         assert_eq!((needs.context, needs.vocab, needs.arena_align), (64, 67, 64));
         let one_fewer = Lent::with_len(&model, &config, needs.arena_bytes as usize - 1);
         assert_eq!(one_fewer.err(), Some(ARMLET_ERR_ARENA));
@@ -102,7 +102,7 @@ fn tokens_and_bits_are_those_of_the_engine_however_many_cores_work() {
         assert_eq!((info.position, info.vocab, info.eos), (21, 67, 66));
         if workers > 1 {
             // Shares differ by one tile at most, and everyone has one.
-            assert!(info.uneven <= 1, "{info:?}");
+            assert!(info.imbalance <= 1, "{info:?}");
             assert!(info.tiles[..workers as usize].iter().all(|t| *t > 0) || workers > 4, "{info:?}");
         }
     }

@@ -13,9 +13,9 @@
 use core::ffi::c_void;
 
 use super::armlet_status::{self, *};
-use super::border::{self, Span};
-use super::cores::Cores;
-use super::fault::{Fault, Line};
+use super::executor::CallbackExecutor;
+use super::pointers::{self, Span};
+use super::status::{CallError, Line};
 use super::{ARMLET_ABI_VERSION, ARMLET_MAX_WORKERS, armlet_config, armlet_log, armlet_requirements};
 use super::{ARMLET_ARENA_ALIGN, ARMLET_STACK_BYTES, armlet_keep_going};
 use crate::arch::{Backend, Kernels, KvType};
@@ -38,7 +38,7 @@ pub(super) struct Context {
     pub(super) model: &'static Model<'static>,
     pub(super) engine: Engine<'static>,
     pub(super) session: Session<'static>,
-    pub(super) cores: Cores,
+    pub(super) executor: CallbackExecutor,
     pub(super) caller: Caller,
     pub(super) sampler: Sampler,
     pub(super) detokenizer: Detokenizer,
@@ -63,17 +63,17 @@ pub(super) struct Caller {
 
 impl Caller {
     /// Says why, and gives the status.
-    pub(super) fn outcome(&self, result: Result<armlet_status, Fault>) -> armlet_status {
-        let fault = match result {
+    pub(super) fn outcome(&self, result: Result<armlet_status, CallError>) -> armlet_status {
+        let error = match result {
             Ok(status) => return status,
-            Err(fault) => fault,
+            Err(error) => error,
         };
         if let Some(log) = self.log {
-            let line = Line::new(&fault);
+            let line = Line::new(&error);
             // SAFETY: the callback's contract; the bytes outlive the call.
             unsafe { log(self.user, line.bytes().as_ptr().cast(), line.bytes().len()) };
         }
-        fault.status()
+        error.status()
     }
 
     pub(super) fn keeps_going(&self) -> bool {
@@ -92,10 +92,10 @@ pub(super) struct Checked {
 
 impl Checked {
     /// # Safety
-    /// That of [`border::sized`].
+    /// That of [`pointers::sized`].
     pub(super) unsafe fn new(config: *const armlet_config) -> Result<Self, armlet_status> {
         // SAFETY: the caller's.
-        let given = unsafe { border::sized(config) }?;
+        let given = unsafe { pointers::sized(config) }?;
         if given.abi_version != ARMLET_ABI_VERSION {
             return Err(ARMLET_ERR_ABI);
         }
@@ -129,7 +129,7 @@ impl Checked {
     }
 
     /// The cache's configuration for a model.
-    fn config(&self, model: &Model<'_>) -> Result<Config, Fault> {
+    fn config(&self, model: &Model<'_>) -> Result<Config, CallError> {
         let given = &self.given;
         let or = |value: u32, default: usize| if value == 0 { default } else { value as usize };
         let default = Config::default();
@@ -167,7 +167,7 @@ const fn part<T>() -> usize {
 }
 
 impl Layout {
-    pub(super) fn new(file: &File<'_>, checked: &Checked) -> Result<Self, Fault> {
+    pub(super) fn new(file: &File<'_>, checked: &Checked) -> Result<Self, CallError> {
         // Of a model without tables, sizes are all that is right.
         let (model, tables) = Model::sizes(file)?;
         let plan = Plan::new(&model.hparams, &checked.config(&model)?)?;
@@ -182,7 +182,7 @@ impl Layout {
         parts.into_iter().try_fold(part::<Context>(), usize::checked_add)
     }
 
-    pub(super) fn requirements(&self) -> Result<armlet_requirements, Fault> {
+    pub(super) fn requirements(&self) -> Result<armlet_requirements, CallError> {
         let bytes = self.bytes().ok_or(ArenaError::Overflow("arena"))?;
         let sized = self.tables + self.plan.bytes();
         Ok(armlet_requirements {
@@ -191,7 +191,7 @@ impl Layout {
             arena_bytes: bytes as u64,
             kv_bytes: self.plan.session_bytes() as u64,
             table_bytes: self.tables as u64,
-            work_bytes: self.plan.engine_bytes() as u64,
+            workspace_bytes: self.plan.engine_bytes() as u64,
             text_bytes: (bytes - sized) as u64,
             context: self.plan.context() as u32,
             vocab: self.vocab as u32,
@@ -202,14 +202,14 @@ impl Layout {
 }
 
 /// Cuts a part off.
-fn take(rest: &mut &'static mut [u8], n: usize, whole: usize) -> Result<&'static mut [u8], EngineError> {
-    let len = rest.len();
-    let (part, behind) = core::mem::take(rest).split_at_mut_checked(n).ok_or(ArenaError::TooSmall {
+fn take(tail: &mut &'static mut [u8], n: usize, whole: usize) -> Result<&'static mut [u8], EngineError> {
+    let len = tail.len();
+    let (part, behind) = core::mem::take(tail).split_at_mut_checked(n).ok_or(ArenaError::TooSmall {
         name: "arena",
         needed: whole,
         len,
     })?;
-    *rest = behind;
+    *tail = behind;
     Ok(part)
 }
 
@@ -219,7 +219,7 @@ impl Context {
         arena: &'static mut [u8],
         bytes: &'static [u8],
         checked: &Checked,
-    ) -> Result<*mut Context, Fault> {
+    ) -> Result<*mut Context, CallError> {
         const { assert!(align_of::<Context>() <= ALIGN && align_of::<Model<'_>>() <= ALIGN) };
         let spans = [Span::written(arena.as_ptr(), arena.len()), Span::read(bytes.as_ptr(), bytes.len())];
         let kernels = checked.kernels()?;
@@ -229,16 +229,16 @@ impl Context {
         if arena.len() < whole {
             return Err(ArenaError::TooSmall { name: "arena", needed: whole, len: arena.len() }.into());
         }
-        let rest = &mut { arena };
-        let place = take(rest, part::<Context>(), whole)?.as_mut_ptr().cast::<Context>();
-        let home = take(rest, part::<Model<'_>>(), whole)?.as_mut_ptr().cast::<Model<'static>>();
-        let model = Model::new(&file, take(rest, layout.tables, whole)?)?;
+        let tail = &mut { arena };
+        let home = take(tail, part::<Context>(), whole)?.as_mut_ptr().cast::<Context>();
+        let model_home = take(tail, part::<Model<'_>>(), whole)?.as_mut_ptr().cast::<Model<'static>>();
+        let model = Model::new(&file, take(tail, layout.tables, whole)?)?;
         // SAFETY: a part of the arena that nothing else has, large enough, and aligned as all parts are.
-        unsafe { home.write(model) };
+        unsafe { model_home.write(model) };
         // SAFETY: just written, and never again.
-        let model: &'static Model<'static> = unsafe { &*home };
-        let engine = Engine::new(model, kernels, &layout.plan, take(rest, layout.plan.engine_bytes(), whole)?)?;
-        let session = Session::new(model, &layout.plan, take(rest, layout.plan.session_bytes(), whole)?)?;
+        let model: &'static Model<'static> = unsafe { &*model_home };
+        let engine = Engine::new(model, kernels, &layout.plan, take(tail, layout.plan.engine_bytes(), whole)?)?;
+        let session = Session::new(model, &layout.plan, take(tail, layout.plan.session_bytes(), whole)?)?;
         let given = &checked.given;
         let backend = Backend::ALL.iter().position(|b| *b == kernels.backend()).map_or(0, |i| i as u32 + 1);
         let context = Context {
@@ -246,20 +246,20 @@ impl Context {
             model,
             engine,
             session,
-            cores: Cores::new(given.user, given.parallel_for, given.workers.max(1)),
+            executor: CallbackExecutor::new(given.user, given.parallel_for, given.workers.max(1)),
             caller: checked.caller,
             sampler: Sampler::new(SamplerConfig { temperature: 0.0, ..SamplerConfig::default() }),
             detokenizer: Detokenizer::new(),
             ready: false,
             backend,
             text_bytes: layout.text_bytes,
-            text: take(rest, layout.text, whole)?,
-            scratch: take(rest, layout.scratch, whole)?,
+            text: take(tail, layout.text, whole)?,
+            scratch: take(tail, layout.scratch, whole)?,
             spans,
         };
         // SAFETY: as with the model.
-        unsafe { place.write(context) };
-        Ok(place)
+        unsafe { home.write(context) };
+        Ok(home)
     }
 
     /// The context at `at`.
@@ -286,8 +286,8 @@ impl Context {
     /// Whether memory of a call is apart from the arena, and what is written of it also from the model and the rest.
     pub(super) fn apart<const N: usize>(&self, spans: [Span; N]) -> Result<(), armlet_status> {
         for (i, span) in spans.iter().enumerate() {
-            border::apart(&[*span, self.spans[0], self.spans[1]][..])?;
-            border::apart(spans.get(i..).unwrap_or(&[]))?;
+            pointers::apart(&[*span, self.spans[0], self.spans[1]][..])?;
+            pointers::apart(spans.get(i..).unwrap_or(&[]))?;
         }
         Ok(())
     }

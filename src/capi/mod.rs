@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! types.rs      what crosses the border: structs, callbacks, statuses; written as C names them
-//! fault.rs      errors of the core as statuses, and as a line for the caller's log
-//! border.rs     pointers: checked once, then slices
-//! cores.rs      the caller's cores as an executor
+//! status.rs     errors of the core as statuses, and as a line for the caller's log
+//! pointers.rs   pointers: checked once, then slices
+//! executor.rs   the caller's cores as an executor
 //! context.rs    what an arena holds
-//! life.rs       functions: versions, sizes, the life of a context
-//! run.rs        functions: reading and choosing tokens
+//! lifecycle.rs  functions: versions, sizes, the life of a context
+//! decode.rs     functions: reading and choosing tokens
 //! text.rs       functions: text to tokens and back
-//! saving.rs     functions: keeping what was read
+//! snapshot.rs   functions: keeping what was read
 //! ```
 //!
 //! A function checks what it was given, calls the core, and turns what came of it into a status.
@@ -22,21 +22,21 @@
 #![allow(unsafe_code)]
 #![allow(non_camel_case_types, reason = "these are the names in C")]
 
-mod border;
 mod context;
-mod cores;
-mod fault;
-mod life;
-mod run;
-mod saving;
+mod decode;
+mod executor;
+mod lifecycle;
+mod pointers;
+mod snapshot;
+mod status;
 mod text;
 mod types;
 
 #[cfg(all(feature = "panic-handler", not(any(feature = "std", test))))]
 mod panic;
 
-pub use life::*;
-pub use run::*;
-pub use saving::*;
+pub use decode::*;
+pub use lifecycle::*;
+pub use snapshot::*;
 pub use text::*;
 pub use types::*;

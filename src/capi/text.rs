@@ -3,10 +3,10 @@
 use core::ffi::c_char;
 
 use super::armlet_status::{self, *};
-use super::border::{self, Span};
 use super::context::Context;
-use super::fault::Fault;
-use super::life::with;
+use super::lifecycle::with;
+use super::pointers::{self, Span};
+use super::status::CallError;
 use super::{ARMLET_ADD_SPECIAL, ARMLET_CLOSE_ANSWER, ARMLET_OPEN_ANSWER, ARMLET_PARSE_SPECIAL};
 use super::{ARMLET_NO_TOKEN, ARMLET_SHOW_SPECIAL, armlet_ctx};
 use crate::tokenizer::{ChatFormat, EncodeOptions, Role, TokenizerError};
@@ -45,7 +45,7 @@ pub unsafe extern "C" fn armlet_tokenize(
         };
         allowed(flags, ARMLET_ADD_SPECIAL | ARMLET_PARSE_SPECIAL)?;
         // SAFETY: the caller's; they are apart.
-        let tokens = unsafe { border::output(tokens, cap)? };
+        let tokens = unsafe { pointers::output(tokens, cap)? };
         let result = c.model.tokenizer.encode(text, options, c.scratch, tokens);
         // SAFETY: the caller's.
         unsafe { counted(result, c.model.tokenizer.max_tokens(text.len()), n) }
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn armlet_chat_turn(
             _ => return Err(ARMLET_ERR_CONFIG.into()),
         };
         // SAFETY: the caller's; they are apart.
-        let tokens = unsafe { border::output(tokens, cap)? };
+        let tokens = unsafe { pointers::output(tokens, cap)? };
         let result = c.encode_turn(role, text, flags, tokens);
         let most = c.model.tokenizer.max_tokens(c.text.len());
         // SAFETY: the caller's.
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn armlet_detokenize(
 ) -> armlet_status {
     let detokenize = |c: &mut Context| {
         // SAFETY: the caller's.
-        let tokens = unsafe { border::input(tokens, n)? };
+        let tokens = unsafe { pointers::input(tokens, n)? };
         let spans = [
             Span::read(tokens.as_ptr(), tokens.len()),
             Span::written(text.cast_const(), cap),
@@ -131,7 +131,7 @@ pub unsafe extern "C" fn armlet_detokenize(
         allowed(flags, ARMLET_SHOW_SPECIAL)?;
         c.known(tokens)?;
         // SAFETY: the caller's; they are apart.
-        let mut out = Writer::new(unsafe { border::output(text.cast::<u8>(), cap)? });
+        let mut out = Writer::new(unsafe { pointers::output(text.cast::<u8>(), cap)? });
         for token in tokens {
             c.model.tokenizer.piece(*token, flags & ARMLET_SHOW_SPECIAL != 0).for_each(|byte| out.push(&[byte]));
         }
@@ -162,7 +162,7 @@ pub unsafe extern "C" fn armlet_piece(
     let piece = |c: &mut Context| {
         c.apart([Span::written(text.cast_const(), cap), Span::written(len.cast_const(), 1)])?;
         // SAFETY: the caller's; they are apart.
-        let mut out = Writer::new(unsafe { border::output(text.cast::<u8>(), cap)? });
+        let mut out = Writer::new(unsafe { pointers::output(text.cast::<u8>(), cap)? });
         let mut detokenizer = c.detokenizer;
         if token == ARMLET_NO_TOKEN {
             detokenizer.finish(|s| out.push(s.as_bytes()));
@@ -180,21 +180,25 @@ pub unsafe extern "C" fn armlet_piece(
 }
 
 /// Whether there are only `flags` of these.
-fn allowed(flags: u32, these: u32) -> Result<(), Fault> {
+fn allowed(flags: u32, these: u32) -> Result<(), CallError> {
     if flags & !these == 0 { Ok(()) } else { Err(ARMLET_ERR_CONFIG.into()) }
 }
 
 /// Writes how many tokens there are, or how many there may be.
 ///
 /// # Safety
-/// That of [`border::place`].
-unsafe fn counted(result: Result<usize, TokenizerError>, most: usize, n: *mut usize) -> Result<armlet_status, Fault> {
+/// That of [`pointers::write_out`].
+unsafe fn counted(
+    result: Result<usize, TokenizerError>,
+    most: usize,
+    n: *mut usize,
+) -> Result<armlet_status, CallError> {
     let (count, result) = match result {
         Ok(count) => (count, Ok(ARMLET_OK)),
         Err(e) => (most, Err(e.into())),
     };
     // SAFETY: the caller's.
-    unsafe { border::place(n, count)? };
+    unsafe { pointers::write_out(n, count)? };
     result
 }
 
@@ -216,10 +220,10 @@ impl<'o> Writer<'o> {
     }
 
     /// # Safety
-    /// That of [`border::place`].
-    unsafe fn end(&self, len: *mut usize) -> Result<armlet_status, Fault> {
+    /// That of [`pointers::write_out`].
+    unsafe fn end(&self, len: *mut usize) -> Result<armlet_status, CallError> {
         // SAFETY: the caller's.
-        unsafe { border::place(len, self.len)? };
+        unsafe { pointers::write_out(len, self.len)? };
         if self.len > self.out.len() { Err(ARMLET_ERR_BUFFER.into()) } else { Ok(ARMLET_OK) }
     }
 }
@@ -228,10 +232,10 @@ impl Context {
     /// The text at `at`.
     ///
     /// # Safety
-    /// That of [`border::input`].
+    /// That of [`pointers::input`].
     unsafe fn text<'c>(&self, at: *const c_char, len: usize) -> Result<&'c str, armlet_status> {
         // SAFETY: the caller's.
-        let bytes = unsafe { border::input(at.cast::<u8>(), len)? };
+        let bytes = unsafe { pointers::input(at.cast::<u8>(), len)? };
         let text = core::str::from_utf8(bytes).map_err(|_| ARMLET_ERR_TEXT)?;
         if len > self.text_bytes { Err(ARMLET_ERR_TEXT) } else { Ok(text) }
     }
@@ -248,7 +252,7 @@ impl Context {
         text: &str,
         flags: u32,
         tokens: &mut [u32],
-    ) -> Result<Result<usize, TokenizerError>, Fault> {
+    ) -> Result<Result<usize, TokenizerError>, CallError> {
         let tokenizer = &self.model.tokenizer;
         let format = ChatFormat::detect(tokenizer).ok_or(ARMLET_ERR_CHAT)?;
         let mut out = Writer::new(self.text);
@@ -270,9 +274,9 @@ impl Context {
         let start = tokenizer.bos().filter(|_| tokenizer.adds_bos() && self.session.position() == 0);
         let (first, tokens) = match (start, tokens) {
             (None, tokens) => (0, tokens),
-            (Some(bos), [first, rest @ ..]) => {
+            (Some(bos), [first, tail @ ..]) => {
                 *first = bos;
-                (1, rest)
+                (1, tail)
             }
             (Some(_), []) => return Ok(Err(TokenizerError::OutputTooSmall(0))),
         };

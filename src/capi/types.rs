@@ -229,7 +229,7 @@ pub struct armlet_requirements {
     /// Of those, tables of the model: its vocabulary's index, where its tensors lie.
     pub table_bytes: u64,
     /// Of those, activations and logits of a pass.
-    pub work_bytes: u64,
+    pub workspace_bytes: u64,
     /// Of those, the context itself and room for texts.
     pub text_bytes: u64,
     /// Tokens that a token looks at, at most.
@@ -281,7 +281,7 @@ pub struct armlet_info {
     /// The token that ends a text, or `ARMLET_NO_TOKEN`.
     pub eos: u32,
     /// The largest difference, in any part of any pass, between the tiles that two workers computed.
-    pub uneven: u32,
+    pub imbalance: u32,
     /// Tiles (of rows, heads or tokens) that each worker has computed; not counted for one that is alone.
     pub tiles: [u64; ARMLET_MAX_WORKERS as usize],
 }

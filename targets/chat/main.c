@@ -134,7 +134,7 @@ static int answer_prompt(armlet_ctx *ctx, uint32_t cores) {
     print_figure("answer_ticks", end - read);
     print_figure("ticks_per_second", ticks_per_second());
     const armlet_info *info = info_of(ctx);
-    print_figure("uneven_tiles", info->uneven);
+    print_figure("uneven_tiles", info->imbalance);
     for (uint32_t core = 0; core < cores; core++) {
         print("tiles core ");
         print_dec(core);

@@ -6,7 +6,7 @@ use crate::run::{Failed, root, version};
 
 const HEADER: &str = "include/armlet.h";
 /// In the order in which the header has them.
-const SOURCES: [&str; 5] = ["types", "life", "run", "text", "saving"];
+const SOURCES: [&str; 5] = ["types", "lifecycle", "decode", "text", "snapshot"];
 
 const INTRODUCTION: &str = "\
 /*

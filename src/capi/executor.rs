@@ -7,27 +7,27 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use super::{ARMLET_MAX_WORKERS, armlet_parallel_for};
 use crate::storage::{Executor, Work};
 
-const MOST: usize = ARMLET_MAX_WORKERS as usize;
+const MAX_WORKERS: usize = ARMLET_MAX_WORKERS as usize;
 
 /// The cores of a firmware: all alike, each with its share and nothing else to do.
-pub(super) struct Cores {
+pub(super) struct CallbackExecutor {
     user: *mut c_void,
     parallel_for: armlet_parallel_for,
     workers: u32,
     /// Items that each has taken.
-    pub(super) tiles: Cell<[u64; MOST]>,
+    pub(super) tiles: Cell<[u64; MAX_WORKERS]>,
     /// The largest difference between two of them in one run.
-    pub(super) uneven: Cell<u32>,
+    pub(super) imbalance: Cell<u32>,
 }
 
 // SAFETY: `Executor` wants `Sync` because hosts run passes of several engines on one pool. This one belongs to one
 // context, which one thread at a time uses; what the cores share is in `Job`.
-unsafe impl Sync for Cores {}
+unsafe impl Sync for CallbackExecutor {}
 
 /// A run: what the cores are told.
 struct Job<'w> {
     work: &'w Work<'w>,
-    taken: [AtomicU32; MOST],
+    taken: [AtomicU32; MAX_WORKERS],
 }
 
 /// What `parallel_for` calls on each core.
@@ -43,20 +43,20 @@ unsafe extern "C" fn work(arg: *mut c_void, core: u32) {
     }
 }
 
-impl Cores {
+impl CallbackExecutor {
     pub(super) fn new(user: *mut c_void, parallel_for: armlet_parallel_for, workers: u32) -> Self {
-        Cores { user, parallel_for, workers, tiles: Cell::new([0; MOST]), uneven: Cell::new(0) }
+        CallbackExecutor { user, parallel_for, workers, tiles: Cell::new([0; MAX_WORKERS]), imbalance: Cell::new(0) }
     }
 }
 
-impl Executor for Cores {
+impl Executor for CallbackExecutor {
     fn workers(&self) -> usize {
         self.workers as usize
     }
 
     fn run(&self, all: &Work<'_>) {
         let Some(parallel_for) = self.parallel_for else { return };
-        let job = Job { work: all, taken: [const { AtomicU32::new(0) }; MOST] };
+        let job = Job { work: all, taken: [const { AtomicU32::new(0) }; MAX_WORKERS] };
         // SAFETY: the callback's contract: it calls `work` while `job` lives, and returns when all calls have.
         unsafe { parallel_for(self.user, self.workers, work, core::ptr::from_ref(&job).cast_mut().cast()) };
         let mut tiles = self.tiles.get();
@@ -67,7 +67,7 @@ impl Executor for Cores {
             (least, most) = (least.min(taken), most.max(taken));
         }
         self.tiles.set(tiles);
-        self.uneven.set(self.uneven.get().max(most.saturating_sub(least)));
+        self.imbalance.set(self.imbalance.get().max(most.saturating_sub(least)));
     }
 
     fn even(&self) -> bool {

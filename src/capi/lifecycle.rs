@@ -3,9 +3,9 @@
 use core::ffi::{c_char, c_void};
 
 use super::armlet_status::{self, *};
-use super::border::{self, Span};
 use super::context::{self, Checked, Context, Layout};
-use super::fault::{self, Fault};
+use super::pointers::{self, Span};
+use super::status::{self, CallError};
 use super::{ARMLET_ABI_VERSION, ARMLET_NO_TOKEN, armlet_config, armlet_ctx, armlet_info, armlet_requirements};
 use crate::gguf::File;
 use crate::storage::ALIGN;
@@ -26,7 +26,7 @@ pub extern "C" fn armlet_version() -> *const c_char {
 /// What a status means, in a few words. The string is constant; never NULL, whatever the number.
 #[unsafe(no_mangle)]
 pub extern "C" fn armlet_status_str(status: i32) -> *const c_char {
-    fault::text(status).as_ptr()
+    status::text(status).as_ptr()
 }
 
 /// How much memory a model takes with this configuration, before any is given: reads the file's header alone.
@@ -51,11 +51,11 @@ pub unsafe extern "C" fn armlet_plan(
     };
     checked.caller.outcome((|| {
         // SAFETY: the caller's.
-        let (bytes, _) = unsafe { (border::input(model.cast::<u8>(), model_len)?, border::sized(out)?) };
-        border::apart(&[Span::written(out, 1), Span::read(bytes.as_ptr(), bytes.len())])?;
+        let (bytes, _) = unsafe { (pointers::input(model.cast::<u8>(), model_len)?, pointers::sized(out)?) };
+        pointers::apart(&[Span::written(out, 1), Span::read(bytes.as_ptr(), bytes.len())])?;
         let requirements = Layout::new(&File::new_checked(bytes)?, &checked)?.requirements()?;
         // SAFETY: the caller's.
-        unsafe { border::place(out, requirements)? };
+        unsafe { pointers::write_out(out, requirements)? };
         Ok(ARMLET_OK)
     })())
 }
@@ -86,7 +86,9 @@ pub unsafe extern "C" fn armlet_init(
         Span::read(config, 1),
     ];
     // SAFETY: the caller's.
-    if let Err(status) = border::apart(&spans).and_then(|()| unsafe { border::place(out, core::ptr::null_mut()) }) {
+    if let Err(status) =
+        pointers::apart(&spans).and_then(|()| unsafe { pointers::write_out(out, core::ptr::null_mut()) })
+    {
         return status;
     }
     // SAFETY: the caller's.
@@ -96,8 +98,9 @@ pub unsafe extern "C" fn armlet_init(
     };
     checked.caller.outcome((|| {
         // SAFETY: the caller's; they are apart.
-        let (arena, bytes) =
-            unsafe { (border::output(arena.cast::<u8>(), arena_len)?, border::input(model.cast::<u8>(), model_len)?) };
+        let (arena, bytes) = unsafe {
+            (pointers::output(arena.cast::<u8>(), arena_len)?, pointers::input(model.cast::<u8>(), model_len)?)
+        };
         if arena.is_empty() || bytes.is_empty() {
             return Err(ARMLET_ERR_NULL.into());
         }
@@ -107,7 +110,7 @@ pub unsafe extern "C" fn armlet_init(
         context::unmark(arena);
         let context = Context::carve(arena, bytes, &checked)?;
         // SAFETY: the caller's.
-        unsafe { border::place(out, context.cast::<armlet_ctx>())? };
+        unsafe { pointers::write_out(out, context.cast::<armlet_ctx>())? };
         Ok(ARMLET_OK)
     })())
 }
@@ -118,7 +121,7 @@ pub unsafe extern "C" fn armlet_init(
 /// `ctx` is NULL, or points to a context, or to as many bytes.
 pub(super) unsafe fn with(
     ctx: *mut armlet_ctx,
-    f: impl FnOnce(&mut Context) -> Result<armlet_status, Fault>,
+    f: impl FnOnce(&mut Context) -> Result<armlet_status, CallError>,
 ) -> armlet_status {
     // SAFETY: the caller's.
     match unsafe { Context::at(ctx.cast::<Context>()) } {
@@ -178,8 +181,8 @@ pub unsafe extern "C" fn armlet_get_info(ctx: *mut armlet_ctx, out: *mut armlet_
         c.apart([Span::written(out.cast_const(), 1)])?;
         // SAFETY: the caller's.
         unsafe {
-            border::sized(out.cast_const())?;
-            border::place(out, c.info())?;
+            pointers::sized(out.cast_const())?;
+            pointers::write_out(out, c.info())?;
         }
         Ok(ARMLET_OK)
     };
@@ -188,7 +191,7 @@ pub unsafe extern "C" fn armlet_get_info(ctx: *mut armlet_ctx, out: *mut armlet_
 }
 
 impl Context {
-    fn rewind(&mut self, position: u64) -> Result<(), Fault> {
+    fn rewind(&mut self, position: u64) -> Result<(), CallError> {
         self.session.rewind(position)?;
         self.forget();
         Ok(())
@@ -211,8 +214,8 @@ impl Context {
             vocab: self.model.hparams.vocab as u32,
             bos: token(self.model.tokenizer.bos()),
             eos: token(self.model.tokenizer.eos()),
-            uneven: self.cores.uneven.get(),
-            tiles: self.cores.tiles.get(),
+            imbalance: self.executor.imbalance.get(),
+            tiles: self.executor.tiles.get(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::armlet_status::{self, *};
 
 /// The largest thing that there can be.
-const MOST: usize = isize::MAX as usize;
+const MAX_BYTES: usize = isize::MAX as usize;
 
 /// Memory that a call reads or writes.
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ impl Span {
         self.start == address
     }
 
-    fn meets(&self, other: &Span) -> bool {
+    fn overlaps(&self, other: &Span) -> bool {
         let apart =
             self.start.saturating_add(self.len) <= other.start || other.start.saturating_add(other.len) <= self.start;
         (self.written || other.written) && self.len > 0 && other.len > 0 && !apart
@@ -35,19 +35,19 @@ impl Span {
 
 /// Whether what is written is apart from all else.
 pub(super) fn apart(spans: &[Span]) -> Result<(), armlet_status> {
-    let mut rest = spans;
-    while let Some((first, others)) = rest.split_first() {
-        if others.iter().any(|other| first.meets(other)) {
+    let mut tail = spans;
+    while let Some((first, others)) = tail.split_first() {
+        if others.iter().any(|other| first.overlaps(other)) {
             return Err(ARMLET_ERR_OVERLAP);
         }
-        rest = others;
+        tail = others;
     }
     Ok(())
 }
 
 /// Whether there can be `n` elements at `at`. NULL is fine for none.
 fn check<T>(at: *const T, n: usize) -> Result<(), armlet_status> {
-    let bytes = n.checked_mul(size_of::<T>()).filter(|bytes| *bytes <= MOST).ok_or(ARMLET_ERR_LENGTH)?;
+    let bytes = n.checked_mul(size_of::<T>()).filter(|bytes| *bytes <= MAX_BYTES).ok_or(ARMLET_ERR_LENGTH)?;
     if at.is_null() {
         return if n == 0 { Ok(()) } else { Err(ARMLET_ERR_NULL) };
     }
@@ -81,7 +81,7 @@ pub(super) unsafe fn output<'c, T: Copy>(at: *mut T, n: usize) -> Result<&'c mut
 ///
 /// # Safety
 /// If `at` is not NULL, there is room for a `T`.
-pub(super) unsafe fn place<T: Copy>(at: *mut T, value: T) -> Result<(), armlet_status> {
+pub(super) unsafe fn write_out<T: Copy>(at: *mut T, value: T) -> Result<(), armlet_status> {
     check(at, 1)?;
     // SAFETY: the caller's, and `check` has seen to NULL and alignment.
     unsafe { at.write(value) };

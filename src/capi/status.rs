@@ -13,40 +13,40 @@ use crate::tokenizer::TokenizerError;
 
 /// Why a function ends without success.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Fault {
+pub(super) enum CallError {
     /// A status that says all there is to say.
     Plain(armlet_status),
     /// An error with numbers and names.
     Core(Error),
 }
 
-impl Fault {
+impl CallError {
     pub(super) fn status(&self) -> armlet_status {
         match self {
-            Fault::Plain(status) => *status,
-            Fault::Core(error) => status(error),
+            CallError::Plain(status) => *status,
+            CallError::Core(error) => status(error),
         }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Plain(status) => f.write_str(text(*status as i32).to_str().unwrap_or("")),
-            Fault::Core(error) => error.fmt(f),
+            CallError::Plain(status) => f.write_str(text(*status as i32).to_str().unwrap_or("")),
+            CallError::Core(error) => error.fmt(f),
         }
     }
 }
 
-impl From<armlet_status> for Fault {
+impl From<armlet_status> for CallError {
     fn from(status: armlet_status) -> Self {
-        Fault::Plain(status)
+        CallError::Plain(status)
     }
 }
 
-impl<E: Into<Error>> From<E> for Fault {
+impl<E: Into<Error>> From<E> for CallError {
     fn from(error: E) -> Self {
-        Fault::Core(error.into())
+        CallError::Core(error.into())
     }
 }
 

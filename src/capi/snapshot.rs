@@ -3,9 +3,9 @@
 use core::ffi::c_void;
 
 use super::armlet_status::{self, *};
-use super::border::{self, Span};
 use super::context::Context;
-use super::life::with;
+use super::lifecycle::with;
+use super::pointers::{self, Span};
 use super::{armlet_ctx, armlet_write};
 use crate::engine::EngineError;
 
@@ -20,7 +20,7 @@ pub unsafe extern "C" fn armlet_saved_bytes(ctx: *mut armlet_ctx, bytes: *mut u6
     let count = |c: &mut Context| {
         c.apart([Span::written(bytes.cast_const(), 1)])?;
         // SAFETY: the caller's.
-        unsafe { border::place(bytes, c.session.saved_bytes(0))? };
+        unsafe { pointers::write_out(bytes, c.session.saved_bytes(0))? };
         Ok(ARMLET_OK)
     };
     // SAFETY: the caller's.
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn armlet_save(ctx: *mut armlet_ctx, write: armlet_write, 
 pub unsafe extern "C" fn armlet_restore(ctx: *mut armlet_ctx, state: *const c_void, len: usize) -> armlet_status {
     let restore = |c: &mut Context| {
         // SAFETY: the caller's.
-        let state = unsafe { border::input(state.cast::<u8>(), len)? };
+        let state = unsafe { pointers::input(state.cast::<u8>(), len)? };
         c.apart([Span::read(state.as_ptr(), state.len())])?;
         c.session.restore(state).map_err(EngineError::from)?;
         c.forget();

@@ -1,10 +1,10 @@
 //! Reading and choosing tokens.
 
 use super::armlet_status::{self, *};
-use super::border::{self, Span};
 use super::context::Context;
-use super::fault::Fault;
-use super::life::with;
+use super::lifecycle::with;
+use super::pointers::{self, Span};
+use super::status::CallError;
 use super::{ARMLET_NO_TOKEN, armlet_ctx, armlet_sampling};
 use crate::sample::SamplerConfig;
 
@@ -19,7 +19,7 @@ use crate::sample::SamplerConfig;
 pub unsafe extern "C" fn armlet_prefill(ctx: *mut armlet_ctx, tokens: *const u32, n: usize) -> armlet_status {
     let read = |c: &mut Context| {
         // SAFETY: the caller's.
-        let tokens = unsafe { border::input(tokens, n)? };
+        let tokens = unsafe { pointers::input(tokens, n)? };
         c.apart([Span::read(tokens.as_ptr(), tokens.len())])?;
         c.read(tokens)
     };
@@ -42,10 +42,10 @@ pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> a
         c.apart([Span::written(token.cast_const(), 1)])?;
         // Before anything is drawn.
         // SAFETY: the caller's.
-        unsafe { border::place(token, ARMLET_NO_TOKEN)? };
+        unsafe { pointers::write_out(token, ARMLET_NO_TOKEN)? };
         let next = c.choose()?;
         // SAFETY: as above.
-        unsafe { border::place(token, next)? };
+        unsafe { pointers::write_out(token, next)? };
         if c.model.tokenizer.is_end(next) {
             return Ok(ARMLET_END);
         }
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn armlet_set_sampling(ctx: *mut armlet_ctx, sampling: *co
             armlet_sampling::default()
         } else {
             // SAFETY: the caller's.
-            unsafe { border::sized(sampling)? }
+            unsafe { pointers::sized(sampling)? }
         };
         let values = [given.temperature, given.top_p, given.min_p, given.repeat_penalty];
         if values.iter().any(|v| !(v.is_finite() && *v >= 0.0)) {
@@ -103,8 +103,8 @@ pub unsafe extern "C" fn armlet_logits(ctx: *mut armlet_ctx, logits: *mut *const
         let row = c.current()?;
         // SAFETY: the caller's.
         unsafe {
-            border::place(logits, row.as_ptr())?;
-            border::place(n, row.len())?;
+            pointers::write_out(logits, row.as_ptr())?;
+            pointers::write_out(n, row.len())?;
         }
         Ok(ARMLET_OK)
     };
@@ -114,11 +114,12 @@ pub unsafe extern "C" fn armlet_logits(ctx: *mut armlet_ctx, logits: *mut *const
 
 impl Context {
     /// Reads tokens; if not all, what the logits say is of no use.
-    fn read(&mut self, tokens: &[u32]) -> Result<armlet_status, Fault> {
+    fn read(&mut self, tokens: &[u32]) -> Result<armlet_status, CallError> {
         self.session.fits(tokens)?;
         self.ready = false;
         let before = self.session.position();
-        let result = self.engine.eval_while(&self.cores, &mut self.session, tokens, &mut || self.caller.keeps_going());
+        let result =
+            self.engine.eval_while(&self.executor, &mut self.session, tokens, &mut || self.caller.keeps_going());
         let read = self.session.position() - before;
         // Those of a prompt as well: they too are to be repeated less.
         tokens.iter().take(read as usize).for_each(|token| self.sampler.accept(*token));
@@ -132,7 +133,7 @@ impl Context {
     }
 
     /// The next token.
-    fn choose(&mut self) -> Result<u32, Fault> {
+    fn choose(&mut self) -> Result<u32, CallError> {
         if !self.ready {
             return Err(ARMLET_ERR_ORDER.into());
         }
