@@ -3,7 +3,7 @@
 use armlet::arch::Kernels;
 use armlet::engine::{Config, Engine, Plan, Session};
 use armlet::gguf::File;
-use armlet::host::{Mapped, Pool, memory};
+use armlet::host::{MappedFile, Pool, memory};
 use armlet::model::Model;
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -42,7 +42,7 @@ fn token_at_depth(bencher: Bencher<'_, '_>, depth: usize) {
 
 fn with_session(run: impl FnOnce(&mut Engine<'_>, &mut Session<'_>, &Pool)) {
     let path = std::env::var_os("ARMLET_MODEL").expect("main has looked");
-    let bytes = Mapped::open(path.as_ref()).expect("the model can be mapped");
+    let bytes = MappedFile::open(path.as_ref()).expect("the model can be mapped");
     let file = File::new_checked(&bytes).expect("it is a GGUF file");
     let mut tables = memory(Model::required_bytes(&file).expect("it can be run")).expect("memory for the tables");
     let model = Model::new(&file, &mut tables).expect("it can be run");

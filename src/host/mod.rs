@@ -1,8 +1,8 @@
 //! What an operating system adds: mapped files, memory, threads.
 
-mod memory;
+mod mmap;
 mod pool;
 mod sync;
 
-pub use memory::{MapError, Mapped, memory};
+pub use mmap::{MapError, MappedFile, memory};
 pub use pool::Pool;

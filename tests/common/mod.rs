@@ -14,7 +14,7 @@ pub mod truth;
 use std::path::{Path, PathBuf};
 
 use armlet::gguf::File;
-use armlet::host::Mapped;
+use armlet::host::MappedFile;
 
 /// Where `armlet pull` keeps SmolLM2; it is an error, not a reason to skip, if it is not there.
 pub fn smollm2() -> PathBuf {
@@ -28,8 +28,8 @@ pub fn smollm2() -> PathBuf {
     path
 }
 
-pub fn map_smollm2() -> Mapped {
-    Mapped::open(&smollm2()).unwrap()
+pub fn map_smollm2() -> MappedFile {
+    MappedFile::open(&smollm2()).unwrap()
 }
 
 /// The program under test.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use armlet::arch::{Backend, Kernels};
 use armlet::engine::{Config, Engine, EngineError, Plan, Prefix, Session};
 use armlet::gguf::File;
-use armlet::host::{MapError, Mapped, Pool, memory};
+use armlet::host::{MapError, MappedFile, Pool, memory};
 use armlet::model::{Hparams, Model};
 use armlet::tokenizer::{EncodeOptions, Tokenizer};
 
@@ -64,8 +64,8 @@ pub(crate) fn resolve(model: Option<&Path>) -> Result<PathBuf, Failure> {
 }
 
 /// Maps a file.
-pub(crate) fn map(path: &Path) -> Result<Mapped, Failure> {
-    Mapped::open(path).map_err(|e| match e {
+pub(crate) fn map(path: &Path) -> Result<MappedFile, Failure> {
+    MappedFile::open(path).map_err(|e| match e {
         MapError::Empty => Failure::file(path, "the file is empty; fetch it again"),
         MapError::NotAFile => Failure::file(path, "not a regular file; give a GGUF file"),
         e => Failure::file(path, e),

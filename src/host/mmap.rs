@@ -28,9 +28,9 @@ pub enum MapError {
 /// If another process cuts the file short while it is mapped, an access beyond its new end ends this process with
 /// SIGBUS, as in every program that maps files. Replace models by renaming, not in place.
 #[derive(Debug)]
-pub struct Mapped(Mmap);
+pub struct MappedFile(Mmap);
 
-impl Mapped {
+impl MappedFile {
     /// Maps the whole file at `path`.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl Mapped {
     }
 }
 
-impl core::ops::Deref for Mapped {
+impl core::ops::Deref for MappedFile {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         &self.0
