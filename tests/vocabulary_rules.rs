@@ -6,7 +6,7 @@ mod common;
 use armlet::gguf::File;
 use armlet::model::{Model, ModelError};
 use armlet::storage::Arena;
-use armlet::tokenizer::{Detokenizer, EncodeOptions, Kind, Tokenizer, TokenizerError};
+use armlet::tokenizer::{Detokenizer, EncodeOptions, TokenKind, Tokenizer, TokenizerError};
 use common::gguf::{Gguf, Tiny, Val};
 use common::hostile::{self, Outcome};
 
@@ -81,7 +81,7 @@ fn v2_byte_tokens_are_strict() {
     let bytes = sentence_piece(&list).build();
     hostile::with_tokenizer(&bytes, |t| {
         for id in 1..=rubbish.len() as u32 {
-            assert_eq!((t.kind(id), t.piece(id, true).count()), (Kind::Byte, 0), "{}", rubbish[id as usize - 1]);
+            assert_eq!((t.kind(id), t.piece(id, true).count()), (TokenKind::Byte, 0), "{}", rubbish[id as usize - 1]);
         }
         // No byte has a token, so each byte of the text and of the blank before it is the unknown one.
         assert_eq!(hostile::text(t, "é"), [0; 5]);
@@ -168,7 +168,7 @@ fn v6_text_from_tokens_is_bounded() {
             let (all, plain) = (t.piece(id, true).count(), t.piece(id, false).count());
             assert!(plain <= all && all <= t.text(id).len(), "{id}");
         }
-        assert_eq!((t.text(5), t.kind(5)), (&b""[..], Kind::Unused));
+        assert_eq!((t.text(5), t.kind(5)), (&b""[..], TokenKind::Unused));
     });
     // Half characters, one byte at a time: never more than is pending, and as the standard library has it.
     let rubbish: Vec<u8> = common::gguf::noise(3, 20_000).iter().map(|x| (x * 128.0) as i8 as u8).collect();
@@ -229,7 +229,7 @@ fn v8_text_makes_no_control_tokens() {
     // A name that marks a control token does so whatever its type says.
     let named = sentence_piece(&[("<unk>", 2, 0.0), ("<|im_end|>", 1, 0.0), ("▁", 1, 0.0)]);
     assert!(!tokens(&named, "<|im_end|>").contains(&1));
-    hostile::with_tokenizer(&named.build(), |t| assert!(t.is_end(1) && t.kind(1) == Kind::Control));
+    hostile::with_tokenizer(&named.build(), |t| assert!(t.is_end(1) && t.kind(1) == TokenKind::Control));
 }
 
 #[test]

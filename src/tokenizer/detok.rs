@@ -1,7 +1,7 @@
 //! Tokens to text, as they come.
 
-use super::bytes::char_byte;
-use super::vocab::{Algorithm, Kind, Tokenizer};
+use super::byte_level::char_byte;
+use super::vocab::{Algorithm, TokenKind, Tokenizer};
 use crate::util::SliceExt;
 
 /// The bytes of one token.
@@ -27,12 +27,12 @@ impl Iterator for Piece<'_> {
             // The caller has checked that every character stands for a byte.
             Piece::Characters(chars) => chars.next().and_then(char_byte),
             Piece::Escaped(bytes) => {
-                if let Some(rest) = bytes.strip_prefix("▁".as_bytes()) {
-                    *bytes = rest;
+                if let Some(tail) = bytes.strip_prefix("▁".as_bytes()) {
+                    *bytes = tail;
                     return Some(b' ');
                 }
-                let (first, rest) = bytes.split_first()?;
-                *bytes = rest;
+                let (first, tail) = bytes.split_first()?;
+                *bytes = tail;
                 Some(*first)
             }
         }
@@ -44,12 +44,12 @@ impl<'m> Tokenizer<'m> {
     pub fn piece(&self, token: u32, special: bool) -> impl Iterator<Item = u8> + use<'m> {
         let text = self.text(token);
         match (self.kind(token), self.algorithm) {
-            (Kind::Control | Kind::Unknown, _) if !special => Piece::Nothing,
-            (Kind::Control | Kind::Unknown | Kind::UserDefined, _) => Piece::Raw(text.iter()),
-            (Kind::Byte, _) => byte_value(text).map_or(Piece::Nothing, |b| Piece::Byte(core::iter::once(b))),
-            (Kind::Unused, _) => Piece::Nothing,
-            (Kind::Normal, Algorithm::SentencePiece { .. }) => Piece::Escaped(text),
-            (Kind::Normal, Algorithm::Bpe { .. }) => match core::str::from_utf8(text) {
+            (TokenKind::Control | TokenKind::Unknown, _) if !special => Piece::Nothing,
+            (TokenKind::Control | TokenKind::Unknown | TokenKind::UserDefined, _) => Piece::Raw(text.iter()),
+            (TokenKind::Byte, _) => byte_value(text).map_or(Piece::Nothing, |b| Piece::Byte(core::iter::once(b))),
+            (TokenKind::Unused, _) => Piece::Nothing,
+            (TokenKind::Normal, Algorithm::SentencePiece { .. }) => Piece::Escaped(text),
+            (TokenKind::Normal, Algorithm::Bpe { .. }) => match core::str::from_utf8(text) {
                 Ok(text) if text.chars().all(|c| char_byte(c).is_some()) => Piece::Characters(text.chars()),
                 _ => Piece::Raw(text.iter()),
             },

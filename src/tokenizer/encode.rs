@@ -1,9 +1,9 @@
 //! Text to tokens.
 
-use super::bytes::Escaped;
+use super::byte_level::Escaped;
+use super::hash_index::NONE;
 use super::merge::{Merger, Symbol};
 use super::special::{Fragment, Fragments};
-use super::table::NONE;
 use super::vocab::{Algorithm, Tokenizer};
 use super::{TokenizerError, unicode};
 use crate::storage::{Arena, ArenaError};
@@ -171,7 +171,7 @@ impl Tokenizer<'_> {
         for (i, byte) in word.bytes().enumerate() {
             merger.push(i, 1, self.byte_token(byte))?;
         }
-        merger.run(|left, right| self.merge(left.token, right.token));
+        merger.merge_all(|left, right| self.merge(left.token, right.token));
         merger.symbols().filter(|s| s.token != NONE).try_for_each(|s| out.push(s.token))
     }
 
@@ -183,7 +183,7 @@ impl Tokenizer<'_> {
         for (i, c) in text.char_indices() {
             merger.push(i, c.len_utf8(), self.find_raw(bytes.get(i..i + c.len_utf8()).unwrap_or(&[])))?;
         }
-        merger.run(|left, right| {
+        merger.merge_all(|left, right| {
             let token = self.find_raw(slice(left, left.len + right.len))?;
             Some((rank(self.score(token)), token))
         });
@@ -203,16 +203,16 @@ impl Tokenizer<'_> {
 ///
 /// A word is at most one character before a run without white space, then a run of white space.
 fn longest_word(text: &str) -> usize {
-    let (mut longest, mut previous, mut run, mut blank) = (0, 0, 0, false);
+    let (mut longest, mut previous, mut current, mut blank) = (0, 0, 0, false);
     for c in text.chars() {
         let is_blank = unicode::class(c) == unicode::Class::Whitespace;
         if is_blank != blank {
-            longest = longest.max(previous + run);
-            (previous, run, blank) = (run, 0, is_blank);
+            longest = longest.max(previous + current);
+            (previous, current, blank) = (current, 0, is_blank);
         }
-        run += c.len_utf8();
+        current += c.len_utf8();
     }
-    longest.max(previous + run) + char::MAX_LEN_UTF8
+    longest.max(previous + current) + char::MAX_LEN_UTF8
 }
 
 /// SentencePiece's text: an optional blank, then the text with `▁` as the blank that it means.

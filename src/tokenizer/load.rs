@@ -1,10 +1,10 @@
 //! From a file to a vocabulary: its entries checked, its index built in the arena.
 
 use super::TokenizerError;
+use super::hash_index::{Builder, HashIndex, NONE, TooManyCollisions, hash};
 use super::pretok::PreTokenizer;
 use super::special::{self, Specials};
-use super::table::{Crowded, Filler, NONE, Table, hash};
-use super::vocab::{Algorithm, Kind, Merges, Tokenizer};
+use super::vocab::{Algorithm, Merges, TokenKind, Tokenizer};
 use crate::gguf::{Array, File, Label, Value, ValueType};
 use crate::storage::{Arena, ArenaError};
 
@@ -27,7 +27,7 @@ impl<'m> Tokenizer<'m> {
     /// the sorting of its special tokens.
     ///
     /// # Errors
-    /// [`TokenizerError`]. A dry run, which looks at no token's text, cannot find [`TokenizerError::Crowded`].
+    /// [`TokenizerError`]. A dry run, which looks at no token's text, cannot find [`TokenizerError::TooManyCollisions`].
     pub fn new<'a>(file: &File<'m>, arena: &mut Arena<'a>) -> Result<Tokenizer<'a>, TokenizerError>
     where
         'm: 'a,
@@ -49,7 +49,7 @@ impl<'m> Tokenizer<'m> {
             }
         }
         let types = types.map_or(&[][..], |types| types.bytes()).as_chunks::<4>().0;
-        let kind = |bytes: &[u8; 4]| Kind::from_id(i32::from_le_bytes(*bytes));
+        let kind = |bytes: &[u8; 4]| TokenKind::from_id(i32::from_le_bytes(*bytes));
         let n_special = types.iter().filter(|bytes| kind(bytes).is_special()).count() + special::NAMES;
         let defaults = Defaults::new(algorithm);
         let eos = special_id(file, "tokenizer.ggml.eos_token_id", defaults.eos, len)?;
@@ -68,7 +68,7 @@ impl<'m> Tokenizer<'m> {
             offsets: &[],
             kinds: &[],
             scores: scores.map_or(&[], |s| s.bytes()),
-            index: Table::EMPTY,
+            index: HashIndex::EMPTY,
             merges: None,
             specials: Specials::NONE,
             bytes: &[],
@@ -79,11 +79,11 @@ impl<'m> Tokenizer<'m> {
             add_eos: flag(file, "tokenizer.ggml.add_eos_token", false)?,
         };
         let offsets = arena.alloc("token offsets", &[len])?;
-        let mut index = Table::carve(arena, "token index", len)?;
+        let mut index = HashIndex::carve(arena, "token index", len)?;
         let kinds =
-            arena.build("token kinds", len, |i| Ok::<_, ArenaError>(types.get(i).map_or(Kind::Normal, kind)))?;
+            arena.build("token kinds", len, |i| Ok::<_, ArenaError>(types.get(i).map_or(TokenKind::Normal, kind)))?;
         let merges = match merges {
-            Some(list) => Some((list, Table::carve(arena, "merge index", list.len())?)),
+            Some(list) => Some((list, HashIndex::carve(arena, "merge index", list.len())?)),
             None => None,
         };
         let specials = [arena.alloc("special tokens", &[n_special])?, arena.alloc("special prefixes", &[n_special])?];
@@ -93,12 +93,13 @@ impl<'m> Tokenizer<'m> {
             return Ok(tokenizer);
         }
 
-        index_tokens(tokens, offsets, &mut index).map_err(|Crowded| TokenizerError::Crowded(TOKENS))?;
+        index_tokens(tokens, offsets, &mut index)
+            .map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(TOKENS))?;
         (tokenizer.offsets, tokenizer.index) = (offsets, index.finish());
         let named = || special::named(|name| tokenizer.find(name.as_bytes()));
         for (id, _) in named() {
             if let Some(kind) = kinds.get_mut(id as usize) {
-                *kind = Kind::Control;
+                *kind = TokenKind::Control;
             }
         }
         tokenizer.end =
@@ -106,7 +107,7 @@ impl<'m> Tokenizer<'m> {
         tokenizer.kinds = kinds;
         tokenizer.specials = Specials::new(&tokenizer, specials);
         if let Some((list, mut index)) = merges {
-            index_merges(list, &mut index).map_err(|Crowded| TokenizerError::Crowded(MERGES))?;
+            index_merges(list, &mut index).map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(MERGES))?;
             tokenizer.merges = Some(Merges { list, index: index.finish() });
         }
         for (byte, slot) in (0..=255).zip(&mut *bytes) {
@@ -130,7 +131,7 @@ impl<'m> Tokenizer<'m> {
 
 /// Notes where each token lies, and puts it into the index. Later tokens win over earlier ones of the same text, as in
 /// llama.cpp.
-fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Filler<'_>) -> Result<(), Crowded> {
+fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Builder<'_>) -> Result<(), TooManyCollisions> {
     for (id, (at, text)) in places(tokens).enumerate() {
         if let Some(offset) = offsets.get_mut(id) {
             *offset = at;
@@ -144,7 +145,7 @@ fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Filler<'_>) 
 }
 
 /// Puts where each merge lies into the index. Earlier merges win over later ones of the same pair.
-fn index_merges(merges: Array<'_>, index: &mut Filler<'_>) -> Result<(), Crowded> {
+fn index_merges(merges: Array<'_>, index: &mut Builder<'_>) -> Result<(), TooManyCollisions> {
     for (at, text) in places(merges) {
         let slot = index.slot(hash(text.iter().copied()), |at| merges.string_at(at as usize) == text)?;
         *slot = (*slot).min(at);

@@ -8,7 +8,7 @@
 //!
 //! A binary heap in scratch memory makes it O(n log n): a run of 100,000 letters is one word (rule V7).
 
-use super::table::NONE;
+use super::hash_index::NONE;
 use crate::storage::{Arena, ArenaError, unpadded};
 use crate::util::{SliceExt, binary_heap};
 
@@ -73,7 +73,7 @@ impl<'s> Merger<'s> {
     }
 
     /// Joins pairs until none is left. `join` gives the rank and the token of two neighbours, if they may be joined.
-    pub(super) fn run(&mut self, join: impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
+    pub(super) fn merge_all(&mut self, join: impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
         for i in 1..self.len as u32 {
             self.propose(i - 1, i, &join);
         }

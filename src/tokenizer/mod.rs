@@ -5,23 +5,23 @@
 //! was trained and is served with them.
 //!
 //! ```text
-//! load       from a file to a vocabulary                        table     numbers by the hash of a text
-//! vocab      tokens, their kinds, and look-ups by text          bytes     how vocabularies write bytes
-//! special    cuts special tokens out of a text                  pretok    BPE: text to words
-//! merge      joins symbols pair by pair: the one                unicode   character classes
-//!            algorithm behind BPE and SentencePiece             chat      built-in chat formats
+//! load       from a file to a vocabulary                        hash_index   numbers by the hash of a text
+//! vocab      tokens, their kinds, and look-ups by text          byte_level   how vocabularies write bytes
+//! special    cuts special tokens out of a text                  pretok       BPE: text to words
+//! merge      joins symbols pair by pair: the one                unicode      character classes
+//!            algorithm behind BPE and SentencePiece             chat         built-in chat formats
 //! detok      bytes to characters, never splitting one
 //! ```
 
-mod bytes;
+mod byte_level;
 mod chat;
 mod detok;
 mod encode;
+mod hash_index;
 mod load;
 mod merge;
 mod pretok;
 mod special;
-mod table;
 mod unicode;
 mod vocab;
 
@@ -29,7 +29,7 @@ pub use chat::{ChatFormat, Role, Turn};
 pub use detok::Detokenizer;
 pub use encode::EncodeOptions;
 pub use pretok::{PreTokenizer, Words};
-pub use vocab::{Kind, Tokenizer};
+pub use vocab::{TokenKind, Tokenizer};
 
 use crate::gguf::Label;
 use crate::storage::ArenaError;
@@ -53,7 +53,7 @@ pub enum TokenizerError {
     Token(&'static str),
     /// Strings that were chosen to collide in a hash table: no accident.
     #[error("the strings of {0} would take too long to index; the file was made for that")]
-    Crowded(&'static str),
+    TooManyCollisions(&'static str),
     /// The output is shorter than the tokens.
     #[error("the text has more than {0} tokens")]
     OutputTooSmall(usize),

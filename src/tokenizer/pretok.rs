@@ -47,9 +47,9 @@ impl PreTokenizer {
     /// Cuts `text` into words: none is empty, and together they are the text.
     #[must_use]
     pub fn words(self, text: &str) -> Words<'_> {
-        let mut rests = [""; MAX_STAGES];
-        rests[0] = text;
-        Words { stages: self.stages(), rests }
+        let mut tails = [""; MAX_STAGES];
+        tails[0] = text;
+        Words { stages: self.stages(), tails }
     }
 
     fn stages(self) -> &'static [Stage] {
@@ -68,14 +68,14 @@ impl PreTokenizer {
 pub struct Words<'t> {
     stages: &'static [Stage],
     /// For each stage, what is left to cut of the piece it was handed.
-    rests: [&'t str; MAX_STAGES],
+    tails: [&'t str; MAX_STAGES],
 }
 
 impl<'t> Iterator for Words<'t> {
     type Item = &'t str;
 
     fn next(&mut self) -> Option<&'t str> {
-        next_piece(self.stages, self.rests.get_mut(..self.stages.len())?)
+        next_piece(self.stages, self.tails.get_mut(..self.stages.len())?)
     }
 }
 
@@ -83,14 +83,14 @@ impl FusedIterator for Words<'_> {}
 
 /// The next piece of the last of `stages`, which asks the one before it for
 /// more only when it has nothing left: so no list of pieces is ever kept.
-fn next_piece<'t>(stages: &[Stage], rests: &mut [&'t str]) -> Option<&'t str> {
+fn next_piece<'t>(stages: &[Stage], tails: &mut [&'t str]) -> Option<&'t str> {
     let (stage, earlier_stages) = stages.split_last()?;
-    let (rest, earlier_rests) = rests.split_last_mut()?;
-    if rest.is_empty() {
-        *rest = next_piece(earlier_stages, earlier_rests)?;
+    let (piece_tail, earlier_tails) = tails.split_last_mut()?;
+    if piece_tail.is_empty() {
+        *piece_tail = next_piece(earlier_stages, earlier_tails)?;
     }
-    let (piece, tail) = rest.split_at_checked(first_piece(stage, rest)).unwrap_or((rest, ""));
-    *rest = tail;
+    let (piece, tail) = piece_tail.split_at_checked(first_piece(stage, piece_tail)).unwrap_or((piece_tail, ""));
+    *piece_tail = tail;
     Some(piece)
 }
 
@@ -185,7 +185,7 @@ fn numbers_up_to_three(text: &str) -> Option<usize> {
 
 /// `\p{N}+`
 fn numbers(text: &str) -> Option<usize> {
-    some(run(text, is_number))
+    some(zero_or_more(text, is_number))
 }
 
 /// ` ?\p{N}+`
@@ -200,7 +200,9 @@ fn three_ascii_digits(text: &str) -> Option<usize> {
 
 /// `[\p{P}\$\+<=>\^~\|]+`: of the symbols only these, so not even the grave accent.
 fn signs(text: &str) -> Option<usize> {
-    some(run(text, |c| class(c) == Class::Punctuation || matches!(c, '$' | '+' | '<' | '=' | '>' | '^' | '~' | '|')))
+    some(zero_or_more(text, |c| {
+        class(c) == Class::Punctuation || matches!(c, '$' | '+' | '<' | '=' | '>' | '^' | '~' | '|')
+    }))
 }
 
 /// ` ?[^\s\p{L}\p{N}]+`
@@ -211,18 +213,18 @@ fn spaced_others(text: &str) -> Option<usize> {
 /// ` ?[^\s\p{L}\p{N}]+[\r\n]*`
 fn spaced_others_and_newlines(text: &str) -> Option<usize> {
     let others = spaced_others(text)?;
-    Some(others + run(after(text, others), is_newline))
+    Some(others + zero_or_more(after(text, others), is_newline))
 }
 
 /// `\s*[\r\n]+`
 fn spaces_to_last_newline(text: &str) -> Option<usize> {
-    text.get(..run(text, is_space))?.rfind(is_newline).map(|newline| newline + 1)
+    text.get(..zero_or_more(text, is_space))?.rfind(is_newline).map(|newline| newline + 1)
 }
 
 /// `\s+(?!\S)`: all the white space at the end of a piece; before text, the
 /// last is left for the next word to begin with.
 fn spaces_but_one_before_text(text: &str) -> Option<usize> {
-    let spaces = text.get(..run(text, is_space))?;
+    let spaces = text.get(..zero_or_more(text, is_space))?;
     if spaces.len() == text.len() {
         return some(spaces.len());
     }
@@ -231,7 +233,7 @@ fn spaces_but_one_before_text(text: &str) -> Option<usize> {
 
 /// `\s+`
 fn spaces(text: &str) -> Option<usize> {
-    some(run(text, is_space))
+    some(zero_or_more(text, is_space))
 }
 
 /// ` ?X+`, where `is_x` tells an X.
@@ -243,11 +245,11 @@ fn spaced(text: &str, is_x: impl Fn(char) -> bool) -> Option<usize> {
 /// there is nothing to try again without the L.
 fn led(text: &str, is_lead: impl Fn(char) -> bool, is_x: impl Fn(char) -> bool) -> Option<usize> {
     let lead = up_to(1, text, is_lead);
-    some(run(after(text, lead), is_x)).map(|len| lead + len)
+    some(zero_or_more(after(text, lead), is_x)).map(|len| lead + len)
 }
 
 /// `X*`, where `is_x` tells an X: the length in bytes.
-fn run(text: &str, is_x: impl Fn(char) -> bool) -> usize {
+fn zero_or_more(text: &str, is_x: impl Fn(char) -> bool) -> usize {
     up_to(usize::MAX, text, is_x)
 }
 
@@ -434,14 +436,14 @@ mod tests {
     /// Checks that the words of `text` are not empty and are together the text.
     #[track_caller]
     fn rejoins(pre: PreTokenizer, text: &str) {
-        let mut rest = text;
+        let mut tail = text;
         for word in pre.words(text) {
             assert!(!word.is_empty(), "{pre:?}: an empty word of {text:?}");
-            let found = rest.strip_prefix(word);
+            let found = tail.strip_prefix(word);
             assert!(found.is_some(), "{pre:?}: {word:?} is not next in {text:?}");
-            rest = found.unwrap_or_default();
+            tail = found.unwrap_or_default();
         }
-        assert_eq!(rest, "", "{pre:?}: left over of {text:?}");
+        assert_eq!(tail, "", "{pre:?}: left over of {text:?}");
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use core::cmp::Reverse;
 use core::ops::Range;
 
-use super::table::NONE;
+use super::hash_index::NONE;
 use super::vocab::Tokenizer;
-use super::{EncodeOptions, Kind};
+use super::{EncodeOptions, TokenKind};
 use crate::storage::{Arena, ArenaError};
 use crate::util::binary_heap;
 
@@ -179,7 +179,7 @@ impl<'t, 's> Fragments<'t, 's> {
     /// ```text
     /// at each byte, note the longest special token that may start there
     /// for each length of these, from the longest on, and each byte that has one of that length, from left to right:
-    ///     if it fits between those already placed, place it
+    ///     if it fits between those already assigned, assign it
     ///     else note the longest that fits
     /// ```
     ///
@@ -195,7 +195,7 @@ impl<'t, 's> Fragments<'t, 's> {
         let candidates = Candidates { tokenizer, text: text.as_bytes(), options };
         let mut longest = candidates.note(marks);
         while longest > 0 {
-            longest = candidates.place(longest, marks);
+            longest = candidates.assign(longest, marks);
         }
         Ok(Self { text, marks, at: 0 })
     }
@@ -218,28 +218,28 @@ impl Candidates<'_> {
         }
         let mut longest = 0;
         for (at, mark) in marks.iter_mut().enumerate() {
-            let rest = self.text.get(at..).unwrap_or(&[]);
-            let may_start = rest.first().is_some_and(|byte| starts[usize::from(*byte)]);
-            let first = if may_start { specials.longest(self.tokenizer, rest) } else { None };
-            let (candidate, len) = first.map_or((PLAIN, 0), |first| self.fit(first, at, rest.len()));
+            let tail = self.text.get(at..).unwrap_or(&[]);
+            let may_start = tail.first().is_some_and(|byte| starts[usize::from(*byte)]);
+            let first = if may_start { specials.longest(self.tokenizer, tail) } else { None };
+            let (candidate, len) = first.map_or((PLAIN, 0), |first| self.fit(first, at, tail.len()));
             *mark = candidate;
             longest = longest.max(len);
         }
         longest
     }
 
-    /// Places the candidates of `len` bytes, which are the longest; gives the length of the longest of the rest.
-    fn place(&self, len: usize, marks: &mut [u32]) -> usize {
+    /// Assigns the candidates of `len` bytes, which are the longest; gives the length of the longest of the rest.
+    fn assign(&self, len: usize, marks: &mut [u32]) -> usize {
         let mut longest = 0;
         for at in 0..marks.len() {
             let Some(i) = marks.get(at).and_then(|mark| candidate(*mark)) else { continue };
             let id = self.tokenizer.specials.id(i).unwrap_or(NONE);
             let mut n = self.tokenizer.text(id).len();
             if n == len {
-                let place = marks.get_mut(at..at + n).unwrap_or_default();
-                let room = place.iter().take_while(|mark| **mark == PLAIN || candidate(**mark).is_some()).count();
+                let span = marks.get_mut(at..at + n).unwrap_or_default();
+                let room = span.iter().take_while(|mark| **mark == PLAIN || candidate(**mark).is_some()).count();
                 let mark = if room == n {
-                    place.fill(INSIDE);
+                    span.fill(INSIDE);
                     n = 0;
                     id
                 } else {
@@ -267,9 +267,9 @@ impl Candidates<'_> {
     }
 
     /// Whether the options allow a token at this place.
-    fn may_be(&self, id: u32, place: Range<usize>) -> bool {
-        let in_literal = || self.options.literal.iter().any(|l| l.start < place.end && place.start < l.end);
-        self.tokenizer.kind(id) == Kind::UserDefined || self.options.parse_special && !in_literal()
+    fn may_be(&self, id: u32, span: Range<usize>) -> bool {
+        let in_literal = || self.options.literal.iter().any(|l| l.start < span.end && span.start < l.end);
+        self.tokenizer.kind(id) == TokenKind::UserDefined || self.options.parse_special && !in_literal()
     }
 }
 
@@ -284,14 +284,14 @@ impl<'t> Iterator for Fragments<'t, '_> {
     fn next(&mut self) -> Option<Fragment<'t>> {
         let start = self.at;
         let mark = *self.marks.get(start)?;
-        let rest = self.marks.get(start + 1..).unwrap_or(&[]);
+        let tail = self.marks.get(start + 1..).unwrap_or(&[]);
         let (fragment, same) = if mark == PLAIN {
-            let n = 1 + rest.iter().take_while(|m| **m == PLAIN).count();
+            let n = 1 + tail.iter().take_while(|m| **m == PLAIN).count();
             // A token's text may start or end inside a character only if the vocabulary is broken; then the text
             // between is lost rather than wrong.
             (Fragment::Text(self.text.get(start..start + n).unwrap_or("")), n)
         } else {
-            (Fragment::Token(mark), 1 + rest.iter().take_while(|m| **m == INSIDE).count())
+            (Fragment::Token(mark), 1 + tail.iter().take_while(|m| **m == INSIDE).count())
         };
         self.at = start + same;
         Some(fragment)

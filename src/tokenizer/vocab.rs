@@ -1,14 +1,14 @@
 //! The vocabulary of a file, and look-ups in it.
 
-use super::bytes::{ByteChars, Escaped};
+use super::byte_level::{ByteChars, Escaped};
+use super::hash_index::{HashIndex, NONE, hash};
 use super::pretok::PreTokenizer;
 use super::special::Specials;
-use super::table::{NONE, Table, hash};
 use crate::gguf::Array;
 
 /// What a token stands for, with its number in `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TokenKind {
     /// Text.
     Normal = 1,
     /// What cannot be expressed.
@@ -23,21 +23,21 @@ pub enum Kind {
     Byte = 6,
 }
 
-impl Kind {
-    pub(super) fn from_id(id: i32) -> Kind {
+impl TokenKind {
+    pub(super) fn from_id(id: i32) -> TokenKind {
         match id {
-            2 => Kind::Unknown,
-            3 => Kind::Control,
-            4 => Kind::UserDefined,
-            5 => Kind::Unused,
-            6 => Kind::Byte,
-            _ => Kind::Normal,
+            2 => TokenKind::Unknown,
+            3 => TokenKind::Control,
+            4 => TokenKind::UserDefined,
+            5 => TokenKind::Unused,
+            6 => TokenKind::Byte,
+            _ => TokenKind::Normal,
         }
     }
 
     /// Whether it is cut out of a text before anything else; control tokens only when asked for.
     pub(super) fn is_special(self) -> bool {
-        matches!(self, Kind::Unknown | Kind::Control | Kind::UserDefined)
+        matches!(self, TokenKind::Unknown | TokenKind::Control | TokenKind::UserDefined)
     }
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Merges<'m> {
     pub(super) list: Array<'m>,
     /// Where in the list a merge lies, by the hash of its text. What lies earlier is joined earlier, so that the place
     /// is its rank.
-    pub(super) index: Table<'m>,
+    pub(super) index: HashIndex<'m>,
 }
 
 /// A vocabulary: text in the file, index in the caller's memory.
@@ -67,11 +67,11 @@ pub struct Tokenizer<'m> {
     /// (vocab) where each token lies in `tokens`
     pub(super) offsets: &'m [u32],
     /// (vocab)
-    pub(super) kinds: &'m [Kind],
+    pub(super) kinds: &'m [TokenKind],
     /// (vocab) little-endian f32; empty for BPE
     pub(super) scores: &'m [u8],
     /// Tokens by the hash of their text.
-    pub(super) index: Table<'m>,
+    pub(super) index: HashIndex<'m>,
     /// None for SentencePiece.
     pub(super) merges: Option<Merges<'m>>,
     pub(super) specials: Specials<'m>,
@@ -117,8 +117,8 @@ impl<'m> Tokenizer<'m> {
     }
 
     /// What `token` stands for.
-    pub fn kind(&self, token: u32) -> Kind {
-        self.kinds.get(token as usize).copied().unwrap_or(Kind::Unused)
+    pub fn kind(&self, token: u32) -> TokenKind {
+        self.kinds.get(token as usize).copied().unwrap_or(TokenKind::Unused)
     }
 
     /// The token's text as the file has it.

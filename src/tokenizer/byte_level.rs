@@ -52,25 +52,25 @@ impl Iterator for ByteChars<'_> {
 #[derive(Clone)]
 pub(super) struct Escaped<'t> {
     raw: core::slice::Iter<'t, u8>,
-    rest: &'static [u8],
+    tail: &'static [u8],
 }
 
 impl<'t> Escaped<'t> {
     pub(super) fn new(raw: &'t [u8]) -> Self {
-        Self { raw: raw.iter(), rest: &[] }
+        Self { raw: raw.iter(), tail: &[] }
     }
 }
 
 impl Iterator for Escaped<'_> {
     type Item = u8;
     fn next(&mut self) -> Option<u8> {
-        if let Some((first, rest)) = self.rest.split_first() {
-            self.rest = rest;
+        if let Some((first, tail)) = self.tail.split_first() {
+            self.tail = tail;
             return Some(*first);
         }
         match self.raw.next()? {
             b' ' => {
-                self.rest = &"▁".as_bytes()[1..];
+                self.tail = &"▁".as_bytes()[1..];
                 Some("▁".as_bytes()[0])
             }
             byte => Some(*byte),

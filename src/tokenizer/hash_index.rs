@@ -7,22 +7,22 @@ pub(super) const NONE: u32 = u32::MAX;
 
 /// A table. What a number stands for is known to the caller alone, who is asked whether it is the one looked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Table<'m>(&'m [u32]);
+pub(super) struct HashIndex<'m>(&'m [u32]);
 
-impl<'m> Table<'m> {
+impl<'m> HashIndex<'m> {
     /// The table of nothing.
-    pub(super) const EMPTY: Self = Table(&[]);
+    pub(super) const EMPTY: Self = HashIndex(&[]);
 
     /// Room for `n` numbers, two thirds of it used.
-    pub(super) fn carve(arena: &mut Arena<'m>, name: &'static str, n: usize) -> Result<Filler<'m>, ArenaError> {
+    pub(super) fn carve(arena: &mut Arena<'m>, name: &'static str, n: usize) -> Result<Builder<'m>, ArenaError> {
         let slots = arena.alloc(name, &[n.saturating_add(n / 2).saturating_add(1)])?;
         slots.fill(NONE);
-        Ok(Filler { slots, looks: n.saturating_mul(8).saturating_add(1024) })
+        Ok(Builder { slots, probes: n.saturating_mul(8).saturating_add(1024) })
     }
 
     /// The number with this hash that `is_it`.
     pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        let start = place(hash, self.0.len());
+        let start = slot_of(hash, self.0.len());
         let (before, after) = self.0.split_at_checked(start)?;
         after.iter().chain(before).copied().take_while(|n| *n != NONE).find(|n| is_it(*n))
     }
@@ -30,39 +30,39 @@ impl<'m> Table<'m> {
 
 /// Too many texts share their hashes: no accident, but a file made to be slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Crowded;
+pub(super) struct TooManyCollisions;
 
 /// A table that is being filled.
-pub(super) struct Filler<'m> {
+pub(super) struct Builder<'m> {
     slots: &'m mut [u32],
-    /// How often slots may still be looked at. Chance needs two looks for each number; eight, and some for small
+    /// How often slots may still be looked at. Chance needs two probes for each number; eight, and some for small
     /// tables, keep the time linear whatever the texts are, and the longest search to the root of that.
-    looks: usize,
+    probes: usize,
 }
 
-impl<'m> Filler<'m> {
+impl<'m> Builder<'m> {
     /// The slot of the number with this hash that `is_it`, or the free slot where it belongs.
-    pub(super) fn slot(&mut self, hash: u64, is_it: impl Fn(u32) -> bool) -> Result<&mut u32, Crowded> {
+    pub(super) fn slot(&mut self, hash: u64, is_it: impl Fn(u32) -> bool) -> Result<&mut u32, TooManyCollisions> {
         let len = self.slots.len();
-        let mut at = place(hash, len);
+        let mut at = slot_of(hash, len);
         while let Some(n) = self.slots.get(at)
             && *n != NONE
             && !is_it(*n)
         {
-            self.looks = self.looks.checked_sub(1).ok_or(Crowded)?;
+            self.probes = self.probes.checked_sub(1).ok_or(TooManyCollisions)?;
             at = if at + 1 == len { 0 } else { at + 1 };
         }
-        self.slots.get_mut(at).ok_or(Crowded)
+        self.slots.get_mut(at).ok_or(TooManyCollisions)
     }
 
     /// The table, filled.
-    pub(super) fn finish(self) -> Table<'m> {
-        Table(self.slots)
+    pub(super) fn finish(self) -> HashIndex<'m> {
+        HashIndex(self.slots)
     }
 }
 
 /// Where to look first. The high bits choose, so that any length will do (Lemire 2019, arXiv 1805.10941).
-fn place(hash: u64, len: usize) -> usize {
+fn slot_of(hash: u64, len: usize) -> usize {
     ((u128::from(hash) * len as u128) >> 64) as usize
 }
 
@@ -79,11 +79,15 @@ mod tests {
     use std::vec::Vec;
 
     /// Fills a table with the texts that `text` gives of 0 to `n`.
-    fn fill<T>(n: u32, text: impl Fn(u32) -> u64, then: impl FnOnce(Result<Table<'_>, Crowded>) -> T) -> T {
+    fn fill<T>(
+        n: u32,
+        text: impl Fn(u32) -> u64,
+        then: impl FnOnce(Result<HashIndex<'_>, TooManyCollisions>) -> T,
+    ) -> T {
         let mut memory: Vec<u8> = vec![0; 6 * n as usize + 4 + 2 * ALIGN];
         let start = memory.as_ptr().align_offset(ALIGN);
         let mut arena = Arena::new(&mut memory[start..]).unwrap();
-        let mut table = Table::carve(&mut arena, "test", n as usize).unwrap();
+        let mut table = HashIndex::carve(&mut arena, "test", n as usize).unwrap();
         let all = (0..n).try_for_each(|i| table.slot(of(text(i)), |j| text(j) == text(i)).map(|slot| *slot = i));
         then(all.map(|()| table.finish()))
     }
@@ -110,13 +114,13 @@ mod tests {
                 assert!((0..100).all(|i| table.find(of(i), |j| u64::from(j) % 100 == i) == Some(i as u32 + 100)));
             },
         );
-        assert_eq!(Table::EMPTY.find(1, |_| true), None);
+        assert_eq!(HashIndex::EMPTY.find(1, |_| true), None);
     }
 
     #[test]
     fn texts_chosen_to_collide_are_refused() {
         let n = 1000;
-        let crowd: Vec<u64> = (0..).filter(|i| place(of(*i), 1501) < 8).take(n as usize).collect();
-        fill(n, |i| crowd[i as usize], |table| assert_eq!(table.err(), Some(Crowded)));
+        let crowd: Vec<u64> = (0..).filter(|i| slot_of(of(*i), 1501) < 8).take(n as usize).collect();
+        fill(n, |i| crowd[i as usize], |table| assert_eq!(table.err(), Some(TooManyCollisions)));
     }
 }
