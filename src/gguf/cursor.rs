@@ -27,8 +27,8 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn take(&mut self, n: usize) -> Result<&'a [u8], GgufError> {
-        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
-        let taken = rest.get(..n).ok_or(self.error(Problem::Truncated))?;
+        let tail = self.bytes.get(self.at..).unwrap_or(&[]);
+        let taken = tail.get(..n).ok_or(self.error(Problem::Truncated))?;
         self.at += n;
         Ok(taken)
     }
@@ -56,14 +56,14 @@ impl<'a> Cursor<'a> {
 
     /// A length-prefixed string of at most `cap` bytes (rule K2).
     pub(super) fn string(&mut self, cap: usize) -> Result<&'a [u8], GgufError> {
-        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
-        let (len, rest) = rest.split_first_chunk().ok_or(self.error(Problem::Truncated))?;
+        let tail = self.bytes.get(self.at..).unwrap_or(&[]);
+        let (len, tail) = tail.split_first_chunk().ok_or(self.error(Problem::Truncated))?;
         let len = u64::from_le_bytes(*len);
         if len > cap as u64 {
             return Err(self.error(Problem::StringTooLong));
         }
         // At most `cap`, so the cast is exact.
-        let string = rest.get(..len as usize).ok_or(self.error(Problem::Truncated))?;
+        let string = tail.get(..len as usize).ok_or(self.error(Problem::Truncated))?;
         self.at += 8 + string.len();
         Ok(string)
     }

@@ -6,7 +6,7 @@
 //! they are checked: H (header), K (metadata), T (tensors).
 
 mod cursor;
-mod distinct;
+mod duplicates;
 mod label;
 mod tensor;
 mod value;
@@ -242,7 +242,7 @@ impl<'a> File<'a> {
                 *skip = Skip { start: start.at(), end: cursor.at() };
             }
         }
-        distinct::check(self.metadata_offsets()).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })
+        duplicates::check(self.metadata_offsets()).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })
     }
 
     /// (key, offset) of each entry, skipping long values where it can.
@@ -274,7 +274,7 @@ impl<'a> File<'a> {
             tensor::info(cursor)?;
         }
         let names = self.infos().map(|(t, at)| (t.name, at));
-        distinct::check(names).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })?;
+        duplicates::check(names).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })?;
 
         let data_start = (cursor.at() as u64).next_multiple_of(self.alignment.max(1));
         // A file without tensors may end before its padding does; `data` is then empty.

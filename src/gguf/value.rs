@@ -103,10 +103,10 @@ impl<'a> Array<'a> {
 
     /// The strings in order; empty for another type.
     pub fn strings(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut rest = if self.kind == ValueType::String { self.bytes } else { &[] };
+        let mut tail = if self.kind == ValueType::String { self.bytes } else { &[] };
         core::iter::from_fn(move || {
-            let string = first_string(rest)?;
-            rest = rest.get(8 + string.len()..)?;
+            let string = first_string(tail)?;
+            tail = tail.get(8 + string.len()..)?;
             Some(string)
         })
     }
@@ -119,8 +119,8 @@ impl<'a> Array<'a> {
 
 /// The string at the start of `bytes`, which begin with its length.
 fn first_string(bytes: &[u8]) -> Option<&[u8]> {
-    let (len, rest) = bytes.split_first_chunk()?;
-    rest.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)
+    let (len, tail) = bytes.split_first_chunk()?;
+    tail.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)
 }
 
 /// Reads a value and its type. One that has been checked before, and of which it is known that it goes up to `end`, is

@@ -42,12 +42,12 @@ mod tests {
     #[test]
     fn finds_a_pair_at_any_distance() {
         let names: Vec<String> = (0..1000).map(|i| format!("blk.{i}.w")).collect();
-        let run = |names: &[String]| check(names.iter().map(String::as_str).zip(0..));
-        assert_eq!(run(&names), Ok(()));
+        let checked = |names: &[String]| check(names.iter().map(String::as_str).zip(0..));
+        assert_eq!(checked(&names), Ok(()));
         for (a, b) in [(0, 1), (0, 999), (255, 256), (300, 310), (998, 999)] {
             let mut twice = names.clone();
             twice[b] = twice[a].clone();
-            assert_eq!(run(&twice), Err(b as u64), "{a} and {b}");
+            assert_eq!(checked(&twice), Err(b as u64), "{a} and {b}");
         }
     }
 }
