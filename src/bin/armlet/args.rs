@@ -364,16 +364,16 @@ pub(crate) struct Quantize {
     pub(crate) input: PathBuf,
     /// The file to write.
     pub(crate) output: PathBuf,
-    /// Format of the matrices. With q4_0 the embedding and the output head become q8_0.
+    /// TargetFormat of the matrices. With q4_0 the embedding and the output head become q8_0.
     #[arg(long = "type", value_name = "TYPE", value_enum)]
-    pub(crate) kind: Format,
+    pub(crate) kind: TargetFormat,
     /// Convert weights that are quantised already: they lose a second time.
     #[arg(long)]
     pub(crate) allow_requantize: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum TargetFormat {
     F16,
     #[value(name = "q8_0")]
     Q8_0,

@@ -9,10 +9,10 @@ use armlet::storage::Executor;
 
 use crate::args::{Bench, Output};
 use crate::bandwidth::Buffer;
-use crate::compare;
-use crate::failure::{Failure, print};
+use crate::bench_mha;
+use crate::error::{Failure, print};
 use crate::inspect;
-use crate::load::{Loaded, Reader, session_memory, with_model};
+use crate::model::{Loaded, Runner, session_memory, with_model};
 
 /// One row: prompt tokens or generated tokens, and the time of each repetition.
 struct Row {
@@ -43,7 +43,7 @@ fn deviation(x: &[f64]) -> f64 {
 
 pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
     if args.compare_mha {
-        return with_model(&args.model, |loaded| compare::run(loaded, args));
+        return with_model(&args.model, |loaded| bench_mha::run(loaded, args));
     }
     if args.n_prompt == 0 && args.n_gen == 0 {
         return Err(Failure::Usage("there is nothing to measure: -p and -n are both 0".into()));
@@ -71,7 +71,7 @@ fn measure(loaded: &Loaded<'_>, args: &Bench) -> Result<Vec<Row>, Failure> {
     let config = Config { context, chunk: args.chunk, pattern: Pattern::Full, ..args.kv.config() };
     let plan = Plan::new(h, &config)?;
     let mut memory = session_memory(&plan)?;
-    let mut reader = Reader::new(loaded, &plan, &mut memory)?;
+    let mut runner = Runner::new(loaded, &plan, &mut memory)?;
     // Any tokens will do, as in llama-bench: the time does not depend on them.
     let token = |i: usize| ((i * 7919 + 13) % h.vocab) as u32;
     let prompt: Vec<u32> = (0..args.n_prompt).map(token).collect();
@@ -82,13 +82,13 @@ fn measure(loaded: &Loaded<'_>, args: &Bench) -> Result<Vec<Row>, Failure> {
         }
         let mut samples_ns = Vec::new();
         for repetition in 0..=args.repetitions {
-            reader.session.rewind(0)?;
+            runner.session.rewind(0)?;
             let start = Instant::now();
             if n_prompt > 0 {
-                reader.eval(&prompt)?;
+                runner.eval(&prompt)?;
             }
             for i in 0..n_gen {
-                reader.eval(&[token(i)])?;
+                runner.eval(&[token(i)])?;
             }
             if repetition > 0 {
                 samples_ns.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1));

@@ -11,10 +11,10 @@ use armlet::tokenizer::{EncodeOptions, Role};
 use rustyline::error::ReadlineError;
 
 use crate::args::{self, Chat};
-use crate::failure::{Failure, print};
+use crate::atomic_file::replace;
+use crate::error::{Failure, print};
 use crate::generate::{End, INTERRUPTED, Stats, catch_interrupts, generate, sampler};
-use crate::load::{Loaded, Reader, argument, encode, map, plan, read_stdin, session_memory, text, with_model};
-use crate::replace::replace;
+use crate::model::{Loaded, Runner, argument, encode, map, plan, read_stdin, session_memory, text, with_model};
 use crate::template::{Message, Template};
 
 const HELP: &str = "/help this, /clear forget the conversation, /regen answer again, /system TEXT new instructions, \
@@ -35,21 +35,22 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
             (Some(path), Some(bytes)) => {
                 let fail = |e: &dyn std::fmt::Display| Failure::file(path, e);
                 let prefix = Prefix::new_checked(bytes, &loaded.model).map_err(|e| fail(&e))?;
-                let kept = Kept::decode(prefix.extra()).filter(|kept| kept.read.len() == prefix.len());
-                Some((prefix, kept.ok_or_else(|| fail(&"its system prompt is damaged"))?))
+                let transcript =
+                    Transcript::decode(prefix.extra()).filter(|transcript| transcript.read.len() == prefix.len());
+                Some((prefix, transcript.ok_or_else(|| fail(&"its system prompt is damaged"))?))
             }
             _ => None,
         };
         let plan = plan(&loaded.model.hparams, &args.cache, start.as_ref().map(|s| &s.0))?;
         let mut memory = session_memory(&plan)?;
-        let reader = Reader::with_prefix(loaded, &plan, start.as_ref().map(|s| &s.0), &mut memory)?;
+        let runner = Runner::with_prefix(loaded, &plan, start.as_ref().map(|s| &s.0), &mut memory)?;
         let mut chat = Conversation {
             loaded,
-            reader,
+            runner,
             sampler: sampler(&args.sampling),
             template: Template::new(loaded.file, &loaded.model.tokenizer)?,
             limit: args.sampling.n_predict.unwrap_or(plan.context()),
-            kept: start.map_or_else(Kept::default, |s| s.1),
+            transcript: start.map_or_else(Transcript::default, |s| s.1),
             file: args.session.as_deref(),
         };
         if let Some(text) = args.system.as_deref() {
@@ -94,11 +95,11 @@ pub(crate) fn prefix(args: &args::Prefix) -> Result<(), Failure> {
         let config = Config { context: (common + 1).min(h.context_length), sinks: common, ..args.kv.config() };
         let plan = Plan::new(h, &Config { pattern: Pattern::Sinks, ..config })?;
         let mut memory = session_memory(&plan)?;
-        let mut reader = Reader::new(loaded, &plan, &mut memory)?;
-        reader.eval(&read)?;
-        let extra = Kept { messages: vec![system], read }.encode();
+        let mut runner = Runner::new(loaded, &plan, &mut memory)?;
+        runner.eval(&read)?;
+        let extra = Transcript { messages: vec![system], read }.encode();
         replace(&args.output, |out| {
-            let written = reader.session.save_prefix(&extra, |part| out.write_all(part));
+            let written = runner.session.save_prefix(&extra, |part| out.write_all(part));
             written.unwrap_or_else(|e| Err(std::io::Error::other(e)))
         })?;
         let _ = writeln!(std::io::stderr(), "{common} tokens in {}", args.output.display());
@@ -115,12 +116,12 @@ fn tokens(loaded: &Loaded<'_>, template: &Template<'_>, messages: &[Message]) ->
 
 /// What was said, and the tokens that a session has read of it: kept beside keys and values.
 #[derive(Default)]
-struct Kept {
+struct Transcript {
     messages: Vec<Message>,
     read: Vec<u32>,
 }
 
-impl Kept {
+impl Transcript {
     fn encode(&self) -> Vec<u8> {
         let message = |m: &Message| serde_json::json!({ "role": m.role.name(), "text": m.text });
         let messages: Vec<_> = self.messages.iter().map(message).collect();
@@ -136,18 +137,18 @@ impl Kept {
         let read = |t: &serde_json::Value| u32::try_from(t.as_u64()?).ok();
         let messages = value["messages"].as_array()?.iter().map(message).collect::<Option<_>>()?;
         let read = value["read"].as_array()?.iter().map(read).collect::<Option<_>>()?;
-        Some(Kept { messages, read })
+        Some(Transcript { messages, read })
     }
 }
 
 /// A conversation and the session that has read it.
 struct Conversation<'l, 's> {
     loaded: &'l Loaded<'l>,
-    reader: Reader<'s>,
+    runner: Runner<'s>,
     sampler: Sampler,
     template: Template<'l>,
     limit: usize,
-    kept: Kept,
+    transcript: Transcript,
     /// Where it is kept between runs.
     file: Option<&'l Path>,
 }
@@ -155,24 +156,25 @@ struct Conversation<'l, 's> {
 impl Conversation<'_, '_> {
     /// Starts anew with these instructions.
     fn system(&mut self, text: Option<&str>) {
-        self.kept.messages = text.map(|t| Message { role: Role::System, text: t.to_string() }).into_iter().collect();
+        self.transcript.messages =
+            text.map(|t| Message { role: Role::System, text: t.to_string() }).into_iter().collect();
     }
 
     /// Goes on with what is in its file.
     fn restore(&mut self) -> Result<(), Failure> {
         let Some(path) = self.file.filter(|path| path.exists()) else { return Ok(()) };
         let bytes = map(path)?;
-        let extra = self.reader.session.restore(&bytes).map_err(|e| Failure::file(path, e))?;
-        let fits = |kept: &Kept| kept.read.len() as u64 == self.reader.session.position();
-        self.kept = Kept::decode(extra).filter(fits).ok_or_else(|| Failure::file(path, "it is damaged"))?;
+        let extra = self.runner.session.restore(&bytes).map_err(|e| Failure::file(path, e))?;
+        let fits = |transcript: &Transcript| transcript.read.len() as u64 == self.runner.session.position();
+        self.transcript = Transcript::decode(extra).filter(fits).ok_or_else(|| Failure::file(path, "it is damaged"))?;
         Ok(())
     }
 
     /// Keeps it in its file.
     fn save(&self) -> Result<(), Failure> {
         let Some(path) = self.file else { return Ok(()) };
-        let extra = self.kept.encode();
-        replace(path, |out| self.reader.session.save(&extra, |part| out.write_all(part)))
+        let extra = self.transcript.encode();
+        replace(path, |out| self.runner.session.save(&extra, |part| out.write_all(part)))
     }
 
     /// Adds a message and lets the model answer it.
@@ -180,8 +182,8 @@ impl Conversation<'_, '_> {
         if text.trim().is_empty() {
             return Err(Failure::Error("the message is empty; say something".into()));
         }
-        let before = self.kept.messages.clone();
-        self.kept.messages.push(Message { role: Role::User, text: text.to_string() });
+        let before = self.transcript.messages.clone();
+        self.transcript.messages.push(Message { role: Role::User, text: text.to_string() });
         self.answer_or(before, show)
     }
 
@@ -191,10 +193,10 @@ impl Conversation<'_, '_> {
         before: Vec<Message>,
         show: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(End, Stats), Failure> {
-        let messages = self.kept.messages.len();
+        let messages = self.transcript.messages.len();
         let result = self.answer(show);
-        if self.kept.messages.len() == messages {
-            self.kept.messages = before;
+        if self.transcript.messages.len() == messages {
+            self.transcript.messages = before;
         }
         let result = result?;
         self.save()?;
@@ -203,52 +205,52 @@ impl Conversation<'_, '_> {
 
     /// Lets the model answer the last message. What the session has read already is not read again.
     fn answer(&mut self, mut show: impl FnMut(&str) -> Result<(), Failure>) -> Result<(End, Stats), Failure> {
-        let tokens = tokens(self.loaded, &self.template, &self.kept.messages)?;
-        let common = self.kept.read.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
+        let tokens = tokens(self.loaded, &self.template, &self.transcript.messages)?;
+        let common = self.transcript.read.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
         // At least one token is read, to have logits.
         let common = common.min(tokens.len().saturating_sub(1));
         // What has been given up cannot be gone back to: then all is read again.
-        let common = match self.reader.session.rewind(common as u64) {
+        let common = match self.runner.session.rewind(common as u64) {
             Ok(()) => common,
             Err(_) => self.start_anew(&tokens)?,
         };
-        self.kept.read.truncate(common);
+        self.transcript.read.truncate(common);
         let mut text = String::new();
         let result = generate(
             self.loaded,
-            &mut self.reader,
+            &mut self.runner,
             &mut self.sampler,
             &tokens[common..],
             self.limit,
-            &mut self.kept.read,
+            &mut self.transcript.read,
             |piece| {
                 text.push_str(piece);
                 show(piece)
             },
         )?;
         if !(text.is_empty() && result.0 == End::Interrupted) {
-            self.kept.messages.push(Message { role: Role::Assistant, text });
+            self.transcript.messages.push(Message { role: Role::Assistant, text });
         }
         Ok(result)
     }
 
     /// Goes back to the start, or to the end of a prefix; says how many of the tokens are then read.
     fn start_anew(&mut self, tokens: &[u32]) -> Result<usize, Failure> {
-        let start = self.reader.session.start();
-        let common = self.kept.read.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let start = self.runner.session.start();
+        let common = self.transcript.read.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         match usize::try_from(start) {
-            Ok(at) if at <= common => self.reader.session.rewind(start).map(|()| at).map_err(Failure::from),
+            Ok(at) if at <= common => self.runner.session.rewind(start).map(|()| at).map_err(Failure::from),
             _ => Err(Failure::Error("the conversation no longer starts with the prefix; leave --prefix out".into())),
         }
     }
 
     /// Takes back the last answer, and answers again.
     fn again(&mut self, show: impl FnMut(&str) -> Result<(), Failure>) -> Result<(End, Stats), Failure> {
-        if self.kept.messages.last().is_none_or(|m| m.role != Role::Assistant) {
+        if self.transcript.messages.last().is_none_or(|m| m.role != Role::Assistant) {
             return Err(Failure::Error("there is no answer to do again".into()));
         }
-        let before = self.kept.messages.clone();
-        self.kept.messages.pop();
+        let before = self.transcript.messages.clone();
+        self.transcript.messages.pop();
         self.answer_or(before, show)
     }
 }
@@ -258,7 +260,7 @@ fn once(chat: &mut Conversation<'_, '_>, text: &str, json: bool) -> Result<(), F
     let show = |piece: &str| if json { Ok(()) } else { print(piece.as_bytes()) };
     let (end, stats) = chat.ask(text, show)?;
     if json {
-        let answer = chat.kept.messages.last().map_or("", |m| &m.text);
+        let answer = chat.transcript.messages.last().map_or("", |m| &m.text);
         let object = serde_json::json!({ "text": answer, "stop": end.name(), "timings": stats.json() });
         print(format!("{object}\n").as_bytes())?;
     } else {
@@ -308,15 +310,15 @@ fn read_message(editor: &mut rustyline::DefaultEditor) -> Result<String, Readlin
 
 /// Carries out one line; false to leave.
 fn command(chat: &mut Conversation<'_, '_>, line: &str) -> Result<bool, Failure> {
-    let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let (name, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     match name {
         "" => {}
         "/exit" | "/quit" | "/bye" => return Ok(false),
         "/help" | "/?" => {
             let _ = writeln!(std::io::stderr(), "{HELP}");
         }
-        "/clear" => chat.kept.messages.retain(|m| m.role == Role::System),
-        "/system" => chat.system(Some(rest.trim()).filter(|t| !t.is_empty())),
+        "/clear" => chat.transcript.messages.retain(|m| m.role == Role::System),
+        "/system" => chat.system(Some(argument.trim()).filter(|t| !t.is_empty())),
         "/regen" => reply(chat, |chat, show| chat.again(show))?,
         unknown if unknown.starts_with('/') => {
             return Err(Failure::Error(format!("{unknown} is no command; /help lists them")));

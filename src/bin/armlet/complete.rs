@@ -3,9 +3,9 @@
 use armlet::tokenizer::EncodeOptions;
 
 use crate::args::Complete;
-use crate::failure::{Failure, print};
+use crate::error::{Failure, print};
 use crate::generate::{End, catch_interrupts, generate, sampler};
-use crate::load::{Reader, encode, plan, session_memory, text, with_model};
+use crate::model::{Runner, encode, plan, session_memory, text, with_model};
 
 pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
     let prompt = text(&args.text)?;
@@ -17,7 +17,7 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         }
         let plan = plan(&loaded.model.hparams, &args.cache, None)?;
         let mut memory = session_memory(&plan)?;
-        let mut reader = Reader::new(loaded, &plan, &mut memory)?;
+        let mut runner = Runner::new(loaded, &plan, &mut memory)?;
         catch_interrupts()?;
         let mut answer = String::new();
         let show = |text: &str| {
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         };
         let limit = args.sampling.n_predict.unwrap_or(128);
         let mut sampler = sampler(&args.sampling);
-        let (end, stats) = generate(loaded, &mut reader, &mut sampler, &tokens, limit, &mut Vec::new(), show)?;
+        let (end, stats) = generate(loaded, &mut runner, &mut sampler, &tokens, limit, &mut Vec::new(), show)?;
         if args.json {
             let object = serde_json::json!({ "text": answer, "stop": end.name(), "timings": stats.json() });
             print(format!("{object}\n").as_bytes())?;

@@ -8,8 +8,8 @@ use armlet::sample::{Sampler, SamplerConfig};
 use armlet::tokenizer::Detokenizer;
 
 use crate::args;
-use crate::failure::Failure;
-use crate::load::{Loaded, Reader};
+use crate::error::Failure;
+use crate::model::{Loaded, Runner};
 
 /// Set by Ctrl-C, and taken back by whoever deals with it.
 pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -24,7 +24,7 @@ pub(crate) fn catch_interrupts() -> Result<(), Failure> {
     .map_err(|e| Failure::new("cannot catch Ctrl-C", e))
 }
 
-/// What a run took.
+/// What an answer took.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stats {
     pub(crate) prompt_tokens: usize,
@@ -100,7 +100,7 @@ pub(crate) fn sampler(args: &args::Sampling) -> Sampler {
 /// session has read to `history`.
 pub(crate) fn generate(
     loaded: &Loaded<'_>,
-    reader: &mut Reader<'_>,
+    runner: &mut Runner<'_>,
     sampler: &mut Sampler,
     prompt: &[u32],
     limit: usize,
@@ -110,7 +110,7 @@ pub(crate) fn generate(
     let tokenizer = &loaded.model.tokenizer;
     let mut stats = Stats { prompt_tokens: prompt.len(), ..Stats::default() };
     let start = Instant::now();
-    read(reader, prompt, history)?;
+    read(runner, prompt, history)?;
     stats.prompt_time = start.elapsed();
     if INTERRUPTED.swap(false, Ordering::SeqCst) {
         return Ok((End::Interrupted, stats));
@@ -119,7 +119,7 @@ pub(crate) fn generate(
 
     let start = Instant::now();
     let mut detokenizer = Detokenizer::new();
-    let mut next = if limit > 0 { Some(sampler.sample(reader.engine.logits())?) } else { None };
+    let mut next = if limit > 0 { Some(sampler.sample(runner.engine.logits())?) } else { None };
     let end = loop {
         let Some(token) = next else { break End::Length };
         stats.generated += 1;
@@ -137,14 +137,14 @@ pub(crate) fn generate(
         if stats.generated == limit {
             break End::Length;
         }
-        if reader.session.remaining() == 0 {
+        if runner.session.remaining() == 0 {
             break End::ContextFull;
         }
         if INTERRUPTED.swap(false, Ordering::SeqCst) {
             break End::Interrupted;
         }
         history.push(token);
-        next = Some(sampler.sample(reader.eval(&[token])?)?);
+        next = Some(sampler.sample(runner.eval(&[token])?)?);
     };
     stats.generation_time = start.elapsed();
     let mut shown = Ok(());
@@ -153,13 +153,13 @@ pub(crate) fn generate(
 }
 
 /// Reads a prompt pass by pass, so that Ctrl-C is heard between them.
-fn read(reader: &mut Reader<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<(), Failure> {
-    reader.session.fits(prompt)?;
-    for chunk in prompt.chunks(reader.engine.chunk()) {
+fn read(runner: &mut Runner<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<(), Failure> {
+    runner.session.fits(prompt)?;
+    for chunk in prompt.chunks(runner.engine.chunk()) {
         if INTERRUPTED.load(Ordering::SeqCst) {
             break;
         }
-        reader.eval(chunk)?;
+        runner.eval(chunk)?;
         history.extend(chunk);
     }
     Ok(())

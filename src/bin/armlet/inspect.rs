@@ -8,8 +8,8 @@ use armlet::gguf::{Array, File, Label, Value, ValueType};
 use armlet::model::{Hparams, Model};
 
 use crate::args::Inspect;
-use crate::failure::{Failure, print};
-use crate::load::{map, resolve};
+use crate::error::{Failure, print};
+use crate::model::{map, resolve};
 
 /// Elements of a list that are shown.
 const SHOWN: usize = 5;

@@ -4,40 +4,40 @@
 //! 130 after Ctrl-C.
 
 mod args;
+mod atomic_file;
 mod bandwidth;
 mod bench;
+mod bench_mha;
 mod chat;
-mod compare;
 mod complete;
-mod failure;
+mod error;
 mod generate;
+mod gguf_writer;
 mod inspect;
-mod load;
+mod model;
 mod pack;
 mod perplexity;
 mod plan;
 mod pull;
 mod quantize;
-mod replace;
-mod rewrite;
 mod template;
 mod tokenize;
 
 use clap::Parser;
 
 use args::{Args, Command};
-use failure::Failure;
+use error::Failure;
 
 fn main() -> std::process::ExitCode {
     let args = Args::parse();
     env_logger::Builder::new().filter_level(args.log_level()).format_timestamp(None).init();
-    match run(args) {
+    match command(args) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(args: Args) -> Result<(), Failure> {
+fn command(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Chat(a) => chat::run(&a),
         Command::Complete(a) => complete::run(&a),
@@ -54,7 +54,7 @@ fn run(args: Args) -> Result<(), Failure> {
             let mut command = <Args as clap::CommandFactory>::command();
             let mut out = Vec::new();
             clap_complete::generate(shell, &mut command, "armlet", &mut out);
-            failure::print(&out)
+            error::print(&out)
         }
     }
 }

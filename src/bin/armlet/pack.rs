@@ -8,9 +8,9 @@ use armlet::model::Weights;
 use armlet::quant::{DType, Layout, PACK_VERSION};
 
 use crate::args::Pack;
-use crate::failure::Failure;
-use crate::load::map;
-use crate::rewrite::{Action, Output};
+use crate::error::Failure;
+use crate::gguf_writer::{Action, Output};
+use crate::model::map;
 
 /// What a packed file's tensors are aligned to at least: a cache line.
 const ALIGNMENT: u32 = 64;

@@ -8,8 +8,8 @@ use armlet::engine::{Config, Pattern, Plan};
 use armlet::tokenizer::EncodeOptions;
 
 use crate::args::{KvType, Perplexity};
-use crate::failure::{Failure, print};
-use crate::load::{Loaded, Reader, encode, read_file, session_memory, with_model};
+use crate::error::{Failure, print};
+use crate::model::{Loaded, Runner, encode, read_file, session_memory, with_model};
 
 /// Sums of −ln p and of its square.
 #[derive(Default)]
@@ -77,10 +77,10 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
     })
 }
 
-/// One reader, or one and another to compare with.
-struct Readers<'l>(Vec<Reader<'l>>);
+/// One runner, or one and another to compare with.
+struct Runners<'l>(Vec<Runner<'l>>);
 
-impl Readers<'_> {
+impl Runners<'_> {
     fn rewind(&mut self) -> Result<(), Failure> {
         self.0.iter_mut().try_for_each(|r| Ok(r.session.rewind(0)?))
     }
@@ -119,12 +119,12 @@ fn divergence(p: &[f32], q: &[f32]) -> f64 {
     logs.map(|(p, q)| p.exp() * (p - q)).sum()
 }
 
-/// Runs `f` with a reader of this configuration, and with another if there is one to compare with.
-fn with_readers<T>(
+/// Runs `f` with a runner of this configuration, and with another if there is one to compare with.
+fn with_runners<T>(
     loaded: &Loaded<'_>,
     args: &Perplexity,
     config: &Config,
-    f: impl FnOnce(&mut Readers<'_>) -> Result<T, Failure>,
+    f: impl FnOnce(&mut Runners<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let kinds = [Some(config.kv), args.kl.map(KvType::in_cache)].into_iter().flatten();
     let plans = kinds.map(|kv| {
@@ -134,8 +134,8 @@ fn with_readers<T>(
     });
     let plans = plans.collect::<Result<Vec<_>, _>>()?;
     let mut memories = plans.iter().map(session_memory).collect::<Result<Vec<_>, _>>()?;
-    let readers = plans.iter().zip(&mut memories).map(|(plan, memory)| Reader::new(loaded, plan, memory));
-    f(&mut Readers(readers.collect::<Result<Vec<_>, _>>()?))
+    let runners = plans.iter().zip(&mut memories).map(|(plan, memory)| Runner::new(loaded, plan, memory));
+    f(&mut Runners(runners.collect::<Result<Vec<_>, _>>()?))
 }
 
 /// llama-perplexity's protocol.
@@ -150,7 +150,7 @@ fn pieces(loaded: &Loaded<'_>, tokens: &mut [u32], args: &Perplexity) -> Result<
     let chunks = if args.chunks == 0 { all } else { args.chunks.min(all) };
     let config =
         Config { context: n_ctx, pattern: Pattern::Full, logit_rows: args.rows.min(n_ctx), ..args.kv.config() };
-    with_readers(loaded, args, &config, |readers| {
+    with_runners(loaded, args, &config, |runners| {
         if !args.json {
             print(format!("perplexity: calculating perplexity over {chunks} chunks, n_ctx={n_ctx}\n").as_bytes())?;
         }
@@ -162,13 +162,13 @@ fn pieces(loaded: &Loaded<'_>, tokens: &mut [u32], args: &Perplexity) -> Result<
             {
                 piece[0] = bos;
             }
-            readers.rewind()?;
+            runners.rewind()?;
             let first = n_ctx / 2;
-            readers.eval(&piece[..first])?;
+            runners.eval(&piece[..first])?;
             // The last token predicts nothing that is scored.
             for start in (first..n_ctx - 1).step_by(args.rows) {
                 let end = (start + args.rows).min(n_ctx - 1);
-                readers.score(&piece[start..end], &piece[start + 1..=end], &mut score)?;
+                runners.score(&piece[start..end], &piece[start + 1..=end], &mut score)?;
             }
             if !args.json {
                 print(format!("[{}]{:.4},", i + 1, score.perplexity()).as_bytes())?;
@@ -187,7 +187,7 @@ fn stream(loaded: &Loaded<'_>, tokens: &[u32], args: &Perplexity) -> Result<(Sco
         return Err(Failure::Error(format!("the text has {} tokens, too few for --skip {}", tokens.len(), args.skip)));
     }
     let config = Config { context: args.context, logit_rows: args.rows, ..args.kv.config() };
-    with_readers(loaded, args, &config, |readers| {
+    with_runners(loaded, args, &config, |runners| {
         let (mut score, mut point) = (Score::default(), Score::default());
         let mut read = 0;
         while read + 1 < tokens.len() {
@@ -195,7 +195,7 @@ fn stream(loaded: &Loaded<'_>, tokens: &[u32], args: &Perplexity) -> Result<(Sco
             let to_skip = args.skip.checked_sub(read).filter(|n| *n > 0).unwrap_or(usize::MAX);
             let end = (read + args.rows.min(to_point).min(to_skip)).min(tokens.len() - 1);
             let mut part = Score::default();
-            readers.score(&tokens[read..end], &tokens[read + 1..=end], &mut part)?;
+            runners.score(&tokens[read..end], &tokens[read + 1..=end], &mut part)?;
             point.join(&part);
             // The token after the last one read is the first to be scored.
             if read >= args.skip {

@@ -9,9 +9,9 @@ use armlet::model::{Hparams, Model};
 use armlet::storage::Region;
 
 use crate::args;
-use crate::failure::{Failure, print};
-use crate::load::{map, resolve};
-use crate::replace::replace;
+use crate::atomic_file::replace;
+use crate::error::{Failure, print};
+use crate::model::{map, resolve};
 
 /// A kind of attention, and what a session costs with it.
 struct Kind {

@@ -7,9 +7,9 @@ use std::process::Command;
 use sha2::{Digest, Sha256};
 
 use crate::args::Pull;
-use crate::failure::{Failure, print};
-use crate::replace::{finish, temporary};
-use crate::rewrite::progress;
+use crate::atomic_file::{finish, temporary};
+use crate::error::{Failure, print};
+use crate::gguf_writer::progress;
 
 /// A model that packages ship.
 pub(crate) struct Known {

@@ -5,17 +5,17 @@
 use armlet::gguf::{File, Tensor};
 use armlet::quant::{DType, Layout};
 
-use crate::args::{Format, Quantize};
-use crate::failure::Failure;
-use crate::load::map;
-use crate::rewrite::{Action, Output};
+use crate::args::{Quantize, TargetFormat};
+use crate::error::Failure;
+use crate::gguf_writer::{Action, Output};
+use crate::model::map;
 
 /// `general.file_type` in llama.cpp's numbers: the type of most tensors.
-fn file_type(format: Format) -> u32 {
+fn file_type(format: TargetFormat) -> u32 {
     match format {
-        Format::F16 => 1,
-        Format::Q8_0 => 7,
-        Format::Q4_0 => 2,
+        TargetFormat::F16 => 1,
+        TargetFormat::Q8_0 => 7,
+        TargetFormat::Q4_0 => 2,
     }
 }
 
@@ -32,9 +32,9 @@ fn action<'a>(t: Tensor<'a>, args: &Quantize) -> Result<Action<'a>, Failure> {
     };
     let head = matches!(t.name, "token_embd.weight" | "output.weight");
     let to = match args.kind {
-        Format::F16 => DType::F16,
-        Format::Q4_0 if !head => DType::Q4_0,
-        Format::Q8_0 | Format::Q4_0 => DType::Q8_0,
+        TargetFormat::F16 => DType::F16,
+        TargetFormat::Q4_0 if !head => DType::Q4_0,
+        TargetFormat::Q8_0 | TargetFormat::Q4_0 => DType::Q8_0,
     };
     let cols = t.dims[0] as usize;
     // A row that is no whole number of blocks stays as exact as a half.

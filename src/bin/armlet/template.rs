@@ -11,7 +11,7 @@ use armlet::tokenizer::{ChatFormat, Role, Tokenizer, Turn};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, context};
 
-use crate::failure::Failure;
+use crate::error::Failure;
 
 /// Largest template.
 const TEMPLATE_CAP: usize = 256 << 10;
@@ -87,7 +87,7 @@ impl<'m> Template<'m> {
                 });
                 let text = rendered.map_err(|e| Failure::new("the model's chat template", e))?;
                 match text.strip_prefix(bos.as_str()) {
-                    Some(rest) if *strip_bos => rest.to_string(),
+                    Some(tail) if *strip_bos => tail.to_string(),
                     _ => text,
                 }
             }

@@ -8,8 +8,8 @@ use armlet::storage::{Arena, ArenaError};
 use armlet::tokenizer::{EncodeOptions, Tokenizer, TokenizerError};
 
 use crate::args::Tokenize;
-use crate::failure::{Failure, print};
-use crate::load::{encode, map, resolve, text};
+use crate::error::{Failure, print};
+use crate::model::{encode, map, resolve, text};
 
 /// Needs the vocabulary only: works for models that armlet cannot run.
 pub(crate) fn run(args: &Tokenize) -> Result<(), Failure> {

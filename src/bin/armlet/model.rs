@@ -12,7 +12,7 @@ use armlet::model::{Hparams, Model};
 use armlet::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args;
-use crate::failure::Failure;
+use crate::error::Failure;
 use crate::pull;
 
 /// A model, its file, and what it runs on.
@@ -24,10 +24,10 @@ pub(crate) struct Loaded<'m> {
     pub(crate) pool: Pool,
 }
 
-/// Maps the model, builds its tables and hands it to `run`.
+/// Maps the model, builds its tables and hands it to `f`.
 pub(crate) fn with_model<T>(
     args: &args::Model,
-    run: impl FnOnce(&Loaded<'_>) -> Result<T, Failure>,
+    f: impl FnOnce(&Loaded<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let kernels = kernels()?;
     let path = resolve(args.model.as_deref())?;
@@ -37,7 +37,7 @@ pub(crate) fn with_model<T>(
     let mut tables = memory(needed).map_err(|e| Failure::new("cannot get memory for the model's tables", e))?;
     let model = Model::new(&file, &mut tables[..needed]).map_err(|e| Failure::file(&path, e))?;
     let pool = Pool::new(if args.threads == 0 { Pool::cpus() } else { args.threads });
-    let result = run(&Loaded { path: &path, file: &file, model, kernels, pool });
+    let result = f(&Loaded { path: &path, file: &file, model, kernels, pool });
     if let Some(peak) = peak_resident() {
         log::info!("peak resident memory {peak} KiB, the model's pages included");
     }
@@ -104,13 +104,13 @@ pub(crate) fn session_memory(plan: &Plan) -> Result<memmap2::MmapMut, Failure> {
 }
 
 /// One session and the engine that reads for it, on the program's threads.
-pub(crate) struct Reader<'l> {
+pub(crate) struct Runner<'l> {
     pool: &'l Pool,
     pub(crate) engine: Engine<'l>,
     pub(crate) session: Session<'l>,
 }
 
-impl<'l> Reader<'l> {
+impl<'l> Runner<'l> {
     /// In memory that [`session_memory`] got.
     pub(crate) fn new(loaded: &'l Loaded<'l>, plan: &Plan, memory: &'l mut [u8]) -> Result<Self, Failure> {
         Self::with_prefix(loaded, plan, None, memory)
@@ -129,7 +129,7 @@ impl<'l> Reader<'l> {
             Some(prefix) => Session::with_prefix(&loaded.model, plan, prefix, session)?,
             None => Session::new(&loaded.model, plan, session)?,
         };
-        Ok(Reader { pool: &loaded.pool, engine, session })
+        Ok(Runner { pool: &loaded.pool, engine, session })
     }
 
     pub(crate) fn eval(&mut self, tokens: &[u32]) -> Result<&[f32], EngineError> {

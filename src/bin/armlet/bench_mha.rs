@@ -13,8 +13,8 @@ use armlet::quant::{Layout, Matrix};
 use armlet::storage::Executor;
 
 use crate::args::{Bench, Output};
-use crate::failure::{Failure, print};
-use crate::load::{Loaded, session_memory};
+use crate::error::{Failure, print};
+use crate::model::{Loaded, session_memory};
 
 const DEPTHS: [usize; 3] = [128, 512, 2048];
 const SESSIONS: usize = 8;

@@ -10,9 +10,9 @@ use armlet::gguf::{File, Tensor};
 use armlet::quant::{DType, EncodeError, Layout, PANEL_ROWS};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::failure::Failure;
+use crate::atomic_file::replace;
+use crate::error::Failure;
 use crate::generate::{INTERRUPTED, catch_interrupts};
-use crate::replace::replace;
 
 /// What becomes of one tensor.
 pub(crate) enum Action<'a> {

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use crate::failure::Failure;
+use crate::error::Failure;
 
 /// Puts what `write` writes in the place of `path`, so that whatever happens there is what was there before, or all of
 /// the new. A link stays one, and a file keeps its rights.
