@@ -1,7 +1,6 @@
 //! `armlet chat`: a conversation in the terminal, or one answer for `-p` or piped text.
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::Ordering;
 
 use std::path::Path;
 
@@ -13,7 +12,8 @@ use rustyline::error::ReadlineError;
 use crate::args::{self, Chat};
 use crate::atomic_file::replace;
 use crate::error::{Failure, print};
-use crate::generate::{End, INTERRUPTED, Stats, catch_interrupts, generate, sampler};
+use crate::generate::{End, Stats, generate, sampler};
+use crate::interrupt;
 use crate::model::{Loaded, Runner, argument, encode, map, plan, read_stdin, session_memory, text, with_model};
 use crate::template::{Message, Template};
 
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
             chat.system(Some(text));
         }
         chat.restore()?;
-        catch_interrupts()?;
+        interrupt::catch()?;
         match one_shot {
             Some(text) => once(&mut chat, &text, args.json),
             None => converse(&mut chat),
@@ -337,7 +337,7 @@ fn reply(
     ) -> Result<(End, Stats), Failure>,
 ) -> Result<(), Failure> {
     // A Ctrl-C that came between two answers was meant for neither.
-    INTERRUPTED.store(false, Ordering::SeqCst);
+    interrupt::take();
     let (end, stats) = ask(chat, &mut |piece| print(piece.as_bytes()))?;
     print(b"\n")?;
     if end == End::ContextFull {

@@ -4,7 +4,8 @@ use armlet::tokenizer::EncodeOptions;
 
 use crate::args::Complete;
 use crate::error::{Failure, print};
-use crate::generate::{End, catch_interrupts, generate, sampler};
+use crate::generate::{End, generate, sampler};
+use crate::interrupt;
 use crate::model::{Runner, encode, plan, session_memory, text, with_model};
 
 pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
@@ -18,7 +19,7 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         let plan = plan(&loaded.model.hparams, &args.cache, None)?;
         let mut memory = session_memory(&plan)?;
         let mut runner = Runner::new(loaded, &plan, &mut memory)?;
-        catch_interrupts()?;
+        interrupt::catch()?;
         let mut answer = String::new();
         let show = |text: &str| {
             answer.push_str(text);

@@ -1,7 +1,6 @@
 //! Reading a prompt and generating tokens, with what both took.
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use armlet::sample::{Sampler, SamplerConfig};
@@ -9,20 +8,8 @@ use armlet::tokenizer::Detokenizer;
 
 use crate::args;
 use crate::error::Failure;
+use crate::interrupt;
 use crate::model::{Loaded, Runner};
-
-/// Set by Ctrl-C, and taken back by whoever deals with it.
-pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// Makes Ctrl-C set [`INTERRUPTED`]; a second one before anyone has looked ends the program.
-pub(crate) fn catch_interrupts() -> Result<(), Failure> {
-    ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-    })
-    .map_err(|e| Failure::new("cannot catch Ctrl-C", e))
-}
 
 /// What an answer took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,7 +99,7 @@ pub(crate) fn generate(
     let start = Instant::now();
     read(runner, prompt, history)?;
     stats.prompt_time = start.elapsed();
-    if INTERRUPTED.swap(false, Ordering::SeqCst) {
+    if interrupt::take() {
         return Ok((End::Interrupted, stats));
     }
     prompt.iter().for_each(|t| sampler.accept(*t));
@@ -140,7 +127,7 @@ pub(crate) fn generate(
         if runner.session.remaining() == 0 {
             break End::ContextFull;
         }
-        if INTERRUPTED.swap(false, Ordering::SeqCst) {
+        if interrupt::take() {
             break End::Interrupted;
         }
         history.push(token);
@@ -156,7 +143,7 @@ pub(crate) fn generate(
 fn read(runner: &mut Runner<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<(), Failure> {
     runner.session.fits(prompt)?;
     for chunk in prompt.chunks(runner.engine.chunk()) {
-        if INTERRUPTED.load(Ordering::SeqCst) {
+        if interrupt::pending() {
             break;
         }
         runner.eval(chunk)?;

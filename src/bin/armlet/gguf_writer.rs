@@ -4,15 +4,15 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use armlet::gguf::{File, Tensor};
 use armlet::quant::{DType, EncodeError, Layout, PANEL_ROWS};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::atomic_file::replace;
 use crate::error::Failure;
-use crate::generate::{INTERRUPTED, catch_interrupts};
+use crate::interrupt;
+use crate::progress::progress;
 
 /// What becomes of one tensor.
 pub(crate) enum Action<'a> {
@@ -72,7 +72,7 @@ impl Output<'_> {
         if same_file(input, path) {
             return Err(Failure::Usage("the output is the input; give another name".into()));
         }
-        catch_interrupts()?;
+        interrupt::catch()?;
         replace(path, |out| self.write(out))
     }
 
@@ -118,7 +118,7 @@ impl Output<'_> {
 
 /// Writes `bytes`, which came of `input`.
 fn step(input: &[u8], bytes: &[u8], out: &mut Counted<impl Write>, progress: &ProgressBar) -> io::Result<()> {
-    check_interrupt()?;
+    interrupt::check()?;
     out.put(bytes)?;
     progress.inc(input.len() as u64);
     Ok(())
@@ -156,11 +156,6 @@ fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// An error after Ctrl-C, so that a long piece of writing ends and takes its temporary file with it.
-pub(crate) fn check_interrupt() -> io::Result<()> {
-    if INTERRUPTED.load(Ordering::SeqCst) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
-}
-
 /// Counts what it passes on, for the padding.
 struct Counted<W> {
     out: W,
@@ -183,11 +178,4 @@ impl<W: Write> Counted<W> {
         self.n += padding;
         io::copy(&mut io::Read::take(io::repeat(0), padding), &mut self.out).map(drop)
     }
-}
-
-/// A bar on stderr where a person looks.
-pub(crate) fn progress(bytes: u64, what: &'static str) -> ProgressBar {
-    let template = "{msg} [{bar:40}] {bytes}/{total_bytes} {eta}";
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(bytes).with_style(style.progress_chars("=> ")).with_message(what)
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::args::Pull;
 use crate::atomic_file::{finish, temporary};
 use crate::error::{Failure, print};
-use crate::gguf_writer::progress;
+use crate::progress::progress;
 
 /// A model that packages ship.
 pub(crate) struct Known {
