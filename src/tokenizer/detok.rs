@@ -1,7 +1,8 @@
 //! Tokens to text, as they come.
 
 use super::byte_level::char_byte;
-use super::vocab::{Algorithm, TokenKind, Tokenizer};
+use super::tokenizer::{Algorithm, Tokenizer};
+use super::vocab::TokenKind;
 use crate::util::SliceExt;
 
 /// The bytes of one token.

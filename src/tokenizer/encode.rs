@@ -2,26 +2,15 @@
 
 use super::byte_level::Escaped;
 use super::hash_index::NONE;
-use super::merge::{Merger, Symbol};
+use super::merge::{Merge, Merger, Symbol};
+use super::options::EncodeOptions;
 use super::special::{Fragment, Fragments};
-use super::vocab::{Algorithm, Tokenizer};
+use super::tokenizer::{Algorithm, Tokenizer};
 use super::{TokenizerError, unicode};
 use crate::storage::{Arena, ArenaError};
-use core::ops::Range;
 
 /// Longest text: symbols number its bytes with 32 bits, and sizes stay far from overflow.
 const TEXT_CAP: usize = 1 << 30;
-
-/// How a text is to be encoded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EncodeOptions<'o> {
-    /// Add the tokens that the model wants at the start and the end of a text.
-    pub add_special: bool,
-    /// Let text such as `<|im_end|>` become a control token. Off for text that a user wrote.
-    pub parse_special: bool,
-    /// Bytes of the text that never become control tokens all the same: what a user wrote inside a template.
-    pub literal: &'o [Range<usize>],
-}
 
 /// Tokens written so far.
 struct Output<'o> {
@@ -102,7 +91,7 @@ impl Tokenizer<'_> {
         out: &mut [u32],
     ) -> Result<usize, TokenizerError> {
         let mut arena = Arena::new(scratch)?;
-        let fragments = Fragments::new(self, text, &options, &mut arena)?;
+        let fragments = Fragments::new(&self.vocab, &self.specials, text, &options, &mut arena)?;
         let mut scratch = self.scratch(text, &mut arena)?;
         let mut out = Output { tokens: out, len: 0 };
         if options.add_special
@@ -185,7 +174,7 @@ impl Tokenizer<'_> {
         }
         merger.merge_all(|left, right| {
             let token = self.find_raw(slice(left, left.len + right.len))?;
-            Some((rank(self.score(token)), token))
+            Some(Merge { rank: rank(self.score(token)), token })
         });
         for symbol in merger.symbols() {
             if symbol.token != NONE {

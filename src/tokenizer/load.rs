@@ -4,7 +4,8 @@ use super::TokenizerError;
 use super::hash_index::{Builder, HashIndex, NONE, TooManyCollisions, hash};
 use super::pretok::PreTokenizer;
 use super::special::{self, Specials};
-use super::vocab::{Algorithm, Merges, TokenKind, Tokenizer};
+use super::tokenizer::{Algorithm, Merges, Tokenizer};
+use super::vocab::{TokenKind, Vocab};
 use crate::gguf::{Array, File, Label, Value, ValueType};
 use crate::storage::{Arena, ArenaError};
 
@@ -23,15 +24,82 @@ const END: [&str; 5] = [
 ];
 
 impl<'m> Tokenizer<'m> {
-    /// Checks the vocabulary of `file` (rules V1 to V5) and builds its index, in a time linear in the vocabulary but for
-    /// the sorting of its special tokens.
+    /// Checks the vocabulary of `file` (rules V1 to V5) and builds its index in the arena, in time linear in the
+    /// vocabulary but for the sorting of its special tokens.
     ///
     /// # Errors
-    /// [`TokenizerError`]. A dry run, which looks at no token's text, cannot find [`TokenizerError::TooManyCollisions`].
+    /// [`TokenizerError`]. A dry run reads no token's text, so it cannot find [`TokenizerError::TooManyCollisions`].
     pub fn new<'a>(file: &File<'m>, arena: &mut Arena<'a>) -> Result<Tokenizer<'a>, TokenizerError>
     where
         'm: 'a,
     {
+        let source = Source::new(file)?;
+        let tables = Tables::carve(&source, arena)?;
+        let mut tokenizer = source.tokenizer();
+        if arena.is_dry() {
+            return Ok(tokenizer);
+        }
+        let vocab = &mut tokenizer.vocab;
+        let mut index = tables.index;
+        index_tokens(source.tokens, tables.offsets, &mut index)
+            .map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(TOKENS))?;
+        (vocab.offsets, vocab.index) = (tables.offsets, index.finish());
+        let indexed = *vocab;
+        let named = || special::named(|name| indexed.find(name.bytes()));
+        for token in named() {
+            if let Some(kind) = tables.kinds.get_mut(token.id as usize) {
+                *kind = TokenKind::Control;
+            }
+        }
+        vocab.kinds = tables.kinds;
+        let named_ends = named().filter(|token| token.ends_answer).map(|token| token.id);
+        tokenizer.end = fill(tables.end, source.end.into_iter().flatten().chain(named_ends));
+        tokenizer.specials = Specials::new(&tokenizer.vocab, tables.special_ids, tables.special_prefixes);
+        if let (Some(list), Some(mut index)) = (source.merges, tables.merges) {
+            index_merges(list, &mut index).map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(MERGES))?;
+            tokenizer.merges = Some(Merges { list, index: index.finish() });
+        }
+        for (byte, slot) in (0..=255).zip(&mut *tables.byte_tokens) {
+            *slot = tokenizer.find_byte(byte).or(source.unknown).unwrap_or(NONE);
+        }
+        tokenizer.byte_tokens = tables.byte_tokens;
+        Ok(tokenizer)
+    }
+
+    /// Rule V2: a byte token of SentencePiece is `<0xHH>` and nothing else.
+    fn find_byte(&self, byte: u8) -> Option<u32> {
+        match self.algorithm {
+            Algorithm::Bpe { .. } => self.find_raw(&[byte]),
+            Algorithm::SentencePiece { .. } => {
+                let hex = |n: u8| b"0123456789ABCDEF"[usize::from(n & 15)];
+                self.find(&[b'<', b'0', b'x', hex(byte >> 4), hex(byte), b'>'])
+            }
+        }
+    }
+}
+
+/// What the file says of its tokenizer, checked.
+struct Source<'m> {
+    algorithm: Algorithm,
+    tokens: Array<'m>,
+    /// BPE only.
+    merges: Option<Array<'m>>,
+    /// (tokens) SentencePiece only.
+    scores: Option<Array<'m>>,
+    /// (tokens) little-endian i32; empty if all are normal
+    types: &'m [[u8; 4]],
+    bos: Option<u32>,
+    eos: Option<u32>,
+    /// Tokens that end an answer by their keys.
+    end: [Option<u32>; 1 + END.len()],
+    /// SentencePiece only: stands for a byte that has no token.
+    unknown: Option<u32>,
+    add_bos: bool,
+    add_eos: bool,
+}
+
+impl<'m> Source<'m> {
+    fn new(file: &File<'m>) -> Result<Self, TokenizerError> {
         let tokens = list(file, TOKENS, ValueType::String)?;
         let len = tokens.len();
         if tokens.is_empty() {
@@ -48,9 +116,6 @@ impl<'m> Tokenizer<'m> {
                 return Err(TokenizerError::Key(key));
             }
         }
-        let types = types.map_or(&[][..], |types| types.bytes()).as_chunks::<4>().0;
-        let kind = |bytes: &[u8; 4]| TokenKind::from_id(i32::from_le_bytes(*bytes));
-        let n_special = types.iter().filter(|bytes| kind(bytes).is_special()).count() + special::NAMES;
         let defaults = Defaults::new(algorithm);
         let eos = special_id(file, "tokenizer.ggml.eos_token_id", defaults.eos, len)?;
         let mut end = [eos; 1 + END.len()];
@@ -61,71 +126,78 @@ impl<'m> Tokenizer<'m> {
             Algorithm::Bpe { .. } => None,
             Algorithm::SentencePiece { .. } => special_id(file, "tokenizer.ggml.unknown_token_id", Some(0), len)?,
         };
-
-        let mut tokenizer = Tokenizer {
+        Ok(Source {
             algorithm,
             tokens,
-            offsets: &[],
-            kinds: &[],
-            scores: scores.map_or(&[], |s| s.bytes()),
-            index: HashIndex::EMPTY,
-            merges: None,
-            specials: Specials::NONE,
-            bytes: &[],
-            end: &[],
+            merges,
+            scores,
+            types: types.map_or(&[][..], |types| types.bytes()).as_chunks::<4>().0,
             bos: special_id(file, "tokenizer.ggml.bos_token_id", defaults.bos, len)?,
             eos,
+            end,
+            unknown,
             add_bos: flag(file, "tokenizer.ggml.add_bos_token", defaults.add_bos)?,
             add_eos: flag(file, "tokenizer.ggml.add_eos_token", false)?,
-        };
-        let offsets = arena.alloc("token offsets", &[len])?;
-        let mut index = HashIndex::carve(arena, "token index", len)?;
-        let kinds =
-            arena.build("token kinds", len, |i| Ok::<_, ArenaError>(types.get(i).map_or(TokenKind::Normal, kind)))?;
-        let merges = match merges {
-            Some(list) => Some((list, HashIndex::carve(arena, "merge index", list.len())?)),
-            None => None,
-        };
-        let specials = [arena.alloc("special tokens", &[n_special])?, arena.alloc("special prefixes", &[n_special])?];
-        let ends = arena.alloc("end tokens", &[end.len() + special::NAMES])?;
-        let bytes = arena.alloc("byte tokens", &[256])?;
-        if arena.is_dry() {
-            return Ok(tokenizer);
-        }
-
-        index_tokens(tokens, offsets, &mut index)
-            .map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(TOKENS))?;
-        (tokenizer.offsets, tokenizer.index) = (offsets, index.finish());
-        let named = || special::named(|name| tokenizer.find(name.as_bytes()));
-        for (id, _) in named() {
-            if let Some(kind) = kinds.get_mut(id as usize) {
-                *kind = TokenKind::Control;
-            }
-        }
-        tokenizer.end =
-            fill(ends, end.into_iter().flatten().chain(named().filter(|(_, ends)| *ends).map(|(id, _)| id)));
-        tokenizer.kinds = kinds;
-        tokenizer.specials = Specials::new(&tokenizer, specials);
-        if let Some((list, mut index)) = merges {
-            index_merges(list, &mut index).map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(MERGES))?;
-            tokenizer.merges = Some(Merges { list, index: index.finish() });
-        }
-        for (byte, slot) in (0..=255).zip(&mut *bytes) {
-            *slot = tokenizer.find_byte(byte).or(unknown).unwrap_or(NONE);
-        }
-        tokenizer.bytes = bytes;
-        Ok(tokenizer)
+        })
     }
 
-    /// Rule V2: a byte token of SentencePiece is `<0xHH>` and nothing else.
-    fn find_byte(&self, byte: u8) -> Option<u32> {
-        match self.algorithm {
-            Algorithm::Bpe { .. } => self.find_raw(&[byte]),
-            Algorithm::SentencePiece { .. } => {
-                let hex = |n: u8| b"0123456789ABCDEF"[usize::from(n & 15)];
-                self.find(&[b'<', b'0', b'x', hex(byte >> 4), hex(byte), b'>'])
-            }
+    /// The kind that the file gives token `id`.
+    fn kind(&self, id: usize) -> TokenKind {
+        self.types.get(id).map_or(TokenKind::Normal, |bytes| TokenKind::from_id(i32::from_le_bytes(*bytes)))
+    }
+
+    /// The most special tokens that there can be: those by type, and those by name.
+    fn max_specials(&self) -> usize {
+        (0..self.types.len()).filter(|id| self.kind(*id).is_special()).count() + special::NAMES
+    }
+
+    /// The tokenizer before its tables are built: it finds no token.
+    fn tokenizer(&self) -> Tokenizer<'m> {
+        Tokenizer {
+            vocab: Vocab::without_index(self.tokens),
+            algorithm: self.algorithm,
+            scores: self.scores.map_or(&[], |scores| scores.bytes()),
+            merges: None,
+            specials: Specials::NONE,
+            byte_tokens: &[],
+            end: &[],
+            bos: self.bos,
+            eos: self.eos,
+            add_bos: self.add_bos,
+            add_eos: self.add_eos,
         }
+    }
+}
+
+/// Memory for the tables of a tokenizer; empty in a dry run.
+struct Tables<'a> {
+    offsets: &'a mut [u32],
+    index: Builder<'a>,
+    kinds: &'a mut [TokenKind],
+    merges: Option<Builder<'a>>,
+    special_ids: &'a mut [u32],
+    special_prefixes: &'a mut [u32],
+    end: &'a mut [u32],
+    byte_tokens: &'a mut [u32],
+}
+
+impl<'a> Tables<'a> {
+    fn carve(source: &Source<'_>, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
+        let (len, specials) = (source.tokens.len(), source.max_specials());
+        // In this order: it is the order of the plan's regions.
+        Ok(Tables {
+            offsets: arena.alloc("token offsets", &[len])?,
+            index: HashIndex::carve(arena, "token index", len)?,
+            kinds: arena.build("token kinds", len, |id| Ok::<_, ArenaError>(source.kind(id)))?,
+            merges: match source.merges {
+                Some(list) => Some(HashIndex::carve(arena, "merge index", list.len())?),
+                None => None,
+            },
+            special_ids: arena.alloc("special tokens", &[specials])?,
+            special_prefixes: arena.alloc("special prefixes", &[specials])?,
+            end: arena.alloc("end tokens", &[source.end.len() + special::NAMES])?,
+            byte_tokens: arena.alloc("byte tokens", &[256])?,
+        })
     }
 }
 

@@ -24,6 +24,13 @@ pub(super) struct Symbol {
     next: u32,
 }
 
+/// What joining two symbols gives: the resulting token, and the order in which pairs are joined, least rank first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Merge {
+    pub(super) rank: u32,
+    pub(super) token: u32,
+}
+
 /// An adjacent pair that could be joined. Ordered by rank, then from left to right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Pair {
@@ -72,8 +79,8 @@ impl<'s> Merger<'s> {
         Ok(())
     }
 
-    /// Joins pairs until none is left. `join` gives the rank and the token of two neighbours, if they may be joined.
-    pub(super) fn merge_all(&mut self, join: impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
+    /// Joins pairs until none is left. `join` gives the merge of two neighbours, if there is one.
+    pub(super) fn merge_all(&mut self, join: impl Fn(&Symbol, &Symbol) -> Option<Merge>) {
         for i in 1..self.len as u32 {
             self.propose(i - 1, i, &join);
         }
@@ -82,7 +89,7 @@ impl<'s> Merger<'s> {
             if left.len == 0 || right.len == 0 || left.len + right.len != pair.len {
                 continue;
             }
-            let Some((_, token)) = join(&left, &right) else { continue };
+            let Some(Merge { token, .. }) = join(&left, &right) else { continue };
             self.set(pair.left, Symbol { len: pair.len, token, next: right.next, ..left });
             self.set(pair.right, Symbol { len: 0, ..right });
             if let Some(next) = self.get(right.next) {
@@ -108,9 +115,9 @@ impl<'s> Merger<'s> {
         }
     }
 
-    fn propose(&mut self, left: u32, right: u32, join: &impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
+    fn propose(&mut self, left: u32, right: u32, join: &impl Fn(&Symbol, &Symbol) -> Option<Merge>) {
         let (Some(l), Some(r)) = (self.get(left), self.get(right)) else { return };
-        if let Some((rank, _)) = join(&l, &r) {
+        if let Some(Merge { rank, .. }) = join(&l, &r) {
             self.queue.push(Pair { rank, left, right, len: l.len + r.len });
         }
     }

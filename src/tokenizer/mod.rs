@@ -20,16 +20,19 @@ mod encode;
 mod hash_index;
 mod load;
 mod merge;
+mod options;
 mod pretok;
 mod special;
+mod tokenizer;
 mod unicode;
 mod vocab;
 
 pub use chat::{ChatFormat, Role, Turn};
 pub use detok::Detokenizer;
-pub use encode::EncodeOptions;
+pub use options::EncodeOptions;
 pub use pretok::{PreTokenizer, Words};
-pub use vocab::{TokenKind, Tokenizer};
+pub use tokenizer::Tokenizer;
+pub use vocab::TokenKind;
 
 use crate::gguf::Label;
 use crate::storage::ArenaError;

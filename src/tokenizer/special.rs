@@ -4,8 +4,8 @@ use core::cmp::Reverse;
 use core::ops::Range;
 
 use super::hash_index::NONE;
-use super::vocab::Tokenizer;
-use super::{EncodeOptions, TokenKind};
+use super::options::EncodeOptions;
+use super::vocab::{TokenKind, Vocab};
 use crate::storage::{Arena, ArenaError};
 use crate::util::binary_heap;
 
@@ -78,8 +78,14 @@ const FILL_IN_THE_MIDDLE: [&str; 24] = [
 /// How many names there are.
 pub(super) const NAMES: usize = END.len() + FILL_IN_THE_MIDDLE.len();
 
-/// The tokens that are control tokens by their names, whatever their types say, and whether each ends an answer.
-pub(super) fn named(find: impl Fn(&str) -> Option<u32>) -> impl Iterator<Item = (u32, bool)> {
+/// A token that is a control token by its name, whatever its type says.
+pub(super) struct Named {
+    pub(super) id: u32,
+    pub(super) ends_answer: bool,
+}
+
+/// The tokens of a vocabulary that are control tokens by their names.
+pub(super) fn named(find: impl Fn(&str) -> Option<u32>) -> impl Iterator<Item = Named> {
     let has = |name| find(name).is_some();
     // Two exceptions, as in llama.cpp: where calls have marks of their own, `<|end|>` only ends a part of an answer; and
     // some vocabularies have `</s>` as a tag of HTML.
@@ -88,7 +94,7 @@ pub(super) fn named(find: impl Fn(&str) -> Option<u32>) -> impl Iterator<Item = 
     let ends = END.into_iter().filter(move |name| !(s_is_text && *name == "</s>"));
     let ends = ends.map(move |name| (name, !(end_is_part && name == "<|end|>")));
     let names = ends.chain(FILL_IN_THE_MIDDLE.into_iter().map(|name| (name, false)));
-    names.filter_map(move |(name, ends)| find(name).map(|id| (id, ends)))
+    names.filter_map(move |(name, ends_answer)| find(name).map(|id| Named { id, ends_answer }))
 }
 
 /// The special tokens, by their texts.
@@ -104,17 +110,16 @@ impl<'m> Specials<'m> {
     /// No special tokens.
     pub(super) const NONE: Self = Specials { ids: &[], prefixes: &[] };
 
-    /// Those of a vocabulary, in two lists that are long enough.
-    pub(super) fn new(tokenizer: &Tokenizer<'_>, [ids, prefixes]: [&'m mut [u32]; 2]) -> Self {
-        let special =
-            (0..).zip(tokenizer.kinds).filter(|(id, kind)| kind.is_special() && !tokenizer.text(*id).is_empty());
+    /// Those of a vocabulary, in two lists that are long enough for all of them.
+    pub(super) fn new(vocab: &Vocab<'_>, ids: &'m mut [u32], prefixes: &'m mut [u32]) -> Self {
+        let special = (0..).zip(vocab.kinds).filter(|(id, kind)| kind.is_special() && !vocab.text(*id).is_empty());
         let n = ids.iter_mut().zip(special).map(|(slot, (id, _))| *slot = id).count();
         let (ids, prefixes) = (ids.get_mut(..n).unwrap_or_default(), prefixes.get_mut(..n).unwrap_or_default());
-        let key = |id: u32| (tokenizer.text(id), Reverse(id));
+        let key = |id: u32| (vocab.text(id), Reverse(id));
         binary_heap::sort(ids, |a, b| key(*a) < key(*b));
         for (i, id) in ids.iter().enumerate() {
-            let text = tokenizer.text(*id);
-            let starts = |i: &u32| ids.get(*i as usize).is_some_and(|id| text.starts_with(tokenizer.text(*id)));
+            let text = vocab.text(*id);
+            let starts = |i: &u32| ids.get(*i as usize).is_some_and(|id| text.starts_with(vocab.text(*id)));
             let mut before = core::iter::successors((i as u32).checked_sub(1), |i| prefix(prefixes, *i));
             let longest = before.find(starts).unwrap_or(NONE);
             if let Some(slot) = prefixes.get_mut(i) {
@@ -128,9 +133,9 @@ impl<'m> Specials<'m> {
     ///
     /// Whatever lies between a start of the text and the text itself starts with it too. So those that the text starts
     /// with are among the last token that is not after the text, and that one's prefixes.
-    fn longest(&self, tokenizer: &Tokenizer<'_>, text: &[u8]) -> Option<u32> {
-        let last = self.ids.partition_point(|id| tokenizer.text(*id) <= text).checked_sub(1)? as u32;
-        let starts = |i: &u32| self.id(*i).is_some_and(|id| text.starts_with(tokenizer.text(id)));
+    fn longest(&self, vocab: &Vocab<'_>, text: &[u8]) -> Option<u32> {
+        let last = self.ids.partition_point(|id| vocab.text(*id) <= text).checked_sub(1)? as u32;
+        let starts = |i: &u32| self.id(*i).is_some_and(|id| text.starts_with(vocab.text(id)));
         self.with_prefixes(last).find(starts)
     }
 
@@ -186,13 +191,14 @@ impl<'t, 's> Fragments<'t, 's> {
     /// Takes a time linear in the text and in the number of lengths that occur in it, however many special tokens the
     /// vocabulary has.
     pub(super) fn new(
-        tokenizer: &Tokenizer<'_>,
+        vocab: &Vocab<'_>,
+        specials: &Specials<'_>,
         text: &'t str,
         options: &EncodeOptions<'_>,
         scratch: &mut Arena<'s>,
     ) -> Result<Self, ArenaError> {
         let marks = scratch.alloc("special marks", &[text.len()])?;
-        let candidates = Candidates { tokenizer, text: text.as_bytes(), options };
+        let candidates = Candidates { vocab, specials, text: text.as_bytes(), options };
         let mut longest = candidates.note(marks);
         while longest > 0 {
             longest = candidates.assign(longest, marks);
@@ -203,7 +209,8 @@ impl<'t, 's> Fragments<'t, 's> {
 
 /// Special tokens that may start at some byte of a text.
 struct Candidates<'a> {
-    tokenizer: &'a Tokenizer<'a>,
+    vocab: &'a Vocab<'a>,
+    specials: &'a Specials<'a>,
     text: &'a [u8],
     options: &'a EncodeOptions<'a>,
 }
@@ -211,16 +218,15 @@ struct Candidates<'a> {
 impl Candidates<'_> {
     /// Notes the longest candidate at every byte; gives the length of the longest of all.
     fn note(&self, marks: &mut [u32]) -> usize {
-        let Tokenizer { specials, .. } = self.tokenizer;
         let mut starts = [false; 256];
-        for first in specials.ids.iter().filter_map(|id| self.tokenizer.text(*id).first()) {
+        for first in self.specials.ids.iter().filter_map(|id| self.vocab.text(*id).first()) {
             starts[usize::from(*first)] = true;
         }
         let mut longest = 0;
         for (at, mark) in marks.iter_mut().enumerate() {
             let tail = self.text.get(at..).unwrap_or(&[]);
             let may_start = tail.first().is_some_and(|byte| starts[usize::from(*byte)]);
-            let first = if may_start { specials.longest(self.tokenizer, tail) } else { None };
+            let first = if may_start { self.specials.longest(self.vocab, tail) } else { None };
             let (candidate, len) = first.map_or((PLAIN, 0), |first| self.fit(first, at, tail.len()));
             *mark = candidate;
             longest = longest.max(len);
@@ -233,8 +239,8 @@ impl Candidates<'_> {
         let mut longest = 0;
         for at in 0..marks.len() {
             let Some(i) = marks.get(at).and_then(|mark| candidate(*mark)) else { continue };
-            let id = self.tokenizer.specials.id(i).unwrap_or(NONE);
-            let mut n = self.tokenizer.text(id).len();
+            let id = self.specials.id(i).unwrap_or(NONE);
+            let mut n = self.vocab.text(id).len();
             if n == len {
                 let span = marks.get_mut(at..at + n).unwrap_or_default();
                 let room = span.iter().take_while(|mark| **mark == PLAIN || candidate(**mark).is_some()).count();
@@ -259,9 +265,8 @@ impl Candidates<'_> {
     /// The mark and the length of the longest token that fits: the one at this place in the list, or one that it starts
     /// with.
     fn fit(&self, i: u32, at: usize, room: usize) -> (u32, usize) {
-        let Tokenizer { specials, .. } = self.tokenizer;
-        let tokens = specials.with_prefixes(i).filter_map(|i| Some((i, specials.id(i)?)));
-        let mut marks = tokens.map(|(i, id)| (CANDIDATE + i, id, self.tokenizer.text(id).len()));
+        let tokens = self.specials.with_prefixes(i).filter_map(|i| Some((i, self.specials.id(i)?)));
+        let mut marks = tokens.map(|(i, id)| (CANDIDATE + i, id, self.vocab.text(id).len()));
         let fits = |(_, id, len): &(u32, u32, usize)| *len <= room && self.may_be(*id, at..at + len);
         marks.find(fits).map_or((PLAIN, 0), |(mark, _, len)| (mark, len))
     }
@@ -269,7 +274,7 @@ impl Candidates<'_> {
     /// Whether the options allow a token at this place.
     fn may_be(&self, id: u32, span: Range<usize>) -> bool {
         let in_literal = || self.options.literal.iter().any(|l| l.start < span.end && span.start < l.end);
-        self.tokenizer.kind(id) == TokenKind::UserDefined || self.options.parse_special && !in_literal()
+        self.vocab.kind(id) == TokenKind::UserDefined || self.options.parse_special && !in_literal()
     }
 }
 

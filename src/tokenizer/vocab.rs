@@ -1,9 +1,6 @@
-//! The vocabulary of a file, and look-ups in it.
+//! The tokens of a vocabulary: their texts, their kinds, and look-ups by text.
 
-use super::byte_level::{ByteChars, Escaped};
-use super::hash_index::{HashIndex, NONE, hash};
-use super::pretok::PreTokenizer;
-use super::special::Specials;
+use super::hash_index::{HashIndex, hash};
 use crate::gguf::Array;
 
 /// What a token stands for, with its number in `tokenizer.ggml.token_type`.
@@ -41,131 +38,40 @@ impl TokenKind {
     }
 }
 
-/// How text becomes tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Algorithm {
-    /// Byte-level BPE, over words of this kind.
-    Bpe { words: PreTokenizer, whole_words_first: bool },
-    /// SentencePiece.
-    SentencePiece { space_prefix: bool },
-}
-
-/// The pairs of tokens that BPE joins: left, a blank, right.
+/// The tokens: their texts stay in the file, the index is in the caller's memory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Merges<'m> {
-    pub(super) list: Array<'m>,
-    /// Where in the list a merge lies, by the hash of its text. What lies earlier is joined earlier, so that the place
-    /// is its rank.
-    pub(super) index: HashIndex<'m>,
-}
-
-/// A vocabulary: text in the file, index in the caller's memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Tokenizer<'m> {
-    pub(super) algorithm: Algorithm,
+pub(super) struct Vocab<'m> {
     pub(super) tokens: Array<'m>,
-    /// (vocab) where each token lies in `tokens`
+    /// (tokens) byte offset of each token's text in `tokens`
     pub(super) offsets: &'m [u32],
-    /// (vocab)
+    /// (tokens)
     pub(super) kinds: &'m [TokenKind],
-    /// (vocab) little-endian f32; empty for BPE
-    pub(super) scores: &'m [u8],
-    /// Tokens by the hash of their text.
+    /// Token ids by the hash of their text.
     pub(super) index: HashIndex<'m>,
-    /// None for SentencePiece.
-    pub(super) merges: Option<Merges<'m>>,
-    pub(super) specials: Specials<'m>,
-    /// (256) the token of each byte
-    pub(super) bytes: &'m [u32],
-    /// Tokens that end an answer.
-    pub(super) end: &'m [u32],
-    pub(super) bos: Option<u32>,
-    pub(super) eos: Option<u32>,
-    pub(super) add_bos: bool,
-    pub(super) add_eos: bool,
 }
 
-impl<'m> Tokenizer<'m> {
-    /// Number of tokens.
-    pub fn len(&self) -> usize {
+impl<'m> Vocab<'m> {
+    /// A vocabulary whose index has not been built: it finds no token. For dry runs.
+    pub(super) fn without_index(tokens: Array<'m>) -> Self {
+        Vocab { tokens, offsets: &[], kinds: &[], index: HashIndex::EMPTY }
+    }
+
+    pub(super) fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Never: a vocabulary has tokens.
-    pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
-    /// The token that starts a text, if the model has one.
-    pub fn bos(&self) -> Option<u32> {
-        self.bos
-    }
-
-    /// The token that ends a text, if the model has one.
-    pub fn eos(&self) -> Option<u32> {
-        self.eos
-    }
-
-    /// Whether a text is to start with [`bos`](Tokenizer::bos).
-    pub fn adds_bos(&self) -> bool {
-        self.add_bos && self.bos.is_some()
-    }
-
-    /// Whether `token` ends an answer.
-    pub fn is_end(&self, token: u32) -> bool {
-        self.end.contains(&token)
-    }
-
-    /// What `token` stands for.
-    pub fn kind(&self, token: u32) -> TokenKind {
+    /// What `token` stands for; [`TokenKind::Unused`] for an id beyond the vocabulary.
+    pub(super) fn kind(&self, token: u32) -> TokenKind {
         self.kinds.get(token as usize).copied().unwrap_or(TokenKind::Unused)
     }
 
-    /// The token's text as the file has it.
-    pub fn text(&self, token: u32) -> &'m [u8] {
+    /// The token's text as the file has it; empty for an id beyond the vocabulary.
+    pub(super) fn text(&self, token: u32) -> &'m [u8] {
         self.offsets.get(token as usize).map_or(&[], |at| self.tokens.string_at(*at as usize))
     }
 
-    /// The token whose text in the file is exactly `text`.
-    pub fn find(&self, text: &[u8]) -> Option<u32> {
-        self.index.find(hash(text.iter().copied()), |id| self.text(id) == text)
-    }
-
-    /// The token of some bytes of a prompt, or of a word.
-    pub(super) fn find_raw(&self, raw: &[u8]) -> Option<u32> {
-        match self.algorithm {
-            Algorithm::Bpe { .. } => self.find_bytes(ByteChars::new(raw)),
-            Algorithm::SentencePiece { .. } => self.find_bytes(Escaped::new(raw)),
-        }
-    }
-
-    fn find_bytes(&self, text: impl Iterator<Item = u8> + Clone) -> Option<u32> {
+    /// The token whose text is exactly `text`, given byte by byte.
+    pub(super) fn find(&self, text: impl Iterator<Item = u8> + Clone) -> Option<u32> {
         self.index.find(hash(text.clone()), |id| self.text(id).iter().copied().eq(text.clone()))
     }
-
-    /// The rank and result of joining two tokens by BPE. A merge whose parts or result are no tokens joins nothing (rule
-    /// V3).
-    pub(super) fn merge(&self, left: u32, right: u32) -> Option<(u32, u32)> {
-        let Merges { list, index } = self.merges?;
-        let (left, right) = (self.text(left), self.text(right));
-        let text = left.iter().chain(b" ").chain(right).copied();
-        let rank = index.find(hash(text), |at| split_merge(list.string_at(at as usize)) == Some((left, right)))?;
-        Some((rank, self.find_bytes(left.iter().chain(right).copied())?))
-    }
-
-    /// The score of a SentencePiece token.
-    pub(super) fn score(&self, token: u32) -> f32 {
-        self.scores.as_chunks::<4>().0.get(token as usize).map_or(f32::NEG_INFINITY, |s| f32::from_le_bytes(*s))
-    }
-
-    /// The token of one byte, if there is one.
-    pub(super) fn byte_token(&self, byte: u8) -> Option<u32> {
-        self.bytes.get(usize::from(byte)).copied().filter(|t| *t != NONE)
-    }
-}
-
-/// The two parts of a merge. A part may itself start with a blank, but is not empty.
-fn split_merge(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let blank = 1 + text.get(1..)?.iter().position(|b| *b == b' ')?;
-    Some((text.get(..blank)?, text.get(blank + 1..).filter(|right| !right.is_empty())?))
 }
