@@ -45,9 +45,11 @@
 //!
 //! # Safety and trust
 //!
-//! Loading or running a file is safe whatever its bytes are: a malformed one is an error, and none can make the
-//! library read or write outside what it was given. `unsafe` code is confined to [`arch`], the arena and the tiles of
-//! [`storage`], the C face, and the mapping and the threads of [`host`]; each block states the fact that makes it sound.
+//! Loading or running a model is safe whatever its bytes are, as long as they do not change meanwhile: a malformed file
+//! is an error, and none can make the library read or write outside what it was given. For bytes in memory the borrow
+//! checker sees to the condition; for a mapped file nobody can, so [`host::MappedFile::open`] is an `unsafe fn`. `unsafe`
+//! code is confined to [`arch`], the arena and the tiles of [`storage`], the C interface, and the mapping and the
+//! threads of [`host`]; each block states the fact that makes it sound.
 //!
 //! # Features
 //!

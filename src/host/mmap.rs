@@ -1,4 +1,4 @@
-//! Files and memory from the operating system.
+//! Memory from the operating system: files mapped for reading, and zeroed pages.
 
 #![allow(unsafe_code)]
 
@@ -23,10 +23,7 @@ pub enum MapError {
     Empty,
 }
 
-/// A file mapped for reading: its pages are the page cache's, shared by every process that maps it.
-///
-/// If another process cuts the file short while it is mapped, an access beyond its new end ends this process with
-/// SIGBUS, as in every program that maps files. Replace models by renaming, not in place.
+/// A file mapped for reading: its pages are in the page cache, which all processes share.
 #[derive(Debug)]
 pub struct MappedFile(Mmap);
 
@@ -35,7 +32,13 @@ impl MappedFile {
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn open(path: &Path) -> Result<Self, MapError> {
+    ///
+    /// # Safety
+    /// Nobody may modify or truncate the file while it is mapped. It is borrowed as `&[u8]`, which Rust takes to be
+    /// constant, so a write to it is undefined behaviour; and where a file was truncated, reading beyond its new end
+    /// kills the process with SIGBUS. No check can rule either out. Replacing the file by a rename is allowed: the map
+    /// keeps the old one.
+    pub unsafe fn open(path: &Path) -> Result<Self, MapError> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -44,8 +47,7 @@ impl MappedFile {
         if metadata.len() == 0 {
             return Err(MapError::Empty);
         }
-        // SAFETY: the mapping is private and read-only. Rust asks that the bytes never change: a file changed in
-        // place would break that, as the documentation above says; no check here can rule it out.
+        // SAFETY: the caller promises what `map` asks for, that the file does not change.
         Ok(Self(unsafe { Mmap::map(&file)? }))
     }
 }
@@ -57,10 +59,10 @@ impl core::ops::Deref for MappedFile {
     }
 }
 
-/// `bytes` of zeroed memory, aligned to a page. Pages are taken when they are first written.
+/// `bytes` of zeroed memory, aligned to a page. A page becomes resident when it is first written.
 ///
 /// # Errors
-/// The operating system's, when there is not that much.
+/// The operating system's, if there is not enough.
 pub fn memory(bytes: usize) -> io::Result<MmapMut> {
     MmapMut::map_anon(bytes.max(1))
 }

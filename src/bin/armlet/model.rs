@@ -63,9 +63,14 @@ pub(crate) fn resolve(model: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Maps a file.
+/// Maps a file: a model, a session or a prefix.
+#[allow(unsafe_code)]
 pub(crate) fn map(path: &Path) -> Result<MappedFile, Failure> {
-    MappedFile::open(path).map_err(|e| match e {
+    // SAFETY: armlet itself never writes to a file in place: `atomic_file` renames a new one over it. That other
+    // programs do not either is up to the user, who owns the files; a copy in memory, the only alternative, would double
+    // what a model takes. llama.cpp asks for the same.
+    let mapped = unsafe { MappedFile::open(path) };
+    mapped.map_err(|e| match e {
         MapError::Empty => Failure::file(path, "the file is empty; fetch it again"),
         MapError::NotAFile => Failure::file(path, "not a regular file; give a GGUF file"),
         e => Failure::file(path, e),
