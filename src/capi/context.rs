@@ -25,6 +25,7 @@ use crate::model::Model;
 use crate::sample::{Sampler, SamplerConfig};
 use crate::storage::{ALIGN, ArenaError};
 use crate::tokenizer::Detokenizer;
+use crate::util::SliceExt;
 
 /// Bytes that a chat format adds to a text, at most.
 const FRAME: usize = 192;
@@ -49,8 +50,10 @@ pub(super) struct Context {
     pub(super) text_bytes: usize,
     pub(super) text: &'static mut [u8],
     pub(super) scratch: &'static mut [u8],
-    /// The arena and the model.
-    pub(super) spans: [Span; 2],
+    /// The arena that this context is in.
+    arena: Span,
+    /// The model's file.
+    file: Span,
 }
 
 /// The callbacks but for the cores.
@@ -70,14 +73,14 @@ impl Caller {
         };
         if let Some(log) = self.log {
             let line = Line::new(&error);
-            // SAFETY: the callback's contract; the bytes outlive the call.
+            // SAFETY: callback; the bytes outlive the call.
             unsafe { log(self.user, line.bytes().as_ptr().cast(), line.bytes().len()) };
         }
         error.status()
     }
 
     pub(super) fn keeps_going(&self) -> bool {
-        // SAFETY: the callback's contract.
+        // SAFETY: callback.
         self.keep_going.is_none_or(|keep_going| unsafe { keep_going(self.user) })
     }
 }
@@ -92,9 +95,9 @@ pub(super) struct Checked {
 
 impl Checked {
     /// # Safety
-    /// That of [`pointers::sized`].
+    /// *Readable*: `config`, for as many bytes as it says. *Callback*: its functions, until the context's last use.
     pub(super) unsafe fn new(config: *const armlet_config) -> Result<Self, armlet_status> {
-        // SAFETY: the caller's.
+        // SAFETY: readable for its size.
         let given = unsafe { pointers::sized(config) }?;
         if given.abi_version != ARMLET_ABI_VERSION {
             return Err(ARMLET_ERR_ABI);
@@ -221,7 +224,7 @@ impl Context {
         checked: &Checked,
     ) -> Result<*mut Context, CallError> {
         const { assert!(align_of::<Context>() <= ALIGN && align_of::<Model<'_>>() <= ALIGN) };
-        let spans = [Span::written(arena.as_ptr(), arena.len()), Span::read(bytes.as_ptr(), bytes.len())];
+        let arena_span = Span::written(arena.as_ptr(), arena.len());
         let kernels = checked.kernels()?;
         let file = File::new_checked(bytes)?;
         let layout = Layout::new(&file, checked)?;
@@ -233,9 +236,10 @@ impl Context {
         let home = take(tail, part::<Context>(), whole)?.as_mut_ptr().cast::<Context>();
         let model_home = take(tail, part::<Model<'_>>(), whole)?.as_mut_ptr().cast::<Model<'static>>();
         let model = Model::new(&file, take(tail, layout.tables, whole)?)?;
-        // SAFETY: a part of the arena that nothing else has, large enough, and aligned as all parts are.
+        // SAFETY: `take` gave this part of the arena to nothing else; it has the size of a `Model`, and its start is a
+        // multiple of `ALIGN`, as the arena's is and the sizes of all parts are.
         unsafe { model_home.write(model) };
-        // SAFETY: just written, and never again.
+        // SAFETY: just written, and never again; it lives as long as the arena, which is borrowed for 'static.
         let model: &'static Model<'static> = unsafe { &*model_home };
         let engine = Engine::new(model, kernels, &layout.plan, take(tail, layout.plan.engine_bytes(), whole)?)?;
         let session = Session::new(model, &layout.plan, take(tail, layout.plan.session_bytes(), whole)?)?;
@@ -255,9 +259,10 @@ impl Context {
             text_bytes: layout.text_bytes,
             text: take(tail, layout.text, whole)?,
             scratch: take(tail, layout.scratch, whole)?,
-            spans,
+            arena: arena_span,
+            file: Span::read(bytes.as_ptr(), bytes.len()),
         };
-        // SAFETY: as with the model.
+        // SAFETY: as for the model, with the size of a `Context`.
         unsafe { home.write(context) };
         Ok(home)
     }
@@ -265,7 +270,7 @@ impl Context {
     /// The context at `at`.
     ///
     /// # Safety
-    /// `at` is NULL, or `size_of::<Context>()` bytes are there which nothing else uses for `'c`.
+    /// *Writable*: `at`, for a `Context`, during `'c`. *Alive*: if a context is there, its arena and its model.
     pub(super) unsafe fn at<'c>(at: *mut Context) -> Result<&'c mut Context, armlet_status> {
         if at.is_null() {
             return Err(ARMLET_ERR_NULL);
@@ -273,30 +278,28 @@ impl Context {
         if !at.addr().is_multiple_of(ALIGN) {
             return Err(ARMLET_ERR_ALIGN);
         }
-        // SAFETY: it starts with that number, or is none and starts with something else.
+        // SAFETY: writable for a `Context`, of which the number is the first field; aligned, as was checked.
         if unsafe { (&raw const (*at).magic).read() } != MAGIC {
             return Err(ARMLET_ERR_HANDLE);
         }
-        // SAFETY: only `carve` writes the number, last of all.
+        // SAFETY: writable for a `Context`, and it is one: only `carve` writes the number, after all else. What it refers
+        // to is alive.
         let context = unsafe { &mut *at };
         // A copy of an arena refers to the parts of the one that it is of.
-        if context.spans[0].starts_at(at.addr()) { Ok(context) } else { Err(ARMLET_ERR_HANDLE) }
+        if context.arena.starts_at(at.addr()) { Ok(context) } else { Err(ARMLET_ERR_HANDLE) }
     }
 
     /// Whether memory of a call is apart from the arena, and what is written of it also from the model and the rest.
     pub(super) fn apart<const N: usize>(&self, spans: [Span; N]) -> Result<(), armlet_status> {
         for (i, span) in spans.iter().enumerate() {
-            pointers::apart(&[*span, self.spans[0], self.spans[1]][..])?;
-            pointers::apart(spans.get(i..).unwrap_or(&[]))?;
+            pointers::apart(&[*span, self.arena, self.file])?;
+            pointers::apart(spans.part(i..N))?;
         }
         Ok(())
     }
 }
 
-/// Makes what `carve` would make no context, before it tries.
-///
-/// # Safety
-/// `arena` is aligned, and may be written where it has the bytes.
+/// Clears the magic number at the start of an arena, so that a `carve` that fails leaves no valid context there.
 pub(super) fn unmark(arena: &mut [u8]) {
     if let Some(magic) = arena.first_chunk_mut::<8>() {
         *magic = [0; 8];

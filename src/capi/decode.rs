@@ -14,16 +14,16 @@ use crate::sample::SamplerConfig;
 /// `armlet_info.position`; read the rest to go on.
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say.
+/// *Writable* and *alive*: `ctx`. *Readable*: `tokens` for `n`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_prefill(ctx: *mut armlet_ctx, tokens: *const u32, n: usize) -> armlet_status {
     let read = |c: &mut Context| {
-        // SAFETY: the caller's.
+        // SAFETY: `tokens` is readable for `n`.
         let tokens = unsafe { pointers::input(tokens, n)? };
         c.apart([Span::read(tokens.as_ptr(), tokens.len())])?;
         c.read(tokens)
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, read) }
 }
 
@@ -35,13 +35,13 @@ pub unsafe extern "C" fn armlet_prefill(ctx: *mut armlet_ctx, tokens: *const u32
 /// can be. STOPPED: the token was written but not read; `armlet_prefill` can do that.
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say.
+/// *Writable* and *alive*: `ctx`. *Writable*: `token` for one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> armlet_status {
     let step = |c: &mut Context| {
         c.apart([Span::written(token.cast_const(), 1)])?;
         // Before anything is drawn.
-        // SAFETY: the caller's.
+        // SAFETY: `token` is writable for one, and apart.
         unsafe { pointers::write_out(token, ARMLET_NO_TOKEN)? };
         let next = c.choose()?;
         // SAFETY: as above.
@@ -51,7 +51,7 @@ pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> a
         }
         c.read(&[next])
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, step) }
 }
 
@@ -60,14 +60,14 @@ pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> a
 /// Errors: NULL (`ctx`), ALIGN, HANDLE, STRUCT, CONFIG (a value that is negative, infinite or not a number).
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say.
+/// *Writable* and *alive*: `ctx`. *Readable*: `sampling` for its size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_set_sampling(ctx: *mut armlet_ctx, sampling: *const armlet_sampling) -> armlet_status {
     let set = |c: &mut Context| {
         let given = if sampling.is_null() {
             armlet_sampling::default()
         } else {
-            // SAFETY: the caller's.
+            // SAFETY: `sampling` is readable for its size.
             unsafe { pointers::sized(sampling)? }
         };
         let values = [given.temperature, given.top_p, given.min_p, given.repeat_penalty];
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn armlet_set_sampling(ctx: *mut armlet_ctx, sampling: *co
         });
         Ok(ARMLET_OK)
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, set) }
 }
 
@@ -95,20 +95,20 @@ pub unsafe extern "C" fn armlet_set_sampling(ctx: *mut armlet_ctx, sampling: *co
 /// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER.
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say.
+/// *Writable* and *alive*: `ctx`. *Writable*: `logits` and `n` for one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_logits(ctx: *mut armlet_ctx, logits: *mut *const f32, n: *mut usize) -> armlet_status {
     let give = |c: &mut Context| {
         c.apart([Span::written(logits.cast_const(), 1), Span::written(n.cast_const(), 1)])?;
         let row = c.current()?;
-        // SAFETY: the caller's.
+        // SAFETY: `logits` and `n` are writable for one, and apart.
         unsafe {
             pointers::write_out(logits, row.as_ptr())?;
             pointers::write_out(n, row.len())?;
         }
         Ok(ARMLET_OK)
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, give) }
 }
 

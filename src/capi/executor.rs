@@ -1,30 +1,28 @@
-//! The caller's cores as an executor.
+//! An executor over the caller's `parallel_for`.
 
-use core::cell::Cell;
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::{ARMLET_MAX_WORKERS, armlet_parallel_for};
 use crate::storage::{Executor, Work};
 
 const MAX_WORKERS: usize = ARMLET_MAX_WORKERS as usize;
 
-/// The cores of a firmware: all alike, each with its share and nothing else to do.
+/// Runs work on the caller's cores.
+///
+/// One thread at a time uses a context, so the counters are never written by two; they are atomic because an
+/// [`Executor`] is `Sync`.
 pub(super) struct CallbackExecutor {
-    user: *mut c_void,
+    user: AtomicPtr<c_void>,
     parallel_for: armlet_parallel_for,
     workers: u32,
-    /// Items that each has taken.
-    pub(super) tiles: Cell<[u64; MAX_WORKERS]>,
-    /// The largest difference between two of them in one run.
-    pub(super) imbalance: Cell<u32>,
+    /// Items that each worker has taken.
+    tiles: [AtomicU64; MAX_WORKERS],
+    /// The largest difference between two workers' items in one call.
+    imbalance: AtomicU32,
 }
 
-// SAFETY: `Executor` wants `Sync` because hosts run passes of several engines on one pool. This one belongs to one
-// context, which one thread at a time uses; what the cores share is in `Job`.
-unsafe impl Sync for CallbackExecutor {}
-
-/// A run: what the cores are told.
+/// What the cores share during one call of `parallel_for`.
 struct Job<'w> {
     work: &'w Work<'w>,
     taken: [AtomicU32; MAX_WORKERS],
@@ -33,9 +31,9 @@ struct Job<'w> {
 /// What `parallel_for` calls on each core.
 ///
 /// # Safety
-/// `arg` is the `Job` of a run that has not returned.
+/// *Callback*: `arg` is what `parallel_for` was called with, and that call has not returned.
 unsafe extern "C" fn work(arg: *mut c_void, core: u32) {
-    // SAFETY: the caller's.
+    // SAFETY: callback: `run` passes a `Job` that lives until `parallel_for` returns.
     let job = unsafe { &*arg.cast_const().cast::<Job<'_>>() };
     let taken = (job.work)(core as usize);
     if let Some(count) = job.taken.get(core as usize) {
@@ -45,7 +43,23 @@ unsafe extern "C" fn work(arg: *mut c_void, core: u32) {
 
 impl CallbackExecutor {
     pub(super) fn new(user: *mut c_void, parallel_for: armlet_parallel_for, workers: u32) -> Self {
-        CallbackExecutor { user, parallel_for, workers, tiles: Cell::new([0; MAX_WORKERS]), imbalance: Cell::new(0) }
+        CallbackExecutor {
+            user: AtomicPtr::new(user),
+            parallel_for,
+            workers,
+            tiles: [const { AtomicU64::new(0) }; MAX_WORKERS],
+            imbalance: AtomicU32::new(0),
+        }
+    }
+
+    /// Items that each worker has taken so far.
+    pub(super) fn tiles(&self) -> [u64; MAX_WORKERS] {
+        self.tiles.each_ref().map(|n| n.load(Relaxed))
+    }
+
+    /// The largest difference between two workers' items in one call.
+    pub(super) fn imbalance(&self) -> u32 {
+        self.imbalance.load(Relaxed)
     }
 }
 
@@ -57,19 +71,20 @@ impl Executor for CallbackExecutor {
     fn run(&self, all: &Work<'_>) {
         let Some(parallel_for) = self.parallel_for else { return };
         let job = Job { work: all, taken: [const { AtomicU32::new(0) }; MAX_WORKERS] };
-        // SAFETY: the callback's contract: it calls `work` while `job` lives, and returns when all calls have.
-        unsafe { parallel_for(self.user, self.workers, work, core::ptr::from_ref(&job).cast_mut().cast()) };
-        let mut tiles = self.tiles.get();
+        let arg = core::ptr::from_ref(&job).cast_mut().cast();
+        // SAFETY: callback: it calls `work` with `arg` only before it returns, and `job` lives longer.
+        unsafe { parallel_for(self.user.load(Relaxed), self.workers, work, arg) };
         let (mut least, mut most) = (u32::MAX, 0);
-        for (total, taken) in tiles.iter_mut().zip(&job.taken).take(self.workers as usize) {
+        for (total, taken) in self.tiles.iter().zip(&job.taken).take(self.workers as usize) {
             let taken = taken.load(Relaxed);
-            *total += u64::from(taken);
+            // A load and a store, not an atomic addition: there is one writer.
+            total.store(total.load(Relaxed) + u64::from(taken), Relaxed);
             (least, most) = (least.min(taken), most.max(taken));
         }
-        self.tiles.set(tiles);
-        self.imbalance.set(self.imbalance.get().max(most.saturating_sub(least)));
+        self.imbalance.store(self.imbalance().max(most.saturating_sub(least)), Relaxed);
     }
 
+    /// The cores are all alike and do nothing else meanwhile.
     fn even(&self) -> bool {
         true
     }

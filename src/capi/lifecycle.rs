@@ -36,7 +36,8 @@ pub extern "C" fn armlet_status_str(status: i32) -> *const c_char {
 /// Errors: NULL, ALIGN, OVERLAP, LENGTH, STRUCT, ABI, CONFIG, BUDGET, MODEL, UNSUPPORTED; `out` is then unchanged.
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say.
+/// *Readable*: `model` for `model_len`, `config` for its size. *Writable*: `out` for its size. *Callback*: those of
+/// `config`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_plan(
     model: *const c_void,
@@ -44,17 +45,17 @@ pub unsafe extern "C" fn armlet_plan(
     config: *const armlet_config,
     out: *mut armlet_requirements,
 ) -> armlet_status {
-    // SAFETY: the caller's.
+    // SAFETY: `config` is readable for its size, and its callbacks are.
     let checked = match unsafe { Checked::new(config) } {
         Ok(checked) => checked,
         Err(status) => return status,
     };
     checked.caller.outcome((|| {
-        // SAFETY: the caller's.
+        // SAFETY: `model` is readable for `model_len`, `out` for its size.
         let (bytes, _) = unsafe { (pointers::input(model.cast::<u8>(), model_len)?, pointers::sized(out)?) };
         pointers::apart(&[Span::written(out, 1), Span::read(bytes.as_ptr(), bytes.len())])?;
         let requirements = Layout::new(&File::new_checked(bytes)?, &checked)?.requirements()?;
-        // SAFETY: the caller's.
+        // SAFETY: `out` is writable for its size, and apart.
         unsafe { pointers::write_out(out, requirements)? };
         Ok(ARMLET_OK)
     })())
@@ -69,7 +70,8 @@ pub unsafe extern "C" fn armlet_plan(
 /// itself or OVERLAP of others; and the arena's contents are of no use.
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say; the arena and the model stay while the context is used.
+/// *Readable*: `model` for `model_len`, `config` for its size. *Writable*: `arena` for `arena_len`, `out` for one.
+/// *Alive*: `arena` and `model`. *Callback*: those of `config`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_init(
     arena: *mut c_void,
@@ -85,19 +87,19 @@ pub unsafe extern "C" fn armlet_init(
         Span::read(model.cast::<u8>(), model_len),
         Span::read(config, 1),
     ];
-    // SAFETY: the caller's.
+    // SAFETY: `out` is writable for one, and apart.
     if let Err(status) =
         pointers::apart(&spans).and_then(|()| unsafe { pointers::write_out(out, core::ptr::null_mut()) })
     {
         return status;
     }
-    // SAFETY: the caller's.
+    // SAFETY: `config` is readable for its size, and its callbacks are.
     let checked = match unsafe { Checked::new(config) } {
         Ok(checked) => checked,
         Err(status) => return status,
     };
     checked.caller.outcome((|| {
-        // SAFETY: the caller's; they are apart.
+        // SAFETY: `arena` is writable for `arena_len`, `model` readable for `model_len`, both alive, and they are apart.
         let (arena, bytes) = unsafe {
             (pointers::output(arena.cast::<u8>(), arena_len)?, pointers::input(model.cast::<u8>(), model_len)?)
         };
@@ -109,7 +111,7 @@ pub unsafe extern "C" fn armlet_init(
         }
         context::unmark(arena);
         let context = Context::carve(arena, bytes, &checked)?;
-        // SAFETY: the caller's.
+        // SAFETY: `out` is writable for one, and apart.
         unsafe { pointers::write_out(out, context.cast::<armlet_ctx>())? };
         Ok(ARMLET_OK)
     })())
@@ -118,12 +120,12 @@ pub unsafe extern "C" fn armlet_init(
 /// Runs `f` on a context.
 ///
 /// # Safety
-/// `ctx` is NULL, or points to a context, or to as many bytes.
+/// *Writable* and *alive*: `ctx`.
 pub(super) unsafe fn with(
     ctx: *mut armlet_ctx,
     f: impl FnOnce(&mut Context) -> Result<armlet_status, CallError>,
 ) -> armlet_status {
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     match unsafe { Context::at(ctx.cast::<Context>()) } {
         Err(status) => status,
         Ok(context) => {
@@ -138,7 +140,7 @@ pub(super) unsafe fn with(
 /// Errors: NULL, ALIGN, HANDLE.
 ///
 /// # Safety
-/// `ctx` is NULL or points to a context.
+/// *Writable* and *alive*: `ctx`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_reset(ctx: *mut armlet_ctx) -> armlet_status {
     let reset = |c: &mut Context| {
@@ -146,7 +148,7 @@ pub unsafe extern "C" fn armlet_reset(ctx: *mut armlet_ctx) -> armlet_status {
         c.sampler.restart();
         Ok(ARMLET_OK)
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, reset) }
 }
 
@@ -156,7 +158,7 @@ pub unsafe extern "C" fn armlet_reset(ctx: *mut armlet_ctx) -> armlet_status {
 /// Errors: NULL, ALIGN, HANDLE, GONE: the context is as before.
 ///
 /// # Safety
-/// `ctx` is NULL or points to a context.
+/// *Writable* and *alive*: `ctx`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_rewind(ctx: *mut armlet_ctx, position: u64) -> armlet_status {
     let rewind = |c: &mut Context| {
@@ -165,7 +167,7 @@ pub unsafe extern "C" fn armlet_rewind(ctx: *mut armlet_ctx, position: u64) -> a
         }
         Ok(ARMLET_OK)
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, rewind) }
 }
 
@@ -174,19 +176,19 @@ pub unsafe extern "C" fn armlet_rewind(ctx: *mut armlet_ctx, position: u64) -> a
 /// Errors: NULL, ALIGN, OVERLAP, HANDLE, STRUCT.
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say.
+/// *Writable* and *alive*: `ctx`. *Writable*: `out` for its size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_get_info(ctx: *mut armlet_ctx, out: *mut armlet_info) -> armlet_status {
     let info = |c: &mut Context| {
         c.apart([Span::written(out.cast_const(), 1)])?;
-        // SAFETY: the caller's.
+        // SAFETY: `out` is writable for its size, and apart.
         unsafe {
             pointers::sized(out.cast_const())?;
             pointers::write_out(out, c.info())?;
         }
         Ok(ARMLET_OK)
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, info) }
 }
 
@@ -214,8 +216,8 @@ impl Context {
             vocab: self.model.hparams.vocab as u32,
             bos: token(self.model.tokenizer.bos()),
             eos: token(self.model.tokenizer.eos()),
-            imbalance: self.executor.imbalance.get(),
-            tiles: self.executor.tiles.get(),
+            imbalance: self.executor.imbalance(),
+            tiles: self.executor.tiles(),
         }
     }
 }

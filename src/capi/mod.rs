@@ -12,10 +12,26 @@
 //! snapshot.rs   functions: keeping what was read
 //! ```
 //!
-//! A function checks what it was given, calls the core, and turns what came of it into a status.
+//! Each function checks its arguments, calls the core, and turns the result into a status.
 //!
-//! No globals, no allocation, no state outside the caller's arena. What a pointer is said to be is believed only as
-//! far as its length: NULL, alignment and overlap are checked, and everything behind it is as hostile as a file.
+//! No globals, no allocation, no state outside the caller's arena.
+//!
+//! # Contracts
+//!
+//! NULL, alignment, lengths and overlap are checked, and the bytes behind a pointer are as untrusted as a file. What no
+//! check can see, the caller promises. `# Safety` sections and `SAFETY` notes call these promises by their names:
+//!
+//! * **readable** for n: the pointer is NULL, or n elements there are initialised, and nobody changes them until the
+//!   call returns.
+//! * **writable** for n: the pointer is NULL, or n elements there may be read and written, and nobody else does either
+//!   until the call returns. A context is writable for its size: one thread at a time uses it.
+//! * **alive**: from `armlet_init` until the context's last use the model is readable and the arena writable, and only
+//!   this library writes to the arena.
+//! * **callback**: a function pointer is NULL or points to a function of its type, which does what its description says:
+//!   it returns and does not unwind; `parallel_for` calls `work` with the `arg` that it got, and not after it has
+//!   returned.
+//!
+//! A fifth, **apart**, is checked ([`pointers::apart`]): memory that is written overlaps nothing else that a call uses.
 //!
 //! Names are those of the header, which cbindgen writes from here (`cargo xtask header`).
 

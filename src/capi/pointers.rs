@@ -1,9 +1,33 @@
-//! Pointers: checked once, then slices.
+//! The caller's pointers: checked for NULL, alignment, size and overlap, then used as slices.
+//!
+//! What the checks cannot see, the contracts *readable* and *writable* of [`capi`](super) promise.
 
 use super::armlet_status::{self, *};
+use super::{armlet_config, armlet_ctx, armlet_info, armlet_requirements, armlet_sampling};
+use crate::storage::{Plain, unpadded};
 
-/// The largest thing that there can be.
+/// No object is larger.
 const MAX_BYTES: usize = isize::MAX as usize;
+
+// SAFETY: an integer.
+unsafe impl Plain for usize {}
+// SAFETY: a raw pointer has no invalid bit pattern.
+unsafe impl Plain for *mut armlet_ctx {}
+// SAFETY: a raw pointer has no invalid bit pattern.
+unsafe impl Plain for *const f32 {}
+// SAFETY: integers, a raw pointer, and callbacks that may be NULL; without padding, as asserted below.
+unsafe impl Plain for armlet_config {}
+// SAFETY: integers without padding.
+unsafe impl Plain for armlet_requirements {}
+// SAFETY: integers and floats without padding.
+unsafe impl Plain for armlet_sampling {}
+// SAFETY: integers without padding.
+unsafe impl Plain for armlet_info {}
+
+unpadded!(armlet_config: [u32; 2], u64, [u32; 10], [usize; 4], [u64; 4]);
+unpadded!(armlet_requirements: [u32; 2], [u64; 5], [u32; 4]);
+unpadded!(armlet_sampling: [u32; 6], u64);
+unpadded!(armlet_info: [u32; 2], [u64; 2], [u32; 4], [u64; 16]);
 
 /// Memory that a call reads or writes.
 #[derive(Clone, Copy)]
@@ -26,18 +50,19 @@ impl Span {
         self.start == address
     }
 
-    fn overlaps(&self, other: &Span) -> bool {
+    /// Whether the two share a byte, and at least one of them is written.
+    fn conflicts_with(&self, other: &Span) -> bool {
         let apart =
             self.start.saturating_add(self.len) <= other.start || other.start.saturating_add(other.len) <= self.start;
         (self.written || other.written) && self.len > 0 && other.len > 0 && !apart
     }
 }
 
-/// Whether what is written is apart from all else.
+/// Checks the contract *apart*: nothing that is written overlaps anything else.
 pub(super) fn apart(spans: &[Span]) -> Result<(), armlet_status> {
     let mut tail = spans;
     while let Some((first, others)) = tail.split_first() {
-        if others.iter().any(|other| first.overlaps(other)) {
+        if others.iter().any(|other| first.conflicts_with(other)) {
             return Err(ARMLET_ERR_OVERLAP);
         }
         tail = others;
@@ -45,7 +70,7 @@ pub(super) fn apart(spans: &[Span]) -> Result<(), armlet_status> {
     Ok(())
 }
 
-/// Whether there can be `n` elements at `at`. NULL is fine for none.
+/// Checks that `at` can be the address of `n` elements. NULL will do for none.
 fn check<T>(at: *const T, n: usize) -> Result<(), armlet_status> {
     let bytes = n.checked_mul(size_of::<T>()).filter(|bytes| *bytes <= MAX_BYTES).ok_or(ARMLET_ERR_LENGTH)?;
     if at.is_null() {
@@ -57,47 +82,49 @@ fn check<T>(at: *const T, n: usize) -> Result<(), armlet_status> {
     at.addr().checked_add(bytes).map(drop).ok_or(ARMLET_ERR_LENGTH)
 }
 
-/// What is to be read.
+/// An input of `n` elements.
 ///
 /// # Safety
-/// If `at` is not NULL, `n` elements are there and stay unchanged for `'c`.
-pub(super) unsafe fn input<'c, T: Copy>(at: *const T, n: usize) -> Result<&'c [T], armlet_status> {
+/// *Readable*: `at`, for `n` elements, during `'c`.
+pub(super) unsafe fn input<'c, T: Plain>(at: *const T, n: usize) -> Result<&'c [T], armlet_status> {
     check(at, n)?;
-    // SAFETY: the caller's, and `check` has seen to NULL, alignment and size. Any bytes are a `T`: they are integers.
+    // SAFETY: readable for `n`; `check` has excluded NULL, misalignment and a size that wraps; any bytes are a `Plain`.
     Ok(if n == 0 { &[] } else { unsafe { core::slice::from_raw_parts(at, n) } })
 }
 
-/// What is to be written.
+/// An output of `n` elements.
 ///
 /// # Safety
-/// If `at` is not NULL, `n` elements are there, and nothing else uses them for `'c`: see [`apart`].
-pub(super) unsafe fn output<'c, T: Copy>(at: *mut T, n: usize) -> Result<&'c mut [T], armlet_status> {
+/// *Writable*: `at`, for `n` elements, during `'c`, and *apart* from all else that is used then.
+pub(super) unsafe fn output<'c, T: Plain>(at: *mut T, n: usize) -> Result<&'c mut [T], armlet_status> {
     check(at, n)?;
-    // SAFETY: as in `input`.
+    // SAFETY: writable for `n` and apart; `check` and `Plain` as in `input`.
     Ok(if n == 0 { &mut [] } else { unsafe { core::slice::from_raw_parts_mut(at, n) } })
 }
 
-/// Where one value is to be written.
+/// Writes one value.
 ///
 /// # Safety
-/// If `at` is not NULL, there is room for a `T`.
-pub(super) unsafe fn write_out<T: Copy>(at: *mut T, value: T) -> Result<(), armlet_status> {
+/// *Writable*: `at`, for one element.
+pub(super) unsafe fn write_out<T: Plain>(at: *mut T, value: T) -> Result<(), armlet_status> {
     check(at, 1)?;
-    // SAFETY: the caller's, and `check` has seen to NULL and alignment.
+    // SAFETY: writable for one; `check` has excluded NULL and misalignment.
     unsafe { at.write(value) };
     Ok(())
 }
 
-/// A struct led by its own size, which is compared with this library's.
+/// Reads a struct that begins with its own size, a `u32`, which must be the size of `T`: a caller that was compiled
+/// against another header may have a shorter one.
 ///
 /// # Safety
-/// If `at` is not NULL, a struct of the size that its first number says is there.
-pub(super) unsafe fn sized<T: Copy>(at: *const T) -> Result<T, armlet_status> {
+/// *Readable*: `at`, for as many bytes as its first `u32` says, and for that number itself.
+pub(super) unsafe fn sized<T: Plain>(at: *const T) -> Result<T, armlet_status> {
+    const { assert!(align_of::<T>() >= align_of::<u32>()) };
     check(at, 1)?;
-    // SAFETY: every such struct starts with a `u32`.
+    // SAFETY: readable for a `u32`; `check` has excluded NULL and misalignment.
     if unsafe { at.cast::<u32>().read() } as usize != size_of::<T>() {
         return Err(ARMLET_ERR_STRUCT);
     }
-    // SAFETY: it has the size of a `T`, and consists of integers, floats, and pointers that may be NULL.
+    // SAFETY: readable for the size that it says, which is that of a `T`; any bytes are a `Plain`.
     Ok(unsafe { at.read() })
 }

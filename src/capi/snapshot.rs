@@ -14,16 +14,16 @@ use crate::engine::EngineError;
 /// Errors: NULL, ALIGN, OVERLAP, HANDLE.
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say.
+/// *Writable* and *alive*: `ctx`. *Writable*: `bytes` for one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_saved_bytes(ctx: *mut armlet_ctx, bytes: *mut u64) -> armlet_status {
     let count = |c: &mut Context| {
         c.apart([Span::written(bytes.cast_const(), 1)])?;
-        // SAFETY: the caller's.
+        // SAFETY: `bytes` is writable for one, and apart.
         unsafe { pointers::write_out(bytes, c.session.saved_bytes(0))? };
         Ok(ARMLET_OK)
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, count) }
 }
 
@@ -34,19 +34,19 @@ pub unsafe extern "C" fn armlet_saved_bytes(ctx: *mut armlet_ctx, bytes: *mut u6
 /// Errors: NULL, ALIGN, HANDLE, STOPPED: `write` said so.
 ///
 /// # Safety
-/// `ctx` is NULL or points to a context; `write` is NULL or such a function.
+/// *Writable* and *alive*: `ctx`. *Callback*: `write`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_save(ctx: *mut armlet_ctx, write: armlet_write, user: *mut c_void) -> armlet_status {
     let save = |c: &mut Context| {
         let write = write.ok_or(ARMLET_ERR_NULL)?;
-        // SAFETY: the callback's contract; the bytes outlive the call.
+        // SAFETY: callback; the bytes outlive the call.
         let sink = |part: &[u8]| unsafe {
             if write(user, part.as_ptr().cast(), part.len()) { Ok(()) } else { Err(ARMLET_ERR_STOPPED) }
         };
         c.session.save(&[], sink)?;
         Ok(ARMLET_OK)
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, save) }
 }
 
@@ -56,17 +56,17 @@ pub unsafe extern "C" fn armlet_save(ctx: *mut armlet_ctx, write: armlet_write, 
 /// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, STATE, OTHER_STATE: the context is as before.
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say.
+/// *Writable* and *alive*: `ctx`. *Readable*: `state` for `len`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_restore(ctx: *mut armlet_ctx, state: *const c_void, len: usize) -> armlet_status {
     let restore = |c: &mut Context| {
-        // SAFETY: the caller's.
+        // SAFETY: `state` is readable for `len`.
         let state = unsafe { pointers::input(state.cast::<u8>(), len)? };
         c.apart([Span::read(state.as_ptr(), state.len())])?;
         c.session.restore(state).map_err(EngineError::from)?;
         c.forget();
         Ok(ARMLET_OK)
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, restore) }
 }

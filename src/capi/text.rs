@@ -19,7 +19,7 @@ use crate::tokenizer::{ChatFormat, EncodeOptions, Role, TokenizerError};
 /// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, CONFIG (flags), TEXT, BUFFER.
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say.
+/// *Writable* and *alive*: `ctx`. *Readable*: `text` for `len`. *Writable*: `tokens` for `cap`, `n` for one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_tokenize(
     ctx: *mut armlet_ctx,
@@ -31,7 +31,7 @@ pub unsafe extern "C" fn armlet_tokenize(
     n: *mut usize,
 ) -> armlet_status {
     let tokenize = |c: &mut Context| {
-        // SAFETY: the caller's.
+        // SAFETY: `text` is readable for `len`.
         let text = unsafe { c.text(text, len)? };
         c.apart([
             Span::read(text.as_ptr(), text.len()),
@@ -44,13 +44,13 @@ pub unsafe extern "C" fn armlet_tokenize(
             literal: &[],
         };
         allowed(flags, ARMLET_ADD_SPECIAL | ARMLET_PARSE_SPECIAL)?;
-        // SAFETY: the caller's; they are apart.
+        // SAFETY: `tokens` is writable for `cap`, and apart.
         let tokens = unsafe { pointers::output(tokens, cap)? };
         let result = c.model.tokenizer.encode(text, options, c.scratch, tokens);
-        // SAFETY: the caller's.
+        // SAFETY: `n` is writable for one, and apart.
         unsafe { counted(result, c.model.tokenizer.max_tokens(text.len()), n) }
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, tokenize) }
 }
 
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn armlet_tokenize(
 /// Errors: those of `armlet_tokenize`, CONFIG (role), CHAT.
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say.
+/// *Writable* and *alive*: `ctx`. *Readable*: `text` for `len`. *Writable*: `tokens` for `cap`, `n` for one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_chat_turn(
     ctx: *mut armlet_ctx,
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn armlet_chat_turn(
     n: *mut usize,
 ) -> armlet_status {
     let turn = |c: &mut Context| {
-        // SAFETY: the caller's.
+        // SAFETY: `text` is readable for `len`.
         let text = unsafe { c.text(text, len)? };
         c.apart([
             Span::read(text.as_ptr(), text.len()),
@@ -89,14 +89,14 @@ pub unsafe extern "C" fn armlet_chat_turn(
             2 => Role::Assistant,
             _ => return Err(ARMLET_ERR_CONFIG.into()),
         };
-        // SAFETY: the caller's; they are apart.
+        // SAFETY: `tokens` is writable for `cap`, and apart.
         let tokens = unsafe { pointers::output(tokens, cap)? };
         let result = c.encode_turn(role, text, flags, tokens);
         let most = c.model.tokenizer.max_tokens(c.text.len());
-        // SAFETY: the caller's.
+        // SAFETY: `n` is writable for one, and apart.
         unsafe { counted(result?, most, n) }
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, turn) }
 }
 
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn armlet_chat_turn(
 /// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, CONFIG (flags), TOKEN, BUFFER.
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say.
+/// *Writable* and *alive*: `ctx`. *Readable*: `tokens` for `n`. *Writable*: `text` for `cap`, `len` for one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_detokenize(
     ctx: *mut armlet_ctx,
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn armlet_detokenize(
     len: *mut usize,
 ) -> armlet_status {
     let detokenize = |c: &mut Context| {
-        // SAFETY: the caller's.
+        // SAFETY: `tokens` is readable for `n`.
         let tokens = unsafe { pointers::input(tokens, n)? };
         let spans = [
             Span::read(tokens.as_ptr(), tokens.len()),
@@ -130,15 +130,15 @@ pub unsafe extern "C" fn armlet_detokenize(
         c.apart(spans)?;
         allowed(flags, ARMLET_SHOW_SPECIAL)?;
         c.known(tokens)?;
-        // SAFETY: the caller's; they are apart.
+        // SAFETY: `text` is writable for `cap`, and apart.
         let mut out = Writer::new(unsafe { pointers::output(text.cast::<u8>(), cap)? });
         for token in tokens {
             c.model.tokenizer.piece(*token, flags & ARMLET_SHOW_SPECIAL != 0).for_each(|byte| out.push(&[byte]));
         }
-        // SAFETY: the caller's.
+        // SAFETY: `len` is writable for one, and apart.
         unsafe { out.end(len) }
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, detokenize) }
 }
 
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn armlet_detokenize(
 /// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, TOKEN, BUFFER.
 ///
 /// # Safety
-/// Pointers are NULL or point to what they say.
+/// *Writable* and *alive*: `ctx`. *Writable*: `text` for `cap`, `len` for one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_piece(
     ctx: *mut armlet_ctx,
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn armlet_piece(
 ) -> armlet_status {
     let piece = |c: &mut Context| {
         c.apart([Span::written(text.cast_const(), cap), Span::written(len.cast_const(), 1)])?;
-        // SAFETY: the caller's; they are apart.
+        // SAFETY: `text` is writable for `cap`, and apart.
         let mut out = Writer::new(unsafe { pointers::output(text.cast::<u8>(), cap)? });
         let mut detokenizer = c.detokenizer;
         if token == ARMLET_NO_TOKEN {
@@ -170,12 +170,12 @@ pub unsafe extern "C" fn armlet_piece(
             c.known(&[token])?;
             detokenizer.push(c.model.tokenizer.piece(token, false), |s| out.push(s.as_bytes()));
         }
-        // SAFETY: the caller's.
+        // SAFETY: `len` is writable for one, and apart.
         let status = unsafe { out.end(len)? };
         c.detokenizer = detokenizer;
         Ok(status)
     };
-    // SAFETY: the caller's.
+    // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, piece) }
 }
 
@@ -187,7 +187,7 @@ fn allowed(flags: u32, these: u32) -> Result<(), CallError> {
 /// Writes how many tokens there are, or how many there may be.
 ///
 /// # Safety
-/// That of [`pointers::write_out`].
+/// *Writable*: `n`, for one.
 unsafe fn counted(
     result: Result<usize, TokenizerError>,
     most: usize,
@@ -197,7 +197,7 @@ unsafe fn counted(
         Ok(count) => (count, Ok(ARMLET_OK)),
         Err(e) => (most, Err(e.into())),
     };
-    // SAFETY: the caller's.
+    // SAFETY: `n` is writable for one.
     unsafe { pointers::write_out(n, count)? };
     result
 }
@@ -220,9 +220,9 @@ impl<'o> Writer<'o> {
     }
 
     /// # Safety
-    /// That of [`pointers::write_out`].
+    /// *Writable*: `len`, for one.
     unsafe fn end(&self, len: *mut usize) -> Result<armlet_status, CallError> {
-        // SAFETY: the caller's.
+        // SAFETY: `len` is writable for one.
         unsafe { pointers::write_out(len, self.len)? };
         if self.len > self.out.len() { Err(ARMLET_ERR_BUFFER.into()) } else { Ok(ARMLET_OK) }
     }
@@ -232,9 +232,9 @@ impl Context {
     /// The text at `at`.
     ///
     /// # Safety
-    /// That of [`pointers::input`].
+    /// *Readable*: `at`, for `len` bytes, during `'c`.
     unsafe fn text<'c>(&self, at: *const c_char, len: usize) -> Result<&'c str, armlet_status> {
-        // SAFETY: the caller's.
+        // SAFETY: `at` is readable for `len`.
         let bytes = unsafe { pointers::input(at.cast::<u8>(), len)? };
         let text = core::str::from_utf8(bytes).map_err(|_| ARMLET_ERR_TEXT)?;
         if len > self.text_bytes { Err(ARMLET_ERR_TEXT) } else { Ok(text) }
