@@ -10,6 +10,7 @@ use crate::model::ModelError;
 use crate::sample::SampleError;
 use crate::storage::ArenaError;
 use crate::tokenizer::TokenizerError;
+use crate::util::SliceExt;
 
 /// Why a function ends without success.
 #[derive(Clone, Copy, Debug)]
@@ -149,7 +150,7 @@ impl Line {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or(&[])
+        self.bytes.first_n(self.len)
     }
 }
 

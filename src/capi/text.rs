@@ -10,6 +10,7 @@ use super::status::CallError;
 use super::{ARMLET_ADD_SPECIAL, ARMLET_CLOSE_ANSWER, ARMLET_OPEN_ANSWER, ARMLET_PARSE_SPECIAL};
 use super::{ARMLET_NO_TOKEN, ARMLET_SHOW_SPECIAL, armlet_ctx};
 use crate::tokenizer::{ChatFormat, EncodeOptions, Role, TokenizerError};
+use crate::util::SliceExt;
 
 /// Text to tokens. `flags`: `ARMLET_ADD_SPECIAL`, `ARMLET_PARSE_SPECIAL`.
 ///
@@ -214,7 +215,8 @@ impl<'o> Writer<'o> {
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        let room = self.out.get_mut(self.len..).unwrap_or(&mut []);
+        let room = self.out.len();
+        let room = self.out.part_mut(self.len.min(room)..room);
         room.iter_mut().zip(bytes).for_each(|(out, byte)| *out = *byte);
         self.len += bytes.len();
     }

@@ -1,6 +1,7 @@
 //! A little-endian reader over untrusted bytes that cannot read past their end.
 
 use super::{GgufError, Problem};
+use crate::util::SliceExt;
 
 /// A position in a slice. Every read checks what is left first (rule K1).
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +28,7 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn take(&mut self, n: usize) -> Result<&'a [u8], GgufError> {
-        let tail = self.bytes.get(self.at..).unwrap_or(&[]);
+        let tail = self.bytes.part(self.at..self.bytes.len());
         let taken = tail.get(..n).ok_or(self.error(Problem::Truncated))?;
         self.at += n;
         Ok(taken)
@@ -56,7 +57,7 @@ impl<'a> Cursor<'a> {
 
     /// A length-prefixed string of at most `cap` bytes (rule K2).
     pub(super) fn string(&mut self, cap: usize) -> Result<&'a [u8], GgufError> {
-        let tail = self.bytes.get(self.at..).unwrap_or(&[]);
+        let tail = self.bytes.part(self.at..self.bytes.len());
         let (len, tail) = tail.split_first_chunk().ok_or(self.error(Problem::Truncated))?;
         let len = u64::from_le_bytes(*len);
         if len > cap as u64 {

@@ -159,8 +159,9 @@ fn blocks<const B: usize>(row: &[u8], out: &mut [f32], decode: impl Fn(&[u8; B],
     }
 }
 
-/// Byte `i` of a block; a format whose blocks are shorter does not exist.
+/// Byte `i` of a block, which is within it.
 fn byte(block: &[u8], i: usize) -> u8 {
+    debug_assert!(i < block.len());
     block.get(i).copied().unwrap_or(0)
 }
 

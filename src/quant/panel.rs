@@ -106,7 +106,7 @@ impl DType {
             return;
         }
         let mut block = [0; DType::Q8_0.block_bytes()]; // the largest
-        let block = block.get_mut(..bytes).unwrap_or_default();
+        let block = block.first_n_mut(bytes);
         for (packed, out) in panel.rows(PANEL_ROWS * bytes).zip(out.chunks_mut(BLOCK)) {
             self.unpack_row(packed, row, block);
             self.decode_row(block, out);

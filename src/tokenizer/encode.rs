@@ -8,6 +8,7 @@ use super::special::{Fragment, Fragments};
 use super::tokenizer::{Algorithm, Tokenizer};
 use super::{TokenizerError, unicode};
 use crate::storage::{Arena, ArenaError};
+use crate::util::SliceExt;
 
 /// Longest text: symbols number its bytes with 32 bits, and sizes stay far from overflow.
 const TEXT_CAP: usize = 1 << 30;
@@ -167,10 +168,10 @@ impl Tokenizer<'_> {
     /// SentencePiece of a whole text, blanks as blanks. What is no token becomes bytes.
     fn encode_sentence(&self, text: &str, merger: &mut Merger<'_>, out: &mut Output<'_>) -> Result<(), TokenizerError> {
         let bytes = text.as_bytes();
-        let slice = |s: &Symbol, len: u32| bytes.get(s.start as usize..(s.start + len) as usize).unwrap_or(&[]);
+        let slice = |s: &Symbol, len: u32| bytes.part(s.start as usize..(s.start + len) as usize);
         merger.clear();
         for (i, c) in text.char_indices() {
-            merger.push(i, c.len_utf8(), self.find_raw(bytes.get(i..i + c.len_utf8()).unwrap_or(&[])))?;
+            merger.push(i, c.len_utf8(), self.find_raw(bytes.part(i..i + c.len_utf8())))?;
         }
         merger.merge_all(|left, right| {
             let token = self.find_raw(slice(left, left.len + right.len))?;
@@ -208,7 +209,9 @@ fn longest_word(text: &str) -> usize {
 fn normalise<'s>(text: &str, prefix: bool, out: &'s mut [u8]) -> &'s str {
     let mut len = 0;
     let mut push = |bytes: &[u8]| {
-        if let Some(room) = out.get_mut(len..len + bytes.len()) {
+        let room = out.get_mut(len..len + bytes.len());
+        debug_assert!(room.is_some(), "the scratch memory was planned for this text");
+        if let Some(room) = room {
             room.copy_from_slice(bytes);
             len += bytes.len();
         }
@@ -222,7 +225,7 @@ fn normalise<'s>(text: &str, prefix: bool, out: &'s mut [u8]) -> &'s str {
         }
         push(part.as_bytes());
     }
-    core::str::from_utf8(out.get(..len).unwrap_or(&[])).unwrap_or("")
+    core::str::from_utf8(out.first_n(len)).unwrap_or("")
 }
 
 /// A score as a rank: the highest score is the least.

@@ -8,6 +8,7 @@ use super::tokenizer::{Algorithm, Merges, Tokenizer};
 use super::vocab::{TokenKind, Vocab};
 use crate::gguf::{Array, File, Label, Value, ValueType};
 use crate::storage::{Arena, ArenaError};
+use crate::util::SliceExt;
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const MERGES: &str = "tokenizer.ggml.merges";
@@ -238,7 +239,7 @@ fn places<'m>(list: Array<'m>) -> impl Iterator<Item = (u32, &'m [u8])> {
 /// Puts `items` into `slots`, and gives those that are filled.
 fn fill(slots: &mut [u32], items: impl Iterator<Item = u32>) -> &[u32] {
     let n = slots.iter_mut().zip(items).map(|(slot, item)| *slot = item).count();
-    slots.get(..n).unwrap_or(&[])
+    slots.first_n(n)
 }
 
 /// Defaults of special tokens, as llama.cpp has them; rule V1 checks them like the file's own.

@@ -102,7 +102,7 @@ impl<'s> Merger<'s> {
 
     /// The symbols that are left, in order.
     pub(super) fn symbols(&self) -> impl Iterator<Item = &Symbol> {
-        self.symbols.get(..self.len).unwrap_or(&[]).iter().filter(|s| s.len > 0)
+        self.symbols.first_n(self.len).iter().filter(|s| s.len > 0)
     }
 
     fn get(&self, i: u32) -> Option<Symbol> {

@@ -263,8 +263,9 @@ fn some(len: usize) -> Option<usize> {
     (len > 0).then_some(len)
 }
 
-/// What follows the first `len` bytes.
+/// What follows the first `len` bytes, which end a character.
 fn after(text: &str, len: usize) -> &str {
+    debug_assert!(text.is_char_boundary(len));
     text.get(len..).unwrap_or_default()
 }
 

@@ -7,7 +7,7 @@ use super::hash_index::NONE;
 use super::options::EncodeOptions;
 use super::vocab::{TokenKind, Vocab};
 use crate::storage::{Arena, ArenaError};
-use crate::util::binary_heap;
+use crate::util::{SliceExt, binary_heap};
 
 /// Names of tokens that end an answer, as llama.cpp lists them. Many files do not say which theirs is.
 const END: [&str; 33] = [
@@ -114,7 +114,7 @@ impl<'m> Specials<'m> {
     pub(super) fn new(vocab: &Vocab<'_>, ids: &'m mut [u32], prefixes: &'m mut [u32]) -> Self {
         let special = (0..).zip(vocab.kinds).filter(|(id, kind)| kind.is_special() && !vocab.text(*id).is_empty());
         let n = ids.iter_mut().zip(special).map(|(slot, (id, _))| *slot = id).count();
-        let (ids, prefixes) = (ids.get_mut(..n).unwrap_or_default(), prefixes.get_mut(..n).unwrap_or_default());
+        let (ids, prefixes) = (ids.first_n_mut(n), prefixes.first_n_mut(n));
         let key = |id: u32| (vocab.text(id), Reverse(id));
         binary_heap::sort(ids, |a, b| key(*a) < key(*b));
         for (i, id) in ids.iter().enumerate() {
@@ -224,7 +224,7 @@ impl Candidates<'_> {
         }
         let mut longest = 0;
         for (at, mark) in marks.iter_mut().enumerate() {
-            let tail = self.text.get(at..).unwrap_or(&[]);
+            let tail = self.text.part(at..self.text.len());
             let may_start = tail.first().is_some_and(|byte| starts[usize::from(*byte)]);
             let first = if may_start { self.specials.longest(self.vocab, tail) } else { None };
             let (candidate, len) = first.map_or((PLAIN, 0), |first| self.fit(first, at, tail.len()));
@@ -242,7 +242,7 @@ impl Candidates<'_> {
             let id = self.specials.id(i).unwrap_or(NONE);
             let mut n = self.vocab.text(id).len();
             if n == len {
-                let span = marks.get_mut(at..at + n).unwrap_or_default();
+                let span = marks.part_mut(at..at + n);
                 let room = span.iter().take_while(|mark| **mark == PLAIN || candidate(**mark).is_some()).count();
                 let mark = if room == n {
                     span.fill(INSIDE);
@@ -289,7 +289,7 @@ impl<'t> Iterator for Fragments<'t, '_> {
     fn next(&mut self) -> Option<Fragment<'t>> {
         let start = self.at;
         let mark = *self.marks.get(start)?;
-        let tail = self.marks.get(start + 1..).unwrap_or(&[]);
+        let tail = self.marks.part(start + 1..self.marks.len());
         let (fragment, same) = if mark == PLAIN {
             let n = 1 + tail.iter().take_while(|m| **m == PLAIN).count();
             // A token's text may start or end inside a character only if the vocabulary is broken; then the text
