@@ -19,12 +19,16 @@ use crate::model::{Loaded, session_memory};
 const DEPTHS: [usize; 3] = [128, 512, 2048];
 const SESSIONS: usize = 8;
 
-/// Bytes of layers whose KV heads are copied.
-struct Copies {
-    k: Vec<Vec<u8>>,
-    v: Vec<Vec<u8>>,
-    bias: Vec<[Vec<u8>; 2]>,
+/// Bytes of one layer whose KV heads are repeated.
+struct LayerCopy {
+    k: Vec<u8>,
+    v: Vec<u8>,
+    k_bias: Vec<u8>,
+    v_bias: Vec<u8>,
 }
+
+/// Those of all layers.
+struct Copies(Vec<LayerCopy>);
 
 /// Each of `heads` equal parts `group` times.
 fn repeated(bytes: &[u8], heads: usize, group: usize) -> Vec<u8> {
@@ -40,11 +44,13 @@ impl Copies {
             return Err(Failure::Error("a packed file cannot be compared; give the original one".into()));
         }
         let copy = |bytes: &[u8]| repeated(bytes, heads, group);
-        Ok(Copies {
-            k: layers.iter().map(|l| copy(l.k.bytes())).collect(),
-            v: layers.iter().map(|l| copy(l.v.bytes())).collect(),
-            bias: layers.iter().map(|l| [copy(l.qkv_bias[1]), copy(l.qkv_bias[2])]).collect(),
-        })
+        let layer = |l: &Layer<'_>| LayerCopy {
+            k: copy(l.k.bytes()),
+            v: copy(l.v.bytes()),
+            k_bias: copy(l.qkv_bias[1]),
+            v_bias: copy(l.qkv_bias[2]),
+        };
+        Ok(Copies(layers.iter().map(layer).collect()))
     }
 
     fn layers<'m>(&'m self, model: &Model<'m>) -> Option<Vec<Layer<'m>>> {
@@ -52,21 +58,29 @@ impl Copies {
         let matrix = |m: &Matrix<'_>, data: &'m [u8]| {
             Matrix::new_checked(m.dtype(), Layout::Rows, h.n_heads * h.head_dim, h.n_embd, data)
         };
-        let copies = self.k.iter().zip(&self.v).zip(&self.bias);
-        let layers = model.weights.layers.iter().zip(copies).map(|(l, ((k, v), [k_bias, v_bias]))| {
-            let qkv_bias = [l.qkv_bias[0], k_bias, v_bias];
-            Some(Layer { k: matrix(&l.k, k)?, v: matrix(&l.v, v)?, qkv_bias, ..*l })
+        let layers = model.weights.layers.iter().zip(&self.0).map(|(l, copy)| {
+            let qkv_bias = [l.qkv_bias[0], &copy.k_bias, &copy.v_bias];
+            Some(Layer { k: matrix(&l.k, &copy.k)?, v: matrix(&l.v, &copy.v)?, qkv_bias, ..*l })
         });
         layers.collect()
     }
 }
 
-/// Tokens per second at a depth.
+/// Tokens per second at a depth, for one session and for [`SESSIONS`].
 struct Row {
     depth: usize,
     alone: f64,
     in_turn: f64,
     batch: f64,
+}
+
+impl Row {
+    /// Keeps the faster of two measurements.
+    fn keep_faster(&mut self, other: &Row) {
+        self.alone = self.alone.max(other.alone);
+        self.in_turn = self.in_turn.max(other.in_turn);
+        self.batch = self.batch.max(other.batch);
+    }
 }
 
 /// A kind of attention and what was found.
@@ -168,7 +182,7 @@ fn side(
         for session in &mut sessions[1..] {
             session.restore(&saved).map_err(|e| Failure::new("a copy of a session", e))?;
         }
-        let mut fastest = [0.0f64; 3];
+        let mut fastest = Row { depth: *depth, alone: 0.0, in_turn: 0.0, batch: 0.0 };
         for repetition in 0..=args.repetitions {
             let (start, steps) = (Instant::now(), 16);
             for i in 0..steps {
@@ -193,12 +207,11 @@ fn side(
             let batch = (2 * SESSIONS) as f64 / start.elapsed().as_secs_f64();
             // The first warms up.
             if repetition > 0 {
-                fastest.iter_mut().zip([alone, in_turn, batch]).for_each(|(a, b)| *a = a.max(b));
+                fastest.keep_faster(&Row { depth: *depth, alone, in_turn, batch });
             }
             sessions.iter_mut().try_for_each(|s| s.rewind(*depth as u64))?;
         }
-        let [alone, in_turn, batch] = fastest;
-        rows.push(Row { depth: *depth, alone, in_turn, batch });
+        rows.push(fastest);
     }
     Ok(Side { name, session: plan.session_bytes(), rows, logits })
 }

@@ -23,8 +23,16 @@ struct Kind {
     session: usize,
     /// Sessions that fit the budget.
     sessions: usize,
-    /// Bytes of a session for some contexts.
-    curve: Vec<(usize, usize)>,
+    /// What a session takes, for contexts up to the trained one.
+    curve: Vec<Point>,
+}
+
+/// A point of a curve.
+#[derive(Clone, Copy)]
+struct Point {
+    context: usize,
+    /// Bytes of a session.
+    session: usize,
 }
 
 /// All that is shown.
@@ -75,7 +83,7 @@ fn kind(name: &'static str, kv_heads: usize, h: &Hparams, config: &Config, budge
     let bytes = session(config.context)?;
     // From the smallest contexts that there can be to the trained one.
     let contexts = (1..=64).map(|i| h.context_length * i / 64);
-    let curve = contexts.filter_map(|c| Some((c, session(c).ok()?))).collect();
+    let curve = contexts.filter_map(|context| Some(Point { context, session: session(context).ok()? })).collect();
     let row = h.head_dim * config.kv.bytes() + config.kv.scale_bytes();
     let token = 2 * h.n_layers * kv_heads * row;
     Ok(Kind { name, kv_heads, token, session: bytes, sessions: budget / bytes, curve })
@@ -129,8 +137,8 @@ fn drawing(s: &Shown) -> String {
     const COLOURS: [&str; 3] = ["#c0392b", "#1f6f43", "#2457a6"];
     let points = || s.kinds.iter().flat_map(|k| &k.curve);
     // What is near the budget is to be seen: as far as twice of it.
-    let near = |p: &&(usize, usize)| p.1 <= 2 * s.budget;
-    let most_tokens = points().filter(near).map(|p| p.0).max().unwrap_or(1) as f64;
+    let near = |p: &&Point| p.session <= 2 * s.budget;
+    let most_tokens = points().filter(near).map(|p| p.context).max().unwrap_or(1) as f64;
     let top = s.budget as f64 * 2.0;
     let at = |tokens: f64, bytes: f64| (LEFT + tokens / most_tokens * WIDTH, TOP + HEIGHT - bytes / top * HEIGHT);
     let mut out = format!(
@@ -164,7 +172,7 @@ fn drawing(s: &Shown) -> String {
         let _ = writeln!(out, "<text x=\"{:.1}\" y=\"{y:.1}\" fill=\"{colour}\">{text}</text>", x + 8.0);
     };
     for (k, colour) in s.kinds.iter().zip(COLOURS) {
-        let line: Vec<_> = k.curve.iter().map(|(c, b)| at(*c as f64, *b as f64)).collect();
+        let line: Vec<_> = k.curve.iter().map(|p| at(p.context as f64, p.session as f64)).collect();
         let points: Vec<_> = line.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = writeln!(
             out,

