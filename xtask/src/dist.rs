@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::run::{Failed, Steps, cargo, output, root, version};
+use crate::process::{Failed, Steps, cargo, output, root, version};
 
 /// Files that are made of others, by replacing `@NAME@`: where each goes, and what it is made of.
 const TEMPLATES: [(&str, &str); 4] = [

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::run::{Failed, Steps, cargo_with, output, root};
+use crate::process::{Failed, Steps, cargo_with, output, root};
 use crate::setup::{self, NONE, Need};
 use crate::{model, rust_firmware};
 

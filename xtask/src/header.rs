@@ -2,7 +2,7 @@
 
 use cbindgen::{Builder, Config, DocumentationStyle, ExportConfig, Language, Style};
 
-use crate::run::{Failed, root, version};
+use crate::process::{Failed, root, version};
 
 const HEADER: &str = "include/armlet.h";
 /// In the order in which the header has them.

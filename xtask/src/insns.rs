@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
-use crate::count::{self, Run};
+use crate::icount::{self, Run};
 use crate::model;
-use crate::run::{Failed, Steps, record};
+use crate::process::{Failed, Steps, record};
 use crate::setup;
 
 /// One run: core, model, words of the prompt, tokens to generate.
@@ -179,7 +179,7 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<(), Failed> {
     steps.step("the program for aarch64", model::build_for_aarch64)?;
     let mut plugin = PathBuf::new();
     steps.step("the plugin that counts", || {
-        plugin = count::plugin()?;
+        plugin = icount::plugin()?;
         Ok(())
     })?;
     let mut cells = Vec::new();
@@ -216,7 +216,7 @@ fn count_all(plugin: &Path, runs: BTreeSet<Key>) -> Result<BTreeMap<Key, Run>, F
             let (cpu, file, words, tokens) = &key;
             // One token a word, in every vocabulary that knows the letter with a space before it.
             let prompt = vec!["a"; *words].join(" ");
-            counts.push((key.clone(), count::complete(plugin, cpu, file, &prompt, *tokens)?));
+            counts.push((key.clone(), icount::complete(plugin, cpu, file, &prompt, *tokens)?));
         }
     };
     thread::scope(|s| {

@@ -1,19 +1,19 @@
 //! The project's chores: `cargo xtask setup` installs what the tests need, `cargo xtask test` runs all of them.
 
 mod asm;
-mod c;
-mod count;
+mod c_examples;
 mod dist;
 mod firmware;
 mod header;
+mod icount;
 mod insns;
 mod mca;
 mod model;
-mod run;
+mod process;
 mod rust_firmware;
 mod setup;
 
-use run::{Failed, Steps, cargo};
+use process::{Failed, Steps, cargo};
 
 /// Cores whose instructions the aarch64 tests are restricted to: Armv8.0 twice, with the dot product, and all there is.
 const CPUS: [&str; 4] = ["cortex-a53", "cortex-a72", "cortex-a76", "max"];
@@ -46,7 +46,7 @@ fn main() -> std::process::ExitCode {
         ["quick"] => quick(&mut steps),
         ["dist"] => dist::run(&mut steps, None),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
-        ["c"] => setup::run(&mut steps).and_then(|()| c::run(&mut steps)),
+        ["c"] => setup::run(&mut steps).and_then(|()| c_examples::run(&mut steps)),
         ["firmware"] => setup::run(&mut steps).and_then(|()| firmware::run(&mut steps)),
         ["model"] => setup::run(&mut steps).and_then(|()| model::run(&mut steps)),
         ["header"] => steps.step("include/armlet.h", header::write),
@@ -77,25 +77,25 @@ fn test(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("every order in which threads can meet", || {
         let command = ["test", "--release", "--lib", "--no-default-features", "--features", "std", "host::pool"];
         // A folder of its own, because the flag is every crate's and would have all of them built anew each time.
-        run::cargo_with(&command, &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")])
+        process::cargo_with(&command, &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")])
     })?;
     for cpu in CPUS {
         steps.step(&format!("kernels and core on {cpu}"), || {
             let runner = format!("qemu-aarch64 -cpu {cpu}");
             let command = ["test", "--lib", "--no-default-features", "--features", "std", "--target", setup::LINUX];
-            run::cargo_with(&command, &[("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER", &runner)])
+            process::cargo_with(&command, &[("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER", &runner)])
         })?;
     }
     // All that have kernels of their own run there, and the whole model on each.
     steps.step("the model in f64 on all of aarch64", || {
         let command =
             ["test", "--test", "oracle", "--no-default-features", "--features", "std", "--target", setup::LINUX];
-        run::cargo_with(&command, &[("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER", "qemu-aarch64 -cpu max")])
+        process::cargo_with(&command, &[("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER", "qemu-aarch64 -cpu max")])
     })?;
-    c::run(steps)?;
+    c_examples::run(steps)?;
     model::run(steps)?;
     firmware::run(steps)?;
-    insns::run(steps, &insns::Options::parse(&["--check"]).map_err(run::Failed)?)
+    insns::run(steps, &insns::Options::parse(&["--check"]).map_err(process::Failed)?)
 }
 
 /// What a change must pass before anything else.
@@ -116,7 +116,7 @@ fn lint(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("the firmware in Rust: formatting and clippy", rust_firmware::lint)?;
     steps.step("all features", || cargo(&["build", "--all-features"]))?;
     steps.step("documentation", || {
-        run::cargo_with(&["doc", "--no-deps", "--lib"], &[("RUSTDOCFLAGS", "--deny warnings")])
+        process::cargo_with(&["doc", "--no-deps", "--lib"], &[("RUSTDOCFLAGS", "--deny warnings")])
     })
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::asm::{self, Loop};
-use crate::run::{Failed, Steps, output, record, root};
+use crate::process::{Failed, Steps, output, record, root};
 use crate::setup::{self, LINUX, Need};
 
 /// One version, so that records can be compared: 14 has no model of the Neoverse N1, 19 is in Debian 12 and 13.

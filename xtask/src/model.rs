@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::CPUS;
-use crate::run::{Failed, Steps, cargo, output, outputs, root};
+use crate::process::{Failed, Steps, cargo, output, outputs, root};
 use crate::setup::LINUX;
 
 /// The text: GPL version 3, which Debian ships with its common licences.

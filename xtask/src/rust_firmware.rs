@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::model::in_format;
-use crate::run::{Failed, Steps, output, root};
+use crate::process::{Failed, Steps, output, root};
 use crate::setup::NONE;
 
 /// Cores of the boards that the firmware is for.

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::run::{Failed, Steps, cargo, command};
+use crate::process::{Failed, Steps, cargo, command};
 
 /// The everyday aarch64 target: a static program, linked without a C toolchain.
 pub(crate) const LINUX: &str = "aarch64-unknown-linux-musl";

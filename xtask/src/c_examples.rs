@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::dist::{self, at};
 use crate::model;
-use crate::run::{Failed, Steps, cargo, output, root};
+use crate::process::{Failed, Steps, cargo, output, root};
 use crate::setup::GNU;
 
 /// What the examples must compile without.

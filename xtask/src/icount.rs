@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::model::aarch64_program;
-use crate::run::{Failed, output, outputs, root};
+use crate::process::{Failed, output, outputs, root};
 use crate::setup::{self, Need};
 
 /// A C compiler, for the plugin.
