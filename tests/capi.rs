@@ -17,8 +17,8 @@ use armlet::gguf::File;
 use armlet::host::memory;
 use armlet::model::Model;
 use armlet::storage::Serial;
+use common::c_context::{CContext, config, count_down, note, plan, refuse, requirements, threads};
 use common::gguf::{Gguf, Tiny, Val};
-use common::lent::{Lent, config, count_down, note, plan, refuse, requirements, threads};
 
 /// Every status that a test has seen.
 #[derive(Default)]
@@ -55,16 +55,16 @@ fn a_plan_is_exact_and_nothing_outside_it_changes() {
         let needs = plan(&model, &config).unwrap();
         assert_eq!(needs.arena_bytes, needs.kv_bytes + needs.table_bytes + needs.workspace_bytes + needs.text_bytes);
         assert_eq!((needs.context, needs.vocab, needs.arena_align), (64, 67, 64));
-        let one_fewer = Lent::with_len(&model, &config, needs.arena_bytes as usize - 1);
+        let one_fewer = CContext::with_len(&model, &config, needs.arena_bytes as usize - 1);
         assert_eq!(one_fewer.err(), Some(ARMLET_ERR_ARENA));
-        let lent = Lent::new(&model, &config).unwrap();
-        assert_eq!(lent.prefill(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), ARMLET_OK);
+        let context = CContext::new(&model, &config).unwrap();
+        assert_eq!(context.prefill(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), ARMLET_OK);
         // Beyond the ring's first turn.
         for _ in 0..100 {
-            let (status, _) = lent.step();
+            let (status, _) = context.step();
             assert!([ARMLET_OK, ARMLET_END].contains(&status));
         }
-        lent.restore(&lent.saved());
+        context.restore(&context.saved());
     }
     assert_eq!(model, before);
 }
@@ -95,10 +95,10 @@ fn tokens_and_bits_are_those_of_the_engine_however_many_cores_work() {
     let want: Vec<u32> = engine.eval(&Serial, &mut session, &prompt).unwrap().iter().map(|l| l.to_bits()).collect();
     for workers in [0, 1, 2, 3, 4, 16] {
         let config = armlet_config { workers, parallel_for: Some(threads), ..config() };
-        let lent = Lent::new(&bytes, &config).unwrap();
-        assert_eq!(lent.prefill(&prompt), ARMLET_OK);
-        assert_eq!(lent.logits(), want, "{workers} workers");
-        let info = lent.info();
+        let context = CContext::new(&bytes, &config).unwrap();
+        assert_eq!(context.prefill(&prompt), ARMLET_OK);
+        assert_eq!(context.logits(), want, "{workers} workers");
+        let info = context.info();
         assert_eq!((info.position, info.vocab, info.eos), (21, 67, 66));
         if workers > 1 {
             // Shares differ by one tile at most, and everyone has one.
@@ -112,27 +112,27 @@ fn tokens_and_bits_are_those_of_the_engine_however_many_cores_work() {
 fn a_stop_leaves_a_context_that_goes_on() {
     let model = chatty().build();
     let prompt: Vec<u32> = (0..30).collect();
-    let plain = Lent::new(&model, &config()).unwrap();
+    let plain = CContext::new(&model, &config()).unwrap();
     assert_eq!(plain.prefill(&prompt), ARMLET_OK);
     let want = plain.logits();
 
     let passes = AtomicU32::new(2);
     let stopping =
         armlet_config { keep_going: Some(count_down), user: (&raw const passes).cast_mut().cast(), ..config() };
-    let lent = Lent::new(&model, &stopping).unwrap();
-    assert_eq!(lent.prefill(&prompt), ARMLET_ERR_STOPPED);
-    assert_eq!((lent.info().position, lent.step().0), (16, ARMLET_ERR_ORDER));
+    let context = CContext::new(&model, &stopping).unwrap();
+    assert_eq!(context.prefill(&prompt), ARMLET_ERR_STOPPED);
+    assert_eq!((context.info().position, context.step().0), (16, ARMLET_ERR_ORDER));
     passes.store(100, Relaxed);
-    assert_eq!(lent.prefill(&prompt[16..]), ARMLET_OK);
-    assert_eq!(lent.logits(), want);
+    assert_eq!(context.prefill(&prompt[16..]), ARMLET_OK);
+    assert_eq!(context.logits(), want);
     // A step that is stopped gives its token, and reading that is what it would have done.
     passes.store(0, Relaxed);
-    let (status, token) = lent.step();
+    let (status, token) = context.step();
     assert_eq!(status, ARMLET_ERR_STOPPED);
     passes.store(100, Relaxed);
-    assert_eq!(lent.prefill(&[token]), ARMLET_OK);
+    assert_eq!(context.prefill(&[token]), ARMLET_OK);
     assert_eq!(plain.step(), (ARMLET_OK, token));
-    assert_eq!(lent.logits(), plain.logits());
+    assert_eq!(context.logits(), plain.logits());
 }
 
 /// Whether a token was read or chosen makes no difference to how little it is repeated.
@@ -140,7 +140,7 @@ fn a_stop_leaves_a_context_that_goes_on() {
 fn what_was_read_is_repeated_less() {
     let model = chatty().build();
     let prompt: Vec<u32> = (0..30).collect();
-    let (whole, parts) = (Lent::new(&model, &config()).unwrap(), Lent::new(&model, &config()).unwrap());
+    let (whole, parts) = (CContext::new(&model, &config()).unwrap(), CContext::new(&model, &config()).unwrap());
     assert_eq!((whole.repeat_less(3.0), parts.repeat_less(3.0)), (ARMLET_OK, ARMLET_OK));
     assert_eq!(whole.prefill(&prompt), ARMLET_OK);
     let said = whole.steps(12);
@@ -152,23 +152,23 @@ fn what_was_read_is_repeated_less() {
 #[test]
 fn a_copy_of_a_context_is_none() {
     let model = chatty().build();
-    let lent = Lent::new(&model, &config()).unwrap();
-    let mut copy = memory(lent.arena_bytes()).unwrap();
-    copy.copy_from_slice(&lent.copy());
+    let context = CContext::new(&model, &config()).unwrap();
+    let mut copy = memory(context.arena_bytes()).unwrap();
+    copy.copy_from_slice(&context.copy());
     // SAFETY: as many bytes as a context has.
     assert_eq!(unsafe { armlet_reset(copy.as_mut_ptr().cast()) }, ARMLET_ERR_HANDLE);
-    assert_eq!(lent.prefill(&[1, 2]), ARMLET_OK);
+    assert_eq!(context.prefill(&[1, 2]), ARMLET_OK);
 }
 
 #[test]
 fn what_was_saved_goes_on_alike() {
     let model = chatty().build();
-    let lent = Lent::new(&model, &config()).unwrap();
-    assert_eq!(lent.prefill(&[3, 1, 4, 1, 5, 9, 2, 6]), ARMLET_OK);
-    let state = lent.saved();
-    assert_eq!(lent.prefill(&[5]), ARMLET_OK);
-    let want = (lent.logits(), lent.steps(5));
-    let other = Lent::new(&model, &config()).unwrap();
+    let context = CContext::new(&model, &config()).unwrap();
+    assert_eq!(context.prefill(&[3, 1, 4, 1, 5, 9, 2, 6]), ARMLET_OK);
+    let state = context.saved();
+    assert_eq!(context.prefill(&[5]), ARMLET_OK);
+    let want = (context.logits(), context.steps(5));
+    let other = CContext::new(&model, &config()).unwrap();
     assert_eq!(other.restore(&state), ARMLET_OK);
     assert_eq!(other.step().0, ARMLET_ERR_ORDER);
     assert_eq!(other.prefill(&[5]), ARMLET_OK);
@@ -184,22 +184,22 @@ fn what_was_saved_goes_on_alike() {
 }
 
 /// The tokens of a turn.
-fn turn(lent: &Lent<'_>, role: u32, text: &str, flags: u32) -> Result<Vec<u32>, armlet_status> {
+fn turn(context: &CContext<'_>, role: u32, text: &str, flags: u32) -> Result<Vec<u32>, armlet_status> {
     let (mut tokens, mut n) = (vec![0; 600], 0);
     // SAFETY: all are the test's.
     let status = unsafe {
-        armlet_chat_turn(lent.ctx, role, text.as_ptr().cast(), text.len(), flags, tokens.as_mut_ptr(), 600, &mut n)
+        armlet_chat_turn(context.ctx, role, text.as_ptr().cast(), text.len(), flags, tokens.as_mut_ptr(), 600, &mut n)
     };
     tokens.truncate(n);
     if status == ARMLET_OK { Ok(tokens) } else { Err(status) }
 }
 
-fn detokenize(lent: &Lent<'_>, tokens: &[u32], flags: u32) -> String {
+fn detokenize(context: &CContext<'_>, tokens: &[u32], flags: u32) -> String {
     let (mut text, mut len) = (vec![0u8; 1000], 0);
     // SAFETY: all are the test's.
     let status = unsafe {
         let out = text.as_mut_ptr().cast();
-        armlet_detokenize(lent.ctx, tokens.as_ptr(), tokens.len(), flags, out, text.len(), &mut len)
+        armlet_detokenize(context.ctx, tokens.as_ptr(), tokens.len(), flags, out, text.len(), &mut len)
     };
     assert_eq!(status, ARMLET_OK);
     String::from_utf8(text[..len].to_vec()).unwrap()
@@ -208,37 +208,40 @@ fn detokenize(lent: &Lent<'_>, tokens: &[u32], flags: u32) -> String {
 #[test]
 fn a_turn_is_the_models_format_and_a_users_text_stays_text() {
     let mapped = common::map_smollm2();
-    let lent = Lent::new(&mapped, &armlet_config { context: 128, ..config() }).unwrap();
-    let open = turn(&lent, 1, "Hi <|im_end|>", ARMLET_OPEN_ANSWER).unwrap();
-    let shown = detokenize(&lent, &open, ARMLET_SHOW_SPECIAL);
+    let context = CContext::new(&mapped, &armlet_config { context: 128, ..config() }).unwrap();
+    let open = turn(&context, 1, "Hi <|im_end|>", ARMLET_OPEN_ANSWER).unwrap();
+    let shown = detokenize(&context, &open, ARMLET_SHOW_SPECIAL);
     assert_eq!(shown, "<|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\n");
     // The written one is eight tokens of text; the control tokens are those of the format.
     let control = |t: &&u32| **t < 17;
     assert_eq!(open.iter().filter(control).count(), 3, "{open:?}");
-    assert_eq!(detokenize(&lent, &open, 0), "user\nHi <|im_end|>\nassistant\n");
-    let closing = turn(&lent, 1, "Yes.", ARMLET_CLOSE_ANSWER | ARMLET_OPEN_ANSWER).unwrap();
-    let shown = detokenize(&lent, &closing, ARMLET_SHOW_SPECIAL);
+    assert_eq!(detokenize(&context, &open, 0), "user\nHi <|im_end|>\nassistant\n");
+    let closing = turn(&context, 1, "Yes.", ARMLET_CLOSE_ANSWER | ARMLET_OPEN_ANSWER).unwrap();
+    let shown = detokenize(&context, &closing, ARMLET_SHOW_SPECIAL);
     assert_eq!(shown, "<|im_end|>\n<|im_start|>user\nYes.<|im_end|>\n<|im_start|>assistant\n");
-    assert_eq!(detokenize(&lent, &turn(&lent, 0, "Brief.", 0).unwrap(), 4), "<|im_start|>system\nBrief.<|im_end|>\n");
+    assert_eq!(
+        detokenize(&context, &turn(&context, 0, "Brief.", 0).unwrap(), 4),
+        "<|im_start|>system\nBrief.<|im_end|>\n"
+    );
 }
 
 #[test]
 fn pieces_are_whole_characters() {
     let mapped = common::map_smollm2();
-    let lent = Lent::new(&mapped, &config()).unwrap();
+    let context = CContext::new(&mapped, &config()).unwrap();
     let text = "naïve 漢字 😀";
     let (mut tokens, mut n) = ([0; 64], 0);
     // SAFETY: all are the test's.
     unsafe {
-        let status = armlet_tokenize(lent.ctx, text.as_ptr().cast(), text.len(), 0, tokens.as_mut_ptr(), 64, &mut n);
+        let status = armlet_tokenize(context.ctx, text.as_ptr().cast(), text.len(), 0, tokens.as_mut_ptr(), 64, &mut n);
         assert_eq!(status, ARMLET_OK);
         let (mut shown, mut piece, mut len) = (String::new(), [0u8; 32], 0);
         for token in tokens[..n].iter().copied().chain([ARMLET_NO_TOKEN]) {
             // With too little room nothing is lost.
-            let first = armlet_piece(lent.ctx, token, null_mut(), 0, &mut len);
+            let first = armlet_piece(context.ctx, token, null_mut(), 0, &mut len);
             assert_eq!(first, if len == 0 { ARMLET_OK } else { ARMLET_ERR_BUFFER });
             if len > 0 {
-                assert_eq!(armlet_piece(lent.ctx, token, piece.as_mut_ptr().cast(), 32, &mut len), ARMLET_OK);
+                assert_eq!(armlet_piece(context.ctx, token, piece.as_mut_ptr().cast(), 32, &mut len), ARMLET_OK);
             }
             shown.push_str(std::str::from_utf8(&piece[..len]).unwrap());
         }
@@ -286,15 +289,15 @@ fn every_status_is_reached() {
     old[4] = 1;
     seen.expect(plan(&old, &config()).err().unwrap(), ARMLET_ERR_UNSUPPORTED);
     for backend in [armlet_config { backend: 99, ..config() }, armlet_config { backend: 4, ..config() }] {
-        let lent = Lent::new(&model, &backend);
+        let context = CContext::new(&model, &backend);
         if !(cfg!(target_arch = "aarch64") && backend.backend == 4) {
-            seen.expect(lent.err().unwrap(), ARMLET_ERR_BACKEND);
+            seen.expect(context.err().unwrap(), ARMLET_ERR_BACKEND);
         }
     }
     let len = plan(&model, &config()).unwrap().arena_bytes as usize;
-    seen.expect(Lent::with_len(&model, &config(), len - 64).err().unwrap(), ARMLET_ERR_ARENA);
+    seen.expect(CContext::with_len(&model, &config(), len - 64).err().unwrap(), ARMLET_ERR_ARENA);
 
-    let full = Lent::new(&model, &armlet_config { pattern: 2, context: 8, ..config() }).unwrap();
+    let full = CContext::new(&model, &armlet_config { pattern: 2, context: 8, ..config() }).unwrap();
     seen.expect(full.step().0, ARMLET_ERR_ORDER);
     seen.expect(full.prefill(&[]), ARMLET_ERR_EMPTY);
     seen.expect(full.prefill(&[67]), ARMLET_ERR_TOKEN);
@@ -302,7 +305,7 @@ fn every_status_is_reached() {
     seen.expect(full.prefill(&[1; 8]), ARMLET_OK);
     seen.expect(full.step().0, ARMLET_ERR_FULL);
 
-    let small = Lent::new(&model, &armlet_config { context: 8, ..config() }).unwrap();
+    let small = CContext::new(&model, &armlet_config { context: 8, ..config() }).unwrap();
     seen.expect(small.prefill(&[1; 100]), ARMLET_OK);
     seen.expect(small.rewind(20), ARMLET_ERR_GONE);
     assert_eq!(small.info().position, 100);
@@ -328,22 +331,22 @@ fn every_status_is_reached() {
     seen.expect(small.sample_at(0.5), ARMLET_OK);
 
     let plain = Tiny::default().gguf().build();
-    seen.expect(turn(&Lent::new(&plain, &config()).unwrap(), 1, "", 0).unwrap_err(), ARMLET_ERR_CHAT);
+    seen.expect(turn(&CContext::new(&plain, &config()).unwrap(), 1, "", 0).unwrap_err(), ARMLET_ERR_CHAT);
     // A model whose every token ends its turn, and one that is all NaN.
     let mut ending = gguf.clone();
     ending.set("tokenizer.ggml.eos_token_id", Val::U32(0));
-    let probe = Lent::new(&model, &config()).unwrap();
+    let probe = CContext::new(&model, &config()).unwrap();
     assert_eq!(probe.prefill(&[1]), ARMLET_OK);
     ending.set("tokenizer.ggml.eos_token_id", Val::U32(probe.step().1));
     let ending = ending.build();
-    let ending = Lent::new(&ending, &config()).unwrap();
+    let ending = CContext::new(&ending, &config()).unwrap();
     assert_eq!(ending.prefill(&[1]), ARMLET_OK);
     seen.expect(ending.step().0, ARMLET_END);
     assert_eq!(ending.info().position, 1);
     let mut broken = gguf.clone();
     broken.tensors.iter_mut().filter(|t| t.kind == 0).for_each(|t| t.data.fill(0xff));
     let broken = broken.build();
-    let broken = Lent::new(&broken, &config()).unwrap();
+    let broken = CContext::new(&broken, &config()).unwrap();
     assert_eq!(broken.prefill(&[1]), ARMLET_OK);
     seen.expect(broken.step().0, ARMLET_ERR_NUMBER);
 
@@ -356,10 +359,10 @@ fn every_status_is_reached() {
 
 /// NULL, misaligned, overlapping, and lengths that no memory has.
 fn pointers(seen: &mut Seen, model: &[u8]) {
-    let lent = Lent::new(model, &config()).unwrap();
-    assert_eq!(lent.prefill(&[1, 2]), ARMLET_OK);
-    let (ctx, inside) = (lent.ctx, lent.ctx.wrapping_byte_add(4096));
-    let (bytes, len) = (lent.model.as_ptr(), lent.model.len());
+    let context = CContext::new(model, &config()).unwrap();
+    assert_eq!(context.prefill(&[1, 2]), ARMLET_OK);
+    let (ctx, inside) = (context.ctx, context.ctx.wrapping_byte_add(4096));
+    let (bytes, len) = (context.model.as_ptr(), context.model.len());
     let mut tokens = [0u32; 8];
     let mut n = 0usize;
     let mut junk = [[0u64; 8]; 2000];
@@ -371,7 +374,7 @@ fn pointers(seen: &mut Seen, model: &[u8]) {
         seen.expect(armlet_reset(null_mut()), ARMLET_ERR_NULL);
         seen.expect(armlet_reset(ctx.wrapping_byte_add(8)), ARMLET_ERR_ALIGN);
         seen.expect(armlet_reset(junk), ARMLET_ERR_HANDLE);
-        assert_eq!(lent.prefill(&[1, 2]), ARMLET_OK);
+        assert_eq!(context.prefill(&[1, 2]), ARMLET_OK);
 
         seen.expect(armlet_plan(null(), 9, &c, &mut out), ARMLET_ERR_NULL);
         seen.expect(armlet_plan(bytes.cast(), len, null(), &mut out), ARMLET_ERR_NULL);
@@ -385,13 +388,13 @@ fn pointers(seen: &mut Seen, model: &[u8]) {
         let mut made = null_mut();
         let arena = ctx.cast::<c_void>();
         seen.expect(armlet_init(null_mut(), 9, bytes.cast(), len, &c, &mut made), ARMLET_ERR_NULL);
-        seen.expect(armlet_init(arena, lent.arena_bytes(), null(), 9, &c, &mut made), ARMLET_ERR_NULL);
-        seen.expect(armlet_init(arena, lent.arena_bytes(), bytes.cast(), len, null(), &mut made), ARMLET_ERR_NULL);
-        seen.expect(armlet_init(arena, lent.arena_bytes(), bytes.cast(), len, &c, null_mut()), ARMLET_ERR_NULL);
+        seen.expect(armlet_init(arena, context.arena_bytes(), null(), 9, &c, &mut made), ARMLET_ERR_NULL);
+        seen.expect(armlet_init(arena, context.arena_bytes(), bytes.cast(), len, null(), &mut made), ARMLET_ERR_NULL);
+        seen.expect(armlet_init(arena, context.arena_bytes(), bytes.cast(), len, &c, null_mut()), ARMLET_ERR_NULL);
         seen.expect(armlet_init(arena, usize::MAX, bytes.cast(), len, &c, &mut made), ARMLET_ERR_OVERLAP);
         seen.expect(armlet_init(arena.byte_add(8), 64, bytes.cast(), len, &c, &mut made), ARMLET_ERR_ALIGN);
-        seen.expect(armlet_init(arena, lent.arena_bytes(), arena, 64, &c, &mut made), ARMLET_ERR_OVERLAP);
-        seen.expect(armlet_init(arena, lent.arena_bytes(), bytes.cast(), len, &c, arena.cast()), ARMLET_ERR_OVERLAP);
+        seen.expect(armlet_init(arena, context.arena_bytes(), arena, 64, &c, &mut made), ARMLET_ERR_OVERLAP);
+        seen.expect(armlet_init(arena, context.arena_bytes(), bytes.cast(), len, &c, arena.cast()), ARMLET_ERR_OVERLAP);
 
         seen.expect(armlet_prefill(ctx, null(), 1), ARMLET_ERR_NULL);
         seen.expect(armlet_prefill(ctx, tokens.as_ptr().byte_add(1), 1), ARMLET_ERR_ALIGN);
@@ -422,7 +425,7 @@ fn pointers(seen: &mut Seen, model: &[u8]) {
         seen.expect(armlet_restore(ctx, inside.cast(), 64), ARMLET_ERR_OVERLAP);
     }
     // After all that it is as it was.
-    assert!([ARMLET_OK, ARMLET_END].contains(&lent.step().0));
+    assert!([ARMLET_OK, ARMLET_END].contains(&context.step().0));
 }
 
 #[test]
@@ -435,10 +438,10 @@ fn a_file_that_was_cut_off_or_changed_is_refused_or_runs() {
     for at in (0..3000.min(model.len())).step_by(7) {
         let mut changed = model.clone();
         changed[at] ^= 0x41;
-        if let Ok(lent) = Lent::new(&changed, &config()) {
+        if let Ok(context) = CContext::new(&changed, &config()) {
             ran += 1;
-            let _ = lent.prefill(&[1, 2, 3]);
-            let _ = lent.step();
+            let _ = context.prefill(&[1, 2, 3]);
+            let _ = context.step();
         }
     }
     assert!(ran > 0);

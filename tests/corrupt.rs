@@ -1,12 +1,12 @@
 //! Damage without a plan: a tiny model cut off at every byte, with every bit of its header flipped, and with random
-//! bytes changed. Whatever comes, it is an error or a model that runs; `hostile::digest` asserts the rest.
+//! bytes changed. Whatever comes, it is an error or a model that runs; `untrusted::digest` asserts the rest.
 
 mod common;
 
 use armlet::gguf::File;
 use armlet::quant::DType;
 use common::gguf::{Gguf, Tiny, Val};
-use common::hostile::{self, Outcome};
+use common::untrusted::{self, Outcome};
 use proptest::prelude::*;
 
 /// The least model that has everything: both kinds of matrices' input, biases, and factors of the rotation.
@@ -56,7 +56,7 @@ fn is_run(outcome: &Outcome) -> bool {
 #[test]
 fn the_models_run_unharmed() {
     for bytes in models() {
-        assert!(matches!(hostile::digest(&bytes), Outcome::Ran(Ok(_))));
+        assert!(matches!(untrusted::digest(&bytes), Outcome::Ran(Ok(_))));
         assert!((500..4000).contains(&header_len(&bytes)));
     }
 }
@@ -65,7 +65,7 @@ fn the_models_run_unharmed() {
 fn cut_off_at_every_byte() {
     for bytes in models() {
         for len in 0..bytes.len() {
-            let outcome = hostile::digest(&bytes[..len]);
+            let outcome = untrusted::digest(&bytes[..len]);
             assert!(matches!(outcome, Outcome::Malformed(_)), "{len} of {} bytes: {outcome:?}", bytes.len());
         }
     }
@@ -81,7 +81,7 @@ fn every_byte_of_the_header_changed() {
             let flips = (0..8).map(|bit| old ^ (1 << bit)).chain([!old, 0, 1, 0x7f, 0x80, 0xff]);
             for new in flips.filter(|new| *new != old) {
                 bytes[at] = new;
-                match hostile::digest(&bytes) {
+                match untrusted::digest(&bytes) {
                     Outcome::Malformed(_) => counts[0] += 1,
                     Outcome::Unusable(_) => counts[1] += 1,
                     Outcome::Ran(_) => counts[2] += 1,
@@ -101,7 +101,7 @@ fn every_byte_of_the_data_changed() {
         for at in header_len(&bytes)..bytes.len() {
             let old = bytes[at];
             bytes[at] = if at % 2 == 0 { 0xff } else { 0x7c };
-            assert!(is_run(&hostile::digest(&bytes)));
+            assert!(is_run(&untrusted::digest(&bytes)));
             bytes[at] = old;
         }
     }
@@ -141,7 +141,7 @@ fn the_seeds_of_the_fuzzer_are_current() {
         }
         assert!(std::fs::read(&path).unwrap() == bytes, "{} is not what it was", path.display());
         assert_eq!(
-            is_run(&hostile::digest(&bytes)),
+            is_run(&untrusted::digest(&bytes)),
             ["byte-level", "packed", "sentence-piece"].contains(&name),
             "{name}"
         );
@@ -207,12 +207,12 @@ proptest! {
         let mut bytes = models()[model].clone();
         let header = header_len(&bytes);
         changes.iter().for_each(|c| apply(&mut bytes, header, c));
-        hostile::digest(&bytes);
+        untrusted::digest(&bytes);
     }
 
     #[test]
     fn random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300), n_tensors in 0u64..4, n_kv in 0u64..4) {
         let header = [&b"GGUF\x03\0\0\0"[..], &n_tensors.to_le_bytes(), &n_kv.to_le_bytes()].concat();
-        prop_assert!(!is_run(&hostile::digest(&[header, bytes].concat())));
+        prop_assert!(!is_run(&untrusted::digest(&[header, bytes].concat())));
     }
 }

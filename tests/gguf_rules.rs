@@ -7,7 +7,7 @@ mod common;
 
 use armlet::gguf::{File, GgufError, Problem, Value};
 use common::gguf::{Gguf, Val};
-use common::hostile;
+use common::untrusted;
 
 /// A file with a few keys and two tensors, `alpha` of 32 f32 and `beta` of 32 × 2 Q8_0.
 fn base() -> Gguf {
@@ -59,7 +59,7 @@ fn refused(bytes: &[u8], problem: Problem) -> GgufError {
 #[track_caller]
 fn accepted(bytes: &[u8]) -> File<'_> {
     let file = File::new_checked(bytes).expect("a good file was refused");
-    hostile::walk(&file);
+    untrusted::walk(&file);
     file
 }
 

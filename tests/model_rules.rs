@@ -9,7 +9,7 @@ use armlet::model::{Hparams, ModelError};
 use armlet::sample::SampleError;
 use armlet::storage::ArenaError;
 use common::gguf::{Gguf, Tiny, Val};
-use common::hostile::{self, Outcome};
+use common::untrusted::{self, Outcome};
 
 fn u64s(x: u64) -> Val {
     Val::U64(x)
@@ -30,7 +30,7 @@ fn shown(error: &ModelError) -> (&'static str, String) {
 
 #[track_caller]
 fn unusable(g: &Gguf) -> ModelError {
-    match hostile::digest(&g.build()) {
+    match untrusted::digest(&g.build()) {
         Outcome::Unusable(e) => e,
         other => panic!("expected an error, not {other:?}"),
     }
@@ -38,7 +38,7 @@ fn unusable(g: &Gguf) -> ModelError {
 
 #[track_caller]
 fn runs(g: &Gguf) {
-    let outcome = hostile::digest(&g.build());
+    let outcome = untrusted::digest(&g.build());
     assert!(matches!(outcome, Outcome::Ran(Ok(_))), "{outcome:?}");
 }
 
@@ -276,14 +276,14 @@ fn m2_only_matrices_are_packed() {
         assert!(error.contains(name) && error.contains("Q8_0 in panels") && error.contains("original"), "{error}");
         // One-dimensional, it is not even a file.
         let g = packed(name, |t| (t.kind, t.data) = (PANELS, vec![0; 16 * 68]));
-        assert!(matches!(hostile::digest(&g.build()), Outcome::Malformed(_)));
+        assert!(matches!(untrusted::digest(&g.build()), Outcome::Malformed(_)));
     }
     // The shape counts without the padding: 67 rows, though there are bytes for 80, and not for one more.
     for rows in [48, 65, 66, 68, 80] {
         assert_eq!(shown(&unusable(&packed("token_embd.weight", |t| t.dims[1] = rows))).0, "shape");
     }
     let g = packed("token_embd.weight", |t| t.dims[1] = 81);
-    assert!(matches!(hostile::digest(&g.build()), Outcome::Malformed(_)));
+    assert!(matches!(untrusted::digest(&g.build()), Outcome::Malformed(_)));
     // Rows and panels mix, as the file has them.
     let plain = Tiny { dtype: armlet::quant::DType::Q8_0, ..Tiny::default() }.gguf();
     for name in ["token_embd.weight", "blk.1.attn_k.weight", "blk.1.ffn_up.weight"] {
@@ -332,7 +332,7 @@ fn m3_floats_are_positive_and_finite() {
 fn m4_weights_that_are_not_numbers() {
     let broken = |name: &str, x: f32| {
         let g = with_tensor(name, |t| t.data[..4].copy_from_slice(&x.to_le_bytes()));
-        hostile::digest(&g.build())
+        untrusted::digest(&g.build())
     };
     for name in ["output_norm.weight", "blk.0.attn_q.weight", "blk.1.ffn_down.weight", "token_embd.weight"] {
         assert_eq!(broken(name, f32::NAN), Outcome::Ran(Err(SampleError::NotANumber)), "{name}");
@@ -346,7 +346,7 @@ fn m4_weights_that_are_not_numbers() {
     runs(&g);
     let t = g.tensors.iter_mut().find(|t| t.name == "blk.0.attn_v.weight").unwrap();
     t.data[..2].copy_from_slice(&0x7e00u16.to_le_bytes());
-    assert_eq!(hostile::digest(&g.build()), Outcome::Ran(Err(SampleError::NotANumber)));
+    assert_eq!(untrusted::digest(&g.build()), Outcome::Ran(Err(SampleError::NotANumber)));
     // Factors of the rotation that divide by nothing leave dimensions unturned.
     for x in [0.0, -0.0, f32::NAN, f32::INFINITY, -1.0, 1e-45] {
         runs(Tiny::default().gguf().tensor("rope_freqs.weight", &[8], 0, x.to_le_bytes().repeat(8)));

@@ -1,5 +1,5 @@
 //! The forward pass against a second one, in f64 (`common/oracle.rs`): every shape and format, on every backend that runs
-//! here; and that nothing but what is said to changes a bit (`common/truth.rs`).
+//! here; and that nothing but what is said to changes a bit (`common/reference_bits.rs`).
 
 mod common;
 
@@ -11,10 +11,10 @@ use armlet::quant::{DType, Layout};
 use armlet::storage::{Executor, Serial};
 use common::gguf::{Gguf, Tiny, Val};
 use common::oracle::{MISTAKES, Oracle, Vector};
+use common::reference_bits::{BOUND, Crowd, PROMPT, ReferenceBits, bits};
 use common::run::{
     Reader, backends, error, prompt, tiny, uses_f16_products, with_linear_scaling, with_model, with_session,
 };
-use common::truth::{BOUND, Crowd, PROMPT, Truth, bits};
 use proptest::prelude::*;
 
 /// armlet's largest error at any position of `tokens`: scored in passes of 16, and read at once to lengths of 1, 5 and
@@ -276,12 +276,12 @@ fn same_bits() {
                 // The cache does not know the weights' format: each with one is enough.
                 let kv = if dtype == DType::F32 { KvType::F32 } else { KvType::F16 };
                 println!("{dtype} weights, {kv:?} cache, {}", kernels.backend().name());
-                let truth = Truth::new(model, kernels, kv);
+                let reference = ReferenceBits::new(model, kernels, kv);
                 if dtype.is_quantised() {
-                    truth.check(64);
+                    reference.check(64);
                 } else {
-                    truth.check(8);
-                    truth.check_long_passes();
+                    reference.check(8);
+                    reference.check_long_passes();
                 }
             }
         });
@@ -308,7 +308,7 @@ fn same_bits_shared_by_tokens() {
     }
 }
 
-/// Nor does packing: the truth is that of the file in rows.
+/// Nor does packing: the reference is that of the file in rows.
 #[test]
 fn same_bits_packed() {
     for dtype in [DType::Q8_0, DType::Q4_0, DType::Q4_1] {
@@ -320,7 +320,7 @@ fn same_bits_packed() {
                 assert_eq!(packed.weights.output.layout(), Layout::Panels);
                 for kernels in backends() {
                     println!("{dtype}, {}", kernels.backend().name());
-                    Truth { model: packed, ..Truth::new(model, kernels, KvType::F16) }.check(64);
+                    ReferenceBits { model: packed, ..ReferenceBits::new(model, kernels, KvType::F16) }.check(64);
                 }
             });
         });

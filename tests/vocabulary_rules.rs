@@ -8,7 +8,7 @@ use armlet::model::{Model, ModelError};
 use armlet::storage::Arena;
 use armlet::tokenizer::{Detokenizer, EncodeOptions, TokenKind, Tokenizer, TokenizerError};
 use common::gguf::{Gguf, Tiny, Val};
-use common::hostile::{self, Outcome};
+use common::untrusted::{self, Outcome};
 
 /// A vocabulary alone, of (text, type, score).
 fn sentence_piece(tokens: &[(&str, i32, f32)]) -> Gguf {
@@ -35,13 +35,13 @@ fn no_vocabulary(g: &Gguf) -> TokenizerError {
     let bytes = g.build();
     let file = File::new_checked(&bytes).unwrap();
     let planned = Tokenizer::new(&file, &mut Arena::dry_run()).unwrap_err();
-    let mut memory = hostile::Memory::new(1 << 20);
+    let mut memory = untrusted::Memory::new(1 << 20);
     assert_eq!(Tokenizer::new(&file, &mut Arena::new(memory.get()).unwrap()).unwrap_err(), planned);
     planned
 }
 
 fn tokens(g: &Gguf, text: &str) -> Vec<u32> {
-    hostile::with_tokenizer(&g.build(), |t| hostile::text(t, text))
+    untrusted::with_tokenizer(&g.build(), |t| untrusted::text(t, text))
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn v1_special_ids_are_in_the_vocabulary() {
             let error = no_vocabulary(g.clone().set(&key, value));
             assert!(matches!(error, TokenizerError::Key(k) if k == key), "{error}");
         }
-        hostile::with_tokenizer(&g.clone().set(&key, Val::U32(3)).build(), |t| drop(hostile::text(t, "a")));
+        untrusted::with_tokenizer(&g.clone().set(&key, Val::U32(3)).build(), |t| drop(untrusted::text(t, "a")));
     }
 }
 
@@ -64,11 +64,11 @@ fn v1_special_ids_are_in_the_vocabulary() {
 #[test]
 fn v1_defaults_are_in_the_vocabulary() {
     let with = |n: usize| sentence_piece(&[("a", 1, 0.0), ("b", 1, 0.0), ("c", 1, 0.0)][..n]).build();
-    let ids = |n| hostile::with_tokenizer(&with(n), |t| (t.bos(), t.eos(), t.adds_bos()));
+    let ids = |n| untrusted::with_tokenizer(&with(n), |t| (t.bos(), t.eos(), t.adds_bos()));
     assert_eq!([1, 2, 3].map(ids), [(None, None, false), (Some(1), None, true), (Some(1), Some(2), true)]);
-    hostile::with_tokenizer(&with(1), |t| {
+    untrusted::with_tokenizer(&with(1), |t| {
         let options = EncodeOptions { add_special: true, parse_special: true, literal: &[] };
-        assert!(hostile::encode(t, "a a", options).iter().all(|t| *t == 0));
+        assert!(untrusted::encode(t, "a a", options).iter().all(|t| *t == 0));
     });
 }
 
@@ -79,16 +79,16 @@ fn v2_byte_tokens_are_strict() {
     let mut list = vec![("<unk>", 2, 0.0)];
     list.extend(rubbish.map(|t| (t, 6, 0.0)));
     let bytes = sentence_piece(&list).build();
-    hostile::with_tokenizer(&bytes, |t| {
+    untrusted::with_tokenizer(&bytes, |t| {
         for id in 1..=rubbish.len() as u32 {
             assert_eq!((t.kind(id), t.piece(id, true).count()), (TokenKind::Byte, 0), "{}", rubbish[id as usize - 1]);
         }
         // No byte has a token, so each byte of the text and of the blank before it is the unknown one.
-        assert_eq!(hostile::text(t, "é"), [0; 5]);
+        assert_eq!(untrusted::text(t, "é"), [0; 5]);
     });
     let strict = sentence_piece(&[("<unk>", 2, 0.0), ("<0xC3>", 6, 0.0), ("<0xA9>", 6, 0.0), ("▁", 1, 0.0)]);
     assert_eq!(tokens(&strict, "é"), [3, 1, 2]);
-    hostile::with_tokenizer(&strict.build(), |t| assert_eq!(hostile::decode(t, &[3, 1, 2]), " é"));
+    untrusted::with_tokenizer(&strict.build(), |t| assert_eq!(untrusted::decode(t, &[3, 1, 2]), " é"));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn v5_tokens_of_any_length() {
 #[test]
 fn v6_text_from_tokens_is_bounded() {
     let special = [("<unk>", 2, 0.0), ("<s>", 3, 0.0), ("▁▁a\u{2581}", 1, 0.0), ("\u{2581}é", 5, 0.0), ("x", 4, 0.0)];
-    hostile::with_tokenizer(&sentence_piece(&special).build(), |t| {
+    untrusted::with_tokenizer(&sentence_piece(&special).build(), |t| {
         for id in [0, 1, 2, 3, 4, 5, 6, 1 << 31, u32::MAX] {
             let (all, plain) = (t.piece(id, true).count(), t.piece(id, false).count());
             assert!(plain <= all && all <= t.text(id).len(), "{id}");
@@ -211,7 +211,7 @@ fn v8_text_makes_no_control_tokens() {
     let text = "x<end>x<tool>x<unk>x";
     let with = |parse_special, literal: &[std::ops::Range<usize>]| {
         let options = EncodeOptions { add_special: false, parse_special, literal };
-        let ids = hostile::with_tokenizer(&g.build(), |t| hostile::encode(t, text, options));
+        let ids = untrusted::with_tokenizer(&g.build(), |t| untrusted::encode(t, text, options));
         [1, 2].map(|id| ids.iter().filter(|t| **t == id).count())
     };
     assert_eq!(with(false, &[]), [0, 1]);
@@ -229,7 +229,7 @@ fn v8_text_makes_no_control_tokens() {
     // A name that marks a control token does so whatever its type says.
     let named = sentence_piece(&[("<unk>", 2, 0.0), ("<|im_end|>", 1, 0.0), ("▁", 1, 0.0)]);
     assert!(!tokens(&named, "<|im_end|>").contains(&1));
-    hostile::with_tokenizer(&named.build(), |t| assert!(t.is_end(1) && t.kind(1) == TokenKind::Control));
+    untrusted::with_tokenizer(&named.build(), |t| assert!(t.is_end(1) && t.kind(1) == TokenKind::Control));
 }
 
 #[test]
@@ -254,10 +254,10 @@ fn v_a_broken_vocabulary_breaks_the_model() {
     let mut g = Tiny::default().gguf();
     g.set("tokenizer.ggml.bos_token_id", Val::U32(67));
     let error = ModelError::Tokenizer(TokenizerError::Token("tokenizer.ggml.bos_token_id"));
-    assert_eq!(hostile::digest(&g.build()), Outcome::Unusable(error));
+    assert_eq!(untrusted::digest(&g.build()), Outcome::Unusable(error));
     let bytes = g.set("tokenizer.ggml.bos_token_id", Val::U32(66)).build();
     let required = Model::required_bytes(&File::new_checked(&bytes).unwrap()).unwrap();
-    let mut memory = hostile::Memory::new(required - 64);
+    let mut memory = untrusted::Memory::new(required - 64);
     let short = Model::new(&File::new_checked(&bytes).unwrap(), memory.get());
     assert!(matches!(short, Err(ModelError::Tokenizer(_) | ModelError::Arena(_))), "{short:?}");
 }

@@ -3,13 +3,13 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
-pub mod gguf;
-pub mod hostile;
 #[cfg(feature = "capi")]
-pub mod lent;
+pub mod c_context;
+pub mod gguf;
 pub mod oracle;
+pub mod reference_bits;
 pub mod run;
-pub mod truth;
+pub mod untrusted;
 
 use std::path::{Path, PathBuf};
 

@@ -3,8 +3,8 @@
 #![no_main]
 
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
-#[path = "../../common/hostile.rs"]
-mod hostile;
+#[path = "../../common/untrusted.rs"]
+mod untrusted;
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 
 /// Made once: an index takes longer than an input.
 static VOCABULARIES: LazyLock<[Tokenizer<'static>; 2]> = LazyLock::new(|| {
-    [&include_bytes!("../../golden/bpe.gguf")[..], include_bytes!("../../golden/spm.gguf")].map(hostile::leak_tokenizer)
+    [&include_bytes!("../../golden/bpe.gguf")[..], include_bytes!("../../golden/spm.gguf")].map(untrusted::leak_tokenizer)
 });
 
 fuzz_target!(|input: &[u8]| {
@@ -34,5 +34,5 @@ fuzz_target!(|input: &[u8]| {
     let t = &VOCABULARIES[usize::from(*first & 1)];
     let longest = tokens.iter().map(|id| t.text(*id).len()).sum::<usize>();
     // At worst each byte becomes a U+FFFD of three.
-    assert!(hostile::decode(t, &tokens).len() <= 3 * longest);
+    assert!(untrusted::decode(t, &tokens).len() <= 3 * longest);
 });

@@ -1,13 +1,13 @@
-//! Any bytes as a file: checked, walked, and its model run. The promises are asserted in `hostile.rs`.
+//! Any bytes as a file: checked, walked, and its model run. The promises are asserted in `untrusted.rs`.
 
 #![no_main]
 
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
-#[path = "../../common/hostile.rs"]
-mod hostile;
+#[path = "../../common/untrusted.rs"]
+mod untrusted;
 
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    hostile::digest(bytes);
+    untrusted::digest(bytes);
 });

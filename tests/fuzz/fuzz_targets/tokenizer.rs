@@ -5,8 +5,8 @@
 #![no_main]
 
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
-#[path = "../../common/hostile.rs"]
-mod hostile;
+#[path = "../../common/untrusted.rs"]
+mod untrusted;
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 
 /// Made once: an index takes longer than an input.
 static VOCABULARIES: LazyLock<[Tokenizer<'static>; 2]> = LazyLock::new(|| {
-    [&include_bytes!("../../golden/bpe.gguf")[..], include_bytes!("../../golden/spm.gguf")].map(hostile::leak_tokenizer)
+    [&include_bytes!("../../golden/bpe.gguf")[..], include_bytes!("../../golden/spm.gguf")].map(untrusted::leak_tokenizer)
 });
 
 fuzz_target!(|input: &[u8]| {
@@ -26,10 +26,10 @@ fuzz_target!(|input: &[u8]| {
     let literal = if choice & 8 == 0 { &[] } else { &literal[..] };
     let options = EncodeOptions { add_special: choice & 2 != 0, parse_special: choice & 4 != 0, literal };
     let t = &VOCABULARIES[usize::from(!is_bpe)];
-    let tokens = hostile::encode(t, text, options);
+    let tokens = untrusted::encode(t, text, options);
     assert!(tokens.len() <= t.max_tokens(text.len()));
     assert!(tokens.iter().all(|id| (*id as usize) < t.len()));
-    let back = hostile::decode(t, &tokens);
+    let back = untrusted::decode(t, &tokens);
     // Without tokens that were added, bytes come back as they were: all of them for a byte-level vocabulary; for
     // SentencePiece but for blanks, which it adds before a text and after each special token.
     if !options.add_special {

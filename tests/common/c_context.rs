@@ -56,14 +56,14 @@ pub fn plan(model: &[u8], config: &armlet_config) -> Result<armlet_requirements,
 }
 
 /// A context in an arena of just the planned size, between guards.
-pub struct Lent<'m> {
+pub struct CContext<'m> {
     pub model: &'m [u8],
     room: Box<dyn std::ops::DerefMut<Target = [u8]>>,
     len: usize,
     pub ctx: *mut armlet_ctx,
 }
 
-impl<'m> Lent<'m> {
+impl<'m> CContext<'m> {
     pub fn new(model: &'m [u8], config: &armlet_config) -> Result<Self, armlet_status> {
         Self::with_len(model, config, plan(model, config)?.arena_bytes as usize)
     }
@@ -74,7 +74,7 @@ impl<'m> Lent<'m> {
         let (arena, mut ctx) = (room[GUARD..].as_mut_ptr(), null_mut());
         // SAFETY: the arena lives as long as the context is used.
         match unsafe { armlet_init(arena.cast(), len, model.as_ptr().cast(), model.len(), config, &mut ctx) } {
-            ARMLET_OK => Ok(Lent { model, room, len, ctx }),
+            ARMLET_OK => Ok(CContext { model, room, len, ctx }),
             status => {
                 assert!(ctx.is_null());
                 Err(status)
@@ -163,7 +163,7 @@ impl<'m> Lent<'m> {
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for CContext<'_> {
     fn drop(&mut self) {
         let (before, rest) = self.room.split_at(GUARD);
         let guards = before.iter().chain(&rest[self.len..]);

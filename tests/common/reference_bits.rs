@@ -42,7 +42,7 @@ impl Executor for Crowd {
 }
 
 /// What one run of `same_bits` compares with: the bits after each token, read one at a time on one thread.
-pub struct Truth<'m> {
+pub struct ReferenceBits<'m> {
     pub model: &'m Model<'m>,
     pub kernels: Kernels,
     pub kv: KvType,
@@ -50,13 +50,14 @@ pub struct Truth<'m> {
     pub bits: Vec<Vec<u32>>,
 }
 
-impl<'m> Truth<'m> {
+impl<'m> ReferenceBits<'m> {
     pub fn new(model: &'m Model<'m>, kernels: Kernels, kv: KvType) -> Self {
         let tokens = prompt(4, PROMPT, model.hparams.vocab);
-        let mut truth = Truth { model, kernels, kv, tokens, bits: Vec::new() };
-        let tokens = &truth.tokens;
-        truth.bits = truth.session(1, |s| tokens.iter().map(|t| bits(s.eval(&Serial, &[*t]).unwrap())).collect());
-        truth
+        let mut reference = ReferenceBits { model, kernels, kv, tokens, bits: Vec::new() };
+        let tokens = &reference.tokens;
+        reference.bits =
+            reference.session(1, |s| tokens.iter().map(|t| bits(s.eval(&Serial, &[*t]).unwrap())).collect());
+        reference
     }
 
     pub fn session<R>(&self, chunk: usize, f: impl FnOnce(&mut Reader<'_>) -> R) -> R {
@@ -119,7 +120,7 @@ impl<'m> Truth<'m> {
         self.check_score(longest, &Crowd);
     }
 
-    /// Passes of more than eight tokens over float weights: the same bits in whatever passes, and the truth but for
+    /// Passes of more than eight tokens over float weights: the same bits in whatever passes, and the reference but for
     /// rounding.
     pub fn check_long_passes(&self) {
         let logits = |chunk: usize, exec: &dyn Executor, ends: &[usize]| {
@@ -140,9 +141,9 @@ impl<'m> Truth<'m> {
             s.rewind(33);
             assert!(bits(s.eval(&pool, &self.tokens[33..]).unwrap()) == bits(&want), "after a rewind");
         });
-        let truth: Vec<f32> = self.bits[PROMPT - 1].iter().map(|b| f32::from_bits(*b)).collect();
-        let largest = truth.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
-        let error = truth.iter().zip(&want).fold(0.0, |max: f32, (a, b)| max.max((a - b).abs())) / largest;
+        let reference: Vec<f32> = self.bits[PROMPT - 1].iter().map(|b| f32::from_bits(*b)).collect();
+        let largest = reference.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
+        let error = reference.iter().zip(&want).fold(0.0, |max: f32, (a, b)| max.max((a - b).abs())) / largest;
         // Where keys and values are kept as F16, a difference of rounding can become one of 2⁻¹¹ there.
         let halves = self.kernels.uses_f16_products(1) && self.model.weights.output.dtype() == DType::F16;
         let bound = match self.kv {
