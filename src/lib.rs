@@ -6,7 +6,7 @@
 //!
 //! # Layers
 //!
-//! A module uses those below it, never those above; `tests/layering.rs` holds it to that.
+//! A module uses those below it, never those above; `tests/it/layering.rs` holds it to that.
 //!
 //! | layer | modules | what they know |
 //! |---|---|---|

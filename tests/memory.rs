@@ -305,7 +305,7 @@ fn regions_sum_to_the_plan() {
     }
 }
 
-/// With a ring of whole tiles a budget is used up to a tile; `tests/streaming.rs` goes through all patterns.
+/// With a ring of whole tiles a budget is used up to a tile; `tests/it/streaming.rs` goes through all patterns.
 #[test]
 fn a_budget_gives_the_largest_context_that_fits() {
     for (tiny, base) in plans() {

@@ -88,8 +88,17 @@ fn test(steps: &mut Steps) -> Result<(), Failed> {
     }
     // All that have kernels of their own run there, and the whole model on each.
     steps.step("the model in f64 on all of aarch64", || {
-        let command =
-            ["test", "--test", "oracle", "--no-default-features", "--features", "std", "--target", setup::LINUX];
+        let command = [
+            "test",
+            "--test",
+            "it",
+            "--no-default-features",
+            "--features",
+            "std",
+            "--target",
+            setup::LINUX,
+            "oracle::",
+        ];
         process::cargo_with(&command, &[("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER", "qemu-aarch64 -cpu max")])
     })?;
     c_examples::run(steps)?;
@@ -122,5 +131,5 @@ fn lint(steps: &mut Steps) -> Result<(), Failed> {
 
 fn quick(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("unit tests", || cargo(&["test", "--lib", "--no-default-features", "--features", "std,log"]))?;
-    steps.step("oracle", || cargo(&["test", "--no-default-features", "--features", "std", "--test", "oracle"]))
+    steps.step("oracle", || cargo(&["test", "--no-default-features", "--features", "std", "--test", "it", "oracle::"]))
 }

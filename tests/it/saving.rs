@@ -1,15 +1,13 @@
 //! Saved sessions and prefixes: the same bits after a restore, and an error for anything else.
 
-mod common;
-
+use crate::common::gguf::{Gguf, Tiny, Val};
+use crate::common::run::{prompt, tiny, with_model};
 use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Prefix, Session, StateError};
 use armlet::host::memory;
 use armlet::model::Model;
 use armlet::quant::DType;
 use armlet::storage::Serial;
-use common::gguf::{Gguf, Tiny, Val};
-use common::run::{prompt, tiny, with_model};
 
 fn model() -> Gguf {
     Tiny { dtype: DType::Q8_0, context: 1024, ..tiny("llama", (6, 2, 32, 32), (32, 64), 3) }.gguf()

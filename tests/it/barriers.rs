@@ -1,9 +1,8 @@
 //! How often the threads meet: once for each parallel region, and there are few.
 
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::common::gguf::Tiny;
 use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Engine, Pattern, Plan, Session};
 use armlet::gguf::File;
@@ -11,7 +10,6 @@ use armlet::host::memory;
 use armlet::model::Model;
 use armlet::quant::DType;
 use armlet::storage::{Executor, Work};
-use common::gguf::Tiny;
 
 /// One thread that says it is two, and counts how often they would have met.
 #[derive(Default)]

@@ -1,15 +1,13 @@
 //! One test for each rule of a model's sizes and weights (M), as `gguf_rules.rs` has them for the file around it and
 //! `vocabulary_rules.rs` for the vocabulary: each file is well-formed GGUF that lies about what is in it.
 
-mod common;
-
+use crate::common::gguf::{Gguf, Tiny, Val};
+use crate::common::untrusted::{self, Outcome};
 use armlet::engine::{Config, EngineError, Plan};
 use armlet::gguf::File;
 use armlet::model::{Hparams, ModelError};
 use armlet::sample::SampleError;
 use armlet::storage::ArenaError;
-use common::gguf::{Gguf, Tiny, Val};
-use common::untrusted::{self, Outcome};
 
 fn u64s(x: u64) -> Val {
     Val::U64(x)
@@ -175,7 +173,7 @@ fn m1_legal_sizes_with_an_impossible_product() {
 }
 
 /// A tiny model whose tensor `name` was changed.
-fn with_tensor(name: &str, change: impl Fn(&mut common::gguf::TensorSpec)) -> Gguf {
+fn with_tensor(name: &str, change: impl Fn(&mut crate::common::gguf::TensorSpec)) -> Gguf {
     let mut g = Tiny::default().gguf();
     change(g.tensors.iter_mut().find(|t| t.name == name).unwrap());
     g
@@ -260,7 +258,7 @@ fn m2_types_without_kernels_are_named() {
 }
 
 /// A packed tiny model, with `change` made to one tensor.
-fn packed(name: &str, change: impl Fn(&mut common::gguf::TensorSpec)) -> Gguf {
+fn packed(name: &str, change: impl Fn(&mut crate::common::gguf::TensorSpec)) -> Gguf {
     let mut g = Tiny { dtype: armlet::quant::DType::Q8_0, ..Tiny::default() }.gguf().packed();
     change(g.tensors.iter_mut().find(|t| t.name == name).unwrap());
     g

@@ -3,11 +3,9 @@
 //!
 //! Many of the ways are those of `tests/test-gguf.cpp` in llama.cpp and of the advisories about its reader.
 
-mod common;
-
+use crate::common::gguf::{Gguf, Val};
+use crate::common::untrusted;
 use armlet::gguf::{File, GgufError, Problem, Value};
-use common::gguf::{Gguf, Val};
-use common::untrusted;
 
 /// A file with a few keys and two tensors, `alpha` of 32 f32 and `beta` of 32 × 2 Q8_0.
 fn base() -> Gguf {
@@ -272,7 +270,7 @@ fn k8_alignment() {
         refused(&aligned(4, &a.to_le_bytes()), Problem::Alignment);
     }
     for a in (3..=20).map(|i| 1u32 << i) {
-        assert_eq!(accepted(&aligned(4, &a.to_le_bytes())).alignment(), a.into());
+        assert_eq!(accepted(&aligned(4, &a.to_le_bytes())).alignment(), u64::from(a));
     }
     // The right number in another type.
     let text = [&2u64.to_le_bytes()[..], b"32"].concat();

@@ -1,20 +1,18 @@
 //! The forward pass against a second one, in f64 (`common/oracle.rs`): every shape and format, on every backend that runs
 //! here; and that nothing but what is said to changes a bit (`common/reference_bits.rs`).
 
-mod common;
-
+use crate::common::gguf::{Gguf, Tiny, Val};
+use crate::common::oracle::{MISTAKES, Oracle, Vector};
+use crate::common::reference_bits::{BOUND, Crowd, PROMPT, ReferenceBits, bits};
+use crate::common::run::{
+    Reader, backends, error, prompt, tiny, uses_f16_products, with_linear_scaling, with_model, with_session,
+};
 use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use armlet::host::{Pool, memory};
 use armlet::model::Model;
 use armlet::quant::{DType, Layout};
 use armlet::storage::{Executor, Serial};
-use common::gguf::{Gguf, Tiny, Val};
-use common::oracle::{MISTAKES, Oracle, Vector};
-use common::reference_bits::{BOUND, Crowd, PROMPT, ReferenceBits, bits};
-use common::run::{
-    Reader, backends, error, prompt, tiny, uses_f16_products, with_linear_scaling, with_model, with_session,
-};
 use proptest::prelude::*;
 
 /// armlet's largest error at any position of `tokens`: scored in passes of 16, and read at once to lengths of 1, 5 and

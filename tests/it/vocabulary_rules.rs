@@ -1,14 +1,12 @@
 //! One test for each rule of a model's vocabulary (V), as `model_rules.rs` has them for its sizes and weights: each file
 //! is well-formed GGUF that lies about what is in it.
 
-mod common;
-
+use crate::common::gguf::{Gguf, Tiny, Val};
+use crate::common::untrusted::{self, Outcome};
 use armlet::gguf::File;
 use armlet::model::{Model, ModelError};
 use armlet::storage::Arena;
 use armlet::tokenizer::{Detokenizer, EncodeOptions, TokenKind, Tokenizer, TokenizerError};
-use common::gguf::{Gguf, Tiny, Val};
-use common::untrusted::{self, Outcome};
 
 /// A vocabulary alone, of (text, type, score).
 fn sentence_piece(tokens: &[(&str, i32, f32)]) -> Gguf {
@@ -171,7 +169,7 @@ fn v6_text_from_tokens_is_bounded() {
         assert_eq!((t.text(5), t.kind(5)), (&b""[..], TokenKind::Unused));
     });
     // Half characters, one byte at a time: never more than is pending, and as the standard library has it.
-    let rubbish: Vec<u8> = common::gguf::noise(3, 20_000).iter().map(|x| (x * 128.0) as i8 as u8).collect();
+    let rubbish: Vec<u8> = crate::common::gguf::noise(3, 20_000).iter().map(|x| (x * 128.0) as i8 as u8).collect();
     let (mut shown, mut d) = (String::new(), Detokenizer::new());
     for byte in &rubbish {
         d.push([*byte].into_iter(), |s| {

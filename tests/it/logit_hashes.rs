@@ -4,19 +4,17 @@
 //! with `ARMLET_RENEW_HASHES=1` on x86-64, then on aarch64 (QEMU's `max` has every backend); each renews the columns of the
 //! backends that run there and keeps the others.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use crate::common::gguf::{Gguf, Tiny, Val};
+use crate::common::run::{backends, prompt, tiny, with_linear_scaling, with_model};
 use armlet::arch::{Backend, Kernels, KvType};
 use armlet::engine::{Config, Engine, Pattern, Plan, Session};
 use armlet::host::memory;
 use armlet::model::Model;
 use armlet::quant::DType;
 use armlet::storage::Serial;
-use common::gguf::{Gguf, Tiny, Val};
-use common::run::{backends, prompt, tiny, with_linear_scaling, with_model};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/logit_hashes.txt");
 

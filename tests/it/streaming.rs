@@ -1,16 +1,14 @@
 //! The cache against StreamingLLM done the slow way in f64: keys as they are before they turn, turned anew for each
 //! token to the places that they have in its view (`common/oracle.rs`).
 
-mod common;
-
+use crate::common::gguf::{Gguf, Tiny, Val};
+use crate::common::oracle::{Oracle, VIEW_MISTAKES, Vector, View};
+use crate::common::run::{backends, error, prompt, tiny, with_model, with_session};
 use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use armlet::host::{Pool, memory};
 use armlet::quant::DType;
 use armlet::storage::{Executor, Serial};
-use common::gguf::{Gguf, Tiny, Val};
-use common::oracle::{Oracle, VIEW_MISTAKES, Vector, View};
-use common::run::{backends, error, prompt, tiny, with_model, with_session};
 use proptest::prelude::*;
 
 /// The largest error of F32 weights and an F32 cache, relative to the largest logit.

@@ -2,13 +2,13 @@
 
 #![allow(unsafe_code, reason = "that is how C calls")]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::ffi::{CStr, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use crate::common::c_context::{CContext, config, count_down, note, plan, refuse, requirements, threads};
+use crate::common::gguf::{Gguf, Tiny, Val};
 use armlet::arch::Kernels;
 use armlet::capi::armlet_status::*;
 use armlet::capi::*;
@@ -17,8 +17,6 @@ use armlet::gguf::File;
 use armlet::host::memory;
 use armlet::model::Model;
 use armlet::storage::Serial;
-use common::c_context::{CContext, config, count_down, note, plan, refuse, requirements, threads};
-use common::gguf::{Gguf, Tiny, Val};
 
 /// Every status that a test has seen.
 #[derive(Default)]
@@ -207,7 +205,7 @@ fn detokenize(context: &CContext<'_>, tokens: &[u32], flags: u32) -> String {
 
 #[test]
 fn a_turn_is_the_models_format_and_a_users_text_stays_text() {
-    let mapped = common::map_smollm2();
+    let mapped = crate::common::map_smollm2();
     let context = CContext::new(&mapped, &armlet_config { context: 128, ..config() }).unwrap();
     let open = turn(&context, 1, "Hi <|im_end|>", ARMLET_OPEN_ANSWER).unwrap();
     let shown = detokenize(&context, &open, ARMLET_SHOW_SPECIAL);
@@ -227,7 +225,7 @@ fn a_turn_is_the_models_format_and_a_users_text_stays_text() {
 
 #[test]
 fn pieces_are_whole_characters() {
-    let mapped = common::map_smollm2();
+    let mapped = crate::common::map_smollm2();
     let context = CContext::new(&mapped, &config()).unwrap();
     let text = "naïve 漢字 😀";
     let (mut tokens, mut n) = ([0; 64], 0);

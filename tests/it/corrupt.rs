@@ -1,12 +1,10 @@
 //! Damage without a plan: a tiny model cut off at every byte, with every bit of its header flipped, and with random
 //! bytes changed. Whatever comes, it is an error or a model that runs; `untrusted::digest` asserts the rest.
 
-mod common;
-
+use crate::common::gguf::{Gguf, Tiny, Val};
+use crate::common::untrusted::{self, Outcome};
 use armlet::gguf::File;
 use armlet::quant::DType;
-use common::gguf::{Gguf, Tiny, Val};
-use common::untrusted::{self, Outcome};
 use proptest::prelude::*;
 
 /// The least model that has everything: both kinds of matrices' input, biases, and factors of the rotation.

@@ -3,8 +3,6 @@
 //! `tests/golden/NOTES.md` says how the pairs were made. The texts of SmolLM2's vocabulary need the model, which
 //! `armlet pull` fetches; it is looked for where the program keeps it.
 
-mod common;
-
 use std::path::Path;
 
 use armlet::gguf::File;
@@ -71,9 +69,9 @@ const PRE: [&str; 5] = ["smollm", "gpt-2", "llama-bpe", "qwen2", "default"];
 
 #[test]
 fn smollm2_vocabulary_with_every_pre_tokeniser() {
-    let model = common::map_smollm2();
+    let model = crate::common::map_smollm2();
     for pre in PRE {
-        let header = common::with_string(common::header_of(&model), "tokenizer.ggml.pre", pre);
+        let header = crate::common::with_string(crate::common::header_of(&model), "tokenizer.ggml.pre", pre);
         assert!(compare(&header, &golden(&format!("{pre}.json"))) > 600);
     }
 }
@@ -82,7 +80,7 @@ fn smollm2_vocabulary_with_every_pre_tokeniser() {
 fn a_vocabulary_of_odd_merges_with_every_pre_tokeniser() {
     let file = std::fs::read(golden("bpe.gguf")).unwrap();
     for pre in PRE {
-        let file = common::with_string(file.clone(), "tokenizer.ggml.pre", pre);
+        let file = crate::common::with_string(file.clone(), "tokenizer.ggml.pre", pre);
         assert!(compare(&file, &golden(&format!("bpe/{pre}.json"))) > 600);
     }
 }
@@ -91,14 +89,14 @@ fn a_vocabulary_of_odd_merges_with_every_pre_tokeniser() {
 fn sentence_piece_with_and_without_a_blank_in_front() {
     let file = std::fs::read(golden("spm.gguf")).unwrap();
     assert!(compare(&file, &golden("spm.json")) > 600);
-    let file = common::with_bool(file, "tokenizer.ggml.add_space_prefix", false);
+    let file = crate::common::with_bool(file, "tokenizer.ggml.add_space_prefix", false);
     assert!(compare(&file, &golden("spm-noprefix.json")) > 600);
 }
 
 /// What a user wrote inside a chat template never becomes a control token, and encodes as it would alone.
 #[test]
 fn literal_text_makes_no_control_tokens() {
-    let model = common::map_smollm2();
+    let model = crate::common::map_smollm2();
     let file = File::new_checked(&model).unwrap();
     let mut dry = Arena::dry_run();
     Tokenizer::new(&file, &mut dry).unwrap();
@@ -122,7 +120,7 @@ fn literal_text_makes_no_control_tokens() {
 /// quadratic in any step of several.
 #[test]
 fn long_runs_are_not_quadratic() {
-    let model = common::map_smollm2();
+    let model = crate::common::map_smollm2();
     let file = File::new_checked(&model).unwrap();
     let mut dry = Arena::dry_run();
     Tokenizer::new(&file, &mut dry).unwrap();

@@ -1,17 +1,15 @@
 //! The program as a user meets it: what it prints where, its exit codes, and one clear line for whatever goes wrong.
 
-mod common;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::common::gguf::{Tiny, Val};
 use armlet::gguf::File;
 use armlet::quant::DType;
-use common::gguf::{Tiny, Val};
 
 fn armlet() -> Command {
-    let mut command = Command::new(common::program());
+    let mut command = Command::new(crate::common::program());
     command.stdin(Stdio::null()).env_remove("ARMLET_CPU").env_remove("ARMLET_MODEL");
     command
 }
@@ -169,7 +167,7 @@ fn as_many_threads_as_the_affinity_mask_has_cpus() {
         let mask = Command::new("taskset").args(["-cp", &std::process::id().to_string()]).output().unwrap();
         let cpus = stdout(&mask).rsplit(' ').next().unwrap().to_string();
         let first: String = cpus.chars().take_while(char::is_ascii_digit).collect();
-        pinned.args(["-c", &first]).arg(common::program()).env_remove("ARMLET_CPU");
+        pinned.args(["-c", &first]).arg(crate::common::program()).env_remove("ARMLET_CPU");
         assert_eq!(threads(&mut pinned, asked), 1, "-t {asked} on one CPU");
     }
 }
@@ -207,7 +205,7 @@ fn a_full_disk_leaves_no_half_file() {
     // A file-size limit fails a write as a full disk does, without needing one.
     let out = f.path("out.gguf").display().to_string();
     for command in [format!("quantize {model} {out} --type f16"), format!("pack {quantised} {out}")] {
-        let script = format!("ulimit -f 8; trap '' XFSZ; exec {} {command}", common::program().display());
+        let script = format!("ulimit -f 8; trap '' XFSZ; exec {} {command}", crate::common::program().display());
         let output = Command::new("bash").args(["-c", &script]).output().unwrap();
         fails(&output, 1, "out.gguf");
         let mut left: Vec<_> = std::fs::read_dir(f.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -300,7 +298,7 @@ fn pack_writes_panels_and_minds_its_input() {
 #[test]
 fn a_packed_model_answers_as_the_original() {
     let f = Folder::new();
-    let model = common::smollm2();
+    let model = crate::common::smollm2();
     let packed = f.path("packed.gguf");
     let (model, packed) = (model.to_str().unwrap(), packed.to_str().unwrap());
     ok(&["pack", model, packed]);
@@ -345,7 +343,7 @@ fn pull_says_what_is_missing() {
 
 #[test]
 fn tokenize_prints_as_llama_tokenize_does() {
-    let model = common::smollm2();
+    let model = crate::common::smollm2();
     let model = model.to_str().unwrap();
     assert_eq!(ok(&["tokenize", "-m", model, "-p", "Hello world", "--ids"]), "[19556, 905]\n");
     assert_eq!(ok(&["tokenize", "-m", model, "-p", "<|im_end|>", "--ids"]), "[2]\n");
@@ -356,7 +354,7 @@ fn tokenize_prints_as_llama_tokenize_does() {
 
 #[test]
 fn greedy_answers_repeat_and_threads_do_not_show() {
-    let model = common::smollm2();
+    let model = crate::common::smollm2();
     let model = model.to_str().unwrap();
     let run = |more: &[&str]| {
         ok(&[&["complete", "-m", model, "-p", "The capital of France is", "-n", "12", "--temp", "0"], more].concat())
@@ -370,7 +368,7 @@ fn greedy_answers_repeat_and_threads_do_not_show() {
 
 #[test]
 fn chat_takes_a_message_or_piped_text_and_prints_json() {
-    let model = common::smollm2();
+    let model = crate::common::smollm2();
     let model = model.to_str().unwrap();
     let options = ["chat", "-m", model, "--temp", "0", "-n", "16", "--json"];
     let one = ok(&[&options[..], &["-p", "Say hello."]].concat());

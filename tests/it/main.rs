@@ -1,0 +1,21 @@
+//! The integration tests, as one program: the fixtures are compiled once. `memory.rs` and `memory_flat.rs` are programs
+//! of their own, because they measure the memory of their process.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod barriers;
+#[cfg(feature = "capi")]
+mod capi;
+#[cfg(feature = "cli")]
+mod cli;
+mod corrupt;
+mod gguf_rules;
+mod golden;
+mod layering;
+mod logit_hashes;
+mod model_rules;
+mod oracle;
+mod saving;
+mod streaming;
+mod vocabulary_rules;
