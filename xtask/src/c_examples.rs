@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::dist::{self, at};
 use crate::model;
-use crate::process::{Failed, Steps, cargo, output, root};
+use crate::process::{Failed, Steps, cargo, finish, in_parallel, output, root, say};
 use crate::setup::GNU;
 
 /// What the examples must compile without.
@@ -20,7 +20,7 @@ const TINY: [&str; 5] = ["-p", "Tell me.", "-i", "-n", "48"];
 const CORES: [&str; 2] = ["cortex-a53", "max"];
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
-    let host = dist::host()?;
+    let (host, deep) = (dist::host()?, steps.deep);
     let model = folder().join("tiny.gguf");
     steps.step("a tiny model", || tiny(&model))?;
     // On an aarch64 machine the two are one.
@@ -29,22 +29,22 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     let mut said = None;
     for target in [Some(&native), cross.as_ref()].into_iter().flatten() {
         let triple = &target.triple;
-        steps.step(&format!("the library for C on {triple}"), || exports(&dist::build(triple)?))?;
+        // The library of this machine is the one that users have; that of another is built sooner without LTO.
+        let profile = if deep || target.emulator.is_none() { "release" } else { "ci" };
+        steps.step(&format!("the library for C on {triple}"), || exports(&dist::build(triple, profile)?))?;
         let mut programs = Vec::new();
         steps.step(&format!("C and C++ on {triple}"), || {
             programs = target.programs()?;
             Ok(())
         })?;
-        steps.step(&format!("what they say on {triple}"), || {
-            programs.iter().try_for_each(|program| target.says(program, &model, &mut said))
-        })?;
+        steps.step(&format!("what they say on {triple}"), || target.say_alike(&programs, &model, &mut said, deep))?;
     }
     steps.step("sessions and errors", || {
         sessions(&native.program("cmake", "chat"), &model)?;
         errors(&native.program("cmake", "chat"), &model)
     })?;
     if cfg!(target_arch = "x86_64") {
-        steps.step("valgrind", || valgrind(&native, &model))?;
+        steps.step("valgrind", || valgrind(&native, &model, deep))?;
     }
     steps.step("address and undefined behaviour sanitizers", || sanitizers(&native, &model))?;
     steps.step("the real model", || real(&native))
@@ -58,7 +58,9 @@ fn folder() -> PathBuf {
 fn tiny(path: &Path) -> Result<(), Failed> {
     fs::create_dir_all(folder()).map_err(at(&folder()))?;
     let path = path.to_string_lossy();
-    cargo(&["run", "--quiet", "--no-default-features", "--features", "std", "--example", "tiny", "--", &path])
+    // As `cargo test` built it.
+    cargo(&["build", "--workspace", "--examples"])?;
+    output(Command::new("target/debug/examples/tiny").arg(&*path)).map(drop)
 }
 
 /// The shared library exports what the header declares, no more and no less, under its name.
@@ -183,33 +185,56 @@ impl Target {
         output(Command::new("cmake").arg("--build").arg(&place)).map(drop)
     }
 
-    /// The commands that run a program: one, or one for each emulated core.
-    fn commands(&self, program: &Path) -> Vec<Command> {
-        let Some(emulator) = self.emulator else { return vec![Command::new(program)] };
-        let on = |core: &str| {
-            let mut command = Command::new(emulator);
-            command.args(["-L", &format!("/usr/{}", self.tools.trim_end_matches('-')), "-cpu", core]).arg(program);
-            command
-        };
-        CORES.map(on).into()
+    /// The runs of a program: with every number of workers, on every emulated core. Of the ways in which it can be built
+    /// one has all of them; so have the others in full size.
+    fn runs<'p>(&self, program: &'p Program, deep: bool) -> Vec<Run<'p>> {
+        let mut workers = if program.name == "chat" { &[""][..] } else { &["-w1", "-w2", "-w3"] };
+        let mut cores = if self.emulator.is_some() { &CORES[..] } else { &["this machine"] };
+        if !deep && program.way != "cmake" {
+            (workers, cores) = (&workers[workers.len() - 1..], &cores[cores.len() - 1..]);
+        }
+        let of_core = |core: &'static str| workers.iter().map(move |workers| Run { program, core, workers });
+        cores.iter().flat_map(|core| of_core(core)).collect()
     }
 
-    /// A program gives the tokens that all the others gave, whatever the number of workers.
-    fn says(&self, program: &Program, model: &Path, said: &mut Option<String>) -> Result<(), Failed> {
-        let path = self.program(program.way, program.name);
-        let workers = if program.name == "chat" { &[""][..] } else { &["-w1", "-w2", "-w3"] };
-        for workers in workers {
-            for mut command in self.commands(&path) {
-                command.arg(model).args(TINY).args(Some(*workers).filter(|w| !w.is_empty()));
-                let found = ids(&mut command)?;
-                let expected = said.get_or_insert_with(|| found.clone());
-                if found != *expected {
-                    return Err(Failed(format!("{command:?} gave {found}, and others {expected}")));
-                }
+    fn command(&self, run: &Run<'_>) -> Command {
+        let path = self.program(run.program.way, run.program.name);
+        let Some(emulator) = self.emulator else { return Command::new(path) };
+        let mut command = Command::new(emulator);
+        let system = format!("/usr/{}", self.tools.trim_end_matches('-'));
+        command.args(["-L", &system, "-cpu", run.core]).arg(path);
+        command
+    }
+
+    /// All programs give the same tokens, whatever the number of workers, and those that others gave before.
+    fn say_alike(
+        &self,
+        programs: &[Program],
+        model: &Path,
+        said: &mut Option<String>,
+        deep: bool,
+    ) -> Result<(), Failed> {
+        let runs: Vec<_> = programs.iter().flat_map(|program| self.runs(program, deep)).collect();
+        let found = in_parallel(&runs, |run| {
+            let mut command = self.command(run);
+            ids(command.arg(model).args(TINY).args(Some(run.workers).filter(|w| !w.is_empty())))
+        })?;
+        for (Run { program, core, workers }, found) in runs.iter().zip(found) {
+            let expected = said.get_or_insert_with(|| found.clone());
+            if found != *expected {
+                let Program { way, name } = program;
+                return Err(Failed(format!("{name} {workers} of {way} on {core} gave {found}, and others {expected}")));
             }
         }
         Ok(())
     }
+}
+
+/// A run of a program: on an emulated core or here, and the option that sets its workers.
+struct Run<'p> {
+    program: &'p Program,
+    core: &'static str,
+    workers: &'static str,
 }
 
 /// The tokens that a command prints: more than a few.
@@ -226,7 +251,7 @@ fn talk(command: &mut Command, text: &str) -> Result<Output, Failed> {
     let mut child = piped.spawn().map_err(failed)?;
     // A program that has ended already reads nothing, which is no failure of this.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(text.as_bytes()));
-    child.wait_with_output().map_err(failed)
+    finish(child).map_err(failed)
 }
 
 /// A conversation in two parts is the conversation.
@@ -283,27 +308,31 @@ fn errors(chat: &Path, model: &Path) -> Result<(), Failed> {
 }
 
 /// Nothing is read that was not written, and nothing is left. The backends are those that valgrind 3.19 knows.
-fn valgrind(native: &Target, model: &Path) -> Result<(), Failed> {
-    let session = folder().join("valgrind.session");
-    for backend in ["scalar", "avx2"] {
-        for (name, workers) in [("chat", &[][..]), ("chat_cpp", &["-w", "2"])] {
-            for way in ["cmake", "cmake-shared"] {
-                let _ = fs::remove_file(&session);
-                let runs = if name == "chat" { 2 } else { 1 };
-                for _ in 0..runs {
-                    let mut command = Command::new("valgrind");
-                    command.args(["--quiet", "--leak-check=full", "--show-leak-kinds=all", "--error-exitcode=9"]);
-                    command.arg("--errors-for-leak-kinds=all").arg(native.program(way, name)).arg(model);
-                    command.args(["-b", backend, "-n", "12", "-p", "Tell me."]).args(workers);
-                    if name == "chat" {
-                        command.arg("-f").arg(&session);
-                    }
-                    output(&mut command)?;
-                }
-            }
+fn valgrind(native: &Target, model: &Path, deep: bool) -> Result<(), Failed> {
+    let all = ["scalar", "avx2"].iter().flat_map(|backend| {
+        let ways = ["cmake", "cmake-shared"].iter();
+        ways.flat_map(move |way| EXAMPLES.map(|(name, ..)| (*backend, *way, name)))
+    });
+    let few = [("avx2", "cmake", "chat"), ("scalar", "cmake-shared", "chat_cpp")];
+    let runs: Vec<_> = all.filter(|run| deep || few.contains(run)).collect();
+    in_parallel(&runs, |(backend, way, name)| {
+        let session = folder().join(format!("valgrind-{backend}-{way}.session"));
+        let _ = fs::remove_file(&session);
+        // A conversation, and going on with it.
+        for _ in 0..if *name == "chat" { 2 } else { 1 } {
+            let mut command = Command::new("valgrind");
+            command.args(["--quiet", "--leak-check=full", "--show-leak-kinds=all", "--error-exitcode=9"]);
+            command.arg("--errors-for-leak-kinds=all").arg(native.program(way, name)).arg(model);
+            command.args(["-b", backend, "-n", "12", "-p", "Tell me."]);
+            match *name {
+                "chat" => command.arg("-f").arg(&session),
+                _ => command.args(["-w", "2"]),
+            };
+            output(&mut command)?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
+    .map(drop)
 }
 
 /// The examples with the sanitizers that see the caller's side, and the library's where it writes the caller's memory.
@@ -347,7 +376,7 @@ fn real(native: &Target) -> Result<(), Failed> {
         let mut program = model::native();
         program.arg("chat").arg("-m").arg(&file).args(["--system", SYSTEM, "-p", QUESTION, "-n", "48"]);
         let reference = output(program.args(["--temp", "0", "--repeat-penalty", penalty]))?;
-        println!("    {}", text.trim());
+        say(format!("    {}", text.trim()));
         if text.trim() != reference.trim() || !text.contains("Paris") {
             return Err(Failed(format!("C answers {text:?}, and the program {reference:?}")));
         }

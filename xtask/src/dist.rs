@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::process::{Failed, Steps, cargo, output, root, version};
+use crate::process::{Failed, Steps, cargo, output, root, say, version};
 
 /// Files that are made of others, by replacing `@NAME@`: where each goes, and what it is made of.
 const TEMPLATES: [(&str, &str); 4] = [
@@ -24,7 +24,7 @@ const COPIES: [(&str, &str); 3] = [
 pub(crate) fn run(steps: &mut Steps, triple: Option<&str>) -> Result<(), Failed> {
     let triple = triple.map_or_else(host, |triple| Ok(triple.into()))?;
     steps.step(&format!("the library for C on {triple}"), || {
-        println!("    {}", build(&triple)?.display());
+        say(format!("    {}", build(&triple, "release")?.display()));
         Ok(())
     })
 }
@@ -42,13 +42,14 @@ pub(crate) fn soname() -> Result<String, Failed> {
 }
 
 /// Builds both libraries and puts the folder together.
-pub(crate) fn build(triple: &str) -> Result<PathBuf, Failed> {
-    let built = root().join("target").join(triple).join("release");
+pub(crate) fn build(triple: &str, profile: &str) -> Result<PathBuf, Failed> {
+    let built = root().join("target").join(triple).join(profile);
     let libs = built.join("libarmlet.libs");
     let soname = soname()?;
     cargo(
         &[
-            &["rustc", "--lib", "--release", "--target", triple, "--no-default-features", "--features", "capi,std"][..],
+            &["rustc", "--lib", "--profile", profile, "--target", triple][..],
+            &["--no-default-features", "--features", "capi,std"],
             &["--crate-type", "staticlib,cdylib", "--"],
             &[
                 "-C",

@@ -3,18 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::process::{Failed, Steps, cargo_with, output, root};
-use crate::setup::{self, NONE, Need};
+use crate::process::{Failed, Steps, cargo_with, finish, in_parallel, output, root, say};
+use crate::setup::NONE;
 use crate::{model, rust_firmware};
-
-const NEEDED: [Need; 3] = [
-    (&["qemu-system-aarch64", "--version"], "qemu-system-arm"),
-    (&["aarch64-linux-gnu-gcc", "--version"], "gcc-aarch64-linux-gnu"),
-    (&["make", "--version"], "make"),
-];
 
 /// A build of the library, and what the compiler is told. The first two are for memory with the MMU on; the last is the
 /// target's default, which works with the MMU off and alignment checking on.
@@ -139,22 +133,24 @@ impl Whole {
 
 /// Everything.
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
-    steps.step("packages for firmware", || setup::packages(&NEEDED))?;
-    for build in [ARMV8, DOTPROD, STRICT] {
-        steps.step(&format!("the library for firmware, {}", build.name), || build.build())?;
-    }
+    let deep = steps.deep;
+    // Each is one thread for most of its time, and has a folder of its own.
+    steps.step("the libraries for firmware", || in_parallel(&[ARMV8, DOTPROD, STRICT], Build::build).map(drop))?;
     steps.step("the check of byte loads sees them", || {
         let most = STRICT.whole()?.byte_loads().iter().map(|(_, n)| *n).max().unwrap_or(0);
         require(most > 100, || format!("the default build loads {most} bytes one by one in its worst kernel"))
     })?;
     steps.step("the self-test under QEMU", self_tests)?;
     let mut figures = Vec::new();
-    steps.step("an answer with no operating system", || answers(&mut figures))?;
+    steps.step("an answer with no operating system", || {
+        figures = answers(deep)?;
+        Ok(())
+    })?;
     for build in [ARMV8, DOTPROD] {
         steps.step(&format!("what the library is made of, {}", build.name), || made_of(build))?;
     }
     rust_firmware::run(steps)?;
-    println!("{}", figures.join(" | "));
+    say(figures.join(" | "));
     Ok(())
 }
 
@@ -165,12 +161,12 @@ fn require(holds: bool, why: impl FnOnce() -> String) -> Result<(), Failed> {
 fn made_of(build: Build) -> Result<(), Failed> {
     let whole = build.whole()?;
     let (code, data) = (whole.bytes(&[".text", ".rodata"]), whole.bytes(&[".data", ".bss", ".got"]));
-    println!("{code} bytes of code and read-only data, {data} of variables");
+    say(format!("{code} bytes of code and read-only data, {data} of variables"));
     require((1..=MOST_CODE).contains(&code) && data <= MOST_DATA, || {
         format!("at most {MOST_CODE} and {MOST_DATA} are allowed")
     })?;
     let needs = build.needs()?;
-    println!("needs {}", needs.join(" "));
+    say(format!("needs {}", needs.join(" ")));
     require(!needs.is_empty() && needs.iter().all(|n| MAY_NEED.contains(&n.as_str())), || {
         format!("only {} may be needed", MAY_NEED.join(" "))
     })?;
@@ -253,14 +249,32 @@ impl Machine {
             // A firmware that ends before it has read all is no error.
             let _ = stdin.write_all(input.as_bytes());
         }
-        let out = child.wait_with_output().map_err(|e| Failed(e.to_string()))?;
+        let out = finish(child).map_err(|e| Failed(e.to_string()))?;
         Ok((String::from_utf8_lossy(&out.stdout).replace('\r', ""), out.status.code()))
     }
 }
 
+/// Makes an application for each machine, one after the other because some share a folder, and gives what `f` makes of
+/// each: those that are one thread of QEMU beside each other, then the others alone.
+fn on_each<R: Send>(
+    machines: &[Machine],
+    app: &str,
+    settings: &[&str],
+    f: impl Fn(&Machine, &Path) -> Result<R, Failed> + Sync,
+) -> Result<Vec<R>, Failed> {
+    let made = machines.iter().map(|machine| Ok((*machine, machine.make(app, settings)?)));
+    let made = made.collect::<Result<Vec<_>, Failed>>()?;
+    let (single, multi): (Vec<_>, Vec<_>) = made.into_iter().partition(|(machine, _)| machine.thread == "single");
+    let mut found = in_parallel(&single, |(machine, image)| f(machine, image))?;
+    for (machine, image) in &multi {
+        found.push(f(machine, image)?);
+    }
+    Ok(found)
+}
+
 fn self_tests() -> Result<(), Failed> {
     let four = Machine { cores: 4, ..VIRT };
-    let machines = [
+    let all = [
         VIRT,
         four,
         Machine { cpu: "cortex-a72", thread: "multi", raw: false, ..four },
@@ -272,17 +286,17 @@ fn self_tests() -> Result<(), Failed> {
         Machine { raw: true, ..PI },
         Machine { strict: true, ..PI },
     ];
-    for machine in machines {
-        let image = machine.make("selftest", &[])?;
-        let (text, code) = machine.run(&image, &[], "\necho abc\nexit\n")?;
+    on_each(&all, "selftest", &[], |machine, image| {
+        let (text, code) = machine.run(image, &[], "\necho abc\nexit\n")?;
         let all = text.lines().any(|l| l.split_whitespace().eq(["cores", &machine.cores.to_string()]));
-        require(code == Some(0) && all, || format!("{}: ended with {code:?}:\n{text}", machine.name()))?;
-    }
-    for fault in ["undefined", "null", "text", "stack", "core"] {
-        let image = four.make("selftest", &[])?;
+        require(code == Some(0) && all, || format!("{}: ended with {code:?}:\n{text}", machine.name()))
+    })?;
+    let faults = ["undefined", "null", "text", "stack", "core"];
+    let image = four.make("selftest", &[])?;
+    in_parallel(&faults, |fault| {
         let (text, code) = four.run(&image, &[], &format!("\nfault {fault}\n"))?;
-        require(code == Some(2) && text.contains("FAULT"), || format!("fault {fault}: {code:?}:\n{text}"))?;
-    }
+        require(code == Some(2) && text.contains("FAULT"), || format!("fault {fault}: {code:?}:\n{text}"))
+    })?;
     // A board that is not emulated here is built all the same.
     Machine { board: "raspi4b", cpu: "cortex-a72", ..VIRT }.make("selftest", &[]).map(drop)
 }
@@ -290,8 +304,7 @@ fn self_tests() -> Result<(), Failed> {
 const PROMPT: &str = "What is the capital of France?";
 
 /// The figures of a scripted chat.
-fn chat(machine: Machine) -> Result<BTreeMap<String, String>, Failed> {
-    let image = machine.make("chat", &[&format!("PROMPT={PROMPT}"), "TOKENS=12"])?;
+fn chat(machine: &Machine, image: &Path) -> Result<BTreeMap<String, String>, Failed> {
     let file = model::in_format("q4_1")?;
     let len = std::fs::metadata(&file).map_err(|e| Failed(format!("{}: {e}", file.display())))?.len();
     let file = file.display();
@@ -303,7 +316,7 @@ fn chat(machine: Machine) -> Result<BTreeMap<String, String>, Failed> {
         let bytes = format!("loader,addr={},data={len},data-len=8", at[1]);
         vec!["-device".into(), model, "-device".into(), bytes]
     };
-    let (text, code) = machine.run(&image, &extra, "")?;
+    let (text, code) = machine.run(image, &extra, "")?;
     require(code == Some(0), || format!("{}: ended with {code:?}:\n{text}", machine.name()))?;
     // A figure a line: its name, of one word or of three, and the rest.
     let split = |line: &str| {
@@ -311,13 +324,14 @@ fn chat(machine: Machine) -> Result<BTreeMap<String, String>, Failed> {
         let at = line.match_indices(' ').nth(words - 1)?.0;
         Some((line.get(..at)?.to_owned(), line.get(at + 1..)?.trim().to_owned()))
     };
-    println!("{}:\n{text}", machine.name());
+    say(format!("{}:\n{text}", machine.name()));
     Ok(text.lines().filter_map(split).collect())
 }
 
 /// The model answers alike wherever it runs, and within its means.
-fn answers(shown: &mut Vec<String>) -> Result<(), Failed> {
-    let want = model::greedy_ids(PROMPT, 12)?;
+fn answers(deep: bool) -> Result<Vec<String>, Failed> {
+    let tokens = if deep { 12 } else { 4 };
+    let want = model::greedy_ids(PROMPT, tokens)?;
     let four = Machine { cores: 4, thread: "multi", ..VIRT };
     let machines = [
         VIRT,
@@ -329,8 +343,9 @@ fn answers(shown: &mut Vec<String>) -> Result<(), Failed> {
         PI,
         Machine { raw: true, ..PI },
     ];
-    for machine in machines {
-        let found = chat(machine)?;
+    let settings = [format!("PROMPT={PROMPT}"), format!("TOKENS={tokens}")];
+    on_each(&machines, "chat", &settings.each_ref().map(String::as_str), |machine, image| {
+        let found = chat(machine, image)?;
         let figure = |name: &str| found.get(name).map_or("", String::as_str);
         let number = |name: &str| figure(name).parse::<u64>().unwrap_or(u64::MAX);
         let ids = [figure("prompt_ids"), figure("answer_ids")].map(str::to_owned);
@@ -343,7 +358,6 @@ fn answers(shown: &mut Vec<String>) -> Result<(), Failed> {
         require(stack <= MOST_STACK && number("stack_limit") == MOST_STACK, || {
             format!("{}: {stack} bytes of stack", machine.name())
         })?;
-        shown.push(format!("{}: stack {stack}, arena {}", machine.name(), figure("arena_bytes")));
-    }
-    Ok(())
+        Ok(format!("{}: stack {stack}, arena {}", machine.name(), figure("arena_bytes")))
+    })
 }

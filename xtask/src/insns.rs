@@ -8,13 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::thread;
 
 use crate::icount::{self, Run};
 use crate::model;
-use crate::process::{Failed, Steps, record};
-use crate::setup;
+use crate::process::{Failed, Steps, in_parallel, record, say};
 
 /// One run: core, model, words of the prompt, tokens to generate.
 type Key = (String, PathBuf, usize, u32);
@@ -174,8 +171,12 @@ impl Cell<'_> {
     }
 }
 
+/// The check of one cheap cell.
+pub(crate) fn gate(steps: &mut Steps) -> Result<(), Failed> {
+    run(steps, &Options::parse(&["--check"]).map_err(Failed)?)
+}
+
 pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<(), Failed> {
-    setup::run(steps)?;
     steps.step("the program for aarch64", model::build_for_aarch64)?;
     let mut plugin = PathBuf::new();
     steps.step("the plugin that counts", || {
@@ -198,7 +199,7 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<(), Failed> {
         Ok(())
     })?;
     let text = format!("Millions of guest instructions per token, one thread.\n\n{}", table(&cells, &counts));
-    println!("\n{text}");
+    say(format!("\n{text}"));
     if *options == Options::default().or_default() {
         record("insns", "Instructions of SmolLM2-135M", "counted under QEMU", &text)?;
     }
@@ -207,27 +208,12 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<(), Failed> {
 
 /// Counts each run once, as many at a time as there are CPUs: counts do not depend on what else runs.
 fn count_all(plugin: &Path, runs: BTreeSet<Key>) -> Result<BTreeMap<Key, Run>, Failed> {
-    let queue = Mutex::new(runs.into_iter());
-    let worker = || {
-        let mut counts = Vec::new();
-        loop {
-            let next = queue.lock().map_or(None, |mut queue| queue.next());
-            let Some(key) = next else { return Ok(counts) };
-            let (cpu, file, words, tokens) = &key;
-            // One token a word, in every vocabulary that knows the letter with a space before it.
-            let prompt = vec!["a"; *words].join(" ");
-            counts.push((key.clone(), icount::complete(plugin, cpu, file, &prompt, *tokens)?));
-        }
-    };
-    thread::scope(|s| {
-        let workers: Vec<_> =
-            (0..thread::available_parallelism().map_or(1, usize::from)).map(|_| s.spawn(worker)).collect();
-        let mut counts = BTreeMap::new();
-        for worker in workers {
-            counts.extend(worker.join().unwrap_or(Err(Failed("a worker panicked".into())))?);
-        }
-        Ok(counts)
-    })
+    let runs: Vec<Key> = runs.into_iter().collect();
+    let counts = in_parallel(&runs, |(cpu, file, words, tokens)| {
+        // One token a word, in every vocabulary that knows the letter with a space before it.
+        icount::complete(plugin, cpu, file, &vec!["a"; *words].join(" "), *tokens)
+    })?;
+    Ok(runs.into_iter().zip(counts).collect())
 }
 
 fn table(cells: &[Cell<'_>], counts: &BTreeMap<Key, Run>) -> String {

@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::CPUS;
-use crate::process::{Failed, Steps, cargo, output, outputs, root};
+use crate::process::{Failed, Steps, cargo, in_parallel, outcome, output, outputs, root, say};
+use crate::qemu::CPUS;
 use crate::setup::LINUX;
 
 /// The text: GPL version 3, which Debian ships with its common licences.
@@ -22,8 +22,8 @@ const TO_LLAMA_CPP: f64 = 0.003;
 const TO_SCALAR: f64 = 0.001;
 /// What an emulated core scores: one short chunk, on one thread, eight tokens a pass.
 const ONE_CHUNK: [&str; 6] = ["--chunks", "1", "-t", "1", "--rows", "8"];
-/// Format and length: as the model is shipped; and that which some cores multiply in binary16, which takes QEMU minutes.
-const ON_CORES: [(&str, &str); 2] = [(REFERENCE[0].0, "256"), ("f16", "256")];
+/// Formats that are scored there: as the model is shipped; and that which some cores multiply in binary16.
+const ON_CORES: [&str; 2] = [REFERENCE[0].0, "f16"];
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("the text to score", check_text)?;
@@ -36,34 +36,14 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         steps.step(&format!("perplexity of {format}"), || compare_to_llama_cpp(format, reference))?;
     }
     steps.step("resident memory", resident_memory)?;
-    steps.step("an int8 cache beside fp16", int8_cache)?;
-    steps.step("a stream beside pieces, and without pinned tokens", stream)?;
-    // The scalar backend and the cores' own under QEMU, two at a time: each is one thread.
-    let mut scalar = Vec::new();
-    steps.step("one chunk on scalar", || {
-        for (format, length) in ON_CORES {
-            let file = in_format(format)?;
-            let found = one_chunk(native().env("ARMLET_CPU", "scalar"), &file, length)?;
-            scalar.push((format, length, file, found));
-        }
-        Ok(())
+    let deep = steps.deep;
+    steps.step("an int8 cache beside fp16", || int8_cache(deep))?;
+    steps.step("a stream beside pieces, and without pinned tokens", || stream(deep))?;
+    steps.step("an answer on emulated cores", || {
+        let cpus: Vec<&str> = CPUS.iter().map(|(cpu, _)| *cpu).filter(|cpu| deep || *cpu != "cortex-a72").collect();
+        in_parallel(&cpus, |cpu| answer_on_core(cpu)).map(drop)
     })?;
-    steps.step("one chunk on the best backend here", || {
-        scalar.iter().try_for_each(|(format, length, file, scalar)| {
-            let found = one_chunk(&mut native(), file, length)?;
-            close(&format!("perplexity of one chunk of {format}"), found, *scalar, TO_SCALAR)
-        })
-    })?;
-    for pair in CPUS.chunks(2) {
-        let name = pair.join(" and ");
-        steps.step(&format!("an answer and one chunk on {name}"), || {
-            std::thread::scope(|s| {
-                let runs: Vec<_> = pair.iter().map(|cpu| s.spawn(|| on_core(cpu, &scalar))).collect();
-                runs.into_iter().try_for_each(|r| r.join().unwrap_or(Err(Failed("the test panicked".into()))))
-            })
-        })?;
-    }
-    Ok(())
+    steps.step("one chunk on every backend and core", || one_chunk_everywhere(deep))
 }
 
 pub(crate) fn build_for_aarch64() -> Result<(), Failed> {
@@ -133,7 +113,7 @@ fn number(json: &str, key: &str) -> Option<f64> {
 
 fn close(what: &str, found: f64, expected: f64, bound: f64) -> Result<(), Failed> {
     let difference = found / expected - 1.0;
-    println!("    {what}: {found:.4}, reference {expected:.4}, {:+.3} %", difference * 100.0);
+    say(format!("    {what}: {found:.4}, reference {expected:.4}, {:+.3} %", difference * 100.0));
     if difference.abs() <= bound {
         return Ok(());
     }
@@ -186,11 +166,13 @@ fn made(name: &str, make: impl FnOnce(&Path) -> Result<String, Failed>) -> Resul
 const INT8: (f64, f64) = (0.003, 0.002);
 
 /// Of the F16 model, whose activations are not rounded to int8, which would hide what the cache does.
-fn int8_cache() -> Result<(), Failed> {
+fn int8_cache(deep: bool) -> Result<(), Failed> {
+    let chunks = if deep { "0" } else { "3" };
     let file = in_format("f16")?;
     let run = |args: &[&str]| {
         let mut command = native();
         command.env("ARMLET_MODEL", &file).args(["perplexity", "--json", "-f", TEXT, "-c", "512"]).args(args);
+        command.args(["--chunks", chunks]);
         let json = output(&mut command)?;
         let found = number(&json, "ppl").map(|ppl| (ppl, number(&json, "kl").unwrap_or(f64::NAN)));
         found.ok_or(Failed(format!("no perplexity in {json:?}")))
@@ -199,7 +181,7 @@ fn int8_cache() -> Result<(), Failed> {
     for basis in [&[][..], &["--hadamard"]] {
         let (found, divergence) = run(&[&["--kv-type", "int8", "--kl", "f16"], basis].concat())?;
         close("perplexity with an int8 cache", found, reference, INT8.0)?;
-        println!("    mean KL divergence {divergence:.5} {}", basis.join(""));
+        say(format!("    mean KL divergence {divergence:.5} {}", basis.join("")));
         if divergence.is_nan() || divergence > INT8.1 {
             return Err(Failed(format!("the mean KL divergence is {divergence}, more than {}", INT8.1)));
         }
@@ -209,15 +191,18 @@ fn int8_cache() -> Result<(), Failed> {
 
 /// A stream through a cache that is much shorter scores as well as pieces of the cache's length, and far worse without
 /// its first tokens.
-fn stream() -> Result<(), Failed> {
+fn stream(deep: bool) -> Result<(), Failed> {
+    let tokens = if deep { "0" } else { "3500" };
     let score = |args: &[&str]| {
         let mut command = native();
         command.env("ARMLET_MODEL", in_format(REFERENCE[0].0)?);
-        Ok::<_, Failed>(perplexity(&mut command, &[&["-c", "256", "--skip", "2000"], args].concat())?.0)
+        Ok::<_, Failed>(
+            perplexity(&mut command, &[&["-c", "256", "--skip", "2000", "--tokens", tokens], args].concat())?.0,
+        )
     };
     let (pieces, sinks) = (score(&[])?, score(&["--stream"])?);
     let window = score(&["--stream", "--pattern", "window"])?;
-    println!("    in pieces {pieces:.3}, as a stream {sinks:.3}, without pinned tokens {window:.3}");
+    say(format!("    in pieces {pieces:.3}, as a stream {sinks:.3}, without pinned tokens {window:.3}"));
     if sinks <= 1.03 * pieces && window >= 1.2 * sinks {
         return Ok(());
     }
@@ -243,36 +228,50 @@ fn resident_memory() -> Result<(), Failed> {
     let found = number("tokens in ").zip(number("bytes, and ")).zip(number("peak resident memory "));
     let ((session, engine), peak) = found.ok_or_else(|| Failed(format!("no figures in {log:?}")))?;
     let (plan, peak) = (session + engine, peak * 1024);
-    println!("    file {size}, plan {plan}, peak resident {peak} bytes");
+    say(format!("    file {size}, plan {plan}, peak resident {peak} bytes"));
     if peak <= size + plan + BESIDE_THE_PLAN {
         return Ok(());
     }
     Err(Failed(format!("{peak} bytes were resident, {} more than the file and the plan", peak - size - plan)))
 }
 
-fn one_chunk(command: &mut Command, file: &Path, length: &str) -> Result<f64, Failed> {
-    Ok(perplexity(command.env("ARMLET_MODEL", file), &[&["-c", length], &ONE_CHUNK[..]].concat())?.0)
+/// One chunk on the scalar backend, the best one here, and emulated cores, whose scores are all the same but for products
+/// of binary16.
+fn one_chunk_everywhere(deep: bool) -> Result<(), Failed> {
+    let files = [in_format(ON_CORES[0])?, in_format(ON_CORES[1])?];
+    let length = if deep { "256" } else { "64" };
+    let score = |command: &mut Command, format: usize| {
+        command.env("ARMLET_MODEL", &files[format]);
+        Ok::<_, Failed>(perplexity(command, &[&["-c", length], &ONE_CHUNK[..]].concat())?.0)
+    };
+    let scalar = in_parallel(&[0, 1], |format| score(native().env("ARMLET_CPU", "scalar"), *format))?;
+    // The Cortex-A72 has the backends of the A53, and the A76's products of binary16 are those of `max`.
+    let scored = |format: usize, cpu: &str| deep || cpu != "cortex-a72" && (format == 0 || cpu != "cortex-a76");
+    let mut runs = vec![(1, None), (0, None)];
+    // The slowest first.
+    for format in [1, 0] {
+        runs.extend(CPUS.iter().filter(|(cpu, _)| scored(format, cpu)).map(|(cpu, _)| (format, Some(*cpu))));
+    }
+    in_parallel(&runs, |(format, cpu)| {
+        let on = cpu.unwrap_or("the best backend here");
+        let found = score(&mut cpu.map_or_else(native, emulated), *format)?;
+        close(&format!("perplexity of one chunk of {} on {on}", ON_CORES[*format]), found, scalar[*format], TO_SCALAR)
+    })
+    .map(drop)
+}
+
+fn answer_on_core(cpu: &str) -> Result<(), Failed> {
+    answers(|c| c, Some(cpu))?;
+    if ["cortex-a53", "cortex-a72"].contains(&cpu) { refuses_what_it_lacks(cpu) } else { Ok(()) }
 }
 
 /// A core without the dot product refuses to be told that it has it.
 fn refuses_what_it_lacks(cpu: &str) -> Result<(), Failed> {
     let mut command = emulated(cpu);
-    let result = command.args(["complete", "-p", "Hi", "-n", "1"]).env("ARMLET_CPU", "dotprod").output();
-    let result = result.map_err(|e| Failed(format!("cannot run {command:?}: {e}")))?;
+    let result = outcome(command.args(["complete", "-p", "Hi", "-n", "1"]).env("ARMLET_CPU", "dotprod"))?;
     let said = String::from_utf8_lossy(&result.stderr);
     if result.status.code() == Some(1) && said.contains("ARMLET_CPU=dotprod") {
         return Ok(());
     }
     Err(Failed(format!("{cpu} with ARMLET_CPU=dotprod ended with {} and said {said:?}", result.status)))
-}
-
-fn on_core(cpu: &str, scalar: &[(&str, &str, PathBuf, f64)]) -> Result<(), Failed> {
-    answers(|c| c, Some(cpu))?;
-    if ["cortex-a53", "cortex-a72"].contains(&cpu) {
-        refuses_what_it_lacks(cpu)?;
-    }
-    scalar.iter().try_for_each(|(format, length, file, scalar)| {
-        let name = format!("perplexity of one chunk of {format} on {cpu}");
-        close(&name, one_chunk(&mut emulated(cpu), file, length)?, *scalar, TO_SCALAR)
-    })
 }

@@ -1,28 +1,120 @@
-//! Running commands, and saying what ran.
+//! Running commands, and steps of them: what ran, how long it took, and what it printed.
+//!
+//! Steps may run beside each other ([`Steps::beside`], [`in_parallel`]). What one prints then comes in one piece when it
+//! ends; so everything here prints through [`say`], and commands through this module.
 
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::process::{Child, Command, ExitCode, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Why a step failed.
 #[derive(Debug)]
 pub(crate) struct Failed(pub(crate) String);
 
+thread_local! {
+    /// What this thread's steps printed, if it is kept until they end; else they print at once.
+    static KEPT: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Seconds of CPU time, user and system, of the commands that this thread ran.
+    static CPU: Cell<f64> = const { Cell::new(0.0) };
+}
+
+/// Prints a line.
+pub(crate) fn say(line: impl AsRef<str>) {
+    let line = line.as_ref();
+    KEPT.with_borrow_mut(|kept| match kept {
+        Some(text) => text.extend([line, "\n"]),
+        None => println!("{line}"),
+    });
+}
+
+/// Runs `f` and gives what it printed, and the CPU seconds of its commands.
+fn kept<T>(f: impl FnOnce() -> T) -> (T, String, f64) {
+    let before = (KEPT.replace(Some(String::new())), CPU.replace(0.0));
+    let result = f();
+    let text = KEPT.replace(before.0).unwrap_or_default();
+    (result, text, CPU.replace(before.1))
+}
+
+/// Takes over what another thread printed and used.
+fn take_over(text: &str, cpu: f64) {
+    if !text.is_empty() {
+        say(text.trim_end_matches('\n'));
+    }
+    CPU.set(CPU.get() + cpu);
+}
+
+/// A step that has passed.
+struct Passed {
+    name: String,
+    seconds: f64,
+    cpu: f64,
+}
+
 /// The steps so far.
 #[derive(Default)]
 pub(crate) struct Steps {
-    passed: usize,
+    /// Whether the tests run in their full sizes.
+    pub(crate) deep: bool,
+    passed: Vec<Passed>,
 }
 
 impl Steps {
+    pub(crate) fn new(deep: bool) -> Self {
+        Steps { deep, passed: Vec::new() }
+    }
+
+    /// What tells the tests their size: `deep` of `tests/common` reads it.
+    pub(crate) fn sizes(&self) -> (&'static str, &'static str) {
+        ("ARMLET_DEEP", if self.deep { "1" } else { "0" })
+    }
+
     /// Runs one step, with a line before and after it.
     pub(crate) fn step(&mut self, name: &str, run: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
-        println!("==> {name}");
-        let start = Instant::now();
-        run().map_err(|Failed(why)| Failed(format!("{name}: {why}")))?;
-        println!("==> {name}: passed in {:.0} s", start.elapsed().as_secs_f64());
-        self.passed += 1;
-        Ok(())
+        let (start, before) = (Instant::now(), CPU.get());
+        say(format!("==> {name}"));
+        let result = run().map_err(|Failed(why)| Failed(format!("{name}: {why}")));
+        let (seconds, cpu) = (start.elapsed().as_secs_f64(), CPU.get() - before);
+        let ended = if result.is_ok() { "passed" } else { "failed" };
+        say(format!("==> {name}: {ended} in {seconds:.0} s ({cpu:.0} s CPU)"));
+        // Beside another thread's steps, each comes in one piece.
+        if let Some(text) = KEPT.with_borrow_mut(|kept| kept.as_mut().map(std::mem::take)) {
+            let _ = std::io::stdout().lock().write_all(text.as_bytes());
+        }
+        if result.is_ok() {
+            self.passed.push(Passed { name: name.into(), seconds, cpu });
+        }
+        result
+    }
+
+    /// Runs two lists of steps beside each other. If a step fails, the other list still runs to its end.
+    pub(crate) fn beside(
+        &mut self,
+        first: impl FnOnce(&mut Steps) -> Result<(), Failed> + Send,
+        second: impl FnOnce(&mut Steps) -> Result<(), Failed> + Send,
+    ) -> Result<(), Failed> {
+        let deep = self.deep;
+        let list = |f: Box<dyn FnOnce(&mut Steps) -> Result<(), Failed> + Send + '_>| {
+            let mut steps = Steps::new(deep);
+            let (result, text, cpu) = kept(|| f(&mut steps));
+            (result, text, cpu, steps)
+        };
+        let lists = thread::scope(|s| {
+            [Box::new(first) as Box<dyn FnOnce(&mut Steps) -> _ + Send>, Box::new(second)]
+                .map(|f| s.spawn(move || list(f)))
+                .map(|thread| thread.join())
+        });
+        let mut all = Ok(());
+        for joined in lists {
+            let (result, text, cpu, steps) = joined.map_err(|_| Failed("a list of steps panicked".into()))?;
+            take_over(&text, cpu);
+            self.passed.extend(steps.passed);
+            all = all.and(result);
+        }
+        all
     }
 
     /// The last lines, and the exit code.
@@ -30,9 +122,71 @@ impl Steps {
         if let Err(Failed(why)) = &result {
             eprintln!("xtask: {why}");
         }
-        println!("{} passed, {} failed", self.passed, usize::from(result.is_err()));
+        let mut slowest: Vec<&Passed> = self.passed.iter().collect();
+        slowest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        if slowest.len() > 1 {
+            println!("The slowest steps:");
+            for Passed { name, seconds, cpu } in slowest.iter().take(5) {
+                println!("    {seconds:4.0} s ({cpu:4.0} s CPU)  {name}");
+            }
+        }
+        println!("{} passed, {} failed", self.passed.len(), usize::from(result.is_err()));
         if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
+}
+
+/// Runs `f` of each item, on as many threads as there are CPUs; gives the results in order, or the first failure.
+pub(crate) fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    f: impl Fn(&T) -> Result<R, Failed> + Sync,
+) -> Result<Vec<R>, Failed> {
+    let next = Mutex::new(0..items.len());
+    let worker = || {
+        let take = || next.lock().ok()?.next();
+        std::iter::from_fn(take).map(|i| (i, kept(|| f(&items[i])))).collect::<Vec<_>>()
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(items.len());
+    let mut found = thread::scope(|s| {
+        let workers: Vec<_> = (0..threads).map(|_| s.spawn(worker)).collect();
+        let lists = workers.into_iter().map(|w| w.join().map_err(|_| Failed("a worker panicked".into())));
+        Ok(lists.collect::<Result<Vec<_>, Failed>>()?.into_iter().flatten().collect::<Vec<_>>())
+    })?;
+    found.sort_by_key(|(i, _)| *i);
+    let take = |(_, (result, text, cpu)): (usize, (Result<R, Failed>, String, f64))| {
+        take_over(&text, cpu);
+        result
+    };
+    // All of them, so that each says what it printed.
+    found.into_iter().map(take).collect::<Vec<_>>().into_iter().collect()
+}
+
+/// Waits for a child to end, and counts its CPU time.
+pub(crate) fn wait(mut child: Child) -> std::io::Result<ExitStatus> {
+    // Between its end and `wait` a process still has its record, where the system has such records.
+    let record = format!("/proc/{}/stat", child.id());
+    while let Ok(stat) = std::fs::read_to_string(&record) {
+        // After the name in brackets: state … user and system time, its own and that of the children it waited for.
+        let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        if fields.first() == Some(&"Z") {
+            let ticks = fields.iter().skip(11).take(4).filter_map(|t| t.parse::<f64>().ok()).sum::<f64>();
+            CPU.set(CPU.get() + ticks / 100.0);
+            break;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    child.wait()
+}
+
+/// Reads all that a child prints to its pipes, waits for its end, and counts its CPU time.
+pub(crate) fn finish(mut child: Child) -> std::io::Result<Output> {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|s| {
+        let reader = s.spawn(|| err.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut stderr)));
+        let read = out.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut stdout));
+        read.and(reader.join().unwrap_or(Ok(0)))
+    })?;
+    Ok(Output { status: wait(child)?, stdout, stderr })
 }
 
 /// The project's folder.
@@ -51,12 +205,37 @@ pub(crate) fn version() -> Result<[String; 3], Failed> {
 
 /// Runs a command in the project's folder; its output is the user's to see.
 pub(crate) fn command(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(), Failed> {
-    let status = Command::new(program).args(args).envs(env.iter().copied()).current_dir(root()).status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(Failed(format!("`{program} {}` ended with {status}", args.join(" ")))),
-        Err(e) => Err(Failed(format!("cannot run {program}: {e}"))),
+    let mut command = Command::new(program);
+    show(command.args(args).envs(env.iter().copied())).map_err(|Failed(why)| {
+        // As it would be typed, without the environment.
+        Failed(why.replace(&format!("{command:?}"), &format!("`{program} {}`", args.join(" "))))
+    })
+}
+
+/// Runs a command, in the project's folder if it names no other; its output is the user's to see.
+pub(crate) fn show(command: &mut Command) -> Result<(), Failed> {
+    let shown = format!("{command:?}");
+    let cannot = |e: std::io::Error| Failed(format!("cannot run {shown}: {e}"));
+    if command.get_current_dir().is_none() {
+        command.current_dir(root());
     }
+    if KEPT.with_borrow(Option::is_some) {
+        let (mut pipe, writer) = std::io::pipe().map_err(cannot)?;
+        command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(cannot)?).stderr(writer);
+        let child = command.spawn().map_err(cannot)?;
+        // The command holds the pipe's other end open.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut text = Vec::new();
+        pipe.read_to_end(&mut text).map_err(cannot)?;
+        take_over(&String::from_utf8_lossy(&text), 0.0);
+        ended(&shown, wait(child).map_err(cannot)?)
+    } else {
+        ended(&shown, command.spawn().and_then(wait).map_err(cannot)?)
+    }
+}
+
+fn ended(shown: &str, status: ExitStatus) -> Result<(), Failed> {
+    if status.success() { Ok(()) } else { Err(Failed(format!("{shown} ended with {status}"))) }
 }
 
 /// Runs a command and gives its stdout.
@@ -67,15 +246,22 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Failed> {
 /// Runs a command, in the project's folder if it names no other, and gives its stdout and its stderr.
 pub(crate) fn outputs(command: &mut Command) -> Result<(String, String), Failed> {
     let shown = format!("{command:?}");
-    if command.get_current_dir().is_none() {
-        command.current_dir(root());
-    }
-    let output = command.output().map_err(|e| Failed(format!("cannot run {shown}: {e}")))?;
+    let output = outcome(command)?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
         return Err(Failed(format!("{shown} ended with {}: {}", output.status, stderr.trim())));
     }
     Ok((String::from_utf8_lossy(&output.stdout).into_owned(), stderr))
+}
+
+/// Runs a command with nothing at its stdin, in the project's folder if it names no other, and gives what became of it.
+pub(crate) fn outcome(command: &mut Command) -> Result<Output, Failed> {
+    let cannot = |e: std::io::Error, command: &Command| Failed(format!("cannot run {command:?}: {e}"));
+    if command.get_current_dir().is_none() {
+        command.current_dir(root());
+    }
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    child.and_then(finish).map_err(|e| cannot(e, command))
 }
 
 /// Writes a record to `benches/record`: a title, the command, of what code, and the text.

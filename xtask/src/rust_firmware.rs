@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::model::in_format;
-use crate::process::{Failed, Steps, output, root};
+use crate::process::{Failed, Steps, finish, in_parallel, root, show, wait};
 use crate::setup::NONE;
 
 /// Cores of the boards that the firmware is for.
@@ -29,32 +29,30 @@ const NO_GGUF: [(&str, &str); 1] = [("ERROR Gguf(GgufError { problem: Magic, off
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("the firmware in Rust", || {
-        output(cargo().args(["build", "--release"]))?;
+        show(cargo().args(["build", "--release"]))?;
+        show(cargo().args(["build", "--package", "decode", "--target", "host-tuple"]))?;
         ends(CPUS[0], None, 101, &NO_MODEL)?;
         ends(CPUS[0], Some(&root().join("README.md")), 1, &NO_GGUF)
     })?;
-    for cpu in CPUS {
-        steps.step(&format!("an answer of the firmware in Rust on {cpu}"), || {
-            ends(cpu, Some(&in_format("q4_1")?), 0, &ANSWER)
-        })?;
-    }
-    Ok(())
+    let model = in_format("q4_1")?;
+    steps.step("an answer of the firmware in Rust", || {
+        in_parallel(&CPUS, |cpu| ends(cpu, Some(&model), 0, &ANSWER)).map(drop)
+    })
 }
 
 /// Formatting and clippy, for the firmware and for the decoder of its log.
 pub(crate) fn lint() -> Result<(), Failed> {
     // By name: `--all` would format armlet, too.
-    output(cargo().args(["fmt", "--package", "armlet-firmware", "--package", "decode", "--check"]))?;
+    show(cargo().args(["fmt", "--package", "armlet-firmware", "--package", "decode", "--check"]))?;
     let deny = ["--", "--deny", "warnings"];
-    output(cargo().args(["clippy", "--release"]).args(deny))?;
-    output(cargo().args(["clippy", "--package", "decode", "--target", "host-tuple"]).args(deny)).map(drop)
+    show(cargo().args(["clippy", "--release"]).args(deny))?;
+    show(cargo().args(["clippy", "--package", "decode", "--target", "host-tuple"]).args(deny))
 }
 
 /// Cargo in the firmware's folder, with the flags configured there: those of the environment would replace them.
 fn cargo() -> Command {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(root().join("targets/rust")).env_remove("RUSTFLAGS").env_remove("DEFMT_LOG");
-    command.stderr(Stdio::inherit());
     command
 }
 
@@ -73,12 +71,19 @@ fn ends(cpu: &str, model: Option<&Path>, code: i32, lines: &[(&str, &str)]) -> R
         qemu.args(["-device", &format!("loader,file={},addr={},force-raw=on", file.display(), MODEL.0)]);
         qemu.args(["-device", &format!("loader,addr={},data={bytes},data-len=8", MODEL.1)]);
     }
-    let failed = |e| Failed(format!("cannot run qemu-system-aarch64: {e}"));
+    let failed = |e| Failed(format!("cannot run qemu-system-aarch64 and the decoder: {e}"));
     let mut machine = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     // The decoder fails if a frame is not one of this ELF file.
     let frames = machine.stdout.take().map_or_else(Stdio::null, Stdio::from);
-    let log = output(cargo().arg("decode").arg(elf()).stdin(frames))?;
-    let status = machine.wait().map_err(failed)?;
+    let mut decode = cargo();
+    decode.arg("decode").arg(elf()).stdin(frames).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let decoded = decode.spawn().and_then(finish).map_err(failed)?;
+    let log = String::from_utf8_lossy(&decoded.stdout).into_owned();
+    if !decoded.status.success() {
+        let why = String::from_utf8_lossy(&decoded.stderr);
+        return Err(Failed(format!("the log's decoder ended with {}: {}", decoded.status, why.trim())));
+    }
+    let status = wait(machine).map_err(failed)?;
     if status.code() != Some(code) {
         return Err(Failed(format!("the firmware ended with {status}, not {code}; its log: {log}")));
     }

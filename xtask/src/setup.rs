@@ -1,8 +1,8 @@
 //! Installs what the tests need, or says exactly what to install.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::process::{Failed, Steps, cargo, command};
+use crate::process::{Failed, Steps, cargo, command, outcome};
 
 /// The everyday aarch64 target: a static program, linked without a C toolchain.
 pub(crate) const LINUX: &str = "aarch64-unknown-linux-musl";
@@ -11,27 +11,45 @@ pub(crate) const GNU: &str = "aarch64-unknown-linux-gnu";
 /// The target of firmware.
 pub(crate) const NONE: &str = "aarch64-unknown-none";
 
+/// Everything.
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
-    steps.step("Rust's aarch64 targets", targets)?;
-    steps.step("Debian packages", || packages(&NEEDED))?;
+    tools(steps)?;
     // With the tests' own profile the model's program would be built twice; this one is the one that is measured.
     steps.step("the program", || cargo(&["build", "--release"]))?;
     steps.step("the model", || command("target/release/armlet", &["pull", "smollm2"], &[]))
 }
 
-fn targets() -> Result<(), Failed> {
-    let add = command("rustup", &["target", "add", LINUX, GNU, NONE], &[]);
-    let components = command("rustup", &["component", "add", "rustfmt", "clippy"], &[]);
-    add.and(components).map_err(|Failed(why)| {
+/// What needs no model.
+pub(crate) fn tools(steps: &mut Steps) -> Result<(), Failed> {
+    rust(steps)?;
+    steps.step("Debian packages", || packages(&NEEDED))
+}
+
+/// Rust's targets and components, and a nightly compiler for Miri.
+pub(crate) fn rust(steps: &mut Steps) -> Result<(), Failed> {
+    steps.step("Rust's targets and components", || {
+        rustup(&["target", "add", LINUX, GNU, NONE])?;
+        rustup(&["component", "add", "rustfmt", "clippy"])?;
+        // Not updated if it is there.
+        if !works(&["rustup", "run", "nightly", "cargo", "--version"]) {
+            rustup(&["toolchain", "install", "nightly", "--profile", "minimal", "--no-self-update"])?;
+        }
+        rustup(&["component", "add", "--toolchain", "nightly", "miri", "rust-src"])
+    })
+}
+
+fn rustup(args: &[&str]) -> Result<(), Failed> {
+    command("rustup", args, &[]).map_err(|Failed(why)| {
         Failed(format!(
-            "{why}; without rustup, install the standard libraries of {LINUX}, {GNU} and {NONE}, rustfmt, clippy"
+            "{why}; without rustup, install the standard libraries of {LINUX}, {GNU} and {NONE}, rustfmt, clippy, Miri"
         ))
     })
 }
 
 /// What the tests need.
-const NEEDED: [Need; 13] = [
+const NEEDED: [Need; 14] = [
     (&["qemu-aarch64", "--version"], "qemu-user"),
+    (&["qemu-system-aarch64", "--version"], "qemu-system-arm"),
     (&["python3", "-m", "pip", "--version"], "python3-pip"),
     (&["gcc", "--version"], "gcc"),
     (&["g++", "--version"], "g++"),
@@ -76,6 +94,5 @@ pub(crate) fn packages(needed: &[Need]) -> Result<(), Failed> {
 }
 
 fn works(words: &[&str]) -> bool {
-    let quiet = |c: &mut Command| c.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
-    quiet(Command::new(words[0]).args(&words[1..]))
+    outcome(Command::new(words[0]).args(&words[1..])).is_ok_and(|output| output.status.success())
 }

@@ -1,0 +1,105 @@
+//! `cargo xtask test`: its parts, each of which can run alone.
+
+use crate::process::{Failed, Steps, cargo, cargo_with, command, say};
+use crate::setup::{self, LINUX, NONE};
+use crate::{c_examples, firmware, header, insns, model, qemu, rust_firmware};
+
+/// A part of the tests.
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    /// Installs what it needs.
+    setup: fn(&mut Steps) -> Result<(), Failed>,
+    run: fn(&mut Steps) -> Result<(), Failed>,
+}
+
+pub(crate) const PARTS: [Part; 8] = [
+    Part { name: "lint", about: "formatting, clippy, every combination of features", setup: setup::rust, run: lint },
+    Part { name: "host", about: "the tests on this machine", setup: setup::run, run: host },
+    Part { name: "miri", about: "pointers and threads under Miri", setup: setup::rust, run: under_miri },
+    Part { name: "qemu", about: "kernels and core on emulated cores", setup: setup::tools, run: qemu::run },
+    Part { name: "c", about: "the library for C and its examples", setup: setup::run, run: c_examples::run },
+    Part { name: "model", about: "what the real model says and scores", setup: setup::run, run: model::run },
+    Part { name: "firmware", about: "the library without an operating system", setup: setup::run, run: firmware::run },
+    Part { name: "insns", about: "instructions of a token, one cheap cell", setup: setup::run, run: insns::gate },
+];
+
+pub(crate) fn part(name: &str) -> Option<&'static Part> {
+    PARTS.iter().find(|part| part.name == name)
+}
+
+/// Runs all parts, or one. Nothing is skipped: what is missing fails.
+pub(crate) fn run(steps: &mut Steps, part: Option<&Part>) -> Result<(), Failed> {
+    say(match (steps.deep, part) {
+        (false, None) => "The gate: every part in a small size. `cargo xtask test --deep` runs the full sizes.",
+        (true, None) => "Full sizes: about an hour on two cores from an empty target folder.",
+        (false, Some(_)) => "One part of the gate, in a small size.",
+        (true, Some(_)) => "One part, in its full size.",
+    });
+    match part {
+        Some(part) => {
+            (part.setup)(steps)?;
+            (part.run)(steps)?;
+        }
+        None => {
+            setup::run(steps)?;
+            PARTS.iter().try_for_each(|part| (part.run)(steps))?;
+        }
+    }
+    say(if steps.deep { "The full sizes ran." } else { "The gate ran, in its small sizes." });
+    Ok(())
+}
+
+/// What a change must pass before anything else.
+pub(crate) fn lint(steps: &mut Steps) -> Result<(), Failed> {
+    steps.step("the C header", header::check)?;
+    steps.step("formatting", || cargo(&["fmt", "--all", "--check"]))?;
+    let deny = ["--", "--deny", "warnings"];
+    steps.step("clippy", || cargo(&[&["clippy", "--workspace", "--all-targets"][..], &deny].concat()))?;
+    steps.step("clippy on aarch64", || {
+        let args = ["clippy", "--lib", "--no-default-features", "--features", "std,log", "--target", LINUX];
+        cargo(&[&args[..], &deny].concat())
+    })?;
+    steps.step("core without an operating system", || {
+        let target = ["--target", NONE];
+        cargo(&[&["check", "--lib", "--no-default-features"][..], &target].concat())?;
+        cargo(&[&["check", "--lib", "--no-default-features", "--features", "log,defmt"][..], &target].concat())
+    })?;
+    steps.step("the firmware in Rust: formatting and clippy", rust_firmware::lint)?;
+    steps.step("all features", || cargo(&["check", "--all-features"]))?;
+    steps.step("fuzz targets", || {
+        // Without libFuzzer, which is C++, they do not link.
+        cargo(&["check", "--manifest-path", "tests/fuzz/Cargo.toml", "--no-default-features", "--target-dir", "target"])
+    })?;
+    steps.step("documentation", || cargo_with(&["doc", "--no-deps", "--lib"], &[("RUSTDOCFLAGS", "--deny warnings")]))
+}
+
+/// Everything that needs neither QEMU nor another compiler.
+fn host(steps: &mut Steps) -> Result<(), Failed> {
+    let sizes = [steps.sizes()];
+    steps.step("tests on this machine", || cargo_with(&["test", "--workspace"], &sizes))?;
+    steps.step("every order in which threads can meet", || {
+        let command = ["test", "--profile", "ci", "--lib", "--no-default-features", "--features", "std", "host::pool"];
+        // A folder of its own, because the flag is every crate's and would have all of them built anew each time.
+        cargo_with(&command, &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")])
+    })
+}
+
+/// What Miri is told to run: what has pointers and threads, in portable code.
+const UNDER_MIRI: [&str; 3] = ["storage::", "arch::", "capi::"];
+
+fn under_miri(steps: &mut Steps) -> Result<(), Failed> {
+    steps.step("pointers and threads under Miri", || {
+        let test =
+            ["run", "nightly", "cargo", "miri", "test", "--lib", "--no-default-features", "--features", "std,capi"];
+        command("rustup", &[&test[..], &["--target-dir", "target/miri", "--"], &UNDER_MIRI].concat(), &[])
+    })
+}
+
+/// What needs neither QEMU nor the model.
+pub(crate) fn quick(steps: &mut Steps) -> Result<(), Failed> {
+    steps.step("unit tests", || cargo(&["test", "--lib", "--no-default-features", "--features", "std,log"]))?;
+    steps.step("the model in f64", || {
+        cargo(&["test", "--no-default-features", "--features", "std", "--test", "it", "oracle::"])
+    })
+}

@@ -1,0 +1,73 @@
+//! The tests on emulated cores of aarch64.
+//!
+//! All of them run on all the instructions that QEMU has, where every kernel runs; on older cores those run that see
+//! which kernels there are.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::process::{Failed, Steps, output, show};
+use crate::setup::LINUX;
+
+/// Emulated cores and the backends that they have: Armv8.0 twice, with the dot product, and all there is.
+pub(crate) const CPUS: [(&str, &str); 4] = [
+    ("cortex-a53", "scalar neon"),
+    ("cortex-a72", "scalar neon"),
+    ("cortex-a76", "scalar neon dotprod"),
+    ("max", "scalar neon dotprod i8mm"),
+];
+
+/// Of the tests of whole models, those that compare with f64 and with checked-in hashes: arithmetic that differs.
+const MODELS: [&str; 3] = ["oracle::logits_match_f64", "oracle::formats_match_f64", "oracle::any_shape_matches_f64"];
+
+pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
+    let mut programs = [PathBuf::new(), PathBuf::new()];
+    steps.step("tests for aarch64", || {
+        programs = build()?;
+        Ok(())
+    })?;
+    let [lib, it] = &programs;
+    let sizes = steps.sizes();
+    let test = |cpu: &str, program: &PathBuf, filter: &[&str]| {
+        show(Command::new("qemu-aarch64").args(["-cpu", cpu]).arg(program).args(filter).envs([sizes]))
+    };
+    steps.step("backends of each core", || CPUS.iter().try_for_each(|(cpu, names)| has(cpu, names, it)))?;
+    for (cpu, _) in CPUS {
+        match (steps.deep, cpu) {
+            (true, _) | (_, "max") => {
+                steps.step(&format!("kernels and core on {cpu}"), || test(cpu, lib, &[]))?;
+            }
+            // It has the kernels of the Cortex-A53, see above.
+            (false, "cortex-a72") => (),
+            (false, _) => steps.step(&format!("kernels on {cpu}"), || test(cpu, lib, &["arch::"]))?,
+        }
+    }
+    let models = if steps.deep { &["oracle::"][..] } else { &MODELS };
+    steps.step("the model in f64 on all of aarch64", || test("max", it, models))
+}
+
+/// The library's tests and the integration tests, built once for all cores.
+fn build() -> Result<[PathBuf; 2], Failed> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["test", "--no-run", "--lib", "--test", "it", "--no-default-features", "--features", "std"]);
+    cargo.args(["--target", LINUX]);
+    show(&mut cargo)?;
+    let messages = output(cargo.args(["--message-format", "json"]))?;
+    let executable = |name: &str| {
+        let line = messages
+            .lines()
+            .find(|line| line.contains(&format!("\"name\":\"{name}\"")) && line.contains("\"executable\":\""))?;
+        line.split_once("\"executable\":\"")?.1.split('"').next().map(PathBuf::from)
+    };
+    let programs = executable("armlet").zip(executable("it"));
+    programs.map(|(lib, it)| [lib, it]).ok_or(Failed("cargo did not say where the tests are".into()))
+}
+
+/// A core has just these backends: what runs on one need not run on another that has the same.
+fn has(cpu: &str, names: &str, it: &PathBuf) -> Result<(), Failed> {
+    let mut test = Command::new("qemu-aarch64");
+    test.args(["-cpu", cpu]).arg(it).args(["--exact", "oracle::backends_of_this_cpu", "--nocapture"]);
+    let said = output(&mut test)?;
+    let found = said.lines().find_map(|line| line.split_once("backends: ")).map_or("none", |(_, names)| names.trim());
+    if found == names { Ok(()) } else { Err(Failed(format!("{cpu} has the backends {found}, not {names}"))) }
+}
