@@ -126,6 +126,15 @@ pub fn with_tokenizer<T>(bytes: &[u8], f: impl FnOnce(&Tokenizer<'_>) -> T) -> T
     f(&Tokenizer::new(&file, &mut Arena::new(memory.get()).unwrap()).unwrap())
 }
 
+/// The tokenizer of a file for the rest of the program, in memory that is never given back.
+pub fn leaked_tokenizer(bytes: &'static [u8]) -> Tokenizer<'static> {
+    let file = File::new_checked(bytes).unwrap();
+    let mut dry = Arena::dry_run();
+    Tokenizer::new(&file, &mut dry).unwrap();
+    let memory = Box::leak(Box::new(Memory::new(dry.used())));
+    Tokenizer::new(&file, &mut Arena::new(memory.get()).unwrap()).unwrap()
+}
+
 /// The tokens of a text, in the memory planned for it.
 pub fn encode(tokenizer: &Tokenizer<'_>, text: &str, options: EncodeOptions<'_>) -> Vec<u32> {
     let mut scratch = Memory::new(tokenizer.scratch_bytes(text).unwrap());

@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 
 /// Made once: an index takes longer than an input.
 static VOCABULARIES: LazyLock<[Tokenizer<'static>; 2]> = LazyLock::new(|| {
-    [&include_bytes!("../../golden/bpe.gguf")[..], include_bytes!("../../golden/spm.gguf")].map(untrusted::leak_tokenizer)
+    [&include_bytes!("../../golden/bpe.gguf")[..], include_bytes!("../../golden/spm.gguf")].map(untrusted::leaked_tokenizer)
 });
 
 fuzz_target!(|input: &[u8]| {
