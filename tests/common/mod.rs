@@ -15,6 +15,17 @@ use std::path::{Path, PathBuf};
 
 use armlet::gguf::File;
 use armlet::host::MappedFile;
+use proptest::prelude::ProptestConfig;
+
+/// A number of cases: the first of `cargo xtask test --deep`, which sets `ARMLET_DEEP=1`, the second of everything else.
+pub fn deep(full: usize, gate: usize) -> usize {
+    if std::env::var_os("ARMLET_DEEP").is_some_and(|value| value == "1") { full } else { gate }
+}
+
+/// proptest's settings for so many cases.
+pub fn cases(full: usize, gate: usize) -> ProptestConfig {
+    ProptestConfig { cases: deep(full, gate) as u32, failure_persistence: None, ..ProptestConfig::default() }
+}
 
 /// Where `armlet pull` keeps SmolLM2; it is an error, not a reason to skip, if it is not there.
 pub fn smollm2() -> PathBuf {

@@ -1,6 +1,7 @@
 //! Damage without a plan: a tiny model cut off at every byte, with every bit of its header flipped, and with random
 //! bytes changed. Whatever comes, it is an error or a model that runs; `untrusted::digest` asserts the rest.
 
+use crate::common::cases;
 use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::untrusted::{self, Outcome};
 use armlet::gguf::File;
@@ -198,7 +199,7 @@ fn apply(bytes: &mut Vec<u8>, header: usize, change: &Change) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(20_000, 2_000))]
 
     #[test]
     fn random_damage(model in 0usize..3, changes in prop::collection::vec(change(), 1..5)) {

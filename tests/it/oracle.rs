@@ -7,6 +7,7 @@ use crate::common::reference_bits::{BOUND, Crowd, PROMPT, ReferenceBits, bits};
 use crate::common::run::{
     Reader, backends, error, prompt, tiny, uses_f16_products, with_linear_scaling, with_model, with_session,
 };
+use crate::common::{cases, deep};
 use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use armlet::host::{Pool, memory};
@@ -75,6 +76,14 @@ fn models() -> Vec<(&'static str, Gguf)> {
     ]
 }
 
+/// The backends that run here: what `cargo xtask test qemu` compares with those that an emulated core is to have.
+#[test]
+fn backends_of_this_cpu() {
+    let names: Vec<&str> = backends().iter().map(|k| k.backend().name()).collect();
+    println!("backends: {}", names.join(" "));
+    assert!(names.contains(&"scalar") && names.contains(&Kernels::detect().backend().name()));
+}
+
 // Comparisons ---------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -108,7 +117,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(32, 8))]
     #[test]
     fn any_shape_matches_f64(gguf in any_model(), n in 1usize..50, seed: u64) {
         let Some(Val::Strs(vocab)) = Oracle::new(&gguf).value("tokenizer.ggml.tokens").cloned() else { panic!() };
@@ -158,7 +167,7 @@ fn formats_match_f64() {
     ];
     let tokens = prompt(2, PROMPT, 67);
     for (dtype, kv, bound) in formats {
-        let errors = (1..=4).map(|seed| worst_of_backends(&blocky(dtype, seed).gguf(), kv, &tokens));
+        let errors = (1..=deep(4, 2)).map(|seed| worst_of_backends(&blocky(dtype, seed as u64).gguf(), kv, &tokens));
         let e = errors.fold(0.0, f64::max);
         println!("{dtype} weights, {kv:?} cache: worst error {e:.1e}, bound {bound:.0e}");
         assert!(e <= bound, "{dtype} weights, {kv:?} cache: {e:.1e}");

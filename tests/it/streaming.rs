@@ -1,6 +1,7 @@
 //! The cache against StreamingLLM done the slow way in f64: keys as they are before they turn, turned anew for each
 //! token to the places that they have in its view (`common/oracle.rs`).
 
+use crate::common::cases;
 use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::oracle::{Oracle, VIEW_MISTAKES, Vector, View};
 use crate::common::run::{backends, error, prompt, tiny, with_model, with_session};
@@ -60,7 +61,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(24, 8))]
     /// Any shape, sinks, window and chunk, through several wraps.
     #[test]
     fn any_cache_is_streaming_llm(
