@@ -41,13 +41,30 @@ pub(crate) fn run(steps: &mut Steps, part: Option<&Part>) -> Result<(), Failed> 
             (part.setup)(steps)?;
             (part.run)(steps)?;
         }
-        None => {
-            setup::run(steps)?;
-            PARTS.iter().try_for_each(|part| (part.run)(steps))?;
-        }
+        None => all(steps)?,
     }
     say(if steps.deep { "The full sizes ran." } else { "The gate ran, in its small sizes." });
     Ok(())
+}
+
+/// Two lists of parts beside each other: neither keeps two CPUs busy alone, because linking with LTO and most runs under
+/// QEMU are one thread.
+fn all(steps: &mut Steps) -> Result<(), Failed> {
+    setup::tools(steps)?;
+    steps.beside(setup::program, lint)?;
+    steps.beside(
+        |steps| {
+            host(steps)?;
+            qemu::run(steps)?;
+            under_miri(steps)
+        },
+        |steps| {
+            model::run(steps)?;
+            c_examples::run(steps)?;
+            firmware::run(steps)?;
+            insns::gate(steps)
+        },
+    )
 }
 
 /// What a change must pass before anything else.

@@ -75,6 +75,10 @@ impl Steps {
     /// Runs one step, with a line before and after it.
     pub(crate) fn step(&mut self, name: &str, run: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
         let (start, before) = (Instant::now(), CPU.get());
+        if KEPT.with_borrow(Option::is_some) {
+            // What runs now; the rest comes when it ends.
+            println!("... {name}");
+        }
         say(format!("==> {name}"));
         let result = run().map_err(|Failed(why)| Failed(format!("{name}: {why}")));
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), CPU.get() - before);
@@ -282,4 +286,43 @@ pub(crate) fn cargo(args: &[&str]) -> Result<(), Failed> {
 
 pub(crate) fn cargo_with(args: &[&str], env: &[(&str, &str)]) -> Result<(), Failed> {
     command(env!("CARGO"), args, env)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Result<(), Failed> {
+        show(Command::new("sh").args(["-c", script]))
+    }
+
+    #[test]
+    fn what_runs_in_parallel_prints_in_order_and_in_one_piece() {
+        let scripts = ["sleep 0.2; echo a; echo b >&2; echo c", "echo d", "echo e; exit 3", "echo f"];
+        let (result, text, _) = kept(|| in_parallel(&scripts, |script| shell(script)));
+        assert_eq!(text, "a\nb\nc\nd\ne\nf\n");
+        assert!(result.is_err_and(|Failed(why)| why.contains("exit 3") && why.contains("exit status: 3")));
+    }
+
+    #[test]
+    fn commands_are_charged_with_the_time_of_their_children() {
+        let busy = "sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done'; true";
+        let (result, _, cpu) = kept(|| shell(busy));
+        assert!(result.is_ok() && (cpu > 0.0 || !Path::new("/proc/self/stat").exists()), "{cpu}");
+        let (result, text, more) = kept(|| in_parallel(&[(), ()], |()| shell(busy)));
+        assert!(result.is_ok() && text.is_empty() && (more > 0.0) == (cpu > 0.0), "{more} and {cpu}");
+    }
+
+    #[test]
+    fn lists_of_steps_both_run_to_their_ends() {
+        let mut steps = Steps::default();
+        let (result, ..) = kept(|| {
+            steps.beside(
+                |steps| steps.step("one", || Err(Failed("no".into()))),
+                |steps| steps.step("two", || Ok(())).and_then(|()| steps.step("three", || Ok(()))),
+            )
+        });
+        assert!(result.is_err_and(|Failed(why)| why == "one: no"));
+        assert_eq!(steps.passed.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["two", "three"]);
+    }
 }

@@ -14,6 +14,11 @@ pub(crate) const NONE: &str = "aarch64-unknown-none";
 /// Everything.
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     tools(steps)?;
+    program(steps)
+}
+
+/// The program for this machine, and the model that it fetches.
+pub(crate) fn program(steps: &mut Steps) -> Result<(), Failed> {
     // With the tests' own profile the model's program would be built twice; this one is the one that is measured.
     steps.step("the program", || cargo(&["build", "--release"]))?;
     steps.step("the model", || command("target/release/armlet", &["pull", "smollm2"], &[]))
