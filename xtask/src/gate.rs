@@ -1,8 +1,8 @@
 //! `cargo xtask test`: its parts, each of which can run alone.
 
-use crate::process::{Failed, Steps, cargo, cargo_with, command, say};
+use crate::process::{Failed, Steps, cargo, cargo_with, say};
 use crate::setup::{self, LINUX, NONE};
-use crate::{c_examples, firmware, header, insns, model, qemu, rust_firmware};
+use crate::{c_examples, firmware, header, insns, miri, model, qemu, rust_firmware};
 
 /// A part of the tests.
 pub(crate) struct Part {
@@ -16,7 +16,7 @@ pub(crate) struct Part {
 pub(crate) const PARTS: [Part; 8] = [
     Part { name: "lint", about: "formatting, clippy, every combination of features", setup: setup::rust, run: lint },
     Part { name: "host", about: "the tests on this machine", setup: setup::run, run: host },
-    Part { name: "miri", about: "pointers and threads under Miri", setup: setup::rust, run: under_miri },
+    Part { name: "miri", about: "pointers and threads under Miri", setup: setup::rust, run: miri::run },
     Part { name: "qemu", about: "kernels and core on emulated cores", setup: setup::tools, run: qemu::run },
     Part { name: "c", about: "the library for C and its examples", setup: setup::run, run: c_examples::run },
     Part { name: "model", about: "what the real model says and scores", setup: setup::run, run: model::run },
@@ -56,7 +56,7 @@ fn all(steps: &mut Steps) -> Result<(), Failed> {
         |steps| {
             host(steps)?;
             qemu::run(steps)?;
-            under_miri(steps)
+            miri::run(steps)
         },
         |steps| {
             model::run(steps)?;
@@ -99,17 +99,6 @@ fn host(steps: &mut Steps) -> Result<(), Failed> {
         let command = ["test", "--profile", "ci", "--lib", "--no-default-features", "--features", "std", "host::pool"];
         // A folder of its own, because the flag is every crate's and would have all of them built anew each time.
         cargo_with(&command, &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")])
-    })
-}
-
-/// What Miri is told to run: what has pointers and threads, in portable code.
-const UNDER_MIRI: [&str; 3] = ["storage::", "arch::", "capi::"];
-
-fn under_miri(steps: &mut Steps) -> Result<(), Failed> {
-    steps.step("pointers and threads under Miri", || {
-        let test =
-            ["run", "nightly", "cargo", "miri", "test", "--lib", "--no-default-features", "--features", "std,capi"];
-        command("rustup", &[&test[..], &["--target-dir", "target/miri", "--"], &UNDER_MIRI].concat(), &[])
     })
 }
 

@@ -9,6 +9,7 @@ mod header;
 mod icount;
 mod insns;
 mod mca;
+mod miri;
 mod model;
 mod process;
 mod qemu;
