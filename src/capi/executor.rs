@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::{ARMLET_MAX_WORKERS, armlet_parallel_for};
-use crate::storage::{Executor, Work};
+use crate::storage::{Executor, Task};
 
 const MAX_WORKERS: usize = ARMLET_MAX_WORKERS as usize;
 
@@ -24,7 +24,7 @@ pub(super) struct CallbackExecutor {
 
 /// What the cores share during one call of `parallel_for`.
 struct Job<'w> {
-    work: &'w Work<'w>,
+    task: &'w Task<'w>,
     taken: [AtomicU32; MAX_WORKERS],
 }
 
@@ -35,7 +35,7 @@ struct Job<'w> {
 unsafe extern "C" fn work(arg: *mut c_void, core: u32) {
     // SAFETY: callback: `run` passes a `Job` that lives until `parallel_for` returns.
     let job = unsafe { &*arg.cast_const().cast::<Job<'_>>() };
-    let taken = (job.work)(core as usize);
+    let taken = (job.task)(core as usize);
     if let Some(count) = job.taken.get(core as usize) {
         count.fetch_add(u32::try_from(taken).unwrap_or(u32::MAX), Relaxed);
     }
@@ -68,9 +68,9 @@ impl Executor for CallbackExecutor {
         self.workers as usize
     }
 
-    fn run(&self, all: &Work<'_>) {
+    fn run(&self, task: &Task<'_>) {
         let Some(parallel_for) = self.parallel_for else { return };
-        let job = Job { work: all, taken: [const { AtomicU32::new(0) }; MAX_WORKERS] };
+        let job = Job { task, taken: [const { AtomicU32::new(0) }; MAX_WORKERS] };
         let arg = core::ptr::from_ref(&job).cast_mut().cast();
         // SAFETY: callback: it calls `work` with `arg` only before it returns, and `job` lives longer.
         unsafe { parallel_for(self.user.load(Relaxed), self.workers, work, arg) };
@@ -85,7 +85,7 @@ impl Executor for CallbackExecutor {
     }
 
     /// The cores are all alike and do nothing else meanwhile.
-    fn even(&self) -> bool {
+    fn static_schedule(&self) -> bool {
         true
     }
 }

@@ -211,7 +211,7 @@ fn used(ring: &Ring, written: u64) -> [usize; 2] {
     let slots = |n: u64, most: usize| usize::try_from(n).map_or(most, |n| n.min(most));
     // A strided ring deals tiles to two rings; then all of it counts.
     let all = if ring.is_strided() { ring.slots() } else { slots(written, ring.slots()) };
-    [slots(written, ring.pinned()), all]
+    [slots(written, ring.sinks()), all]
 }
 
 impl KvCache<'_> {
@@ -279,7 +279,7 @@ impl Session<'_> {
         extra: &[u8],
         sink: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Result<(), E>, StateError> {
-        let pinned = self.cache.shape().rings.full.pinned() as u64;
+        let pinned = self.cache.shape().rings.full.sinks() as u64;
         if self.cache.shape().rings.windowed.is_some() || self.shared != 0 || pinned == 0 || self.position() != pinned {
             return Err(StateError::NotPinned);
         }
@@ -452,7 +452,7 @@ impl<'s> Session<'s> {
         memory: &'s mut [u8],
     ) -> Result<Self, EngineError> {
         let (shape, g) = (plan.cache(), prefix.pinned.geometry());
-        let same = shape.shared && shape.rings.full.pinned() == g.slots && shape.element == g.element;
+        let same = shape.shared && shape.rings.full.sinks() == g.slots && shape.element == g.element;
         if !same || shape.hadamard != prefix.hadamard {
             return Err(StateError::OtherShape("prefix in the plan").into());
         }

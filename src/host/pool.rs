@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::vec::Vec;
 
 use super::sync::{Arc, AtomicBool, AtomicPtr, AtomicUsize, Condvar, Line, Mutex, Patience, thread};
-use crate::storage::{Executor, Work};
+use crate::storage::{Executor, Task};
 
 /// Threads in the round.
 const MEMBERS: usize = 0xffff;
@@ -37,7 +37,7 @@ const STOP: usize = 1 << 19;
 const ROUND: usize = 1 << 20;
 
 /// What is lent to the workers for the time of a round.
-type Job<'w> = &'w Work<'w>;
+type Job<'w> = &'w Task<'w>;
 
 struct Shared {
     /// Round, flags and members.
@@ -90,7 +90,7 @@ impl Executor for Pool {
 
     /// Calls `work` here and on each worker that comes before this call has returned from it. Inside `work`, or while
     /// another thread uses the pool, here alone.
-    fn run(&self, work: &Work<'_>) {
+    fn run(&self, work: &Task<'_>) {
         let shared = &*self.shared;
         if self.threads.is_empty() || shared.running.swap(true, Ordering::Acquire) {
             work(0);

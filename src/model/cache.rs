@@ -177,7 +177,7 @@ pub(crate) struct Class<'a> {
     pub(super) ring: Ring,
     /// (2, layers, n_kv_heads, ring.slots(), head_dim)
     pub(crate) segment: Segment<&'a mut [u8]>,
-    /// (2, layers, n_kv_heads, ring.pinned(), head_dim)
+    /// (2, layers, n_kv_heads, ring.sinks(), head_dim)
     pinned: Pinned<'a>,
 }
 
@@ -212,14 +212,14 @@ impl<'a> Class<'a> {
             let old = fresh_from.saturating_sub(piece.start).min(piece.len as u64) as usize;
             if old > 0 {
                 runs.push(match &self.pinned {
-                    _ if !piece.pinned => self.segment.run(layer, head, self.ring.slot(piece.start), old, false),
+                    _ if !piece.sink => self.segment.run(layer, head, self.ring.slot(piece.start), old, false),
                     Pinned::Own(segment) => segment.run(layer, head, piece.start as usize, old, true),
                     Pinned::Shared(segment) => segment.run(layer, head, piece.start as usize, old, true),
                 });
             }
             if old < piece.len {
                 let first = (piece.start + old as u64 - fresh_from) as usize;
-                runs.push(fresh.run(0, head, first, piece.len - old, piece.pinned));
+                runs.push(fresh.run(0, head, first, piece.len - old, piece.sink));
             }
         }
     }
@@ -229,7 +229,7 @@ impl<'a> Class<'a> {
         for i in 0..n {
             let at = position + i as u64;
             match &mut self.pinned {
-                _ if at >= self.ring.pinned() as u64 => self.segment.copy(layer, self.ring.slot(at), fresh, i),
+                _ if at >= self.ring.sinks() as u64 => self.segment.copy(layer, self.ring.slot(at), fresh, i),
                 Pinned::Own(segment) => segment.copy(layer, at as usize, fresh, i),
                 // A session starts behind its prefix, and is not taken back into it.
                 Pinned::Shared(_) => {}
@@ -295,12 +295,12 @@ impl<'a> KvCache<'a> {
         let layers = rings.layers(h);
         let mut class = |ring: Ring, layers: usize| -> Result<Class<'a>, ArenaError> {
             let geometry = |slots| Geometry { layers, kv_heads: h.n_kv_heads, slots, head_dim: h.head_dim, element };
-            let own = if shared { 0 } else { ring.pinned() };
+            let own = if shared { 0 } else { ring.sinks() };
             let pinned = Segment::carve(["pinned K, V", "pinned scales"], geometry(own), arena)?;
             let mut segment = Segment::carve(["K, V ring", "ring scales"], geometry(ring.slots()), arena)?;
             // What may be saved without having been written: all of a strided ring, and before the first turn the slots of
             // pinned positions.
-            segment.clear(if ring.is_strided() { ring.slots() } else { ring.pinned().min(ring.slots()) });
+            segment.clear(if ring.is_strided() { ring.slots() } else { ring.sinks().min(ring.slots()) });
             Ok(Class { ring, segment, pinned: Pinned::Own(pinned) })
         };
         let full = class(rings.full, layers[0])?;
@@ -343,7 +343,7 @@ impl<'a> KvCache<'a> {
 
     /// Positions below which no session of a shared prefix can go back.
     pub(crate) fn shared(&self) -> u64 {
-        if matches!(self.full.pinned, Pinned::Shared(_)) { self.full.ring.pinned() as u64 } else { 0 }
+        if matches!(self.full.pinned, Pinned::Shared(_)) { self.full.ring.sinks() as u64 } else { 0 }
     }
 
     /// Forgets all but the first `position` positions, if what the next token looks at is still there.
@@ -357,15 +357,15 @@ impl<'a> KvCache<'a> {
         }
         self.position = position;
         // Before anything was in a ring nothing is left there to be written over.
-        if self.classes().all(|c| position <= c.ring.pinned() as u64) {
+        if self.classes().all(|c| position <= c.ring.sinks() as u64) {
             self.written = position;
         }
         true
     }
 
     /// How much nearer than they are the pinned positions seem to the token at `n`.
-    pub(super) fn nearer(&self, n: u64) -> u64 {
-        self.full.ring.nearer(n)
+    pub(super) fn sink_offset(&self, n: u64) -> u64 {
+        self.full.ring.sink_offset(n)
     }
 
     /// How it stores numbers.

@@ -147,7 +147,7 @@ impl Forward<'_> {
         let rows = work.rope.rows_mut(h.rope_bases() * 2 * h.rope_dims).take(n);
         for (r, row) in rows.enumerate() {
             let Some((cache, position)) = place(caches, n, r) else { return };
-            let positions = [position, position - cache.nearer(position)];
+            let positions = [position, position - cache.sink_offset(position)];
             let sets = self.model.weights.rope_frequencies.rows(h.rope_dims / 2);
             for (row, frequencies) in row.rows_mut(2 * h.rope_dims).zip(sets) {
                 for (row, position) in row.rows_mut(h.rope_dims).zip(positions) {

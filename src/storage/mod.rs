@@ -8,6 +8,6 @@ mod ring;
 
 pub(crate) use arena::unpadded;
 pub use arena::{ALIGN, Arena, ArenaError, Plain, Region};
-pub use parallel::{Executor, Grid, Outputs, Serial, Tile, Work, for_each, for_each_row, for_each_tile};
+pub use parallel::{Executor, Grid, Outputs, Serial, Task, Tile, for_each, for_each_row, for_each_tile};
 pub(crate) use ring::Ring;
 pub use ring::TILE;

@@ -18,21 +18,21 @@ pub trait Executor: Sync {
     /// How many threads [`run`](Executor::run) may use, at least 1.
     fn workers(&self) -> usize;
 
-    /// Calls `work` on up to [`workers`](Executor::workers) threads at once and returns when all the calls have. Each
+    /// Calls `task` on up to [`workers`](Executor::workers) threads at once and returns when all the calls have. Each
     /// call says which of the threads it is on, from 0, and returns how many items of the work it took.
     ///
     /// A thread should always be the same one: it then finds much of what it works on in its own cache.
-    fn run(&self, work: &Work<'_>);
+    fn run(&self, task: &Task<'_>);
 
     /// Whether every call is to take equally many items, to one, instead of as many as it can: for threads that have a
     /// core each to themselves, all alike.
-    fn even(&self) -> bool {
+    fn static_schedule(&self) -> bool {
         false
     }
 }
 
 /// What an [`Executor`] runs, told which thread it is on.
-pub type Work<'w> = dyn Fn(usize) -> usize + Sync + 'w;
+pub type Task<'w> = dyn Fn(usize) -> usize + Sync + 'w;
 
 /// The calling thread alone.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,8 +43,8 @@ impl Executor for Serial {
         1
     }
 
-    fn run(&self, work: &Work<'_>) {
-        work(0);
+    fn run(&self, task: &Task<'_>) {
+        task(0);
     }
 }
 
@@ -64,40 +64,44 @@ pub fn for_each(exec: &dyn Executor, n: usize, f: &(dyn Fn(usize) + Sync)) {
         }
         return;
     }
-    let shares = Shares::new(n, workers, exec.even());
-    exec.run(&|worker| shares.take(worker, f));
+    let queue = WorkQueue::new(n, workers, exec.static_schedule());
+    exec.run(&|worker| queue.take(worker, f));
     // Nothing, unless the executor called the work too seldom.
-    while shares.take(0, f) > 0 {}
+    while queue.take(0, f) > 0 {}
 }
 
 /// Numbers whose bits say which shares are taken: for up to 512 threads, and few on the stack of firmware.
-const WORDS: usize = if cfg!(target_os = "none") { 1 } else { 512 / usize::BITS as usize };
+const BITMAP_WORDS: usize = if cfg!(target_os = "none") { 1 } else { 512 / usize::BITS as usize };
 /// Most shares, and most threads that get any.
-const MOST: usize = WORDS * usize::BITS as usize;
+const MAX_SHARES: usize = BITMAP_WORDS * usize::BITS as usize;
 /// Shares of a thread, where there are as many items: taking one costs a line of memory that all threads write.
-const EACH: usize = 8;
+const SHARES_PER_THREAD: usize = 8;
 /// Fewest shares, where there are as many items.
-const FEWEST: usize = 64;
+const MIN_SHARES: usize = 64;
 
 /// Items dealt out among threads.
-struct Shares {
+struct WorkQueue {
     items: usize,
     workers: usize,
     /// Shares, at most as many as `taken` has bits.
     count: usize,
     /// Whether a thread takes one share, of items that lie `count` apart because neighbours are alike; else any number
     /// of shares, of items side by side.
-    even: bool,
+    static_schedule: bool,
     /// A bit for each share.
-    taken: [AtomicUsize; WORDS],
+    taken: [AtomicUsize; BITMAP_WORDS],
 }
 
-impl Shares {
-    fn new(items: usize, workers: usize, even: bool) -> Self {
-        let workers = workers.min(MOST);
-        let most = if even { workers } else { (workers * EACH).clamp(FEWEST, MOST.max(FEWEST)) };
-        let taken = [const { AtomicUsize::new(0) }; WORDS];
-        Shares { items, workers, count: items.min(most).min(MOST), even, taken }
+impl WorkQueue {
+    fn new(items: usize, workers: usize, static_schedule: bool) -> Self {
+        let workers = workers.min(MAX_SHARES);
+        let most = if static_schedule {
+            workers
+        } else {
+            (workers * SHARES_PER_THREAD).clamp(MIN_SHARES, MAX_SHARES.max(MIN_SHARES))
+        };
+        let taken = [const { AtomicUsize::new(0) }; BITMAP_WORDS];
+        WorkQueue { items, workers, count: items.min(most).min(MAX_SHARES), static_schedule, taken }
     }
 
     /// Takes what is `worker`'s and, unless shares are to be even, what others have not taken yet; says how many items.
@@ -110,7 +114,7 @@ impl Shares {
                 continue;
             }
             items += self.run(share, f);
-            if self.even {
+            if self.static_schedule {
                 break;
             }
         }
@@ -134,8 +138,11 @@ impl Shares {
 
     /// Runs the items of a share; says how many those are.
     fn run(&self, share: usize, f: &(dyn Fn(usize) + Sync)) -> usize {
-        let (mut i, last, step) =
-            if self.even { (share, self.items, self.count) } else { (self.end(share), self.end(share + 1), 1) };
+        let (mut i, last, step) = if self.static_schedule {
+            (share, self.items, self.count)
+        } else {
+            (self.end(share), self.end(share + 1), 1)
+        };
         let mut items = 0;
         while i < last {
             f(i);
@@ -332,27 +339,29 @@ mod tests {
     /// An executor that calls the work as often as it likes, from two threads.
     struct Eager {
         calls: usize,
-        even: bool,
+        static_schedule: bool,
     }
     impl Executor for Eager {
         fn workers(&self) -> usize {
             2
         }
-        fn run(&self, work: &Work<'_>) {
+        fn run(&self, task: &Task<'_>) {
             std::thread::scope(|s| {
                 for i in 0..self.calls {
-                    s.spawn(move || work(i % 3));
+                    s.spawn(move || task(i % 3));
                 }
             });
         }
-        fn even(&self) -> bool {
-            self.even
+        fn static_schedule(&self) -> bool {
+            self.static_schedule
         }
     }
 
     #[test]
     fn every_element_is_written_once_whatever_the_executor_does() {
-        let eager = [0, 1, 5].into_iter().flat_map(|calls| [true, false].map(|even| Eager { calls, even }));
+        let eager = [0, 1, 5]
+            .into_iter()
+            .flat_map(|calls| [true, false].map(|static_schedule| Eager { calls, static_schedule }));
         for exec in eager.map(|e| Box::new(e) as Box<dyn Executor>).chain([Box::new(Serial) as Box<dyn Executor>]) {
             let exec = &*exec;
             let shapes = [(1, 1, 1), (3, 10, 4), (2, 64, 64), (5, 7, 100), (0, 5, 2), (3, 200, 1)];
@@ -388,11 +397,11 @@ mod tests {
         fn workers(&self) -> usize {
             3
         }
-        fn run(&self, work: &Work<'_>) {
-            let taken = (0..3).map(work).collect();
+        fn run(&self, task: &Task<'_>) {
+            let taken = (0..3).map(task).collect();
             *self.0.lock().unwrap() = taken;
         }
-        fn even(&self) -> bool {
+        fn static_schedule(&self) -> bool {
             true
         }
     }
@@ -401,9 +410,9 @@ mod tests {
     fn shares_of_any_number_of_items_fit_together() {
         for items in [1, 2, 63, 64, 65, 1000, usize::MAX / 2, usize::MAX - 1] {
             for workers in [2, 3, 7, 64, 100, 512, 1_000_000] {
-                let shares = Shares::new(items, workers, false);
-                assert!(shares.count <= MOST && (shares.end(0), shares.end(shares.count)) == (0, items));
-                let sizes = (0..shares.count).map(|s| shares.end(s + 1) - shares.end(s));
+                let queue = WorkQueue::new(items, workers, false);
+                assert!(queue.count <= MAX_SHARES && (queue.end(0), queue.end(queue.count)) == (0, items));
+                let sizes = (0..queue.count).map(|s| queue.end(s + 1) - queue.end(s));
                 let (least, most) = sizes.fold((usize::MAX, 0), |(a, b), n| (a.min(n), b.max(n)));
                 assert!(least >= 1 && most - least <= 1, "{items} items, {workers} workers");
             }
@@ -414,14 +423,14 @@ mod tests {
     fn each_worker_begins_at_its_own_part() {
         for (n, worker, first) in [(4, 0, 0), (4, 1, 1), (4, 3, 3), (1000, 1, 250), (1000, 7, 750), (3, 2, 1)] {
             let order = std::sync::Mutex::new(Vec::new());
-            let taken = Shares::new(n, 4, false).take(worker, &|i| order.lock().unwrap().push(i));
+            let taken = WorkQueue::new(n, 4, false).take(worker, &|i| order.lock().unwrap().push(i));
             let order = order.into_inner().unwrap();
             assert!(taken == n && order.len() == n && order[0].abs_diff(first) <= n / 64, "{n}, {worker}: {order:?}");
         }
     }
 
     #[test]
-    fn even_shares_differ_by_one_item_at_most() {
+    fn static_shares_differ_by_one_item_at_most() {
         for n in [2, 3, 4, 11, 12, 100] {
             let exec = Noting(std::sync::Mutex::default());
             for_each(&exec, n, &|_| ());

@@ -19,7 +19,7 @@ const TILE_64: u64 = TILE as u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ring {
     /// S: the first positions, which stay.
-    pinned: usize,
+    sinks: usize,
     /// W: the last positions, a token's own among them.
     window: usize,
     /// Of the tiles that left the window every `every`-th is kept; 0 for none.
@@ -32,39 +32,39 @@ pub(crate) struct Ring {
 
 /// Positions one after another that a token looks at, within a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct Span {
     /// The first.
     pub(crate) start: u64,
     /// How many; at least 1.
     pub(crate) len: usize,
     /// Whether they are pinned; else they are in the ring.
-    pub(crate) pinned: bool,
+    pub(crate) sink: bool,
 }
 
 impl Ring {
     /// The first `pinned` positions and the last `window`, and at least `slack` that left the window and can be gone
     /// back to. None when the window is empty, or sizes overflow.
-    pub(crate) fn new(pinned: usize, window: usize, slack: usize) -> Option<Self> {
-        pinned.checked_add(window).filter(|_| window > 0)?;
+    pub(crate) fn new(sinks: usize, window: usize, slack: usize) -> Option<Self> {
+        sinks.checked_add(window).filter(|_| window > 0)?;
         let tiles = window.checked_add(slack)?.div_ceil(TILE);
         tiles.checked_mul(TILE)?;
-        Some(Ring { pinned, window, every: 0, kept: 0, slots: [tiles, 0] })
+        Some(Ring { sinks, window, every: 0, kept: 0, slots: [tiles, 0] })
     }
 
     /// The same, and of the tiles before the window every `every`-th, `kept` of them.
-    pub(crate) fn strided(pinned: usize, window: usize, slack: usize, every: usize, kept: usize) -> Option<Self> {
+    pub(crate) fn strided(sinks: usize, window: usize, slack: usize, every: usize, kept: usize) -> Option<Self> {
         if every < 2 || kept == 0 {
             return None;
         }
-        let plain = Ring::new(pinned, window, slack.checked_add(2 * TILE)?)?;
+        let plain = Ring::new(sinks, window, slack.checked_add(2 * TILE)?)?;
         let kept_slots = kept.checked_add(plain.slots[0] / every)?.checked_add(1)?;
-        kept_slots.checked_add(plain.slots[0])?.checked_mul(TILE)?.checked_add(pinned)?;
+        kept_slots.checked_add(plain.slots[0])?.checked_mul(TILE)?.checked_add(sinks)?;
         Some(Ring { every, kept, slots: [plain.slots[0], kept_slots], ..plain })
     }
 
     /// Positions that stay.
-    pub(crate) fn pinned(&self) -> usize {
-        self.pinned
+    pub(crate) fn sinks(&self) -> usize {
+        self.sinks
     }
 
     /// Whether old tiles are kept.
@@ -74,12 +74,12 @@ impl Ring {
 
     /// Its numbers, which make two rings the same.
     pub(crate) fn numbers(&self) -> [u64; 6] {
-        [self.pinned, self.window, self.every, self.kept, self.slots[0], self.slots[1]].map(|n| n as u64)
+        [self.sinks, self.window, self.every, self.kept, self.slots[0], self.slots[1]].map(|n| n as u64)
     }
 
     /// Positions that a token looks at when there are enough.
     pub(crate) fn capacity(&self) -> usize {
-        self.pinned + self.window + self.kept * TILE
+        self.sinks + self.window + self.kept * TILE
     }
 
     /// Slots of the ring; the pinned positions are not in it.
@@ -105,7 +105,7 @@ impl Ring {
 
     /// The first position of the window of the token at `n`.
     fn window_start(&self, n: u64) -> u64 {
-        (n + 1).saturating_sub(self.window as u64).max(self.pinned as u64)
+        (n + 1).saturating_sub(self.window as u64).max(self.sinks as u64)
     }
 
     /// The first tile before the window that the token at `n` looks at.
@@ -117,64 +117,64 @@ impl Ring {
 
     /// The first position that is not pinned and that the token at `n` looks at.
     fn oldest(&self, n: u64) -> u64 {
-        let (pinned, window) = (self.pinned as u64, self.window_start(n));
+        let (sinks, window) = (self.sinks as u64, self.window_start(n));
         // The first kept tile that is not all pinned.
-        let kept = self.oldest_kept(n).map(|tile| tile.max(pinned / TILE_64).next_multiple_of(self.every as u64));
-        kept.map_or(window, |tile| (tile * TILE_64).max(pinned).min(window))
+        let kept = self.oldest_kept(n).map(|tile| tile.max(sinks / TILE_64).next_multiple_of(self.every as u64));
+        kept.map_or(window, |tile| (tile * TILE_64).max(sinks).min(window))
     }
 
     /// How much nearer than they are the pinned positions seem to the token at `n`: they stand right before the oldest
     /// of the others. So no distance is ever larger than the positions that are looked at reach.
-    pub(crate) fn nearer(&self, n: u64) -> u64 {
-        self.oldest(n) - self.pinned as u64
+    pub(crate) fn sink_offset(&self, n: u64) -> u64 {
+        self.oldest(n) - self.sinks as u64
     }
 
     /// How many tiles the token at `n` looks at.
     pub(crate) fn tiles(&self, n: u64) -> usize {
-        let (pinned, kept, window) = self.tile_counts(n);
-        pinned + kept.1 + window.1
+        let (sinks, kept, window) = self.tile_counts(n);
+        sinks + kept.1 + window.1
     }
 
     /// What the token at `n` looks at in tile `i` of [`tiles`](Ring::tiles): first what is pinned of it, then the rest.
-    pub(crate) fn tile(&self, n: u64, i: usize) -> impl Iterator<Item = Piece> + Clone + use<> {
-        let (pinned, kept, window) = self.tile_counts(n);
-        let tile = match i.checked_sub(pinned) {
+    pub(crate) fn tile(&self, n: u64, i: usize) -> impl Iterator<Item = Span> + Clone + use<> {
+        let (sinks, kept, window) = self.tile_counts(n);
+        let tile = match i.checked_sub(sinks) {
             None => i as u64,
             Some(i) if i < kept.1 => kept.0 + (i * self.every) as u64,
             Some(i) => window.0 + (i - kept.1) as u64,
         };
         let (start, end) = (tile * TILE_64, (tile * TILE_64 + TILE_64).min(n + 1));
-        let pinned_end = end.min(self.pinned as u64).max(start);
+        let sinks_end = end.min(self.sinks as u64).max(start);
         let all = self.oldest_kept(n).is_some_and(|oldest| tile >= oldest && tile.is_multiple_of(self.every as u64));
-        let from = if all { pinned_end } else { self.window_start(n).max(pinned_end) };
-        let piece =
-            |start: u64, end: u64, pinned| (start < end).then(|| Piece { start, len: (end - start) as usize, pinned });
-        [piece(start, pinned_end, true), piece(from, end, false)].into_iter().flatten()
+        let from = if all { sinks_end } else { self.window_start(n).max(sinks_end) };
+        let span =
+            |start: u64, end: u64, sink| (start < end).then(|| Span { start, len: (end - start) as usize, sink });
+        [span(start, sinks_end, true), span(from, end, false)].into_iter().flatten()
     }
 
     /// Tiles with pinned positions; the first of the kept ones behind them and how many there are; the first of the
     /// window's and how many there are.
     fn tile_counts(&self, n: u64) -> (usize, (u64, usize), (u64, usize)) {
-        let pinned = (n + 1).min(self.pinned as u64).div_ceil(TILE_64);
+        let sinks = (n + 1).min(self.sinks as u64).div_ceil(TILE_64);
         let window = self.window_start(n) / TILE_64;
         let kept = self.oldest_kept(n).map_or((0, 0), |oldest| {
             let every = self.every as u64;
-            let first = oldest.max(pinned).next_multiple_of(every);
+            let first = oldest.max(sinks).next_multiple_of(every);
             (first, window.saturating_sub(first).div_ceil(every) as usize)
         });
-        let first = window.max(pinned);
-        (pinned as usize, kept, (first, (n / TILE_64 + 1).saturating_sub(first) as usize))
+        let first = window.max(sinks);
+        (sinks as usize, kept, (first, (n / TILE_64 + 1).saturating_sub(first) as usize))
     }
 
     /// All that the token at `n` looks at, in order, itself last.
-    fn pieces(&self, n: u64) -> impl Iterator<Item = Piece> {
+    fn spans(&self, n: u64) -> impl Iterator<Item = Span> {
         (0..self.tiles(n)).flat_map(move |i| self.tile(n, i))
     }
 
     /// Whether, after `written` positions, all that the token at `n` looks at before itself is still there.
     pub(crate) fn holds(&self, n: u64, written: u64) -> bool {
         let Some(last) = written.checked_sub(1) else { return true };
-        self.pieces(n).filter(|p| !p.pinned && p.start < n).all(|piece| self.is_there(piece.start, last))
+        self.spans(n).filter(|p| !p.sink && p.start < n).all(|span| self.is_there(span.start, last))
     }
 
     /// Whether a position was not written over when `last` was the last to be written.
@@ -207,7 +207,7 @@ mod tests {
 
     /// What the token at `n` looks at, position by position, from the definition.
     fn naive(ring: &Ring, n: u64) -> Vec<u64> {
-        let (s, w, every) = (ring.pinned as u64, ring.window as u64, ring.every as u64);
+        let (s, w, every) = (ring.sinks as u64, ring.window as u64, ring.every as u64);
         let start = (n + 1).saturating_sub(w).max(s);
         let kept: Vec<u64> = (0..=start / 32).rev().filter(|t| every > 0 && t % every == 0).take(ring.kept).collect();
         (0..=n).filter(|m| *m < s || *m >= start || kept.contains(&(m / 32))).collect()
@@ -216,36 +216,36 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn pieces_are_what_the_definition_says(ring in any_ring(), n in 0u64..2000) {
-            let pieces: Vec<Piece> = ring.pieces(n).collect();
-            let all: Vec<u64> = pieces.iter().flat_map(|p| p.start..p.start + p.len as u64).collect();
+        fn spans_are_what_the_definition_says(ring in any_ring(), n in 0u64..2000) {
+            let spans: Vec<Span> = ring.spans(n).collect();
+            let all: Vec<u64> = spans.iter().flat_map(|p| p.start..p.start + p.len as u64).collect();
             prop_assert_eq!(&all, &naive(&ring, n));
             prop_assert!(all.len() <= ring.capacity() && all.last() == Some(&n));
-            for p in &pieces {
+            for p in &spans {
                 prop_assert_eq!(p.start / 32, (p.start + p.len as u64 - 1) / 32);
-                prop_assert_eq!(p.pinned, p.start < ring.pinned as u64);
+                prop_assert_eq!(p.sink, p.start < ring.sinks as u64);
             }
             // The pinned ones stand right before the first of the others.
-            let first = all.iter().find(|m| **m >= ring.pinned as u64);
+            let first = all.iter().find(|m| **m >= ring.sinks as u64);
             if let Some(first) = first {
-                prop_assert_eq!(ring.nearer(n), first - ring.pinned as u64);
+                prop_assert_eq!(ring.sink_offset(n), first - ring.sinks as u64);
             }
         }
 
         /// Positions written in order are all where they are looked for, through any number of wraps.
         #[test]
-        fn no_slot_is_written_over_while_it_is_looked_at(ring in any_ring(), n in 0u64..3000) {
+        fn no_slot_is_overwritten_while_it_is_attended_to(ring in any_ring(), n in 0u64..3000) {
             let mut slots = std::vec![u64::MAX; ring.slots()];
-            for m in ring.pinned as u64..=n {
+            for m in ring.sinks as u64..=n {
                 slots[ring.slot(m)] = m;
             }
-            for m in naive(&ring, n).into_iter().filter(|m| *m >= ring.pinned as u64) {
+            for m in naive(&ring, n).into_iter().filter(|m| *m >= ring.sinks as u64) {
                 prop_assert_eq!(slots[ring.slot(m)], m);
             }
             // And `holds` knows how far back one can go.
             for back in (0..=n.min(300)).step_by(7) {
                 let there = naive(&ring, n - back);
-                let there = there.iter().filter(|m| **m >= ring.pinned as u64 && **m < n - back);
+                let there = there.iter().filter(|m| **m >= ring.sinks as u64 && **m < n - back);
                 let held = there.into_iter().all(|m| slots[ring.slot(*m)] == *m);
                 prop_assert!(!ring.holds(n - back, n + 1) || held, "{back} back");
                 if ring.every == 0 {
@@ -257,10 +257,10 @@ mod tests {
         #[test]
         fn a_position_beyond_all_counters_is_a_position(ring in any_ring(), far in 0u64..100) {
             for n in [1u64 << 24, 1 << 31, (1 << 32) + 1, 1 << 50].map(|n| n + far) {
-                let seen: u64 = ring.pieces(n).map(|p| p.len as u64).sum();
-                prop_assert!(seen <= ring.capacity() as u64 && seen >= (ring.pinned + ring.window) as u64);
+                let seen: u64 = ring.spans(n).map(|p| p.len as u64).sum();
+                prop_assert!(seen <= ring.capacity() as u64 && seen >= (ring.sinks + ring.window) as u64);
                 prop_assert!(ring.slot(n) < ring.slots());
-                prop_assert_eq!(ring.pieces(n).last().map(|p| p.start + p.len as u64 - 1), Some(n));
+                prop_assert_eq!(ring.spans(n).last().map(|p| p.start + p.len as u64 - 1), Some(n));
             }
         }
     }

@@ -5,7 +5,7 @@ use armlet::engine::{Config, Pattern};
 use armlet::host::Pool;
 use armlet::model::Model;
 use armlet::quant::DType;
-use armlet::storage::{Executor, Serial, Work};
+use armlet::storage::{Executor, Serial, Task};
 
 use super::run::{Reader, prompt, with_session};
 
@@ -29,7 +29,7 @@ impl Executor for Crowd {
         3
     }
 
-    fn run(&self, work: &Work<'_>) {
+    fn run(&self, work: &Task<'_>) {
         std::thread::scope(|scope| {
             for i in 0..5 {
                 scope.spawn(move || {

@@ -9,7 +9,7 @@ use armlet::gguf::File;
 use armlet::host::memory;
 use armlet::model::Model;
 use armlet::quant::DType;
-use armlet::storage::{Executor, Work};
+use armlet::storage::{Executor, Task};
 
 /// One thread that says it is two, and counts how often they would have met.
 #[derive(Default)]
@@ -20,7 +20,7 @@ impl Executor for Counting {
         2
     }
 
-    fn run(&self, work: &Work<'_>) {
+    fn run(&self, work: &Task<'_>) {
         self.0.fetch_add(1, Ordering::Relaxed);
         work(0);
     }
