@@ -2,7 +2,7 @@
 
 use super::EngineError;
 use crate::arch::KvType;
-use crate::model::{CacheShape, Hparams, KvCache, Rings, Shape, Work};
+use crate::model::{BufferSizes, Buffers, CacheShape, Hparams, KvCache, KvGroups};
 use crate::storage::{Arena, Region, Ring, TILE};
 
 /// Most tokens of one pass: enough for the weights to cross memory seldom, little enough for small caches.
@@ -68,7 +68,7 @@ impl Default for Config {
 /// The exact memory of an engine, and of each of its sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    shape: Shape,
+    shape: BufferSizes,
     cache: CacheShape,
     limit: Option<u64>,
     engine: usize,
@@ -89,7 +89,7 @@ impl Plan {
         let longest = if limit.is_some() { config.context } else { config.chunk };
         let chunk = config.chunk.min(longest.max(config.logit_rows));
         let capacity = rings.windowed.map_or(0, |r| r.capacity()).max(rings.full.capacity());
-        let shape = Shape { chunk, logit_rows: config.logit_rows, capacity };
+        let shape = BufferSizes { chunk, logit_rows: config.logit_rows, capacity };
         let cache = CacheShape { rings, element: config.kv, hadamard: config.hadamard, shared: config.prefix > 0 };
         let (engine, session) = carve(h, &shape, &cache, &mut Arena::dry_run())?;
         Ok(Self { shape, cache, limit, engine, session })
@@ -156,7 +156,7 @@ impl Plan {
     }
 
     /// The sizes of an engine.
-    pub(super) fn shape(&self) -> &Shape {
+    pub(super) fn shape(&self) -> &BufferSizes {
         &self.shape
     }
 
@@ -190,7 +190,7 @@ fn least_context(config: &Config) -> usize {
 }
 
 /// The rings of a configuration, and how many tokens they can hold if they have an end.
-fn rings(h: &Hparams, config: &Config) -> Result<(Rings, Option<u64>), EngineError> {
+fn rings(h: &Hparams, config: &Config) -> Result<(KvGroups, Option<u64>), EngineError> {
     let (context, pinned) = (config.context, pinned(config));
     let name = if config.prefix > 0 { "prefix" } else { "sinks" };
     let window = least_context(config) - pinned;
@@ -221,17 +221,17 @@ fn rings(h: &Hparams, config: &Config) -> Result<(Rings, Option<u64>), EngineErr
     }
     let windowed = narrow.and_then(|w| Ring::new(0, w.size, config.slack));
     let limit = (config.pattern == Pattern::Full).then_some(context as u64);
-    Ok((Rings { full, windowed }, limit))
+    Ok((KvGroups { full, windowed }, limit))
 }
 
 /// Bytes of an engine, and of a session, carved from an arena.
 fn carve<'a>(
     h: &Hparams,
-    shape: &Shape,
+    shape: &BufferSizes,
     cache: &CacheShape,
     arena: &mut Arena<'a>,
 ) -> Result<(usize, usize), EngineError> {
-    Work::new(h, shape, arena)?;
+    Buffers::new(h, shape, arena)?;
     let engine = arena.used();
     KvCache::new(h, cache, arena)?;
     Ok((engine, arena.used() - engine))

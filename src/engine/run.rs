@@ -2,7 +2,7 @@
 
 use super::{EngineError, Plan, Session};
 use crate::arch::Kernels;
-use crate::model::{Forward, Model, Shape, Work, forward};
+use crate::model::{BufferSizes, Buffers, Model, Pass, forward};
 use crate::storage::{Arena, Executor};
 
 /// A model, the CPU's kernels, and the buffers of a pass: all that sessions share.
@@ -13,8 +13,8 @@ use crate::storage::{Arena, Executor};
 pub struct Engine<'e> {
     model: &'e Model<'e>,
     kernels: Kernels,
-    shape: Shape,
-    work: Work<'e>,
+    shape: BufferSizes,
+    buffers: Buffers<'e>,
     used: usize,
 }
 
@@ -27,8 +27,8 @@ impl<'e> Engine<'e> {
     pub fn new(model: &'e Model<'e>, kernels: Kernels, plan: &Plan, memory: &'e mut [u8]) -> Result<Self, EngineError> {
         let mut arena = Arena::new(memory)?;
         let shape = *plan.shape();
-        let work = Work::new(&model.hparams, &shape, &mut arena)?;
-        Ok(Self { model, kernels, shape, work, used: arena.used() })
+        let buffers = Buffers::new(&model.hparams, &shape, &mut arena)?;
+        Ok(Self { model, kernels, shape, buffers, used: arena.used() })
     }
 
     /// Reads `tokens` and gives the logits of the token to follow the last: `(vocab)`.
@@ -133,11 +133,11 @@ impl<'e> Engine<'e> {
     }
 
     fn pass(&mut self, exec: &dyn Executor, sessions: &mut [&mut Session<'_>], tokens: &[u32], outputs: usize) {
-        let run = Forward { model: self.model, kernels: &self.kernels, exec };
-        forward(run, &mut self.work, sessions, tokens, outputs);
+        let pass = Pass { model: self.model, kernels: &self.kernels, exec };
+        forward(pass, &mut self.buffers, sessions, tokens, outputs);
     }
 
     fn rows(&self, rows: usize) -> &[f32] {
-        self.work.logits.get(..rows * self.model.hparams.vocab).unwrap_or(&[])
+        self.buffers.logits.get(..rows * self.model.hparams.vocab).unwrap_or(&[])
     }
 }

@@ -15,7 +15,7 @@
 
 use super::{EngineError, Plan, Session};
 use crate::arch::KvType;
-use crate::model::{CacheShape, Class, Geometry, KvCache, Model, Segment};
+use crate::model::{CacheShape, KvBuffer, KvCache, KvShape, LayerGroup, Model};
 use crate::storage::Ring;
 use crate::util::{SliceExt, crc32};
 
@@ -79,7 +79,7 @@ struct Header {
     element: u32,
     hadamard: u32,
     /// Of both classes: layers, pinned positions, and the numbers of the ring.
-    classes: [[u64; 7]; 2],
+    groups: [[u64; 7]; 2],
     kv_heads: u64,
     head_dim: u64,
     /// Checksum of the header of the prefix that the session starts with; 0 if there is none.
@@ -95,7 +95,7 @@ impl Header {
     fn new(model: &Model<'_>, shape: &CacheShape, shared: u64) -> Self {
         let h = &model.hparams;
         let layers = shape.rings.layers(h);
-        let class = |ring: Option<Ring>, layers: usize| {
+        let group = |ring: Option<Ring>, layers: usize| {
             ring.map_or([0; 7], |ring| {
                 let [pinned, window, every, kept, recent, old] = ring.numbers();
                 [layers as u64, pinned, window, every, kept, recent, old]
@@ -106,7 +106,7 @@ impl Header {
             model: model.fingerprint(),
             element: shape.element as u32,
             hadamard: u32::from(shape.hadamard),
-            classes: [class(Some(shape.rings.full), layers[0]), class(shape.rings.windowed, layers[1])],
+            groups: [group(Some(shape.rings.full), layers[0]), group(shape.rings.windowed, layers[1])],
             kv_heads: h.n_kv_heads as u64,
             head_dim: h.head_dim as u64,
             shared,
@@ -124,7 +124,7 @@ impl Header {
         let bytes = MAGIC.into_iter();
         let bytes = bytes.chain(head.into_iter().flat_map(u32::to_le_bytes));
         let bytes = bytes.chain(numbers.into_iter().flat_map(u64::to_le_bytes));
-        let bytes = bytes.chain(self.classes.as_flattened().iter().flat_map(|n| n.to_le_bytes()));
+        let bytes = bytes.chain(self.groups.as_flattened().iter().flat_map(|n| n.to_le_bytes()));
         out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = byte);
         out[HEADER - 8..HEADER - 4].copy_from_slice(&self.checksum.to_le_bytes());
         let own = crc32(0, &out[..HEADER - 4]);
@@ -156,7 +156,7 @@ impl Header {
             position: long(4),
             written: long(5),
             extra: long(6),
-            classes: core::array::from_fn(|c| core::array::from_fn(|i| long(7 + 7 * c + i))),
+            groups: core::array::from_fn(|c| core::array::from_fn(|i| long(7 + 7 * c + i))),
             checksum: u32::from_le_bytes([
                 header[HEADER - 8],
                 header[HEADER - 7],
@@ -173,7 +173,7 @@ impl Header {
             (self.kv_heads == mine.kv_heads && self.head_dim == mine.head_dim, "number or size of heads"),
             (self.element == mine.element, "--kv-type"),
             (self.hadamard == mine.hadamard, "--hadamard"),
-            (self.classes == mine.classes, "context (-c, --kv-budget, --sinks, --pattern or --slack)"),
+            (self.groups == mine.groups, "context (-c, --kv-budget, --sinks, --pattern or --slack)"),
         ];
         if self.model != mine.model {
             return Err(StateError::OtherModel);
@@ -188,9 +188,9 @@ fn padding(len: usize) -> usize {
 }
 
 /// Calls `f` with each slice of a segment that holds what was written: of each head the first `used` slots.
-fn used_parts<'s, B: AsRef<[u8]>>(segment: &'s Segment<B>, used: usize, f: &mut impl FnMut(&'s [u8])) {
-    let g = segment.geometry();
-    for memory in segment.memory() {
+fn used_parts<'s, B: AsRef<[u8]>>(buffer: &'s KvBuffer<B>, used: usize, f: &mut impl FnMut(&'s [u8])) {
+    let g = buffer.shape();
+    for memory in buffer.memory() {
         let slot = bytes_of_a_slot(memory, g);
         let mut len = 0;
         for head in memory.chunks_exact((g.slots * slot).max(1)) {
@@ -202,7 +202,7 @@ fn used_parts<'s, B: AsRef<[u8]>>(segment: &'s Segment<B>, used: usize, f: &mut 
 }
 
 /// Bytes of a slot in the rows or in the scales of a segment.
-fn bytes_of_a_slot(memory: &[u8], g: &Geometry) -> usize {
+fn bytes_of_a_slot(memory: &[u8], g: &KvShape) -> usize {
     memory.len() / (2 * g.layers * g.kv_heads * g.slots).max(1)
 }
 
@@ -217,12 +217,12 @@ fn used(ring: &Ring, written: u64) -> [usize; 2] {
 impl KvCache<'_> {
     /// Calls `f` with all that was written, in the order of the format.
     fn parts<'s>(&'s self, f: &mut impl FnMut(&'s [u8])) {
-        for class in self.classes() {
-            let [pinned, ring] = used(class.ring(), self.written());
-            if let Some(segment) = class.own() {
-                used_parts(segment, pinned, f);
+        for group in self.groups() {
+            let [pinned, ring] = used(group.ring(), self.written());
+            if let Some(buffer) = group.own() {
+                used_parts(buffer, pinned, f);
             }
-            used_parts(&class.segment, ring, f);
+            used_parts(&group.buffer, ring, f);
         }
     }
 
@@ -234,15 +234,15 @@ impl KvCache<'_> {
             bytes = rest;
             part
         };
-        for class in self.classes_mut() {
-            let [pinned, ring] = used(class.ring(), written);
-            for (segment, used) in class.owned_mut().into_iter().zip([pinned, ring]) {
-                let Some(segment) = segment else { continue };
-                let geometry = *segment.geometry();
-                for memory in segment.memory_mut() {
-                    let slot = bytes_of_a_slot(memory, &geometry);
+        for group in self.groups_mut() {
+            let [pinned, ring] = used(group.ring(), written);
+            for (buffer, used) in group.owned_mut().into_iter().zip([pinned, ring]) {
+                let Some(buffer) = buffer else { continue };
+                let shape = *buffer.shape();
+                for memory in buffer.memory_mut() {
+                    let slot = bytes_of_a_slot(memory, &shape);
                     let mut len = 0;
-                    for head in memory.chunks_exact_mut((geometry.slots * slot).max(1)) {
+                    for head in memory.chunks_exact_mut((shape.slots * slot).max(1)) {
                         let part = next(used * slot);
                         head.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
                         len += part.len();
@@ -285,7 +285,7 @@ impl Session<'_> {
         }
         let mut header = Header { prefix: true, ..self.header() };
         // Of the ring nothing is kept; a prefix is its pinned positions.
-        header.classes[0] = [header.classes[0][0], pinned, 0, 0, 0, 0, 0];
+        header.groups[0] = [header.groups[0][0], pinned, 0, 0, 0, 0, 0];
         Ok(self.write(header, extra, sink))
     }
 
@@ -299,8 +299,8 @@ impl Session<'_> {
         let each = |f: &mut dyn FnMut(&[u8])| {
             f(extra);
             f(ZEROS.first_n(padding(extra.len())));
-            match self.cache.classes().next().and_then(|class| class.own()).filter(|_| header.prefix) {
-                Some(pinned) => used_parts(pinned, pinned.geometry().slots, &mut |part| f(part)),
+            match self.cache.groups().next().and_then(|group| group.own()).filter(|_| header.prefix) {
+                Some(pinned) => used_parts(pinned, pinned.shape().slots, &mut |part| f(part)),
                 None => self.cache.parts(&mut |part| f(part)),
             }
         };
@@ -340,8 +340,8 @@ impl Session<'_> {
         if header.position > header.written || header.position < pinned_prefix || header.written > end {
             return Err(StateError::Impossible);
         }
-        let holds = |class: &Class<'_>| class.ring().holds(header.position, header.written);
-        if self.limit.is_some_and(|limit| header.written > limit) || !self.cache.classes().all(holds) {
+        let holds = |group: &LayerGroup<'_>| group.ring().holds(header.position, header.written);
+        if self.limit.is_some_and(|limit| header.written > limit) || !self.cache.groups().all(holds) {
             return Err(StateError::Impossible);
         }
         let before = (self.cache.position(), self.cache.written());
@@ -371,7 +371,7 @@ impl Session<'_> {
 /// lie, and shared.
 #[derive(Clone, Copy)]
 pub struct Prefix<'p> {
-    pinned: Segment<&'p [u8]>,
+    pinned: KvBuffer<&'p [u8]>,
     hadamard: bool,
     extra: &'p [u8],
     id: u64,
@@ -392,15 +392,15 @@ impl<'p> Prefix<'p> {
             return Err(StateError::OtherModel);
         }
         let element = [KvType::F16, KvType::Int8, KvType::F32].into_iter().find(|e| *e as u32 == header.element);
-        let [layers, pinned, ..] = header.classes[0];
+        let [layers, pinned, ..] = header.groups[0];
         let slots = usize::try_from(pinned).ok().filter(|n| (1..=h.context_length).contains(n));
         let (Some(element), Some(slots)) = (element, slots) else { return Err(StateError::Impossible) };
         let same = (layers, header.kv_heads, header.head_dim, header.position);
         if same != (h.n_layers as u64, h.n_kv_heads as u64, h.head_dim as u64, pinned) {
             return Err(StateError::Impossible);
         }
-        let geometry = Geometry { layers: h.n_layers, kv_heads: h.n_kv_heads, slots, head_dim: h.head_dim, element };
-        let (rows, scales) = geometry.bytes();
+        let shape = KvShape { layers: h.n_layers, kv_heads: h.n_kv_heads, slots, head_dim: h.head_dim, element };
+        let (rows, scales) = shape.bytes();
         let extra = usize::try_from(header.extra).ok().filter(|n| *n <= bytes.len()).unwrap_or(usize::MAX - PART);
         let up = |n: usize| n.checked_next_multiple_of(PART).unwrap_or(usize::MAX);
         let needed = [HEADER, up(extra), up(rows), up(scales)].into_iter().fold(0, usize::saturating_add);
@@ -412,8 +412,7 @@ impl<'p> Prefix<'p> {
         }
         let (extra_bytes, content) = bytes[HEADER..].split_at(up(extra));
         let (row_bytes, scale_bytes) = content.split_at(up(rows));
-        let pinned =
-            Segment::over(geometry, &row_bytes[..rows], &scale_bytes[..scales]).ok_or(StateError::Impossible)?;
+        let pinned = KvBuffer::over(shape, &row_bytes[..rows], &scale_bytes[..scales]).ok_or(StateError::Impossible)?;
         // Without its own checksum: with that, the checksum of any header is the same number.
         let id = u64::from(crc32(0, &bytes[..HEADER - 4])) | 1 << 32;
         Ok(Prefix { pinned, hadamard: header.hadamard != 0, extra: &extra_bytes[..extra], id })
@@ -421,7 +420,7 @@ impl<'p> Prefix<'p> {
 
     /// Tokens in it.
     pub fn len(&self) -> usize {
-        self.pinned.geometry().slots
+        self.pinned.shape().slots
     }
 
     /// Never: a prefix has a token.
@@ -436,7 +435,7 @@ impl<'p> Prefix<'p> {
 
     /// The configuration of sessions that start with it: `config` with its tokens instead of sinks, and stored as they are.
     pub fn config(&self, config: super::Config) -> super::Config {
-        super::Config { prefix: self.len(), kv: self.pinned.geometry().element, hadamard: self.hadamard, ..config }
+        super::Config { prefix: self.len(), kv: self.pinned.shape().element, hadamard: self.hadamard, ..config }
     }
 }
 
@@ -451,7 +450,7 @@ impl<'s> Session<'s> {
         prefix: &Prefix<'s>,
         memory: &'s mut [u8],
     ) -> Result<Self, EngineError> {
-        let (shape, g) = (plan.cache(), prefix.pinned.geometry());
+        let (shape, g) = (plan.cache(), prefix.pinned.shape());
         let same = shape.shared && shape.rings.full.sinks() == g.slots && shape.element == g.element;
         if !same || shape.hadamard != prefix.hadamard {
             return Err(StateError::OtherShape("prefix in the plan").into());

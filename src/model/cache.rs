@@ -5,13 +5,13 @@
 //! positions are in a segment of their own, which several sessions may share.
 
 use super::Hparams;
-use crate::arch::{KvSpan, KvType};
+use crate::arch::{KvType, KvSpan};
 use crate::storage::{Arena, ArenaError, Ring};
 use crate::util::{SliceExt, times};
 
 /// Shape of a segment: `(layers, kv_heads, slots, head_dim)` elements, twice, for keys and values; and as many scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Geometry {
+pub(crate) struct KvShape {
     pub(crate) layers: usize,
     pub(crate) kv_heads: usize,
     pub(crate) slots: usize,
@@ -19,7 +19,7 @@ pub(crate) struct Geometry {
     pub(crate) element: KvType,
 }
 
-impl Geometry {
+impl KvShape {
     /// Bytes of a position's row.
     fn row(&self) -> usize {
         self.head_dim * self.element.bytes()
@@ -41,36 +41,32 @@ impl Geometry {
 
 /// Memory of some shape.
 #[derive(Clone, Copy)]
-pub(crate) struct Segment<B> {
-    geometry: Geometry,
+pub(crate) struct KvBuffer<B> {
+    shape: KvShape,
     rows: B,
     scales: B,
 }
 
-impl<'a> Segment<&'a mut [u8]> {
+impl<'a> KvBuffer<&'a mut [u8]> {
     /// Carves a segment. In a dry run this is the plan.
-    pub(crate) fn carve(
-        names: [&'static str; 2],
-        geometry: Geometry,
-        arena: &mut Arena<'a>,
-    ) -> Result<Self, ArenaError> {
-        let (rows, scales) = geometry.shapes();
+    pub(crate) fn carve(names: [&'static str; 2], shape: KvShape, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
+        let (rows, scales) = shape.shapes();
         let mut alloc =
             |name, shape: [usize; 5]| if shape.contains(&0) { Ok(&mut [][..]) } else { arena.alloc(name, &shape) };
         let (rows, scales) = (alloc(names[0], rows)?, alloc(names[1], scales)?);
-        Ok(Segment { geometry, rows, scales })
+        Ok(KvBuffer { shape, rows, scales })
     }
 }
 
-impl<B: AsRef<[u8]>> Segment<B> {
+impl<B: AsRef<[u8]>> KvBuffer<B> {
     /// A segment over memory that has its [`bytes`](Geometry::bytes); else none.
-    pub(crate) fn over(geometry: Geometry, rows: B, scales: B) -> Option<Self> {
+    pub(crate) fn over(shape: KvShape, rows: B, scales: B) -> Option<Self> {
         let enough = (rows.as_ref().len(), scales.as_ref().len());
-        (geometry.bytes().0 <= enough.0 && geometry.bytes().1 <= enough.1).then_some(Segment { geometry, rows, scales })
+        (shape.bytes().0 <= enough.0 && shape.bytes().1 <= enough.1).then_some(KvBuffer { shape, rows, scales })
     }
 
-    pub(crate) fn geometry(&self) -> &Geometry {
-        &self.geometry
+    pub(crate) fn shape(&self) -> &KvShape {
+        &self.shape
     }
 
     /// Rows, and scales.
@@ -80,13 +76,13 @@ impl<B: AsRef<[u8]>> Segment<B> {
 
     /// Number of the first slot of a head in a layer; `kv` is 0 for keys, 1 for values.
     fn first(&self, kv: usize, layer: usize, head: usize) -> usize {
-        let g = &self.geometry;
+        let g = &self.shape;
         ((kv * g.layers + layer) * g.kv_heads + head) * g.slots
     }
 
     /// `len` slots of a head.
     pub(super) fn run(&self, layer: usize, head: usize, slot: usize, len: usize, pinned: bool) -> KvSpan<'_> {
-        let (row, scale) = (self.geometry.row(), self.geometry.element.scale_bytes());
+        let (row, scale) = (self.shape.row(), self.shape.element.scale_bytes());
         let of = |bytes: usize, kv: usize| {
             let start = self.first(kv, layer, head) + slot;
             start * bytes..(start + len) * bytes
@@ -102,11 +98,11 @@ impl<B: AsRef<[u8]>> Segment<B> {
     }
 }
 
-impl<B: AsRef<[u8]> + AsMut<[u8]>> Segment<B> {
+impl<B: AsRef<[u8]> + AsMut<[u8]>> KvBuffer<B> {
     /// Row and scale of a key (`kv` 0) or a value (1).
     pub(super) fn slot(&mut self, kv: usize, layer: usize, head: usize, slot: usize) -> [&mut [u8]; 2] {
         let at = self.first(kv, layer, head) + slot;
-        let (row, scale) = (self.geometry.row(), self.geometry.element.scale_bytes());
+        let (row, scale) = (self.shape.row(), self.shape.element.scale_bytes());
         let (rows, scales) = (self.rows.as_mut(), self.scales.as_mut());
         [
             rows.get_mut(at * row..(at + 1) * row).unwrap_or(&mut []),
@@ -115,8 +111,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Segment<B> {
     }
 
     /// Copies slot `from` of the one layer of `other`, all heads, to slot `to` of `layer`.
-    fn copy<C: AsRef<[u8]>>(&mut self, layer: usize, to: usize, other: &Segment<C>, from: usize) {
-        for head in 0..self.geometry.kv_heads {
+    fn copy<C: AsRef<[u8]>>(&mut self, layer: usize, to: usize, other: &KvBuffer<C>, from: usize) {
+        for head in 0..self.shape.kv_heads {
             let run = other.run(0, head, from, 1, false);
             for (kv, row, scale) in [(0, run.k, run.k_scales), (1, run.v, run.v_scales)] {
                 let [to_row, to_scale] = self.slot(kv, layer, head, to);
@@ -128,7 +124,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Segment<B> {
 
     /// Zeros in the first slots of each head.
     fn clear(&mut self, slots: usize) {
-        let g = self.geometry;
+        let g = self.shape;
         for memory in self.memory_mut() {
             let head = times(memory.len(), 2 * g.layers * g.kv_heads);
             let part = times(head, g.slots) * slots;
@@ -142,24 +138,24 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Segment<B> {
 }
 
 /// Where the pinned positions of a class lie.
-enum Pinned<'a> {
+enum Sinks<'a> {
     /// In the session.
-    Own(Segment<&'a mut [u8]>),
+    Own(KvBuffer<&'a mut [u8]>),
     /// In a prefix that sessions share.
-    Shared(Segment<&'a [u8]>),
+    Shared(KvBuffer<&'a [u8]>),
 }
 
 /// The rings of a model's classes: of the layers that see all, and of those with a window of their own. The second is
 /// absent where there are no such layers, or where their window is no narrower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rings {
+pub(crate) struct KvGroups {
     pub(crate) full: Ring,
     pub(crate) windowed: Option<Ring>,
 }
 
-impl Rings {
+impl KvGroups {
     /// Whether a layer is of the second class, and its number within its class.
-    fn class(&self, h: &Hparams, layer: usize) -> (bool, usize) {
+    fn group(&self, h: &Hparams, layer: usize) -> (bool, usize) {
         let windowed = self.windowed.is_some() && h.is_windowed(layer);
         let alike = |l: &usize| self.windowed.is_none() || h.is_windowed(*l) == windowed;
         (windowed, (0..layer).filter(alike).count())
@@ -173,28 +169,28 @@ impl Rings {
 }
 
 /// The keys and values of a class.
-pub(crate) struct Class<'a> {
+pub(crate) struct LayerGroup<'a> {
     pub(super) ring: Ring,
     /// (2, layers, n_kv_heads, ring.slots(), head_dim)
-    pub(crate) segment: Segment<&'a mut [u8]>,
+    pub(crate) buffer: KvBuffer<&'a mut [u8]>,
     /// (2, layers, n_kv_heads, ring.sinks(), head_dim)
-    pinned: Pinned<'a>,
+    sinks: Sinks<'a>,
 }
 
-impl<'a> Class<'a> {
+impl<'a> LayerGroup<'a> {
     pub(crate) fn ring(&self) -> &Ring {
         &self.ring
     }
 
     /// The pinned positions, if they are its own.
-    pub(crate) fn own(&self) -> Option<&Segment<&'a mut [u8]>> {
-        if let Pinned::Own(segment) = &self.pinned { Some(segment) } else { None }
+    pub(crate) fn own(&self) -> Option<&KvBuffer<&'a mut [u8]>> {
+        if let Sinks::Own(buffer) = &self.sinks { Some(buffer) } else { None }
     }
 
     /// The pinned positions, if they are its own, and the ring.
-    pub(crate) fn owned_mut(&mut self) -> [Option<&mut Segment<&'a mut [u8]>>; 2] {
-        let own = if let Pinned::Own(segment) = &mut self.pinned { Some(segment) } else { None };
-        [own, Some(&mut self.segment)]
+    pub(crate) fn owned_mut(&mut self) -> [Option<&mut KvBuffer<&'a mut [u8]>>; 2] {
+        let own = if let Sinks::Own(buffer) = &mut self.sinks { Some(buffer) } else { None };
+        [own, Some(&mut self.buffer)]
     }
 
     /// Appends to `runs` where what the token at `n` looks at in its tile `i` lies; positions from `fresh_from` on are in
@@ -204,55 +200,55 @@ impl<'a> Class<'a> {
         at: (usize, usize),
         n: u64,
         i: usize,
-        (fresh, fresh_from): (&'r Segment<&[u8]>, u64),
-        runs: &mut Runs<'r>,
+        (fresh, new_from): (&'r KvBuffer<&[u8]>, u64),
+        runs: &mut KvSpans<'r>,
     ) {
         let (layer, head) = at;
         for piece in self.ring.tile(n, i) {
-            let old = fresh_from.saturating_sub(piece.start).min(piece.len as u64) as usize;
+            let old = new_from.saturating_sub(piece.start).min(piece.len as u64) as usize;
             if old > 0 {
-                runs.push(match &self.pinned {
-                    _ if !piece.sink => self.segment.run(layer, head, self.ring.slot(piece.start), old, false),
-                    Pinned::Own(segment) => segment.run(layer, head, piece.start as usize, old, true),
-                    Pinned::Shared(segment) => segment.run(layer, head, piece.start as usize, old, true),
+                runs.push(match &self.sinks {
+                    _ if !piece.sink => self.buffer.run(layer, head, self.ring.slot(piece.start), old, false),
+                    Sinks::Own(buffer) => buffer.run(layer, head, piece.start as usize, old, true),
+                    Sinks::Shared(buffer) => buffer.run(layer, head, piece.start as usize, old, true),
                 });
             }
             if old < piece.len {
-                let first = (piece.start + old as u64 - fresh_from) as usize;
+                let first = (piece.start + old as u64 - new_from) as usize;
                 runs.push(fresh.run(0, head, first, piece.len - old, piece.sink));
             }
         }
     }
 
     /// Keeps what `fresh` has of the positions from `position` on.
-    pub(super) fn keep(&mut self, layer: usize, position: u64, n: usize, fresh: &Segment<&[u8]>) {
+    pub(super) fn commit(&mut self, layer: usize, position: u64, n: usize, fresh: &KvBuffer<&[u8]>) {
         for i in 0..n {
             let at = position + i as u64;
-            match &mut self.pinned {
-                _ if at >= self.ring.sinks() as u64 => self.segment.copy(layer, self.ring.slot(at), fresh, i),
-                Pinned::Own(segment) => segment.copy(layer, at as usize, fresh, i),
+            match &mut self.sinks {
+                _ if at >= self.ring.sinks() as u64 => self.buffer.copy(layer, self.ring.slot(at), fresh, i),
+                Sinks::Own(buffer) => buffer.copy(layer, at as usize, fresh, i),
                 // A session starts behind its prefix, and is not taken back into it.
-                Pinned::Shared(_) => {}
+                Sinks::Shared(_) => {}
             }
         }
     }
 }
 
 /// The places of a tile's rows: at most four.
-pub(super) struct Runs<'r> {
+pub(super) struct KvSpans<'r> {
     runs: [KvSpan<'r>; 4],
     len: usize,
 }
 
-impl<'r> Runs<'r> {
+impl<'r> KvSpans<'r> {
     pub(super) fn new() -> Self {
         let none = KvSpan { k: &[], v: &[], k_scales: &[], v_scales: &[], sinks: false };
-        Runs { runs: [none; 4], len: 0 }
+        KvSpans { runs: [none; 4], len: 0 }
     }
 
     fn push(&mut self, run: KvSpan<'r>) {
-        if let Some(place) = self.runs.get_mut(self.len) {
-            *place = run;
+        if let Some(slot) = self.runs.get_mut(self.len) {
+            *slot = run;
             self.len += 1;
         }
     }
@@ -264,8 +260,8 @@ impl<'r> Runs<'r> {
 
 /// Keys and values of what a conversation has read, carved from the caller's memory.
 pub(crate) struct KvCache<'a> {
-    full: Class<'a>,
-    windowed: Option<Class<'a>>,
+    full: LayerGroup<'a>,
+    windowed: Option<LayerGroup<'a>>,
     shape: CacheShape,
     /// Positions read.
     position: u64,
@@ -276,7 +272,7 @@ pub(crate) struct KvCache<'a> {
 /// What a cache is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CacheShape {
-    pub(crate) rings: Rings,
+    pub(crate) rings: KvGroups,
     /// How it stores numbers.
     pub(crate) element: KvType,
     /// Whether keys are stored in a rotated basis.
@@ -293,18 +289,18 @@ impl<'a> KvCache<'a> {
     pub(crate) fn new(h: &Hparams, shape: &CacheShape, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
         let CacheShape { rings, element, shared, .. } = *shape;
         let layers = rings.layers(h);
-        let mut class = |ring: Ring, layers: usize| -> Result<Class<'a>, ArenaError> {
-            let geometry = |slots| Geometry { layers, kv_heads: h.n_kv_heads, slots, head_dim: h.head_dim, element };
+        let mut group = |ring: Ring, layers: usize| -> Result<LayerGroup<'a>, ArenaError> {
+            let shape = |slots| KvShape { layers, kv_heads: h.n_kv_heads, slots, head_dim: h.head_dim, element };
             let own = if shared { 0 } else { ring.sinks() };
-            let pinned = Segment::carve(["pinned K, V", "pinned scales"], geometry(own), arena)?;
-            let mut segment = Segment::carve(["K, V ring", "ring scales"], geometry(ring.slots()), arena)?;
+            let sinks = KvBuffer::carve(["pinned K, V", "pinned scales"], shape(own), arena)?;
+            let mut buffer = KvBuffer::carve(["K, V ring", "ring scales"], shape(ring.slots()), arena)?;
             // What may be saved without having been written: all of a strided ring, and before the first turn the slots of
             // pinned positions.
-            segment.clear(if ring.is_strided() { ring.slots() } else { ring.sinks().min(ring.slots()) });
-            Ok(Class { ring, segment, pinned: Pinned::Own(pinned) })
+            buffer.clear(if ring.is_strided() { ring.slots() } else { ring.sinks().min(ring.slots()) });
+            Ok(LayerGroup { ring, buffer, sinks: Sinks::Own(sinks) })
         };
-        let full = class(rings.full, layers[0])?;
-        let windowed = rings.windowed.map(|ring| class(ring, layers[1])).transpose()?;
+        let full = group(rings.full, layers[0])?;
+        let windowed = rings.windowed.map(|ring| group(ring, layers[1])).transpose()?;
         Ok(Self { full, windowed, shape: *shape, position: 0, written: 0 })
     }
 
@@ -330,9 +326,9 @@ impl<'a> KvCache<'a> {
     }
 
     /// Starts behind the positions of a prefix.
-    pub(crate) fn share(&mut self, prefix: Segment<&'a [u8]>) {
-        let position = prefix.geometry().slots as u64;
-        self.full.pinned = Pinned::Shared(prefix);
+    pub(crate) fn share(&mut self, prefix: KvBuffer<&'a [u8]>) {
+        let position = prefix.shape().slots as u64;
+        self.full.sinks = Sinks::Shared(prefix);
         self.set_position(position, position);
     }
 
@@ -343,7 +339,7 @@ impl<'a> KvCache<'a> {
 
     /// Positions below which no session of a shared prefix can go back.
     pub(crate) fn shared(&self) -> u64 {
-        if matches!(self.full.pinned, Pinned::Shared(_)) { self.full.ring.sinks() as u64 } else { 0 }
+        if matches!(self.full.sinks, Sinks::Shared(_)) { self.full.ring.sinks() as u64 } else { 0 }
     }
 
     /// Forgets all but the first `position` positions, if what the next token looks at is still there.
@@ -351,13 +347,13 @@ impl<'a> KvCache<'a> {
         if position >= self.position {
             return true;
         }
-        let holds = |c: &Class<'_>| c.ring.holds(position, self.written);
-        if position < self.shared() || !self.classes().all(holds) {
+        let holds = |c: &LayerGroup<'_>| c.ring.holds(position, self.written);
+        if position < self.shared() || !self.groups().all(holds) {
             return false;
         }
         self.position = position;
         // Before anything was in a ring nothing is left there to be written over.
-        if self.classes().all(|c| position <= c.ring.sinks() as u64) {
+        if self.groups().all(|c| position <= c.ring.sinks() as u64) {
             self.written = position;
         }
         true
@@ -379,26 +375,26 @@ impl<'a> KvCache<'a> {
     }
 
     /// The classes that there are.
-    pub(crate) fn classes(&self) -> impl Iterator<Item = &Class<'a>> {
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &LayerGroup<'a>> {
         core::iter::once(&self.full).chain(&self.windowed)
     }
 
     /// The classes that there are, to write to.
-    pub(crate) fn classes_mut(&mut self) -> impl Iterator<Item = &mut Class<'a>> {
+    pub(crate) fn groups_mut(&mut self) -> impl Iterator<Item = &mut LayerGroup<'a>> {
         core::iter::once(&mut self.full).chain(&mut self.windowed)
     }
 
     /// The class of a layer, and the layer's number in it.
-    pub(super) fn class(&self, h: &Hparams, layer: usize) -> (&Class<'a>, usize) {
-        let (windowed, index) = self.shape.rings.class(h, layer);
+    pub(super) fn group(&self, h: &Hparams, layer: usize) -> (&LayerGroup<'a>, usize) {
+        let (windowed, index) = self.shape.rings.group(h, layer);
         (self.windowed.as_ref().filter(|_| windowed).unwrap_or(&self.full), index)
     }
 
     /// As [`class`](KvCache::class), to write to.
-    pub(super) fn class_mut(&mut self, h: &Hparams, layer: usize) -> (&mut Class<'a>, usize) {
-        let (windowed, index) = self.shape.rings.class(h, layer);
+    pub(super) fn group_mut(&mut self, h: &Hparams, layer: usize) -> (&mut LayerGroup<'a>, usize) {
+        let (windowed, index) = self.shape.rings.group(h, layer);
         match &mut self.windowed {
-            Some(class) if windowed => (class, index),
+            Some(group) if windowed => (group, index),
             _ => (&mut self.full, index),
         }
     }

@@ -6,11 +6,11 @@ use crate::util::times;
 
 /// Which two dimensions of a head the rotary embedding turns together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopePairs {
+pub enum RopeKind {
     /// 2·i and 2·i + 1, as the paper has it.
-    Adjacent,
+    Interleaved,
     /// i and i + half, as GPT-NeoX has it.
-    Halves,
+    NeoX,
 }
 
 /// What sets a model family apart.
@@ -19,14 +19,12 @@ pub struct Family {
     /// `general.architecture`, and the prefix of its keys.
     pub name: &'static str,
     /// How its rotary embedding pairs dimensions.
-    pub rope_pairs: RopePairs,
+    pub rope: RopeKind,
 }
 
 /// Families that the forward pass covers.
-static FAMILIES: [Family; 2] = [
-    Family { name: "llama", rope_pairs: RopePairs::Adjacent },
-    Family { name: "qwen2", rope_pairs: RopePairs::Halves },
-];
+static FAMILIES: [Family; 2] =
+    [Family { name: "llama", rope: RopeKind::Interleaved }, Family { name: "qwen2", rope: RopeKind::NeoX }];
 
 /// Limits, far above any model that fits a small board; they bound every product of sizes on a 64-bit machine.
 const MAX_LAYERS: u64 = 1024;
@@ -73,7 +71,7 @@ pub struct Window {
     /// How many positions, the token's own among them.
     pub size: usize,
     /// Every so many layers one sees all, the last of each; 0 for none.
-    pub every: usize,
+    pub global_every: usize,
     /// Base of their rotary frequencies, if it is their own; without scaling.
     pub rope_base: Option<f64>,
 }
@@ -122,7 +120,7 @@ impl Hparams {
 
     /// Whether a layer looks at the last positions only.
     pub fn is_windowed(&self, layer: usize) -> bool {
-        self.window.is_some_and(|w| w.every == 0 || layer % w.every != w.every - 1)
+        self.window.is_some_and(|w| w.global_every == 0 || layer % w.global_every != w.global_every - 1)
     }
 
     /// How many sets of rotary frequencies there are.
@@ -184,10 +182,10 @@ fn window(keys: &Keys<'_, '_>) -> Result<Option<Window>, ModelError> {
     if size == 0 {
         return Ok(None);
     }
-    let every = keys.size_or("attention.sliding_window_pattern", 0, 0..=MAX_LAYERS)?;
+    let global_every = keys.size_or("attention.sliding_window_pattern", 0, 0..=MAX_LAYERS)?;
     let base = "rope.freq_base_swa";
     let rope_base = keys.get(base).map(|_| keys.float(base)).transpose()?;
-    Ok((every != 1).then_some(Window { size, every, rope_base }))
+    Ok((global_every != 1).then_some(Window { size, global_every, rope_base }))
 }
 
 /// The norm adds it as an `f32`, in which a tiny f64 is 0 and a huge one infinite.

@@ -3,16 +3,16 @@
 //! A [`Model`] is read-only and shared; what a conversation changes is in its session. A family is data: a [`Family`]
 //! says how its rotary embedding pairs dimensions; biases are used where the file has them.
 
+mod buffers;
 mod cache;
 mod forward;
 mod hparams;
-mod state;
 mod weights;
 
-pub(crate) use cache::{CacheShape, Class, Geometry, KvCache, Rings, Segment};
-pub(crate) use forward::{Forward, forward};
-pub use hparams::{Family, Hparams, RopePairs, Window};
-pub(crate) use state::{Shape, Work};
+pub(crate) use buffers::{BufferSizes, Buffers};
+pub(crate) use cache::{CacheShape, KvBuffer, KvCache, KvGroups, KvShape, LayerGroup};
+pub(crate) use forward::{Pass, forward};
+pub use hparams::{Family, Hparams, RopeKind, Window};
 pub use weights::{Layer, Weights};
 
 use crate::gguf::{File, Label, TensorType};
@@ -133,7 +133,7 @@ impl<'m> Model<'m> {
     /// of every tensor the format, the size and 64 bytes in each 16 KiB (FNV-1a: Fowler, Noll and Vo).
     pub fn fingerprint(&self) -> u64 {
         let h = &self.hparams;
-        let window = h.window.map_or([0; 2], |w| [w.size, w.every]);
+        let window = h.window.map_or([0; 2], |w| [w.size, w.global_every]);
         let sizes = [h.vocab, h.n_embd, h.n_layers, h.n_heads, h.n_kv_heads, h.head_dim, h.rope_dims, h.n_ff];
         let mut hash = Fingerprint(0xcbf2_9ce4_8422_2325);
         sizes.iter().chain(&window).for_each(|n| hash.add(&(*n as u64).to_le_bytes()));

@@ -6,16 +6,16 @@ use crate::quant::BLOCK;
 use crate::storage::{Arena, ArenaError, TILE};
 
 /// Rows of light work that the caller does alone, and whose attention may be split by positions as well.
-pub(super) const FEW: usize = 8;
+pub(super) const MAX_SERIAL_ROWS: usize = 8;
 /// Fewest tokens of a thread for which it reads all weights by itself.
-pub(super) const MANY: usize = 128;
+pub(super) const MIN_TOKENS_PER_THREAD: usize = 128;
 /// Tiles of attention that are added up together; the sums of several such are then added in order. A number that does
 /// not depend on threads, so that the bits do not.
-pub(super) const SPLIT: usize = 16;
+pub(super) const TILES_PER_PART: usize = 16;
 
 /// How large the buffers are, beside the model's own sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct BufferSizes {
     /// Most tokens of one pass.
     pub(crate) chunk: usize,
     /// Most tokens of one pass whose logits are kept.
@@ -43,7 +43,7 @@ impl<'a> Inputs<'a> {
 }
 
 /// The buffers of a pass, carved from the caller's memory. Nothing in them outlives it but the logits.
-pub(crate) struct Work<'a> {
+pub(crate) struct Buffers<'a> {
     /// (chunk, n_embd): the residual stream
     pub(crate) x: &'a mut [f32],
     /// (chunk, n_embd): its norm
@@ -53,7 +53,7 @@ pub(crate) struct Work<'a> {
     /// (chunk, q_dim + 2·kv_dim)
     pub(crate) qkv: &'a mut [f32],
     /// (chunk, q_dim): queries for pinned positions
-    pub(crate) pinned_q: &'a mut [f32],
+    pub(crate) sink_q: &'a mut [f32],
     /// (chunk, 2, n_heads, head_dim / 32): both as int8
     pub(crate) query_blocks: &'a mut [QueryBlock],
     /// (chunk, 2, kv_dim) elements of up to four bytes: new keys and values, as the cache stores them
@@ -77,23 +77,23 @@ pub(crate) struct Work<'a> {
     pub(crate) logits: &'a mut [f32],
 }
 
-impl<'a> Work<'a> {
+impl<'a> Buffers<'a> {
     /// Carves the buffers. In a dry run this is the plan.
     ///
     /// # Errors
     /// [`ArenaError`].
-    pub(crate) fn new(h: &Hparams, shape: &Shape, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
-        let Shape { chunk, logit_rows, capacity } = *shape;
+    pub(crate) fn new(h: &Hparams, shape: &BufferSizes, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
+        let BufferSizes { chunk, logit_rows, capacity } = *shape;
         // Pinned positions, kept ones and a window each start and end within a tile.
-        let splits = (capacity / TILE + 4).div_ceil(SPLIT);
-        let parts = chunk.max(chunk.min(FEW) * splits);
+        let parts = (capacity / TILE + 4).div_ceil(TILES_PER_PART);
+        let parts = chunk.max(chunk.min(MAX_SERIAL_ROWS) * parts);
         let widest = h.n_embd.max(h.n_ff).max(h.q_dim());
         Ok(Self {
             x: arena.alloc("residual", &[chunk, h.n_embd])?,
             normed: arena.alloc("norm", &[chunk, h.n_embd])?,
             inputs: Inputs::new(arena, chunk, widest)?,
             qkv: arena.alloc("q, k, v", &[chunk, h.q_dim() + 2 * h.kv_dim()])?,
-            pinned_q: arena.alloc("q for pinned positions", &[chunk, h.q_dim()])?,
+            sink_q: arena.alloc("q for pinned positions", &[chunk, h.q_dim()])?,
             query_blocks: arena.alloc("int8 queries", &[chunk, 2, h.n_heads, h.head_dim.div_ceil(BLOCK)])?,
             fresh: arena.alloc("new k, v", &[chunk, 2, h.kv_dim(), size_of::<f32>()])?,
             fresh_scales: arena.alloc("their scales", &[chunk, 2, h.n_kv_heads, 2])?,
