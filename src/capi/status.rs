@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 
 use super::armlet_status::{self, *};
-use crate::engine::{EngineError, StateError};
+use crate::engine::{EngineError, SnapshotError};
 use crate::error::Error;
 use crate::gguf::Problem;
 use crate::model::ModelError;
@@ -91,10 +91,13 @@ fn engine_status(error: &EngineError) -> armlet_status {
         EngineError::NoTokens => ARMLET_ERR_EMPTY,
         EngineError::UnknownToken(_) => ARMLET_ERR_TOKEN,
         EngineError::Stopped => ARMLET_ERR_STOPPED,
-        EngineError::State(
-            StateError::Magic | StateError::Checksum(_) | StateError::Truncated { .. } | StateError::Impossible,
+        EngineError::Snapshot(
+            SnapshotError::Magic
+            | SnapshotError::Checksum(_)
+            | SnapshotError::Truncated { .. }
+            | SnapshotError::Impossible,
         ) => ARMLET_ERR_STATE,
-        EngineError::State(_) => ARMLET_ERR_OTHER_STATE,
+        EngineError::Snapshot(_) => ARMLET_ERR_OTHER_STATE,
         EngineError::Arena(ArenaError::Misaligned) => ARMLET_ERR_ALIGN,
         EngineError::Arena(_) => ARMLET_ERR_ARENA,
         _ => ARMLET_ERR_CONFIG,

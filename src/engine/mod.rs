@@ -3,15 +3,16 @@
 //! A [`Session`] is one conversation: what it has read, as keys and values. An [`Engine`] reads for it. One engine
 //! serves any number of sessions, in turn or several in one pass, so that each of them costs its cache and no more.
 
+#[allow(clippy::module_inception, reason = "the type `Engine` is what this layer is named after")]
+mod engine;
 mod plan;
-mod run;
 mod session;
-mod state;
+mod snapshot;
 
+pub use engine::Engine;
 pub use plan::{Config, Pattern, Plan};
-pub use run::Engine;
 pub use session::Session;
-pub use state::{Prefix, StateError};
+pub use snapshot::{Prefix, SnapshotError};
 
 use crate::storage::ArenaError;
 
@@ -93,7 +94,7 @@ pub enum EngineError {
     UnknownToken(u32),
     /// Saved bytes.
     #[error(transparent)]
-    State(#[from] StateError),
+    Snapshot(#[from] SnapshotError),
     /// The memory given.
     #[error(transparent)]
     Arena(#[from] ArenaError),

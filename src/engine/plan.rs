@@ -176,7 +176,7 @@ impl Plan {
 }
 
 /// Positions that stay, and the smallest context with them.
-fn pinned(config: &Config) -> usize {
+fn sinks(config: &Config) -> usize {
     match config.pattern {
         _ if config.prefix > 0 => config.prefix,
         Pattern::Full | Pattern::Window => 0,
@@ -186,29 +186,29 @@ fn pinned(config: &Config) -> usize {
 
 fn least_context(config: &Config) -> usize {
     let window = if matches!(config.pattern, Pattern::Strided { .. }) { 2 * TILE } else { 1 };
-    pinned(config).saturating_add(window)
+    sinks(config).saturating_add(window)
 }
 
 /// The rings of a configuration, and how many tokens they can hold if they have an end.
 fn rings(h: &Hparams, config: &Config) -> Result<(KvGroups, Option<u64>), EngineError> {
-    let (context, pinned) = (config.context, pinned(config));
+    let (context, sinks) = (config.context, sinks(config));
     let name = if config.prefix > 0 { "prefix" } else { "sinks" };
-    let window = least_context(config) - pinned;
+    let window = least_context(config) - sinks;
     check("context", context, window, h.context_length)?;
-    check(name, pinned, 0, context - window)?;
+    check(name, sinks, 0, context - window)?;
     check("slack", config.slack, 0, h.context_length)?;
-    let rest = context - pinned;
+    let rest = context - sinks;
     let ring = match config.pattern {
-        Pattern::Full => Ring::new(pinned, rest, 0),
-        Pattern::Window | Pattern::Sinks => Ring::new(pinned, rest, config.slack),
+        Pattern::Full => Ring::new(sinks, rest, 0),
+        Pattern::Window | Pattern::Sinks => Ring::new(sinks, rest, config.slack),
         Pattern::Strided { every } => {
             check("every", every, 2, h.context_length)?;
             let window = rest.div_ceil(2).next_multiple_of(TILE).min(rest - TILE);
             // No further back than the model was trained to look; where that is no old tile, the window has all.
-            let reach = h.context_length.saturating_sub(window + pinned) / (every * TILE).max(1);
+            let reach = h.context_length.saturating_sub(window + sinks) / (every * TILE).max(1);
             match ((rest - window) / TILE).min(reach) {
-                0 => Ring::new(pinned, rest, config.slack),
-                kept => Ring::strided(pinned, window, config.slack, every, kept),
+                0 => Ring::new(sinks, rest, config.slack),
+                kept => Ring::strided(sinks, window, config.slack, every, kept),
             }
         }
     };

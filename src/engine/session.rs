@@ -1,6 +1,6 @@
 //! One conversation.
 
-use super::{EngineError, Plan, StateError};
+use super::{EngineError, Plan, SnapshotError};
 use crate::model::{KvCache, Model};
 use crate::storage::Arena;
 
@@ -21,11 +21,11 @@ impl<'s> Session<'s> {
     /// [`Plan::session_bytes`].
     ///
     /// # Errors
-    /// [`EngineError::Arena`] when the memory is misaligned or too small; [`EngineError::State`] when the plan is for
+    /// [`EngineError::Arena`] when the memory is misaligned or too small; [`EngineError::Snapshot`] when the plan is for
     /// sessions [with a prefix](Session::with_prefix).
     pub fn new(model: &'s Model<'s>, plan: &Plan, memory: &'s mut [u8]) -> Result<Self, EngineError> {
         if plan.cache().shared {
-            return Err(StateError::OtherShape("prefix in the plan").into());
+            return Err(SnapshotError::OtherShape("prefix in the plan").into());
         }
         Self::carve(model, plan, memory)
     }

@@ -5,7 +5,7 @@
 //! positions are in a segment of their own, which several sessions may share.
 
 use super::Hparams;
-use crate::arch::{KvType, KvSpan};
+use crate::arch::{KvSpan, KvType};
 use crate::storage::{Arena, ArenaError, Ring};
 use crate::util::{SliceExt, times};
 

@@ -8,7 +8,7 @@ use core::ops::Range;
 use super::buffers::{Buffers, Inputs, MAX_SERIAL_ROWS, MIN_TOKENS_PER_THREAD, TILES_PER_PART};
 use super::cache::{KvBuffer, KvCache, KvShape, KvSpans};
 use super::{Hparams, Layer, Model, RopeKind};
-use crate::arch::{Activations, KvType, F16Block, Kernels, SoftmaxState, Quants, Queries, QueryBlock, Write};
+use crate::arch::{Activations, F16Block, Kernels, KvType, Quants, Queries, QueryBlock, SoftmaxState, Write};
 use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
 use crate::storage::{Executor, Grid, Serial, for_each_row, for_each_tile};
 use crate::util::{SliceExt, phase, rest, times};

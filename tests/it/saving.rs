@@ -3,7 +3,7 @@
 use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::run::{prompt, tiny, with_model};
 use armlet::arch::{Kernels, KvType};
-use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Prefix, Session, StateError};
+use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Prefix, Session, SnapshotError};
 use armlet::host::memory;
 use armlet::model::Model;
 use armlet::quant::DType;
@@ -107,10 +107,10 @@ fn no_broken_save_is_taken() {
         let (saved, before) = (save(a, b"extra"), save(b, b""));
         for n in 0..saved.len() {
             let error = b.restore(&saved[..n]).unwrap_err();
-            assert!(matches!(error, StateError::Magic | StateError::Truncated { .. }), "{n}: {error}");
+            assert!(matches!(error, SnapshotError::Magic | SnapshotError::Truncated { .. }), "{n}: {error}");
         }
         let longer = [&saved[..], &[0]].concat();
-        assert!(matches!(b.restore(&longer), Err(StateError::Truncated { .. })));
+        assert!(matches!(b.restore(&longer), Err(SnapshotError::Truncated { .. })));
         for i in 0..saved.len() {
             // Padding is zeros that nobody reads, but it is checked as well.
             for flip in [1, 0x80] {
@@ -118,10 +118,10 @@ fn no_broken_save_is_taken() {
                 broken[i] ^= flip;
                 let error = b.restore(&broken).unwrap_err();
                 let named = match i {
-                    0..8 => error == StateError::Magic,
-                    8..12 => matches!(error, StateError::Version(_)),
-                    12..256 => error == StateError::Checksum("header"),
-                    _ => error == StateError::Checksum("content"),
+                    0..8 => error == SnapshotError::Magic,
+                    8..12 => matches!(error, SnapshotError::Version(_)),
+                    12..256 => error == SnapshotError::Checksum("header"),
+                    _ => error == SnapshotError::Checksum("content"),
                 };
                 assert!(named, "byte {i}: {error}");
             }
@@ -149,7 +149,10 @@ fn a_forged_header_is_impossible() {
             forged[252..256].copy_from_slice(&crc.to_le_bytes());
             let error = sessions[0].restore(&forged).unwrap_err();
             assert!(
-                matches!(error, StateError::Impossible | StateError::Truncated { .. } | StateError::Checksum(_)),
+                matches!(
+                    error,
+                    SnapshotError::Impossible | SnapshotError::Truncated { .. } | SnapshotError::Checksum(_)
+                ),
                 "{at} {error}"
             );
             assert_eq!(save(&sessions[0], b""), saved);
@@ -250,7 +253,7 @@ fn sessions_share_a_prefix() {
             assert!(a.rewind(45).is_ok() && a.position() == 45);
             assert_eq!(a.rewind(44), Err(EngineError::Gone { position: 44 }));
             let mut alone = memory(plan.session_bytes()).unwrap();
-            assert!(matches!(Session::new(model, &plan, &mut alone), Err(EngineError::State(_))));
+            assert!(matches!(Session::new(model, &plan, &mut alone), Err(EngineError::Snapshot(_))));
             // Another prefix of the same length.
             let mut other_file = Vec::new();
             sessions[2].rewind(0).unwrap();
@@ -262,13 +265,13 @@ fn sessions_share_a_prefix() {
             sessions[2].save_prefix(b"hello", sink).unwrap().unwrap();
             let other = Prefix::new_checked(&other_file, model).unwrap();
             let mut other = Session::with_prefix(model, &plan, &other, &mut alone).unwrap();
-            assert_eq!(other.restore(&saved), Err(StateError::OtherShape("--prefix")));
+            assert_eq!(other.restore(&saved), Err(SnapshotError::OtherShape("--prefix")));
 
             // What a prefix cannot be.
-            assert_eq!(a.restore(&file), Err(StateError::Kind(true)));
-            assert!(matches!(Prefix::new_checked(&saved, model), Err(StateError::Kind(false))));
+            assert_eq!(a.restore(&file), Err(SnapshotError::Kind(true)));
+            assert!(matches!(Prefix::new_checked(&saved, model), Err(SnapshotError::Kind(false))));
             let nothing = |_: &[u8]| -> Result<(), ()> { Ok(()) };
-            assert_eq!(sessions[0].save_prefix(b"", nothing), Err(StateError::NotPinned));
+            assert_eq!(sessions[0].save_prefix(b"", nothing), Err(SnapshotError::NotAPrefix));
             for n in 0..file.len() {
                 assert!(Prefix::new_checked(&file[..n], model).is_err());
             }
@@ -281,7 +284,7 @@ fn sessions_share_a_prefix() {
             assert!(small.unwrap_err().to_string().contains("prefix must be from 0 to 44"));
             let mut wrong = memory(room_bytes(model, &own)).unwrap();
             let plan = Plan::new(&model.hparams, &own).unwrap();
-            assert!(matches!(Session::with_prefix(model, &plan, &prefix, &mut wrong), Err(EngineError::State(_))));
+            assert!(matches!(Session::with_prefix(model, &plan, &prefix, &mut wrong), Err(EngineError::Snapshot(_))));
         }
     });
 }

@@ -32,7 +32,7 @@ const ZEROS: &[u8] = &[0; PART];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
-pub enum StateError {
+pub enum SnapshotError {
     /// No header.
     #[error("it is no saved session or prefix")]
     Magic,
@@ -64,7 +64,7 @@ pub enum StateError {
     Impossible,
     /// Not all that is to be a prefix is pinned.
     #[error("a prefix is the pinned positions of a session that has read them and no more")]
-    NotPinned,
+    NotAPrefix,
 }
 
 fn kind(prefix: bool) -> &'static str {
@@ -97,8 +97,8 @@ impl Header {
         let layers = shape.rings.layers(h);
         let group = |ring: Option<Ring>, layers: usize| {
             ring.map_or([0; 7], |ring| {
-                let [pinned, window, every, kept, recent, old] = ring.numbers();
-                [layers as u64, pinned, window, every, kept, recent, old]
+                let [sinks, window, every, kept, recent, old] = ring.numbers();
+                [layers as u64, sinks, window, every, kept, recent, old]
             })
         };
         Header {
@@ -132,18 +132,18 @@ impl Header {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, StateError> {
-        let header = bytes.first_chunk::<HEADER>().filter(|h| h.starts_with(&MAGIC)).ok_or(StateError::Magic)?;
+    fn decode(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let header = bytes.first_chunk::<HEADER>().filter(|h| h.starts_with(&MAGIC)).ok_or(SnapshotError::Magic)?;
         let (words, _) = header[MAGIC.len()..].as_chunks::<4>();
         let word = |i: usize| u32::from_le_bytes(words[i]);
         let (longs, _) = header[MAGIC.len() + 16..].as_chunks::<8>();
         let long = |i: usize| u64::from_le_bytes(longs[i]);
         // A later version may have its checksum elsewhere.
         if word(0) != VERSION {
-            return Err(StateError::Version(word(0)));
+            return Err(SnapshotError::Version(word(0)));
         }
         if crc32(0, &header[..HEADER - 4]).to_le_bytes() != header[HEADER - 4..] {
-            return Err(StateError::Checksum("header"));
+            return Err(SnapshotError::Checksum("header"));
         }
         Ok(Header {
             prefix: word(1) != 0,
@@ -167,7 +167,7 @@ impl Header {
     }
 
     /// What keeps a cache of which `mine` is the header from taking what belongs to this one.
-    fn fits(&self, mine: &Header) -> Result<(), StateError> {
+    fn fits(&self, mine: &Header) -> Result<(), SnapshotError> {
         let checks = [
             (self.shared == mine.shared, "--prefix"),
             (self.kv_heads == mine.kv_heads && self.head_dim == mine.head_dim, "number or size of heads"),
@@ -176,9 +176,9 @@ impl Header {
             (self.groups == mine.groups, "context (-c, --kv-budget, --sinks, --pattern or --slack)"),
         ];
         if self.model != mine.model {
-            return Err(StateError::OtherModel);
+            return Err(SnapshotError::OtherModel);
         }
-        checks.into_iter().find(|(same, _)| !same).map_or(Ok(()), |(_, what)| Err(StateError::OtherShape(what)))
+        checks.into_iter().find(|(same, _)| !same).map_or(Ok(()), |(_, what)| Err(SnapshotError::OtherShape(what)))
     }
 }
 
@@ -218,9 +218,9 @@ impl KvCache<'_> {
     /// Calls `f` with all that was written, in the order of the format.
     fn parts<'s>(&'s self, f: &mut impl FnMut(&'s [u8])) {
         for group in self.groups() {
-            let [pinned, ring] = used(group.ring(), self.written());
+            let [sinks, ring] = used(group.ring(), self.written());
             if let Some(buffer) = group.own() {
-                used_parts(buffer, pinned, f);
+                used_parts(buffer, sinks, f);
             }
             used_parts(&group.buffer, ring, f);
         }
@@ -235,8 +235,8 @@ impl KvCache<'_> {
             part
         };
         for group in self.groups_mut() {
-            let [pinned, ring] = used(group.ring(), written);
-            for (buffer, used) in group.owned_mut().into_iter().zip([pinned, ring]) {
+            let [sinks, ring] = used(group.ring(), written);
+            for (buffer, used) in group.owned_mut().into_iter().zip([sinks, ring]) {
                 let Some(buffer) = buffer else { continue };
                 let shape = *buffer.shape();
                 for memory in buffer.memory_mut() {
@@ -273,19 +273,19 @@ impl Session<'_> {
     /// [`Prefix`](super::Prefix).
     ///
     /// # Errors
-    /// [`StateError::NotPinned`] inside, if the session has not read just as many tokens as are pinned; the sink's.
+    /// [`SnapshotError::NotAPrefix`] inside, if the session has not read just as many tokens as are pinned; the sink's.
     pub fn save_prefix<E>(
         &self,
         extra: &[u8],
         sink: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<Result<(), E>, StateError> {
-        let pinned = self.cache.shape().rings.full.sinks() as u64;
-        if self.cache.shape().rings.windowed.is_some() || self.shared != 0 || pinned == 0 || self.position() != pinned {
-            return Err(StateError::NotPinned);
+    ) -> Result<Result<(), E>, SnapshotError> {
+        let sinks = self.cache.shape().rings.full.sinks() as u64;
+        if self.cache.shape().rings.windowed.is_some() || self.shared != 0 || sinks == 0 || self.position() != sinks {
+            return Err(SnapshotError::NotAPrefix);
         }
         let mut header = Header { prefix: true, ..self.header() };
         // Of the ring nothing is kept; a prefix is its pinned positions.
-        header.groups[0] = [header.groups[0][0], pinned, 0, 0, 0, 0, 0];
+        header.groups[0] = [header.groups[0][0], sinks, 0, 0, 0, 0, 0];
         Ok(self.write(header, extra, sink))
     }
 
@@ -300,7 +300,7 @@ impl Session<'_> {
             f(extra);
             f(ZEROS.first_n(padding(extra.len())));
             match self.cache.groups().next().and_then(|group| group.own()).filter(|_| header.prefix) {
-                Some(pinned) => used_parts(pinned, pinned.shape().slots, &mut |part| f(part)),
+                Some(sinks) => used_parts(sinks, sinks.shape().slots, &mut |part| f(part)),
                 None => self.cache.parts(&mut |part| f(part)),
             }
         };
@@ -327,22 +327,22 @@ impl Session<'_> {
     /// saved with it.
     ///
     /// # Errors
-    /// [`StateError`]; the session is then as it was.
-    pub fn restore<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], StateError> {
+    /// [`SnapshotError`]; the session is then as it was.
+    pub fn restore<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], SnapshotError> {
         let header = Header::decode(bytes)?;
         if header.prefix {
-            return Err(StateError::Kind(true));
+            return Err(SnapshotError::Kind(true));
         }
         header.fits(&self.header())?;
         let pinned_prefix = self.cache.shared();
         // Beyond any text, so that counting on cannot overflow.
         let end = 1 << 62;
         if header.position > header.written || header.position < pinned_prefix || header.written > end {
-            return Err(StateError::Impossible);
+            return Err(SnapshotError::Impossible);
         }
         let holds = |group: &LayerGroup<'_>| group.ring().holds(header.position, header.written);
         if self.limit.is_some_and(|limit| header.written > limit) || !self.cache.groups().all(holds) {
-            return Err(StateError::Impossible);
+            return Err(SnapshotError::Impossible);
         }
         let before = (self.cache.position(), self.cache.written());
         self.cache.set_position(header.position, header.written);
@@ -351,8 +351,8 @@ impl Session<'_> {
         let needed = extra.map_or(u64::MAX, |extra| self.saved_bytes(extra));
         let checked = match extra {
             Some(extra) if needed == bytes.len() as u64 && crc32(0, content) == header.checksum => Ok(extra),
-            Some(_) if needed == bytes.len() as u64 => Err(StateError::Checksum("content")),
-            _ => Err(StateError::Truncated { needed, len: bytes.len() as u64 }),
+            Some(_) if needed == bytes.len() as u64 => Err(SnapshotError::Checksum("content")),
+            _ => Err(SnapshotError::Truncated { needed, len: bytes.len() as u64 }),
         };
         match checked {
             Ok(extra) => {
@@ -371,7 +371,7 @@ impl Session<'_> {
 /// lie, and shared.
 #[derive(Clone, Copy)]
 pub struct Prefix<'p> {
-    pinned: KvBuffer<&'p [u8]>,
+    sinks: KvBuffer<&'p [u8]>,
     hadamard: bool,
     extra: &'p [u8],
     id: u64,
@@ -381,23 +381,23 @@ impl<'p> Prefix<'p> {
     /// The prefix that [`Session::save_prefix`] wrote, for a model.
     ///
     /// # Errors
-    /// [`StateError`].
-    pub fn new_checked(bytes: &'p [u8], model: &Model<'_>) -> Result<Self, StateError> {
+    /// [`SnapshotError`].
+    pub fn new_checked(bytes: &'p [u8], model: &Model<'_>) -> Result<Self, SnapshotError> {
         let header = Header::decode(bytes)?;
         if !header.prefix {
-            return Err(StateError::Kind(false));
+            return Err(SnapshotError::Kind(false));
         }
         let h = &model.hparams;
         if header.model != model.fingerprint() {
-            return Err(StateError::OtherModel);
+            return Err(SnapshotError::OtherModel);
         }
         let element = [KvType::F16, KvType::Int8, KvType::F32].into_iter().find(|e| *e as u32 == header.element);
-        let [layers, pinned, ..] = header.groups[0];
-        let slots = usize::try_from(pinned).ok().filter(|n| (1..=h.context_length).contains(n));
-        let (Some(element), Some(slots)) = (element, slots) else { return Err(StateError::Impossible) };
+        let [layers, sinks, ..] = header.groups[0];
+        let slots = usize::try_from(sinks).ok().filter(|n| (1..=h.context_length).contains(n));
+        let (Some(element), Some(slots)) = (element, slots) else { return Err(SnapshotError::Impossible) };
         let same = (layers, header.kv_heads, header.head_dim, header.position);
-        if same != (h.n_layers as u64, h.n_kv_heads as u64, h.head_dim as u64, pinned) {
-            return Err(StateError::Impossible);
+        if same != (h.n_layers as u64, h.n_kv_heads as u64, h.head_dim as u64, sinks) {
+            return Err(SnapshotError::Impossible);
         }
         let shape = KvShape { layers: h.n_layers, kv_heads: h.n_kv_heads, slots, head_dim: h.head_dim, element };
         let (rows, scales) = shape.bytes();
@@ -405,22 +405,23 @@ impl<'p> Prefix<'p> {
         let up = |n: usize| n.checked_next_multiple_of(PART).unwrap_or(usize::MAX);
         let needed = [HEADER, up(extra), up(rows), up(scales)].into_iter().fold(0, usize::saturating_add);
         if needed != bytes.len() {
-            return Err(StateError::Truncated { needed: needed as u64, len: bytes.len() as u64 });
+            return Err(SnapshotError::Truncated { needed: needed as u64, len: bytes.len() as u64 });
         }
         if crc32(0, &bytes[HEADER..]) != header.checksum {
-            return Err(StateError::Checksum("content"));
+            return Err(SnapshotError::Checksum("content"));
         }
         let (extra_bytes, content) = bytes[HEADER..].split_at(up(extra));
         let (row_bytes, scale_bytes) = content.split_at(up(rows));
-        let pinned = KvBuffer::over(shape, &row_bytes[..rows], &scale_bytes[..scales]).ok_or(StateError::Impossible)?;
+        let sinks =
+            KvBuffer::over(shape, &row_bytes[..rows], &scale_bytes[..scales]).ok_or(SnapshotError::Impossible)?;
         // Without its own checksum: with that, the checksum of any header is the same number.
         let id = u64::from(crc32(0, &bytes[..HEADER - 4])) | 1 << 32;
-        Ok(Prefix { pinned, hadamard: header.hadamard != 0, extra: &extra_bytes[..extra], id })
+        Ok(Prefix { sinks, hadamard: header.hadamard != 0, extra: &extra_bytes[..extra], id })
     }
 
     /// Tokens in it.
     pub fn len(&self) -> usize {
-        self.pinned.shape().slots
+        self.sinks.shape().slots
     }
 
     /// Never: a prefix has a token.
@@ -435,7 +436,7 @@ impl<'p> Prefix<'p> {
 
     /// The configuration of sessions that start with it: `config` with its tokens instead of sinks, and stored as they are.
     pub fn config(&self, config: super::Config) -> super::Config {
-        super::Config { prefix: self.len(), kv: self.pinned.shape().element, hadamard: self.hadamard, ..config }
+        super::Config { prefix: self.len(), kv: self.sinks.shape().element, hadamard: self.hadamard, ..config }
     }
 }
 
@@ -443,20 +444,20 @@ impl<'s> Session<'s> {
     /// A session that has read the tokens of `prefix`; of a plan with its [`config`](Prefix::config).
     ///
     /// # Errors
-    /// [`EngineError::State`] when the plan is not for this prefix; [`EngineError::Arena`] as [`Session::new`].
+    /// [`EngineError::Snapshot`] when the plan is not for this prefix; [`EngineError::Arena`] as [`Session::new`].
     pub fn with_prefix(
         model: &'s Model<'s>,
         plan: &Plan,
         prefix: &Prefix<'s>,
         memory: &'s mut [u8],
     ) -> Result<Self, EngineError> {
-        let (shape, g) = (plan.cache(), prefix.pinned.shape());
+        let (shape, g) = (plan.cache(), prefix.sinks.shape());
         let same = shape.shared && shape.rings.full.sinks() == g.slots && shape.element == g.element;
         if !same || shape.hadamard != prefix.hadamard {
-            return Err(StateError::OtherShape("prefix in the plan").into());
+            return Err(SnapshotError::OtherShape("prefix in the plan").into());
         }
         let mut session = Session::carve(model, plan, memory)?;
-        session.cache.share(prefix.pinned);
+        session.cache.share(prefix.sinks);
         session.shared = prefix.id;
         Ok(session)
     }
