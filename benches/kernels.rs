@@ -85,7 +85,7 @@ fn matmul(bencher: Bencher<'_, '_>, Case(backend, format, layout): Case, tokens:
     let x = Activations { tokens, floats: &floats, quants, f16 };
     let mut out = vec![0.0; tokens * ROWS];
     bencher.counter(BytesCount::new(weights.len())).counter(ItemsCount::new(ROWS * COLS * tokens)).bench_local(|| {
-        for_each_tile(&Serial, [Grid::columns(&mut out, ROWS, ROWS)], |[mut tile]| {
+        for_each_tile(&Serial, [Grid::columns(&mut out, ROWS, ROWS)], |_, [mut tile]| {
             kernels.matmul(&w, 0..ROWS, &x, &mut tile, Write::Set);
         });
     });

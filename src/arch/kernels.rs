@@ -112,8 +112,7 @@ impl Kernels {
         out: &'q mut QuantsMut<'_>,
     ) -> Quants<'q> {
         let cols = times(x.len(), tokens);
-        for_each_tile(exec, out.columns(cols / BLOCK, tokens), |mut tile| {
-            let token = tile.token();
+        for_each_tile(exec, out.columns(cols / BLOCK, tokens), |token, mut tile| {
             self.quantise(x.row(token, cols), &mut tile);
         });
         out.view(cols / BLOCK, tokens)

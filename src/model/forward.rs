@@ -10,7 +10,7 @@ use super::cache::{KvBuffer, KvCache, KvShape, KvSpans};
 use super::{Hparams, Layer, Model, RopeKind};
 use crate::arch::{Activations, F16Block, Kernels, KvType, Quants, Queries, QueryBlock, SoftmaxState, Write};
 use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
-use crate::storage::{Executor, Grid, Serial, for_each_row, for_each_tile};
+use crate::storage::{Executor, Grid, Serial, TileShape, for_each_row, for_each_tile};
 use crate::util::{SliceExt, phase, rest, times};
 
 /// What a pass runs on.
@@ -166,12 +166,12 @@ impl Pass<'_> {
     ///
     /// A thread's tokens are mostly its own from step to step, where they are so many that reading all weights for them
     /// alone costs less than what other threads wrote of the tokens. Columns come in as many as the kernels take at once.
-    fn tile(&self, n: usize, cols: usize) -> [usize; 2] {
+    fn tile(&self, n: usize, cols: usize) -> TileShape {
         let workers = self.exec.workers().clamp(1, 1024);
         let height =
             Some(times(n + workers - 1, workers)).filter(|height| *height >= MIN_TOKENS_PER_THREAD).unwrap_or(n);
         let (width, unit) = (times(cols, workers * 8).next_multiple_of(PANEL_ROWS), self.kernels.rows_at_once(n));
-        [height, (times(width, unit) * unit).min(256).max(unit)]
+        TileShape { rows: height, cols: (times(width, unit) * unit).min(256).max(unit) }
     }
 
     /// What shares `n` rows of work that is linear in a row's width: the caller alone where there are few, because that
@@ -197,9 +197,9 @@ impl Pass<'_> {
             for_each_row(self.executor_for(tokens), floats, cols, norm);
             return self.prepare_input(floats, inputs, tokens, matrices);
         }
-        let outputs = ([Grid::columns(floats, tokens * cols, cols)], inputs.quants.columns(cols / BLOCK, tokens));
-        for_each_tile(self.executor_for(tokens), outputs, |([mut floats], mut quants)| {
-            norm(times(floats.columns().start, cols), floats.row(0));
+        let outputs = ([Grid::rows(floats, cols)], inputs.quants.columns(cols / BLOCK, tokens));
+        for_each_tile(self.executor_for(tokens), outputs, |i, ([mut floats], mut quants)| {
+            norm(i, floats.row(0));
             self.kernels.quantise(floats.row(0), &mut quants);
         });
         let quants = inputs.quants.view(cols / BLOCK, tokens);
@@ -240,7 +240,7 @@ impl Pass<'_> {
     fn matmul(&self, matrices: &[&Matrix<'_>], x: &Activations<'_>, out: &mut [f32]) {
         let cols = matrices.iter().map(|m| m.rows()).sum();
         let grid = Grid::new(out.first_n_mut(x.tokens * cols), cols, self.tile(x.tokens, cols));
-        for_each_tile(self.exec, [grid], |[mut tile]| {
+        for_each_tile(self.exec, [grid], |_, [mut tile]| {
             let covered = tile.columns();
             let mut first = 0;
             for m in matrices {
@@ -257,7 +257,7 @@ impl Pass<'_> {
     /// `out += m · x`.
     fn matmul_add(&self, m: &Matrix<'_>, x: &Activations<'_>, out: &mut [f32]) {
         let grid = Grid::new(out.first_n_mut(x.tokens * m.rows()), m.rows(), self.tile(x.tokens, m.rows()));
-        for_each_tile(self.exec, [grid], |[mut tile]| {
+        for_each_tile(self.exec, [grid], |_, [mut tile]| {
             self.kernels.matmul(m, tile.columns(), x, &mut tile, Write::Add);
         });
     }
@@ -267,7 +267,7 @@ impl Pass<'_> {
         let cols = layer.gate.rows();
         let outputs =
             [gate, up].map(|out| Grid::new(out.first_n_mut(x.tokens * cols), cols, self.tile(x.tokens, cols)));
-        for_each_tile(self.exec, outputs, |[mut gate, mut up]| {
+        for_each_tile(self.exec, outputs, |_, [mut gate, mut up]| {
             self.kernels.matmul(&layer.gate, gate.columns(), x, &mut gate, Write::Set);
             self.kernels.matmul(&layer.up, up.columns(), x, &mut up, Write::Set);
             for t in 0..gate.rows().len() {
@@ -291,12 +291,11 @@ impl Pass<'_> {
         let rope = &*buffers.rope;
         let set = h.rope_set(layer);
         let queries = [
-            Grid::columns(buffers.qkv.first_n_mut(n * width), n * width, width),
-            Grid::columns(buffers.sink_q.first_n_mut(n * h.q_dim()), n * h.q_dim(), h.q_dim()),
+            Grid::rows(buffers.qkv.first_n_mut(n * width), width),
+            Grid::rows(buffers.sink_q.first_n_mut(n * h.q_dim()), h.q_dim()),
         ];
-        let outputs = (queries, [Grid::columns(buffers.query_blocks.first_n_mut(n * blocks), n * blocks, blocks)]);
-        for_each_tile(self.executor_for(n), outputs, |([mut qkv, mut sink_q], [mut blocks])| {
-            let t = times(qkv.columns().start, width);
+        let outputs = (queries, [Grid::rows(buffers.query_blocks.first_n_mut(n * blocks), blocks)]);
+        for_each_tile(self.executor_for(n), outputs, |t, ([mut qkv, mut sink_q], [mut blocks])| {
             let (row, sink_q, blocks) = (qkv.row(0), sink_q.row(0), blocks.row(0));
             for (bias, first) in bias.iter().zip([0, h.q_dim(), h.q_dim() + h.kv_dim()]) {
                 for (x, b) in row.iter_mut().skip(first).zip(bias.as_chunks::<4>().0) {
@@ -400,9 +399,8 @@ impl Pass<'_> {
             None => {
                 let items = n * heads;
                 let outputs = [(attended, wide), (partials.first_n_mut(items * width), width), (stats, 2 * group)]
-                    .map(|(data, width)| Grid::columns(data, items * width, width));
-                for_each_tile(self.exec, outputs, |[mut out, mut part, mut stats]| {
-                    let item = times(out.columns().start, wide);
+                    .map(|(data, width)| Grid::rows(data, width));
+                for_each_tile(self.exec, outputs, |item, [mut out, mut part, mut stats]| {
                     let mut sum = SoftmaxState::over(out.row(0), stats.row(0));
                     for i in 0..attention.parts(times(item, heads)) {
                         let mut part = SoftmaxState::new(part.row(0), group);

@@ -1,13 +1,16 @@
-//! Memory that the caller owns: an arena to carve buffers from, and a safe way to share a buffer among threads.
+//! Memory that the caller owns: an arena to carve buffers from, tiles that threads may write at the same time, and the
+//! positions that a KV cache keeps.
 //!
-//! Nothing here allocates. This folder is one of the places where `unsafe` is allowed.
+//! Nothing here allocates. `unsafe` is allowed in `arena.rs` and `tiles.rs` only.
 
 mod arena;
-mod parallel;
+mod executor;
 mod ring;
+mod tiles;
 
 pub(crate) use arena::unpadded;
 pub use arena::{ALIGN, Arena, ArenaError, Plain, Region};
-pub use parallel::{Executor, Grid, Outputs, Serial, Task, Tile, for_each, for_each_row, for_each_tile};
+pub use executor::{Executor, Serial, Task, for_each};
 pub(crate) use ring::Ring;
 pub use ring::TILE;
+pub use tiles::{Grid, Outputs, Tile, TileShape, for_each_row, for_each_tile};

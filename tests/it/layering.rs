@@ -21,7 +21,7 @@ const UNSAFE: [&str; 7] = [
     "arch",
     "capi",
     "storage/arena.rs",
-    "storage/parallel.rs",
+    "storage/tiles.rs",
     "host/mmap.rs",
     "host/pool.rs",
     // Opens maps.

@@ -60,13 +60,6 @@ pub struct QuantTile<'a> {
     dsum: Tile<'a, f32>,
 }
 
-impl QuantTile<'_> {
-    /// The first of its tokens.
-    pub(in crate::arch) fn token(&self) -> usize {
-        self.q.columns().start
-    }
-}
-
 /// [`Quants`] cut into a tile for each token.
 pub(crate) struct QuantGrids<'a> {
     q: Grid<'a, [i8; BLOCK]>,
@@ -75,7 +68,8 @@ pub(crate) struct QuantGrids<'a> {
     dsum: Grid<'a, f32>,
 }
 
-impl<'a> Outputs for QuantGrids<'a> {
+// SAFETY: tiles of a `Grid` do not overlap, and the four are of different `&mut [_]`.
+unsafe impl<'a> Outputs for QuantGrids<'a> {
     type Tiles = QuantTile<'a>;
 
     fn tiles(&self) -> usize {

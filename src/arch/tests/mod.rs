@@ -3,7 +3,7 @@
 use super::*;
 
 use crate::quant::{DType, Layout, Matrix, PANEL_ROWS};
-use crate::storage::{Arena, Grid, Serial, for_each_tile};
+use crate::storage::{Arena, Grid, Serial, TileShape, for_each_tile};
 use core::ops::Range;
 use std::vec::Vec;
 
@@ -58,8 +58,7 @@ impl Input {
         let skip = bytes.as_ptr().align_offset(crate::storage::ALIGN);
         let mut arena = Arena::new(&mut bytes[skip..]).unwrap();
         let mut quants = QuantsMut::new(&mut arena, tokens, cols).unwrap();
-        for_each_tile(&Serial, quants.columns(cols / 32, tokens), |mut tile| {
-            let t = tile.token();
+        for_each_tile(&Serial, quants.columns(cols / 32, tokens), |t, mut tile| {
             k.quantise(&floats[t * cols..][..cols], &mut tile);
         });
         let v = quants.view(cols / 32, tokens);
@@ -123,8 +122,8 @@ fn run_in_tiles(
     tile: [usize; 2],
 ) -> Vec<f32> {
     let mut out = vec![init; x.tokens * rows.len()];
-    let grid = Grid::new(&mut out, rows.len(), tile);
-    for_each_tile(&Serial, [grid], |[mut tile]| {
+    let grid = Grid::new(&mut out, rows.len(), TileShape { rows: tile[0], cols: tile[1] });
+    for_each_tile(&Serial, [grid], |_, [mut tile]| {
         let covered = rows.start + tile.columns().start..rows.start + tile.columns().end;
         k.matmul(w, covered, x, &mut tile, write);
     });
