@@ -295,9 +295,9 @@ fn regions_sum_to_the_plan() {
                 Some(2 * tiny.n_layers * tiny.n_kv_heads * slots * bytes).filter(|b| *b > 0)
             };
             let (row, scale) = (tiny.head_dim * config.kv.bytes(), config.kv.scale_bytes());
-            assert_eq!((bytes("pinned K, V"), bytes("K, V ring")), (of(sinks, row), of(slots, row)));
-            assert_eq!((bytes("pinned scales"), bytes("ring scales")), (of(sinks, scale), of(slots, scale)));
-            let first = if sinks > 0 { "pinned K, V" } else { "K, V ring" };
+            assert_eq!((bytes("sink K, V"), bytes("K, V ring")), (of(sinks, row), of(slots, row)));
+            assert_eq!((bytes("sink scales"), bytes("ring scales")), (of(sinks, scale), of(slots, scale)));
+            let first = if sinks > 0 { "sink K, V" } else { "K, V ring" };
             assert_eq!(regions.iter().find(|r| r.name == first).unwrap().offset, plan.engine_bytes());
             assert_eq!(bytes("logits"), Some(config.logit_rows * tiny.vocab * 4));
             assert_eq!(bytes("residual"), Some(config.chunk.min(config.context) * tiny.n_embd * 4));

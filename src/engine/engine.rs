@@ -1,40 +1,41 @@
-//! What reads tokens for sessions.
+//! The engine: runs tokens for sessions.
 
 use super::{EngineError, Plan, Session};
 use crate::arch::Kernels;
-use crate::model::{BufferSizes, Buffers, Model, Pass, forward};
+use crate::model::{Batch, BufferSizes, Buffers, Caches, KvCache, Model, Pass, forward};
 use crate::storage::{Arena, Executor};
+use crate::util::SliceExt;
 
-/// A model, the CPU's kernels, and the buffers of a pass: all that sessions share.
+/// A model, the CPU's kernels, and the buffers of a forward pass: all that sessions share.
 ///
-/// Results do not depend on which sessions are decoded together (up to eight), nor on the threads, to the bit; with
-/// quantised weights neither on how tokens are split into calls or passes. Float weights have one order of sums for up
-/// to eight tokens of a pass and one for more.
+/// Logits do not depend, to the bit, on which sessions are decoded together (up to eight), nor on the number of threads;
+/// with quantised weights, nor on how tokens are split into calls or passes. Float weights have one summation order for
+/// up to eight tokens of a pass and another for more.
 pub struct Engine<'e> {
     model: &'e Model<'e>,
     kernels: Kernels,
-    shape: BufferSizes,
+    sizes: BufferSizes,
     buffers: Buffers<'e>,
     used: usize,
 }
 
 impl<'e> Engine<'e> {
-    /// An engine in `memory`, which starts at a multiple of [`ALIGN`](crate::storage::ALIGN) and has
+    /// An engine in the workspace `memory`, which must start at a multiple of [`ALIGN`](crate::storage::ALIGN) and have
     /// [`Plan::engine_bytes`].
     ///
     /// # Errors
     /// [`EngineError::Arena`] when the memory is misaligned or too small.
     pub fn new(model: &'e Model<'e>, kernels: Kernels, plan: &Plan, memory: &'e mut [u8]) -> Result<Self, EngineError> {
         let mut arena = Arena::new(memory)?;
-        let shape = *plan.shape();
-        let buffers = Buffers::new(&model.hparams, &shape, &mut arena)?;
-        Ok(Self { model, kernels, shape, buffers, used: arena.used() })
+        let sizes = *plan.sizes();
+        let buffers = Buffers::new(&model.hparams, &sizes, &mut arena)?;
+        Ok(Self { model, kernels, sizes, buffers, used: arena.used() })
     }
 
-    /// Reads `tokens` and gives the logits of the token to follow the last: `(vocab)`.
+    /// Runs `tokens` and returns the logits after the last: `(vocab)`.
     ///
     /// # Errors
-    /// [`EngineError`]; nothing has then been read.
+    /// [`EngineError`]; the session is then unchanged.
     pub fn eval(
         &mut self,
         exec: &dyn Executor,
@@ -44,10 +45,11 @@ impl<'e> Engine<'e> {
         self.eval_while(exec, session, tokens, &mut || true)
     }
 
-    /// Like [`eval`](Engine::eval), and asks before each pass of at most [`chunk`](Engine::chunk) tokens whether to go on.
+    /// Like [`eval`](Engine::eval); calls `keep_going` before each pass of at most [`chunk`](Engine::chunk) tokens.
     ///
     /// # Errors
-    /// As there; [`EngineError::Stopped`] if not: then the passes before have been read, and there are no logits.
+    /// As there; [`EngineError::Stopped`] if it returns false: the session has then read the tokens of earlier passes, and
+    /// there are no logits.
     pub fn eval_while(
         &mut self,
         exec: &dyn Executor,
@@ -56,7 +58,7 @@ impl<'e> Engine<'e> {
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<&[f32], EngineError> {
         self.can_read(session, tokens)?;
-        let mut chunks = tokens.chunks(self.shape.chunk.max(1)).peekable();
+        let mut chunks = tokens.chunks(self.sizes.chunk.max(1)).peekable();
         while let Some(chunk) = chunks.next() {
             if !keep_going() {
                 return Err(EngineError::Stopped);
@@ -66,11 +68,11 @@ impl<'e> Engine<'e> {
         Ok(self.logits())
     }
 
-    /// Reads `tokens`, at most [`Config::logit_rows`](super::Config), and gives the logits after each:
+    /// Runs `tokens`, at most [`Config::logit_rows`](super::Config), and returns the logits after each:
     /// `(tokens, vocab)`.
     ///
     /// # Errors
-    /// [`EngineError`]; nothing has then been read.
+    /// [`EngineError`]; the session is then unchanged.
     pub fn score(
         &mut self,
         exec: &dyn Executor,
@@ -83,11 +85,11 @@ impl<'e> Engine<'e> {
         Ok(self.rows(tokens.len()))
     }
 
-    /// Reads `tokens[i]` in `sessions[i]`, all in one pass over the weights, and gives the logits after each:
+    /// Runs `tokens[i]` in `sessions[i]`, all in one pass over the weights, and returns the logits after each:
     /// `(sessions, vocab)`. At most [`Config::logit_rows`](super::Config) sessions, of any plans of the same model.
     ///
     /// # Errors
-    /// [`EngineError`]; nothing has then been read in any session.
+    /// [`EngineError`]; all sessions are then unchanged.
     pub fn step(
         &mut self,
         exec: &dyn Executor,
@@ -108,17 +110,17 @@ impl<'e> Engine<'e> {
         Ok(self.rows(tokens.len()))
     }
 
-    /// The logits after the last token read by [`eval`](Engine::eval): `(vocab)`.
+    /// The logits after the last token run by [`eval`](Engine::eval): `(vocab)`.
     pub fn logits(&self) -> &[f32] {
         self.rows(1)
     }
 
-    /// Tokens of one pass, at most.
+    /// Most tokens of one pass.
     pub fn chunk(&self) -> usize {
-        self.shape.chunk
+        self.sizes.chunk
     }
 
-    /// Bytes of the memory that are used: exactly the plan.
+    /// Bytes of the workspace in use: exactly the plan.
     pub fn used_bytes(&self) -> usize {
         self.used
     }
@@ -128,16 +130,32 @@ impl<'e> Engine<'e> {
     }
 
     fn can_keep(&self, rows: usize) -> Result<(), EngineError> {
-        let planned = self.shape.logit_rows;
+        let planned = self.sizes.logit_rows;
         if rows > planned { Err(EngineError::LogitRows { asked: rows, planned }) } else { Ok(()) }
     }
 
-    fn pass(&mut self, exec: &dyn Executor, sessions: &mut [&mut Session<'_>], tokens: &[u32], outputs: usize) {
+    fn pass(&mut self, exec: &dyn Executor, mut sessions: &mut [&mut Session<'_>], tokens: &[u32], outputs: usize) {
         let pass = Pass { model: self.model, kernels: &self.kernels, exec };
-        forward(pass, &mut self.buffers, sessions, tokens, outputs);
+        if let Some(mut batch) = Batch::new(&mut sessions, tokens.len()) {
+            forward(pass, &mut self.buffers, &mut batch, tokens, outputs);
+        }
     }
 
     fn rows(&self, rows: usize) -> &[f32] {
-        self.buffers.logits.get(..rows * self.model.hparams.vocab).unwrap_or(&[])
+        self.buffers.logits.first_n(rows * self.model.hparams.vocab)
+    }
+}
+
+impl<'s> Caches<'s> for &mut [&mut Session<'s>] {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn get(&self, i: usize) -> Option<&KvCache<'s>> {
+        (**self).get(i).map(|session| &session.cache)
+    }
+
+    fn get_mut(&mut self, i: usize) -> Option<&mut KvCache<'s>> {
+        (**self).get_mut(i).map(|session| &mut session.cache)
     }
 }

@@ -1,51 +1,51 @@
-//! From a budget to a plan: every byte of an engine and a session, before either exists.
+//! Planning: every byte of an engine and a session, before either exists.
 
 use super::EngineError;
 use crate::arch::KvType;
 use crate::model::{BufferSizes, Buffers, CacheShape, Hparams, KvCache, KvGroups};
 use crate::storage::{Arena, Region, Ring, TILE};
 
-/// Most tokens of one pass: enough for the weights to cross memory seldom, little enough for small caches.
+/// Most tokens of one pass: many, so that weights are read from memory seldom; few enough for small CPU caches.
 const MAX_CHUNK: usize = 4096;
 
-/// Which of the tokens before it a token looks at, in layers that have no window of their own.
+/// Attention pattern: which earlier tokens a token attends to, in layers without a sliding window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Pattern {
     /// All, until the context is full.
     Full,
-    /// The last ones.
+    /// The last ones (sliding window).
     Window,
     /// The first few and the last ones (StreamingLLM: Xiao et al. 2023, arXiv 2309.17453).
     #[default]
     Sinks,
-    /// Those, and of what lies between every `every`-th tile of 32: half of the context for each.
+    /// Those, and every `every`-th tile of 32 positions in between: the window and the kept tiles have half the context each.
     Strided {
         /// At least 2.
         every: usize,
     },
 }
 
-/// What a user chooses of the sizes.
+/// Sizes that the user chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Tokens that a token looks at, at most; with [`Pattern::Full`] all that a session can read.
+    /// Most tokens that a token attends to; with [`Pattern::Full`] also the most that a session can read.
     pub context: usize,
-    /// Which those are.
+    /// Which tokens those are.
     pub pattern: Pattern,
-    /// How many of the first tokens stay for good, with a pattern that has such.
+    /// How many of the first tokens are never evicted (attention sinks), with a pattern that has sinks.
     pub sinks: usize,
-    /// Tokens of a prefix that sessions share, which stay instead of the sinks; 0 for none.
+    /// Tokens of a shared prefix, which takes the place of the sinks; 0 for none.
     pub prefix: usize,
-    /// Tokens that a session can surely be taken back when older ones have been given up.
+    /// Tokens by which a session can always be rewound, even after eviction.
     pub slack: usize,
-    /// Most tokens of a prompt that an engine runs in one pass.
+    /// Most tokens of one pass: of a prompt chunk, or of a batch.
     pub chunk: usize,
-    /// Most tokens of one pass that have logits: 1 for one conversation, or as many as are decoded or scored together.
+    /// Most tokens of one pass with logits: 1 for one session, or as many as are decoded or scored together.
     pub logit_rows: usize,
-    /// How the cache stores numbers.
+    /// Number format of the KV cache.
     pub kv: KvType,
-    /// Whether keys are stored in a basis that spreads outliers, which makes int8 more precise.
+    /// Whether keys are stored Hadamard-transformed, which spreads outliers and makes int8 more precise.
     pub hadamard: bool,
 }
 
@@ -68,7 +68,7 @@ impl Default for Config {
 /// The exact memory of an engine, and of each of its sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    shape: BufferSizes,
+    sizes: BufferSizes,
     cache: CacheShape,
     limit: Option<u64>,
     engine: usize,
@@ -76,7 +76,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for a model of these sizes. Allocates nothing; runs on a PC for a board just as well.
+    /// The plan for a model of these sizes. Allocates nothing, and can be made on a PC for a board.
     ///
     /// # Errors
     /// [`EngineError::Config`] for a value out of range; [`EngineError::Arena`] where the sum overflows.
@@ -84,22 +84,22 @@ impl Plan {
         check("context", config.context, 1, h.context_length)?;
         check("chunk", config.chunk, 1, MAX_CHUNK)?;
         check("logit_rows", config.logit_rows, 1, config.chunk)?;
-        let (rings, limit) = rings(h, config)?;
-        // No pass is longer than what can be read, if it is not one over many sessions.
+        let (groups, limit) = groups(h, config)?;
+        // A pass of one session is no longer than what the session can read.
         let longest = if limit.is_some() { config.context } else { config.chunk };
         let chunk = config.chunk.min(longest.max(config.logit_rows));
-        let capacity = rings.windowed.map_or(0, |r| r.capacity()).max(rings.full.capacity());
-        let shape = BufferSizes { chunk, logit_rows: config.logit_rows, capacity };
-        let cache = CacheShape { rings, element: config.kv, hadamard: config.hadamard, shared: config.prefix > 0 };
-        let (engine, session) = carve(h, &shape, &cache, &mut Arena::dry_run())?;
-        Ok(Self { shape, cache, limit, engine, session })
+        let capacity = groups.windowed.map_or(0, |r| r.capacity()).max(groups.full.capacity());
+        let sizes = BufferSizes { chunk, logit_rows: config.logit_rows, capacity };
+        let cache = CacheShape { groups, kv_type: config.kv, hadamard: config.hadamard, shared: config.prefix > 0 };
+        let (engine, session) = carve(h, &sizes, &cache, &mut Arena::dry_run())?;
+        Ok(Self { sizes, cache, limit, engine, session })
     }
 
-    /// The largest context, at most the trained one, with which `sessions` sessions fit `budget` bytes together; the rest
-    /// of the configuration as it is. Grows with the budget.
+    /// The largest context, at most the trained one, with which `sessions` sessions together fit `budget` bytes, with the
+    /// rest of the configuration as given. Grows with the budget.
     ///
     /// # Errors
-    /// [`EngineError::Budget`] when not even the smallest context fits; what [`Plan::new`] says of the rest.
+    /// [`EngineError::Budget`] when not even the smallest context fits; otherwise as [`Plan::new`].
     pub fn context_for_budget(
         h: &Hparams,
         config: &Config,
@@ -108,13 +108,13 @@ impl Plan {
     ) -> Result<usize, EngineError> {
         let needed = |context| match Plan::new(h, &Config { context, ..*config }) {
             Ok(plan) => Ok(plan.session_bytes().saturating_mul(sessions.max(1))),
-            // More than there are addresses fits no budget.
+            // What overflows the address space fits no budget.
             Err(EngineError::Arena(_)) => Ok(usize::MAX),
             Err(e) => Err(e),
         };
         let least = least_context(config).min(h.context_length);
         let fits = |context| Ok::<_, EngineError>(needed(context)? <= budget.min(usize::MAX - 1));
-        // What is needed grows with the context, but where layers get a window of their own it falls.
+        // The bytes grow with the context, but drop where it exceeds the sliding window and layers get a ring of that size.
         let windows = h.window.map_or(h.context_length, |w| w.size.clamp(least, h.context_length));
         for (first, last) in [(windows.saturating_add(1), h.context_length), (least, windows)] {
             if first > last || !fits(first)? {
@@ -130,34 +130,34 @@ impl Plan {
         Err(EngineError::Budget { budget, least, needed: needed(least)? })
     }
 
-    /// Bytes of memory that an engine and one session take, all of them.
+    /// Bytes that an engine and one session need together.
     pub fn bytes(&self) -> usize {
         self.engine + self.session
     }
 
-    /// Bytes that an engine takes; a multiple of [`ALIGN`](crate::storage::ALIGN).
+    /// Bytes that an engine needs; a multiple of [`ALIGN`](crate::storage::ALIGN).
     pub fn engine_bytes(&self) -> usize {
         self.engine
     }
 
-    /// Bytes that each session takes; a multiple of [`ALIGN`](crate::storage::ALIGN).
+    /// Bytes that each session needs; a multiple of [`ALIGN`](crate::storage::ALIGN).
     pub fn session_bytes(&self) -> usize {
         self.session
     }
 
-    /// Tokens that a token looks at, at most, in layers that have no window of their own.
+    /// Most tokens that a token attends to, in layers without a sliding window.
     pub fn context(&self) -> usize {
-        self.cache.rings.full.capacity()
+        self.cache.groups.full.capacity()
     }
 
-    /// Tokens that a session can read; none where there is no end.
+    /// Most tokens that a session can read; `None` with a pattern that evicts.
     pub fn limit(&self) -> Option<u64> {
         self.limit
     }
 
     /// The sizes of an engine.
-    pub(super) fn shape(&self) -> &BufferSizes {
-        &self.shape
+    pub(super) fn sizes(&self) -> &BufferSizes {
+        &self.sizes
     }
 
     /// The sizes of a session.
@@ -170,12 +170,12 @@ impl Plan {
     /// # Errors
     /// None: the plan exists, so its sizes do not overflow.
     pub fn regions(&self, h: &Hparams, observer: &mut dyn FnMut(Region)) -> Result<(), EngineError> {
-        carve(h, &self.shape, &self.cache, &mut Arena::dry_run_with(observer))?;
+        carve(h, &self.sizes, &self.cache, &mut Arena::dry_run_with(observer))?;
         Ok(())
     }
 }
 
-/// Positions that stay, and the smallest context with them.
+/// Positions that are never evicted.
 fn sinks(config: &Config) -> usize {
     match config.pattern {
         _ if config.prefix > 0 => config.prefix,
@@ -189,31 +189,31 @@ fn least_context(config: &Config) -> usize {
     sinks(config).saturating_add(window)
 }
 
-/// The rings of a configuration, and how many tokens they can hold if they have an end.
-fn rings(h: &Hparams, config: &Config) -> Result<(KvGroups, Option<u64>), EngineError> {
+/// The rings of a configuration, and how many tokens a session can read if nothing is evicted.
+fn groups(h: &Hparams, config: &Config) -> Result<(KvGroups, Option<u64>), EngineError> {
     let (context, sinks) = (config.context, sinks(config));
     let name = if config.prefix > 0 { "prefix" } else { "sinks" };
     let window = least_context(config) - sinks;
     check("context", context, window, h.context_length)?;
     check(name, sinks, 0, context - window)?;
     check("slack", config.slack, 0, h.context_length)?;
-    let rest = context - sinks;
+    let others = context - sinks;
     let ring = match config.pattern {
-        Pattern::Full => Ring::new(sinks, rest, 0),
-        Pattern::Window | Pattern::Sinks => Ring::new(sinks, rest, config.slack),
+        Pattern::Full => Ring::new(sinks, others, 0),
+        Pattern::Window | Pattern::Sinks => Ring::new(sinks, others, config.slack),
         Pattern::Strided { every } => {
             check("every", every, 2, h.context_length)?;
-            let window = rest.div_ceil(2).next_multiple_of(TILE).min(rest - TILE);
-            // No further back than the model was trained to look; where that is no old tile, the window has all.
+            let window = others.div_ceil(2).next_multiple_of(TILE).min(others - TILE);
+            // No further back than the model was trained to attend; if that is less than one tile, the window has all.
             let reach = h.context_length.saturating_sub(window + sinks) / (every * TILE).max(1);
-            match ((rest - window) / TILE).min(reach) {
-                0 => Ring::new(sinks, rest, config.slack),
+            match ((others - window) / TILE).min(reach) {
+                0 => Ring::new(sinks, others, config.slack),
                 kept => Ring::strided(sinks, window, config.slack, every, kept),
             }
         }
     };
     let full = ring.ok_or(EngineError::Config { name: "context", value: context, min: 1, max: h.context_length })?;
-    // Old tiles are further back than the context is long.
+    // Kept tiles are further back than the context is long.
     let reach = if full.is_strided() { h.context_length } else { context };
     let narrow = h.window.filter(|w| w.size < reach);
     if narrow.is_some() && config.prefix > 0 {
@@ -227,11 +227,11 @@ fn rings(h: &Hparams, config: &Config) -> Result<(KvGroups, Option<u64>), Engine
 /// Bytes of an engine, and of a session, carved from an arena.
 fn carve<'a>(
     h: &Hparams,
-    shape: &BufferSizes,
+    sizes: &BufferSizes,
     cache: &CacheShape,
     arena: &mut Arena<'a>,
 ) -> Result<(usize, usize), EngineError> {
-    Buffers::new(h, shape, arena)?;
+    Buffers::new(h, sizes, arena)?;
     let engine = arena.used();
     KvCache::new(h, cache, arena)?;
     Ok((engine, arena.used() - engine))

@@ -1,23 +1,24 @@
-//! One conversation.
+//! A session: one conversation over a shared model.
 
-use super::{EngineError, Plan, SnapshotError};
+use super::Plan;
+use super::error::{EngineError, SnapshotError};
 use crate::model::{KvCache, Model};
 use crate::storage::Arena;
 
-/// A conversation over a shared model: what has been read so far. An [`Engine`](super::Engine) of the same model reads
-/// more.
+/// One conversation over a shared model: the KV cache of the tokens read so far. An [`Engine`](super::Engine) of the same
+/// model runs more.
 pub struct Session<'s> {
     pub(super) model: &'s Model<'s>,
     pub(super) cache: KvCache<'s>,
-    /// Tokens that it can read, if there is an end.
+    /// Most tokens that it can read; `None` with a pattern that evicts.
     pub(super) limit: Option<u64>,
-    /// Which prefix it starts with; 0 for none.
+    /// Id of its shared prefix; 0 for none.
     pub(super) shared: u64,
     used: usize,
 }
 
 impl<'s> Session<'s> {
-    /// An empty session in `memory`, which starts at a multiple of [`ALIGN`](crate::storage::ALIGN) and has
+    /// An empty session in `memory`, which must start at a multiple of [`ALIGN`](crate::storage::ALIGN) and have
     /// [`Plan::session_bytes`].
     ///
     /// # Errors
@@ -30,7 +31,7 @@ impl<'s> Session<'s> {
         Self::carve(model, plan, memory)
     }
 
-    /// A session whose prefix is still to be given, if it is to have one.
+    /// A session whose prefix, if it is to have one, is given later.
     pub(super) fn carve(model: &'s Model<'s>, plan: &Plan, memory: &'s mut [u8]) -> Result<Self, EngineError> {
         let mut arena = Arena::new(memory)?;
         let cache = KvCache::new(&model.hparams, plan.cache(), &mut arena)?;
@@ -42,34 +43,34 @@ impl<'s> Session<'s> {
         self.cache.position()
     }
 
-    /// The least position that it can be taken back to: 0, or the end of its prefix.
+    /// The smallest position that it can be rewound to: 0, or the end of its prefix.
     pub fn start(&self) -> u64 {
         self.cache.shared()
     }
 
-    /// Tokens that still fit: with most patterns there is no end.
+    /// Tokens that still fit; without a limit, as good as any number.
     pub fn remaining(&self) -> u64 {
         self.limit.unwrap_or(u64::MAX).saturating_sub(self.position())
     }
 
-    /// Bytes of the memory that are used: exactly the plan.
+    /// Bytes of the memory in use: exactly the plan.
     pub fn used_bytes(&self) -> usize {
         self.used
     }
 
-    /// Forgets all but the first `position` tokens; a later position changes nothing. The start can always be gone back
-    /// to, and any position as long as nothing has been given up; after that the plan's slack.
+    /// Forgets all but the first `position` tokens; a later position changes nothing. Possible for any position while
+    /// nothing has been evicted, then for those within the plan's slack, and always for the start.
     ///
     /// # Errors
-    /// [`EngineError::Gone`]; the session is then as it was.
+    /// [`EngineError::Gone`]; the session is then unchanged.
     pub fn rewind(&mut self, position: u64) -> Result<(), EngineError> {
         if self.cache.rewind(position) { Ok(()) } else { Err(EngineError::Gone { position }) }
     }
 
-    /// Whether `tokens` can be read: there are some, all in the vocabulary, and no more than fit.
+    /// Checks that `tokens` can be run: at least one, all in the vocabulary, and no more than fit.
     ///
     /// # Errors
-    /// [`EngineError`]: what [`Engine::eval`](super::Engine::eval) would say.
+    /// [`EngineError`], as [`Engine::eval`](super::Engine::eval).
     pub fn fits(&self, tokens: &[u32]) -> Result<(), EngineError> {
         if tokens.is_empty() {
             return Err(EngineError::NoTokens);
@@ -84,20 +85,8 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// Whether its model is `model`, or a copy of it: then their tables are the same memory.
+    /// Whether its model is `model`, or a copy of it with the same tables.
     pub(super) fn is_of(&self, model: &Model<'_>) -> bool {
         self.model.weights.layers.as_ptr().addr() == model.weights.layers.as_ptr().addr()
-    }
-}
-
-impl<'s> AsRef<KvCache<'s>> for Session<'s> {
-    fn as_ref(&self) -> &KvCache<'s> {
-        &self.cache
-    }
-}
-
-impl<'s> AsMut<KvCache<'s>> for Session<'s> {
-    fn as_mut(&mut self) -> &mut KvCache<'s> {
-        &mut self.cache
     }
 }

@@ -1,78 +1,115 @@
-//! The buffers of a pass, which all conversations share.
+//! The activations of a pass, which all sessions of an engine share.
+
+use core::ops::Range;
 
 use super::Hparams;
+use super::kv_buffer::{KvBuffer, KvShape};
 use crate::arch::{F16Block, Kernels, QuantsMut, QueryBlock};
 use crate::quant::BLOCK;
 use crate::storage::{Arena, ArenaError, TILE};
+use crate::util::SliceExt;
 
-/// Rows of light work that the caller does alone, and whose attention may be split by positions as well.
+/// Up to this many rows, element-wise work stays on the calling thread and attention may be split over positions.
 pub(super) const MAX_SERIAL_ROWS: usize = 8;
-/// Fewest tokens of a thread for which it reads all weights by itself.
-pub(super) const MIN_TOKENS_PER_THREAD: usize = 128;
-/// Tiles of attention that are added up together; the sums of several such are then added in order. A number that does
-/// not depend on threads, so that the bits do not.
+/// Tiles whose attention is summed in one part; the parts are then merged in order of positions. A constant, so that
+/// the bits do not depend on the number of threads.
 pub(super) const TILES_PER_PART: usize = 16;
 
-/// How large the buffers are, beside the model's own sizes.
+/// Sizes of the buffers that do not follow from the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BufferSizes {
     /// Most tokens of one pass.
     pub(crate) chunk: usize,
     /// Most tokens of one pass whose logits are kept.
     pub(crate) logit_rows: usize,
-    /// Positions that a token looks at, for the parts that attention is split into; for more it is not split.
+    /// Most positions that a token attends to.
     pub(crate) capacity: usize,
 }
 
-/// The input of a matrix in the forms that formats ask for.
+/// The input of a matrix in the number formats of its kernels.
 pub(crate) struct Inputs<'a> {
-    /// (widest input / 32, chunk): as int8
+    /// (widest input / 32, chunk): int8
     pub(super) quants: QuantsMut<'a>,
-    /// (the most tokens that meet binary16 so, widest input / 32): as binary16
-    pub(super) halves: &'a mut [F16Block],
+    /// (most tokens of a binary16 product, widest input / 32): binary16
+    pub(super) f16: &'a mut [F16Block],
 }
 
 impl<'a> Inputs<'a> {
-    fn new(arena: &mut Arena<'a>, chunk: usize, widest: usize) -> Result<Self, ArenaError> {
+    fn carve(arena: &mut Arena<'a>, chunk: usize, widest: usize) -> Result<Self, ArenaError> {
         let tokens = chunk.min(Kernels::MAX_F16_TOKENS);
         Ok(Self {
             quants: QuantsMut::new(arena, chunk, widest)?,
-            halves: arena.alloc("binary16 activations", &[tokens, widest.div_ceil(BLOCK)])?,
+            f16: arena.alloc("binary16 activations", &[tokens, widest.div_ceil(BLOCK)])?,
         })
     }
 }
 
-/// The buffers of a pass, carved from the caller's memory. Nothing in them outlives it but the logits.
+/// Keys and values of all tokens of a pass for one layer, as the caches store them: one [`KvBuffer`] after another, for
+/// each session of the batch.
+pub(crate) struct NewKvBuffers<'a> {
+    /// (chunk, 2, kv_dim) elements of up to four bytes
+    rows: &'a mut [u8],
+    /// (chunk, 2, n_kv_heads) binary16
+    scales: &'a mut [u8],
+}
+
+impl<'a> NewKvBuffers<'a> {
+    fn carve(h: &Hparams, chunk: usize, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
+        Ok(Self {
+            rows: arena.alloc("new K, V", &[chunk, 2, h.kv_dim(), size_of::<f32>()])?,
+            scales: arena.alloc("new scales", &[chunk, 2, h.n_kv_heads, 2])?,
+        })
+    }
+
+    /// Bytes of the rows and of the scales of the `i`-th session, whose new keys and values have `shape`.
+    fn ranges(shape: &KvShape, i: usize) -> (Range<usize>, Range<usize>) {
+        let rows = 2 * shape.slots * shape.kv_heads;
+        let range = |bytes: usize| i * rows * bytes..(i + 1) * rows * bytes;
+        (range(shape.head_dim * size_of::<f32>()), range(2))
+    }
+
+    /// Those of the `i`-th session of a batch, of which all have this number of slots.
+    pub(super) fn session(&self, i: usize, shape: KvShape) -> Option<KvBuffer<&[u8]>> {
+        let (rows, scales) = Self::ranges(&shape, i);
+        KvBuffer::over(shape, self.rows.part(rows), self.scales.part(scales))
+    }
+
+    /// As [`session`](NewKvBuffers::session), to write.
+    pub(super) fn session_mut(&mut self, i: usize, shape: KvShape) -> Option<KvBuffer<&mut [u8]>> {
+        let (rows, scales) = Self::ranges(&shape, i);
+        KvBuffer::over(shape, self.rows.part_mut(rows), self.scales.part_mut(scales))
+    }
+}
+
+/// The buffers of a pass, in the caller's memory. Only the logits are used after it.
 pub(crate) struct Buffers<'a> {
     /// (chunk, n_embd): the residual stream
-    pub(crate) x: &'a mut [f32],
+    pub(super) x: &'a mut [f32],
     /// (chunk, n_embd): its norm
-    pub(crate) normed: &'a mut [f32],
-    /// the input of a matrix that does not take floats
-    pub(crate) inputs: Inputs<'a>,
+    pub(super) normed: &'a mut [f32],
+    /// the input of a matrix whose kernel does not take floats
+    pub(super) inputs: Inputs<'a>,
     /// (chunk, q_dim + 2·kv_dim)
-    pub(crate) qkv: &'a mut [f32],
-    /// (chunk, q_dim): queries for pinned positions
-    pub(crate) sink_q: &'a mut [f32],
-    /// (chunk, 2, n_heads, head_dim / 32): both as int8
-    pub(crate) query_blocks: &'a mut [QueryBlock],
-    /// (chunk, 2, kv_dim) elements of up to four bytes: new keys and values, as the cache stores them
-    pub(crate) fresh: &'a mut [u8],
-    /// (chunk, 2, n_kv_heads) binary16: their scales
-    pub(crate) fresh_scales: &'a mut [u8],
-    /// (few · splits or chunk, n_kv_heads, group · (head_dim + 2)): attention over some tiles
-    pub(crate) partials: &'a mut [f32],
-    /// (chunk, n_kv_heads, 2 · group): maxima and sums of attention
-    pub(crate) stats: &'a mut [f32],
-    /// (chunk, q_dim): what attention gives
-    pub(crate) attended: &'a mut [f32],
+    pub(super) qkv: &'a mut [f32],
+    /// (chunk, q_dim): queries for the sinks
+    pub(super) sink_q: &'a mut [f32],
+    /// (chunk, 2, n_heads, head_dim / 32): queries and queries for the sinks as int8
+    pub(super) query_blocks: &'a mut [QueryBlock],
+    /// new keys and values of a layer
+    pub(super) new_kv: NewKvBuffers<'a>,
+    /// (max_serial_rows · parts or chunk, n_kv_heads, group · (head_dim + 2)): softmax states of parts of attention
+    pub(super) partials: &'a mut [f32],
+    /// (chunk, n_kv_heads, 2 · group): maxima and sums of softmax
+    pub(super) stats: &'a mut [f32],
+    /// (chunk, q_dim): output of attention
+    pub(super) attended: &'a mut [f32],
     /// (chunk, n_ff)
-    pub(crate) gate: &'a mut [f32],
+    pub(super) gate: &'a mut [f32],
     /// (chunk, n_ff)
-    pub(crate) up: &'a mut [f32],
-    /// (chunk, bases, 2, rope_dims / 2, 2): cosine and sine of each pair's angle, at a token's position and at that
-    /// which pinned positions see
-    pub(crate) rope: &'a mut [f32],
+    pub(super) up: &'a mut [f32],
+    /// (chunk, bases, 2, rope_dims / 2, 2): cosine and sine of each pair's angle, for the token's position and for the
+    /// shifted position used against the sinks
+    pub(super) rope: &'a mut [f32],
     /// (logit_rows, vocab)
     pub(crate) logits: &'a mut [f32],
 }
@@ -82,27 +119,26 @@ impl<'a> Buffers<'a> {
     ///
     /// # Errors
     /// [`ArenaError`].
-    pub(crate) fn new(h: &Hparams, shape: &BufferSizes, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
-        let BufferSizes { chunk, logit_rows, capacity } = *shape;
-        // Pinned positions, kept ones and a window each start and end within a tile.
+    pub(crate) fn new(h: &Hparams, sizes: &BufferSizes, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
+        let BufferSizes { chunk, logit_rows, capacity } = *sizes;
+        // Sinks, kept tiles and the window each start and end within a tile.
         let parts = (capacity / TILE + 4).div_ceil(TILES_PER_PART);
-        let parts = chunk.max(chunk.min(MAX_SERIAL_ROWS) * parts);
+        let partials = chunk.max(chunk.min(MAX_SERIAL_ROWS) * parts);
         let widest = h.n_embd.max(h.n_ff).max(h.q_dim());
         Ok(Self {
             x: arena.alloc("residual", &[chunk, h.n_embd])?,
             normed: arena.alloc("norm", &[chunk, h.n_embd])?,
-            inputs: Inputs::new(arena, chunk, widest)?,
+            inputs: Inputs::carve(arena, chunk, widest)?,
             qkv: arena.alloc("q, k, v", &[chunk, h.q_dim() + 2 * h.kv_dim()])?,
-            sink_q: arena.alloc("q for pinned positions", &[chunk, h.q_dim()])?,
+            sink_q: arena.alloc("q for sinks", &[chunk, h.q_dim()])?,
             query_blocks: arena.alloc("int8 queries", &[chunk, 2, h.n_heads, h.head_dim.div_ceil(BLOCK)])?,
-            fresh: arena.alloc("new k, v", &[chunk, 2, h.kv_dim(), size_of::<f32>()])?,
-            fresh_scales: arena.alloc("their scales", &[chunk, 2, h.n_kv_heads, 2])?,
-            partials: arena.alloc("parts of attention", &[parts, h.n_kv_heads, h.group() * (h.head_dim + 2)])?,
-            stats: arena.alloc("maxima and sums", &[chunk, h.n_kv_heads, 2 * h.group()])?,
+            new_kv: NewKvBuffers::carve(h, chunk, arena)?,
+            partials: arena.alloc("parts of attention", &[partials, h.n_kv_heads, h.group() * (h.head_dim + 2)])?,
+            stats: arena.alloc("softmax maxima and sums", &[chunk, h.n_kv_heads, 2 * h.group()])?,
             attended: arena.alloc("attention", &[chunk, h.q_dim()])?,
             gate: arena.alloc("ffn gate", &[chunk, h.n_ff])?,
             up: arena.alloc("ffn up", &[chunk, h.n_ff])?,
-            rope: arena.alloc("rotation", &[chunk, h.rope_bases(), 2, h.rope_dims / 2, 2])?,
+            rope: arena.alloc("RoPE table", &[chunk, h.rope_bases(), 2, h.rope_dims / 2, 2])?,
             logits: arena.alloc("logits", &[logit_rows, h.vocab])?,
         })
     }

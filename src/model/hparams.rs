@@ -1,24 +1,25 @@
 //! Hyper-parameters, each checked before anything is computed from it (rules M1 to M3).
 
+use core::num::NonZeroUsize;
+
 use super::ModelError;
 use crate::gguf::{File, Label, Value};
-use crate::util::times;
 
-/// Which two dimensions of a head the rotary embedding turns together.
+/// Which two dimensions of a head RoPE rotates together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopeKind {
-    /// 2·i and 2·i + 1, as the paper has it.
+    /// 2·i and 2·i + 1, as in the paper.
     Interleaved,
-    /// i and i + half, as GPT-NeoX has it.
+    /// i and i + half, as in GPT-NeoX.
     NeoX,
 }
 
-/// What sets a model family apart.
+/// What distinguishes a model family.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Family {
     /// `general.architecture`, and the prefix of its keys.
     pub name: &'static str,
-    /// How its rotary embedding pairs dimensions.
+    /// Its rotary position embedding.
     pub rope: RopeKind,
 }
 
@@ -39,7 +40,7 @@ pub struct Hparams {
     pub family: &'static Family,
     /// Tokens of the vocabulary.
     pub vocab: usize,
-    /// Tokens that the model was trained to look back on.
+    /// Positions that the model was trained to attend to.
     pub context_length: usize,
     /// Width of the residual stream.
     pub n_embd: usize,
@@ -49,30 +50,30 @@ pub struct Hparams {
     pub n_heads: usize,
     /// Key-value heads; divides `n_heads`.
     pub n_kv_heads: usize,
-    /// Width of a head.
+    /// Width of a head; a multiple of 8.
     pub head_dim: usize,
-    /// Dimensions of a head that rotate.
+    /// Dimensions of a head that RoPE rotates; even.
     pub rope_dims: usize,
     /// Width of the feed-forward network.
     pub n_ff: usize,
     /// Added to the mean square in a norm.
     pub rms_eps: f32,
-    /// Base of the rotary frequencies.
+    /// Base of the RoPE frequencies.
     pub rope_base: f64,
-    /// Positions are divided by this.
+    /// Positions are divided by this (linear RoPE scaling).
     pub rope_factor: f64,
-    /// What layers with a window have of their own, if there are any.
+    /// Of the layers with a sliding window, if there are any.
     pub window: Option<Window>,
 }
 
-/// Layers that look at the last positions only.
+/// A sliding window of some layers, which attend to the last positions only.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
-    /// How many positions, the token's own among them.
+    /// Positions in it, with the token's own.
     pub size: usize,
-    /// Every so many layers one sees all, the last of each; 0 for none.
+    /// One of so many layers, the last, attends to all positions; 0 for none.
     pub global_every: usize,
-    /// Base of their rotary frequencies, if it is their own; without scaling.
+    /// Base of these layers' RoPE frequencies if it differs; they are not scaled.
     pub rope_base: Option<f64>,
 }
 
@@ -91,7 +92,7 @@ impl Hparams {
             return Err(keys.impossible("attention.head_count_kv"));
         }
         let n_embd = keys.size("embedding_length", 1..=MAX_WIDTH)?;
-        let head_dim = keys.size_or("attention.key_length", times(n_embd, n_heads), 8..=MAX_HEAD_DIM)?;
+        let head_dim = keys.size_or("attention.key_length", n_embd / n_heads.max(1), 8..=MAX_HEAD_DIM)?;
         let value_dim = keys.size_or("attention.value_length", head_dim, 8..=MAX_HEAD_DIM)?;
         if !head_dim.is_multiple_of(8) || value_dim != head_dim {
             return Err(ModelError::Feature("a head size that is no multiple of 8, or differs between K and V,"));
@@ -118,24 +119,30 @@ impl Hparams {
         })
     }
 
-    /// Whether a layer looks at the last positions only.
+    /// Whether a layer has a sliding window.
     pub fn is_windowed(&self, layer: usize) -> bool {
         self.window.is_some_and(|w| w.global_every == 0 || layer % w.global_every != w.global_every - 1)
     }
 
-    /// How many sets of rotary frequencies there are.
+    /// How many sets of RoPE frequencies there are.
     pub(crate) fn rope_bases(&self) -> usize {
         if self.window.is_some_and(|w| w.rope_base.is_some()) { 2 } else { 1 }
     }
 
-    /// The set of a layer.
-    pub(crate) fn rope_set(&self, layer: usize) -> usize {
+    /// The set of RoPE frequencies of a layer.
+    pub(super) fn rope_base_of(&self, layer: usize) -> usize {
         if self.is_windowed(layer) { self.rope_bases() - 1 } else { 0 }
+    }
+
+    /// KV heads as a divisor.
+    pub(super) fn kv_heads(&self) -> NonZeroUsize {
+        // `Hparams::new` refuses 0.
+        NonZeroUsize::new(self.n_kv_heads).unwrap_or(NonZeroUsize::MIN)
     }
 
     /// Query heads that share a KV head.
     pub fn group(&self) -> usize {
-        times(self.n_heads, self.n_kv_heads)
+        self.n_heads / self.kv_heads()
     }
 
     /// Width of all query heads together.
@@ -165,7 +172,7 @@ fn vocab(file: &File<'_>) -> Result<usize, ModelError> {
     }
 }
 
-/// What llama-family files may ask for and this forward pass does not do.
+/// Refuses what llama-family files may need and this forward pass lacks.
 fn refuse_unsupported(keys: &Keys<'_, '_>) -> Result<(), ModelError> {
     if matches!(keys.file.get("split.count"), Some(Value::Unsigned(n)) if n > 1) {
         return Err(ModelError::Feature("a model split in several files"));
@@ -176,7 +183,7 @@ fn refuse_unsupported(keys: &Keys<'_, '_>) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Windows as llama.cpp's converters write them: a size; a pattern, 1 of so many layers sees all; and a base.
+/// Sliding windows as llama.cpp's converters write them: a size; a pattern, one of so many layers has none; and a base.
 fn window(keys: &Keys<'_, '_>) -> Result<Option<Window>, ModelError> {
     let size = keys.size_or("attention.sliding_window", 0, 0..=MAX_CONTEXT)?;
     if size == 0 {
@@ -188,15 +195,15 @@ fn window(keys: &Keys<'_, '_>) -> Result<Option<Window>, ModelError> {
     Ok((global_every != 1).then_some(Window { size, global_every, rope_base }))
 }
 
-/// The norm adds it as an `f32`, in which a tiny f64 is 0 and a huge one infinite.
+/// The norm adds it as an `f32`, where a tiny f64 becomes 0 and a huge one infinite.
 fn rms_eps(keys: &Keys<'_, '_>) -> Result<f32, ModelError> {
     let key = "attention.layer_norm_rms_epsilon";
     let eps = keys.float(key)? as f32;
     if eps.is_finite() && eps > 0.0 { Ok(eps) } else { Err(keys.impossible(key)) }
 }
 
-/// Linear scaling divides positions, and is what a factor without a type means, as in llama.cpp; "none" ignores the
-/// factor; other kinds are refused (dynamic NTK for good: it changes with the position).
+/// Linear scaling divides positions; a factor without a type means it, as in llama.cpp; "none" ignores the factor; other
+/// kinds are refused (dynamic NTK for good: it changes with the position).
 fn rope_factor(keys: &Keys<'_, '_>) -> Result<f64, ModelError> {
     // The second is the key's old name.
     let key = ["rope.scaling.factor", "rope.scale_linear"].into_iter().find(|key| keys.get(key).is_some());

@@ -1,83 +1,38 @@
-//! Transformers of the llama family: hyper-parameters, weights where they lie, and the forward pass.
+//! Transformers of the llama family: hyper-parameters, weights in the mapped file, the KV cache and the forward pass.
 //!
-//! A [`Model`] is read-only and shared; what a conversation changes is in its session. A family is data: a [`Family`]
-//! says how its rotary embedding pairs dimensions; biases are used where the file has them.
+//! A [`Model`] is read-only and shared by all sessions; a session's own state is its KV cache. A family is data: a
+//! [`Family`] says which RoPE it has; biases are used where the file has them.
 
+mod attention;
+mod batch;
 mod buffers;
 mod cache;
+mod error;
 mod forward;
+mod hadamard;
 mod hparams;
+mod kv_buffer;
+mod pass;
+mod qkv;
+mod rope;
 mod weights;
 
+pub(crate) use batch::{Batch, Caches};
 pub(crate) use buffers::{BufferSizes, Buffers};
-pub(crate) use cache::{CacheShape, KvBuffer, KvCache, KvGroups, KvShape, LayerGroup};
-pub(crate) use forward::{Pass, forward};
+pub(crate) use cache::{CacheShape, KvCache, KvGroups, LayerGroup};
+pub use error::ModelError;
+pub(crate) use forward::forward;
 pub use hparams::{Family, Hparams, RopeKind, Window};
+pub(crate) use kv_buffer::{KvBuffer, KvShape};
+pub(crate) use pass::Pass;
 pub use weights::{Layer, Weights};
 
-use crate::gguf::{File, Label, TensorType};
-use crate::quant::PACK_VERSION;
-use crate::storage::{Arena, ArenaError, Region};
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::gguf::File;
+use crate::storage::{Arena, Region};
+use crate::tokenizer::Tokenizer;
+use crate::util::SliceExt;
 
-/// Why a model cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum ModelError {
-    /// No such model family here.
-    #[error("architecture \"{0}\" is not supported; supported are llama and qwen2")]
-    Architecture(Label),
-    /// A metadata entry that the model needs.
-    #[error("metadata key {0} is missing or has the wrong type")]
-    Key(Label),
-    /// A metadata entry with a value that cannot be.
-    #[error("metadata key {0} has an impossible value")]
-    Value(Label),
-    /// A feature that would change the result if it were left out.
-    #[error("{0} is not supported")]
-    Feature(&'static str),
-    /// A tensor that the model needs.
-    #[error("tensor {0} is missing")]
-    MissingTensor(Label),
-    /// A tensor of a type that there are no kernels for.
-    #[error("tensor {tensor} has type {kind}, which is not supported; requantise the model to Q8_0 or Q4_0")]
-    TensorType {
-        /// Its name.
-        tensor: Label,
-        /// Its type.
-        kind: TensorType,
-    },
-    /// A packed file in a layout that armlet does not know.
-    #[error("the file is packed in layout {0}, not {known}; pack the original file again", known = PACK_VERSION)]
-    PackVersion(u64),
-    /// A tensor in panels that is no matrix.
-    #[error("tensor {tensor} has type {kind}, but only matrices may be packed; use the original file")]
-    Packed {
-        /// Its name.
-        tensor: Label,
-        /// Its type.
-        kind: TensorType,
-    },
-    /// A tensor whose shape is not what the hyper-parameters say.
-    #[error("tensor {tensor} has shape {found:?}, but the hyper-parameters say {expected:?}")]
-    TensorShape {
-        /// Its name.
-        tensor: Label,
-        /// Columns and rows that the hyper-parameters give.
-        expected: [u64; 2],
-        /// Its dimensions in the file, columns first.
-        found: [u64; 4],
-    },
-    /// The vocabulary.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// The memory given.
-    #[error(transparent)]
-    Arena(#[from] ArenaError),
-}
-
-/// A model over a checked file: its tables lie in memory that the caller gave, its weights in the file.
+/// A model over a checked file: its tables are in the caller's memory, its weights in the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Model<'m> {
     /// Its sizes.
@@ -89,7 +44,7 @@ pub struct Model<'m> {
 }
 
 impl<'m> Model<'m> {
-    /// Bytes that [`Model::new`] takes of its memory.
+    /// Bytes of memory that [`Model::new`] needs.
     ///
     /// # Errors
     /// [`ModelError`] when the file is no model that armlet can run.
@@ -99,7 +54,7 @@ impl<'m> Model<'m> {
         Ok(arena.used())
     }
 
-    /// A model without tables, of which the sizes are right, and the bytes that [`Model::new`] takes.
+    /// A model without tables, whose sizes are right, and the bytes that [`Model::new`] needs.
     #[cfg(feature = "capi")]
     pub(crate) fn sizes(file: &File<'m>) -> Result<(Self, usize), ModelError> {
         let mut arena = Arena::dry_run();
@@ -129,8 +84,8 @@ impl<'m> Model<'m> {
         Ok(model)
     }
 
-    /// A number that models with other weights, sizes or rotation hardly share: of the sizes, the rotary frequencies, and
-    /// of every tensor the format, the size and 64 bytes in each 16 KiB (FNV-1a: Fowler, Noll and Vo).
+    /// Fingerprint of the model (FNV-1a: Fowler, Noll and Vo): of the sizes, the rotary frequencies, and of every tensor the
+    /// format, the size and 64 bytes in each 16 KiB.
     pub fn fingerprint(&self) -> u64 {
         let h = &self.hparams;
         let window = h.window.map_or([0; 2], |w| [w.size, w.global_every]);
@@ -141,8 +96,7 @@ impl<'m> Model<'m> {
         hash.add(h.family.name.as_bytes());
         self.weights.rope_frequencies.iter().for_each(|f| hash.add(&f.to_le_bytes()));
         let w = &self.weights;
-        let layers = w.layers.iter().flat_map(|l| [l.q, l.k, l.v, l.attn_output, l.gate, l.up, l.down]);
-        for m in [w.token_embd, w.output].into_iter().chain(layers) {
+        for m in [w.token_embd, w.output].into_iter().chain(w.layers.iter().flat_map(Layer::matrices)) {
             hash.sample(&m.layout().gguf_id(m.dtype()).unwrap_or(u32::MAX).to_le_bytes());
             hash.sample(m.bytes());
         }
@@ -164,7 +118,7 @@ impl<'m> Model<'m> {
     }
 }
 
-/// A number made of bytes, one after another.
+/// An FNV-1a hash.
 struct Fingerprint(u64);
 
 impl Fingerprint {
@@ -176,7 +130,7 @@ impl Fingerprint {
     #[inline(never)]
     fn sample(&mut self, bytes: &[u8]) {
         self.add(&(bytes.len() as u64).to_le_bytes());
-        let last = bytes.get(bytes.len().saturating_sub(64)..).unwrap_or(&[]);
-        bytes.chunks(16 << 10).chain([last]).for_each(|part| self.add(part.get(..64).unwrap_or(part)));
+        let last = bytes.part(bytes.len().saturating_sub(64)..bytes.len());
+        bytes.chunks(16 << 10).chain([last]).for_each(|part| self.add(part.first_n(part.len().min(64))));
     }
 }

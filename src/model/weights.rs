@@ -1,11 +1,10 @@
-//! Weights, borrowed from the file. Each tensor's shape is compared with the hyper-parameters before it is used
-//! (rule M2).
+//! Weights, borrowed from the file. Each tensor's shape is checked against the hyper-parameters before use (rule M2).
 
 use super::{Hparams, ModelError};
 use crate::gguf::{File, Label, Tensor, Value};
 use crate::quant::{DType, Layout, Matrix, PACK_VERSION};
 use crate::storage::{Arena, ArenaError, unpadded};
-use crate::util::{phase, rest};
+use crate::util::phase;
 
 /// The weights of a model.
 #[derive(Clone, Copy, Debug)]
@@ -16,14 +15,14 @@ pub struct Weights<'m> {
     pub layers: &'m [Layer<'m>],
     /// (n_embd) little-endian f32
     pub output_norm: &'m [u8],
-    /// (vocab, n_embd); the embedding where the file ties the two
+    /// (vocab, n_embd); the embedding where the file ties them
     pub output: Matrix<'m>,
-    /// (bases, rope_dims / 2) turns per token, in units of 2⁻⁶⁴: of the layers that see all, and of those with a window if
-    /// they have a base of their own
+    /// (bases, rope_dims / 2) turns per token, in units of 2⁻⁶⁴: of the layers without a window, and of those with one if
+    /// these have a base of their own
     pub rope_frequencies: &'m [u64],
 }
 
-/// The weights of one block.
+/// The weights of one transformer block.
 #[derive(Clone, Copy, Debug)]
 pub struct Layer<'m> {
     /// (n_embd) little-endian f32
@@ -51,23 +50,43 @@ pub struct Layer<'m> {
 // Two norms, three biases, seven matrices.
 unpadded!(Layer<'_>: [&[u8]; 5], [Matrix<'_>; 7]);
 
-/// The matrices outside the blocks, and those of each block.
+/// The matrices outside the layers.
 const TOP_MATRICES: [&str; 2] = ["token_embd.weight", "output.weight"];
-const BLOCK_MATRICES: [&str; 7] = [
-    "attn_q.weight",
-    "attn_k.weight",
-    "attn_v.weight",
-    "attn_output.weight",
-    "ffn_gate.weight",
-    "ffn_up.weight",
-    "ffn_down.weight",
-];
+
+/// A matrix of a layer: its name in the file, its shape, and its field.
+struct LayerMatrix {
+    name: &'static str,
+    rows: fn(&Hparams) -> usize,
+    cols: fn(&Hparams) -> usize,
+    field: for<'l, 'm> fn(&'l mut Layer<'m>) -> &'l mut Matrix<'m>,
+}
+
+/// The matrices of a layer, in the order of the fingerprint: loading, packing and counting walk this list.
+const LAYER_MATRICES: [LayerMatrix; 7] = {
+    const fn matrix(
+        name: &'static str,
+        rows: fn(&Hparams) -> usize,
+        cols: fn(&Hparams) -> usize,
+        field: for<'l, 'm> fn(&'l mut Layer<'m>) -> &'l mut Matrix<'m>,
+    ) -> LayerMatrix {
+        LayerMatrix { name, rows, cols, field }
+    }
+    [
+        matrix("attn_q.weight", Hparams::q_dim, |h| h.n_embd, |l| &mut l.q),
+        matrix("attn_k.weight", Hparams::kv_dim, |h| h.n_embd, |l| &mut l.k),
+        matrix("attn_v.weight", Hparams::kv_dim, |h| h.n_embd, |l| &mut l.v),
+        matrix("attn_output.weight", |h| h.n_embd, Hparams::q_dim, |l| &mut l.attn_output),
+        matrix("ffn_gate.weight", |h| h.n_ff, |h| h.n_embd, |l| &mut l.gate),
+        matrix("ffn_up.weight", |h| h.n_ff, |h| h.n_embd, |l| &mut l.up),
+        matrix("ffn_down.weight", |h| h.n_embd, |h| h.n_ff, |l| &mut l.down),
+    ]
+};
 
 impl<'m> Weights<'m> {
-    /// Whether a tensor of this name is used as a matrix, and so may lie in panels.
+    /// Whether a tensor of this name is used as a matrix, and so may be packed in panels.
     pub fn is_matrix(name: &str) -> bool {
         match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
-            Some((_, rest)) => BLOCK_MATRICES.contains(&rest),
+            Some((_, name)) => LAYER_MATRICES.iter().any(|m| m.name == name),
             None => TOP_MATRICES.contains(&name),
         }
     }
@@ -90,13 +109,15 @@ impl<'m> Weights<'m> {
         let factors = top.optional_vector("rope_freqs.weight", h.rope_dims / 2)?.as_chunks::<4>().0;
         let pairs = h.rope_dims / 2;
         let rope_frequencies = arena.build("rope frequencies", h.rope_bases() * pairs, |i| {
-            // A base of its own comes without scaling.
-            let own = h.window.and_then(|w| w.rope_base).filter(|_| i >= pairs);
+            // The frequencies of a window's own base come second, and without scaling.
+            let second = h.window.and_then(|w| w.rope_base).zip(i.checked_sub(pairs));
             let factor = factors.get(i).map_or(1.0, |f| f64::from(f32::from_le_bytes(*f)));
-            let (base, factor) = own.map_or((h.rope_base, h.rope_factor * factor), |base| (base, 1.0));
-            Ok::<_, ArenaError>(rope_frequency(base, h.rope_dims, rest(i, pairs), factor))
+            Ok::<_, ArenaError>(match second {
+                Some((base, i)) => rope_frequency(base, h.rope_dims, i, 1.0),
+                None => rope_frequency(h.rope_base, h.rope_dims, i, h.rope_factor * factor),
+            })
         })?;
-        // A dry run builds nothing, but a plan for a broken file should fail like the load.
+        // A dry run builds nothing, but planning for a broken file should fail as loading it does.
         if arena.is_dry() {
             (0..h.n_layers).try_for_each(|i| Layer::new(file, h, i).map(drop))?;
         }
@@ -106,7 +127,7 @@ impl<'m> Weights<'m> {
     }
 }
 
-/// A file with a tensor in panels says which layout of panels that is.
+/// A file with packed tensors says which layout they have.
 fn check_pack_version(file: &File<'_>) -> Result<(), ModelError> {
     const KEY: &str = "armlet.pack.version";
     match file.get(KEY) {
@@ -135,22 +156,33 @@ impl<'m> Layer<'m> {
         if s.find("attn_q_norm.weight").is_some() {
             return Err(ModelError::Feature("a norm of q and k"));
         }
-        Ok(Self {
+        let none = Matrix::default();
+        let mut layer = Self {
             attn_norm: s.vector("attn_norm.weight", h.n_embd)?,
-            q: s.matrix("attn_q.weight", h.q_dim(), h.n_embd)?,
-            k: s.matrix("attn_k.weight", h.kv_dim(), h.n_embd)?,
-            v: s.matrix("attn_v.weight", h.kv_dim(), h.n_embd)?,
+            q: none,
+            k: none,
+            v: none,
             qkv_bias: [
                 s.optional_vector("attn_q.bias", h.q_dim())?,
                 s.optional_vector("attn_k.bias", h.kv_dim())?,
                 s.optional_vector("attn_v.bias", h.kv_dim())?,
             ],
-            attn_output: s.matrix("attn_output.weight", h.n_embd, h.q_dim())?,
+            attn_output: none,
             ffn_norm: s.vector("ffn_norm.weight", h.n_embd)?,
-            gate: s.matrix("ffn_gate.weight", h.n_ff, h.n_embd)?,
-            up: s.matrix("ffn_up.weight", h.n_ff, h.n_embd)?,
-            down: s.matrix("ffn_down.weight", h.n_embd, h.n_ff)?,
-        })
+            gate: none,
+            up: none,
+            down: none,
+        };
+        for m in &LAYER_MATRICES {
+            *(m.field)(&mut layer) = s.matrix(m.name, (m.rows)(h), (m.cols)(h))?;
+        }
+        Ok(layer)
+    }
+
+    /// Its matrices, in the order of the file format's names: q, k, v, attention output, gate, up, down.
+    pub fn matrices(&self) -> impl Iterator<Item = Matrix<'m>> + use<'m> {
+        let mut layer = *self;
+        LAYER_MATRICES.iter().map(move |m| *(m.field)(&mut layer))
     }
 }
 

@@ -15,6 +15,13 @@ pub struct Matrix<'m> {
     data: &'m [u8],
 }
 
+impl Default for Matrix<'_> {
+    /// No rows.
+    fn default() -> Self {
+        Self { dtype: DType::F32, layout: Layout::Rows, row_bytes: 0, rows: 0, cols: 0, data: &[] }
+    }
+}
+
 unpadded!(Matrix<'_>: DType, Layout, u32, usize, usize, &[u8]);
 
 impl<'m> Matrix<'m> {

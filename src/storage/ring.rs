@@ -1,54 +1,83 @@
-//! Which positions a token looks at, and where each of them lies: integers only.
+//! Which positions a token attends to, and the slot of each of them: integers only.
 //!
 //! ```text
-//! positions   0 … S | evicted, but perhaps every k-th tile | n−W+1 … n
-//!             pinned  kept                                   window
+//! positions   0 … S  | evicted, but perhaps every k-th tile | n−W+1 … n
+//!             sinks    kept                                   window
 //! ```
 //!
-//! The first S positions stay for good (attention sinks: Xiao et al. 2023, arXiv 2309.17453; or a whole system prompt),
-//! the last W are in a ring of slots, and a pattern may keep every k-th tile of what left the window. A position's slot
-//! is a function of the position alone, so that eviction is nothing but being written over: nothing moves.
+//! The first S positions are never evicted (attention sinks: Xiao et al. 2023, arXiv 2309.17453; or a whole system
+//! prompt), the last W are in a ring of slots, and a pattern may keep every k-th tile of what left the window. A
+//! position's slot is a function of the position alone, so eviction is nothing but being overwritten: nothing moves.
 //!
 //! Positions are `u64` and never wrap; only slots do.
 
-/// Positions of a tile, the unit in which attention adds up: tiles start at multiples of it, whatever the slots.
+/// Positions of a tile, the unit in which attention is summed: tiles start at multiples of it, whatever the slots.
 pub const TILE: usize = 32;
 const TILE_64: u64 = TILE as u64;
 
-/// A pattern and the slots that it needs.
+/// An attention pattern and the slots that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ring {
-    /// S: the first positions, which stay.
-    sinks: usize,
-    /// W: the last positions, a token's own among them.
-    window: usize,
+    /// S: the first positions, which are never evicted.
+    pub(crate) sinks: usize,
+    /// W: the last positions, with the token's own.
+    pub(crate) window: usize,
     /// Of the tiles that left the window every `every`-th is kept; 0 for none.
-    every: usize,
-    /// How many of those.
-    kept: usize,
-    /// Tiles of slots for positions that are not kept, and for those that are.
-    slots: [usize; 2],
+    pub(crate) every: usize,
+    /// How many tiles are kept.
+    pub(crate) kept: usize,
+    /// Tiles of slots for positions that will not be kept.
+    pub(crate) recent_tiles: usize,
+    /// Tiles of slots for those that will.
+    pub(crate) kept_tiles: usize,
 }
 
-/// Positions one after another that a token looks at, within a tile.
+/// Consecutive positions of one tile that a token attends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     /// The first.
     pub(crate) start: u64,
     /// How many; at least 1.
     pub(crate) len: usize,
-    /// Whether they are pinned; else they are in the ring.
+    /// Whether they are sinks; else they are in the ring.
     pub(crate) sink: bool,
 }
 
+/// Some tiles: `count` of them, from number `first` on.
+#[derive(Clone, Copy)]
+struct Tiles {
+    first: u64,
+    count: usize,
+}
+
+/// The tiles that a token attends to. A tile with both sinks and others is one of the sinks'.
+struct Attended {
+    /// Tiles with sinks, from the first tile on.
+    sinks: usize,
+    /// Kept tiles, every `every`-th.
+    kept: Tiles,
+    /// Tiles of the window.
+    window: Tiles,
+}
+
+/// One of the two rings of tiles that a strided pattern has, and a tile's place in it.
+struct Lane {
+    /// Number of the tile among those of this ring.
+    ordinal: u64,
+    /// Tiles of slots in this ring.
+    tiles: usize,
+    /// Its first tile of slots.
+    first: usize,
+}
+
 impl Ring {
-    /// The first `pinned` positions and the last `window`, and at least `slack` that left the window and can be gone
-    /// back to. None when the window is empty, or sizes overflow.
+    /// The first `sinks` positions and the last `window`; a session can be rewound by at least `slack` positions. `None`
+    /// when the window is empty, or sizes overflow.
     pub(crate) fn new(sinks: usize, window: usize, slack: usize) -> Option<Self> {
         sinks.checked_add(window).filter(|_| window > 0)?;
-        let tiles = window.checked_add(slack)?.div_ceil(TILE);
-        tiles.checked_mul(TILE)?;
-        Some(Ring { sinks, window, every: 0, kept: 0, slots: [tiles, 0] })
+        let recent_tiles = window.checked_add(slack)?.div_ceil(TILE);
+        recent_tiles.checked_mul(TILE)?;
+        Some(Ring { sinks, window, every: 0, kept: 0, recent_tiles, kept_tiles: 0 })
     }
 
     /// The same, and of the tiles before the window every `every`-th, `kept` of them.
@@ -57,14 +86,9 @@ impl Ring {
             return None;
         }
         let plain = Ring::new(sinks, window, slack.checked_add(2 * TILE)?)?;
-        let kept_slots = kept.checked_add(plain.slots[0] / every)?.checked_add(1)?;
-        kept_slots.checked_add(plain.slots[0])?.checked_mul(TILE)?.checked_add(sinks)?;
-        Some(Ring { every, kept, slots: [plain.slots[0], kept_slots], ..plain })
-    }
-
-    /// Positions that stay.
-    pub(crate) fn sinks(&self) -> usize {
-        self.sinks
+        let kept_tiles = kept.checked_add(plain.recent_tiles / every)?.checked_add(1)?;
+        kept_tiles.checked_add(plain.recent_tiles)?.checked_mul(TILE)?.checked_add(sinks)?;
+        Some(Ring { every, kept, kept_tiles, ..plain })
     }
 
     /// Whether old tiles are kept.
@@ -72,34 +96,32 @@ impl Ring {
         self.every > 0
     }
 
-    /// Its numbers, which make two rings the same.
-    pub(crate) fn numbers(&self) -> [u64; 6] {
-        [self.sinks, self.window, self.every, self.kept, self.slots[0], self.slots[1]].map(|n| n as u64)
-    }
-
-    /// Positions that a token looks at when there are enough.
+    /// Most positions that a token attends to.
     pub(crate) fn capacity(&self) -> usize {
         self.sinks + self.window + self.kept * TILE
     }
 
-    /// Slots of the ring; the pinned positions are not in it.
+    /// Slots of the ring, in which the sinks are not.
     pub(crate) fn slots(&self) -> usize {
-        (self.slots[0] + self.slots[1]) * TILE
+        (self.recent_tiles + self.kept_tiles) * TILE
     }
 
-    /// The slot of a position that is not pinned.
+    /// The slot of a position that is no sink.
     pub(crate) fn slot(&self, position: u64) -> usize {
         let (tile, within) = (position / TILE_64, (position % TILE_64) as usize);
-        let (ordinal, tiles, first) = self.lane(tile);
-        (first + (ordinal % tiles.max(1) as u64) as usize) * TILE + within
+        let lane = self.lane(tile);
+        (lane.first + (lane.ordinal % lane.tiles.max(1) as u64) as usize) * TILE + within
     }
 
-    /// Tiles are dealt to two rings: their number in theirs, its size, and its first tile.
-    fn lane(&self, tile: u64) -> (u64, usize, usize) {
+    /// The ring of a tile: tiles to be kept have one of their own.
+    fn lane(&self, tile: u64) -> Lane {
+        let recent = |ordinal| Lane { ordinal, tiles: self.recent_tiles, first: 0 };
         match self.every as u64 {
-            0 => (tile, self.slots[0], 0),
-            every if tile.is_multiple_of(every) => (tile / every, self.slots[1], self.slots[0]),
-            every => (tile - tile / every - 1, self.slots[0], 0),
+            0 => recent(tile),
+            every if tile.is_multiple_of(every) => {
+                Lane { ordinal: tile / every, tiles: self.kept_tiles, first: self.recent_tiles }
+            }
+            every => recent(tile - tile / every - 1),
         }
     }
 
@@ -108,40 +130,40 @@ impl Ring {
         (n + 1).saturating_sub(self.window as u64).max(self.sinks as u64)
     }
 
-    /// The first tile before the window that the token at `n` looks at.
+    /// The first tile before the window that the token at `n` attends to.
     fn oldest_kept(&self, n: u64) -> Option<u64> {
         let every = Some(self.every as u64).filter(|every| *every > 0)?;
         let newest = self.window_start(n) / TILE_64 / every;
         Some(newest.saturating_sub(self.kept as u64 - 1) * every)
     }
 
-    /// The first position that is not pinned and that the token at `n` looks at.
+    /// The first position that is no sink and that the token at `n` attends to.
     fn oldest(&self, n: u64) -> u64 {
         let (sinks, window) = (self.sinks as u64, self.window_start(n));
-        // The first kept tile that is not all pinned.
+        // The first kept tile that has others than sinks.
         let kept = self.oldest_kept(n).map(|tile| tile.max(sinks / TILE_64).next_multiple_of(self.every as u64));
         kept.map_or(window, |tile| (tile * TILE_64).max(sinks).min(window))
     }
 
-    /// How much nearer than they are the pinned positions seem to the token at `n`: they stand right before the oldest
-    /// of the others. So no distance is ever larger than the positions that are looked at reach.
+    /// Distance by which sink positions are shifted towards token `n`, so that they directly precede the oldest other
+    /// position it attends to. So no relative position is ever larger than the pattern's reach.
     pub(crate) fn sink_offset(&self, n: u64) -> u64 {
         self.oldest(n) - self.sinks as u64
     }
 
-    /// How many tiles the token at `n` looks at.
+    /// How many tiles the token at `n` attends to.
     pub(crate) fn tiles(&self, n: u64) -> usize {
-        let (sinks, kept, window) = self.tile_counts(n);
-        sinks + kept.1 + window.1
+        let attended = self.attended(n);
+        attended.sinks + attended.kept.count + attended.window.count
     }
 
-    /// What the token at `n` looks at in tile `i` of [`tiles`](Ring::tiles): first what is pinned of it, then the rest.
+    /// What the token at `n` attends to in tile `i` of [`tiles`](Ring::tiles): first sinks, then others.
     pub(crate) fn tile(&self, n: u64, i: usize) -> impl Iterator<Item = Span> + Clone + use<> {
-        let (sinks, kept, window) = self.tile_counts(n);
+        let Attended { sinks, kept, window } = self.attended(n);
         let tile = match i.checked_sub(sinks) {
             None => i as u64,
-            Some(i) if i < kept.1 => kept.0 + (i * self.every) as u64,
-            Some(i) => window.0 + (i - kept.1) as u64,
+            Some(i) if i < kept.count => kept.first + (i * self.every) as u64,
+            Some(i) => window.first + (i - kept.count) as u64,
         };
         let (start, end) = (tile * TILE_64, (tile * TILE_64 + TILE_64).min(n + 1));
         let sinks_end = end.min(self.sinks as u64).max(start);
@@ -152,43 +174,43 @@ impl Ring {
         [span(start, sinks_end, true), span(from, end, false)].into_iter().flatten()
     }
 
-    /// Tiles with pinned positions; the first of the kept ones behind them and how many there are; the first of the
-    /// window's and how many there are.
-    fn tile_counts(&self, n: u64) -> (usize, (u64, usize), (u64, usize)) {
+    /// The tiles that the token at `n` attends to.
+    fn attended(&self, n: u64) -> Attended {
         let sinks = (n + 1).min(self.sinks as u64).div_ceil(TILE_64);
         let window = self.window_start(n) / TILE_64;
-        let kept = self.oldest_kept(n).map_or((0, 0), |oldest| {
+        let kept = self.oldest_kept(n).map_or(Tiles { first: 0, count: 0 }, |oldest| {
             let every = self.every as u64;
             let first = oldest.max(sinks).next_multiple_of(every);
-            (first, window.saturating_sub(first).div_ceil(every) as usize)
+            Tiles { first, count: window.saturating_sub(first).div_ceil(every) as usize }
         });
         let first = window.max(sinks);
-        (sinks as usize, kept, (first, (n / TILE_64 + 1).saturating_sub(first) as usize))
+        let window = Tiles { first, count: (n / TILE_64 + 1).saturating_sub(first) as usize };
+        Attended { sinks: sinks as usize, kept, window }
     }
 
-    /// All that the token at `n` looks at, in order, itself last.
+    /// All that the token at `n` attends to, in order, itself last.
     fn spans(&self, n: u64) -> impl Iterator<Item = Span> {
         (0..self.tiles(n)).flat_map(move |i| self.tile(n, i))
     }
 
-    /// Whether, after `written` positions, all that the token at `n` looks at before itself is still there.
+    /// Whether, after `written` positions, the ring still holds all that the token at `n` attends to before itself.
     pub(crate) fn holds(&self, n: u64, written: u64) -> bool {
         let Some(last) = written.checked_sub(1) else { return true };
-        self.spans(n).filter(|p| !p.sink && p.start < n).all(|span| self.is_there(span.start, last))
+        self.spans(n).filter(|s| !s.sink && s.start < n).all(|span| self.is_there(span.start, last))
     }
 
-    /// Whether a position was not written over when `last` was the last to be written.
+    /// Whether a position was not yet overwritten when `last` was written.
     fn is_there(&self, position: u64, last: u64) -> bool {
         if self.every == 0 {
             return position + self.slots() as u64 > last;
         }
-        let (ordinal, tiles, first) = self.lane(position / TILE_64);
+        let lane = self.lane(position / TILE_64);
         // The last tile of the same ring: `last`'s, or one before it.
         let mut tile = last / TILE_64;
-        while self.lane(tile).2 != first && tile > 0 {
+        while self.lane(tile).first != lane.first && tile > 0 {
             tile -= 1;
         }
-        ordinal + tiles as u64 > self.lane(tile).0
+        lane.ordinal + lane.tiles as u64 > self.lane(tile).ordinal
     }
 }
 
@@ -205,7 +227,7 @@ mod tests {
         prop_oneof![plain, strided]
     }
 
-    /// What the token at `n` looks at, position by position, from the definition.
+    /// What the token at `n` attends to, position by position, from the definition.
     fn naive(ring: &Ring, n: u64) -> Vec<u64> {
         let (s, w, every) = (ring.sinks as u64, ring.window as u64, ring.every as u64);
         let start = (n + 1).saturating_sub(w).max(s);
@@ -225,14 +247,14 @@ mod tests {
                 prop_assert_eq!(p.start / 32, (p.start + p.len as u64 - 1) / 32);
                 prop_assert_eq!(p.sink, p.start < ring.sinks as u64);
             }
-            // The pinned ones stand right before the first of the others.
+            // Shifted sinks directly precede the first of the others.
             let first = all.iter().find(|m| **m >= ring.sinks as u64);
             if let Some(first) = first {
                 prop_assert_eq!(ring.sink_offset(n), first - ring.sinks as u64);
             }
         }
 
-        /// Positions written in order are all where they are looked for, through any number of wraps.
+        /// Positions written in order are all in their slots when attended to, through any number of wraps.
         #[test]
         fn no_slot_is_overwritten_while_it_is_attended_to(ring in any_ring(), n in 0u64..3000) {
             let mut slots = std::vec![u64::MAX; ring.slots()];
@@ -242,7 +264,7 @@ mod tests {
             for m in naive(&ring, n).into_iter().filter(|m| *m >= ring.sinks as u64) {
                 prop_assert_eq!(slots[ring.slot(m)], m);
             }
-            // And `holds` knows how far back one can go.
+            // And `holds` says how far a session can be rewound.
             for back in (0..=n.min(300)).step_by(7) {
                 let there = naive(&ring, n - back);
                 let there = there.iter().filter(|m| **m >= ring.sinks as u64 && **m < n - back);
@@ -266,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn slack_is_what_one_can_go_back() {
+    fn a_session_can_be_rewound_by_the_slack() {
         let ring = Ring::new(4, 60, 36).unwrap();
         assert_eq!((ring.capacity(), ring.slots()), (64, 96));
         assert!(ring.holds(1000, 1000) && ring.holds(1000 - 36, 1000) && !ring.holds(1000 - 38, 1000));

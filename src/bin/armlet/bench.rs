@@ -119,8 +119,7 @@ impl Reads {
 fn bytes_per_token(model: &Model<'_>) -> usize {
     let w = &model.weights;
     let layer = |l: &Layer<'_>| -> usize {
-        let matrices = [l.q, l.k, l.v, l.attn_output, l.gate, l.up, l.down];
-        matrices.iter().map(|m| m.bytes().len()).sum::<usize>() + l.attn_norm.len() + l.ffn_norm.len()
+        l.matrices().map(|m| m.bytes().len()).sum::<usize>() + l.attn_norm.len() + l.ffn_norm.len()
     };
     w.layers.iter().map(layer).sum::<usize>() + w.output.bytes().len() + w.output_norm.len()
 }

@@ -1,0 +1,144 @@
+//! Attention of a layer: which work items there are, and what each of them computes.
+//!
+//! A token attends to tiles of 32 positions. The tiles are summed in parts of [`TILES_PER_PART`], and these are merged in
+//! order of positions. Where a few rows' heads are too few for all threads, each part is a work item; else each row and
+//! KV head is, with all its parts. Both are the same sums in the same order, so the bits are the same.
+
+use core::num::NonZeroUsize;
+
+use super::Hparams;
+use super::batch::{Batch, Token};
+use super::buffers::{Buffers, MAX_SERIAL_ROWS, NewKvBuffers, TILES_PER_PART};
+use super::cache::KvSpans;
+use super::pass::Pass;
+use crate::arch::{Queries, QueryBlock, SoftmaxState};
+use crate::quant::BLOCK;
+use crate::storage::{Grid, for_each_row, for_each_tile};
+use crate::util::SliceExt;
+
+/// Work items per thread from which on whole rows and heads are items: fewer would not be divided evenly.
+const MIN_ITEMS_PER_THREAD: usize = 8;
+
+impl Pass<'_> {
+    /// Attention of each token, a group of query heads at a time: from the queries and the caches to `buffers.attended`.
+    pub(super) fn attend(&self, layer: usize, buffers: &mut Buffers<'_>, batch: &Batch<'_, '_>) {
+        let h = &self.model.hparams;
+        let n = batch.tokens();
+        let Buffers { qkv, sink_q, query_blocks, new_kv, partials, stats, attended, .. } = buffers;
+        let pass = AttentionPass { pass: self, batch, layer, heads: h.kv_heads(), qkv, sink_q, query_blocks, new_kv };
+        let out = Out { attended: attended.first_n_mut(n * h.q_dim()), stats: stats.first_n_mut(n * 2 * h.n_heads) };
+        // The parts of the longest row, and those of all rows in units of these.
+        let parts = (0..n).map(|row| pass.parts(row)).max().unwrap_or(0);
+        let rows = (0..n).map(|row| pass.parts(row)).sum::<usize>() / parts.max(1);
+        let whole_rows = n > MAX_SERIAL_ROWS || rows * h.n_kv_heads / MIN_ITEMS_PER_THREAD >= self.exec.workers();
+        // The plan has memory for all parts of a few rows; where a session has more, whole rows need less.
+        match partials.get_mut(..n * h.n_kv_heads * parts * pass.state_len()).filter(|_| !whole_rows) {
+            Some(states) => pass.attend_by_parts(states, parts, out),
+            None => pass.attend_by_rows(partials.first_n_mut(n * h.n_kv_heads * pass.state_len()), out),
+        }
+    }
+}
+
+/// The output of attention.
+struct Out<'o> {
+    /// (tokens, n_kv_heads, group · head_dim)
+    attended: &'o mut [f32],
+    /// (tokens, n_kv_heads, 2 · group): maxima and sums
+    stats: &'o mut [f32],
+}
+
+/// The inputs of a layer's attention.
+struct AttentionPass<'l, 'b, 'c> {
+    pass: &'l Pass<'l>,
+    batch: &'l Batch<'b, 'c>,
+    layer: usize,
+    /// KV heads.
+    heads: NonZeroUsize,
+    qkv: &'l [f32],
+    sink_q: &'l [f32],
+    query_blocks: &'l [QueryBlock],
+    new_kv: &'l NewKvBuffers<'l>,
+}
+
+impl AttentionPass<'_, '_, '_> {
+    fn hparams(&self) -> &Hparams {
+        &self.pass.model.hparams
+    }
+
+    /// Numbers of a softmax state: `group · (head_dim + 2)`.
+    fn state_len(&self) -> usize {
+        let h = self.hparams();
+        h.group() * (h.head_dim + 2)
+    }
+
+    /// Parts into which the attention of a row is split.
+    fn parts(&self, row: usize) -> usize {
+        let tiles = |t: Token<'_, '_>| t.cache.group(self.hparams(), self.layer).0.ring().tiles(t.position);
+        self.batch.locate(row).map_or(0, tiles).div_ceil(TILES_PER_PART)
+    }
+
+    /// A work item for each part of each row and KV head; `states` is `(tokens, n_kv_heads, parts, state_len)`.
+    fn attend_by_parts(&self, states: &mut [f32], parts: usize, out: Out<'_>) {
+        let (h, len) = (self.hparams(), self.state_len());
+        let (group, each) = (h.group(), parts.max(1));
+        for_each_row(self.pass.exec, states, len, |i, state| {
+            self.attend_part(i / each, i % each, &mut SoftmaxState::new(state, group));
+        });
+        let items = out.attended.rows_mut(group * h.head_dim).zip(out.stats.rows_mut(2 * group));
+        for ((item, (out, stats)), states) in items.enumerate().zip(states.rows_mut(parts * len)) {
+            let mut sum = SoftmaxState::over(out, stats);
+            for state in states.rows_mut(len).take(self.parts(item / self.heads)) {
+                sum.merge(&SoftmaxState::view(state, group));
+            }
+            sum.finish();
+        }
+    }
+
+    /// A work item for each row and KV head; `states` is `(tokens, n_kv_heads, state_len)`.
+    fn attend_by_rows(&self, states: &mut [f32], out: Out<'_>) {
+        let h = self.hparams();
+        let group = h.group();
+        let outputs = [
+            Grid::rows(out.attended, group * h.head_dim),
+            Grid::rows(out.stats, 2 * group),
+            Grid::rows(states, self.state_len()),
+        ];
+        for_each_tile(self.pass.exec, outputs, |item, [mut out, mut stats, mut state]| {
+            let mut sum = SoftmaxState::over(out.row(0), stats.row(0));
+            for part in 0..self.parts(item / self.heads) {
+                let mut state = SoftmaxState::new(state.row(0), group);
+                self.attend_part(item, part, &mut state);
+                sum.merge(&state);
+            }
+            sum.finish();
+        });
+    }
+
+    /// The queries of a group of heads, for one KV head of one row.
+    fn queries(&self, row: usize, head: usize) -> Queries<'_> {
+        let h = self.hparams();
+        let (wide, width) = (h.group() * h.head_dim, h.q_dim() + 2 * h.kv_dim());
+        let blocks_per_group = h.group() * h.head_dim.div_ceil(BLOCK);
+        let blocks = |set: usize| self.query_blocks.row((2 * row + set) * h.n_kv_heads + head, blocks_per_group);
+        Queries {
+            floats: [self.qkv.row(row, width).row(head, wide), self.sink_q.row(row, h.q_dim()).row(head, wide)],
+            blocks: [blocks(0), blocks(1)],
+            head_dim: h.head_dim,
+            scale: 1.0 / libm::sqrtf(h.head_dim as f32),
+        }
+    }
+
+    /// Adds part `part` of the attention of `item`: row `item / heads`, KV head `item % heads`.
+    fn attend_part(&self, item: usize, part: usize, out: &mut SoftmaxState<'_>) {
+        let (row, head) = (item / self.heads, item % self.heads);
+        let Some(token) = self.batch.locate(row) else { return };
+        let Some(new) = self.batch.new_kv(self.hparams(), self.new_kv, token.session) else { return };
+        let (group, layer) = token.cache.group(self.hparams(), self.layer);
+        let queries = self.queries(row, head);
+        for tile in (part * TILES_PER_PART..group.ring().tiles(token.position)).take(TILES_PER_PART) {
+            let mut spans = KvSpans::new();
+            group.spans(layer, head, token.position, tile, &new, &mut spans);
+            self.pass.kernels.attend(token.cache.kv_type(), &queries, spans.as_slice(), out);
+        }
+    }
+}

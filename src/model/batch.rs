@@ -1,0 +1,100 @@
+//! The sessions of one pass, and which rows of the buffers are whose.
+
+use core::num::NonZeroUsize;
+
+use super::cache::{KvCache, NewKv};
+use super::kv_buffer::{KvBuffer, KvShape};
+use super::{Hparams, buffers::NewKvBuffers};
+
+/// The KV caches of several sessions; all that a pass needs to know of them.
+pub(crate) trait Caches<'c>: Sync {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// The `i`-th.
+    fn get(&self, i: usize) -> Option<&KvCache<'c>>;
+    /// The `i`-th, to write.
+    fn get_mut(&mut self, i: usize) -> Option<&mut KvCache<'c>>;
+}
+
+/// The tokens of one pass: equally many of each session, one session after another. Row `r` of every buffer of the pass
+/// is token `r`.
+pub(crate) struct Batch<'b, 'c> {
+    caches: &'b mut dyn Caches<'c>,
+    tokens_each: NonZeroUsize,
+}
+
+/// A token of a [`Batch`].
+pub(super) struct Token<'t, 'c> {
+    pub(super) cache: &'t KvCache<'c>,
+    /// Number of its session in the batch.
+    pub(super) session: usize,
+    /// Position in its session.
+    pub(super) position: u64,
+}
+
+impl<'b, 'c> Batch<'b, 'c> {
+    /// A batch of `tokens` tokens; `None` if that is not one or more of each session.
+    pub(crate) fn new(caches: &'b mut dyn Caches<'c>, tokens: usize) -> Option<Self> {
+        let each = tokens.checked_div(caches.len()).and_then(NonZeroUsize::new)?;
+        (each.get() * caches.len() == tokens).then_some(Batch { caches, tokens_each: each })
+    }
+
+    /// Tokens in it.
+    pub(super) fn tokens(&self) -> usize {
+        self.caches.len() * self.tokens_each.get()
+    }
+
+    /// The session and position of token `row`.
+    pub(super) fn locate(&self, row: usize) -> Option<Token<'_, 'c>> {
+        let (session, index) = (row / self.tokens_each, row % self.tokens_each);
+        let cache = self.caches.get(session)?;
+        Some(Token { cache, session, position: cache.position() + index as u64 })
+    }
+
+    /// The caches, in order.
+    pub(super) fn caches(&self) -> impl Iterator<Item = &KvCache<'c>> {
+        (0..self.caches.len()).filter_map(|i| self.caches.get(i))
+    }
+
+    /// Shape of the new keys and values of a session.
+    pub(super) fn new_kv_shape(&self, h: &Hparams, cache: &KvCache<'_>) -> KvShape {
+        let (slots, kv_type) = (self.tokens_each.get(), cache.kv_type());
+        KvShape { layers: 1, kv_heads: h.n_kv_heads, slots, head_dim: h.head_dim, kv_type }
+    }
+
+    /// The new keys and values of session `i`.
+    pub(super) fn new_kv<'n>(&self, h: &Hparams, buffers: &'n NewKvBuffers<'_>, i: usize) -> Option<NewKv<'n>> {
+        let cache = self.caches.get(i)?;
+        let buffer = buffers.session(i, self.new_kv_shape(h, cache))?;
+        Some(NewKv { buffer, start: cache.position() })
+    }
+
+    /// Where to write the new keys and values of session `i`.
+    pub(super) fn new_kv_mut<'n>(
+        &self,
+        h: &Hparams,
+        buffers: &'n mut NewKvBuffers<'_>,
+        i: usize,
+    ) -> Option<KvBuffer<&'n mut [u8]>> {
+        buffers.session_mut(i, self.new_kv_shape(h, self.caches.get(i)?))
+    }
+
+    /// Copies the new keys and values of all sessions to their caches.
+    pub(super) fn commit(&mut self, h: &Hparams, buffers: &NewKvBuffers<'_>, layer: usize) {
+        for i in 0..self.caches.len() {
+            let Some(new) = self.new_kv(h, buffers, i) else { return };
+            let Some(cache) = self.caches.get_mut(i) else { return };
+            let (group, index) = cache.group_mut(h, layer);
+            group.commit(index, &new);
+        }
+    }
+
+    /// Counts the tokens as read.
+    pub(super) fn advance(&mut self) {
+        for i in 0..self.caches.len() {
+            if let Some(cache) = self.caches.get_mut(i) {
+                cache.advance(self.tokens_each.get());
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Why a model cannot be used.
+
+use crate::gguf::{Label, TensorType};
+use crate::quant::PACK_VERSION;
+use crate::storage::ArenaError;
+use crate::tokenizer::TokenizerError;
+
+/// Why a model cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A model family that is not supported.
+    #[error("architecture \"{0}\" is not supported; supported are llama and qwen2")]
+    Architecture(Label),
+    /// A metadata entry that the model needs.
+    #[error("metadata key {0} is missing or has the wrong type")]
+    Key(Label),
+    /// A metadata entry with a value out of range.
+    #[error("metadata key {0} has an impossible value")]
+    Value(Label),
+    /// A feature that would change the result if it were left out.
+    #[error("{0} is not supported")]
+    Feature(&'static str),
+    /// A tensor that the model needs.
+    #[error("tensor {0} is missing")]
+    MissingTensor(Label),
+    /// A tensor type without kernels.
+    #[error("tensor {tensor} has type {kind}, which is not supported; requantise the model to Q8_0 or Q4_0")]
+    TensorType {
+        /// Its name.
+        tensor: Label,
+        /// Its type.
+        kind: TensorType,
+    },
+    /// A packed file in a layout that armlet does not know.
+    #[error("the file is packed in layout {0}, not {known}; pack the original file again", known = PACK_VERSION)]
+    PackVersion(u64),
+    /// A packed tensor that is not a matrix.
+    #[error("tensor {tensor} has type {kind}, but only matrices may be packed; use the original file")]
+    Packed {
+        /// Its name.
+        tensor: Label,
+        /// Its type.
+        kind: TensorType,
+    },
+    /// A tensor whose shape does not fit the hyper-parameters.
+    #[error("tensor {tensor} has shape {found:?}, but the hyper-parameters say {expected:?}")]
+    TensorShape {
+        /// Its name.
+        tensor: Label,
+        /// Columns and rows that the hyper-parameters give.
+        expected: [u64; 2],
+        /// Its dimensions in the file, columns first.
+        found: [u64; 4],
+    },
+    /// The vocabulary.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The caller's memory.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+}

@@ -1,0 +1,47 @@
+//! Rotary position embedding (RoPE: Su et al. 2021, arXiv 2104.09864).
+//!
+//! Angles depend on the position only, so their cosines and sines are computed once per pass, for all layers and heads.
+
+use super::batch::Batch;
+use super::{Model, RopeKind};
+use crate::util::{SliceExt, phase};
+
+/// Fills `table`, `(tokens, bases, 2, rope_dims / 2, 2)`, with cosine and sine of position · frequency of each pair: for
+/// the token's position, and for the shifted position used against the sinks.
+pub(super) fn fill_table(model: &Model<'_>, batch: &Batch<'_, '_>, table: &mut [f32]) {
+    let h = &model.hparams;
+    let tokens = table.rows_mut(h.rope_bases() * 2 * h.rope_dims).take(batch.tokens());
+    for (t, bases) in tokens.enumerate() {
+        let Some(token) = batch.locate(t) else { return };
+        let positions = [token.position, token.position - token.cache.sink_offset(token.position)];
+        let frequencies = model.weights.rope_frequencies.rows(h.rope_dims / 2);
+        for (angles, frequencies) in bases.rows_mut(2 * h.rope_dims).zip(frequencies) {
+            for (angles, position) in angles.rows_mut(h.rope_dims).zip(positions) {
+                for (pair, frequency) in angles.as_chunks_mut::<2>().0.iter_mut().zip(frequencies) {
+                    let (sin, cos) = phase::sin_cos(frequency.wrapping_mul(position));
+                    *pair = [cos, sin];
+                }
+            }
+        }
+    }
+}
+
+/// Rotates the first dimensions of a head by the angles of a position. Written for the compiler to vectorise.
+pub(super) fn apply(head: &mut [f32], angles: &[f32], kind: RopeKind) {
+    let rotate = |x: &mut f32, y: &mut f32, [cos, sin]: [f32; 2]| (*x, *y) = (*x * cos - *y * sin, *x * sin + *y * cos);
+    let head = head.first_n_mut(angles.len());
+    let angles = angles.as_chunks().0;
+    match kind {
+        RopeKind::Interleaved => {
+            for ([x, y], angle) in head.as_chunks_mut().0.iter_mut().zip(angles) {
+                rotate(x, y, *angle);
+            }
+        }
+        RopeKind::NeoX => {
+            let (x, y) = head.split_at_mut_checked(angles.len()).unwrap_or_default();
+            for ((x, y), angle) in x.iter_mut().zip(y).zip(angles) {
+                rotate(x, y, *angle);
+            }
+        }
+    }
+}
