@@ -13,7 +13,7 @@ use super::isa::{FloatIsa, PanelIsa};
 use super::types::F16Block;
 use crate::quant::{BLOCK, Matrix, PANEL_ROWS};
 use crate::storage::{Executor, Tile, for_each_tile};
-use crate::util::{SliceExt, times};
+use crate::util::SliceExt;
 
 /// The kernels of one backend. Having one proves that the CPU can run them.
 #[derive(Clone, Copy)]
@@ -111,7 +111,7 @@ impl Kernels {
         tokens: usize,
         out: &'q mut QuantsMut<'_>,
     ) -> Quants<'q> {
-        let cols = times(x.len(), tokens);
+        let cols = x.len() / tokens.max(1);
         for_each_tile(exec, out.columns(cols / BLOCK, tokens), |token, mut tile| {
             self.quantise(x.row(token, cols), &mut tile);
         });

@@ -1,4 +1,4 @@
-//! What has nothing to do with language models: slices without a way to panic, a heap, a checksum, angles.
+//! What is not specific to language models: slices that cannot panic, a binary heap, a checksum, angles.
 
 pub(crate) mod binary_heap;
 mod crc32;
@@ -6,4 +6,4 @@ pub(crate) mod phase;
 mod slice;
 
 pub(crate) use crc32::crc32;
-pub(crate) use slice::{SliceExt, rest, times};
+pub(crate) use slice::SliceExt;

@@ -5,7 +5,7 @@ use crate::arch::types::F16Block;
 use crate::arch::unroll::unroll_array;
 use crate::quant::BLOCK;
 use crate::storage::{Arena, ArenaError, Grid, Outputs, Tile};
-use crate::util::{SliceExt, times};
+use crate::util::SliceExt;
 use core::ops::Range;
 
 /// Activations as int8, `x[32·b + i] = d·q[i]`, for the tokens of one pass.
@@ -137,7 +137,7 @@ impl Activations<'_> {
         if end - start == self.tokens {
             return self;
         }
-        let [cols, blocks] = [self.floats.len(), self.f16.len()].map(|len| times(len, self.tokens));
+        let [cols, blocks] = [self.floats.len(), self.f16.len()].map(|len| len / self.tokens.max(1));
         Activations {
             tokens: end - start,
             floats: self.floats.part(start * cols..end * cols),

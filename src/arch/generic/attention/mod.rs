@@ -35,7 +35,7 @@ use super::padded::padded;
 use crate::arch::isa::Isa;
 use crate::quant::BLOCK;
 use crate::storage::TILE;
-use crate::util::{SliceExt, times};
+use crate::util::SliceExt;
 
 /// Most query heads that share one pass over K and V.
 const GROUP: usize = 8;
@@ -143,7 +143,7 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
     let mut at = 0;
     for span in spans {
         let k = span.k.as_chunks::<B>().0;
-        let len = times(k.len(), row).min(TILE.saturating_sub(at));
+        let len = (k.len() / row.max(1)).min(TILE.saturating_sub(at));
         // While keys are read their values are fetched, then the keys behind these. Where the next tile lies elsewhere, that
         // was in vain.
         let ahead = Prefetcher::of(span.v);
@@ -163,7 +163,7 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
     at = 0;
     for span in spans {
         let v = span.v.as_chunks::<B>().0;
-        let len = times(v.len(), row).min(TILE.saturating_sub(at));
+        let len = (v.len() / row.max(1)).min(TILE.saturating_sub(at));
         let ahead = Prefetcher::behind(span.k);
         accumulate_values::<I, E, B>(
             isa,
