@@ -1,4 +1,4 @@
-//! The union of the layers' errors, for a caller who only wants to say what went wrong.
+//! The union of the layers' errors, for callers that only report them.
 
 use crate::engine::EngineError;
 use crate::gguf::GgufError;
@@ -15,19 +15,19 @@ pub enum Error {
     /// The file is malformed.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// The file is no model that runs here.
+    /// The model is not supported, or its tensors and hyper-parameters do not fit.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The vocabulary or a text.
+    /// The vocabulary or a text cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// A session.
+    /// A plan, an engine or a session.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The choice of a token.
+    /// Sampling a token.
     #[error(transparent)]
     Sample(#[from] SampleError),
-    /// The memory lent.
+    /// The caller's memory.
     #[error(transparent)]
     Arena(#[from] ArenaError),
 }

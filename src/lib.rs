@@ -1,21 +1,21 @@
-//! Language models on ARM: transformers with grouped-query attention, run straight from a GGUF file, in memory that is
-//! known before the first token.
+//! Language models on ARM: transformers with grouped-query attention, with the weights used in place in a mapped GGUF
+//! file, and every other byte planned before the first token.
 //!
-//! The core is `no_std` and allocates nothing. The caller maps the file (or has it in flash), asks how many bytes are
+//! The core is `no_std` and never allocates. The caller maps the file (or has it in flash), asks how many bytes are
 //! needed, and lends them; nothing grows after that.
 //!
 //! # Layers
 //!
-//! A module uses those below it, never those above; `tests/it/layering.rs` holds it to that.
+//! A module uses those below it, never those above; `tests/it/layering.rs` checks this.
 //!
-//! | layer | modules | what they know |
+//! | layer | modules | what they contain |
 //! |---|---|---|
-//! | 5 | [`host`], [`capi`] | files, threads and memory of an operating system (feature `std`); the C face (feature `capi`) |
-//! | 4 | [`engine`] | plans, engines and sessions |
-//! | 3 | [`tokenizer`], [`model`], [`sample`] | text, transformers, choices |
-//! | 2 | [`gguf`], [`arch`] | untrusted files, SIMD |
-//! | 1 | [`storage`], [`quant`] | the caller's memory, weight formats |
-//! | 0 | `util` | slices, a heap, a checksum, angles |
+//! | 5 | [`host`], [`capi`] | files, threads and memory of an operating system (feature `std`); the C API (feature `capi`) |
+//! | 4 | [`engine`] | plans, engines, sessions and their snapshots |
+//! | 3 | [`tokenizer`], [`model`], [`sample`] | tokens, transformers, sampling |
+//! | 2 | [`gguf`], [`arch`] | untrusted files; kernels |
+//! | 1 | [`storage`], [`quant`] | the caller's memory and threads; weight formats |
+//! | 0 | `util` | slices that cannot panic, a binary heap, a checksum, sine and cosine |
 //!
 //! # An answer
 //!
@@ -27,13 +27,13 @@
 //! use armlet::storage::Serial;
 //! use armlet::tokenizer::EncodeOptions;
 //!
-//! # fn run(bytes: &[u8], tables: &mut [u8], work: &mut [u8], cache: &mut [u8], scratch: &mut [u8])
+//! # fn run(bytes: &[u8], tables: &mut [u8], workspace: &mut [u8], cache: &mut [u8], scratch: &mut [u8])
 //! #     -> Result<(), Box<dyn std::error::Error>> {
-//! // `bytes` is the whole file; `tables`, `work`, `cache` and `scratch` start at multiples of 64.
+//! // `bytes` is the whole file; `tables`, `workspace`, `cache` and `scratch` start at multiples of 64.
 //! let file = File::new_checked(bytes)?;
-//! let model = Model::new(&file, tables)?; // Model::required_bytes says how many
+//! let model = Model::new(&file, tables)?; // Model::required_bytes bytes
 //! let plan = Plan::new(&model.hparams, &Config { context: 512, ..Config::default() })?;
-//! let mut engine = Engine::new(&model, Kernels::detect(), &plan, work)?; // plan.engine_bytes()
+//! let mut engine = Engine::new(&model, Kernels::detect(), &plan, workspace)?; // plan.engine_bytes()
 //! let mut session = Session::new(&model, &plan, cache)?; // plan.session_bytes()
 //!
 //! let mut tokens = [0; 64];
@@ -45,16 +45,15 @@
 //!
 //! # Safety and trust
 //!
-//! Loading or running a model is safe whatever its bytes are, as long as they do not change meanwhile: a malformed file
-//! is an error, and none can make the library read or write outside what it was given. For bytes in memory the borrow
-//! checker sees to the condition; for a mapped file nobody can, so [`host::MappedFile::open`] is an `unsafe fn`. `unsafe`
-//! code is confined to [`arch`], the arena and the tiles of [`storage`], the C interface, and the mapping and the
-//! threads of [`host`]; each block states the fact that makes it sound.
+//! A file is untrusted: a malformed one is an error, and none can make the library read or write outside the memory that
+//! it was given, as long as nobody changes the file while it is mapped. `unsafe` code is confined to [`arch`], the arena
+//! and the tiles of [`storage`], the C API, and the mapping and the threads of [`host`]; each block names the contract
+//! that makes it sound.
 //!
 //! # Features
 //!
-//! `std` adds [`host`]; `cli` the program; `capi` the C face, and `panic-handler` what its static library needs without
-//! an operating system; `log` and `defmt` carry the library's few messages. The minimum supported Rust version is 1.95.
+//! `std` adds [`host`]; `cli` the program; `capi` the C API, and `panic-handler` what its static library needs without an
+//! operating system; `log` and `defmt` send the library's few messages. The minimum supported Rust version is 1.95.
 
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -1,8 +1,8 @@
-//! A bump allocator over bytes that the caller lends, and its dry run, which is the planner.
+//! A bump allocator over the caller's memory, and its dry run, which is the planner.
 //!
-//! The code that carves an arena is the code that sizes it: run once over [`Arena::dry_run`], it touches no memory and
-//! [`Arena::used`] is the plan; run over real bytes of that length, it succeeds and ends at the same figure. So plan
-//! and use cannot disagree.
+//! The code that carves an arena is the code that sizes it: run over [`Arena::dry_run`], it touches no memory and
+//! [`Arena::used`] is the plan; run over that many bytes, it succeeds and uses exactly those. So plan and use cannot
+//! disagree.
 
 #![allow(unsafe_code)]
 
@@ -10,27 +10,27 @@ use core::marker::PhantomData;
 use core::mem::{align_of, size_of};
 use core::ptr::NonNull;
 
-/// Alignment in bytes of an arena's base and of every buffer in it: a cache line of every core that armlet knows.
+/// Alignment in bytes of an arena's base and of every buffer in it: a cache line of all supported cores.
 pub const ALIGN: usize = 64;
 
-/// A type whose every bit pattern is a value, and that has no padding and no destructor.
+/// A type for which every bit pattern is valid, without padding or a destructor.
 ///
 /// # Safety
-/// The implementor must be such a type, aligned to no more than [`ALIGN`].
+/// The type must be such a type, and aligned to no more than [`ALIGN`].
 pub unsafe trait Plain: Copy + 'static {}
-// SAFETY: integers and floats have no padding, no destructor and no invalid bit pattern.
+// SAFETY: the contract of `Plain`: integers and floats have no padding, no destructor and no invalid bit pattern.
 unsafe impl Plain for u8 {}
-// SAFETY: as above.
+// SAFETY: as for `u8`.
 unsafe impl Plain for i8 {}
-// SAFETY: as above.
+// SAFETY: as for `u8`.
 unsafe impl Plain for u32 {}
-// SAFETY: as above.
+// SAFETY: as for `u8`.
 unsafe impl Plain for i32 {}
-// SAFETY: as above.
+// SAFETY: as for `u8`.
 unsafe impl Plain for u64 {}
-// SAFETY: as above.
+// SAFETY: as for `u8`.
 unsafe impl Plain for f32 {}
-// SAFETY: an array has no padding of its own.
+// SAFETY: an array of `Plain` elements adds no padding.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
 /// Why an arena could not be made or carved.
@@ -40,14 +40,14 @@ pub enum ArenaError {
     /// The base address is not a multiple of [`ALIGN`].
     #[error("the arena must start at a multiple of {ALIGN} bytes")]
     Misaligned,
-    /// The bytes lent are too few.
-    #[error("the arena is too small: {name} ends at byte {needed}, but only {len} bytes were given")]
+    /// The memory is too small.
+    #[error("the arena is too small: {name} ends at byte {needed}, but it has only {len} bytes")]
     TooSmall {
         /// The buffer that did not fit.
         name: &'static str,
-        /// Bytes needed up to its end.
+        /// Bytes needed, up to its end.
         needed: usize,
-        /// Bytes there are.
+        /// Bytes that the arena has.
         len: usize,
     },
     /// A size does not fit the address space.
@@ -58,27 +58,27 @@ pub enum ArenaError {
 /// Asserts that a type is no larger than its fields together, so that it has no padding.
 macro_rules! unpadded {
     ($type:ty: $($field:ty),+) => {
-        const _: () = assert!(size_of::<$type>() == 0 $(+ size_of::<$field>())+, "it has padding");
+        const _: () = assert!(size_of::<$type>() == 0 $(+ size_of::<$field>())+, "the type has padding");
     };
 }
 pub(crate) use unpadded;
 
-/// One buffer of a plan.
+/// A buffer of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
     /// What it is for.
     pub name: &'static str,
-    /// Its offset from the arena's base, in bytes.
+    /// Offset from the arena's base, in bytes.
     pub offset: usize,
-    /// Its length in bytes, without the padding before the next buffer.
+    /// Length in bytes, without the padding before the next buffer.
     pub bytes: usize,
-    /// Its shape in elements, slowest dimension first, ones in front.
+    /// Shape in elements, slowest dimension first, padded with ones in front.
     pub shape: [usize; 5],
 }
 
-/// A bump allocator over borrowed bytes.
+/// A bump allocator over borrowed memory.
 ///
-/// Buffers of [`Plain`] types are handed out as they lie, not cleared: a large cache costs nothing until it is written.
+/// Buffers of [`Plain`] types are not cleared: a large KV cache costs no physical memory until it is written.
 pub struct Arena<'a> {
     base: Option<NonNull<u8>>,
     len: usize,
@@ -115,27 +115,26 @@ impl<'a> Arena<'a> {
         self.used
     }
 
-    /// Whether this is a dry run.
+    /// Whether this is a dry run, in which all buffers are empty.
     pub fn is_dry(&self) -> bool {
         self.base.is_none()
     }
 
-    /// Carves a buffer of this shape, of at most five dimensions; its values are whatever the memory held. Empty in a
-    /// dry run.
+    /// Carves a buffer of this shape, of at most five dimensions, not cleared. Empty in a dry run.
     ///
     /// # Errors
     /// [`ArenaError::TooSmall`] or [`ArenaError::Overflow`].
     pub fn alloc<T: Plain>(&mut self, name: &'static str, shape: &[usize]) -> Result<&'a mut [T], ArenaError> {
         let (Some(start), n) = self.bump::<T>(name, shape)? else { return Ok(&mut []) };
-        // SAFETY: `bump` gives `n` aligned elements inside the memory borrowed for 'a, and never the same bytes
-        // twice; those bytes are initialised (they came as `&mut [u8]`) and any bit pattern is a `T`.
+        // SAFETY: `bump` returns `n` aligned elements inside the memory borrowed for 'a, and never the same bytes twice;
+        // these are initialised (they came as `&mut [u8]`), and by the contract of `Plain` any bit pattern is a `T`.
         Ok(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), n) })
     }
 
     /// Carves `n` elements and sets each to `make(index)`. In a dry run `make` is not called and the slice is empty.
     ///
-    /// `T` must have no padding, which [`unpadded!`](crate::storage::unpadded) asserts beside each type used here: padding
-    /// is not initialised by a write, and the caller gets its bytes back when the arena's life ends.
+    /// `T` must have no padding, which [`unpadded!`](crate::storage::unpadded) asserts next to each type used here: a write
+    /// does not initialise padding, and the caller gets these bytes back when the arena's lifetime ends.
     ///
     /// # Errors
     /// Those of [`Arena::alloc`] and of `make`.
@@ -148,21 +147,21 @@ impl<'a> Arena<'a> {
         let (Some(start), n) = self.bump::<T>(name, &[n])? else { return Ok(&mut []) };
         for i in 0..n {
             let value = make(i)?;
-            // SAFETY: `bump` gives room for `n` aligned elements, and `i < n`.
+            // SAFETY: `bump` returned `n` aligned elements of memory that only this arena has, and `i < n`.
             unsafe { start.add(i).write(value) };
         }
         // SAFETY: as in `alloc`, and the loop has initialised all `n` elements.
         Ok(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), n) })
     }
 
-    /// Room for the elements of `shape`, and how many they are; no address in a dry run.
+    /// The address of the next buffer, and its number of elements; no address in a dry run.
     fn bump<T>(&mut self, name: &'static str, shape: &[usize]) -> Result<(Option<NonNull<T>>, usize), ArenaError> {
         const { assert!(align_of::<T>() <= ALIGN) };
         let (start, n) = self.take(name, shape, size_of::<T>())?;
         Ok((start.map(NonNull::cast), n))
     }
 
-    /// The same for elements of `size` bytes; once for all types.
+    /// The same for elements of `size` bytes; compiled once for all types.
     #[inline(never)]
     fn take(
         &mut self,
@@ -184,7 +183,8 @@ impl<'a> Arena<'a> {
             }
             observer(Region { name, offset: self.used, bytes, shape: dims });
         }
-        // SAFETY: `used <= end <= len`, so the offset stays within (or one past) the borrowed bytes.
+        // SAFETY: `used <= end <= len`, and `base` is the start of `len` borrowed bytes, so the offset stays within (or one
+        // past) them.
         let start = self.base.map(|base| unsafe { base.add(self.used) });
         self.used = end;
         Ok((start, n))

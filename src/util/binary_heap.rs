@@ -1,13 +1,13 @@
-//! A binary heap in a slice (Williams 1964): queues, and sorting in place.
+//! A binary heap in a slice (Williams 1964): priority queues, and sorting in place.
 //!
-//! The standard library's sorts are faster, by code that is larger than the kernels of a backend, and which keeps a way
-//! to panic for an order that is none. Here such an order gives some order.
+//! The standard library's sorts are faster, but their code is larger than the kernels of a backend and can panic when the
+//! comparison is no total order. Here such a comparison gives an unspecified order.
 
-/// Whether `a` is to lie below `b`, further from the top.
+/// Whether the first of two elements belongs below the second, further from the top.
 pub(crate) trait Below<T>: Fn(&T, &T) -> bool + Copy {}
 impl<T, F: Fn(&T, &T) -> bool + Copy> Below<T> for F {}
 
-/// Moves the last element up to its place.
+/// Restores the heap after an element was appended.
 pub(crate) fn sift_up<T: Copy>(heap: &mut [T], below: impl Below<T>) {
     let Some(mut i) = heap.len().checked_sub(1) else { return };
     while i > 0 && swap_if(heap, (i - 1) / 2, i, below) {
@@ -15,7 +15,7 @@ pub(crate) fn sift_up<T: Copy>(heap: &mut [T], below: impl Below<T>) {
     }
 }
 
-/// Moves the first element down to its place.
+/// Restores the heap after the first element was replaced.
 pub(crate) fn sift_down<T: Copy>(heap: &mut [T], below: impl Below<T>) {
     sift_down_from(heap, 0, below);
 }
@@ -34,7 +34,7 @@ fn sift_down_from<T: Copy>(heap: &mut [T], mut i: usize, below: impl Below<T>) {
     }
 }
 
-/// Swaps an element with one under it, if it is to lie below that.
+/// Swaps an element with one of its children, if it belongs below that; returns whether it did.
 fn swap_if<T: Copy>(heap: &mut [T], upper: usize, lower: usize, below: impl Below<T>) -> bool {
     let (Some(u), Some(l)) = (heap.get(upper).copied(), heap.get(lower).copied()) else { return false };
     if !below(&u, &l) {
@@ -48,22 +48,22 @@ fn swap_if<T: Copy>(heap: &mut [T], upper: usize, lower: usize, below: impl Belo
     true
 }
 
-/// Takes a heap apart: its elements from the bottom to the top.
+/// Turns a heap into a sorted slice, the top of the heap last.
 pub(crate) fn drain<T: Copy>(heap: &mut [T], below: impl Below<T>) {
-    let mut rest = heap;
-    while let Some(last) = rest.len().checked_sub(1).filter(|last| *last > 0) {
-        let (Some(top), Some(bottom)) = (rest.first().copied(), rest.get(last).copied()) else { return };
+    let mut heap = heap;
+    while let Some(last) = heap.len().checked_sub(1).filter(|last| *last > 0) {
+        let (Some(top), Some(bottom)) = (heap.first().copied(), heap.get(last).copied()) else { return };
         for (i, value) in [(0, bottom), (last, top)] {
-            if let Some(slot) = rest.get_mut(i) {
+            if let Some(slot) = heap.get_mut(i) {
                 *slot = value;
             }
         }
-        rest = rest.get_mut(..last).unwrap_or_default();
-        sift_down(rest, below);
+        heap = heap.get_mut(..last).unwrap_or_default();
+        sift_down(heap, below);
     }
 }
 
-/// Sorts, so that nothing lies before what is to be before it.
+/// Heapsort: afterwards no element stands before one that is `before` it.
 pub(crate) fn sort<T: Copy>(items: &mut [T], before: impl Fn(&T, &T) -> bool + Copy) {
     for i in (0..items.len() / 2).rev() {
         sift_down_from(items, i, before);

@@ -1,4 +1,4 @@
-//! The checksum of what is kept: CRC-32 as Ethernet, zip and PNG have it (IEEE 802.3; reflected polynomial 0xEDB88320).
+//! CRC-32 as in Ethernet, zip and PNG (IEEE 802.3; reflected polynomial 0xEDB88320).
 
 const TABLE: [u32; 256] = {
     let mut table = [0; 256];
@@ -16,7 +16,7 @@ const TABLE: [u32; 256] = {
     table
 };
 
-/// The checksum of what `crc` is the checksum of, 0 for nothing, and `bytes` behind it.
+/// Continues the checksum `crc`, 0 at the start, with `bytes`.
 pub(crate) fn crc32(crc: u32, bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!crc, |c, byte| TABLE[usize::from(c as u8 ^ byte)] ^ (c >> 8))
 }

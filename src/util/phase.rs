@@ -1,13 +1,13 @@
-//! The few transcendental functions of the core, the same on every target.
+//! Sine and cosine of phases, with the same bits on every target.
 //!
-//! Angles are phases: fractions of a turn in units of 2⁻⁶⁴, so that `position * frequency` wraps exactly and a
-//! rotation at position 2⁴⁰ is as precise as one at 3. An `f32` angle would be off by 0.06 rad at a million tokens.
+//! A phase is an angle as a fraction of a turn in units of 2⁻⁶⁴, so `position * frequency` wraps exactly, and a rotation
+//! at position 2⁴⁰ is as precise as one at 3. An `f32` angle would be off by 0.06 rad at a million tokens.
 
 use core::f64::consts::PI;
 
 /// A frequency in turns per token, in units of 2⁻⁶⁴ of a turn, from radians per token.
 ///
-/// Frequencies of a turn or more per token keep their fraction, which is all that matters at whole positions.
+/// Of a turn or more per token only the fraction is kept, which is all that matters at whole positions.
 pub(crate) fn frequency(radians: f64) -> u64 {
     let turns = radians / (2.0 * PI);
     let fraction = turns - libm::floor(turns);
