@@ -1,11 +1,11 @@
-//! Writes a model that is quickly run and knows nothing: random weights, a token for each byte, and turns in ChatML.
+//! Writes a tiny model that runs fast and knows nothing: random weights, one token per byte, ChatML's control tokens.
 //!
 //! ```text
 //! cargo run --example tiny -- tiny.gguf [SEED]
 //! ```
 
 #[path = "../tests/common/gguf.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the tests use all of it")]
+#[allow(dead_code, unreachable_pub, reason = "only the tests use all of it")]
 mod gguf;
 
 use std::process::ExitCode;
@@ -13,10 +13,11 @@ use std::process::ExitCode;
 use armlet::quant::DType;
 use gguf::{Tiny, Val};
 
-/// Control tokens, after those of the bytes.
+/// Control tokens; their ids follow those of the 256 bytes.
 const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
-/// The bytes as GPT-2 writes them: printable ones as they are, the rest as characters from U+0100 on.
+/// The text of each byte's token in a byte-level BPE vocabulary (GPT-2): printable bytes stand for themselves, the others
+/// for characters from U+0100 on.
 fn bytes() -> impl Iterator<Item = String> {
     let mut next = '\u{100}'..;
     (0..=255u8).map(move |byte| {
@@ -26,13 +27,8 @@ fn bytes() -> impl Iterator<Item = String> {
     })
 }
 
-fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let seed = args.get(1).map_or(Ok(1), |seed| seed.parse());
-    let ([path, ..], Ok(seed)) = (args.as_slice(), seed) else {
-        eprintln!("usage: tiny FILE [SEED]");
-        return ExitCode::from(2);
-    };
+/// The model's file.
+pub fn model(seed: u64) -> Vec<u8> {
     let tokens: Vec<String> = bytes().chain(CONTROL.map(String::from)).collect();
     // 1 is text, 3 a control token.
     let kinds = (0..tokens.len()).map(|i| if i < 256 { 1 } else { 3 }).collect();
@@ -44,7 +40,17 @@ fn main() -> ExitCode {
         .set("tokenizer.ggml.token_type", Val::I32s(kinds))
         .set("tokenizer.ggml.merges", Val::Strs(vec!["A B".into()]))
         .set("tokenizer.ggml.eos_token_id", Val::U32(end));
-    match std::fs::write(path, model.build()) {
+    model.build()
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let seed = args.get(1).map_or(Ok(1), |seed| seed.parse());
+    let ([path, ..], Ok(seed)) = (args.as_slice(), seed) else {
+        eprintln!("usage: tiny FILE [SEED]");
+        return ExitCode::from(2);
+    };
+    match std::fs::write(path, model(seed)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("tiny: {path}: {e}");

@@ -10,6 +10,8 @@ mod capi;
 #[cfg(feature = "cli")]
 mod cli;
 mod corrupt;
+#[cfg(feature = "cli")]
+mod example;
 mod gguf_rules;
 mod golden;
 mod layering;
