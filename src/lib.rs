@@ -45,10 +45,10 @@
 //!
 //! # Safety and trust
 //!
-//! A file is untrusted: a malformed one is an error, and none can make the library read or write outside the memory that
-//! it was given, as long as nobody changes the file while it is mapped. `unsafe` code is confined to [`arch`], the arena
-//! and the tiles of [`storage`], the C API, and the mapping and the threads of [`host`]; each block names the contract
-//! that makes it sound.
+//! A file is untrusted: a malformed one is an error, and none can make the library read or write outside the memory
+//! that it was given, as long as nobody changes the file while it is mapped. `unsafe` code is confined to [`arch`], the
+//! arena and the tiles of [`storage`], the C API, and the mapping and the threads of [`host`]; each block names the
+//! contract that makes it sound.
 //!
 //! # Features
 //!

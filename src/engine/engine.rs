@@ -8,9 +8,9 @@ use crate::util::SliceExt;
 
 /// A model, the CPU's kernels, and the buffers of a forward pass: all that sessions share.
 ///
-/// Logits do not depend, to the bit, on which sessions are decoded together (up to eight), nor on the number of threads;
-/// with quantised weights, nor on how tokens are split into calls or passes. Float weights have one summation order for
-/// up to eight tokens of a pass and another for more.
+/// Logits do not depend, to the bit, on which sessions are decoded together (up to eight), nor on the number of
+/// threads; with quantised weights, nor on how tokens are split into calls or passes. Float weights have one summation
+/// order for up to eight tokens of a pass and another for more.
 pub struct Engine<'e> {
     model: &'e Model<'e>,
     kernels: Kernels,
@@ -48,8 +48,8 @@ impl<'e> Engine<'e> {
     /// Like [`eval`](Engine::eval); calls `keep_going` before each pass of at most [`chunk`](Engine::chunk) tokens.
     ///
     /// # Errors
-    /// As there; [`EngineError::Stopped`] if it returns false: the session has then read the tokens of earlier passes, and
-    /// there are no logits.
+    /// As there; [`EngineError::Stopped`] if it returns false: the session has then read the tokens of earlier passes,
+    /// and there are no logits.
     pub fn eval_while(
         &mut self,
         exec: &dyn Executor,

@@ -1,8 +1,8 @@
 //! Plans, engines and sessions over one shared model.
 //!
 //! A [`Session`] is one conversation: its KV cache. An [`Engine`] runs tokens for sessions; it has the buffers of a
-//! forward pass. One engine serves any number of sessions, in turn or several in one batch, so that each further session
-//! costs its KV cache and no more.
+//! forward pass. One engine serves any number of sessions, in turn or several in one batch, so that each further
+//! session costs its KV cache and no more.
 
 #[allow(clippy::module_inception, reason = "it is the file of the type `Engine`")]
 mod engine;

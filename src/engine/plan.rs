@@ -19,7 +19,8 @@ pub enum Pattern {
     /// The first few and the last ones (StreamingLLM: Xiao et al. 2023, arXiv 2309.17453).
     #[default]
     Sinks,
-    /// Those, and every `every`-th tile of 32 positions in between: the window and the kept tiles have half the context each.
+    /// Those, and every `every`-th tile of 32 positions in between: the window and the kept tiles have half the context
+    /// each.
     Strided {
         /// At least 2.
         every: usize,
@@ -95,8 +96,8 @@ impl Plan {
         Ok(Self { sizes, cache, limit, engine, session })
     }
 
-    /// The largest context, at most the trained one, with which `sessions` sessions together fit `budget` bytes, with the
-    /// rest of the configuration as given. Grows with the budget.
+    /// The largest context, at most the trained one, with which `sessions` sessions together fit `budget` bytes, with
+    /// the rest of the configuration as given. Grows with the budget.
     ///
     /// # Errors
     /// [`EngineError::Budget`] when not even the smallest context fits; otherwise as [`Plan::new`].
@@ -114,7 +115,8 @@ impl Plan {
         };
         let least = least_context(config).min(h.context_length);
         let fits = |context| Ok::<_, EngineError>(needed(context)? <= budget.min(usize::MAX - 1));
-        // The bytes grow with the context, but drop where it exceeds the sliding window and layers get a ring of that size.
+        // The bytes grow with the context, but drop where it exceeds the sliding window and layers get a ring of that
+        // size.
         let windows = h.window.map_or(h.context_length, |w| w.size.clamp(least, h.context_length));
         for (first, last) in [(windows.saturating_add(1), h.context_length), (least, windows)] {
             if first > last || !fits(first)? {

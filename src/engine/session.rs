@@ -5,8 +5,8 @@ use super::error::{EngineError, SnapshotError};
 use crate::model::{KvCache, Model};
 use crate::storage::Arena;
 
-/// One conversation over a shared model: the KV cache of the tokens read so far. An [`Engine`](super::Engine) of the same
-/// model runs more.
+/// One conversation over a shared model: the KV cache of the tokens read so far. An [`Engine`](super::Engine) of the
+/// same model runs more.
 pub struct Session<'s> {
     pub(super) model: &'s Model<'s>,
     pub(super) cache: KvCache<'s>,
@@ -22,8 +22,8 @@ impl<'s> Session<'s> {
     /// [`Plan::session_bytes`].
     ///
     /// # Errors
-    /// [`EngineError::Arena`] when the memory is misaligned or too small; [`EngineError::Snapshot`] when the plan is for
-    /// sessions [with a prefix](Session::with_prefix).
+    /// [`EngineError::Arena`] when the memory is misaligned or too small; [`EngineError::Snapshot`] when the plan is
+    /// for sessions [with a prefix](Session::with_prefix).
     pub fn new(model: &'s Model<'s>, plan: &Plan, memory: &'s mut [u8]) -> Result<Self, EngineError> {
         if plan.cache().shared {
             return Err(SnapshotError::OtherShape("prefix in the plan").into());

@@ -7,8 +7,8 @@
 //!              sink rows, sink scales, ring rows, ring scales; each padded to a multiple of 64
 //! ```
 //!
-//! Rows are as in memory, `(2, layers, kv_heads, slots, head_dim)`; of each head, the slots that were ever written. Of a
-//! prefix those are all, so that it can be used in place: in a mapped file, or in flash.
+//! Rows are as in memory, `(2, layers, kv_heads, slots, head_dim)`; of each head, the slots that were ever written. Of
+//! a prefix those are all, so that it can be used in place: in a mapped file, or in flash.
 //!
 //! Everything is little-endian. Bytes are untrusted: content is used only after both checksums and every size have been
 //! checked.

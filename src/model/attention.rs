@@ -1,8 +1,8 @@
 //! Attention of a layer: which work items there are, and what each of them computes.
 //!
-//! A token attends to tiles of 32 positions. The tiles are summed in parts of [`TILES_PER_PART`], and these are merged in
-//! order of positions. Where a few rows' heads are too few for all threads, each part is a work item; else each row and
-//! KV head is, with all its parts. Both are the same sums in the same order, so the bits are the same.
+//! A token attends to tiles of 32 positions. The tiles are summed in parts of [`TILES_PER_PART`], and these are merged
+//! in order of positions. Where a few rows' heads are too few for all threads, each part is a work item; else each row
+//! and KV head is, with all its parts. Both are the same sums in the same order, so the bits are the same.
 
 use core::num::NonZeroUsize;
 
@@ -20,7 +20,8 @@ use crate::util::SliceExt;
 const MIN_ITEMS_PER_THREAD: usize = 8;
 
 impl Pass<'_> {
-    /// Attention of each token, a group of query heads at a time: from the queries and the caches to `buffers.attended`.
+    /// Attention of each token, a group of query heads at a time: from the queries and the caches to
+    /// `buffers.attended`.
     pub(super) fn attend(&self, layer: usize, buffers: &mut Buffers<'_>, batch: &Batch<'_, '_>) {
         let h = &self.model.hparams;
         let n = batch.tokens();

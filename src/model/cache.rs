@@ -86,8 +86,8 @@ impl<'a> LayerGroup<'a> {
         let sinks = if shape.shared { 0 } else { ring.sinks };
         let sinks = KvBuffer::carve("sink K, V", "sink scales", of(sinks), arena)?;
         let mut buffer = KvBuffer::carve("K, V ring", "ring scales", of(ring.slots()), arena)?;
-        // Slots that may be saved without having been written: all of a strided ring, and before the first wrap those that
-        // the sinks would have.
+        // Slots that may be saved without having been written: all of a strided ring, and before the first wrap those
+        // that the sinks would have.
         buffer.clear(if ring.is_strided() { ring.slots() } else { ring.sinks.min(ring.slots()) });
         Ok(LayerGroup { ring, buffer, sinks: Sinks::Own(sinks) })
     }

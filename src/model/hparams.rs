@@ -202,8 +202,8 @@ fn rms_eps(keys: &Keys<'_, '_>) -> Result<f32, ModelError> {
     if eps.is_finite() && eps > 0.0 { Ok(eps) } else { Err(keys.impossible(key)) }
 }
 
-/// Linear scaling divides positions; a factor without a type means it, as in llama.cpp; "none" ignores the factor; other
-/// kinds are refused (dynamic NTK for good: it changes with the position).
+/// Linear scaling divides positions; a factor without a type means it, as in llama.cpp; "none" ignores the factor;
+/// other kinds are refused (dynamic NTK for good: it changes with the position).
 fn rope_factor(keys: &Keys<'_, '_>) -> Result<f64, ModelError> {
     // The second is the key's old name.
     let key = ["rope.scaling.factor", "rope.scale_linear"].into_iter().find(|key| keys.get(key).is_some());

@@ -84,8 +84,8 @@ impl<'m> Model<'m> {
         Ok(model)
     }
 
-    /// Fingerprint of the model (FNV-1a: Fowler, Noll and Vo): of the sizes, the rotary frequencies, and of every tensor the
-    /// format, the size and 64 bytes in each 16 KiB.
+    /// Fingerprint of the model (FNV-1a: Fowler, Noll and Vo): of the sizes, the rotary frequencies, and of every
+    /// tensor the format, the size and 64 bytes in each 16 KiB.
     pub fn fingerprint(&self) -> u64 {
         let h = &self.hparams;
         let window = h.window.map_or([0; 2], |w| [w.size, w.global_every]);

@@ -40,8 +40,8 @@ impl Pass<'_> {
         if rows <= MAX_SERIAL_ROWS { &Serial } else { self.exec }
     }
 
-    /// The tile of a product `(tokens, cols)` that is one work item: all tokens, and as many columns as give each thread
-    /// several items, a multiple of what the kernels compute at once.
+    /// The tile of a product `(tokens, cols)` that is one work item: all tokens, and as many columns as give each
+    /// thread several items, a multiple of what the kernels compute at once.
     ///
     /// With very many tokens each thread has its own, mostly the same from step to step: reading all weights for them
     /// then costs less than reading activations that another core has written.
@@ -83,8 +83,8 @@ impl Pass<'_> {
         Activations { tokens, floats, quants, f16: self.f16_input(floats, tokens, inputs.f16, matrices) }
     }
 
-    /// The rows of `x`, `(tokens, cols)`, as the input of `matrices`: floats, and int8 or binary16 if the kernel of one of
-    /// them takes those.
+    /// The rows of `x`, `(tokens, cols)`, as the input of `matrices`: floats, and int8 or binary16 if the kernel of one
+    /// of them takes those.
     pub(super) fn prepare_input<'x>(
         &self,
         x: &'x [f32],

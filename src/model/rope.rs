@@ -6,8 +6,8 @@ use super::batch::Batch;
 use super::{Model, RopeKind};
 use crate::util::{SliceExt, phase};
 
-/// Fills `table`, `(tokens, bases, 2, rope_dims / 2, 2)`, with cosine and sine of position · frequency of each pair: for
-/// the token's position, and for the shifted position used against the sinks.
+/// Fills `table`, `(tokens, bases, 2, rope_dims / 2, 2)`, with cosine and sine of position · frequency of each pair:
+/// for the token's position, and for the shifted position used against the sinks.
 pub(super) fn fill_table(model: &Model<'_>, batch: &Batch<'_, '_>, table: &mut [f32]) {
     let h = &model.hparams;
     let tokens = table.rows_mut(h.rope_bases() * 2 * h.rope_dims).take(batch.tokens());

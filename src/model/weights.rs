@@ -17,8 +17,8 @@ pub struct Weights<'m> {
     pub output_norm: &'m [u8],
     /// (vocab, n_embd); the embedding where the file ties them
     pub output: Matrix<'m>,
-    /// (bases, rope_dims / 2) turns per token, in units of 2⁻⁶⁴: of the layers without a window, and of those with one if
-    /// these have a base of their own
+    /// (bases, rope_dims / 2) turns per token, in units of 2⁻⁶⁴: of the layers without a window, and of those with one
+    /// if these have a base of their own
     pub rope_frequencies: &'m [u64],
 }
 

@@ -126,8 +126,9 @@ impl<'a> Arena<'a> {
     /// [`ArenaError::TooSmall`] or [`ArenaError::Overflow`].
     pub fn alloc<T: Plain>(&mut self, name: &'static str, shape: &[usize]) -> Result<&'a mut [T], ArenaError> {
         let (Some(start), n) = self.bump::<T>(name, shape)? else { return Ok(&mut []) };
-        // SAFETY: `bump` returns `n` aligned elements inside the memory borrowed for 'a, and never the same bytes twice;
-        // these are initialised (they came as `&mut [u8]`), and by the contract of `Plain` any bit pattern is a `T`.
+        // SAFETY: `bump` returns `n` aligned elements inside the memory borrowed for 'a, and never the same bytes
+        // twice; these are initialised (they came as `&mut [u8]`), and by the contract of `Plain` any bit pattern is a
+        // `T`.
         Ok(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), n) })
     }
 
@@ -183,8 +184,8 @@ impl<'a> Arena<'a> {
             }
             observer(Region { name, offset: self.used, bytes, shape: dims });
         }
-        // SAFETY: `used <= end <= len`, and `base` is the start of `len` borrowed bytes, so the offset stays within (or one
-        // past) them.
+        // SAFETY: `used <= end <= len`, and `base` is the start of `len` borrowed bytes, so the offset stays within (or
+        // one past) them.
         let start = self.base.map(|base| unsafe { base.add(self.used) });
         self.used = end;
         Ok((start, n))

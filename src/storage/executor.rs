@@ -1,8 +1,8 @@
 //! Work items divided among threads, without trusting the executor that runs them.
 //!
 //! The core has no threads. It hands an [`Executor`] a closure that may be called from several threads at once, any
-//! number of times; inside, each call claims items that no other call has claimed. Whatever the executor does, each item
-//! runs exactly once. So a faulty executor can make a result late, but it cannot change a bit of it, nor make two
+//! number of times; inside, each call claims items that no other call has claimed. Whatever the executor does, each
+//! item runs exactly once. So a faulty executor can make a result late, but it cannot change a bit of it, nor make two
 //! threads write the same element.
 
 use core::num::NonZeroUsize;

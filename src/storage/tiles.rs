@@ -33,8 +33,8 @@ pub struct Grid<'a, T> {
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a `&Grid` gives access to an element only by `Grid::tile`, whose contract is that each tile is asked for once.
-// So sharing the `Grid` among threads is sending each of them some disjoint `&mut [T]`, which `T: Send` allows.
+// SAFETY: a `&Grid` gives access to an element only by `Grid::tile`, whose contract is that each tile is asked for
+// once. So sharing the `Grid` among threads is sending each of them some disjoint `&mut [T]`, which `T: Send` allows.
 unsafe impl<T: Send> Sync for Grid<'_, T> {}
 // SAFETY: a `Grid` owns the `&'a mut [T]` that it was made of, which may be sent where `T: Send`.
 unsafe impl<T: Send> Send for Grid<'_, T> {}
@@ -113,7 +113,8 @@ impl<T: Plain> Tile<'_, T> {
         if r >= self.rows {
             return &mut [];
         }
-        // SAFETY: `Grid::new` and `Tile::from` give a matrix of at least `first_row + rows` rows of `stride` elements; here
+        // SAFETY: `Grid::new` and `Tile::from` give a matrix of at least `first_row + rows` rows of `stride` elements;
+        // here
         // `r < rows` and `first_col + cols <= stride`, so the range is inside it. By the contract of `Grid::tile` no other
         // tile has these elements, and `&mut self` makes this the only borrow from this one.
         unsafe {

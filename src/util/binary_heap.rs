@@ -1,7 +1,7 @@
 //! A binary heap in a slice (Williams 1964): priority queues, and sorting in place.
 //!
-//! The standard library's sorts are faster, but their code is larger than the kernels of a backend and can panic when the
-//! comparison is no total order. Here such a comparison gives an unspecified order.
+//! The standard library's sorts are faster, but their code is larger than the kernels of a backend and can panic when
+//! the comparison is no total order. Here such a comparison gives an unspecified order.
 
 /// Whether the first of two elements belongs below the second, further from the top.
 pub(crate) trait Below<T>: Fn(&T, &T) -> bool + Copy {}

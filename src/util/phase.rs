@@ -1,7 +1,7 @@
 //! Sine and cosine of phases, with the same bits on every target.
 //!
-//! A phase is an angle as a fraction of a turn in units of 2⁻⁶⁴, so `position * frequency` wraps exactly, and a rotation
-//! at position 2⁴⁰ is as precise as one at 3. An `f32` angle would be off by 0.06 rad at a million tokens.
+//! A phase is an angle as a fraction of a turn in units of 2⁻⁶⁴, so `position * frequency` wraps exactly, and a
+//! rotation at position 2⁴⁰ is as precise as one at 3. An `f32` angle would be off by 0.06 rad at a million tokens.
 
 use core::f64::consts::PI;
 
