@@ -1,13 +1,13 @@
-//! What an arena holds.
+//! A context, and the arena that it is in:
 //!
 //! ```text
-//! context   of one conversation: below
-//! model     what the tables hold, for others to refer to
-//! tables    the vocabulary's index, where the tensors lie
-//! work      activations and logits
-//! cache     keys and values
-//! text      (text_bytes + FRAME) a turn in its format
-//! scratch   of the tokenizer
+//! context     one conversation: below
+//! model       hyperparameters, and slices of the tables
+//! tables      the vocabulary's index, the offsets of the tensors
+//! workspace   activations and logits
+//! KV cache
+//! text        (text_bytes + TEMPLATE) a turn in its chat format
+//! scratch     of the tokenizer
 //! ```
 
 use core::ffi::c_void;
@@ -27,12 +27,12 @@ use crate::storage::{ALIGN, ArenaError};
 use crate::tokenizer::Detokenizer;
 use crate::util::SliceExt;
 
-/// Bytes that a chat format adds to a text, at most.
-const FRAME: usize = 192;
-/// Marks a context that is complete.
+/// The most bytes that a chat format adds to a text.
+const TEMPLATE: usize = 192;
+/// Marks a complete context.
 const MAGIC: u64 = u64::from_le_bytes(*b"armlet 1");
 
-/// One conversation, at the start of its arena; laid out in order, so that the first bytes tell whether it is one.
+/// One conversation, at the start of its arena. `repr(C)` because the magic number must come first.
 #[repr(C)]
 pub(super) struct Context {
     magic: u64,
@@ -43,10 +43,10 @@ pub(super) struct Context {
     pub(super) caller: Caller,
     pub(super) sampler: Sampler,
     pub(super) detokenizer: Detokenizer,
-    /// Whether the logits are those of the last token read.
+    /// Whether the engine has logits for the last token.
     pub(super) ready: bool,
     pub(super) backend: u32,
-    /// Most bytes of a text.
+    /// The longest text, in bytes.
     pub(super) text_bytes: usize,
     pub(super) text: &'static mut [u8],
     pub(super) scratch: &'static mut [u8],
@@ -56,7 +56,7 @@ pub(super) struct Context {
     file: Span,
 }
 
-/// The callbacks but for the cores.
+/// The callbacks, except `parallel_for`.
 #[derive(Clone, Copy)]
 pub(super) struct Caller {
     pub(super) user: *mut c_void,
@@ -65,7 +65,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Says why, and gives the status.
+    /// The status of a result; an error is logged.
     pub(super) fn outcome(&self, result: Result<armlet_status, CallError>) -> armlet_status {
         let error = match result {
             Ok(status) => return status,
@@ -85,7 +85,7 @@ impl Caller {
     }
 }
 
-/// A configuration that has been checked as far as that goes without a model.
+/// A configuration that has been checked as far as is possible without a model.
 pub(super) struct Checked {
     pub(super) caller: Caller,
     given: armlet_config,
@@ -131,7 +131,7 @@ impl Checked {
         forced.and_then(|backend| Kernels::for_backend(*backend)).ok_or(ARMLET_ERR_BACKEND)
     }
 
-    /// The cache's configuration for a model.
+    /// The engine's configuration for a model.
     fn config(&self, model: &Model<'_>) -> Result<Config, CallError> {
         let given = &self.given;
         let or = |value: u32, default: usize| if value == 0 { default } else { value as usize };
@@ -164,18 +164,18 @@ pub(super) struct Layout {
     vocab: usize,
 }
 
-/// Bytes of a value at the start of a part.
+/// Bytes of a part that holds one value.
 const fn part<T>() -> usize {
     size_of::<T>().next_multiple_of(ALIGN)
 }
 
 impl Layout {
     pub(super) fn new(file: &File<'_>, checked: &Checked) -> Result<Self, CallError> {
-        // Of a model without tables, sizes are all that is right.
+        // The tables are not built, so the model is good for sizes only.
         let (model, tables) = Model::sizes(file)?;
         let plan = Plan::new(&model.hparams, &checked.config(&model)?)?;
         let text_bytes = if checked.given.text_bytes == 0 { 4096 } else { checked.given.text_bytes as usize };
-        let text = (text_bytes + FRAME).next_multiple_of(ALIGN);
+        let text = (text_bytes + TEMPLATE).next_multiple_of(ALIGN);
         let scratch = model.tokenizer.most_scratch_bytes(text)?;
         Ok(Layout { plan, tables, text_bytes, text, scratch, vocab: model.hparams.vocab })
     }
@@ -204,7 +204,7 @@ impl Layout {
     }
 }
 
-/// Cuts a part off.
+/// Cuts the next `n` bytes off; `whole` is the size of the arena, for the error.
 fn take(tail: &mut &'static mut [u8], n: usize, whole: usize) -> Result<&'static mut [u8], EngineError> {
     let len = tail.len();
     let (part, behind) = core::mem::take(tail).split_at_mut_checked(n).ok_or(ArenaError::TooSmall {
@@ -217,7 +217,7 @@ fn take(tail: &mut &'static mut [u8], n: usize, whole: usize) -> Result<&'static
 }
 
 impl Context {
-    /// A context in `arena`, and where it is.
+    /// Makes a context in `arena`; returns its address.
     pub(super) fn carve(
         arena: &'static mut [u8],
         bytes: &'static [u8],
@@ -285,11 +285,11 @@ impl Context {
         // SAFETY: writable for a `Context`, and it is one: only `carve` writes the number, after all else. What it refers
         // to is alive.
         let context = unsafe { &mut *at };
-        // A copy of an arena refers to the parts of the one that it is of.
+        // A copied or moved arena refers to the memory of the original.
         if context.arena.starts_at(at.addr()) { Ok(context) } else { Err(ARMLET_ERR_HANDLE) }
     }
 
-    /// Whether memory of a call is apart from the arena, and what is written of it also from the model and the rest.
+    /// Checks that the memory of a call is apart from the arena, and what it writes also from the model and from itself.
     pub(super) fn apart<const N: usize>(&self, spans: [Span; N]) -> Result<(), armlet_status> {
         for (i, span) in spans.iter().enumerate() {
             pointers::apart(&[*span, self.arena, self.file])?;

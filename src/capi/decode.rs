@@ -1,4 +1,4 @@
-//! Reading and choosing tokens.
+//! Prefill, step, sampling, logits.
 
 use super::armlet_status::{self, *};
 use super::context::Context;
@@ -8,10 +8,11 @@ use super::status::CallError;
 use super::{ARMLET_NO_TOKEN, armlet_ctx, armlet_sampling};
 use crate::sample::SamplerConfig;
 
-/// Reads `n` tokens, in passes of at most `chunk`, and computes what may follow the last.
+/// Prefill: appends `n` tokens to the context, in forward passes of at most `chunk`, and computes the logits after the
+/// last one.
 ///
-/// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, EMPTY, TOKEN, FULL: nothing was read. STOPPED: some were, see
-/// `armlet_info.position`; read the rest to go on.
+/// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, EMPTY, TOKEN, FULL: none was appended. STOPPED: some were, see
+/// `armlet_info.position`; prefill the remaining ones to continue.
 ///
 /// # Safety
 /// *Writable* and *alive*: `ctx`. *Readable*: `tokens` for `n`.
@@ -27,12 +28,14 @@ pub unsafe extern "C" fn armlet_prefill(ctx: *mut armlet_ctx, tokens: *const u32
     unsafe { with(ctx, read) }
 }
 
-/// Chooses the next token, writes it to `*token`, and reads it: one pass over the weights.
+/// Decodes one token: samples it from the logits, writes it to `*token`, and appends it to the context, which takes one
+/// forward pass.
 ///
-/// END: the token is one that ends the model's turn; it was not read. A next turn begins with `armlet_chat_turn` and `ARMLET_CLOSE_ANSWER`.
+/// END: the token ends the model's turn and was not appended. The next turn starts with `armlet_chat_turn` and
+/// `ARMLET_CLOSE_ANSWER`.
 ///
-/// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER, FULL, NUMBER: nothing has changed, and `*token` is `ARMLET_NO_TOKEN` if it
-/// can be. STOPPED: the token was written but not read; `armlet_prefill` can do that.
+/// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER, FULL, NUMBER: the context is unchanged, and `*token` is `ARMLET_NO_TOKEN`
+/// if `token` itself is not in error. STOPPED: the token was written but not appended; `armlet_prefill` can do so.
 ///
 /// # Safety
 /// *Writable* and *alive*: `ctx`. *Writable*: `token` for one.
@@ -40,7 +43,7 @@ pub unsafe extern "C" fn armlet_prefill(ctx: *mut armlet_ctx, tokens: *const u32
 pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> armlet_status {
     let step = |c: &mut Context| {
         c.apart([Span::written(token.cast_const(), 1)])?;
-        // Before anything is drawn.
+        // Before anything is sampled, so that a bad pointer changes nothing.
         // SAFETY: `token` is writable for one, and apart.
         unsafe { pointers::write_out(token, ARMLET_NO_TOKEN)? };
         let next = c.choose()?;
@@ -55,7 +58,7 @@ pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> a
     unsafe { with(ctx, step) }
 }
 
-/// How tokens are chosen from now on; the random numbers start anew. NULL: the likeliest, as after `armlet_init`.
+/// Sets the sampling parameters; the random numbers start from the seed. NULL: greedy decoding, as after `armlet_init`.
 ///
 /// Errors: NULL (`ctx`), ALIGN, HANDLE, STRUCT, CONFIG (a value that is negative, infinite or not a number).
 ///
@@ -89,8 +92,8 @@ pub unsafe extern "C" fn armlet_set_sampling(ctx: *mut armlet_ctx, sampling: *co
     unsafe { with(ctx, set) }
 }
 
-/// The logits of what may follow the last token read: `*logits` points to `*n`, one for each token of the vocabulary,
-/// in the arena, until the next call that reads tokens.
+/// The logits after the last token: `*logits` points to `*n` of them, one for each token of the vocabulary. They are in
+/// the arena, and valid until the next prefill, step, rewind, reset or restore.
 ///
 /// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER.
 ///
@@ -113,7 +116,7 @@ pub unsafe extern "C" fn armlet_logits(ctx: *mut armlet_ctx, logits: *mut *const
 }
 
 impl Context {
-    /// Reads tokens; if not all, what the logits say is of no use.
+    /// Appends tokens. If it stops before the last one, there are no logits.
     fn read(&mut self, tokens: &[u32]) -> Result<armlet_status, CallError> {
         self.session.fits(tokens)?;
         self.ready = false;
@@ -121,7 +124,7 @@ impl Context {
         let result =
             self.engine.eval_while(&self.executor, &mut self.session, tokens, &mut || self.caller.keeps_going());
         let read = self.session.position() - before;
-        // Those of a prompt as well: they too are to be repeated less.
+        // The repeat penalty applies to a prompt's tokens too.
         tokens.iter().take(read as usize).for_each(|token| self.sampler.accept(*token));
         result?;
         self.ready = true;

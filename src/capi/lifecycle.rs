@@ -1,4 +1,4 @@
-//! Versions, sizes, the life of a context.
+//! Version, plan, init, reset, rewind, info.
 
 use core::ffi::{c_char, c_void};
 
@@ -10,28 +10,29 @@ use super::{ARMLET_ABI_VERSION, ARMLET_NO_TOKEN, armlet_config, armlet_ctx, arml
 use crate::gguf::File;
 use crate::storage::ALIGN;
 
-/// The version of this library's interface; compare it with `ARMLET_ABI_VERSION`.
+/// Version of this library's interface; compare it with `ARMLET_ABI_VERSION`.
 #[unsafe(no_mangle)]
 pub extern "C" fn armlet_abi_version() -> u32 {
     ARMLET_ABI_VERSION
 }
 
-/// The library's version, such as "0.1.0". The string is constant.
+/// Version of this library, such as "0.1.0", as a constant string.
 #[unsafe(no_mangle)]
 pub extern "C" fn armlet_version() -> *const c_char {
     const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
     VERSION.as_ptr().cast()
 }
 
-/// What a status means, in a few words. The string is constant; never NULL, whatever the number.
+/// A status in a few words, as a constant string; never NULL, whatever the number.
 #[unsafe(no_mangle)]
 pub extern "C" fn armlet_status_str(status: i32) -> *const c_char {
     status::text(status).as_ptr()
 }
 
-/// How much memory a model takes with this configuration, before any is given: reads the file's header alone.
+/// Computes how much memory a model needs with a configuration. Reads only the file's header.
 ///
-/// `model`: the whole GGUF file, `model_len` bytes; at an even address where alignment is checked, else at any. `out->struct_size` is to be set.
+/// `model` is the whole GGUF file, `model_len` bytes. Any address will do, but where the CPU checks alignment it must be
+/// even. Set `out->struct_size` before.
 ///
 /// Errors: NULL, ALIGN, OVERLAP, LENGTH, STRUCT, ABI, CONFIG, BUDGET, MODEL, UNSUPPORTED; `out` is then unchanged.
 ///
@@ -63,11 +64,12 @@ pub unsafe extern "C" fn armlet_plan(
 
 /// Makes a context in an arena.
 ///
-/// `arena`: `armlet_requirements.arena_bytes` or more, at a multiple of `ARMLET_ARENA_ALIGN`. It and the model are lent until the context is no longer used; there is nothing to close. The model may be in flash, and
-/// shared by any number of contexts. Nothing outside the arena is ever written but what a function's arguments say.
+/// `arena` has `armlet_requirements.arena_bytes` or more, at a multiple of `ARMLET_ARENA_ALIGN`. The context borrows it
+/// and the model for as long as it is used; there is nothing to close. The model may be in flash, and any number of
+/// contexts may share it. No function writes outside the arena, except where its arguments point to.
 ///
-/// Errors: those of `armlet_plan`, ARENA, BACKEND; `*out` is then NULL, but after NULL, ALIGN and OVERLAP of `out`
-/// itself or OVERLAP of others; and the arena's contents are of no use.
+/// Errors: those of `armlet_plan`, ARENA, BACKEND. `*out` is then NULL, unless `out` itself is in error (NULL, ALIGN,
+/// OVERLAP), and the arena's contents are undefined.
 ///
 /// # Safety
 /// *Readable*: `model` for `model_len`, `config` for its size. *Writable*: `arena` for `arena_len`, `out` for one.
@@ -117,7 +119,7 @@ pub unsafe extern "C" fn armlet_init(
     })())
 }
 
-/// Runs `f` on a context.
+/// Calls `f` with a context, and logs its error if it returns one.
 ///
 /// # Safety
 /// *Writable* and *alive*: `ctx`.
@@ -135,7 +137,8 @@ pub(super) unsafe fn with(
     }
 }
 
-/// Forgets everything that was read; the configuration stays, and how tokens are chosen, from the same seed.
+/// Empties the context: its KV cache, and the sampler's history. Configuration and sampling parameters stay; the random
+/// numbers start again from the seed.
 ///
 /// Errors: NULL, ALIGN, HANDLE.
 ///
@@ -152,10 +155,10 @@ pub unsafe extern "C" fn armlet_reset(ctx: *mut armlet_ctx) -> armlet_status {
     unsafe { with(ctx, reset) }
 }
 
-/// Forgets all but the first `position` tokens, and which were the last ones, for the repeat penalty; a position that has
-/// not been reached changes nothing. Read at least one token before the next step.
+/// Drops all but the first `position` tokens, and the sampler's history for the repeat penalty. A position that has not
+/// been reached changes nothing. Prefill at least one token before the next step.
 ///
-/// Errors: NULL, ALIGN, HANDLE, GONE: the context is as before.
+/// Errors: NULL, ALIGN, HANDLE, GONE: the context is unchanged.
 ///
 /// # Safety
 /// *Writable* and *alive*: `ctx`.
@@ -171,7 +174,7 @@ pub unsafe extern "C" fn armlet_rewind(ctx: *mut armlet_ctx, position: u64) -> a
     unsafe { with(ctx, rewind) }
 }
 
-/// What a context is and has done. `out->struct_size` is to be set.
+/// Writes the state and the statistics of a context to `*out`. Set `out->struct_size` before.
 ///
 /// Errors: NULL, ALIGN, OVERLAP, HANDLE, STRUCT.
 ///
@@ -199,7 +202,7 @@ impl Context {
         Ok(())
     }
 
-    /// What depended on the last token.
+    /// Drops what depends on the last token: logits, an incomplete character, the sampler's history.
     pub(super) fn forget(&mut self) {
         self.ready = false;
         self.detokenizer = crate::tokenizer::Detokenizer::new();

@@ -1,15 +1,15 @@
-//! The C face (feature `capi`): what `include/armlet.h` declares.
+//! The C interface (feature `capi`): what `include/armlet.h` declares.
 //!
 //! ```text
-//! types.rs      what crosses the border: structs, callbacks, statuses; written as C names them
+//! types.rs      structs, callbacks, statuses, constants
 //! status.rs     errors of the core as statuses, and as a line for the caller's log
-//! pointers.rs   pointers: checked once, then slices
-//! executor.rs   the caller's cores as an executor
-//! context.rs    what an arena holds
-//! lifecycle.rs  functions: versions, sizes, the life of a context
-//! decode.rs     functions: reading and choosing tokens
-//! text.rs       functions: text to tokens and back
-//! snapshot.rs   functions: keeping what was read
+//! pointers.rs   checks of the caller's pointers
+//! executor.rs   an executor over the caller's parallel_for
+//! context.rs    a context: what its arena contains
+//! lifecycle.rs  functions: version, plan, init, reset, rewind, info
+//! decode.rs     functions: prefill, step, sampling, logits
+//! text.rs       functions: tokenize, chat turns, detokenize
+//! snapshot.rs   functions: save and restore
 //! ```
 //!
 //! Each function checks its arguments, calls the core, and turns the result into a status.

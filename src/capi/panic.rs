@@ -1,7 +1,7 @@
-//! What a firmware has instead of an unwinder.
+//! The panic handler of a static library without `std`.
 
 unsafe extern "C" {
-    /// The firmware's: must not return. It is told nothing, so that no formatting is linked.
+    /// Defined by the firmware; must not return. It gets no message, so that no formatting code is linked.
     safe fn armlet_panic() -> !;
 }
 

@@ -1,4 +1,4 @@
-//! Keeping what was read.
+//! Save and restore.
 
 use core::ffi::c_void;
 
@@ -9,7 +9,7 @@ use super::pointers::{self, Span};
 use super::{armlet_ctx, armlet_write};
 use crate::engine::EngineError;
 
-/// Bytes that `armlet_save` would write now.
+/// Writes to `*bytes` how many bytes `armlet_save` would write now.
 ///
 /// Errors: NULL, ALIGN, OVERLAP, HANDLE.
 ///
@@ -27,11 +27,11 @@ pub unsafe extern "C" fn armlet_saved_bytes(ctx: *mut armlet_ctx, bytes: *mut u6
     unsafe { with(ctx, count) }
 }
 
-/// Writes what was read, as keys and values, part by part: to flash, a file, a network. `user` goes to `write`.
+/// Saves the KV cache, part by part, through `write`: to flash, a file, a network. `user` is passed to `write`.
 ///
-/// What is written has checksums, so that a state that was cut off is refused later and not used.
+/// The saved state has checksums, so a truncated one is refused when it is restored.
 ///
-/// Errors: NULL, ALIGN, HANDLE, STOPPED: `write` said so.
+/// Errors: NULL, ALIGN, HANDLE, STOPPED: `write` returned false.
 ///
 /// # Safety
 /// *Writable* and *alive*: `ctx`. *Callback*: `write`.
@@ -50,10 +50,10 @@ pub unsafe extern "C" fn armlet_save(ctx: *mut armlet_ctx, write: armlet_write, 
     unsafe { with(ctx, save) }
 }
 
-/// Becomes what was saved in `state`, `len` bytes, with the same model and configuration; the bytes are copied. Read at
+/// Restores a state of `len` bytes that was saved with the same model and configuration; the bytes are copied. Prefill at
 /// least one token before the next step.
 ///
-/// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, STATE, OTHER_STATE: the context is as before.
+/// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, STATE, OTHER_STATE: the context is unchanged.
 ///
 /// # Safety
 /// *Writable* and *alive*: `ctx`. *Readable*: `state` for `len`.

@@ -12,12 +12,12 @@ use crate::storage::ArenaError;
 use crate::tokenizer::TokenizerError;
 use crate::util::SliceExt;
 
-/// Why a function ends without success.
+/// Why a function fails.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CallError {
-    /// A status that says all there is to say.
+    /// A status without details.
     Plain(armlet_status),
-    /// An error with numbers and names.
+    /// An error with details, which the log gets.
     Core(Error),
 }
 
@@ -104,41 +104,41 @@ fn engine_status(error: &EngineError) -> armlet_status {
     }
 }
 
-/// What a status means.
+/// A status in a few words.
 pub(super) fn text(status: i32) -> &'static core::ffi::CStr {
     const TEXTS: [(armlet_status, &core::ffi::CStr); 27] = [
         (ARMLET_OK, c"done"),
         (ARMLET_END, c"the model ended its turn"),
-        (ARMLET_ERR_NULL, c"a pointer is NULL"),
+        (ARMLET_ERR_NULL, c"a pointer is NULL that must not be"),
         (ARMLET_ERR_ALIGN, c"a pointer is misaligned"),
-        (ARMLET_ERR_OVERLAP, c"memory that is written overlaps other memory"),
-        (ARMLET_ERR_LENGTH, c"a length is larger than any memory"),
-        (ARMLET_ERR_STRUCT, c"struct_size is not that of this library"),
+        (ARMLET_ERR_OVERLAP, c"memory that the call writes overlaps other memory"),
+        (ARMLET_ERR_LENGTH, c"a length exceeds the address space"),
+        (ARMLET_ERR_STRUCT, c"struct_size differs from the size of this library's struct"),
         (ARMLET_ERR_ABI, c"the caller was compiled for another version of this interface"),
         (ARMLET_ERR_CONFIG, c"a value is out of range"),
-        (ARMLET_ERR_BUDGET, c"the budget holds not even the smallest cache"),
+        (ARMLET_ERR_BUDGET, c"the budget is too small for even the smallest KV cache"),
         (ARMLET_ERR_ARENA, c"the arena is smaller than the plan"),
-        (ARMLET_ERR_BUFFER, c"an output has too little room"),
-        (ARMLET_ERR_HANDLE, c"the pointer is no context"),
-        (ARMLET_ERR_MODEL, c"the model's file is corrupt"),
-        (ARMLET_ERR_UNSUPPORTED, c"the model is of a kind that cannot be run"),
+        (ARMLET_ERR_BUFFER, c"an output buffer is too small"),
+        (ARMLET_ERR_HANDLE, c"the pointer is not a context"),
+        (ARMLET_ERR_MODEL, c"the model's file is malformed"),
+        (ARMLET_ERR_UNSUPPORTED, c"the model is of a kind that is not supported"),
         (ARMLET_ERR_BACKEND, c"this CPU or this build has no such backend"),
         (ARMLET_ERR_TEXT, c"the text is not UTF-8 or too long"),
         (ARMLET_ERR_TOKEN, c"a token is not in the vocabulary"),
-        (ARMLET_ERR_EMPTY, c"there are no tokens to read"),
+        (ARMLET_ERR_EMPTY, c"there are no tokens to prefill"),
         (ARMLET_ERR_FULL, c"the context is full"),
-        (ARMLET_ERR_GONE, c"what lies so far back has been given up"),
-        (ARMLET_ERR_ORDER, c"there is nothing to go on from: read tokens first"),
-        (ARMLET_ERR_NUMBER, c"the model computed something that is not a number"),
-        (ARMLET_ERR_CHAT, c"the vocabulary has no built-in chat format"),
-        (ARMLET_ERR_STATE, c"the saved state is damaged or none"),
-        (ARMLET_ERR_OTHER_STATE, c"the saved state is of another model or configuration"),
+        (ARMLET_ERR_GONE, c"tokens so far back have been evicted"),
+        (ARMLET_ERR_ORDER, c"there are no logits: prefill tokens first"),
+        (ARMLET_ERR_NUMBER, c"a logit is NaN or infinite: the weights are damaged"),
+        (ARMLET_ERR_CHAT, c"the vocabulary has the control tokens of no built-in chat format"),
+        (ARMLET_ERR_STATE, c"not a saved state, or a damaged one"),
+        (ARMLET_ERR_OTHER_STATE, c"the saved state belongs to another model or configuration"),
         (ARMLET_ERR_STOPPED, c"a callback asked to stop"),
     ];
     TEXTS.iter().find(|(s, _)| *s as i32 == status).map_or(c"not a status of this library", |(_, text)| text)
 }
 
-/// A line for a log, cut where it gets too long.
+/// A line for the log; a longer one is truncated.
 pub(super) struct Line {
     bytes: [u8; 240],
     len: usize,
@@ -147,7 +147,7 @@ pub(super) struct Line {
 impl Line {
     pub(super) fn new(what: &impl fmt::Display) -> Self {
         let mut line = Line { bytes: [0; 240], len: 0 };
-        // Too long a text is cut, and that is all.
+        // An error means that the line is full: the text is truncated.
         let _ = write!(line, "{what}");
         line
     }

@@ -1,4 +1,4 @@
-//! Text to tokens and back.
+//! Tokenize, chat turns, detokenize.
 
 use core::ffi::c_char;
 
@@ -12,10 +12,10 @@ use super::{ARMLET_NO_TOKEN, ARMLET_SHOW_SPECIAL, armlet_ctx};
 use crate::tokenizer::{ChatFormat, EncodeOptions, Role, TokenizerError};
 use crate::util::SliceExt;
 
-/// Text to tokens. `flags`: `ARMLET_ADD_SPECIAL`, `ARMLET_PARSE_SPECIAL`.
+/// Tokenizes a text. `flags`: `ARMLET_ADD_SPECIAL`, `ARMLET_PARSE_SPECIAL`.
 ///
-/// `text`: `len` bytes of UTF-8, no 0 needed. `tokens` has room for `cap`; `*n` is how many there are. On BUFFER, `*n`
-/// is a number that surely suffices.
+/// `text` is `len` bytes of UTF-8; it need not be zero-terminated. `tokens` has room for `cap`; `*n` becomes their
+/// number. On BUFFER, `*n` becomes a capacity that suffices.
 ///
 /// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, CONFIG (flags), TEXT, BUFFER.
 ///
@@ -55,10 +55,10 @@ pub unsafe extern "C" fn armlet_tokenize(
     unsafe { with(ctx, tokenize) }
 }
 
-/// The tokens of a turn in the model's chat format, one of those built in: ChatML, Llama 3, Gemma, Zephyr.
+/// Tokenizes one turn of a conversation in the model's chat format: ChatML, Llama 3, Gemma or Zephyr.
 ///
-/// `role`: an `armlet_role`. `flags`: `ARMLET_CLOSE_ANSWER`, `ARMLET_OPEN_ANSWER`. What looks like a control token in
-/// `text` stays text. At position 0 the token that starts a text comes first. Otherwise as `armlet_tokenize`.
+/// `role`: an `armlet_role`. `flags`: `ARMLET_CLOSE_ANSWER`, `ARMLET_OPEN_ANSWER`. Control tokens in `text` are not
+/// parsed: they stay text. At position 0 the BOS token comes first. Otherwise as `armlet_tokenize`.
 ///
 /// Errors: those of `armlet_tokenize`, CONFIG (role), CHAT.
 ///
@@ -101,10 +101,10 @@ pub unsafe extern "C" fn armlet_chat_turn(
     unsafe { with(ctx, turn) }
 }
 
-/// The bytes of `n` tokens, one after another. `flags`: `ARMLET_SHOW_SPECIAL`.
+/// Writes the text of `n` tokens. `flags`: `ARMLET_SHOW_SPECIAL`.
 ///
-/// `text` has room for `cap` bytes; no 0 is added. `*len` is how many there are, or on BUFFER would be. They are UTF-8
-/// if the tokens are those of a whole text; a token alone may hold a part of a character: see `armlet_piece`.
+/// `text` has room for `cap` bytes; no terminating zero is added. `*len` becomes the length of the text, also on BUFFER.
+/// A whole text is UTF-8; a single token may be a part of a character: see `armlet_piece`.
 ///
 /// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, CONFIG (flags), TOKEN, BUFFER.
 ///
@@ -143,10 +143,11 @@ pub unsafe extern "C" fn armlet_detokenize(
     unsafe { with(ctx, detokenize) }
 }
 
-/// What `token` adds to a text that is shown as it comes: whole characters only, the rest is kept for the next token.
+/// Writes what `token` adds to a text that is streamed: whole characters only; an incomplete one is kept for the next
+/// token.
 ///
-/// `ARMLET_NO_TOKEN` ends the text. Control tokens add nothing. `text` has room for `cap` bytes; no 0 is added; `*len`
-/// is how many there are, or on BUFFER would be: then nothing is kept and the call can be repeated.
+/// `ARMLET_NO_TOKEN` ends the text. Control tokens add nothing. `text` has room for `cap` bytes; no terminating zero is
+/// added; `*len` becomes the length, also on BUFFER, when the call can be repeated with more room.
 ///
 /// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, TOKEN, BUFFER.
 ///
@@ -180,12 +181,12 @@ pub unsafe extern "C" fn armlet_piece(
     unsafe { with(ctx, piece) }
 }
 
-/// Whether there are only `flags` of these.
+/// Checks that only flags of `these` are set.
 fn allowed(flags: u32, these: u32) -> Result<(), CallError> {
     if flags & !these == 0 { Ok(()) } else { Err(ARMLET_ERR_CONFIG.into()) }
 }
 
-/// Writes how many tokens there are, or how many there may be.
+/// Writes the number of tokens, or a capacity that suffices.
 ///
 /// # Safety
 /// *Writable*: `n`, for one.
@@ -203,7 +204,7 @@ unsafe fn counted(
     result
 }
 
-/// Text that is written as far as there is room, and counted beyond.
+/// Writes as much text as there is room for, and counts all of it.
 struct Writer<'o> {
     out: &'o mut [u8],
     len: usize,
@@ -247,7 +248,7 @@ impl Context {
         if tokens.iter().all(|t| (*t as usize) < vocab) { Ok(()) } else { Err(ARMLET_ERR_TOKEN) }
     }
 
-    /// A turn as tokens.
+    /// Tokenizes a turn.
     fn encode_turn(
         &mut self,
         role: Role,
@@ -270,9 +271,9 @@ impl Context {
             format.opening(Role::Assistant).iter().for_each(|part| out.push(part.as_bytes()));
         }
         let len = out.len;
-        // What was pushed is UTF-8, and `FRAME` is more than any format adds.
+        // What was pushed is UTF-8, and `TEMPLATE` is more than any format adds.
         let turn = self.text.get(..len).and_then(|t| core::str::from_utf8(t).ok()).ok_or(ARMLET_ERR_TEXT)?;
-        // Not what ends a text: an answer is to follow.
+        // BOS but never EOS: an answer follows.
         let start = tokenizer.bos().filter(|_| tokenizer.adds_bos() && self.session.position() == 0);
         let (first, tokens) = match (start, tokens) {
             (None, tokens) => (0, tokens),

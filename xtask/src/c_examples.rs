@@ -284,7 +284,7 @@ fn errors(chat: &Path, model: &Path) -> Result<(), Failed> {
     let long = "x".repeat(5000);
     let cases: [(&Path, &[&str], &str, &str); 7] = [
         (&missing, &[], "", "No such file or directory"),
-        (&text, &[], "", "chat: armlet_plan: the model's file is corrupt"),
+        (&text, &[], "", "chat: armlet_plan: the model's file is malformed"),
         (
             model,
             &["-b", if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" }],
@@ -292,7 +292,7 @@ fn errors(chat: &Path, model: &Path) -> Result<(), Failed> {
             "chat: armlet_init: this CPU or this build has no such backend",
         ),
         (model, &["-c", "1"], "", "chat: armlet_plan: a value is out of range"),
-        (model, &garbage, "", "chat: armlet_restore: the saved state is damaged or none"),
+        (model, &garbage, "", "chat: armlet_restore: not a saved state, or a damaged one"),
         (model, &other, "", "chat: armlet_restore: the saved state is of another model or configuration"),
         (model, &[], &long, "chat: armlet_chat_turn: the text is not UTF-8 or too long"),
     ];

@@ -10,7 +10,7 @@ const SOURCES: [&str; 5] = ["types", "lifecycle", "decode", "text", "snapshot"];
 
 const INTRODUCTION: &str = "\
 /*
- * armlet: language models in memory that is known before the first token.
+ * armlet: language models on ARM, in memory whose size is known before the first token.
  *
  *     armlet_requirements needs = ARMLET_REQUIREMENTS_INIT;
  *     armlet_config config = ARMLET_CONFIG_INIT;
@@ -21,16 +21,16 @@ const INTRODUCTION: &str = "\
  *     while (armlet_step(ctx, &token) == ARMLET_OK)
  *         armlet_piece(ctx, token, out, sizeof out, &len);      // then print out
  *
- * No function allocates, blocks, prints, or keeps anything outside the arena. None is for interrupt handlers. All use
- * floating-point and SIMD registers, so an RTOS must save them for the tasks that call; and without an operating system
- * those registers must be on. Sizes are in bytes if nothing else is said. Strings are UTF-8, with a length.
+ * No function allocates, blocks, prints, or keeps anything outside the arena. None may be called from an interrupt
+ * handler. All use floating-point and SIMD registers: without an operating system these must be enabled, and an RTOS must
+ * save them for each task that calls armlet. Sizes are in bytes unless stated otherwise. Strings are UTF-8 with a length.
  *
  * Written by `cargo xtask header` from src/capi; do not edit.
  */";
 
 const PANIC: &str = "\
-/// To be defined by firmware, and not to return: the library without an operating system calls it where the Rust language
-/// would end a program. No call is known to do so.
+/// Firmware must define this function, and it must not return: without an operating system the library calls it where
+/// Rust code would panic. No function of this header is known to panic.
 #ifdef __cplusplus
 extern \"C\"
 #endif
@@ -38,7 +38,7 @@ void armlet_panic(void);";
 
 /// With a value for each member, which is what both C and C++11 take without a warning.
 const INITIALISERS: &str = "\
-/// A configuration of all defaults, and structs that are to be filled.
+/// A configuration of defaults, and structs for a function to fill.
 #define ARMLET_CONFIG_INIT \\
     {sizeof(armlet_config), ARMLET_ABI_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, {0, 0, 0, 0}}
 #define ARMLET_REQUIREMENTS_INIT {sizeof(armlet_requirements), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
