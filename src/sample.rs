@@ -1,25 +1,25 @@
-//! From logits to a token: repeat penalty, top-k, top-p, min-p, temperature, a seeded choice.
+//! Sampling: from logits to a token by repeat penalty, top-k, top-p, min-p, temperature, and a seeded random choice.
 //!
-//! The order and the meaning of each filter are llama.cpp's, so a setting that works there works here. Scalar code on
-//! `libm`, so a seed gives the same choice on every machine that gives the same logits.
+//! The filters and their order are llama.cpp's, so settings that work there work here. Scalar code on `libm`: the same
+//! seed and the same logits give the same token on every machine.
 
 use crate::util::SliceExt;
 use crate::util::binary_heap::{drain, sift_down, sift_up};
 
-/// Settings of the chain.
+/// Settings of the sampler.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerConfig {
-    /// Divides the logits before the choice; 0 chooses the likeliest token.
+    /// Divides the logits; 0 always picks the likeliest token (greedy decoding).
     pub temperature: f32,
-    /// Keep this many of the likeliest tokens; 0 keeps all that there is room for.
+    /// Keep only this many of the likeliest tokens; 0: [`CANDIDATES`], which is also the most.
     pub top_k: usize,
-    /// Keep the likeliest tokens up to this share of probability; 1 keeps all.
+    /// Keep only the likeliest tokens whose probabilities sum to this; 1 keeps all.
     pub top_p: f32,
-    /// Keep tokens at least this likely relative to the likeliest; 0 keeps all.
+    /// Keep only tokens at least this probable relative to the likeliest; 0 keeps all.
     pub min_p: f32,
-    /// Logits of recent tokens are divided (if positive) or multiplied by this; 1 changes nothing.
+    /// Divides (if positive) or multiplies (if negative) the logits of recent tokens; 1 changes nothing.
     pub repeat_penalty: f32,
-    /// Start of the random numbers.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
@@ -29,15 +29,15 @@ impl Default for SamplerConfig {
     }
 }
 
-/// Why no token could be chosen.
+/// Why no token could be sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum SampleError {
     /// No logits.
-    #[error("there are no logits to choose from")]
+    #[error("there are no logits to sample from")]
     Empty,
-    /// A logit is not a number: the weights are broken.
-    #[error("the model's output is not a number; its file is damaged or its weights overflow")]
+    /// A logit is NaN or infinite: the weights are damaged.
+    #[error("a logit is infinite or not a number: the model's file is damaged, or its weights overflow")]
     NotANumber,
 }
 
@@ -50,12 +50,12 @@ pub struct Candidate {
     pub logit: f32,
 }
 
-/// Most tokens that are considered once sorted: beyond it probabilities are negligible, and memory is fixed.
+/// The most tokens that top-k keeps. Beyond them probabilities are negligible, and the limit makes memory fixed.
 pub const CANDIDATES: usize = 1024;
-/// Tokens that the repeat penalty looks back on, as in llama.cpp.
+/// Tokens to which the repeat penalty applies: the most recent ones, as many as in llama.cpp.
 pub const PENALTY_WINDOW: usize = 64;
 
-/// The chain, with all it remembers. It is 9 KiB: keep it where the session is, not on a small stack.
+/// A sampler with its state. It takes 9 KiB: keep it beside the session, not on a small stack.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     config: SamplerConfig,
@@ -66,7 +66,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler that has seen nothing.
+    /// A sampler without history.
     pub fn new(config: SamplerConfig) -> Self {
         Self {
             config,
@@ -77,22 +77,22 @@ impl Sampler {
         }
     }
 
-    /// Forgets the text and starts the random numbers anew.
+    /// Clears the history and restarts the random numbers from the seed.
     pub fn restart(&mut self) {
         (self.state, self.n_recent) = (self.config.seed, 0);
     }
 
-    /// Forgets the text alone.
+    /// Clears the history.
     pub fn forget(&mut self) {
         self.n_recent = 0;
     }
 
-    /// Chooses by `config` from now on, with its seed; what was accepted stays.
+    /// Changes the settings, and starts the random numbers from the new seed; the history stays.
     pub fn configure(&mut self, config: SamplerConfig) {
         (self.config, self.state) = (config, config.seed);
     }
 
-    /// Notes a token of the text, for the repeat penalty.
+    /// Adds a token to the history, for the repeat penalty.
     pub fn accept(&mut self, token: u32) {
         if let Some(slot) = self.recent.get_mut(self.n_recent % PENALTY_WINDOW) {
             *slot = token;
@@ -100,12 +100,12 @@ impl Sampler {
         self.n_recent += 1;
     }
 
-    /// Chooses the next token.
+    /// Samples the next token from `logits` (one for each token of the vocabulary).
     ///
     /// # Errors
-    /// [`SampleError`] for logits that are empty or not numbers.
+    /// [`SampleError`] if there are no logits, or one is NaN or infinite.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
-        // An infinity comes from an overflow, and takes part in no probability.
+        // An infinity is an overflow; it would make every probability NaN.
         if logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY) {
             return Err(SampleError::NotANumber);
         }
@@ -131,11 +131,11 @@ impl Sampler {
                 return Ok(c.token);
             }
         }
-        // Rounding left a sliver: it is the last one's.
+        // Rounding made the weights sum to a little less: the last one takes the difference.
         kept.last().map(|c| c.token).ok_or(SampleError::Empty)
     }
 
-    /// The likeliest token, the first of equals.
+    /// The likeliest token; among equals, the one with the lowest id.
     fn argmax(&self, logits: &[f32]) -> Result<u32, SampleError> {
         let mut best = None::<Candidate>;
         for (token, logit) in (0..).zip(logits) {
@@ -147,9 +147,9 @@ impl Sampler {
         best.map(|b| b.token).ok_or(SampleError::Empty)
     }
 
-    /// The `room` likeliest tokens to `candidates`, sorted; returns how many there are.
+    /// Puts the `room` likeliest tokens into `candidates`, sorted; returns how many there are.
     ///
-    /// A heap with the least likely on top: most logits are compared with it once and dropped.
+    /// A heap with the least likely on top, so that most logits are compared once and dropped.
     fn keep_best(&mut self, logits: &[f32], room: usize) -> usize {
         let mut n = 0;
         for (token, logit) in (0..).zip(logits) {
@@ -170,7 +170,7 @@ impl Sampler {
         n
     }
 
-    /// Keskar et al. 2019, arXiv 1909.05858, with the sign minded.
+    /// The repeat penalty of Keskar et al. 2019, arXiv 1909.05858, applied so that it lowers negative logits too.
     fn penalised(&self, token: u32, logit: f32) -> f32 {
         let penalty = self.config.repeat_penalty;
         if penalty == 1.0 || !self.recent.first_n(self.n_recent.min(PENALTY_WINDOW)).contains(&token) {
@@ -189,7 +189,7 @@ impl Sampler {
     }
 }
 
-/// Whether `a` is to be kept rather than `b`: likelier, or first among equals.
+/// Whether `a` comes before `b`: it is likelier, or as likely with a lower id.
 fn better(a: &Candidate, b: &Candidate) -> bool {
     a.logit > b.logit || (a.logit == b.logit && a.token < b.token)
 }
