@@ -7,13 +7,13 @@ use armlet::arch;
 use armlet::engine::{Config, Pattern};
 use clap::{Parser, Subcommand, ValueEnum};
 
-/// Language models on ARM, in memory that is known before the first token.
+/// Run language models on ARM, in memory whose size is known before the first token.
 #[derive(Parser, Debug)]
 #[command(name = "armlet", version, propagate_version = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Say more on stderr; twice for debugging.
+    /// Log more to stderr; twice for debug messages.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -30,27 +30,27 @@ impl Args {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Talk to a model (without -m: the default model, pulled on first use).
+    /// Chat with a model (without -m: the default model, downloaded on first use).
     Chat(Chat),
     /// Continue a text.
     Complete(Complete),
     /// Print the token ids of a text.
     Tokenize(Tokenize),
-    /// Measure how well a model predicts a text, as llama-perplexity does.
+    /// Measure the perplexity of a model on a text, as llama-perplexity does.
     Perplexity(Perplexity),
     /// Measure tokens per second, as llama-bench does.
     Bench(Bench),
-    /// Show what is in a GGUF file.
+    /// Show the contents of a GGUF file.
     Inspect(Inspect),
-    /// Write a model in another format.
+    /// Quantise a model: convert its matrices to another format.
     Quantize(Quantize),
-    /// Show what memory a model takes at a budget, and what multi-head, grouped-query and multi-query attention would.
+    /// Show how much memory a model needs, and how much it would with multi-head and multi-query attention.
     Plan(Plan),
-    /// Read a system prompt once, into a file that `chat --prefix` starts with.
+    /// Prefill a system prompt once and save its KV cache for `chat --prefix`.
     Prefix(Prefix),
-    /// Write a quantised model in the layout that the kernels like best, the same on every CPU.
+    /// Repack a quantised model into the layout that is fastest for the kernels, on every CPU.
     Pack(Pack),
-    /// Fetch a known model and verify it.
+    /// Download a known model and verify it.
     Pull(Pull),
     /// Print shell completions.
     Completions {
@@ -59,57 +59,57 @@ pub(crate) enum Command {
     },
 }
 
-/// The model and what it runs on.
+/// The model and the threads it runs on.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Model {
-    /// GGUF file, or the name of a known model [default: smollm2, pulled on first use].
+    /// GGUF file, or name of a known model [default: smollm2, downloaded on first use].
     #[arg(short, long, value_name = "MODEL", env = "ARMLET_MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// Threads; 0 for one on each CPU that this process may use.
+    /// Number of threads; 0: one for each CPU that this process may use.
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
 }
 
-/// The cache.
+/// The KV cache.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Cache {
-    /// Tokens that are looked at, at most [default: 4096, at most what the model was trained for].
+    /// Context: the most tokens that a token attends to [default: 4096, or the model's own if that is less].
     #[arg(short, long, value_name = "TOKENS", conflicts_with = "kv_budget")]
     pub(crate) context: Option<usize>,
-    /// Memory for the K/V cache, as 64MiB: the context is as long as fits.
+    /// Memory for the KV cache, such as 64MiB, instead of --context: the largest context that fits.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) kv_budget: Option<usize>,
     #[command(flatten)]
     pub(crate) kv: Kv,
-    /// Tokens that can surely be taken back once older ones have been given up.
+    /// Tokens that can always be rewound, even when older ones have been evicted.
     #[arg(long, value_name = "TOKENS", default_value_t = 0)]
     pub(crate) slack: usize,
-    /// Most prompt tokens of one pass.
+    /// The most prompt tokens of one forward pass (llama.cpp's ubatch).
     #[arg(long, value_name = "TOKENS", default_value_t = Config::default().chunk)]
     pub(crate) chunk: usize,
 }
 
 impl Cache {
-    /// All but the context.
+    /// The configuration without the context.
     pub(crate) fn config(&self) -> Config {
         Config { slack: self.slack, chunk: self.chunk, ..self.kv.config() }
     }
 }
 
-/// What the cache keeps, and how.
+/// Which tokens the KV cache keeps, and in what format.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Kv {
-    /// How the cache stores numbers.
+    /// Format of the KV cache.
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
     pub(crate) kv_type: KvType,
-    /// Store keys in a basis that spreads outliers, which makes int8 more precise.
+    /// Rotate keys by a Hadamard matrix before they are stored: it spreads outliers, so int8 loses less.
     #[arg(long)]
     pub(crate) hadamard: bool,
-    /// Which tokens are looked at: full (all, until the context is full), window (the last), sinks (the first few and the
-    /// last), strided:N (those, and every N-th tile of 32 between them).
+    /// Attention pattern: full (a token attends to all before it, until the context is full), window (to the most recent),
+    /// sinks (to the first few and the most recent), strided:N (as sinks, and to every N-th tile of 32 between them).
     #[arg(long, value_name = "PATTERN", default_value = "sinks", value_parser = parse_pattern)]
     pub(crate) pattern: Pattern,
-    /// How many of the first tokens stay for good.
+    /// Attention sinks: how many of the first tokens are never evicted.
     #[arg(long, value_name = "N", default_value_t = Config::default().sinks)]
     pub(crate) sinks: usize,
 }
@@ -146,28 +146,28 @@ pub(crate) enum KvType {
     F32,
 }
 
-/// How tokens are chosen.
+/// Sampling.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Sampling {
-    /// Most tokens to generate [default: 128 for complete; for chat what the context holds].
+    /// The most tokens to generate [default: 128 for complete, the context for chat].
     #[arg(short, long, value_name = "N")]
     pub(crate) n_predict: Option<usize>,
-    /// Seed of the random choice [default: a new one each time].
+    /// Seed of the sampler [default: from the clock].
     #[arg(short, long)]
     pub(crate) seed: Option<u64>,
-    /// Randomness; 0 takes the likeliest token and is the same to the bit every time.
+    /// Temperature; 0: greedy decoding, which gives the same bits every time.
     #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = parse_range::<0, 100>)]
     pub(crate) temp: f32,
-    /// Keep this many of the likeliest tokens, at most 1024; 0 for 1024.
+    /// Keep only this many of the likeliest tokens, at most 1024; 0: 1024.
     #[arg(long, value_name = "K", default_value_t = 40)]
     pub(crate) top_k: usize,
-    /// Keep the likeliest tokens up to this share of probability.
+    /// Keep only the likeliest tokens whose probabilities sum to this; 1 keeps all.
     #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = parse_range::<0, 1>)]
     pub(crate) top_p: f32,
-    /// Keep tokens at least this likely relative to the likeliest.
+    /// Keep only tokens at least this probable relative to the likeliest; 0 keeps all.
     #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = parse_range::<0, 1>)]
     pub(crate) min_p: f32,
-    /// Make recent tokens less likely; 1 changes nothing.
+    /// Penalty on tokens that occur among the last 64; 1 changes nothing.
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = parse_penalty)]
     pub(crate) repeat_penalty: f32,
 }
@@ -180,19 +180,19 @@ pub(crate) struct Chat {
     pub(crate) cache: Cache,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
-    /// One message; the answer is printed and the program ends. Piped stdin does the same.
+    /// Answer this one message and exit. A message on piped stdin does the same.
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<OsString>,
-    /// Instructions to the model.
+    /// System prompt.
     #[arg(long, visible_alias = "sys", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
-    /// Print a JSON object instead of text, with -p or piped stdin.
+    /// Print JSON instead of text; with -p or piped stdin.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Go on with the conversation in this file, if there is one, and keep it there.
+    /// Save the conversation, with its KV cache, in this file, and continue it if the file exists.
     #[arg(long, value_name = "FILE")]
     pub(crate) session: Option<PathBuf>,
-    /// Start with the system prompt in this file, which `armlet prefix` wrote: it is not read again, and used where it lies.
+    /// Start from a system prompt that `armlet prefix` prefilled. Its KV cache is mapped, not copied.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["system", "sinks"])]
     pub(crate) prefix: Option<PathBuf>,
 }
@@ -205,25 +205,25 @@ pub(crate) struct Prefix {
     pub(crate) text: Text,
     #[command(flatten)]
     pub(crate) kv: Kv,
-    /// File to write.
+    /// Output file.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 }
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Plan {
-    /// GGUF file, or the name of a known model [default: smollm2].
+    /// GGUF file, or name of a known model [default: smollm2].
     #[arg(short, long, value_name = "MODEL", env = "ARMLET_MODEL")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) cache: Cache,
-    /// Sessions that share the budget.
+    /// Number of sessions that share the budget.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) sessions: usize,
-    /// Print a JSON object instead of text.
+    /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Draw memory against context to this file.
+    /// Plot memory against context to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 }
@@ -238,21 +238,21 @@ pub(crate) struct Complete {
     pub(crate) sampling: Sampling,
     #[command(flatten)]
     pub(crate) text: Text,
-    /// Let text such as <|im_end|> in the prompt become control tokens.
+    /// Parse text such as <|im_end|> in the prompt as control tokens.
     #[arg(long)]
     pub(crate) parse_special: bool,
-    /// Print a JSON object instead of text.
+    /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Where a text comes from.
+/// Source of a text.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Text {
     /// The text.
     #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     pub(crate) prompt: Option<OsString>,
-    /// A file with the text; - or neither option for stdin.
+    /// File with the text; stdin if it is -, or if neither option is given.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 }
@@ -263,13 +263,13 @@ pub(crate) struct Tokenize {
     pub(crate) model: Model,
     #[command(flatten)]
     pub(crate) text: Text,
-    /// Print [1, 2, 3] on one line, as llama-tokenize does; else one token a line with its text.
+    /// Print [1, 2, 3] on one line, as llama-tokenize does, instead of one token with its text on each line.
     #[arg(long)]
     pub(crate) ids: bool,
-    /// Don't add the token that starts a text.
+    /// Do not add the BOS token.
     #[arg(long)]
     pub(crate) no_bos: bool,
-    /// Treat text such as <|im_end|> as text.
+    /// Do not parse text such as <|im_end|> as control tokens.
     #[arg(long)]
     pub(crate) no_parse_special: bool,
 }
@@ -281,30 +281,30 @@ pub(crate) struct Perplexity {
     /// The text.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Tokens of a piece of text; the second half of each is scored.
+    /// Tokens of a chunk of the text; the second half of each chunk is scored. With --stream, the context.
     #[arg(short, long, value_name = "TOKENS", default_value_t = 512)]
     pub(crate) context: usize,
-    /// Most pieces; 0 for all.
+    /// The most chunks; 0: all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) chunks: usize,
-    /// Tokens scored in one pass.
+    /// Tokens scored in one forward pass.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) rows: usize,
     #[command(flatten)]
     pub(crate) kv: Kv,
-    /// Read the text as one stream, of which -c tokens are looked at, and score all of it.
+    /// Score the whole text as one stream, evicting old tokens when the context is full.
     #[arg(long)]
     pub(crate) stream: bool,
-    /// Tokens at the start that are not scored; without --stream, not read either.
+    /// Tokens to skip at the start; with --stream they are prefilled but not scored.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) skip: usize,
-    /// Most tokens of the text; 0 for all.
+    /// The most tokens of the text; 0: all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) tokens: usize,
-    /// Also compare the probabilities with those that a cache of this type gives (mean Kullback-Leibler divergence).
+    /// Also print the mean KL divergence from the same model with a KV cache of this format.
     #[arg(long, value_name = "TYPE", value_enum)]
     pub(crate) kl: Option<KvType>,
-    /// Print a JSON object instead of text.
+    /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -313,25 +313,25 @@ pub(crate) struct Perplexity {
 pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) model: Model,
-    /// Prompt tokens; 0 to leave that test out.
+    /// Prompt tokens (prefill); 0 skips that test.
     #[arg(short = 'p', long, value_name = "N", default_value_t = 512)]
     pub(crate) n_prompt: usize,
-    /// Generated tokens; 0 to leave that test out.
+    /// Generated tokens (decode); 0 skips that test.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 128)]
     pub(crate) n_gen: usize,
-    /// Repetitions, after one to warm up.
+    /// Repetitions, after one warm-up.
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repetitions: u32,
-    /// Most prompt tokens of one pass.
+    /// The most prompt tokens of one forward pass (llama.cpp's ubatch).
     #[arg(long, value_name = "TOKENS", default_value_t = Config::default().chunk)]
     pub(crate) chunk: usize,
-    /// Compare grouped-query attention with multi-head attention of the same model instead: sessions that fit a budget,
-    /// and tokens per second of one and of eight, at several depths.
+    /// Instead, compare the model with itself as multi-head attention: sessions that fit a budget, and tokens per second
+    /// of one session and of eight, at several depths.
     #[arg(long)]
     pub(crate) compare_mha: bool,
     #[command(flatten)]
     pub(crate) kv: Kv,
-    /// Output.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Md)]
     pub(crate) output: Output,
 }
@@ -344,30 +344,30 @@ pub(crate) enum Output {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Inspect {
-    /// GGUF file, or the name of a known model [default: smollm2].
+    /// GGUF file, or name of a known model [default: smollm2].
     #[arg(value_name = "MODEL")]
     pub(crate) path: Option<PathBuf>,
-    /// The same, as the other commands take it.
+    /// The same, in the form that the other commands take.
     #[arg(short, long, value_name = "MODEL", conflicts_with = "path", env = "ARMLET_MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// List the tensors too.
+    /// Also list the tensors.
     #[arg(long)]
     pub(crate) tensors: bool,
-    /// Print a JSON object instead of text.
+    /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Quantize {
-    /// The model to read.
+    /// Input model.
     pub(crate) input: PathBuf,
-    /// The file to write.
+    /// Output file.
     pub(crate) output: PathBuf,
-    /// TargetFormat of the matrices. With q4_0 the embedding and the output head become q8_0.
+    /// Format of the matrices. With q4_0, the embedding and the output head become q8_0.
     #[arg(long = "type", value_name = "TYPE", value_enum)]
     pub(crate) kind: TargetFormat,
-    /// Convert weights that are quantised already: they lose a second time.
+    /// Also convert weights that are already quantised, which loses precision a second time.
     #[arg(long)]
     pub(crate) allow_requantize: bool,
 }
@@ -383,9 +383,9 @@ pub(crate) enum TargetFormat {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Pack {
-    /// The model to read.
+    /// Input model.
     pub(crate) input: PathBuf,
-    /// The file to write. It gives the same answers, and only armlet reads it.
+    /// Output file. It gives the same answers, and only armlet can read it.
     pub(crate) output: PathBuf,
 }
 
@@ -396,7 +396,7 @@ pub(crate) struct Pull {
     pub(crate) name: String,
 }
 
-/// A number of bytes with an optional unit: 8388608, 8MiB, 512K.
+/// Parses a number of bytes with an optional unit: 8388608, 8MiB, 512K.
 fn parse_size(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let shift = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
@@ -406,11 +406,12 @@ fn parse_size(text: &str) -> Result<usize, String> {
         "g" | "gib" => 30,
         unit => return Err(format!("unknown unit {unit:?}; use KiB, MiB or GiB")),
     };
-    let number: usize = digits.parse().map_err(|_| "it is not a whole number with a unit, as 64MiB".to_string())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "it is too large".to_string())
+    let number: usize =
+        digits.parse().map_err(|_| "not a whole number with an optional unit, such as 64MiB".to_string())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_string())
 }
 
-/// A pattern by its name.
+/// Parses the name of an attention pattern.
 fn parse_pattern(text: &str) -> Result<Pattern, String> {
     match text.split_once(':') {
         None if text == "full" => Ok(Pattern::Full),
@@ -418,22 +419,22 @@ fn parse_pattern(text: &str) -> Result<Pattern, String> {
         None if text == "sinks" => Ok(Pattern::Sinks),
         Some(("strided", n)) => match n.parse() {
             Ok(every) if every >= 2 => Ok(Pattern::Strided { every }),
-            _ => Err(format!("{n:?} is no number from 2 on")),
+            _ => Err(format!("strided:N needs a number of at least 2, not {n:?}")),
         },
-        _ => Err("give full, window, sinks or strided:N".into()),
+        _ => Err("use full, window, sinks or strided:N".into()),
     }
 }
 
-/// A factor that logits can be divided by.
+/// Parses a divisor of logits.
 fn parse_penalty(text: &str) -> Result<f32, String> {
     let number = parse_range::<0, 100>(text)?;
-    if number >= 0.01 { Ok(number) } else { Err("it is not from 0.01 to 100".into()) }
+    if number >= 0.01 { Ok(number) } else { Err("not from 0.01 to 100".into()) }
 }
 
-/// A finite number from `MIN` to `MAX`.
+/// Parses a finite number from `MIN` to `MAX`.
 fn parse_range<const MIN: i32, const MAX: i32>(text: &str) -> Result<f32, String> {
-    let number: f32 = text.parse().map_err(|_| "it is not a number".to_string())?;
-    if (MIN as f32..=MAX as f32).contains(&number) { Ok(number) } else { Err(format!("it is not from {MIN} to {MAX}")) }
+    let number: f32 = text.parse().map_err(|_| "not a number".to_string())?;
+    if (MIN as f32..=MAX as f32).contains(&number) { Ok(number) } else { Err(format!("not from {MIN} to {MAX}")) }
 }
 
 #[cfg(test)]
