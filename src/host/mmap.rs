@@ -12,7 +12,7 @@ use memmap2::{Mmap, MmapMut};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
-    /// The operating system's reason.
+    /// An error of the operating system.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// A directory, a device or a pipe.

@@ -1,4 +1,4 @@
-//! What an operating system adds: mapped files, memory, threads.
+//! What an operating system provides: mapped files, memory, threads (feature `std`).
 
 mod mmap;
 mod pool;

@@ -1,18 +1,19 @@
-//! Threads that wait for work: they spin a little, for the next step of a token is microseconds away, then sleep.
+//! A thread pool. Idle workers first spin, because the next matrix of a token is microseconds away, then sleep.
 //!
 //! ```text
-//! caller:  job = work;  state = round + 1, open      worker:  spin, then sleep, until open and a new round
-//!          wake who sleeps                                    state + 1: joined, while it is open
+//! caller:  job = work;  state = round + 1, open      worker:  spin, then sleep, until a new round is open
+//!          wake sleeping workers                              state + 1: joined, while the round is open
 //!          work(0)                                            job(i)
-//!          state: closed; wait until nobody is in it          state − 1; wake the caller if it was the last
+//!          state: closed; wait until it has no members        state − 1; wake the caller if it was the last member
 //! ```
 //!
-//! A round is open until the caller's own share is done, which is when there is no work left. So the caller waits for
-//! nobody who has not begun: neither for a thread that is slow to wake nor for one whose CPU another program has.
+//! A round is open until the caller's own share is done, which is when there is no work left. The caller then waits only
+//! for workers that have joined: neither for a thread that is slow to wake nor for one that has lost its CPU to another
+//! program.
 //!
-//! All of it is one number, so that each change to it is ordered with each other one: who goes to sleep or waits says
-//! so in the number, and who opens or leaves a round hears of it by the same change that does so. Where nobody sleeps,
-//! there is no system call and no lock.
+//! Round, flags and number of members are one atomic word, so that all changes to them have one order. A thread announces
+//! that it is about to sleep by setting a flag in the word, and the thread that opens or leaves a round sees the flag in
+//! the old value of the word that it changes. While no thread sleeps, there is no system call and no lock.
 
 #![allow(unsafe_code)]
 
@@ -23,20 +24,21 @@ use std::vec::Vec;
 use super::sync::{Arc, AtomicBool, AtomicPtr, AtomicUsize, Condvar, Line, Mutex, Patience, thread};
 use crate::storage::{Executor, Task};
 
-/// Threads in the round.
+/// Mask of the number of workers in the round.
 const MEMBERS: usize = 0xffff;
-/// The round can be joined.
+/// Flag: the round can be joined.
 const OPEN: usize = 1 << 16;
-/// The caller sleeps until the last member leaves.
+/// Flag: the caller sleeps until the last member leaves.
 const WAITING: usize = 1 << 17;
-/// Workers sleep, or are about to.
+/// Flag: workers sleep, or are about to.
 const ASLEEP: usize = 1 << 18;
-/// The pool ends.
+/// Flag: workers are to exit.
 const STOP: usize = 1 << 19;
-/// The number of the round is above the rest. It may wrap: who takes an old round for the present one sits it out.
+/// One round: the counter is in the bits above the flags. It may wrap; a worker that mistakes the current round for the
+/// last one that it joined merely skips it.
 const ROUND: usize = 1 << 20;
 
-/// What is lent to the workers for the time of a round.
+/// What the workers borrow during a round.
 type Job<'w> = &'w Task<'w>;
 
 struct Shared {
@@ -44,15 +46,15 @@ struct Shared {
     state: Line<AtomicUsize>,
     /// The caller's `Job`, while the round is open or has members.
     job: Line<AtomicPtr<()>>,
-    /// Whether there is a caller.
+    /// Whether a round is in progress.
     running: AtomicBool,
-    /// Held by who goes to sleep until it does, and by who wakes it.
+    /// Held by a thread from its decision to sleep until it does, and by the thread that wakes it.
     lock: Mutex<()>,
     wake: Condvar,
     done: Condvar,
 }
 
-/// Threads that stay for the life of the program.
+/// A pool of threads, which live as long as it does.
 pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<thread::JoinHandle<()>>,
@@ -77,7 +79,7 @@ impl Pool {
             let shared = Arc::clone(&shared);
             thread::Builder::new().name(format!("armlet-{i}")).spawn(move || shared.serve(i)).ok()
         };
-        // Threads that the system refuses are done without.
+        // If the system refuses a thread, the pool has fewer.
         let threads = (1..workers.min(MEMBERS)).map_while(spawn).collect();
         Self { shared, threads }
     }
@@ -88,8 +90,8 @@ impl Executor for Pool {
         self.threads.len() + 1
     }
 
-    /// Calls `work` here and on each worker that comes before this call has returned from it. Inside `work`, or while
-    /// another thread uses the pool, here alone.
+    /// Calls `work` on this thread, and on each worker that joins before this thread's call has returned. Within `work`,
+    /// or while another thread uses the pool, calls it on this thread only.
     fn run(&self, work: &Task<'_>) {
         let shared = &*self.shared;
         if self.threads.is_empty() || shared.running.swap(true, Ordering::Acquire) {
@@ -97,7 +99,7 @@ impl Executor for Pool {
             return;
         }
         shared.open(&work);
-        // Also if `work` panics, the loan ends only when every member has left.
+        // Also if `work` panics, the borrow ends only when every member has left.
         let _close = Close(shared);
         work(0);
     }
@@ -118,7 +120,7 @@ struct Leave<'a>(&'a Shared);
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        // Kernels do not panic. If one did in a build that unwinds, a worker would be missing from then on.
+        // Kernels do not panic. If one did in a build that unwinds, the pool would be one worker short from then on.
         if std::thread::panicking() {
             std::process::abort();
         }
@@ -138,10 +140,10 @@ impl Shared {
         }
     }
 
-    /// Opens a round. The caller closes it before `work` ends.
+    /// Opens a round. The caller must close it before `work` goes out of scope.
     fn open(&self, work: &Job<'_>) {
         self.job.0.store(core::ptr::from_ref(work).cast_mut().cast(), Ordering::Relaxed);
-        // Nobody else changes more than a flag of a closed round.
+        // While no round is open, other threads change only flags.
         let round = (self.state.0.load(Ordering::Relaxed) & !(ROUND - 1)).wrapping_add(ROUND);
         let old = self.state.0.swap(round | OPEN, Ordering::AcqRel);
         if old & ASLEEP != 0 {
@@ -165,7 +167,7 @@ impl Shared {
         }
     }
 
-    /// A member's last act.
+    /// Leaves the round.
     fn leave(&self) {
         let old = self.state.0.fetch_sub(1, Ordering::AcqRel);
         if old & (OPEN | WAITING | MEMBERS) == WAITING | 1 {
@@ -173,19 +175,19 @@ impl Shared {
         }
     }
 
-    /// The life of worker `i`.
+    /// The main loop of worker `i`.
     fn serve(&self, i: usize) {
         let (mut seen, mut patience) = (0, Patience::new());
         while self.join(&mut seen, &mut patience) {
             let _leave = Leave(self);
             let work = self.job.0.load(Ordering::Relaxed).cast_const().cast::<Job<'_>>();
-            // SAFETY: this thread is a member of the round, so its caller has stored this pointer before it opened the
-            // round and keeps what it points to until the last member has left, which `_leave` does after the call.
+            // SAFETY: this thread is a member of the round. `open` stored the pointer before it opened the round, and what
+            // it points to lives until `close` has seen the last member leave, which `_leave` does after this call.
             unsafe { (*work)(i) };
         }
     }
 
-    /// Joins the next round; false when the pool ends.
+    /// Joins the next round; returns false if the worker is to exit.
     fn join(&self, seen: &mut usize, patience: &mut Patience) -> bool {
         let is_new = |state: usize| state & OPEN != 0 && state & !(ROUND - 1) != *seen;
         let has_come = |state: usize| state & STOP != 0 || is_new(state);
@@ -209,11 +211,11 @@ impl Shared {
         }
     }
 
-    /// Sleeps until somebody opens a round, or ends the pool; not at all if that `has_come`.
+    /// Sleeps until a round is opened or the pool is dropped; not at all if that `has_come`.
     fn sleep(&self, has_come: impl Fn(usize) -> bool) {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if !has_come(self.state.0.fetch_or(ASLEEP, Ordering::AcqRel)) {
-            // Whatever wakes it, `join` looks again.
+            // `join` checks again, so a spurious wake-up does no harm.
             drop(self.wake.wait(lock).unwrap_or_else(PoisonError::into_inner));
         }
     }
@@ -229,13 +231,13 @@ impl Drop for Pool {
         self.shared.state.0.fetch_or(STOP, Ordering::AcqRel);
         self.shared.with_lock(|| self.shared.wake.notify_all());
         for thread in self.threads.drain(..) {
-            // A worker that panics ends the process, so there is nothing to hear from one that ended.
+            // A worker that panics aborts the process, so the result is always `Ok`.
             let _ = thread.join();
         }
     }
 }
 
-/// Calls `f` once on each thread of a pool that nobody else uses: who is done waits until all have come.
+/// Calls `f` once on each thread of a pool that is not in use: each waits until all have arrived.
 #[cfg(test)]
 fn on_each(pool: &Pool, f: impl Fn() + Sync) {
     let here = AtomicUsize::new(0);
@@ -271,7 +273,7 @@ mod tests {
         }
     }
 
-    /// More threads than CPUs, which only a test makes.
+    /// More threads than CPUs, which only a test can make.
     #[test]
     fn sleeping_workers_wake() {
         let pool = Pool::exactly(5);
@@ -285,21 +287,21 @@ mod tests {
         }
     }
 
-    /// A round without members ends, so a caller is not held up by workers that have not come.
+    /// A round without members ends at once: a caller does not wait for workers that have not joined.
     #[test]
-    fn nobody_waits_for_who_has_not_come() {
+    fn a_caller_does_not_wait_for_workers_that_have_not_joined() {
         let shared = Shared::new();
         let work: Job<'_> = &|_| 0;
         for _ in 0..3 {
             shared.open(&work);
             shared.close();
         }
-        // Who comes now is too late.
+        // A worker that arrives now is too late.
         shared.state.0.fetch_or(STOP, Ordering::Relaxed);
         assert!(!shared.join(&mut 0, &mut Patience::new()));
     }
 
-    /// A run within a run, or beside one, is run by who asks for it.
+    /// A call within a call, or beside one on another thread, is executed by the calling thread.
     #[test]
     fn runs_within_and_beside_runs() {
         let pool = Pool::exactly(3);
@@ -323,7 +325,7 @@ mod tests {
         assert_eq!(count.into_inner(), 100 + 4 * 100 * 10);
     }
 
-    /// The loan ends when all have left, also if the caller's share panics.
+    /// The borrow ends when all members have left, also if the caller's share panics.
     #[test]
     fn a_panic_of_the_caller_is_waited_out() {
         let pool = Pool::exactly(3);
@@ -348,15 +350,15 @@ mod tests {
     }
 }
 
-/// Every order of events, up to a number of preemptions: `RUSTFLAGS="--cfg loom" cargo test --lib host::pool`.
+/// Explores every interleaving up to a number of preemptions: `RUSTFLAGS="--cfg loom" cargo test --lib host::pool`.
 #[cfg(all(test, loom))]
 mod models {
     use super::*;
     use loom::cell::UnsafeCell;
 
-    /// What is lent, seen by loom: it fails where a write is not ordered with another use.
+    /// Borrowed data under loom, which fails if a write is not ordered with another access.
     struct Lent(UnsafeCell<[usize; 2]>);
-    // SAFETY: that the threads do not use it at once is what the models show.
+    // SAFETY: that no two threads access it at once is what the models check.
     unsafe impl Sync for Lent {}
 
     fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
@@ -365,8 +367,8 @@ mod models {
         builder.check(model);
     }
 
-    /// Rounds in which items are dealt out, by a counter: what the caller wrote is seen by who
-    /// takes an item, and what they wrote is seen by the caller.
+    /// Rounds in which workers take items from a counter: a worker sees what the caller wrote, and the caller what the
+    /// workers wrote.
     fn rounds(workers: usize, rounds: usize) {
         let pool = Pool::exactly(workers);
         for round in 1..=rounds {
@@ -377,7 +379,7 @@ mod models {
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(Lent(cell)) = lent_ref.get(i) else { return 0 };
-                    // SAFETY: an item is taken by one thread.
+                    // SAFETY: the counter gives each item to one thread.
                     cell.with_mut(|x| unsafe {
                         assert_eq!(*x, [round, i]);
                         (*x)[1] += 10;
@@ -385,7 +387,7 @@ mod models {
                 }
             });
             for (i, Lent(cell)) in lent.iter().enumerate() {
-                // SAFETY: the run is over.
+                // SAFETY: the round is over.
                 cell.with(|x| unsafe { assert_eq!(*x, [round, i + 10]) });
             }
         }
@@ -406,7 +408,7 @@ mod models {
         explore(2, || rounds(3, 2));
     }
 
-    /// Nobody sleeps through a round that waits for it.
+    /// No worker sleeps through a round.
     #[test]
     fn everybody_comes() {
         explore(3, || {

@@ -1,5 +1,5 @@
-//! What the pool is made of: the standard library's parts, or loom's models of them, which go through every order in
-//! which threads can meet.
+//! Synchronisation primitives of the pool: the standard library's, or loom's models of them, which explore every
+//! interleaving.
 
 #[cfg(all(test, loom))]
 mod parts {
@@ -7,7 +7,7 @@ mod parts {
     pub(in crate::host) use loom::sync::{Arc, Condvar, Mutex};
     pub(in crate::host) use loom::thread;
 
-    /// Looks once: in a model it makes no difference how often.
+    /// Checks once: in a model it makes no difference how often.
     pub(in crate::host) struct Patience;
 
     impl Patience {
@@ -28,14 +28,13 @@ mod parts {
     pub(in crate::host) use std::thread;
     use std::time::{Duration, Instant};
 
-    /// The longest that a thread spins: more than lies between two steps of a token, less than waking it takes twice.
+    /// The longest spin: longer than the time between two matrices of a token, shorter than two wake-ups.
     const LONGEST: Duration = Duration::from_micros(64);
     const SHORTEST: Duration = Duration::from_micros(2);
-    /// Looks between two looks at the clock.
+    /// Checks between two readings of the clock.
     const LOOKS: usize = 64;
 
-    /// How long a thread spins for something to come before it sleeps: half as long after it was in vain, twice as
-    /// long after it was not.
+    /// How long a thread spins before it sleeps: half as long after it spun in vain, twice as long after it did not.
     pub(in crate::host) struct Patience(Duration);
 
     impl Patience {
@@ -43,8 +42,8 @@ mod parts {
             Patience(LONGEST)
         }
 
-        /// Spins until `come`; gives up when the time is over, which it also is for who lost the CPU meanwhile: then
-        /// another program needs it more.
+        /// Spins until `come` returns true; returns false when the time is over. Time during which the thread was
+        /// preempted counts: another program then needs the CPU more.
         pub(in crate::host) fn spin(&mut self, come: impl Fn() -> bool) -> bool {
             let mut start = None;
             loop {
@@ -66,7 +65,6 @@ mod parts {
 
 pub(super) use parts::*;
 
-/// On cache lines of its own (two, because some CPUs fetch them in pairs), so that who writes beside it does not
-/// disturb who reads it.
+/// A value on cache lines of its own (two, because some CPUs fetch them in pairs), against false sharing.
 #[repr(align(128))]
 pub(super) struct Line<T>(pub(super) T);
