@@ -1,9 +1,9 @@
-//! A little-endian reader over untrusted bytes that cannot read past their end.
+//! A bounds-checked little-endian reader of untrusted bytes.
 
 use super::{GgufError, Problem};
 use crate::util::SliceExt;
 
-/// A position in a slice. Every read checks what is left first (rule K1).
+/// A position in a slice. Every read checks first that enough bytes are left (rule K1).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],

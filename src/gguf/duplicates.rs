@@ -1,14 +1,15 @@
-//! Rules K3 and T1, that names are distinct, in fixed memory.
+//! Finds duplicate names in fixed memory (rules K3 and T1).
 
 use crate::util::binary_heap;
 
-/// Names compared at once: 2 KiB of hashes on the stack. Real files have one window of keys and a few of tensors.
+/// Names in a window: 2 KiB of hashes on the stack. Real files have one window of keys and a few of tensors.
 const WINDOW: usize = 256;
 
-/// Checks that the names, each with its offset, are distinct, or gives the offset of the second of two that are not.
+/// Checks that all names are distinct. Each comes with its offset; the error is the offset of the second of two equal
+/// names.
 ///
-/// A window of hashes is sorted, then every later name is looked up in it: n / 256 passes over what is left. Two names
-/// with the same 64-bit FNV-1a hash count as the same; only a file made for it has them.
+/// Sorts a window of hashes and looks up every later name in it: n / 256 passes over the remaining names. Names whose
+/// 64-bit FNV-1a hashes are equal count as equal; this happens only in files that were made for it.
 pub(super) fn check<'a>(mut names: impl Iterator<Item = (&'a str, u64)> + Clone) -> Result<(), u64> {
     loop {
         let start = names.clone();

@@ -1,4 +1,4 @@
-//! What can be wrong with a file: one problem for each rule.
+//! What can be wrong with a file.
 
 /// What is wrong with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum Problem {
     #[error("unknown metadata type {0}")]
     ValueType(u32),
     /// Rule K5.
-    #[error("an array of arrays")]
+    #[error("a metadata array has arrays as elements, which is not supported")]
     NestedArray,
     /// Rule K5.
     #[error("an array has more than 4194304 elements")]
@@ -51,10 +51,10 @@ pub enum Problem {
     #[error("unknown tensor type {0}; requantise the model to Q8_0 or Q4_0")]
     TensorType(u32),
     /// Rules T2 and T4 together.
-    #[error("a tensor in panels has not two dimensions; only matrices may be packed")]
+    #[error("a packed tensor does not have two dimensions; only matrices may be packed")]
     PackedShape,
     /// Rules T7 and T8.
-    #[error("a tensor's offset is not aligned, or its data overlap another's")]
+    #[error("a tensor's offset is not aligned, or its data overlap those of another tensor")]
     TensorOffset,
 }
 
@@ -65,6 +65,6 @@ pub enum Problem {
 pub struct GgufError {
     /// What is wrong.
     pub problem: Problem,
-    /// The byte of the file where it was noticed.
+    /// Where in the file it was found, in bytes from the start.
     pub offset: u64,
 }

@@ -1,8 +1,8 @@
-//! A short text inside an error, without allocation.
+//! A short text in an error, without allocation.
 
 /// Up to 63 bytes of text, copied; longer text is cut at a character and ends in `…`.
 ///
-/// Errors are `Copy` and own nothing, but a name from a file is what a user needs to see.
+/// Errors are `Copy` and borrow nothing, but should show the name in the file that they are about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Label {
     bytes: [u8; Label::CAP],
@@ -15,12 +15,12 @@ impl Label {
     /// The text that `args` formats to.
     pub fn new(args: core::fmt::Arguments<'_>) -> Self {
         let mut label = Label { bytes: [0; Label::CAP], len: 0 };
-        // The writer below reports a full label as an error, to stop the formatting; what fits is kept.
+        // An error means that the label is full; what fits is kept.
         let _ = core::fmt::write(&mut label, args);
         label
     }
 
-    /// Bytes of unknown encoding, as UTF-8 where they are.
+    /// Text from bytes that may not be UTF-8: invalid sequences become U+FFFD.
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let mut label = Label::new(format_args!(""));
         for chunk in bytes.utf8_chunks() {
@@ -42,7 +42,7 @@ impl core::fmt::Write for Label {
     fn write_str(&mut self, s: &str) -> core::fmt::Result {
         const MORE: char = '…';
         for c in s.chars() {
-            // A name from a file must not move a terminal's cursor.
+            // A name from a file must not contain escape sequences for the terminal.
             let c = if c.is_control() { '\u{fffd}' } else { c };
             let len = usize::from(self.len);
             let full = len + c.len_utf8() + MORE.len_utf8() > Label::CAP;

@@ -1,9 +1,9 @@
-//! GGUF files, versions 2 and 3: untrusted bytes become checked views.
+//! GGUF files, versions 2 and 3: checked views of untrusted bytes.
 //!
-//! [`File::new_checked`] walks the whole header once. After it has returned `Ok`, no accessor fails or panics,
-//! whatever the bytes are: a malformed file is an error, never undefined behaviour, and memory use does not depend on
-//! it. The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. The rules are named by letters where
-//! they are checked: H (header), K (metadata), T (tensors).
+//! [`File::new_checked`] parses the whole header once. After it has returned `Ok`, no accessor fails or panics, whatever
+//! the bytes are: a malformed file is an error, never undefined behaviour, and memory use does not depend on it. The
+//! format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Comments name the rules that are checked: H
+//! (header), K (metadata), T (tensors).
 
 mod cursor;
 mod duplicates;
@@ -19,22 +19,22 @@ pub use value::{Array, Value, ValueType};
 
 use cursor::Cursor;
 
-/// Most metadata entries, and most tensors (rule H4).
+/// The most metadata entries, and the most tensors (rule H4).
 const COUNT_CAP: u64 = 65_536;
 /// Longest key: ggml's limit is 2¹⁶ − 1.
 const KEY_CAP: usize = 65_535;
-/// The least bytes that a metadata entry and a tensor description take (rule H5).
+/// The smallest metadata entry and the smallest tensor description, in bytes (rule H5).
 const MIN_ENTRY: usize = 13;
 const MIN_TENSOR: usize = 24;
 
-/// Where an entry with a long list ends, so that a look-up need not walk the list again.
+/// Where a metadata entry with a long array starts and ends, so that a look-up need not parse the array again.
 #[derive(Clone, Copy, Debug, Default)]
 struct Skip {
     start: usize,
     end: usize,
 }
 
-/// Lists remembered: tokens, merges, types and scores, with room to spare.
+/// How many such entries are remembered: tokens, merges, types, scores, and some to spare.
 const SKIPS: usize = 8;
 /// Shortest entry worth remembering, in bytes.
 const SKIP_MIN: usize = 4096;
@@ -56,11 +56,11 @@ pub struct File<'a> {
 impl<'a> File<'a> {
     /// Checks the header of a whole file.
     ///
-    /// Takes time linear in the header's length, but for thousands of names or tensors out of order, which are
-    /// checked against each other in windows of 256.
+    /// Takes time linear in the length of the header, except for names, which are compared in windows of 256, and for
+    /// tensors whose data are not in the order of their descriptions.
     ///
     /// # Errors
-    /// [`GgufError`]: the first rule that is broken, and where.
+    /// [`GgufError`]: the first rule that the file breaks, and where.
     pub fn new_checked(bytes: &'a [u8]) -> Result<Self, GgufError> {
         let mut cursor = Cursor::new(bytes, 0);
         let (version, n_tensors, n_kv) = header(&mut cursor)?;
@@ -87,7 +87,7 @@ impl<'a> File<'a> {
         self.version
     }
 
-    /// What tensor offsets are multiples of.
+    /// Tensor offsets are multiples of this, in bytes.
     pub fn alignment(&self) -> u64 {
         self.alignment
     }
@@ -102,13 +102,13 @@ impl<'a> File<'a> {
         self.n_tensors
     }
 
-    /// The metadata entries in the file's order.
+    /// The metadata entries, in the order of the file.
     pub fn metadata(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> + use<'a> {
         let mut cursor = Cursor::new(self.bytes, self.kv_start);
         (0..self.n_kv).map_while(move |_| entry(&mut cursor).ok())
     }
 
-    /// The metadata entries as they lie in the file: key, type and value.
+    /// The metadata entries as bytes of the file: key, type and value.
     pub fn raw_metadata(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         let (bytes, mut cursor) = (self.bytes, Cursor::new(self.bytes, self.kv_start));
         (0..self.n_kv).map_while(move |_| {
@@ -134,7 +134,7 @@ impl<'a> File<'a> {
         None
     }
 
-    /// The tensors in the file's order.
+    /// The tensors, in the order of the file.
     pub fn tensors(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
         let mut cursor = Cursor::new(self.bytes, self.tensors_start);
         let data = self.data;
@@ -146,7 +146,7 @@ impl<'a> File<'a> {
         let mut cursor = Cursor::new(self.bytes, self.tensors_start);
         for _ in 0..self.n_tensors {
             let mut found = cursor;
-            // Only the one that is asked for is decoded: a model of many layers asks often.
+            // The others are skipped, not decoded: a model of many layers looks up many tensors.
             if tensor::skip(&mut cursor).ok()? == name.as_bytes() {
                 return tensor::read(&mut found, self.data);
             }

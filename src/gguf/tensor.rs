@@ -7,14 +7,14 @@ use crate::quant::{DType, Layout};
 /// Longest tensor name plus one, as in ggml (rule T1).
 const NAME_CAP: usize = 64;
 
-/// A GGUF tensor type: any that the format has, whether armlet computes with it or not, and armlet's own for matrices
-/// in panels.
+/// A GGUF tensor type: every type of ggml, whether armlet has kernels for it or not, and armlet's own for packed
+/// matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct TensorType {
     /// Its number in the file.
     pub id: u32,
-    /// Its usual name.
+    /// Its name in ggml.
     pub name: &'static str,
     /// Weights in a block.
     pub block_len: u32,
@@ -74,12 +74,12 @@ impl TensorType {
         TYPES.iter().find(|t| t.id == id).copied()
     }
 
-    /// The format and the layout, if armlet computes with it.
+    /// Format and layout, if armlet has kernels for it.
     pub fn format(self) -> Option<(DType, Layout)> {
         Layout::from_gguf(self.id)
     }
 
-    /// Whether it is a matrix in panels.
+    /// Whether it is the type of a packed matrix.
     pub fn is_packed(self) -> bool {
         matches!(self.format(), Some((_, Layout::Panels)))
     }
@@ -91,7 +91,7 @@ impl core::fmt::Display for TensorType {
     }
 }
 
-/// What the file says of a tensor; its bytes are [`data`](Tensor::data).
+/// A tensor: its description, and its bytes in the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a> {
     /// Its name.
@@ -102,9 +102,9 @@ pub struct Tensor<'a> {
     pub n_dims: usize,
     /// Its sizes, the contiguous one first; 1 beyond `n_dims`.
     pub dims: [u64; 4],
-    /// Where its bytes start, from the start of the data.
+    /// Byte offset of its data from the start of all tensor data.
     pub offset: u64,
-    /// Its bytes, as the file has them.
+    /// Its data.
     pub data: &'a [u8],
 }
 
@@ -115,7 +115,7 @@ impl Tensor<'_> {
     }
 }
 
-/// A tensor's description with its size in bytes, before its place in the file has been checked.
+/// A tensor's description and size in bytes, before its offset has been checked.
 pub(super) struct Info<'a> {
     pub(super) name: &'a str,
     pub(super) kind: TensorType,
@@ -145,15 +145,15 @@ pub(super) fn info<'a>(cursor: &mut Cursor<'a>) -> Result<Info<'a>, GgufError> {
     Ok(Info { name, kind, n_dims, dims, offset, bytes })
 }
 
-/// Reads a description that has been checked, and finds its data.
+/// Reads a description that has been checked, with its data.
 pub(super) fn read<'a>(cursor: &mut Cursor<'a>, data: &'a [u8]) -> Option<Tensor<'a>> {
     let t = info(cursor).ok()?;
-    // Checked once to lie inside the data, so these casts are exact.
+    // Checked to be within the data, so these casts are exact.
     let data = data.get(t.offset as usize..)?.get(..t.bytes as usize)?;
     Some(Tensor { name: t.name, kind: t.kind, n_dims: t.n_dims, dims: t.dims, offset: t.offset, data })
 }
 
-/// Goes past a description that has been checked; gives its name.
+/// Skips a description that has been checked; returns its name.
 pub(super) fn skip<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], GgufError> {
     let name = cursor.string(NAME_CAP - 1)?;
     let n_dims = cursor.u32()?.min(4) as usize;
@@ -175,7 +175,7 @@ fn dims(cursor: &mut Cursor<'_>) -> Result<(usize, [u64; 4]), GgufError> {
     Ok((n_dims, dims))
 }
 
-/// Bytes of a tensor, with the padding of its last panel; `None` on overflow or a row that is not a whole number of
+/// Bytes of a tensor, including the padding of its last panel; `None` on overflow, or if a row is not a whole number of
 /// blocks.
 fn size(kind: TensorType, dims: [u64; 4]) -> Option<u64> {
     let [cols, mut rows @ ..] = dims;

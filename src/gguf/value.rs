@@ -1,11 +1,11 @@
-//! Metadata values: typed views of checked bytes.
+//! Metadata values: typed views of bytes.
 
 use super::cursor::Cursor;
 use super::{GgufError, Problem};
 
-/// Longest string of the metadata, in bytes: chat templates reach tens of KiB.
+/// The longest metadata string, in bytes; chat templates have tens of KiB.
 const STRING_CAP: usize = 1 << 20;
-/// Most elements of an array: the largest vocabularies have 2¹⁸ tokens and as many merges.
+/// The most elements of an array; the largest vocabularies have 2¹⁸ tokens and as many merges.
 const ARRAY_CAP: u64 = 1 << 22;
 
 /// The type of a metadata value, with its number in the file.
@@ -47,7 +47,7 @@ impl ValueType {
     }
 }
 
-/// A metadata value. Numbers keep their declared type (rule K7): a getter never reinterprets.
+/// A metadata value. Numbers keep their declared type (rule K7): nothing is reinterpreted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
     /// u8, u16, u32 or u64.
@@ -97,7 +97,7 @@ impl<'a> Array<'a> {
     pub fn iter(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let mut cursor = Cursor::new(self.bytes, 0);
         let kind = self.kind;
-        // The bytes were walked once when the file was checked, so no read fails before the end.
+        // The bytes were parsed once when the file was checked, so no read fails before the end.
         (0..self.len).map_while(move |_| scalar(&mut cursor, kind).ok())
     }
 
@@ -123,8 +123,8 @@ fn first_string(bytes: &[u8]) -> Option<&[u8]> {
     tail.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)
 }
 
-/// Reads a value and its type. One that has been checked before, and of which it is known that it goes up to `end`, is
-/// not walked again.
+/// Reads a type and a value. If the value was checked before and is known to end at `end`, an array is not parsed
+/// again.
 pub(super) fn value<'a>(cursor: &mut Cursor<'a>, end: Option<usize>) -> Result<Value<'a>, GgufError> {
     match kind(cursor)? {
         ValueType::Array => Ok(Value::Array(array(cursor, end)?)),
@@ -157,7 +157,7 @@ fn scalar<'a>(cursor: &mut Cursor<'a>, kind: ValueType) -> Result<Value<'a>, Ggu
     })
 }
 
-/// Rule K5: elements are scalars, and their number is checked against the bytes left before anything is walked.
+/// Rule K5: elements are scalars, and their number is checked against the remaining bytes before any is parsed.
 fn array<'a>(cursor: &mut Cursor<'a>, end: Option<usize>) -> Result<Array<'a>, GgufError> {
     let kind = kind(cursor)?;
     let start = *cursor;
