@@ -1,6 +1,7 @@
-//! How vocabularies write the bytes of a text.
+//! How vocabularies spell the bytes of a text.
 
-/// The character that stands for a byte in a byte-level vocabulary: itself where it prints, else one from U+0100 on.
+/// The character that stands for a byte in a byte-level vocabulary: the byte itself if printable, else one from U+0100 on
+/// (GPT-2's `bytes_to_unicode`).
 pub(super) fn byte_char(byte: u8) -> char {
     let shifted = |first: u8, base: u32| char::from_u32(base + u32::from(byte - first)).unwrap_or('\0');
     match byte {
@@ -22,7 +23,7 @@ pub(super) fn char_byte(c: char) -> Option<u8> {
     u8::try_from(byte).ok().filter(|b| byte_char(*b) == c)
 }
 
-/// Raw bytes as a byte-level vocabulary writes them.
+/// Raw bytes as a byte-level vocabulary spells them.
 #[derive(Clone)]
 pub(super) struct ByteChars<'t> {
     raw: core::slice::Iter<'t, u8>,
@@ -48,7 +49,7 @@ impl Iterator for ByteChars<'_> {
     }
 }
 
-/// Raw bytes as SentencePiece writes them: `▁` for a blank.
+/// Raw bytes as SentencePiece spells them: `▁` for a space.
 #[derive(Clone)]
 pub(super) struct Escaped<'t> {
     raw: core::slice::Iter<'t, u8>,

@@ -1,22 +1,22 @@
-//! Built-in chat formats, for a file without a template and for firmware without a template engine.
+//! Built-in chat formats, for files without a chat template and for firmware, which has no template engine.
 
 use core::fmt::{self, Write};
 
 use super::Tokenizer;
 
-/// Who speaks.
+/// Author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Instructions.
+    /// Instructions to the model.
     System,
-    /// The person.
+    /// The user.
     User,
     /// The model.
     Assistant,
 }
 
 impl Role {
-    /// Its name in templates.
+    /// Its name in chat templates.
     pub const fn name(self) -> &'static str {
         match self {
             Role::System => "system",
@@ -29,20 +29,20 @@ impl Role {
 /// One message of a conversation.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'t> {
-    /// Who speaks.
+    /// Its author.
     pub role: Role,
-    /// What is said.
+    /// Its text.
     pub text: &'t str,
 }
 
-/// A way to write a conversation as text with control tokens.
+/// A chat format: how a conversation is written as text with control tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChatFormat {
     /// `<|im_start|>user\n…<|im_end|>\n`: Qwen, SmolLM2 and many others.
     ChatMl,
     /// `<|start_header_id|>user<|end_header_id|>\n\n…<|eot_id|>`: Llama 3.
     Llama3,
-    /// `<start_of_turn>user\n…<end_of_turn>\n`: Gemma. It has no system role; such text goes before the user's.
+    /// `<start_of_turn>user\n…<end_of_turn>\n`: Gemma. It has no system role: a system message becomes one of the user.
     Gemma,
     /// `<|user|>\n…</s>\n`: Zephyr, TinyLlama.
     Zephyr,
@@ -60,7 +60,7 @@ impl ChatFormat {
         marks.into_iter().find(|(mark, _)| tokenizer.find(mark.as_bytes()).is_some()).map(|(_, format)| format)
     }
 
-    /// Writes `turns`, and then the start of an answer. The token that starts a text is left to
+    /// Writes `turns`, then the start of an answer. The BOS token is left to
     /// [`EncodeOptions::add_special`](super::EncodeOptions).
     ///
     /// # Errors
@@ -74,12 +74,12 @@ impl ChatFormat {
         self.opening(Role::Assistant).iter().try_for_each(|part| out.write_str(part))
     }
 
-    /// A turn's text as it is written: Gemma's own template trims.
+    /// A turn's text as the format writes it: Gemma's own template trims it.
     pub fn text(self, text: &str) -> &str {
         if self == ChatFormat::Gemma { text.trim() } else { text }
     }
 
-    /// What comes before a turn's text.
+    /// The text before a turn's own.
     pub const fn opening(self, role: Role) -> [&'static str; 3] {
         let name = match (self, role) {
             (ChatFormat::Gemma, Role::Assistant) => "model",
@@ -94,7 +94,7 @@ impl ChatFormat {
         }
     }
 
-    /// What comes after it: also after the answer that a model has given.
+    /// The text after a turn's own, and after the model's answer.
     pub const fn closing(self) -> &'static str {
         match self {
             ChatFormat::ChatMl => "<|im_end|>\n",

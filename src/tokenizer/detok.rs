@@ -1,4 +1,4 @@
-//! Tokens to text, as they come.
+//! Decoding: tokens to text, one at a time.
 
 use super::byte_level::char_byte;
 use super::tokenizer::{Algorithm, Tokenizer};
@@ -13,7 +13,7 @@ enum Piece<'m> {
     Raw(core::slice::Iter<'m, u8>),
     /// Byte-level text: one byte for each character.
     Characters(core::str::Chars<'m>),
-    /// SentencePiece text: a blank for each `▁`.
+    /// SentencePiece text: a space for each `▁`.
     Escaped(&'m [u8]),
 }
 
@@ -41,7 +41,7 @@ impl Iterator for Piece<'_> {
 }
 
 impl<'m> Tokenizer<'m> {
-    /// The bytes that `token` stands for; those of control and unknown tokens only when `special`.
+    /// The bytes that `token` stands for; none for control and unknown tokens unless `special`.
     pub fn piece(&self, token: u32, special: bool) -> impl Iterator<Item = u8> + use<'m> {
         let text = self.text(token);
         match (self.kind(token), self.algorithm) {
@@ -65,7 +65,7 @@ fn byte_value(text: &[u8]) -> Option<u8> {
     u8::from_str_radix(hex, 16).ok()
 }
 
-/// Bytes to characters, as they come: a character is shown when it is whole, and never half of it.
+/// Joins the bytes of tokens to whole characters: an incomplete character is kept until its last byte has come.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Detokenizer {
     pending: [u8; 4],
@@ -73,20 +73,20 @@ pub struct Detokenizer {
 }
 
 impl Detokenizer {
-    /// Nothing pending.
+    /// A detokenizer without pending bytes.
     pub const fn new() -> Self {
         Self { pending: [0; 4], len: 0 }
     }
 
-    /// Takes bytes and gives the text that they complete to `show`, piece by piece. Bytes that cannot start or
-    /// continue a character become U+FFFD.
+    /// Takes bytes, and passes the text that they complete to `show`, piece by piece. Bytes that are not valid UTF-8
+    /// become U+FFFD.
     pub fn push(&mut self, bytes: impl Iterator<Item = u8>, mut show: impl FnMut(&str)) {
         for byte in bytes {
             self.push_byte(byte, &mut show);
         }
     }
 
-    /// Ends the text: half a character that is still pending becomes U+FFFD.
+    /// Ends the text: an incomplete character becomes U+FFFD.
     pub fn finish(&mut self, mut show: impl FnMut(&str)) {
         if self.len > 0 {
             show("\u{fffd}");
@@ -95,7 +95,7 @@ impl Detokenizer {
     }
 
     fn push_byte(&mut self, byte: u8, show: &mut impl FnMut(&str)) {
-        // At most four bytes, and four are never incomplete: there is room again after each round.
+        // A character has at most four bytes, so the fourth always empties the buffer.
         if let Some(slot) = self.pending.get_mut(self.len) {
             *slot = byte;
             self.len += 1;

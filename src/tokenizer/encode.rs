@@ -1,4 +1,4 @@
-//! Text to tokens.
+//! Encoding: text to tokens.
 
 use super::byte_level::Escaped;
 use super::hash_index::NONE;
@@ -10,7 +10,7 @@ use super::{TokenizerError, unicode};
 use crate::storage::{Arena, ArenaError};
 use crate::util::SliceExt;
 
-/// Longest text: symbols number its bytes with 32 bits, and sizes stay far from overflow.
+/// The longest text, in bytes: symbols have 32-bit positions, and sizes must not overflow.
 const TEXT_CAP: usize = 1 << 30;
 
 /// Tokens written so far.
@@ -30,7 +30,7 @@ impl Output<'_> {
 
 /// Scratch memory of one encoding.
 struct Scratch<'s> {
-    /// (text + 1) SentencePiece's text with its prefix
+    /// (text + 1) SentencePiece's normalised text
     text: &'s mut [u8],
     merger: Merger<'s>,
 }
@@ -53,10 +53,10 @@ impl Tokenizer<'_> {
         Ok(arena.used())
     }
 
-    /// Bytes of scratch memory that suffice for any text of `bytes` bytes.
+    /// Bytes of scratch memory that suffice for every text of `bytes` bytes.
     ///
     /// # Errors
-    /// [`TokenizerError::Scratch`] where they are more than there are addresses.
+    /// [`TokenizerError::Scratch`] if they exceed the address space.
     pub fn most_scratch_bytes(&self, bytes: usize) -> Result<usize, TokenizerError> {
         let mut arena = Arena::dry_run();
         arena.alloc::<u32>("special marks", &[bytes])?;
@@ -72,18 +72,18 @@ impl Tokenizer<'_> {
     pub fn max_tokens(&self, bytes: usize) -> usize {
         match self.algorithm {
             Algorithm::Bpe { .. } => bytes + 2,
-            // A blank that is no token takes three byte tokens, and every fragment may get one.
+            // A space that is not a token becomes `▁`, three byte tokens, and every piece of text may get one in front.
             Algorithm::SentencePiece { .. } => bytes.saturating_mul(6).saturating_add(5),
         }
     }
 
-    /// Encodes `text` into `out` and returns how many tokens it has.
+    /// Encodes `text` to `out` and returns the number of tokens.
     ///
     /// `scratch` starts at a multiple of [`ALIGN`](crate::storage::ALIGN) and has
-    /// [`scratch_bytes`](Tokenizer::scratch_bytes); [`max_tokens`](Tokenizer::max_tokens) is always enough for `out`.
+    /// [`scratch_bytes`](Tokenizer::scratch_bytes); `out` never needs more than [`max_tokens`](Tokenizer::max_tokens).
     ///
     /// # Errors
-    /// [`TokenizerError`] when the scratch memory or the output is too small.
+    /// [`TokenizerError`] if the scratch memory or the output is too small.
     pub fn encode(
         &self,
         text: &str,
@@ -146,7 +146,7 @@ impl Tokenizer<'_> {
         }
     }
 
-    /// Byte-level BPE of one word. A byte that is no token is left out, as llama.cpp does.
+    /// Byte-level BPE of one word. A byte without a token is dropped, as in llama.cpp.
     fn encode_word(
         &self,
         word: &str,
@@ -165,7 +165,7 @@ impl Tokenizer<'_> {
         merger.symbols().filter(|s| s.token != NONE).try_for_each(|s| out.push(s.token))
     }
 
-    /// SentencePiece of a whole text, blanks as blanks. What is no token becomes bytes.
+    /// SentencePiece of a normalised text. A symbol without a token becomes byte tokens.
     fn encode_sentence(&self, text: &str, merger: &mut Merger<'_>, out: &mut Output<'_>) -> Result<(), TokenizerError> {
         let bytes = text.as_bytes();
         let slice = |s: &Symbol, len: u32| bytes.part(s.start as usize..(s.start + len) as usize);
@@ -189,9 +189,9 @@ impl Tokenizer<'_> {
     }
 }
 
-/// A bound for the bytes of the longest word of `text`, wherever special tokens are cut out of it.
+/// An upper bound of the bytes of the longest word of `text`, whatever special tokens split it.
 ///
-/// A word is at most one character before a run without white space, then a run of white space.
+/// A word has at most one character, then a run without white space, then a run of white space.
 fn longest_word(text: &str) -> usize {
     let (mut longest, mut previous, mut current, mut blank) = (0, 0, 0, false);
     for c in text.chars() {
@@ -205,7 +205,7 @@ fn longest_word(text: &str) -> usize {
     longest.max(previous + current) + char::MAX_LEN_UTF8
 }
 
-/// SentencePiece's text: an optional blank, then the text with `▁` as the blank that it means.
+/// SentencePiece's normalised text: an optional space, then the text with `▁` replaced by the space that it means.
 fn normalise<'s>(text: &str, prefix: bool, out: &'s mut [u8]) -> &'s str {
     let mut len = 0;
     let mut push = |bytes: &[u8]| {
@@ -228,10 +228,10 @@ fn normalise<'s>(text: &str, prefix: bool, out: &'s mut [u8]) -> &'s str {
     core::str::from_utf8(out.first_n(len)).unwrap_or("")
 }
 
-/// A score as a rank: the highest score is the least.
+/// A score as a rank: the highest score has the lowest rank.
 fn rank(score: f32) -> u32 {
     let bits = score.to_bits();
-    // Negative floats order backwards as integers; a NaN ranks with the extremes, harmlessly.
+    // The bits of negative floats order backwards; a NaN gets an extreme rank, which does no harm.
     let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
     !ascending
 }

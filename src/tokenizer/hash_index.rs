@@ -1,26 +1,26 @@
-//! Open-addressed tables of numbers, each found by the hash of the text that it stands for.
+//! An open-addressed hash table of u32 values, with linear probing. Keys are not stored: the caller compares.
 
 use crate::storage::{Arena, ArenaError};
 
-/// No number.
+/// No value.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// A table. What a number stands for is known to the caller alone, who is asked whether it is the one looked for.
+/// A hash table. The caller knows the text that each value stands for, and tells whether it is the one looked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HashIndex<'m>(&'m [u32]);
 
 impl<'m> HashIndex<'m> {
-    /// The table of nothing.
+    /// An empty table.
     pub(super) const EMPTY: Self = HashIndex(&[]);
 
-    /// Room for `n` numbers, two thirds of it used.
+    /// Memory for `n` values at a load factor of two thirds.
     pub(super) fn carve(arena: &mut Arena<'m>, name: &'static str, n: usize) -> Result<Builder<'m>, ArenaError> {
         let slots = arena.alloc(name, &[n.saturating_add(n / 2).saturating_add(1)])?;
         slots.fill(NONE);
         Ok(Builder { slots, probes: n.saturating_mul(8).saturating_add(1024) })
     }
 
-    /// The number with this hash that `is_it`.
+    /// The value with this hash for which `is_it` is true.
     pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let start = slot_of(hash, self.0.len());
         let (before, after) = self.0.split_at_checked(start)?;
@@ -28,11 +28,11 @@ impl<'m> HashIndex<'m> {
     }
 }
 
-/// Too many texts share their hashes: no accident, but a file made to be slow.
+/// Far more collisions than chance makes: the file was made to be slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooManyCollisions;
 
-/// A table that is being filled.
+/// A hash table that is being filled.
 pub(super) struct Builder<'m> {
     slots: &'m mut [u32],
     /// How often slots may still be looked at. Chance needs two probes for each number; eight, and some for small
@@ -55,18 +55,18 @@ impl<'m> Builder<'m> {
         self.slots.get_mut(at).ok_or(TooManyCollisions)
     }
 
-    /// The table, filled.
+    /// The filled table.
     pub(super) fn finish(self) -> HashIndex<'m> {
         HashIndex(self.slots)
     }
 }
 
-/// Where to look first. The high bits choose, so that any length will do (Lemire 2019, arXiv 1805.10941).
+/// The first slot to probe: hash · len / 2⁶⁴, which works for any length (Lemire 2019, arXiv 1805.10941).
 fn slot_of(hash: u64, len: usize) -> usize {
     ((u128::from(hash) * len as u128) >> 64) as usize
 }
 
-/// FNV-1a, with a last multiplication to spread it to the high bits.
+/// FNV-1a, with a final multiplication that mixes it into the high bits.
 pub(super) fn hash(text: impl Iterator<Item = u8>) -> u64 {
     let h = text.fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     (h ^ (h >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -1,4 +1,4 @@
-//! From a file to a vocabulary: its entries checked, its index built in the arena.
+//! Reads a tokenizer from a file: checks its metadata, and builds its tables in the arena.
 
 use super::TokenizerError;
 use super::hash_index::{Builder, HashIndex, NONE, TooManyCollisions, hash};
@@ -15,7 +15,7 @@ const MERGES: &str = "tokenizer.ggml.merges";
 const SCORES: &str = "tokenizer.ggml.scores";
 const TYPES: &str = "tokenizer.ggml.token_type";
 
-/// Keys of the tokens that end an answer, but for that of the end of a text.
+/// Keys of the tokens that end an answer, besides EOS.
 const END: [&str; 5] = [
     "tokenizer.ggml.eot_token_id",
     "tokenizer.ggml.eom_token_id",
@@ -202,10 +202,9 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// Notes where each token lies, and puts it into the index. Later tokens win over earlier ones of the same text, as in
-/// llama.cpp.
+/// Records the offset of each token and indexes it. Of tokens with the same text the last one counts, as in llama.cpp.
 fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Builder<'_>) -> Result<(), TooManyCollisions> {
-    for (id, (at, text)) in places(tokens).enumerate() {
+    for (id, (at, text)) in offsets_of(tokens).enumerate() {
         if let Some(offset) = offsets.get_mut(id) {
             *offset = at;
         }
@@ -217,17 +216,17 @@ fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Builder<'_>)
     Ok(())
 }
 
-/// Puts where each merge lies into the index. Earlier merges win over later ones of the same pair.
+/// Indexes the offset of each merge. Of merges of the same pair the first one counts.
 fn index_merges(merges: Array<'_>, index: &mut Builder<'_>) -> Result<(), TooManyCollisions> {
-    for (at, text) in places(merges) {
+    for (at, text) in offsets_of(merges) {
         let slot = index.slot(hash(text.iter().copied()), |at| merges.string_at(at as usize) == text)?;
         *slot = (*slot).min(at);
     }
     Ok(())
 }
 
-/// The strings of a list, each with where it lies.
-fn places<'m>(list: Array<'m>) -> impl Iterator<Item = (u32, &'m [u8])> {
+/// The strings of a list, each with its byte offset in the list.
+fn offsets_of<'m>(list: Array<'m>) -> impl Iterator<Item = (u32, &'m [u8])> {
     list.strings().scan(0, |next, text| {
         let at = *next;
         // The whole list is shorter than 2³².
@@ -236,13 +235,13 @@ fn places<'m>(list: Array<'m>) -> impl Iterator<Item = (u32, &'m [u8])> {
     })
 }
 
-/// Puts `items` into `slots`, and gives those that are filled.
+/// Copies `items` to `slots`; returns the slots that were filled.
 fn fill(slots: &mut [u32], items: impl Iterator<Item = u32>) -> &[u32] {
     let n = slots.iter_mut().zip(items).map(|(slot, item)| *slot = item).count();
     slots.first_n(n)
 }
 
-/// Defaults of special tokens, as llama.cpp has them; rule V1 checks them like the file's own.
+/// llama.cpp's defaults of special tokens. Rule V1 applies to them as to the file's own.
 struct Defaults {
     bos: Option<u32>,
     eos: Option<u32>,
@@ -278,7 +277,7 @@ fn algorithm(file: &File<'_>) -> Result<Algorithm, TokenizerError> {
     }
 }
 
-/// A list of this type. Places in a list of strings are u32.
+/// A list of this type, whose offsets fit a u32.
 fn list<'m>(file: &File<'m>, key: &'static str, kind: ValueType) -> Result<Array<'m>, TokenizerError> {
     match file.get(key) {
         Some(Value::Array(a)) if a.kind() == kind && u32::try_from(a.bytes().len()).is_ok() => Ok(a),
@@ -294,7 +293,7 @@ fn flag(file: &File<'_>, key: &'static str, default: bool) -> Result<bool, Token
     }
 }
 
-/// Rule V1. A default beyond the vocabulary counts as none.
+/// Rule V1. A default that is not in the vocabulary counts as none.
 fn special_id(
     file: &File<'_>,
     key: &'static str,

@@ -1,9 +1,9 @@
-//! Joining symbols pair by pair: the algorithm behind both BPE and SentencePiece.
+//! Merging pairs of symbols: the algorithm of both BPE and SentencePiece.
 //!
 //! ```text
 //! symbols = the characters
 //! queue every adjacent pair that is a token, by rank
-//! while there is a best pair: if both its symbols are as they were, join them, and queue the two new pairs
+//! pop the best pair until none is left: if both its symbols are unchanged, merge them and queue the two new pairs
 //! ```
 //!
 //! A binary heap in scratch memory makes it O(n log n): a run of 100,000 letters is one word (rule V7).
@@ -12,13 +12,13 @@ use super::hash_index::NONE;
 use crate::storage::{Arena, ArenaError, unpadded};
 use crate::util::{SliceExt, binary_heap};
 
-/// A symbol: some bytes of the text, and the token that they are.
+/// A symbol: some bytes of the text, and their token.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Symbol {
     pub(super) start: u32,
-    /// 0 when it has been joined to the symbol before it.
+    /// 0 if it has been merged into the symbol before it.
     pub(super) len: u32,
-    /// [`NONE`] when these bytes are no token.
+    /// [`NONE`] if these bytes have no token.
     pub(super) token: u32,
     prev: u32,
     next: u32,
@@ -31,20 +31,20 @@ pub(super) struct Merge {
     pub(super) token: u32,
 }
 
-/// An adjacent pair that could be joined. Ordered by rank, then from left to right.
+/// An adjacent pair that could be merged. Ordered by rank, then from left to right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Pair {
     rank: u32,
     left: u32,
     right: u32,
-    /// Bytes of both when it was queued; if they differ now, it is outdated.
+    /// Bytes of both when the pair was queued; if they differ now, the pair is outdated.
     len: u32,
 }
 
 unpadded!(Symbol: [u32; 5]);
 unpadded!(Pair: [u32; 4]);
 
-/// Room for the symbols of a word and the queue of their pairs.
+/// The symbols of a word, and a queue of their pairs.
 pub(super) struct Merger<'s> {
     symbols: &'s mut [Symbol],
     queue: Queue<'s>,
@@ -52,14 +52,14 @@ pub(super) struct Merger<'s> {
 }
 
 impl<'s> Merger<'s> {
-    /// Room for a word of `n` symbols: each join adds at most two pairs to the first n − 1.
+    /// Memory for a word of `n` symbols: each merge adds at most two pairs to the first n − 1.
     pub(super) fn new(n: usize, scratch: &mut Arena<'s>) -> Result<Self, ArenaError> {
         let symbols = scratch.build("symbols", n, |_| Ok::<_, ArenaError>(Symbol::default()))?;
         let pairs = scratch.build("pairs", 3 * n, |_| Ok::<_, ArenaError>(Pair::default()))?;
         Ok(Self { symbols, queue: Queue { pairs, len: 0 }, len: 0 })
     }
 
-    /// Forgets the last word.
+    /// Removes all symbols, for the next word.
     pub(super) fn clear(&mut self) {
         self.len = 0;
         self.queue.len = 0;
@@ -68,7 +68,7 @@ impl<'s> Merger<'s> {
     /// Appends a symbol.
     ///
     /// # Errors
-    /// When there is no room for it, which cannot be where the room was planned for this text.
+    /// If there is no room, which cannot happen with memory that was planned for the text.
     pub(super) fn push(&mut self, start: usize, len: usize, token: Option<u32>) -> Result<(), ArenaError> {
         let (i, room) = (self.len as u32, self.symbols.len());
         let full = ArenaError::TooSmall { name: "symbols", needed: room + 1, len: room };
@@ -79,7 +79,7 @@ impl<'s> Merger<'s> {
         Ok(())
     }
 
-    /// Joins pairs until none is left. `join` gives the merge of two neighbours, if there is one.
+    /// Merges pairs until none is left. `join` gives the merge of two neighbours, if there is one.
     pub(super) fn merge_all(&mut self, join: impl Fn(&Symbol, &Symbol) -> Option<Merge>) {
         for i in 1..self.len as u32 {
             self.propose(i - 1, i, &join);
@@ -100,7 +100,7 @@ impl<'s> Merger<'s> {
         }
     }
 
-    /// The symbols that are left, in order.
+    /// The remaining symbols, in order.
     pub(super) fn symbols(&self) -> impl Iterator<Item = &Symbol> {
         self.symbols.first_n(self.len).iter().filter(|s| s.len > 0)
     }

@@ -1,16 +1,17 @@
 //! Text to tokens and back: byte-level BPE and SentencePiece, as the model's file describes them.
 //!
-//! The vocabulary stays in the file; only its index lies in the arena. Encoding allocates nothing: it works in scratch
-//! memory from the caller, as long as the text needs. Token ids are those of llama.cpp, quirks included, for a model
-//! was trained and is served with them.
+//! The vocabulary's text stays in the file; its index is built in the arena. Encoding allocates nothing: it works in
+//! scratch memory from the caller, whose size depends on the text. Token ids are those of llama.cpp, quirks included,
+//! because models are trained and served with them.
 //!
 //! ```text
-//! load       from a file to a vocabulary                        hash_index   numbers by the hash of a text
-//! vocab      tokens, their kinds, and look-ups by text          byte_level   how vocabularies write bytes
-//! special    cuts special tokens out of a text                  pretok       BPE: text to words
-//! merge      joins symbols pair by pair: the one                unicode      character classes
-//!            algorithm behind BPE and SentencePiece             chat         built-in chat formats
-//! detok      bytes to characters, never splitting one
+//! tokenizer    the tokenizer of a file
+//! load         reads it from the file, builds its tables      pretok       pre-tokenisers of BPE: text to words
+//! encode       text to tokens                                 merge        merges pairs of symbols, for BPE and
+//! detok        tokens to text, whole characters only                       SentencePiece alike
+//! special      finds special tokens in a text                 byte_level   how vocabularies spell bytes
+//! vocab        tokens, kinds, look-ups by text                unicode      character classes
+//! hash_index   a hash table of token ids                      chat         built-in chat formats
 //! ```
 
 mod byte_level;
@@ -51,19 +52,19 @@ pub enum TokenizerError {
     /// A metadata entry that is missing, or of the wrong type or length.
     #[error("metadata key {0} is missing, or has the wrong type or length")]
     Key(&'static str),
-    /// A special token beyond the vocabulary, or a byte token that is not `<0xHH>`.
-    #[error("metadata key {0} names a token that is not there")]
+    /// The id of a special token is not in the vocabulary.
+    #[error("metadata key {0} is a token id that is not in the vocabulary")]
     Token(&'static str),
-    /// Strings that were chosen to collide in a hash table: no accident.
-    #[error("the strings of {0} would take too long to index; the file was made for that")]
+    /// Strings that collide in the hash index far more often than chance would make them.
+    #[error("the strings of {0} have too many hash collisions to be indexed; the file was made to be slow")]
     TooManyCollisions(&'static str),
     /// The output is shorter than the tokens.
-    #[error("the text has more than {0} tokens")]
+    #[error("the output has room for {0} tokens, and the text has more")]
     OutputTooSmall(usize),
     /// The scratch memory is too small.
     #[error(transparent)]
     Scratch(#[from] ArenaError),
-    /// The text is too long to number its bytes.
+    /// The text is too long for 32-bit positions.
     #[error("the text is longer than 1 GiB")]
     TextTooLong,
 }

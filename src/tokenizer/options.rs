@@ -1,14 +1,14 @@
-//! What a caller chooses for one encoding.
+//! Options of the encoder.
 
 use core::ops::Range;
 
-/// How a text is to be encoded.
+/// Options of [`Tokenizer::encode`](super::Tokenizer::encode).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EncodeOptions<'o> {
-    /// Add the tokens that the model wants at the start and the end of a text.
+    /// Add the BOS and EOS tokens, if the model asks for them.
     pub add_special: bool,
-    /// Let text such as `<|im_end|>` become a control token. Off for text that a user wrote.
+    /// Parse text such as `<|im_end|>` as a control token. Not for text that a user wrote.
     pub parse_special: bool,
-    /// Bytes of the text that never become control tokens all the same: what a user wrote inside a template.
+    /// Byte ranges of the text in which control tokens are not parsed all the same: what a user wrote within a template.
     pub literal: &'o [Range<usize>],
 }

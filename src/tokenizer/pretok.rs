@@ -1,21 +1,21 @@
-//! Pre-tokenisers: a text cut into the words that byte-pair merges stay within.
+//! Pre-tokenisers: split a text into words, within which BPE merges.
 //!
-//! Promises the words that llama.cpp makes with the regexes its
-//! `llama-vocab.cpp` lists for each name, without a regex engine, a heap or a
-//! panic, in time linear in the text. The words of a text, one after the
-//! other, are the text; none is empty.
+//! The words are those that llama.cpp gets from the regexes that its
+//! `llama-vocab.cpp` lists for each name, without a regex engine, allocation or
+//! panic, in time linear in the text. Joined, the words of a text are the text;
+//! none is empty.
 //!
-//! A pre-tokeniser is a list of stages; each cuts the pieces of the one before
-//! it, and sees no further than its piece. A stage is a regex: a list of
+//! A pre-tokeniser is a list of stages; each splits the pieces of the one before
+//! it, and sees no more than one piece at a time. A stage is a regex: a list of
 //! alternatives, of which the first that matches counts. Matches and the text
 //! between two matches both become pieces. An alternative is a function named
-//! after what it matches; its doc gives the regex.
+//! after what it matches; its comment gives the regex.
 
 use core::iter::FusedIterator;
 
 use super::unicode::{Class, class};
 
-/// A way to cut a text into words, as `tokenizer.ggml.pre` names it.
+/// A pre-tokeniser, as `tokenizer.ggml.pre` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PreTokenizer {
     /// GPT-2's.
@@ -26,12 +26,12 @@ pub enum PreTokenizer {
     LlamaBpe,
     /// Qwen 2's: Llama 3's, with every digit a word of its own.
     Qwen2,
-    /// llama.cpp's own, for files that name none it knows.
+    /// llama.cpp's default, for files that do not name a known one.
     Default,
 }
 
 impl PreTokenizer {
-    /// Finds the pre-tokeniser that a GGUF file names, none for an unknown name.
+    /// The pre-tokeniser that a GGUF file names; `None` for an unknown name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
@@ -44,7 +44,7 @@ impl PreTokenizer {
         }
     }
 
-    /// Cuts `text` into words: none is empty, and together they are the text.
+    /// Splits `text` into words: none is empty, and joined they are the text.
     #[must_use]
     pub fn words(self, text: &str) -> Words<'_> {
         let mut tails = [""; MAX_STAGES];
@@ -67,7 +67,7 @@ impl PreTokenizer {
 #[derive(Clone, Debug)]
 pub struct Words<'t> {
     stages: &'static [Stage],
-    /// For each stage, what is left to cut of the piece it was handed.
+    /// For each stage, the unsplit tail of the piece that it got.
     tails: [&'t str; MAX_STAGES],
 }
 
@@ -81,8 +81,8 @@ impl<'t> Iterator for Words<'t> {
 
 impl FusedIterator for Words<'_> {}
 
-/// The next piece of the last of `stages`, which asks the one before it for
-/// more only when it has nothing left: so no list of pieces is ever kept.
+/// The next piece of the last of `stages`. It asks the stage before it for a
+/// piece only when its own is used up, so no list of pieces is kept.
 fn next_piece<'t>(stages: &[Stage], tails: &mut [&'t str]) -> Option<&'t str> {
     let (stage, earlier_stages) = stages.split_last()?;
     let (piece_tail, earlier_tails) = tails.split_last_mut()?;
@@ -96,8 +96,8 @@ fn next_piece<'t>(stages: &[Stage], tails: &mut [&'t str]) -> Option<&'t str> {
 
 /// The length of a stage's first piece: a match, or the text before one.
 ///
-/// Linear over the pieces of a text, as an alternative that does not match
-/// says so at once, but for a stage that matches everywhere.
+/// Linear over the pieces of a text: an alternative that does not match fails
+/// at once, except in a stage that matches everywhere.
 fn first_piece(stage: Stage, text: &str) -> usize {
     text.char_indices()
         .find_map(|(at, _)| match first_match(stage, after(text, at))? {
@@ -111,8 +111,8 @@ fn first_match(stage: Stage, text: &str) -> Option<usize> {
     stage.iter().find_map(|alternative| alternative(text))
 }
 
-/// Tells how long its match is at the start of a text, if there is one.
-/// A match is never empty.
+/// The length of a match at the start of a text, if there is one. A match is
+/// never empty.
 type Alternative = fn(&str) -> Option<usize>;
 
 /// A regex: the first alternative that matches counts.
@@ -221,8 +221,8 @@ fn spaces_to_last_newline(text: &str) -> Option<usize> {
     text.get(..zero_or_more(text, is_space))?.rfind(is_newline).map(|newline| newline + 1)
 }
 
-/// `\s+(?!\S)`: all the white space at the end of a piece; before text, the
-/// last is left for the next word to begin with.
+/// `\s+(?!\S)`: all white space at the end of a piece; before text, all but the
+/// last, with which the next word begins.
 fn spaces_but_one_before_text(text: &str) -> Option<usize> {
     let spaces = text.get(..zero_or_more(text, is_space))?;
     if spaces.len() == text.len() {
@@ -236,24 +236,24 @@ fn spaces(text: &str) -> Option<usize> {
     some(zero_or_more(text, is_space))
 }
 
-/// ` ?X+`, where `is_x` tells an X.
+/// ` ?X+`, where `is_x` matches an X.
 fn spaced(text: &str, is_x: impl Fn(char) -> bool) -> Option<usize> {
     led(text, |c| c == ' ', is_x)
 }
 
-/// `L?X+`, where `is_lead` tells an L and `is_x` an X. None may be both: then
-/// there is nothing to try again without the L.
+/// `L?X+`, where `is_lead` matches an L and `is_x` an X. No character may be
+/// both, so that there is no need to backtrack.
 fn led(text: &str, is_lead: impl Fn(char) -> bool, is_x: impl Fn(char) -> bool) -> Option<usize> {
     let lead = up_to(1, text, is_lead);
     some(zero_or_more(after(text, lead), is_x)).map(|len| lead + len)
 }
 
-/// `X*`, where `is_x` tells an X: the length in bytes.
+/// `X*`, where `is_x` matches an X: the length in bytes.
 fn zero_or_more(text: &str, is_x: impl Fn(char) -> bool) -> usize {
     up_to(usize::MAX, text, is_x)
 }
 
-/// `X{0,most}`, where `is_x` tells an X: the length in bytes.
+/// `X{0,most}`, where `is_x` matches an X: the length in bytes.
 fn up_to(most: usize, text: &str, is_x: impl Fn(char) -> bool) -> usize {
     text.chars().take(most).take_while(|&c| is_x(c)).map(char::len_utf8).sum()
 }

@@ -1,4 +1,4 @@
-//! Special tokens: which there are by name, and where they stand in a text.
+//! Special tokens: those known by name, and finding them in a text.
 
 use core::cmp::Reverse;
 use core::ops::Range;
@@ -9,7 +9,7 @@ use super::vocab::{TokenKind, Vocab};
 use crate::storage::{Arena, ArenaError};
 use crate::util::{SliceExt, binary_heap};
 
-/// Names of tokens that end an answer, as llama.cpp lists them. Many files do not say which theirs is.
+/// Names of tokens that end an answer, from llama.cpp: many files do not say which of their tokens do.
 const END: [&str; 33] = [
     "<|eot_id|>",
     "<|im_end|>",
@@ -33,7 +33,7 @@ const END: [&str; 33] = [
     "<|tool_response>",
     "<｜end▁of▁sentence｜>",
     "[e~[",
-    // Of a file or a repository, where a text was filled in the middle.
+    // Ends of a file or a repository, in fill-in-the-middle formats.
     "<|fim_pad|>",
     "<fim-pad>",
     "<fim_pad>",
@@ -47,7 +47,7 @@ const END: [&str; 33] = [
     "<|file_sep|>",
 ];
 
-/// Names of tokens for filling in the middle of a text: control tokens too.
+/// Names of tokens for fill-in-the-middle, which are control tokens too.
 const FILL_IN_THE_MIDDLE: [&str; 24] = [
     "<|fim_prefix|>",
     "<fim-prefix>",
@@ -87,8 +87,8 @@ pub(super) struct Named {
 /// The tokens of a vocabulary that are control tokens by their names.
 pub(super) fn named(find: impl Fn(&str) -> Option<u32>) -> impl Iterator<Item = Named> {
     let has = |name| find(name).is_some();
-    // Two exceptions, as in llama.cpp: where calls have marks of their own, `<|end|>` only ends a part of an answer; and
-    // some vocabularies have `</s>` as a tag of HTML.
+    // Two exceptions, as in llama.cpp: in vocabularies with tokens for calls, `<|end|>` only ends a part of an answer; and
+    // in some, `</s>` is an HTML tag.
     let end_is_part = (has("<|call|>") || has("<|calls|>")) && (has("<|return|>") || has("<|flush|>"));
     let s_is_text = has("<|tool_response>") || has("<|plamo:eos|>");
     let ends = END.into_iter().filter(move |name| !(s_is_text && *name == "</s>"));
@@ -97,12 +97,12 @@ pub(super) fn named(find: impl Fn(&str) -> Option<u32>) -> impl Iterator<Item = 
     names.filter_map(move |(name, ends_answer)| find(name).map(|id| Named { id, ends_answer }))
 }
 
-/// The special tokens, by their texts.
+/// The special tokens, sorted by text, so that the longest match is found by binary search.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Specials<'m> {
-    /// In the order of their texts; of one text, the first token comes last.
+    /// Sorted by text; of tokens with the same text, the first id comes last.
     ids: &'m [u32],
-    /// (ids) The nearest before it that its text starts with, which is the longest such; or [`NONE`].
+    /// (ids) index of the longest other token that its text starts with; or [`NONE`]
     prefixes: &'m [u32],
 }
 
@@ -129,17 +129,17 @@ impl<'m> Specials<'m> {
         Self { ids, prefixes }
     }
 
-    /// The place in the list of the longest token that `text` starts with.
+    /// The index of the longest token that `text` starts with.
     ///
-    /// Whatever lies between a start of the text and the text itself starts with it too. So those that the text starts
-    /// with are among the last token that is not after the text, and that one's prefixes.
+    /// In sorted order, all texts between a prefix of `text` and `text` itself start with that prefix. So all tokens that
+    /// `text` starts with are among the last token that is not greater than `text`, and that token's prefixes.
     fn longest(&self, vocab: &Vocab<'_>, text: &[u8]) -> Option<u32> {
         let last = self.ids.partition_point(|id| vocab.text(*id) <= text).checked_sub(1)? as u32;
         let starts = |i: &u32| self.id(*i).is_some_and(|id| text.starts_with(vocab.text(id)));
         self.with_prefixes(last).find(starts)
     }
 
-    /// A token, and those that it starts with from the longest to the shortest, as places in the list.
+    /// The index of a token, then those of its prefixes, longest first.
     fn with_prefixes(&self, i: u32) -> impl Iterator<Item = u32> {
         core::iter::successors(Some(i), |i| prefix(self.prefixes, *i))
     }
@@ -157,10 +157,10 @@ fn prefix(prefixes: &[u32], i: u32) -> Option<u32> {
 const PLAIN: u32 = u32::MAX;
 /// A byte of a special token, after its first.
 const INSIDE: u32 = u32::MAX - 1;
-/// Plus the place in the list of a special token that may start at this byte.
+/// Plus an index: a special token that may start at this byte.
 const CANDIDATE: u32 = 1 << 31;
 
-/// A stretch of a text.
+/// A piece of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fragment<'t> {
     /// Text to encode.
@@ -169,27 +169,27 @@ pub(super) enum Fragment<'t> {
     Token(u32),
 }
 
-/// A text cut at its special tokens.
+/// A text split at its special tokens.
 pub(super) struct Fragments<'t, 's> {
     text: &'t str,
-    /// (text.len()) for each byte: a special token that starts there, or one of the marks above
+    /// (text.len()) for each byte: the id of a special token that starts there, or one of the marks above
     marks: &'s [u32],
     at: usize,
 }
 
 impl<'t, 's> Fragments<'t, 's> {
-    /// Marks the special tokens of `text`: the longest token first, each from left to right, wherever it fits between
-    /// those already found. Control and unknown tokens only where the options allow them (rule V8).
+    /// Finds the special tokens of `text`, as llama.cpp does: the longest token first, each from left to right, wherever
+    /// it does not overlap those already assigned. Control and unknown tokens only where the options allow them (rule V8).
     ///
     /// ```text
-    /// at each byte, note the longest special token that may start there
-    /// for each length of these, from the longest on, and each byte that has one of that length, from left to right:
-    ///     if it fits between those already assigned, assign it
-    ///     else note the longest that fits
+    /// at each byte, the candidate is the longest special token that may start there
+    /// for each length of candidates, longest first, and each candidate of that length, from left to right:
+    ///     if it does not overlap an assigned token, assign it
+    ///     else the candidate is the longest that does not
     /// ```
     ///
-    /// Takes a time linear in the text and in the number of lengths that occur in it, however many special tokens the
-    /// vocabulary has.
+    /// Takes time linear in the text and in the number of different lengths of candidates, however many special tokens
+    /// the vocabulary has.
     pub(super) fn new(
         vocab: &Vocab<'_>,
         specials: &Specials<'_>,
@@ -199,7 +199,7 @@ impl<'t, 's> Fragments<'t, 's> {
     ) -> Result<Self, ArenaError> {
         let marks = scratch.alloc("special marks", &[text.len()])?;
         let candidates = Candidates { vocab, specials, text: text.as_bytes(), options };
-        let mut longest = candidates.note(marks);
+        let mut longest = candidates.mark(marks);
         while longest > 0 {
             longest = candidates.assign(longest, marks);
         }
@@ -207,7 +207,7 @@ impl<'t, 's> Fragments<'t, 's> {
     }
 }
 
-/// Special tokens that may start at some byte of a text.
+/// Finds candidates: special tokens that may start at a byte of a text.
 struct Candidates<'a> {
     vocab: &'a Vocab<'a>,
     specials: &'a Specials<'a>,
@@ -216,8 +216,8 @@ struct Candidates<'a> {
 }
 
 impl Candidates<'_> {
-    /// Notes the longest candidate at every byte; gives the length of the longest of all.
-    fn note(&self, marks: &mut [u32]) -> usize {
+    /// Marks the longest candidate at every byte; returns the length of the longest of all.
+    fn mark(&self, marks: &mut [u32]) -> usize {
         let mut starts = [false; 256];
         for first in self.specials.ids.iter().filter_map(|id| self.vocab.text(*id).first()) {
             starts[usize::from(*first)] = true;
@@ -234,7 +234,7 @@ impl Candidates<'_> {
         longest
     }
 
-    /// Assigns the candidates of `len` bytes, which are the longest; gives the length of the longest of the rest.
+    /// Assigns the candidates of `len` bytes, which are the longest; returns the length of the longest that remains.
     fn assign(&self, len: usize, marks: &mut [u32]) -> usize {
         let mut longest = 0;
         for at in 0..marks.len() {
@@ -262,8 +262,8 @@ impl Candidates<'_> {
         longest
     }
 
-    /// The mark and the length of the longest token that fits: the one at this place in the list, or one that it starts
-    /// with.
+    /// The mark and the length of the longest candidate at byte `at` that has at most `room` bytes: the token with index
+    /// `i`, or one of its prefixes.
     fn fit(&self, i: u32, at: usize, room: usize) -> (u32, usize) {
         let tokens = self.specials.with_prefixes(i).filter_map(|i| Some((i, self.specials.id(i)?)));
         let mut marks = tokens.map(|(i, id)| (CANDIDATE + i, id, self.vocab.text(id).len()));
@@ -271,14 +271,14 @@ impl Candidates<'_> {
         marks.find(fits).map_or((PLAIN, 0), |(mark, _, len)| (mark, len))
     }
 
-    /// Whether the options allow a token at this place.
+    /// Whether the options allow a token in these bytes.
     fn may_be(&self, id: u32, span: Range<usize>) -> bool {
         let in_literal = || self.options.literal.iter().any(|l| l.start < span.end && span.start < l.end);
         self.vocab.kind(id) == TokenKind::UserDefined || self.options.parse_special && !in_literal()
     }
 }
 
-/// The place in the list of special tokens that a mark notes.
+/// The index of the special token that a mark stands for.
 fn candidate(mark: u32) -> Option<u32> {
     (CANDIDATE..INSIDE).contains(&mark).then(|| mark - CANDIDATE)
 }
@@ -292,8 +292,8 @@ impl<'t> Iterator for Fragments<'t, '_> {
         let tail = self.marks.part(start + 1..self.marks.len());
         let (fragment, same) = if mark == PLAIN {
             let n = 1 + tail.iter().take_while(|m| **m == PLAIN).count();
-            // A token's text may start or end inside a character only if the vocabulary is broken; then the text
-            // between is lost rather than wrong.
+            // The text of a token is not UTF-8 only if the vocabulary is broken. Text between tokens may then not be
+            // UTF-8 either, and is dropped.
             (Fragment::Text(self.text.get(start..start + n).unwrap_or("")), n)
         } else {
             (Fragment::Token(mark), 1 + tail.iter().take_while(|m| **m == INSIDE).count())

@@ -17,16 +17,16 @@ pub(super) enum Algorithm {
     SentencePiece { space_prefix: bool },
 }
 
-/// The pairs of tokens that BPE joins: left, a blank, right.
+/// The merges of BPE, each spelled as the left token, a space, the right token.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Merges<'m> {
     pub(super) list: Array<'m>,
-    /// Where in the list a merge lies, by the hash of its text. What lies earlier is joined earlier, so that the place
-    /// is its rank.
+    /// Byte offsets of merges in the list, by the hash of their text. Earlier merges come first, so the offset serves as
+    /// the rank.
     pub(super) index: HashIndex<'m>,
 }
 
-/// A vocabulary: text in the file, index in the caller's memory.
+/// A tokenizer: its texts are in the file, its tables in the caller's memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokenizer<'m> {
     pub(super) vocab: Vocab<'m>,
@@ -52,22 +52,22 @@ impl<'m> Tokenizer<'m> {
         self.vocab.len()
     }
 
-    /// Never: a vocabulary has tokens.
+    /// Always false: a vocabulary has tokens.
     pub fn is_empty(&self) -> bool {
         self.vocab.len() == 0
     }
 
-    /// The token that starts a text, if the model has one.
+    /// The BOS token, if the model has one.
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }
 
-    /// The token that ends a text, if the model has one.
+    /// The EOS token, if the model has one.
     pub fn eos(&self) -> Option<u32> {
         self.eos
     }
 
-    /// Whether a text is to start with [`bos`](Tokenizer::bos).
+    /// Whether a text should start with [`bos`](Tokenizer::bos).
     pub fn adds_bos(&self) -> bool {
         self.add_bos && self.bos.is_some()
     }
@@ -77,12 +77,12 @@ impl<'m> Tokenizer<'m> {
         self.end.contains(&token)
     }
 
-    /// What `token` stands for.
+    /// The kind of `token`; [`TokenKind::Unused`] for an id beyond the vocabulary.
     pub fn kind(&self, token: u32) -> TokenKind {
         self.vocab.kind(token)
     }
 
-    /// The token's text as the file has it.
+    /// The token's text as the file spells it; empty for an id beyond the vocabulary.
     pub fn text(&self, token: u32) -> &'m [u8] {
         self.vocab.text(token)
     }
@@ -92,7 +92,7 @@ impl<'m> Tokenizer<'m> {
         self.vocab.find(text.iter().copied())
     }
 
-    /// The token of some bytes of a prompt, or of a word.
+    /// The token of some bytes of a text, which the vocabulary spells in its own way.
     pub(super) fn find_raw(&self, raw: &[u8]) -> Option<u32> {
         match self.algorithm {
             Algorithm::Bpe { .. } => self.vocab.find(ByteChars::new(raw)),
@@ -110,18 +110,18 @@ impl<'m> Tokenizer<'m> {
         Some(Merge { rank, token: self.vocab.find(left.iter().chain(right).copied())? })
     }
 
-    /// The score of a SentencePiece token.
+    /// The score of a SentencePiece token; the lowest for a token without one.
     pub(super) fn score(&self, token: u32) -> f32 {
         self.scores.as_chunks::<4>().0.get(token as usize).map_or(f32::NEG_INFINITY, |s| f32::from_le_bytes(*s))
     }
 
-    /// The token of one byte, if there is one.
+    /// The token of a single byte, if there is one.
     pub(super) fn byte_token(&self, byte: u8) -> Option<u32> {
         self.byte_tokens.get(usize::from(byte)).copied().filter(|t| *t != NONE)
     }
 }
 
-/// The two parts of a merge. A part may itself start with a blank, but is not empty.
+/// The two parts of a merge. A part may itself start with a space, but is not empty.
 fn split_merge(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let blank = 1 + text.get(1..)?.iter().position(|b| *b == b' ')?;
     Some((text.get(..blank)?, text.get(blank + 1..).filter(|right| !right.is_empty())?))

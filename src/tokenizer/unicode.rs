@@ -1,20 +1,19 @@
-//! The general class of a code point, as byte-pair pre-tokenisers need it.
+//! The class of a code point, for pre-tokenisers.
 //!
-//! Promises the classes that llama.cpp uses, for every code point: the general
-//! categories of Unicode 15.1.0 and its `White_Space` property. A look-up is
-//! two reads from a constant table of some 16 KiB ; it can
-//! neither fail nor panic.
+//! The classes are those of llama.cpp: the general categories of Unicode 15.1.0
+//! and its `White_Space` property. A look-up is two reads from a constant table
+//! of some 16 KiB, and cannot panic.
 
 mod table;
 
 use table::{BLOCK_LEN, BLOCKS, GAP_END, GAP_START, INDEX};
 
-/// What the table takes up in the program, in bytes.
+/// Size of the table, in bytes.
 const TABLE_BYTES: usize = size_of_val(&INDEX) + size_of_val(&BLOCKS);
 
-const _: () = assert!(TABLE_BYTES < 17 * 1024, "the table is to stay small");
+const _: () = assert!(TABLE_BYTES < 17 * 1024, "the table must stay small");
 
-/// The class of a code point. Every code point has exactly one.
+/// The class of a code point; each has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     /// A letter: `\p{L}`.
@@ -27,15 +26,15 @@ pub(super) enum Class {
     Symbol,
     /// A combining mark: `\p{M}`.
     Mark,
-    /// White space: `\s`, so all the separators, tab to carriage return, and
-    /// U+0085. The zero-width space U+200B is none.
+    /// White space: `\s`, which is all separators, tab to carriage return, and
+    /// U+0085, but not the zero-width space U+200B.
     Whitespace,
-    /// None of these: control, format, private use, or not assigned.
+    /// All others: control, format, private use, unassigned.
     Other,
 }
 
 impl Class {
-    /// Reads a class as `src/tokenizer/unicode/generate.py` writes it.
+    /// The class with this code, which `src/tokenizer/unicode/generate.py` writes.
     fn from_code(code: u8) -> Self {
         match code {
             1 => Self::Letter,
@@ -49,13 +48,13 @@ impl Class {
     }
 }
 
-/// Tells the class of `c`.
+/// The class of `c`.
 #[must_use]
 pub(super) fn class(c: char) -> Class {
     Class::from_code(code(c).unwrap_or_default())
 }
 
-/// The class as the table holds it, none where the table has no entry.
+/// The class as the table stores it; `None` if the table has no entry.
 fn code(c: char) -> Option<u8> {
     let at = c as usize;
     let block = BLOCKS.get(usize::from(*INDEX.get(slot(at / BLOCK_LEN)?)?))?;
@@ -64,12 +63,13 @@ fn code(c: char) -> Option<u8> {
     Some(if within.is_multiple_of(2) { pair & 0xF } else { pair >> 4 })
 }
 
-/// Where the index keeps a place, none for those it leaves out: most of the
-/// code space is not assigned, and without the gap the index would be 5 KiB more.
-fn slot(place: usize) -> Option<usize> {
-    match place.checked_sub(GAP_END) {
+/// The index entry of a block; `None` for those that the index omits: most of
+/// the code space is unassigned, and without the gap the index would be 5 KiB
+/// larger.
+fn slot(block: usize) -> Option<usize> {
+    match block.checked_sub(GAP_END) {
         Some(beyond) => Some(GAP_START + beyond),
-        None => (place < GAP_START).then_some(place),
+        None => (block < GAP_START).then_some(block),
     }
 }
 

@@ -8,15 +8,15 @@ use crate::gguf::Array;
 pub enum TokenKind {
     /// Text.
     Normal = 1,
-    /// What cannot be expressed.
+    /// Stands for text that no token expresses.
     Unknown = 2,
-    /// A mark with a meaning to the model, as the end of a turn. No plain text makes one.
+    /// A control token, such as the end of a turn. Plain text never encodes to one.
     Control = 3,
-    /// Text that is always one token.
+    /// Text that always becomes this one token.
     UserDefined = 4,
-    /// Nothing.
+    /// Not used.
     Unused = 5,
-    /// One byte, written `<0xHH>`.
+    /// One byte, spelled `<0xHH>`.
     Byte = 6,
 }
 
@@ -32,7 +32,7 @@ impl TokenKind {
         }
     }
 
-    /// Whether it is cut out of a text before anything else; control tokens only when asked for.
+    /// Whether it is matched in a text before anything else; control and unknown tokens only if the caller allows it.
     pub(super) fn is_special(self) -> bool {
         matches!(self, TokenKind::Unknown | TokenKind::Control | TokenKind::UserDefined)
     }
