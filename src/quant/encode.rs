@@ -1,4 +1,4 @@
-//! The reference encoders: what `armlet quantize` writes, bit for bit what llama.cpp's reference encoders write.
+//! The reference encoders, which `armlet quantize` uses: bit for bit those of llama.cpp.
 
 use half::{bf16, f16};
 
@@ -16,12 +16,12 @@ pub enum EncodeError {
         /// Weights in the row.
         cols: usize,
     },
-    /// The output has another length than the encoded row.
-    #[error("the encoded row takes {needed} bytes, {given} were given")]
+    /// The output does not have the length of the encoded row.
+    #[error("the encoded row has {needed} bytes, but the output has {given}")]
     WrongLength {
-        /// Bytes the row takes.
+        /// Bytes of the encoded row.
         needed: usize,
-        /// Bytes there were.
+        /// Bytes of the output.
         given: usize,
     },
 }
@@ -30,7 +30,7 @@ impl DType {
     /// Encodes `row` into `out`, which must have exactly [`DType::row_bytes`] bytes.
     ///
     /// # Errors
-    /// [`EncodeError`] when the sizes do not fit.
+    /// [`EncodeError`] if the sizes do not match.
     pub fn encode_row(self, row: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
         let needed = self.row_bytes(row.len()).ok_or(EncodeError::NotBlocks { dtype: self, cols: row.len() })?;
         if out.len() != needed {

@@ -1,4 +1,4 @@
-//! A matrix of weights where it lies in the file.
+//! A weight matrix that is used in place, in the file.
 
 use super::{DType, Layout, PANEL_ROWS};
 use crate::storage::unpadded;
@@ -8,7 +8,7 @@ use crate::storage::unpadded;
 pub struct Matrix<'m> {
     dtype: DType,
     layout: Layout,
-    /// At most 2³² − 1, which leaves no padding beside the format.
+    /// As a u32, so that the struct has no padding.
     row_bytes: u32,
     rows: usize,
     cols: usize,
@@ -40,7 +40,7 @@ impl<'m> Matrix<'m> {
         self.dtype
     }
 
-    /// How it lies in memory.
+    /// Its layout.
     #[inline(always)]
     pub fn layout(&self) -> Layout {
         self.layout
@@ -61,7 +61,7 @@ impl<'m> Matrix<'m> {
         self.data
     }
 
-    /// The bytes of row `r`; empty when there is no such row, and in panels.
+    /// The bytes of row `r`; empty if there is no such row, or the matrix is in panels.
     #[inline(always)]
     pub fn row(&self, r: usize) -> &'m [u8] {
         if self.layout == Layout::Rows { self.nth(r, self.row_bytes as usize) } else { &[] }
@@ -73,7 +73,7 @@ impl<'m> Matrix<'m> {
         self.row_bytes as usize
     }
 
-    /// The bytes of the rows `range`, one after another; empty when they are not all there, and in panels.
+    /// The bytes of the rows `range`, one after another; empty if they do not all exist, or the matrix is in panels.
     #[inline(always)]
     pub fn rows_bytes(&self, range: core::ops::Range<usize>) -> &'m [u8] {
         let bytes = self.row_bytes as usize;
@@ -83,14 +83,14 @@ impl<'m> Matrix<'m> {
         if self.layout == Layout::Rows { self.data.get(start..end).unwrap_or(&[]) } else { &[] }
     }
 
-    /// The bytes of panel `p`, 16 times those of a row; empty when there is no such panel, and in rows.
+    /// The bytes of panel `p`, 16 times those of a row; empty if there is no such panel, or the matrix is not in panels.
     #[inline(always)]
     pub fn panel(&self, p: usize) -> &'m [u8] {
         let bytes = (self.row_bytes as usize).saturating_mul(PANEL_ROWS);
         if self.layout == Layout::Panels { self.nth(p, bytes) } else { &[] }
     }
 
-    /// Decodes row `r` into `out`, as far as the shorter of the two goes; nothing when there is no such row.
+    /// Dequantises row `r` to `out`, up to the end of the shorter of the two; does nothing if there is no such row.
     pub fn decode_row(&self, r: usize, out: &mut [f32]) {
         match self.layout {
             Layout::Rows => self.dtype.decode_row(self.row(r), out),

@@ -1,14 +1,14 @@
-//! Weight formats: their layout, and a naive decoder and encoder of each, which are the specification.
+//! Weight formats: their block layouts, with a naive decoder and encoder of each, which are the specification.
 //!
-//! A block is a plain byte array, so weights are read where they lie, at any alignment, without a cast. The kernels in
-//! `arch` are tested against [`DType::decode_row`]. Layouts: `ggml/src/ggml-common.h` of llama.cpp, the GGUF
-//! specification; each encoder rounds exactly as `quantize_row_*_ref` there does.
+//! A block is a plain byte array, so the kernels read weights in place, at any alignment, without a cast. They are tested
+//! against [`DType::decode_row`]. Layouts: `ggml/src/ggml-common.h` of llama.cpp, the GGUF specification; each encoder
+//! rounds exactly as `quantize_row_*_ref` there does.
 //!
 //! # Panels
 //!
-//! A file that `armlet pack` wrote has its quantised matrices in the order in which the kernels read them
-//! ([`Layout::Panels`]), on every instruction set: 16 rows at a time, block by block of 32 columns, pieces of a GGUF
-//! block side by side. A packed block is
+//! `armlet pack` stores quantised matrices in the order in which the GEMM kernels read them ([`Layout::Panels`]), which is
+//! the same for every instruction set: panels of 16 rows, each block by block of 32 columns, with the pieces of the 16
+//! GGUF blocks interleaved. A packed block is
 //!
 //! | format | | bytes |
 //! |---|---|---:|
@@ -17,11 +17,11 @@
 //! | Q4_1 | d: 16 × f16, m: 16 × f16, n: 4 × 16 × 4 bytes | 320 |
 //!
 //! where `q[k][row][j]` is the quant of column 4k + j, and `n[k][row][j]` has that of column 4k + j in its low nibble
-//! and that of column 16 + 4k + j in its high one. The last panel of a matrix is filled up with rows of zero bytes.
+//! and that of column 16 + 4k + j in its high one. The last panel of a matrix is padded with rows of zero bytes.
 //!
-//! In the file, such a tensor has the type number 0x41500000 plus that of the format, which other readers refuse; its
-//! dimensions are those of the matrix, without the padding. The file says `armlet.pack.version` = [`PACK_VERSION`], a
-//! u32, and aligns its tensors to 64 bytes.
+//! In the file, such a tensor has the type number 0x41500000 plus that of the format, which other programs refuse; its
+//! dimensions are those of the matrix, without the padding. The file has the metadata `armlet.pack.version` =
+//! [`PACK_VERSION`], a u32, and aligns its tensors to 64 bytes.
 
 mod encode;
 mod matrix;
@@ -36,7 +36,7 @@ use half::{bf16, f16};
 /// Weights in a block of a quantised format.
 pub const BLOCK: usize = 32;
 
-/// A weight format that armlet computes with.
+/// A weight format that armlet has kernels for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u16)]
@@ -85,7 +85,7 @@ impl DType {
         }
     }
 
-    /// Its usual name, as `Q8_0`.
+    /// Its name in ggml, such as `Q8_0`.
     pub const fn name(self) -> &'static str {
         match self {
             DType::F32 => "F32",
@@ -113,7 +113,7 @@ impl DType {
         }
     }
 
-    /// Whether the kernels multiply it by int8 activations.
+    /// Whether the kernels multiply it with int8 activations.
     pub const fn is_quantised(self) -> bool {
         matches!(self, DType::Q8_0 | DType::Q4_0 | DType::Q4_1)
     }
@@ -126,7 +126,7 @@ impl DType {
         (cols / self.block_len()).checked_mul(self.block_bytes())
     }
 
-    /// Decodes `row` into `out`, as far as the shorter of the two goes.
+    /// Dequantises `row` to `out`, up to the end of the shorter of the two.
     pub fn decode_row(self, row: &[u8], out: &mut [f32]) {
         match self {
             DType::F32 => each(row, out, f32::from_le_bytes),

@@ -1,8 +1,8 @@
-//! Panels, whose layout [`quant`](super) describes: their naive packer and reader, which are the specification.
+//! Panels, whose layout [`quant`](super) describes: a naive packer and unpacker, which are the specification.
 //!
-//! Each piece of a GGUF block (an f16, or four bytes of quants) stays whole, and those of 16 rows lie together: a row has
-//! a lane, so that nothing is summed across lanes, and four quants are what the dot products of every instruction set
-//! take at once.
+//! Each piece of a GGUF block (an f16, or four bytes of quants) stays whole, and the pieces of 16 rows are adjacent. Each
+//! row has a SIMD lane, so nothing is summed across lanes, and four quants are one operand of the int8 dot products of
+//! every instruction set.
 
 use super::{BLOCK, DType};
 use crate::util::SliceExt;
@@ -10,23 +10,23 @@ use crate::util::SliceExt;
 /// Rows of a panel.
 pub const PANEL_ROWS: usize = 16;
 
-/// The version of the layout, which a packed file has as `armlet.pack.version`.
+/// The version of the layout, `armlet.pack.version` in a packed file.
 pub const PACK_VERSION: u32 = 1;
 
-/// How a matrix lies in memory.
+/// Layout of a matrix in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u16)]
 pub enum Layout {
-    /// Row after row, as GGUF has it.
+    /// Row after row, as in GGUF.
     Rows,
-    /// Panel after panel; of quantised formats only.
+    /// Panel after panel; for quantised formats only.
     Panels,
 }
 
 impl Layout {
-    /// The number that tensor types in panels have in a file, less that of the format: "PA", beyond what ggml numbers,
-    /// so that every other reader refuses such a tensor rather than taking it for rows.
+    /// What is added to the type number of a format: "PA", beyond the numbers of ggml, so that other programs refuse such a
+    /// tensor instead of misreading it as rows.
     const PANELS: u32 = 0x4150_0000;
 
     /// The GGUF type number of `dtype` in this layout; `None` if the format has no such layout.
@@ -49,7 +49,7 @@ impl Layout {
         }
     }
 
-    /// Rows that a matrix of `rows` takes: whole panels. `None` on overflow.
+    /// Rows of a matrix of `rows` rows with its padding to whole panels. `None` on overflow.
     pub const fn padded(self, rows: u64) -> Option<u64> {
         match self {
             Layout::Rows => Some(rows),
@@ -59,15 +59,15 @@ impl Layout {
 }
 
 impl DType {
-    /// (start, length) of the pieces of a block that stay whole.
+    /// (offset, length) of the pieces of a block that stay whole.
     fn pieces(self) -> impl Iterator<Item = (usize, usize)> {
         let scales = if self == DType::Q4_1 { 4 } else { 2 };
         let quants = (scales..self.block_bytes()).step_by(4).map(|at| (at, 4));
         (0..scales).step_by(2).map(|at| (at, 2)).chain(quants)
     }
 
-    /// Packs up to 16 `rows`, as they follow each other in a GGUF file, into `panel`, which has 16 times the bytes of a
-    /// row. Rows that are not there become zeros; so does everything of a format that has no panels.
+    /// Packs up to 16 consecutive `rows` of a GGUF file into `panel`, which has 16 times the bytes of a row. Missing rows
+    /// become zeros, and so does everything if the format has no panels.
     pub fn pack_panel(self, rows: &[u8], panel: &mut [u8]) {
         panel.fill(0);
         let (row_bytes, bytes) = (panel.len() / PANEL_ROWS, self.block_bytes());
@@ -83,8 +83,8 @@ impl DType {
         }
     }
 
-    /// The GGUF bytes of one row of a panel, or of one block of it if `panel` is a packed block: the inverse of
-    /// [`DType::pack_panel`], as far as the shorter of `panel` and `out` goes. Nothing if there is no such row.
+    /// Unpacks one row of `panel`, which may also be a single packed block, to GGUF bytes: the inverse of
+    /// [`DType::pack_panel`], up to the end of the shorter of `panel` and `out`. Does nothing if there is no such row.
     pub fn unpack_row(self, panel: &[u8], row: usize, out: &mut [u8]) {
         let bytes = self.block_bytes();
         if !self.is_quantised() || row >= PANEL_ROWS {
@@ -98,8 +98,8 @@ impl DType {
         }
     }
 
-    /// Decodes one row of a panel into `out`, as far as the shorter of the two goes; gives the same as
-    /// [`DType::decode_row`] of the row before it was packed.
+    /// Dequantises one row of a panel to `out`, up to the end of the shorter of the two: the same values as
+    /// [`DType::decode_row`] gives for the row before it was packed.
     pub fn decode_panel_row(self, panel: &[u8], row: usize, out: &mut [f32]) {
         let bytes = self.block_bytes();
         if !self.is_quantised() || row >= PANEL_ROWS {
