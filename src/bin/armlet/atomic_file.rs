@@ -1,12 +1,12 @@
-//! Files that are whole or not there: written beside their final name, brought to the disk, and renamed.
+//! Atomic writes: a file is written under a temporary name, synced to the disk, and renamed.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use crate::error::Failure;
 
-/// Puts what `write` writes in the place of `path`, so that whatever happens there is what was there before, or all of
-/// the new. A link stays one, and a file keeps its rights.
+/// Replaces the file at `path` by what `write` writes. Whatever happens, `path` has either its old content or all of the
+/// new. A symbolic link is followed, and the file keeps its permissions.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let fail = |e: io::Error| match e.kind() {
         io::ErrorKind::Interrupted => Failure::Interrupted,
@@ -29,16 +29,17 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Res
     finish(temporary, &target).map_err(fail)
 }
 
-/// Makes a temporary file the output.
+/// Syncs a temporary file and renames it to `path`.
 pub(crate) fn finish(temporary: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
     temporary.as_file().sync_all()?;
     temporary.persist(path)?;
-    // The new name is on the disk only when the folder is; where a folder cannot be opened, the system sees to that.
+    // The new name is on the disk only when the folder is synced too. Systems on which a folder cannot be opened do so
+    // by themselves.
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::File::open(folder).and_then(|folder| folder.sync_all()).or(Ok(()))
 }
 
-/// A file beside its final name, with the rights that a new file gets; it goes when it is dropped.
+/// A temporary file in `folder`, with the permissions of a new file; it is deleted when dropped.
 pub(crate) fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
@@ -50,7 +51,7 @@ pub(crate) fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
 mod tests {
     use super::*;
 
-    /// A writer that stops after `left` bytes: the power went.
+    /// A writer that fails after `left` bytes, as if the power failed.
     struct Stops<'a> {
         out: &'a mut dyn Write,
         left: usize,
@@ -70,7 +71,7 @@ mod tests {
         }
     }
 
-    /// Stopped at any byte there is what was there before, and what is left beside it is in nobody's way.
+    /// After a failure at any byte the old content is there, and a temporary file that is left over does no harm.
     #[test]
     fn a_power_cut_leaves_the_old_or_the_new() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The bandwidth at which this machine's memory can be read, to compare tokens per second with.
+//! Measures the read bandwidth of this machine's memory, which bounds tokens per second.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -6,33 +6,33 @@ use std::time::Instant;
 use armlet::host::{Pool, memory};
 use armlet::storage::{Executor, for_each, for_each_row};
 
-/// The buffer is this many times the last-level cache, so that next to nothing is still there when a read comes back.
+/// The buffer is this many times the last-level cache, so that next to nothing of it is cached when it is read again.
 const CACHES: usize = 8;
-/// Sizes of the buffer, where the system says a strange one or none for the cache.
+/// Limits of the buffer's size, and its size if the cache's is unknown.
 const SMALLEST: usize = 64 << 20;
 const LARGEST: usize = 1 << 30;
 const UNKNOWN: usize = 256 << 20;
 
-/// Reads of the whole buffer in one way; the fastest counts.
+/// How often each way of reading is measured; the fastest counts.
 const ROUNDS: usize = 5;
-/// What a thread reads before it takes the next piece.
+/// Bytes of a piece, which one thread reads.
 const PIECES: [usize; 2] = [256 << 10, 4 << 20];
-/// Streams into which it splits a piece, and how each is read.
+/// Ways to read a piece: as one stream, or as four.
 const STREAMS: [fn(&[u8]) -> u64; 2] = [sum::<1>, sum::<4>];
 
 /// Memory to read.
 pub(crate) struct Buffer(memmap2::MmapMut);
 
 impl Buffer {
-    /// None where there is not that much memory.
+    /// `None` if there is not enough memory.
     pub(crate) fn new(pool: &Pool) -> Option<Self> {
         let mut buffer = memory(cache().map_or(UNKNOWN, |c| (c * CACHES).clamp(SMALLEST, LARGEST))).ok()?;
-        // Pages that were never written are all the same one, and would be read from the cache.
+        // Pages that were never written are all backed by one zero page, and would be read from the cache.
         for_each_row(pool, &mut buffer, PIECES[0], |_, row| row.fill(1));
         Some(Self(buffer))
     }
 
-    /// Bytes per second that the pool's threads read together, in the way that is fastest here.
+    /// Bytes per second that the pool's threads read together, in the fastest way.
     pub(crate) fn read(&self, pool: &Pool) -> f64 {
         let ways = PIECES.into_iter().flat_map(|piece| STREAMS.map(|read| (piece, read)));
         let rounds = ways.flat_map(|way| std::iter::repeat_n(way, ROUNDS));
@@ -49,7 +49,7 @@ impl Buffer {
     }
 }
 
-/// The sum of all words, in `S` streams side by side. Lines are added word by word, which compiles to vectors.
+/// Sums all words, reading `S` streams in parallel. Written so that it compiles to SIMD additions.
 fn sum<const S: usize>(bytes: &[u8]) -> u64 {
     let lines = bytes.as_chunks::<64>().0;
     let n = lines.len() / S;
@@ -65,7 +65,7 @@ fn sum<const S: usize>(bytes: &[u8]) -> u64 {
     sums.into_iter().fold(0, u64::wrapping_add)
 }
 
-/// Bytes of the largest cache, where Linux says it.
+/// Bytes of the largest cache, on Linux.
 fn cache() -> Option<usize> {
     let size = |i: usize| {
         let text = std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{i}/size")).ok()?;

@@ -1,5 +1,5 @@
-//! `armlet bench`: llama-bench's two tests, its rows and its JSON keys; and the fraction of the memory's bandwidth that
-//! decode reaches.
+//! `armlet bench`: llama-bench's tests pp and tg, its table and its JSON keys, and the fraction of the memory bandwidth
+//! that decode reaches.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::error::{Failure, print};
 use crate::inspect;
 use crate::model::{Loaded, Runner, session_memory, with_model};
 
-/// One row: prompt tokens or generated tokens, and the time of each repetition.
+/// One test: prompt tokens or generated tokens, and the time of each repetition.
 struct Row {
     n_prompt: usize,
     n_gen: usize,
@@ -46,10 +46,10 @@ pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
         return with_model(&args.model, |loaded| bench_mha::run(loaded, args));
     }
     if args.n_prompt == 0 && args.n_gen == 0 {
-        return Err(Failure::Usage("there is nothing to measure: -p and -n are both 0".into()));
+        return Err(Failure::Usage("nothing to measure: -p and -n are both 0".into()));
     }
     with_model(&args.model, |loaded| {
-        // Before and after, because what else runs on the machine comes and goes.
+        // Before and after, because other load on the machine comes and goes.
         let buffer = if args.n_gen > 0 { Buffer::new(&loaded.pool) } else { None };
         let before = buffer.as_ref().map(|b| b.read(&loaded.pool));
         let rows = measure(loaded, args)?;
@@ -72,7 +72,7 @@ fn measure(loaded: &Loaded<'_>, args: &Bench) -> Result<Vec<Row>, Failure> {
     let plan = Plan::new(h, &config)?;
     let mut memory = session_memory(&plan)?;
     let mut runner = Runner::new(loaded, &plan, &mut memory)?;
-    // Any tokens will do, as in llama-bench: the time does not depend on them.
+    // Arbitrary tokens, as in llama-bench: the time does not depend on them.
     let token = |i: usize| ((i * 7919 + 13) % h.vocab) as u32;
     let prompt: Vec<u32> = (0..args.n_prompt).map(token).collect();
     let mut rows = Vec::new();
@@ -99,23 +99,23 @@ fn measure(loaded: &Loaded<'_>, args: &Bench) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-/// What is read from memory.
+/// Memory bandwidth, and what decode reads.
 struct Reads {
-    /// Bytes per second that this machine can read; none where that was not measured.
+    /// Bytes per second that this machine can read; `None` if that was not measured.
     bandwidth: Option<f64>,
-    /// Bytes of weights that each token reads.
+    /// Bytes of weights read for each token.
     token: usize,
 }
 
 impl Reads {
-    /// The fraction of the bandwidth that decode reaches, the K/V cache not counted.
+    /// The fraction of the bandwidth that decode reaches; the KV cache is not counted.
     fn fraction(&self, row: &Row) -> Option<f64> {
         let bandwidth = self.bandwidth.filter(|_| row.n_gen > 0)?;
         Some(self.token as f64 * mean(&row.rates()) / bandwidth)
     }
 }
 
-/// Every matrix is read once for a token, but of the embedding one row, unless it is the output head as well.
+/// Each matrix is read once per token; of the embedding only one row, unless it is also the output head.
 fn bytes_per_token(model: &Model<'_>) -> usize {
     let w = &model.weights;
     let layer = |l: &Layer<'_>| -> usize {

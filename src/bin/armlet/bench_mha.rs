@@ -1,8 +1,8 @@
-//! `armlet bench --compare-mha`: a model as it was trained, with query heads that share KV heads, against the same model
-//! with a KV head for each query head: multi-head attention that computes the same, because its KV heads are copies.
+//! `armlet bench --compare-mha`: grouped-query attention against multi-head attention, on the same model with its KV heads
+//! repeated for each query head.
 //!
-//! So what differs is memory and time alone: how many sessions fit a budget, and tokens per second, of one session and of
-//! eight, in turn and in one pass.
+//! Both compute the same logits, so only memory and time differ: how many sessions fit in a budget, and tokens per second
+//! of one session, of eight in turn, and of eight in a batch.
 
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ struct LayerCopy {
 /// Those of all layers.
 struct Copies(Vec<LayerCopy>);
 
-/// Each of `heads` equal parts `group` times.
+/// Repeats each of `heads` equal parts `group` times.
 fn repeated(bytes: &[u8], heads: usize, group: usize) -> Vec<u8> {
     let part = (bytes.len() / heads).max(1);
     bytes.chunks(part).flat_map(|head| std::iter::repeat_n(head, group)).flatten().copied().collect()
@@ -41,7 +41,7 @@ impl Copies {
         let (heads, group) = (model.hparams.n_kv_heads, model.hparams.group());
         let layers = model.weights.layers;
         if layers.iter().any(|l| [l.k, l.v].iter().any(|m| m.layout() != Layout::Rows)) {
-            return Err(Failure::Error("a packed file cannot be compared; give the original one".into()));
+            return Err(Failure::Error("--compare-mha cannot use a packed file; give the original one".into()));
         }
         let copy = |bytes: &[u8]| repeated(bytes, heads, group);
         let layer = |l: &Layer<'_>| LayerCopy {
@@ -83,7 +83,7 @@ impl Row {
     }
 }
 
-/// A kind of attention and what was found.
+/// The measurements of a kind of attention.
 struct Side {
     name: &'static str,
     session: usize,
@@ -94,7 +94,8 @@ struct Side {
 pub(crate) fn run(loaded: &Loaded<'_>, args: &Bench) -> Result<(), Failure> {
     let h = &loaded.model.hparams;
     let copies = Copies::new(&loaded.model)?;
-    let layers = copies.layers(&loaded.model).ok_or_else(|| Failure::Error("the heads cannot be copied".into()))?;
+    let layers =
+        copies.layers(&loaded.model).ok_or_else(|| Failure::Error("the KV heads cannot be repeated".into()))?;
     let mha = Model {
         hparams: Hparams { n_kv_heads: h.n_heads, ..*h },
         weights: Weights { layers: &layers, ..loaded.model.weights },
@@ -109,9 +110,11 @@ pub(crate) fn run(loaded: &Loaded<'_>, args: &Bench) -> Result<(), Failure> {
     let sides = sides.collect::<Result<Vec<_>, _>>()?;
     let [a, b] = &sides[..] else { return Ok(()) };
     if a.logits != b.logits {
-        return Err(Failure::Error("the two give different logits; this is a bug in armlet".into()));
+        return Err(Failure::Error(
+            "grouped-query and multi-head attention gave different logits; this is a bug in armlet".into(),
+        ));
     }
-    // What eight sessions of the model as it was trained take.
+    // What eight sessions of multi-head attention take.
     let budget = b.session * SESSIONS * h.group();
     let text = match args.output {
         Output::Md => markdown(&sides, budget),
@@ -130,7 +133,7 @@ pub(crate) fn run(loaded: &Loaded<'_>, args: &Bench) -> Result<(), Failure> {
 }
 
 fn markdown(sides: &[Side], budget: usize) -> String {
-    let mut out = format!("The logits of both are the same to the bit. K/V budget: {budget} bytes.\n\n");
+    let mut out = format!("The logits of both have the same bits. KV budget: {budget} bytes.\n\n");
     out += "| attention | bytes of a session | sessions | depth | t/s, one | t/s, eight in turn | t/s, eight in a batch |\n";
     out += "|---|---:|---:|---:|---:|---:|---:|\n";
     for s in sides {
@@ -161,7 +164,7 @@ fn side(
     let config = Config { context, chunk: args.chunk.max(SESSIONS), logit_rows: SESSIONS, ..args.kv.config() };
     let plan = Plan::new(&model.hparams, &config)?;
     let mut work = session_memory(&plan)?;
-    let fail = |e: std::io::Error| Failure::new("cannot get memory for eight sessions", e);
+    let fail = |e: std::io::Error| Failure::new("cannot allocate eight sessions", e);
     let mut rooms = (0..SESSIONS).map(|_| memory(plan.session_bytes())).collect::<Result<Vec<_>, _>>().map_err(fail)?;
     let mut engine = Engine::new(model, loaded.kernels, &plan, &mut work[..plan.engine_bytes()])?;
     let sessions = rooms.iter_mut().map(|room| Session::new(model, &plan, room));
@@ -170,7 +173,7 @@ fn side(
     let exec: &dyn Executor = &loaded.pool;
     let token = |i: usize| ((i * 7919 + 13) % model.hparams.vocab) as u32;
     for depth in depths {
-        // One session reads, the others become it.
+        // One session is prefilled, the others are restored from it.
         let read = sessions[0].position() as usize;
         let prompt: Vec<u32> = (read..*depth).map(token).collect();
         logits.extend(engine.eval(exec, &mut sessions[0], &prompt)?.iter().map(|x| x.to_bits()));

@@ -1,4 +1,4 @@
-//! `armlet chat`: a conversation in the terminal, or one answer for `-p` or piped text.
+//! `armlet chat`: a conversation in the terminal, or one answer to `-p` or piped text.
 
 use std::io::{IsTerminal, Write};
 
@@ -17,8 +17,8 @@ use crate::interrupt;
 use crate::model::{Loaded, Runner, argument, encode, map, plan, read_stdin, session_memory, text, with_model};
 use crate::template::{Message, Template};
 
-const HELP: &str = "/help this, /clear forget the conversation, /regen answer again, /system TEXT new instructions, \
-                    /exit leave; end a line in \\ to go on in the next; Ctrl-C stops an answer";
+const HELP: &str = "/help: this; /clear: start a new conversation; /regen: regenerate the last answer; /system TEXT: new system prompt; \
+                    /exit: quit; \\ at the end of a line: continue on the next; Ctrl-C: stop the answer";
 
 pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
     let one_shot = match &args.prompt {
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         None => None,
     };
     if args.json && one_shot.is_none() {
-        return Err(Failure::Usage("--json is for -p or piped text".into()));
+        return Err(Failure::Usage("--json needs -p or piped text".into()));
     }
     let prefix = args.prefix.as_deref().map(map).transpose()?;
     with_model(&args.model, |loaded| {
@@ -65,13 +65,13 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
     })
 }
 
-/// `armlet prefix`: a system prompt, read once.
+/// `armlet prefix`: prefills a system prompt and saves its KV cache.
 pub(crate) fn prefix(args: &args::Prefix) -> Result<(), Failure> {
     let text = text(&args.text)?;
     with_model(&args.model, |loaded| {
         let template = Template::new(loaded.file, &loaded.model.tokenizer)?;
         let system = Message { role: Role::System, text: text.trim_end_matches('\n').to_string() };
-        // What all conversations with this system prompt begin with.
+        // The tokens with which all conversations with this system prompt begin.
         let tokens = |word: &str| {
             let user = Message { role: Role::User, text: word.to_string() };
             tokens(loaded, &template, &[system.clone(), user])
@@ -80,7 +80,7 @@ pub(crate) fn prefix(args: &args::Prefix) -> Result<(), Failure> {
         let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
         let read = a[..common].to_vec();
         if read.is_empty() {
-            return Err(Failure::Error("the model's chat template puts no system prompt first".into()));
+            return Err(Failure::Error("the model's chat template does not start with a system prompt".into()));
         }
         let h = &loaded.model.hparams;
         if h.window.is_some() {
@@ -89,7 +89,7 @@ pub(crate) fn prefix(args: &args::Prefix) -> Result<(), Failure> {
         if common >= h.context_length {
             let most = h.context_length - 1;
             return Err(Failure::Error(format!(
-                "the text has {common} tokens, and a prefix at most {most}: shorten it"
+                "the system prompt has {common} tokens, but at most {most} fit: shorten it"
             )));
         }
         let config = Config { context: (common + 1).min(h.context_length), sinks: common, ..args.kv.config() };
@@ -114,7 +114,7 @@ fn tokens(loaded: &Loaded<'_>, template: &Template<'_>, messages: &[Message]) ->
     encode(&loaded.model.tokenizer, &rendered.text, options)
 }
 
-/// What was said, and the tokens that a session has read of it: kept beside keys and values.
+/// The messages of a conversation, and the tokens of it that are in the session. Saved beside the KV cache.
 #[derive(Default)]
 struct Transcript {
     messages: Vec<Message>,
@@ -141,7 +141,7 @@ impl Transcript {
     }
 }
 
-/// A conversation and the session that has read it.
+/// A conversation and its session.
 struct Conversation<'l, 's> {
     loaded: &'l Loaded<'l>,
     runner: Runner<'s>,
@@ -149,18 +149,18 @@ struct Conversation<'l, 's> {
     template: Template<'l>,
     limit: usize,
     transcript: Transcript,
-    /// Where it is kept between runs.
+    /// Where the conversation is saved.
     file: Option<&'l Path>,
 }
 
 impl Conversation<'_, '_> {
-    /// Starts anew with these instructions.
+    /// Starts a new conversation with this system prompt.
     fn system(&mut self, text: Option<&str>) {
         self.transcript.messages =
             text.map(|t| Message { role: Role::System, text: t.to_string() }).into_iter().collect();
     }
 
-    /// Goes on with what is in its file.
+    /// Restores the conversation from its file.
     fn restore(&mut self) -> Result<(), Failure> {
         let Some(path) = self.file.filter(|path| path.exists()) else { return Ok(()) };
         let bytes = map(path)?;
@@ -170,7 +170,7 @@ impl Conversation<'_, '_> {
         Ok(())
     }
 
-    /// Keeps it in its file.
+    /// Saves the conversation to its file.
     fn save(&self) -> Result<(), Failure> {
         let Some(path) = self.file else { return Ok(()) };
         let extra = self.transcript.encode();
@@ -180,14 +180,15 @@ impl Conversation<'_, '_> {
     /// Adds a message and lets the model answer it.
     fn ask(&mut self, text: &str, show: impl FnMut(&str) -> Result<(), Failure>) -> Result<(End, Stats), Failure> {
         if text.trim().is_empty() {
-            return Err(Failure::Error("the message is empty; say something".into()));
+            return Err(Failure::Error("the message is empty".into()));
         }
         let before = self.transcript.messages.clone();
         self.transcript.messages.push(Message { role: Role::User, text: text.to_string() });
         self.answer_or(before, show)
     }
 
-    /// Lets the model answer the last message; if nothing was said, it is as if nothing had been asked. Then keeps all.
+    /// Lets the model answer the last message, and saves the conversation. Without an answer, messages are reset to
+    /// `before`.
     fn answer_or(
         &mut self,
         before: Vec<Message>,
@@ -203,13 +204,13 @@ impl Conversation<'_, '_> {
         Ok(result)
     }
 
-    /// Lets the model answer the last message. What the session has read already is not read again.
+    /// Lets the model answer the last message. Only tokens that the session does not have yet are prefilled.
     fn answer(&mut self, mut show: impl FnMut(&str) -> Result<(), Failure>) -> Result<(End, Stats), Failure> {
         let tokens = tokens(self.loaded, &self.template, &self.transcript.messages)?;
         let common = self.transcript.read.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
-        // At least one token is read, to have logits.
+        // At least one token is prefilled, to have logits.
         let common = common.min(tokens.len().saturating_sub(1));
-        // What has been given up cannot be gone back to: then all is read again.
+        // If tokens there have been evicted, the session cannot rewind: everything is prefilled again.
         let common = match self.runner.session.rewind(common as u64) {
             Ok(()) => common,
             Err(_) => self.start_anew(&tokens)?,
@@ -234,7 +235,7 @@ impl Conversation<'_, '_> {
         Ok(result)
     }
 
-    /// Goes back to the start, or to the end of a prefix; says how many of the tokens are then read.
+    /// Rewinds the session to its start, or to the end of a prefix; returns how many of the tokens it then has.
     fn start_anew(&mut self, tokens: &[u32]) -> Result<usize, Failure> {
         let start = self.runner.session.start();
         let common = self.transcript.read.iter().zip(tokens).take_while(|(a, b)| a == b).count();
@@ -244,10 +245,10 @@ impl Conversation<'_, '_> {
         }
     }
 
-    /// Takes back the last answer, and answers again.
+    /// Drops the last answer, and generates another.
     fn again(&mut self, show: impl FnMut(&str) -> Result<(), Failure>) -> Result<(End, Stats), Failure> {
         if self.transcript.messages.last().is_none_or(|m| m.role != Role::Assistant) {
-            return Err(Failure::Error("there is no answer to do again".into()));
+            return Err(Failure::Error("there is no answer to regenerate".into()));
         }
         let before = self.transcript.messages.clone();
         self.transcript.messages.pop();
@@ -270,27 +271,27 @@ fn once(chat: &mut Conversation<'_, '_>, text: &str, json: bool) -> Result<(), F
     if end == End::Interrupted { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
-/// Questions from the terminal until the person leaves.
+/// Answers messages from the terminal until the user quits.
 fn converse(chat: &mut Conversation<'_, '_>) -> Result<(), Failure> {
     let fail = |e: ReadlineError| Failure::new("cannot read the terminal", e);
     let mut editor = rustyline::DefaultEditor::new().map_err(fail)?;
-    let _ = writeln!(std::io::stderr(), "{}\n/help for commands, Ctrl-D to leave", chat.loaded.path.display());
+    let _ = writeln!(std::io::stderr(), "{}\n/help for commands, Ctrl-D to quit", chat.loaded.path.display());
     loop {
         let line = match read_message(&mut editor) {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => {
-                let _ = writeln!(std::io::stderr(), "Ctrl-D or /exit to leave");
+                let _ = writeln!(std::io::stderr(), "Ctrl-D or /exit to quit");
                 continue;
             }
             Err(ReadlineError::Eof) => return Ok(()),
             Err(e) => return Err(fail(e)),
         };
-        // A history that cannot be kept is no reason to stop.
+        // An error of the line history is no reason to stop.
         let _ = editor.add_history_entry(&line);
         match command(chat, line.trim()) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
-            // The conversation goes on after what can be mended by another line.
+            // These errors are about one message; the conversation goes on.
             Err(failure @ Failure::Error(_)) => drop(failure.report()),
             Err(failure) => return Err(failure),
         }
@@ -308,7 +309,7 @@ fn read_message(editor: &mut rustyline::DefaultEditor) -> Result<String, Readlin
     Ok(text)
 }
 
-/// Carries out one line; false to leave.
+/// Executes one line; returns false to quit.
 fn command(chat: &mut Conversation<'_, '_>, line: &str) -> Result<bool, Failure> {
     let (name, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     match name {
@@ -321,14 +322,14 @@ fn command(chat: &mut Conversation<'_, '_>, line: &str) -> Result<bool, Failure>
         "/system" => chat.system(Some(argument.trim()).filter(|t| !t.is_empty())),
         "/regen" => reply(chat, |chat, show| chat.again(show))?,
         unknown if unknown.starts_with('/') => {
-            return Err(Failure::Error(format!("{unknown} is no command; /help lists them")));
+            return Err(Failure::Error(format!("{unknown} is not a command; /help lists them")));
         }
         _ => reply(chat, |chat, show| chat.ask(line, show))?,
     }
     Ok(true)
 }
 
-/// Shows an answer and what it took.
+/// Prints an answer as it comes, and its timings.
 fn reply(
     chat: &mut Conversation<'_, '_>,
     ask: impl FnOnce(
@@ -336,12 +337,15 @@ fn reply(
         &mut dyn FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(End, Stats), Failure>,
 ) -> Result<(), Failure> {
-    // A Ctrl-C that came between two answers was meant for neither.
+    // Ignore a Ctrl-C that came between two answers.
     interrupt::take();
     let (end, stats) = ask(chat, &mut |piece| print(piece.as_bytes()))?;
     print(b"\n")?;
     if end == End::ContextFull {
-        let _ = writeln!(std::io::stderr(), "the context is full: /clear to start anew, or a larger -c");
+        let _ = writeln!(
+            std::io::stderr(),
+            "the context is full: /clear starts a new conversation; or restart with a larger -c"
+        );
     }
     stats.report(false);
     Ok(())

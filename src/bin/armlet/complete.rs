@@ -1,4 +1,4 @@
-//! `armlet complete`: continue a text.
+//! `armlet complete`: continues a text.
 
 use armlet::tokenizer::EncodeOptions;
 
@@ -14,7 +14,9 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         let options = EncodeOptions { add_special: true, parse_special: args.parse_special, literal: &[] };
         let tokens = encode(&loaded.model.tokenizer, &prompt, options)?;
         if tokens.is_empty() {
-            return Err(Failure::Error("the prompt is empty and the model has no start token; give some text".into()));
+            return Err(Failure::Error(
+                "the prompt is empty, and the model has no BOS token to start from; give some text".into(),
+            ));
         }
         let plan = plan(&loaded.model.hparams, &args.cache, None)?;
         let mut memory = session_memory(&plan)?;

@@ -1,4 +1,4 @@
-//! Reading a prompt and generating tokens, with what both took.
+//! Prefill of a prompt and generation of an answer, with timings.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::error::Failure;
 use crate::interrupt;
 use crate::model::{Loaded, Runner};
 
-/// What an answer took.
+/// Timings of an answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stats {
     pub(crate) prompt_tokens: usize,
@@ -21,7 +21,7 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// The line after an answer, on stderr: when asked for, or where a person looks.
+    /// Prints the line after an answer to stderr, if asked for or if stderr is a terminal.
     pub(crate) fn report(&self, always: bool) {
         if always || std::io::stderr().is_terminal() {
             let rate = |n: usize, t: Duration| n as f64 / t.as_secs_f64().max(1e-9);
@@ -43,10 +43,10 @@ impl Stats {
     }
 }
 
-/// Why an answer ended.
+/// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The model said so.
+    /// The model ended its turn.
     Stop,
     /// As many tokens as asked for.
     Length,
@@ -83,8 +83,8 @@ pub(crate) fn sampler(args: &args::Sampling) -> Sampler {
     })
 }
 
-/// Reads `prompt` and generates up to `limit` tokens, giving text to `show` as it comes. Appends every token that the
-/// session has read to `history`.
+/// Prefills `prompt` and generates up to `limit` tokens, passing text to `show` as it comes. Appends every token that the
+/// session now has to `history`.
 pub(crate) fn generate(
     loaded: &Loaded<'_>,
     runner: &mut Runner<'_>,
@@ -97,7 +97,7 @@ pub(crate) fn generate(
     let tokenizer = &loaded.model.tokenizer;
     let mut stats = Stats { prompt_tokens: prompt.len(), ..Stats::default() };
     let start = Instant::now();
-    read(runner, prompt, history)?;
+    prefill(runner, prompt, history)?;
     stats.prompt_time = start.elapsed();
     if interrupt::take() {
         return Ok((End::Interrupted, stats));
@@ -139,8 +139,8 @@ pub(crate) fn generate(
     shown.map(|()| (end, stats))
 }
 
-/// Reads a prompt pass by pass, so that Ctrl-C is heard between them.
-fn read(runner: &mut Runner<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<(), Failure> {
+/// Prefills a prompt, polling for Ctrl-C between forward passes.
+fn prefill(runner: &mut Runner<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<(), Failure> {
     runner.session.fits(prompt)?;
     for chunk in prompt.chunks(runner.engine.chunk()) {
         if interrupt::pending() {

@@ -1,6 +1,6 @@
-//! A GGUF file made from another: what `armlet quantize` and `armlet pack` share.
+//! Writes a GGUF file made from another one, for `armlet quantize` and `armlet pack`.
 //!
-//! Tensors keep their order and names, and the metadata stay but for the keys that are set.
+//! Tensors keep their order and names; metadata are copied, except for keys that are set.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -14,13 +14,13 @@ use crate::error::Failure;
 use crate::interrupt;
 use crate::progress::progress;
 
-/// What becomes of one tensor.
+/// What happens to one tensor.
 pub(crate) enum Action<'a> {
-    /// It stays as it is.
+    /// Copied unchanged.
     Copy(Tensor<'a>),
-    /// From one format to another.
+    /// Converted from one format to another.
     Convert(Tensor<'a>, DType, DType),
-    /// The same format, in panels.
+    /// Packed into panels, in the same format.
     Pack(Tensor<'a>, DType),
 }
 
@@ -30,7 +30,7 @@ impl<'a> Action<'a> {
         t
     }
 
-    /// GGUF type number and bytes of the result; `None` where the format does not fit.
+    /// GGUF type number and bytes of the result; `None` if a row is not a whole number of blocks.
     fn result(&self) -> Option<(u32, u64)> {
         let sized = |dtype: DType, layout: Layout, t: &Tensor<'_>| {
             let row = dtype.row_bytes(t.dims[0] as usize)? as u64;
@@ -52,22 +52,22 @@ impl<'a> Action<'a> {
     }
 }
 
-/// A file to write.
+/// The file to write.
 pub(crate) struct Output<'a> {
-    /// Where tensors, the metadata and their order come from.
+    /// The source of tensors and metadata.
     pub(crate) file: &'a File<'a>,
     /// One for each tensor.
     pub(crate) actions: &'a [Action<'a>],
-    /// Metadata that the new file has instead of its own: u32.
+    /// Metadata of type u32 that replace those of the source.
     pub(crate) set: &'a [(&'a str, u32)],
-    /// What offsets are multiples of: that of the file, or what `set` says.
+    /// Alignment of tensor data, in bytes: that of the source, or the one in `set`.
     pub(crate) alignment: u64,
-    /// What the progress bar says.
+    /// Label of the progress bar.
     pub(crate) what: &'static str,
 }
 
 impl Output<'_> {
-    /// Writes it to `path`; `input` is the path of its source.
+    /// Writes the file to `path`; `input` is the path of the source.
     pub(crate) fn write_to(&self, input: &Path, path: &Path) -> Result<(), Failure> {
         if same_file(input, path) {
             return Err(Failure::Usage("the output is the input; give another name".into()));
@@ -95,7 +95,8 @@ impl Output<'_> {
         let mut offset = 0u64;
         for action in self.actions {
             let t = action.tensor();
-            let (kind, bytes) = action.result().ok_or_else(|| io::Error::other("a tensor that does not fit"))?;
+            let (kind, bytes) =
+                action.result().ok_or_else(|| io::Error::other("a tensor whose rows are not whole blocks"))?;
             out.string(t.name)?;
             out.put(&(t.n_dims as u32).to_le_bytes())?;
             for d in &t.dims[..t.n_dims] {
@@ -116,7 +117,7 @@ impl Output<'_> {
     }
 }
 
-/// Writes `bytes`, which came of `input`.
+/// Writes `bytes`, which were made from `input`.
 fn step(input: &[u8], bytes: &[u8], out: &mut Counted<impl Write>, progress: &ProgressBar) -> io::Result<()> {
     interrupt::check()?;
     out.put(bytes)?;
@@ -156,7 +157,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Counts what it passes on, for the padding.
+/// Counts the bytes that are written, for the padding.
 struct Counted<W> {
     out: W,
     n: u64,

@@ -1,4 +1,4 @@
-//! `armlet inspect`: what is in a GGUF file.
+//! `armlet inspect`: shows the contents of a GGUF file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -44,7 +44,7 @@ impl Summary {
         summary
     }
 
-    /// Architecture, size and the type of most bytes, as `llama 135M Q4_1`.
+    /// Architecture, size and predominant tensor type, such as `llama 135M Q4_1`.
     pub(crate) fn kind(&self) -> String {
         let main = self.types.iter().max_by_key(|(_, bytes)| **bytes).map_or("", |(name, _)| name);
         format!("{} {main}", self.name)
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Inspect) -> Result<(), Failure> {
 
 fn text(file: &File<'_>, tensors: bool) -> String {
     let mut out = String::new();
-    // Writing to a String cannot fail, so results are not looked at here.
+    // Writing to a String cannot fail, so results are ignored here.
     let _ = writeln!(out, "GGUF v{}, alignment {}", file.version(), file.alignment());
     let _ = writeln!(out, "\nmetadata ({})", file.metadata_len());
     for (key, value) in file.metadata() {
@@ -89,7 +89,7 @@ fn text(file: &File<'_>, tensors: bool) -> String {
     out + &runs(file)
 }
 
-/// Whether armlet can run the file, and in what memory.
+/// Whether armlet can run the file, and how much memory that takes.
 fn runs(file: &File<'_>) -> String {
     let memory = || {
         let tables = Model::required_bytes(file).map_err(|e| e.to_string())?;
@@ -100,10 +100,10 @@ fn runs(file: &File<'_>) -> String {
     };
     match memory() {
         Ok((tables, context, plan)) => {
-            let (work, session) = (plan.engine_bytes(), plan.session_bytes());
+            let (workspace, session) = (plan.engine_bytes(), plan.session_bytes());
             format!(
-                "\nruns here: {tables} bytes of tables, {work} bytes to work in, \
-                 {session} bytes for each session of {context} tokens\n"
+                "\nruns here: tables of {tables} bytes, workspace of {workspace} bytes, \
+                 KV cache of {session} bytes for each session of {context} tokens\n"
             )
         }
         Err(why) => format!("\ndoes not run here: {why}\n"),
@@ -158,7 +158,7 @@ fn json_value(value: &Value<'_>) -> serde_json::Value {
     }
 }
 
-/// Short lists whole; long ones, as a vocabulary, as what they are.
+/// Short arrays in full; long ones, such as a vocabulary, as their type and length.
 fn json_array(a: &Array<'_>) -> serde_json::Value {
     const WHOLE: usize = 64;
     if a.len() <= WHOLE {

@@ -1,7 +1,7 @@
-//! The `armlet` program: talks to a model, and measures, converts and fetches one.
+//! The `armlet` program: chats with a model, and measures, converts and downloads models.
 //!
-//! Generated text and results go to stdout, all else to stderr. Exit codes: 0, 1 for a failure, 2 for wrong usage,
-//! 130 after Ctrl-C.
+//! Generated text and results go to stdout, everything else to stderr. Exit codes: 0 for success, 1 for a failure, 2 for
+//! wrong usage, 130 after Ctrl-C.
 
 mod args;
 mod atomic_file;

@@ -1,4 +1,4 @@
-//! From the command line to a model that is ready to run.
+//! Loading: from the command line to a model that is ready to run.
 
 use std::ffi::OsStr;
 use std::io::{IsTerminal, Read};
@@ -15,7 +15,7 @@ use crate::args;
 use crate::error::Failure;
 use crate::pull;
 
-/// A model, its file, and what it runs on.
+/// A model, its file, and the kernels and threads that it runs on.
 pub(crate) struct Loaded<'m> {
     pub(crate) path: &'m Path,
     pub(crate) file: &'m File<'m>,
@@ -24,7 +24,7 @@ pub(crate) struct Loaded<'m> {
     pub(crate) pool: Pool,
 }
 
-/// Maps the model, builds its tables and hands it to `f`.
+/// Maps the model, builds its tables and calls `f` with it.
 pub(crate) fn with_model<T>(
     args: &args::Model,
     f: impl FnOnce(&Loaded<'_>) -> Result<T, Failure>,
@@ -34,7 +34,7 @@ pub(crate) fn with_model<T>(
     let bytes = map(&path)?;
     let file = File::new_checked(&bytes).map_err(|e| Failure::file(&path, e))?;
     let needed = Model::required_bytes(&file).map_err(|e| Failure::file(&path, e))?;
-    let mut tables = memory(needed).map_err(|e| Failure::new("cannot get memory for the model's tables", e))?;
+    let mut tables = memory(needed).map_err(|e| Failure::new("cannot allocate the model's tables", e))?;
     let model = Model::new(&file, &mut tables[..needed]).map_err(|e| Failure::file(&path, e))?;
     let pool = Pool::new(if args.threads == 0 { Pool::cpus() } else { args.threads });
     let result = f(&Loaded { path: &path, file: &file, model, kernels, pool });
@@ -44,14 +44,14 @@ pub(crate) fn with_model<T>(
     result
 }
 
-/// The most memory of this process that was resident at a time, in KiB, where Linux says it.
+/// Peak resident memory of this process in KiB, on Linux.
 fn peak_resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// The file of a model: a path, the name of a known one, or the default.
+/// The file of a model, given as a path or as the name of a known model; the default model if not given.
 pub(crate) fn resolve(model: Option<&Path>) -> Result<PathBuf, Failure> {
     match model {
         None => pull::ensure(pull::DEFAULT),
@@ -77,19 +77,19 @@ pub(crate) fn map(path: &Path) -> Result<MappedFile, Failure> {
     })
 }
 
-/// The best kernels, or those that `ARMLET_CPU` names.
+/// The kernels of the backend that `ARMLET_CPU` names, else the best that the CPU supports.
 pub(crate) fn kernels() -> Result<Kernels, Failure> {
     let name = std::env::var_os("ARMLET_CPU").filter(|name| !name.is_empty());
     let Some(name) = name else { return Ok(Kernels::detect()) };
     let names = || Backend::ALL.map(Backend::name).join(", ");
     let name = name.to_string_lossy().into_owned();
     let backend = Backend::from_name(&name)
-        .ok_or_else(|| Failure::Usage(format!("ARMLET_CPU={name} is no backend; there are {}", names())))?;
+        .ok_or_else(|| Failure::Usage(format!("ARMLET_CPU={name} is not a backend; the backends are {}", names())))?;
     let missing = || Failure::Error(format!("ARMLET_CPU={name}: this CPU cannot run that backend; unset it"));
     Kernels::for_backend(backend).ok_or_else(missing)
 }
 
-/// The plan of a session that reads and generates text, and starts with a prefix if there is one.
+/// The plan of one session, which starts from a prefix if there is one.
 pub(crate) fn plan(h: &Hparams, args: &args::Cache, prefix: Option<&Prefix<'_>>) -> Result<Plan, Failure> {
     let config = prefix.map_or(args.config(), |prefix| prefix.config(args.config()));
     let context = match (args.context, args.kv_budget) {
@@ -99,16 +99,16 @@ pub(crate) fn plan(h: &Hparams, args: &args::Cache, prefix: Option<&Prefix<'_>>)
     };
     let plan = Plan::new(h, &Config { context, ..config })?;
     let (engine, session) = (plan.engine_bytes(), plan.session_bytes());
-    log::info!("context of {context} tokens in {session} bytes, and {engine} bytes to work in");
+    log::info!("context of {context} tokens: KV cache of {session} bytes, workspace of {engine} bytes");
     Ok(plan)
 }
 
-/// Memory for an engine and a session of this plan.
+/// Memory for an engine and a session.
 pub(crate) fn session_memory(plan: &Plan) -> Result<memmap2::MmapMut, Failure> {
-    memory(plan.bytes()).map_err(|e| Failure::new(format!("cannot get {} bytes for the session", plan.bytes()), e))
+    memory(plan.bytes()).map_err(|e| Failure::new(format!("cannot allocate {} bytes for the session", plan.bytes()), e))
 }
 
-/// One session and the engine that reads for it, on the program's threads.
+/// One session and its engine, on the program's threads.
 pub(crate) struct Runner<'l> {
     pool: &'l Pool,
     pub(crate) engine: Engine<'l>,
@@ -116,12 +116,12 @@ pub(crate) struct Runner<'l> {
 }
 
 impl<'l> Runner<'l> {
-    /// In memory that [`session_memory`] got.
+    /// A new session, in memory from [`session_memory`].
     pub(crate) fn new(loaded: &'l Loaded<'l>, plan: &Plan, memory: &'l mut [u8]) -> Result<Self, Failure> {
         Self::with_prefix(loaded, plan, None, memory)
     }
 
-    /// The same, of a session that starts with a prefix if there is one.
+    /// The same, starting from a prefix if there is one.
     pub(crate) fn with_prefix(
         loaded: &'l Loaded<'l>,
         plan: &Plan,
@@ -146,7 +146,7 @@ impl<'l> Runner<'l> {
     }
 }
 
-/// The text that the options name: `-p`, `-f`, or stdin.
+/// The text that the options select: `-p`, `-f`, or stdin.
 pub(crate) fn text(args: &args::Text) -> Result<String, Failure> {
     match (&args.prompt, &args.file) {
         (Some(text), _) => argument(text),
@@ -169,7 +169,7 @@ pub(crate) fn argument(text: &OsStr) -> Result<String, Failure> {
 pub(crate) fn read_stdin() -> Result<String, Failure> {
     let mut stdin = std::io::stdin();
     if stdin.is_terminal() {
-        return Err(Failure::Usage("there is no text; give -p TEXT, -f FILE, or pipe it in".into()));
+        return Err(Failure::Usage("there is no text; give -p TEXT or -f FILE, or pipe text to stdin".into()));
     }
     let mut bytes = Vec::new();
     stdin.read_to_end(&mut bytes).map_err(|e| Failure::new("stdin", e))?;
@@ -185,7 +185,8 @@ fn utf8(bytes: Vec<u8>, whence: &str) -> Result<String, Failure> {
 
 /// Token ids of `text`.
 pub(crate) fn encode(tokenizer: &Tokenizer<'_>, text: &str, options: EncodeOptions<'_>) -> Result<Vec<u32>, Failure> {
-    let mut scratch = memory(tokenizer.scratch_bytes(text)?).map_err(|e| Failure::new("cannot get memory", e))?;
+    let mut scratch =
+        memory(tokenizer.scratch_bytes(text)?).map_err(|e| Failure::new("cannot allocate scratch memory", e))?;
     let mut tokens = vec![0; tokenizer.max_tokens(text.len())];
     let n = tokenizer.encode(text, options, &mut scratch, &mut tokens)?;
     tokens.truncate(n);

@@ -1,7 +1,6 @@
-//! `armlet pack`: the same weights in the kernels' own layout.
+//! `armlet pack`: repacks quantised matrices into the layout of the GEMM kernels.
 //!
-//! Quantised matrices go into panels, whatever the CPU that will run them; everything else stays, so the answers are
-//! the same to the bit.
+//! The layout is the same for every CPU. Everything else is copied, so the answers have the same bits.
 
 use armlet::gguf::{File, Tensor};
 use armlet::model::Weights;
@@ -12,7 +11,7 @@ use crate::error::Failure;
 use crate::gguf_writer::{Action, Output};
 use crate::model::map;
 
-/// What a packed file's tensors are aligned to at least: a cache line.
+/// Minimum alignment of tensors in a packed file: a cache line.
 const ALIGNMENT: u32 = 64;
 
 pub(crate) fn run(args: &Pack) -> Result<(), Failure> {
@@ -37,7 +36,7 @@ pub(crate) fn run(args: &Pack) -> Result<(), Failure> {
     output.write_to(&args.input, &args.output)
 }
 
-/// The format of a tensor that can be packed.
+/// The format of a tensor, if it can be packed.
 fn format(t: &Tensor<'_>) -> Option<DType> {
     let (dtype, _) = t.kind.format()?;
     (t.n_dims == 2 && Weights::is_matrix(t.name) && Layout::Panels.gguf_id(dtype).is_some()).then_some(dtype)

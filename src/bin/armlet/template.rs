@@ -1,8 +1,7 @@
-//! A conversation as text: the file's own Jinja template, or a built-in format.
+//! Renders a conversation with the file's Jinja chat template, or with a built-in chat format.
 //!
-//! Templates come from the file and are hostile until shown otherwise: their size, their steps and their recursion are
-//! bounded. What a person wrote must not become a control token, so the places of every message in the result are kept
-//! and given to the tokenizer as literal text.
+//! Templates are untrusted: their size, steps and recursion are limited. Control tokens in a message must not be parsed, so
+//! the byte ranges of messages in the result go to the tokenizer as literal text.
 
 use std::ops::Range;
 
@@ -13,11 +12,11 @@ use minijinja::{Environment, Error, ErrorKind, context};
 
 use crate::error::Failure;
 
-/// Largest template.
+/// The largest template, in bytes.
 const TEMPLATE_CAP: usize = 256 << 10;
-/// Steps of the template engine: ample for every public template and a long conversation.
+/// The most steps of the template engine: enough for every public template and a long conversation.
 const FUEL: u64 = 20_000_000;
-/// Marks around a message while it goes through the template: private characters, which no template touches.
+/// Marks around a message in the rendered text: private-use characters, which templates do not produce.
 const OPEN: char = '\u{e000}';
 const CLOSE: char = '\u{e001}';
 
@@ -28,17 +27,17 @@ pub(crate) struct Message {
     pub(crate) text: String,
 }
 
-/// How conversations are written.
+/// How a conversation is rendered.
 pub(crate) enum Template<'m> {
     Jinja {
         environment: Box<Environment<'m>>,
         bos: String,
         eos: String,
-        /// The tokenizer adds the start token itself: one in the template would be a second.
+        /// The tokenizer adds BOS itself, so the one of the template must go.
         strip_bos: bool,
     },
     BuiltIn(ChatFormat),
-    /// No format is known: the messages, a line each.
+    /// No known format: one message on each line.
     Plain,
 }
 
@@ -46,12 +45,12 @@ pub(crate) enum Template<'m> {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Rendered {
     pub(crate) text: String,
-    /// What people wrote, in bytes of `text`.
+    /// Byte ranges of the messages in `text`.
     pub(crate) literal: Vec<Range<usize>>,
 }
 
 impl<'m> Template<'m> {
-    /// The file's template; else the built-in format whose tokens the vocabulary has.
+    /// The file's chat template; else the built-in format whose control tokens the vocabulary has.
     pub(crate) fn new(file: &File<'m>, tokenizer: &Tokenizer<'_>) -> Result<Self, Failure> {
         let source = match file.get("tokenizer.chat_template") {
             Some(Value::String(s)) => s,
@@ -74,7 +73,7 @@ impl<'m> Template<'m> {
         })
     }
 
-    /// Writes the conversation and the start of an answer.
+    /// Renders the conversation and the start of an answer.
     pub(crate) fn render(&self, messages: &[Message]) -> Result<Rendered, Failure> {
         let marked: Vec<Message> = messages.iter().map(mark).collect();
         let turns: Vec<_> = marked.iter().map(|m| Turn { role: m.role, text: &m.text }).collect();
@@ -99,13 +98,12 @@ impl<'m> Template<'m> {
             }
             Template::Plain => turns.iter().map(|t| format!("{}\n", t.text)).collect(),
         };
-        unmark(&text).ok_or_else(|| {
-            Failure::Error("the model's chat template cuts messages apart, which is not supported".into())
-        })
+        unmark(&text)
+            .ok_or_else(|| Failure::Error("the model's chat template splits messages, which is not supported".into()))
     }
 }
 
-/// The environment of Hugging Face's templates.
+/// The Jinja environment that Hugging Face templates expect.
 fn environment(source: &str) -> Result<Environment<'_>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -119,7 +117,7 @@ fn environment(source: &str) -> Result<Environment<'_>, Error> {
     Ok(environment)
 }
 
-/// A message with marks just inside its white space, so that a template's `trim` still works.
+/// A message with marks within its outer white space, so that a template's `trim` still works.
 fn mark(message: &Message) -> Message {
     let clean: String = message.text.chars().map(|c| if c == OPEN || c == CLOSE { '\u{fffd}' } else { c }).collect();
     let inner = clean.trim();
@@ -129,8 +127,8 @@ fn mark(message: &Message) -> Message {
     Message { role: message.role, text }
 }
 
-/// Takes the marks out and notes where they were. None when a template lost one of a pair: what a person wrote could
-/// then pass for the template's own text.
+/// Removes the marks and returns the ranges between them. `None` if a template dropped one of a pair: a message could
+/// then pass for text of the template.
 fn unmark(marked: &str) -> Option<Rendered> {
     let mut rendered = Rendered { text: String::with_capacity(marked.len()), literal: Vec::new() };
     let mut open = None;

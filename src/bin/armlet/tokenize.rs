@@ -1,4 +1,4 @@
-//! `armlet tokenize`: the token ids of a text.
+//! `armlet tokenize`: prints the token ids of a text.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use crate::args::Tokenize;
 use crate::error::{Failure, print};
 use crate::model::{encode, map, resolve, text};
 
-/// Needs the vocabulary only: works for models that armlet cannot run.
+/// Needs only the vocabulary, so it works for models that armlet cannot run.
 pub(crate) fn run(args: &Tokenize) -> Result<(), Failure> {
     let text = text(&args.text)?;
     let path = resolve(args.model.model.as_deref())?;
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Tokenize) -> Result<(), Failure> {
     let fail = |e: TokenizerError| Failure::file(&path, e);
     let mut dry = Arena::dry_run();
     Tokenizer::new(&file, &mut dry).map_err(fail)?;
-    let mut index = memory(dry.used()).map_err(|e| Failure::new("cannot get memory for the vocabulary", e))?;
+    let mut index = memory(dry.used()).map_err(|e| Failure::new("cannot allocate the vocabulary's tables", e))?;
     let mut arena = Arena::new(&mut index).map_err(|e: ArenaError| fail(e.into()))?;
     let tokenizer = Tokenizer::new(&file, &mut arena).map_err(fail)?;
 
