@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use crate::process::{Failed, Steps, output, say};
+use crate::process::{Failed, Steps, outcome, say};
 
 /// What is compiled, the tests of the gate, and those that run in full size only.
 struct Tests {
@@ -55,8 +55,12 @@ impl Tests {
         cargo.args(["run", "nightly", "cargo", "miri", "test", "--no-default-features", "--features", "std,capi"]);
         cargo.args(self.target).args(["--target-dir", "target/miri", "--", "--exact"]).args(&names);
         // Files of this machine may be read.
-        let said = output(cargo.env("MIRIFLAGS", "-Zmiri-disable-isolation"))?;
+        let output = outcome(cargo.env("MIRIFLAGS", "-Zmiri-disable-isolation"))?;
+        let [said, errors] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
         say(said.trim());
+        if !output.status.success() {
+            return Err(Failed(format!("{cargo:?} ended with {}: {}", output.status, errors.trim())));
+        }
         // A test of another name would be left out without a word.
         let passed = format!(" {} passed", names.len());
         if said.contains(&passed) {
