@@ -4,7 +4,8 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::dotprod::{Dotprod, add_i8, dot4_nibbles};
-use super::neon::{I8x32, PanelRows4, PanelRows8, fold, load, neon_isa, simd, split, transpose4x4, vmovn_s32_pair};
+use super::neon::{fold, load, neon_isa, simd, split, transpose4x4, vmovn_s32_pair};
+use super::registers::{I8x32, PanelRows4, PanelRows8};
 use super::{cpu, f16, post_index};
 use crate::arch::backend::Backend;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};

@@ -6,4 +6,5 @@ mod f16;
 pub(super) mod i8mm;
 pub(super) mod neon;
 mod post_index;
+mod registers;
 mod smull2;

@@ -5,6 +5,7 @@
 use core::arch::aarch64::*;
 
 use super::post_index;
+use super::registers::{I8x32, PanelRows4, PanelRows8};
 use super::smull2::{smlal2, smull2};
 use crate::arch::backend::Backend;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
@@ -30,9 +31,6 @@ macro_rules! simd {
     };
 }
 pub(super) use simd;
-
-/// 32 int8 as two registers.
-pub(super) type I8x32 = [int8x16_t; 2];
 
 /// Adds the products of a block of 32 int8 with four others.
 ///
@@ -427,11 +425,6 @@ pub(super) fn split(x: uint8x16_t) -> I8x32 {
 }
 
 neon_isa!(Neon, add_i8, dot4_nibbles);
-
-/// PanelRows4 rows of 32 quants: vector k has columns 4k..4k + 4 of each row.
-pub(super) type PanelRows4 = [int8x16_t; 8];
-/// F32x8Pair fours: the eight rows of a group.
-pub(super) type PanelRows8 = [PanelRows4; 2];
 
 /// Loads of a group's weights and scales.
 pub(super) mod load {

@@ -10,7 +10,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::neon::I8x32;
+use super::registers::I8x32;
 
 /// Defines a load: `name(pointer, [previous]) -> vector`.
 macro_rules! load {
