@@ -31,54 +31,57 @@ pub struct Kernels {
     pub(super) encode_kv: unsafe fn(KvType, &[f32], &mut [u8], &mut [u8]),
 }
 
-/// Makes the table of a backend: for each kernel a function compiled for its instructions, which makes the token and
-/// calls the generic algorithm.
+/// The table of the backend whose `$token` proves that the CPU has its instructions: for each kernel a function that is
+/// compiled for `$features`, makes a token by `$new`, and calls the generic algorithm.
+///
+/// `$new` is a call that needs `unsafe` unless its caller is compiled for the same features, so the compiler sees that
+/// the two fit. Pointers to the functions are in this table alone.
 macro_rules! kernels {
-    ($backend:expr, $isa:expr $(, $features:literal)?) => {{
+    ($backend:expr, $token:expr, $new:expr $(, $features:literal)?) => {{
         use $crate::arch::generic::{activations, attention, gemv_f16, matmul, norm};
         use $crate::arch::{Activations, KvType, F16Block, Kernels, SoftmaxState, QuantTile, Queries, QueryBlock, KvSpan, Write};
         use $crate::quant::Matrix;
         use $crate::storage::Tile;
         $(#[target_feature(enable = $features)])?
         fn quantise(x: &[f32], out: &mut QuantTile<'_>) {
-            activations::quantise($isa, x, out)
+            activations::quantise($new, x, out)
         }
         $(#[target_feature(enable = $features)])?
         fn to_f16(x: &[f32], out: &mut [F16Block]) {
-            gemv_f16::to_f16($isa, x, out)
+            gemv_f16::to_f16($new, x, out)
         }
         $(#[target_feature(enable = $features)])?
         fn matmul(w: &Matrix<'_>, rows: core::ops::Range<usize>, x: &Activations<'_>, out: &mut Tile<'_, f32>, write: Write) {
-            matmul::matmul($isa, w, rows, x, out, write)
+            matmul::matmul($new, w, rows, x, out, write)
         }
         $(#[target_feature(enable = $features)])?
         fn rms_norm(x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
-            norm::rms_norm($isa, x, weight, eps, out)
+            norm::rms_norm($new, x, weight, eps, out)
         }
         $(#[target_feature(enable = $features)])?
         fn silu_mul(gate: &mut [f32], up: &[f32]) {
-            norm::silu_mul($isa, gate, up)
+            norm::silu_mul($new, gate, up)
         }
         $(#[target_feature(enable = $features)])?
         fn attend(kv_type: KvType, q: &Queries<'_>, spans: &[KvSpan<'_>], out: &mut SoftmaxState<'_>) {
-            attention::attend($isa, kv_type, q, spans, out)
+            attention::attend($new, kv_type, q, spans, out)
         }
         $(#[target_feature(enable = $features)])?
         fn quantise_query(x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {
-            attention::kv_format::quantise_query($isa, x, head_dim, out)
+            attention::kv_format::quantise_query($new, x, head_dim, out)
         }
         $(#[target_feature(enable = $features)])?
         fn encode_kv(kv_type: KvType, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
-            attention::kv_format::encode_row($isa, kv_type, x, out, scale)
+            attention::kv_format::encode_row($new, kv_type, x, out, scale)
         }
-        let (uses_f16_products, rows_at_once) = $crate::arch::kernels::capabilities(&$isa);
+        let (uses_f16_products, rows_at_once) = $crate::arch::kernels::capabilities($token);
         Kernels { backend: $backend, uses_f16_products, rows_at_once, quantise, to_f16, matmul, rms_norm, silu_mul, attend, quantise_query, encode_kv }
     }};
 }
 pub(super) use kernels;
 
 /// Whether an instruction set computes with binary16, and how many rows it multiplies at once with many tokens.
-pub(super) fn capabilities<I: FloatIsa + PanelIsa>(_: &I) -> (bool, usize) {
+pub(super) fn capabilities<I: FloatIsa + PanelIsa>(_: I) -> (bool, usize) {
     (I::F16_PRODUCTS, I::PANELS * PANEL_ROWS)
 }
 

@@ -13,7 +13,7 @@ use crate::quant::PANEL_ROWS;
 pub(super) struct Scalar;
 
 pub(super) fn kernels() -> Kernels {
-    kernels!(Backend::Scalar, Scalar)
+    kernels!(Backend::Scalar, Scalar, Scalar)
 }
 
 fn map<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {

@@ -5,20 +5,16 @@ use core::arch::asm;
 
 use super::neon::{fold, load, neon_isa, neon_panel, simd, split, transpose4x4, vmovn_s32_pair};
 use super::registers::{I8x32, PanelRows4, PanelRows8};
-use super::{cpu, f16, post_index};
+use super::tokens::Dotprod;
+use super::{f16, post_index};
 use crate::arch::backend::Backend;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::kernels::{Kernels, kernels};
 use crate::arch::types::{BlockQuad, Bytes, F16Block, Nibbles, PanelScales, Sums, TokenBlock};
 
-/// Proof that the CPU has NEON, the dot product and binary16 arithmetic.
-#[derive(Clone, Copy)]
-pub(super) struct Dotprod(());
-
 /// The kernels, where the CPU can run them.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
-    // The token is made only inside functions compiled for these features, whose pointers only this table holds.
-    (cpu::dotprod() && cpu::fp16()).then(|| kernels!(Backend::Dotprod, Dotprod(()), "neon,dotprod,fp16"))
+    Dotprod::new().map(|token| kernels!(Backend::Dotprod, token, Dotprod::new_unchecked(), "neon,dotprod,fp16"))
 }
 
 /// `sdot`: adds to each int32 lane the four products of its bytes. The intrinsic is unstable in Rust 1.95,
@@ -68,12 +64,6 @@ pub(super) fn dot4_nibbles(w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
 neon_isa!(Dotprod, add_i8, dot4_nibbles, f16);
 
 impl Dotprod {
-    /// A CPU with the matrix multiplication has the dot product as well: both were detected.
-    #[inline(always)]
-    pub(super) fn of(_proof: super::i8mm::I8mm) -> Self {
-        Dotprod(())
-    }
-
     /// Products of eight rows with a token, plus `bias`.
     #[inline(always)]
     fn dot(self, w: &PanelRows8, x: &[i8; 32], bias: i32) -> [int32x4_t; 2] {

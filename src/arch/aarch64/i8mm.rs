@@ -3,23 +3,19 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::dotprod::{Dotprod, add_i8, dot4_nibbles};
+use super::dotprod::{add_i8, dot4_nibbles};
 use super::neon::{fold, load, neon_isa, simd, split, transpose4x4, vmovn_s32_pair};
 use super::registers::{I8x32, PanelRows4, PanelRows8};
-use super::{cpu, f16, post_index};
+use super::tokens::{Dotprod, I8mm};
+use super::{f16, post_index};
 use crate::arch::backend::Backend;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::kernels::{Kernels, kernels};
 use crate::arch::types::{BlockQuad, Bytes, F16Block, Nibbles, PanelScales, Sums, TokenBlock};
 
-/// Proof that the CPU has NEON, the dot product, binary16 arithmetic and the matrix multiplication.
-#[derive(Clone, Copy)]
-pub(super) struct I8mm(());
-
 /// The kernels, where the CPU can run them.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
-    // The token is made only inside functions compiled for these features, whose pointers only this table holds.
-    (cpu::dotprod() && cpu::fp16() && cpu::i8mm()).then(|| kernels!(Backend::I8mm, I8mm(()), "neon,dotprod,fp16,i8mm"))
+    I8mm::new().map(|token| kernels!(Backend::I8mm, token, I8mm::new_unchecked(), "neon,dotprod,fp16,i8mm"))
 }
 
 neon_isa!(I8mm, add_i8, dot4_nibbles, f16);
@@ -102,7 +98,7 @@ impl PanelIsa for I8mm {
 
     #[inline(always)]
     fn single(self) -> Dotprod {
-        Dotprod::of(self)
+        self.dotprod()
     }
     #[inline(always)]
     fn int8(self, q: &Bytes, group: usize) -> PanelRows8 {

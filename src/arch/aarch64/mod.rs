@@ -8,3 +8,4 @@ pub(super) mod neon;
 mod post_index;
 mod registers;
 mod smull2;
+mod tokens;

@@ -7,19 +7,15 @@ use core::arch::aarch64::*;
 use super::post_index;
 use super::registers::{I8x32, PanelRows4, PanelRows8};
 use super::smull2::{smlal2, smull2};
+use super::tokens::Neon;
 use crate::arch::backend::Backend;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::kernels::{Kernels, kernels};
 use crate::arch::types::{BlockQuad, Bytes, Nibbles, PanelScales, Sums, TokenBlock};
 
-/// Proof that the CPU has NEON.
-#[derive(Clone, Copy)]
-struct Neon(());
-
 /// The kernels; `None` on a target compiled without floating-point registers.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
-    // The token is made only inside functions compiled for NEON, whose pointers only this table holds.
-    cfg!(target_feature = "neon").then(|| kernels!(Backend::Neon, Neon(()), "neon"))
+    Neon::new().map(|neon| kernels!(Backend::Neon, neon, Neon::new_unchecked(), "neon"))
 }
 
 /// Every block relies on the same fact: a token exists only where its instructions do. Loads and stores go through

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::cpuid;
+use super::tokens::Avx2;
 use crate::arch::backend::Backend;
 use crate::arch::f32x16::F32x8Pair;
 use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
@@ -10,14 +10,9 @@ use crate::arch::kernels::{Kernels, kernels};
 use crate::arch::types::{Bytes, Nibbles, PanelScales, Sums, TokenBlock};
 use crate::arch::unroll::{unroll, unroll_array};
 
-/// Proof that the CPU has AVX2, FMA and F16C.
-#[derive(Clone, Copy)]
-struct Avx2(());
-
 /// The kernels, where the CPU can run them.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
-    // The token is made only inside functions compiled for these features, whose pointers only this table holds.
-    cpuid::avx2_fma_f16c().then(|| kernels!(Backend::Avx2, Avx2(()), "avx2,fma,f16c"))
+    Avx2::new().map(|token| kernels!(Backend::Avx2, token, Avx2::new_unchecked(), "avx2,fma,f16c"))
 }
 
 /// Every block relies on the same fact: a token exists only where its instructions do. Loads and stores go

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::avx2::{avx2_isa, fold, simd};
-use super::cpuid;
+use super::tokens::Avx512;
 use crate::arch::backend::Backend;
 use crate::arch::isa::{F32x16, FloatIsa, Isa, PanelIsa};
 use crate::arch::kernels::{Kernels, kernels};
@@ -11,15 +11,11 @@ use crate::arch::types::{Bytes, Nibbles, PanelScales, Sums, TokenBlock};
 use crate::arch::unroll::{unroll, unroll_array};
 use crate::quant::PANEL_ROWS;
 
-/// Proof that the CPU has AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C.
-#[derive(Clone, Copy)]
-struct Avx512(());
-
 /// The kernels, where the CPU can run them.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
-    // The token is made only inside functions compiled for these features, whose pointers only this table holds.
-    (cpuid::avx2_fma_f16c() && cpuid::avx512_vnni())
-        .then(|| kernels!(Backend::Avx512, Avx512(()), "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni"))
+    Avx512::new().map(|token| {
+        kernels!(Backend::Avx512, token, Avx512::new_unchecked(), "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")
+    })
 }
 
 /// `vpdpbusd` wants one unsigned factor. int8 weights become so by a flip of the top bit, which adds 128 to each: the

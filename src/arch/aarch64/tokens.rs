@@ -1,0 +1,68 @@
+//! Proof that the CPU has instructions: values without size, which only this module can make.
+//!
+//! A token is made where the features were detected, or in a function that is compiled for them, which nothing may call
+//! without having detected them. So a function that takes a token may execute its instructions.
+
+use super::cpu;
+
+/// Proof that the CPU has NEON.
+#[derive(Clone, Copy)]
+pub(in crate::arch) struct Neon(());
+
+/// Proof that the CPU has NEON, the Armv8.2 dot product and binary16 arithmetic.
+#[derive(Clone, Copy)]
+pub(in crate::arch) struct Dotprod(Neon);
+
+/// Proof that the CPU has what [`Dotprod`] proves and the Armv8.6 matrix multiplication of int8.
+#[derive(Clone, Copy)]
+pub(in crate::arch) struct I8mm(Dotprod);
+
+impl Neon {
+    /// `None` on a target compiled without floating-point registers.
+    pub(super) fn new() -> Option<Self> {
+        cfg!(target_feature = "neon").then_some(Neon(()))
+    }
+
+    /// The CPU must have NEON: the compiler wants `unsafe` unless the caller is compiled for it.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(super) fn new_unchecked() -> Self {
+        Neon(())
+    }
+}
+
+impl Dotprod {
+    /// `None` where the CPU lacks a feature.
+    pub(super) fn new() -> Option<Self> {
+        let neon = Neon::new()?;
+        (cpu::dotprod() && cpu::fp16()).then_some(Dotprod(neon))
+    }
+
+    /// The CPU must have the features: the compiler wants `unsafe` unless the caller is compiled for them.
+    #[inline]
+    #[target_feature(enable = "neon,dotprod,fp16")]
+    pub(super) fn new_unchecked() -> Self {
+        Dotprod(Neon::new_unchecked())
+    }
+}
+
+impl I8mm {
+    /// `None` where the CPU lacks a feature.
+    pub(super) fn new() -> Option<Self> {
+        let dotprod = Dotprod::new()?;
+        cpu::i8mm().then_some(I8mm(dotprod))
+    }
+
+    /// The CPU must have the features: the compiler wants `unsafe` unless the caller is compiled for them.
+    #[inline]
+    #[target_feature(enable = "neon,dotprod,fp16,i8mm")]
+    pub(super) fn new_unchecked() -> Self {
+        I8mm(Dotprod::new_unchecked())
+    }
+
+    /// The weaker token within.
+    #[inline(always)]
+    pub(super) fn dotprod(self) -> Dotprod {
+        self.0
+    }
+}
