@@ -3,14 +3,14 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::neon::{fold, load, neon_isa, neon_panel, simd, split, transpose4x4, vmovn_s32_pair};
+use super::isa::NeonDot;
+use super::panel::NeonPanel;
 use super::registers::{I8x32, PanelRows4, PanelRows8};
-use super::tokens::Dotprod;
+use super::tokens::{Dotprod, NeonToken, simd};
 use super::{f16, post_index};
 use crate::arch::backend::Backend;
-use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::kernels::{Kernels, kernels};
-use crate::arch::types::{BlockQuad, Bytes, F16Block, Nibbles, PanelScales, Sums, TokenBlock};
+use crate::arch::types::{BlockQuad, F16Block};
 
 /// The kernels, where the CPU can run them.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
@@ -19,12 +19,9 @@ pub(in crate::arch) fn kernels() -> Option<Kernels> {
 
 /// `sdot`: adds to each int32 lane the four products of its bytes. The intrinsic is unstable in Rust 1.95,
 /// and a function compiled for `sdot` would not be inlined where it must.
-///
-/// # Safety
-/// The CPU has the dot product.
 #[inline(always)]
-unsafe fn sdot(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-    // SAFETY: one instruction on registers, which the caller vouches for.
+fn sdot(_: Dotprod, mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: one instruction on registers; the token proves that the CPU has the dot product.
     unsafe {
         asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) acc, in(vreg) a, in(vreg) b,
              options(pure, nomem, nostack, preserves_flags));
@@ -33,12 +30,9 @@ unsafe fn sdot(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 }
 
 /// `sdot` by lane: the same with the four bytes of one lane of `b` for all lanes.
-///
-/// # Safety
-/// The CPU has the dot product.
 #[inline(always)]
-unsafe fn sdot_lane<const LANE: i32>(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-    // SAFETY: one instruction on registers, which the caller vouches for.
+fn sdot_lane<const LANE: i32>(_: Dotprod, mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: one instruction on registers; the token proves that the CPU has the dot product.
     unsafe {
         asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) acc, in(vreg) a, in(vreg) b, const LANE,
              options(pure, nomem, nostack, preserves_flags));
@@ -46,51 +40,70 @@ unsafe fn sdot_lane<const LANE: i32>(mut acc: int32x4_t, a: int8x16_t, b: int8x1
     acc
 }
 
-/// Adds the products of a block of 32 int8 with four others.
-#[inline(always)]
-pub(super) fn add_i8(w: &[I8x32; 4], x: I8x32, sums: [int32x4_t; 4]) -> [int32x4_t; 4] {
-    // SAFETY: only `Dotprod` and `I8mm` call this, which prove that the CPU has `sdot`.
-    let add = |r: usize| unsafe { sdot(sdot(sums[r], w[r][0], x[0]), w[r][1], x[1]) };
-    [add(0), add(1), add(2), add(3)]
-}
+impl NeonDot for Dotprod {
+    const F16_PRODUCTS: bool = true;
 
-/// Dot products of a block of 32 int8 with four others, plus `bias`: it starts the first of each row's partial sums.
-#[inline(always)]
-pub(super) fn dot4_nibbles(w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
-    let start = simd!(vsetq_lane_s32::<0>(bias, vdupq_n_s32(0)));
-    fold(add_i8(w, x, [start; 4]))
-}
-
-neon_isa!(Dotprod, add_i8, dot4_nibbles, f16);
-
-impl Dotprod {
-    /// Products of eight rows with a token, plus `bias`.
     #[inline(always)]
-    fn dot(self, w: &PanelRows8, x: &[i8; 32], bias: i32) -> [int32x4_t; 2] {
-        // SAFETY: the token proves that the CPU has `sdot`; the array has 32 bytes.
-        unsafe {
-            let (a, b) = (vld1q_s8(x.as_ptr()), vld1q_s8(x.as_ptr().add(16)));
-            w.map(|w: PanelRows4| {
-                let mut acc = vdupq_n_s32(bias);
-                acc = sdot_lane::<1>(sdot_lane::<0>(acc, w[0], a), w[1], a);
-                acc = sdot_lane::<3>(sdot_lane::<2>(acc, w[2], a), w[3], a);
-                acc = sdot_lane::<1>(sdot_lane::<0>(acc, w[4], b), w[5], b);
-                sdot_lane::<3>(sdot_lane::<2>(acc, w[6], b), w[7], b)
+    fn add_i8(self, w: &[I8x32; 4], x: I8x32, sums: [int32x4_t; 4]) -> [int32x4_t; 4] {
+        let add = |r: usize| sdot(self, sdot(self, sums[r], w[r][0], x[0]), w[r][1], x[1]);
+        [add(0), add(1), add(2), add(3)]
+    }
+
+    /// The first of each row's partial sums starts with `bias`.
+    #[inline(always)]
+    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
+        let start = simd!(self, vsetq_lane_s32::<0>(bias, vdupq_n_s32(0)));
+        self.neon().fold(self.add_i8(w, x, [start; 4]))
+    }
+
+    #[inline(always)]
+    fn fma_f16<const T: usize>(self, w: BlockQuad<'_, 64>, x: [&F16Block; T], acc: &mut [[float32x4_t; 2]; T]) {
+        let neon = self.neon();
+        let x8 = simd!(self, x.map(|x| x.x.each_ref().map(|x| vld1q_s8(x.as_ptr().cast()))));
+        let products = w.pointers().each_mut().map(|row| {
+            // SAFETY: `BlockQuad::pointers`: each points to 64 bytes, which `take_32` reads in two halves.
+            let ([a, b], [c, d]) = unsafe { (post_index::take_32(neon, row), post_index::take_32(neon, row)) };
+            x8.map(|x| {
+                let p = f16::fma(self, b, x[1], f16::mul(self, a, x[0]));
+                f16::fma(self, d, x[3], f16::fma(self, c, x[2], p))
+            })
+        });
+        for t in 0..T {
+            let [p, q, r, s] = products.map(|row| row[t]);
+            let sums = f16::add_pairs(self, f16::add_pairs(self, p, q), f16::add_pairs(self, r, s));
+            simd!(self, {
+                let sums = vreinterpretq_f16_s8(sums);
+                acc[t][0] = vfmaq_n_f32(acc[t][0], vcvt_f32_f16(vget_low_f16(sums)), x[t].d);
+                acc[t][1] = vfmaq_n_f32(acc[t][1], vcvt_high_f32_f16(sums), x[t].d);
             })
         }
     }
 }
 
-impl PanelIsa for Dotprod {
-    neon_panel!();
+impl NeonPanel for Dotprod {
     const UNROLL: bool = true;
 
     #[inline(always)]
-    fn dot_int8<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>) -> [int32x4_t; 2] {
-        self.dot(w, &x.q[0], 0)
+    fn dot_int8(self, w: &PanelRows8, x: &[i8; 32]) -> [int32x4_t; 2] {
+        self.dot(w, x, 0)
     }
     #[inline(always)]
-    fn dot_nibbles<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 2] {
-        self.dot(w, &x.q[0], if offset { x.bias[0] } else { 0 })
+    fn dot_nibbles(self, w: &PanelRows8, x: &[i8; 32], bias: Option<i32>) -> [int32x4_t; 2] {
+        self.dot(w, x, bias.unwrap_or(0))
+    }
+}
+
+impl Dotprod {
+    /// Products of eight rows with a token, plus `bias`.
+    #[inline(always)]
+    fn dot(self, w: &PanelRows8, x: &[i8; 32], bias: i32) -> [int32x4_t; 2] {
+        let (a, b) = simd!(self, (vld1q_s8(x.as_ptr()), vld1q_s8(x.as_ptr().add(16))));
+        w.map(|w: PanelRows4| {
+            let mut acc = simd!(self, vdupq_n_s32(bias));
+            acc = sdot_lane::<1>(self, sdot_lane::<0>(self, acc, w[0], a), w[1], a);
+            acc = sdot_lane::<3>(self, sdot_lane::<2>(self, acc, w[2], a), w[3], a);
+            acc = sdot_lane::<1>(self, sdot_lane::<0>(self, acc, w[4], b), w[5], b);
+            sdot_lane::<3>(self, sdot_lane::<2>(self, acc, w[6], b), w[7], b)
+        })
     }
 }

@@ -4,14 +4,13 @@
 use core::arch::aarch64::int8x16_t;
 use core::arch::asm;
 
+use super::tokens::Dotprod;
+
 /// `a·b`.
-///
-/// # Safety
-/// The CPU has Armv8.2 binary16 arithmetic.
 #[inline(always)]
-pub(super) unsafe fn mul(a: int8x16_t, b: int8x16_t) -> int8x16_t {
+pub(super) fn mul(_: Dotprod, a: int8x16_t, b: int8x16_t) -> int8x16_t {
     let out;
-    // SAFETY: one instruction on registers, which the caller vouches for.
+    // SAFETY: one instruction on registers; the token proves that the CPU has binary16 arithmetic.
     unsafe {
         asm!(".arch_extension fp16", "fmul {0:v}.8h, {1:v}.8h, {2:v}.8h", lateout(vreg) out, in(vreg) a, in(vreg) b,
              options(pure, nomem, nostack, preserves_flags));
@@ -20,12 +19,9 @@ pub(super) unsafe fn mul(a: int8x16_t, b: int8x16_t) -> int8x16_t {
 }
 
 /// `a·b + acc`, rounded once.
-///
-/// # Safety
-/// The CPU has Armv8.2 binary16 arithmetic.
 #[inline(always)]
-pub(super) unsafe fn fma(a: int8x16_t, b: int8x16_t, mut acc: int8x16_t) -> int8x16_t {
-    // SAFETY: one instruction on registers, which the caller vouches for.
+pub(super) fn fma(_: Dotprod, a: int8x16_t, b: int8x16_t, mut acc: int8x16_t) -> int8x16_t {
+    // SAFETY: one instruction on registers; the token proves that the CPU has binary16 arithmetic.
     unsafe {
         asm!(".arch_extension fp16", "fmla {0:v}.8h, {1:v}.8h, {2:v}.8h", inout(vreg) acc, in(vreg) a, in(vreg) b,
              options(pure, nomem, nostack, preserves_flags));
@@ -34,13 +30,10 @@ pub(super) unsafe fn fma(a: int8x16_t, b: int8x16_t, mut acc: int8x16_t) -> int8
 }
 
 /// Sums of adjacent lanes: of `a`, then of `b`.
-///
-/// # Safety
-/// The CPU has Armv8.2 binary16 arithmetic.
 #[inline(always)]
-pub(super) unsafe fn add_pairs(a: int8x16_t, b: int8x16_t) -> int8x16_t {
+pub(super) fn add_pairs(_: Dotprod, a: int8x16_t, b: int8x16_t) -> int8x16_t {
     let out;
-    // SAFETY: one instruction on registers, which the caller vouches for.
+    // SAFETY: one instruction on registers; the token proves that the CPU has binary16 arithmetic.
     unsafe {
         asm!(".arch_extension fp16", "faddp {0:v}.8h, {1:v}.8h, {2:v}.8h", lateout(vreg) out, in(vreg) a, in(vreg) b,
              options(pure, nomem, nostack, preserves_flags));

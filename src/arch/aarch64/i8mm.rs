@@ -3,13 +3,11 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::dotprod::{add_i8, dot4_nibbles};
-use super::neon::{fold, load, neon_isa, simd, split, transpose4x4, vmovn_s32_pair};
+use super::isa::NeonDot;
 use super::registers::{I8x32, PanelRows4, PanelRows8};
-use super::tokens::{Dotprod, I8mm};
-use super::{f16, post_index};
+use super::tokens::{Dotprod, I8mm, NeonToken, simd};
 use crate::arch::backend::Backend;
-use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
+use crate::arch::isa::PanelIsa;
 use crate::arch::kernels::{Kernels, kernels};
 use crate::arch::types::{BlockQuad, Bytes, F16Block, Nibbles, PanelScales, Sums, TokenBlock};
 
@@ -18,16 +16,29 @@ pub(in crate::arch) fn kernels() -> Option<Kernels> {
     I8mm::new().map(|token| kernels!(Backend::I8mm, token, I8mm::new_unchecked(), "neon,dotprod,fp16,i8mm"))
 }
 
-neon_isa!(I8mm, add_i8, dot4_nibbles, f16);
+/// One token at a time, the matrix multiplication is no better than the dot product.
+impl NeonDot for I8mm {
+    const F16_PRODUCTS: bool = Dotprod::F16_PRODUCTS;
+
+    #[inline(always)]
+    fn add_i8(self, w: &[I8x32; 4], x: I8x32, sums: [int32x4_t; 4]) -> [int32x4_t; 4] {
+        NeonDot::add_i8(self.dotprod(), w, x, sums)
+    }
+    #[inline(always)]
+    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
+        NeonDot::dot4_nibbles(self.dotprod(), w, x, bias)
+    }
+    #[inline(always)]
+    fn fma_f16<const T: usize>(self, w: BlockQuad<'_, 64>, x: [&F16Block; T], acc: &mut [[float32x4_t; 2]; T]) {
+        NeonDot::fma_f16(self.dotprod(), w, x, acc);
+    }
+}
 
 /// `smmla`: adds the products of two rows of eight int8, `a`, and two others, `b`: `[a₀b₀, a₀b₁, a₁b₀, a₁b₁]`. The
 /// intrinsic is unstable in Rust 1.95.
-///
-/// # Safety
-/// The CPU has the matrix multiplication.
 #[inline(always)]
-unsafe fn smmla(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-    // SAFETY: one instruction on registers, which the caller vouches for.
+fn smmla(_: I8mm, mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: one instruction on registers; the token proves that the CPU has the matrix multiplication.
     unsafe {
         asm!(".arch_extension i8mm", "smmla {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) acc, in(vreg) a, in(vreg) b,
              options(pure, nomem, nostack, preserves_flags));
@@ -37,28 +48,28 @@ unsafe fn smmla(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 
 /// Pairs of rows, eight columns of each: vectors 2j and 2j + 1 have columns 8j..8j + 8 of rows 0 and 1, of 2 and 3.
 #[inline(always)]
-fn pairs(w: PanelRows8) -> PanelRows8 {
+fn pairs(token: I8mm, w: PanelRows8) -> PanelRows8 {
     w.map(|w: PanelRows4| {
-        let w = w.map(|w| simd!(vreinterpretq_s32_s8(w)));
+        let w = w.map(|w| simd!(token, vreinterpretq_s32_s8(w)));
         core::array::from_fn(|i| {
             let (a, b) = (w[i & !1], w[i | 1]);
-            simd!(vreinterpretq_s8_s32(if i % 2 == 0 { vzip1q_s32(a, b) } else { vzip2q_s32(a, b) }))
+            simd!(token, vreinterpretq_s8_s32(if i % 2 == 0 { vzip1q_s32(a, b) } else { vzip2q_s32(a, b) }))
         })
     })
 }
 
 /// Each number twice: the scales of four pairs of rows.
 #[inline(always)]
-fn twice([a, b]: [float32x4_t; 2]) -> [float32x4_t; 4] {
-    simd!([vzip1q_f32(a, a), vzip2q_f32(a, a), vzip1q_f32(b, b), vzip2q_f32(b, b)])
+fn twice(token: I8mm, [a, b]: [float32x4_t; 2]) -> [float32x4_t; 4] {
+    simd!(token, [vzip1q_f32(a, a), vzip2q_f32(a, a), vzip1q_f32(b, b), vzip2q_f32(b, b)])
 }
 
-/// F32x8Pair numbers of tokens as `[x₀, x₁, x₀, x₁]`.
+/// The numbers of two tokens as `[x₀, x₁, x₀, x₁]`.
 #[inline(always)]
-fn both<const T: usize>(x: &[f32; T]) -> float32x4_t {
+fn both<const T: usize>(token: I8mm, x: &[f32; T]) -> float32x4_t {
     let pair = x.first_chunk::<2>().unwrap_or(&[0.0; 2]);
-    // F32x8Pair numbers as one of twice the size, at the alignment of the smaller.
-    simd!(vreinterpretq_f32_u64(vdupq_n_u64(pair.as_ptr().cast::<u64>().read_unaligned())))
+    // Both numbers as one of twice the size, at the alignment of the smaller.
+    simd!(token, vreinterpretq_f32_u64(vdupq_n_u64(pair.as_ptr().cast::<u64>().read_unaligned())))
 }
 
 impl I8mm {
@@ -66,23 +77,22 @@ impl I8mm {
     #[inline(always)]
     fn dot<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 4] {
         let (Some(q), Some(bias)) = (x.q.first_chunk::<2>(), x.bias.first_chunk::<2>()) else {
-            return [simd!(vdupq_n_s32(0)); 4];
+            return [simd!(self, vdupq_n_s32(0)); 4];
         };
-        // SAFETY: the token proves that the CPU has `smmla`; the arrays have 64 and 8 bytes, which both loads take at any
-        // alignment.
-        unsafe {
-            // PanelRows8 columns of one token beside the same of the other, four times: one instruction.
+        // The arrays have 64 and 8 bytes; both loads take any alignment.
+        simd!(self, {
+            // Eight columns of one token beside the same of the other, four times: one instruction.
             let x = vld4q_s64(q.as_ptr().cast());
             let x = [x.0, x.1, x.2, x.3].map(|x| vreinterpretq_s8_s64(x));
             let start = if offset { vdupq_n_s64(bias.as_ptr().cast::<i64>().read_unaligned()) } else { vdupq_n_s64(0) };
             let mut acc = [vreinterpretq_s32_s64(start); 4];
             for j in 0..4 {
                 for p in 0..4 {
-                    acc[p] = smmla(acc[p], w[p / 2][2 * j + p % 2], x[j]);
+                    acc[p] = smmla(self, acc[p], w[p / 2][2 * j + p % 2], x[j]);
                 }
             }
             acc
-        }
+        })
     }
 }
 
@@ -102,30 +112,30 @@ impl PanelIsa for I8mm {
     }
     #[inline(always)]
     fn int8(self, q: &Bytes, group: usize) -> PanelRows8 {
-        pairs(load::int8(q, group))
+        pairs(self, self.neon().panel_int8(q, group))
     }
     #[inline(always)]
     fn nibbles(self, n: &Nibbles, group: usize) -> PanelRows8 {
-        pairs(load::nibbles(n, group))
+        pairs(self, self.neon().panel_nibbles(n, group))
     }
     #[inline(always)]
     fn scales(self, scales: &PanelScales, group: usize) -> [float32x4_t; 4] {
-        twice(load::scales(scales, group))
+        twice(self, self.neon().panel_scales(scales, group))
     }
     #[inline(always)]
     fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> [float32x4_t; 4] {
-        let [a, b] = [0, T - 1].map(|t| load::sums(&sums[t], group));
+        let [a, b] = [0, T - 1].map(|t| self.neon().load_sums(&sums[t], group));
         [a[0], a[1], b[0], b[1]]
     }
     #[inline(always)]
     fn store<const T: usize>(self, [a, b, c, d]: [float32x4_t; 4], sums: &mut [Sums; T], group: usize) {
-        load::store([a, b], &mut sums[0], group);
-        load::store([c, d], &mut sums[T - 1], group);
+        self.neon().store_sums([a, b], &mut sums[0], group);
+        self.neon().store_sums([c, d], &mut sums[T - 1], group);
     }
     #[inline(always)]
     fn in_rows(self, sums: &mut [Sums; 2], group: usize) {
         let [a, b, c, d] = self.load(sums, group);
-        self.store(simd!([vuzp1q_f32(a, b), vuzp1q_f32(c, d), vuzp2q_f32(a, b), vuzp2q_f32(c, d)]), sums, group);
+        self.store(simd!(self, [vuzp1q_f32(a, b), vuzp1q_f32(c, d), vuzp2q_f32(a, b), vuzp2q_f32(c, d)]), sums, group);
     }
     #[inline(always)]
     fn dot_int8<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>) -> [int32x4_t; 4] {
@@ -143,12 +153,12 @@ impl PanelIsa for I8mm {
         d: [float32x4_t; 4],
         x: &[f32; T],
     ) -> [float32x4_t; 4] {
-        let x = both(x);
-        simd!(core::array::from_fn(|i| vfmaq_f32(acc[i], vcvtq_f32_s32(dots[i]), vmulq_f32(d[i], x))))
+        let x = both(self, x);
+        simd!(self, core::array::from_fn(|i| vfmaq_f32(acc[i], vcvtq_f32_s32(dots[i]), vmulq_f32(d[i], x))))
     }
     #[inline(always)]
     fn add_minima<const T: usize>(self, acc: [float32x4_t; 4], m: [float32x4_t; 4], x: &[f32; T]) -> [float32x4_t; 4] {
-        let x = both(x);
-        simd!(core::array::from_fn(|i| vfmaq_f32(acc[i], m[i], x)))
+        let x = both(self, x);
+        simd!(self, core::array::from_fn(|i| vfmaq_f32(acc[i], m[i], x)))
     }
 }

@@ -1,16 +1,17 @@
-//! Loads that move their pointer on: one instruction for what is otherwise a load and an addition.
+//! Post-indexed loads: one instruction for what is otherwise a load and an addition to its pointer.
 //!
-//! The compiler has no way to ask for these. Each is one instruction that reads what the pointer points to and adds its
-//! size. They work at any alignment, as long as the memory is Normal and alignment checking is off.
+//! No intrinsic compiles to these for certain. Each is one instruction that loads from the pointer and adds the size to
+//! it. They work at any alignment, provided that the memory is Normal and alignment checking is off.
 //!
-//! Without an operating system neither need be so: before the MMU is on, all memory is Device memory. There the loads are
-//! of bytes, which any address has, and of halves, which lie at even addresses if the file does; unless the build says
-//! `--cfg armlet_normal_memory`, which goes with `-C target-feature=-strict-align`.
+//! Without an operating system neither is certain: before the MMU is on, all memory is Device memory. There the loads are
+//! of bytes, which need no alignment, and of 16-bit halves, which are at even addresses if the file is; unless the build
+//! says `--cfg armlet_normal_memory`, which goes with `-C target-feature=-strict-align`.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::registers::I8x32;
+use super::tokens::Neon;
 
 /// Defines a load: `name(pointer, [previous]) -> vector`.
 macro_rules! load {
@@ -20,9 +21,9 @@ macro_rules! load {
         /// # Safety
         #[doc = concat!("`p` points to ", $bytes, " readable bytes.")]
         #[inline(always)]
-        pub(super) unsafe fn $name(p: &mut *const u8) -> $type {
+        pub(super) unsafe fn $name(_: Neon, p: &mut *const u8) -> $type {
             let out;
-            // SAFETY: reads the bytes that the caller vouches for.
+            // SAFETY: one load; `p` points to readable bytes, as many as it reads, and the token proves NEON.
             unsafe {
                 asm!(concat!($code, ", #", $bytes), v = out(vreg) out, p = inout(reg) *p,
                      options(pure, readonly, nostack, preserves_flags));
@@ -36,8 +37,8 @@ macro_rules! load {
         /// # Safety
         #[doc = concat!("`p` points to ", $bytes, " readable bytes.")]
         #[inline(always)]
-        pub(super) unsafe fn $name<const LANE: i32>(p: &mut *const u8, mut others: $type) -> $type {
-            // SAFETY: reads the bytes that the caller vouches for.
+        pub(super) unsafe fn $name<const LANE: i32>(_: Neon, p: &mut *const u8, mut others: $type) -> $type {
+            // SAFETY: one load; `p` points to readable bytes, as many as it reads, and the token proves NEON.
             unsafe {
                 asm!(concat!($code, ", #", $bytes), v = inout(vreg) others, p = inout(reg) *p, lane = const LANE,
                      options(pure, readonly, nostack, preserves_flags));
@@ -62,9 +63,9 @@ load!(
 /// # Safety
 /// Each points to two readable bytes.
 #[inline(always)]
-pub(super) unsafe fn take_u16x4([a, b, c, d]: &mut [*const u8; 4]) -> uint16x4_t {
-    // SAFETY: the caller's promise.
-    unsafe { half_lane::<3>(d, half_lane::<2>(c, half_lane::<1>(b, half(a)))) }
+pub(super) unsafe fn take_u16x4(neon: Neon, [a, b, c, d]: &mut [*const u8; 4]) -> uint16x4_t {
+    // SAFETY: each load reads the two bytes that its pointer points to.
+    unsafe { half_lane::<3>(neon, d, half_lane::<2>(neon, c, half_lane::<1>(neon, b, half(neon, a)))) }
 }
 
 /// 32 bits from each of four pointers.
@@ -72,9 +73,12 @@ pub(super) unsafe fn take_u16x4([a, b, c, d]: &mut [*const u8; 4]) -> uint16x4_t
 /// # Safety
 /// Each points to four readable bytes.
 #[inline(always)]
-pub(super) unsafe fn take_u32x4([a, b, c, d]: &mut [*const u8; 4]) -> uint32x4_t {
-    // SAFETY: the caller's promise.
-    unsafe { wide::word_lane::<3>(d, wide::word_lane::<2>(c, wide::word_lane::<1>(b, wide::word(a)))) }
+pub(super) unsafe fn take_u32x4(neon: Neon, [a, b, c, d]: &mut [*const u8; 4]) -> uint32x4_t {
+    // SAFETY: each load reads the four bytes that its pointer points to.
+    unsafe {
+        let word = wide::word_lane::<1>(neon, b, wide::word(neon, a));
+        wide::word_lane::<3>(neon, d, wide::word_lane::<2>(neon, c, word))
+    }
 }
 
 /// 16 bytes.
@@ -82,9 +86,9 @@ pub(super) unsafe fn take_u32x4([a, b, c, d]: &mut [*const u8; 4]) -> uint32x4_t
 /// # Safety
 /// `p` points to 16 readable bytes.
 #[inline(always)]
-pub(super) unsafe fn take_16(p: &mut *const u8) -> uint8x16_t {
-    // SAFETY: the caller's promise.
-    unsafe { sixteen(p) }
+pub(super) unsafe fn take_16(neon: Neon, p: &mut *const u8) -> uint8x16_t {
+    // SAFETY: `p` points to 16 readable bytes.
+    unsafe { sixteen(neon, p) }
 }
 
 /// 32 bytes.
@@ -92,9 +96,9 @@ pub(super) unsafe fn take_16(p: &mut *const u8) -> uint8x16_t {
 /// # Safety
 /// `p` points to 32 readable bytes.
 #[inline(always)]
-pub(super) unsafe fn take_32(p: &mut *const u8) -> I8x32 {
-    // SAFETY: the caller's promise.
-    unsafe { wide::pair(p) }
+pub(super) unsafe fn take_32(neon: Neon, p: &mut *const u8) -> I8x32 {
+    // SAFETY: `p` points to 32 readable bytes.
+    unsafe { wide::pair(neon, p) }
 }
 
 /// Loads of more than alignment checking allows.
@@ -109,10 +113,14 @@ mod wide {
         /// 32 bits to a lane.
         word_lane[lane], 4, uint32x4_t, "ld1 {{{v:v}.s}}[{lane}], [{p}]");
 
+    /// 32 bytes.
+    ///
+    /// # Safety
+    /// `p` points to 32 readable bytes.
     #[inline(always)]
-    pub(super) unsafe fn pair(p: &mut *const u8) -> I8x32 {
+    pub(super) unsafe fn pair(_: Neon, p: &mut *const u8) -> I8x32 {
         let (a, b);
-        // SAFETY: reads the bytes that the caller vouches for.
+        // SAFETY: one load of two registers; `p` points to 32 readable bytes, and the token proves NEON.
         unsafe {
             asm!("ldp {a:q}, {b:q}, [{p}], #32", a = out(vreg) a, b = out(vreg) b, p = inout(reg) *p,
                  options(pure, readonly, nostack, preserves_flags));
@@ -121,30 +129,45 @@ mod wide {
     }
 }
 
-/// The same of smaller pieces.
+/// The same in smaller pieces.
 #[cfg(not(any(not(target_os = "none"), armlet_normal_memory)))]
 mod wide {
+    use super::super::tokens::simd;
     use super::*;
 
+    /// 32 bits to lane 0, zeros to the others.
+    ///
+    /// # Safety
+    /// `p` points to 4 readable bytes.
     #[inline(always)]
-    pub(super) unsafe fn word(p: &mut *const u8) -> uint32x4_t {
-        // SAFETY: the caller's promise.
-        unsafe { word_lane::<0>(p, vdupq_n_u32(0)) }
+    pub(super) unsafe fn word(neon: Neon, p: &mut *const u8) -> uint32x4_t {
+        let zeros = simd!(neon, vdupq_n_u32(0));
+        // SAFETY: `p` points to 4 readable bytes.
+        unsafe { word_lane::<0>(neon, p, zeros) }
     }
 
+    /// 32 bits to a lane.
+    ///
+    /// # Safety
+    /// `p` points to 4 readable bytes.
     #[inline(always)]
-    pub(super) unsafe fn word_lane<const LANE: i32>(p: &mut *const u8, others: uint32x4_t) -> uint32x4_t {
-        // SAFETY: the caller's promise: two halves in a row. NEON is in every instruction set that comes here.
-        unsafe {
-            let low = half(p);
-            let word = vreinterpret_u32_u16(half_lane::<1>(p, low));
-            vsetq_lane_u32::<LANE>(vget_lane_u32::<0>(word), others)
-        }
+    pub(super) unsafe fn word_lane<const LANE: i32>(neon: Neon, p: &mut *const u8, others: uint32x4_t) -> uint32x4_t {
+        // SAFETY: `p` points to 4 readable bytes, which are two loads of 2.
+        let halves = unsafe {
+            let low = half(neon, p);
+            half_lane::<1>(neon, p, low)
+        };
+        simd!(neon, vsetq_lane_u32::<LANE>(vget_lane_u32::<0>(vreinterpret_u32_u16(halves)), others))
     }
 
+    /// 32 bytes.
+    ///
+    /// # Safety
+    /// `p` points to 32 readable bytes.
     #[inline(always)]
-    pub(super) unsafe fn pair(p: &mut *const u8) -> I8x32 {
-        // SAFETY: the caller's promise.
-        unsafe { [sixteen(p), sixteen(p)].map(|x| vreinterpretq_s8_u8(x)) }
+    pub(super) unsafe fn pair(neon: Neon, p: &mut *const u8) -> I8x32 {
+        // SAFETY: `p` points to 32 readable bytes, which are two loads of 16.
+        let pair = unsafe { [sixteen(neon, p), sixteen(neon, p)] };
+        simd!(neon, pair.map(|x| vreinterpretq_s8_u8(x)))
     }
 }

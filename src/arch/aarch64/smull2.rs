@@ -3,20 +3,22 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
+use super::tokens::Neon;
+
 /// `smull2` and `smlal2`: products of the high halves, and products added to `acc`.
 ///
-/// The intrinsics say the same, but the compiler, which sees the high halves of weights used for several tokens or heads,
-/// moves each to a register of its own first, and then has too few.
+/// With the intrinsics, the compiler sees that several tokens or heads use the same high halves of weights, moves each
+/// half to a register of its own first, and runs out of registers.
 macro_rules! high {
     ($name:ident, $code:literal $(, $acc:ident)?) => {
         #[inline(always)]
-        pub(super) fn $name($($acc: int16x8_t,)? a: int8x16_t, b: int8x16_t) -> int16x8_t {
+        pub(super) fn $name(_: Neon, $($acc: int16x8_t,)? a: int8x16_t, b: int8x16_t) -> int16x8_t {
             high!(@ $code, a, b $(, $acc)?)
         }
     };
     (@ $code:literal, $a:ident, $b:ident) => {{
         let out;
-        // SAFETY: one instruction on registers, which every aarch64 CPU with NEON has.
+        // SAFETY: one instruction on registers; the token proves that the CPU has NEON.
         unsafe {
             asm!(concat!($code, " {0:v}.8h, {1:v}.16b, {2:v}.16b"), lateout(vreg) out, in(vreg) $a, in(vreg) $b,
                  options(pure, nomem, nostack, preserves_flags));
@@ -25,7 +27,7 @@ macro_rules! high {
     }};
     (@ $code:literal, $a:ident, $b:ident, $acc:ident) => {{
         let mut out = $acc;
-        // SAFETY: as above.
+        // SAFETY: one instruction on registers; the token proves that the CPU has NEON.
         unsafe {
             asm!(concat!($code, " {0:v}.8h, {1:v}.16b, {2:v}.16b"), inout(vreg) out, in(vreg) $a, in(vreg) $b,
                  options(pure, nomem, nostack, preserves_flags));

@@ -66,3 +66,42 @@ impl I8mm {
         self.0
     }
 }
+
+/// A token that proves NEON, alone or with more.
+pub(in crate::arch) trait NeonToken: Copy {
+    fn neon(self) -> Neon;
+}
+
+impl NeonToken for Neon {
+    #[inline(always)]
+    fn neon(self) -> Neon {
+        self
+    }
+}
+
+impl NeonToken for Dotprod {
+    #[inline(always)]
+    fn neon(self) -> Neon {
+        self.0
+    }
+}
+
+impl NeonToken for I8mm {
+    #[inline(always)]
+    fn neon(self) -> Neon {
+        self.0.0
+    }
+}
+
+/// An expression of NEON intrinsics, which `$token` allows: `simd!(token, expression)`.
+///
+/// Most of them are safe but for the instructions they need. Those that load and store get pointers to arrays or
+/// references to them: every use keeps pointer arithmetic inside the array that was its function's argument.
+macro_rules! simd {
+    ($token:expr, $e:expr) => {{
+        let _: $crate::arch::aarch64::tokens::Neon = $crate::arch::aarch64::tokens::NeonToken::neon($token);
+        // SAFETY: the token proves the instructions; loads and stores stay inside the arrays that they were given.
+        unsafe { $e }
+    }};
+}
+pub(super) use simd;

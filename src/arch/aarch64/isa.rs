@@ -1,0 +1,366 @@
+//! What all CPUs with NEON do alike: the operations of [`Isa`] and [`FloatIsa`] once, for every token.
+
+use core::arch::aarch64::*;
+
+use super::post_index;
+use super::registers::I8x32;
+use super::tokens::{Neon, NeonToken, simd};
+use crate::arch::f32x16::F32x8Pair;
+use crate::arch::isa::{FloatIsa, Isa};
+use crate::arch::types::{BlockQuad, F16Block};
+
+/// What CPUs do differently: dot products of int8, and products of binary16.
+pub(super) trait NeonDot: NeonToken {
+    /// As [`FloatIsa::F16_PRODUCTS`].
+    const F16_PRODUCTS: bool = false;
+
+    /// Adds the products of a block of 32 int8 with four others, in four partial sums each.
+    fn add_i8(self, w: &[I8x32; 4], x: I8x32, sums: [int32x4_t; 4]) -> [int32x4_t; 4];
+
+    /// Dot products of a block of 32 int8 with four others within 0..=15, plus `bias`.
+    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t;
+
+    /// As [`FloatIsa::fma_f16`].
+    #[inline(always)]
+    fn fma_f16<const T: usize>(self, _w: BlockQuad<'_, 64>, _x: [&F16Block; T], _acc: &mut [[float32x4_t; 2]; T]) {}
+}
+
+impl Neon {
+    /// The sum of each of four vectors.
+    #[inline(always)]
+    pub(super) fn fold(self, v: [int32x4_t; 4]) -> int32x4_t {
+        simd!(self, vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3])))
+    }
+
+    /// Four rows of four words to four columns.
+    #[inline(always)]
+    fn transpose4x4(self, [a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        simd!(self, {
+            let wide = |x| vreinterpretq_f64_f32(x);
+            let (ab0, ab1) = (wide(vtrn1q_f32(a, b)), wide(vtrn2q_f32(a, b)));
+            let (cd0, cd1) = (wide(vtrn1q_f32(c, d)), wide(vtrn2q_f32(c, d)));
+            [vtrn1q_f64(ab0, cd0), vtrn1q_f64(ab1, cd1), vtrn2q_f64(ab0, cd0), vtrn2q_f64(ab1, cd1)]
+                .map(|x| vreinterpretq_f32_f64(x))
+        })
+    }
+
+    /// Eight integers that fit int16, as such.
+    #[inline(always)]
+    fn narrow(self, a: int32x4_t, b: int32x4_t) -> int16x8_t {
+        simd!(self, vmovn_high_s32(vmovn_s32(a), b))
+    }
+
+    /// The low nibbles of 16 bytes, then the high ones.
+    #[inline(always)]
+    pub(super) fn split_nibbles(self, x: uint8x16_t) -> I8x32 {
+        simd!(self, [vandq_u8(x, vdupq_n_u8(15)), vshrq_n_u8::<4>(x)].map(|x| vreinterpretq_s8_u8(x)))
+    }
+}
+
+impl<X: NeonDot> Isa for X {
+    type F32x8 = [float32x4_t; 2];
+    type F32x16 = F32x8Pair<Self>;
+    type F32x4 = float32x4_t;
+    type I8x32 = I8x32;
+    type Sums = [int32x4_t; 4];
+
+    #[inline(always)]
+    fn splat8(self, x: f32) -> Self::F32x8 {
+        simd!(self, [vdupq_n_f32(x); 2])
+    }
+    #[inline(always)]
+    fn load8(self, x: &[f32; 8]) -> Self::F32x8 {
+        simd!(self, [vld1q_f32(x.as_ptr()), vld1q_f32(x.as_ptr().add(4))])
+    }
+    #[inline(always)]
+    fn store8(self, x: Self::F32x8, out: &mut [f32; 8]) {
+        simd!(self, {
+            vst1q_f32(out.as_mut_ptr(), x[0]);
+            vst1q_f32(out.as_mut_ptr().add(4), x[1]);
+        })
+    }
+    #[inline(always)]
+    fn load8_f32(self, x: &[u8; 32]) -> Self::F32x8 {
+        simd!(self, {
+            let bytes = [vld1q_u8(x.as_ptr()), vld1q_u8(x.as_ptr().add(16))];
+            bytes.map(|b| vreinterpretq_f32_u8(b))
+        })
+    }
+    #[inline(always)]
+    fn load8_f16(self, x: &[u8; 16]) -> Self::F32x8 {
+        simd!(self, {
+            let x = vreinterpretq_f16_u8(vld1q_u8(x.as_ptr()));
+            [vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)]
+        })
+    }
+    #[inline(always)]
+    fn load8_bf16(self, x: &[u8; 16]) -> Self::F32x8 {
+        simd!(self, {
+            let x = vreinterpretq_u16_u8(vld1q_u8(x.as_ptr()));
+            [vshll_n_u16::<16>(vget_low_u16(x)), vshll_high_n_u16::<16>(x)].map(|x| vreinterpretq_f32_u32(x))
+        })
+    }
+    #[inline(always)]
+    fn load8_i8(self, x: &[u8; 8]) -> Self::F32x8 {
+        simd!(self, {
+            let x = vmovl_s8(vld1_s8(x.as_ptr().cast()));
+            [vcvtq_f32_s32(vmovl_s16(vget_low_s16(x))), vcvtq_f32_s32(vmovl_high_s16(x))]
+        })
+    }
+    #[inline(always)]
+    fn store8_f16(self, x: Self::F32x8, out: &mut [u8; 16]) {
+        simd!(self, {
+            let x = vcvt_high_f16_f32(vcvt_f16_f32(x[0]), x[1]);
+            vst1q_u8(out.as_mut_ptr(), vreinterpretq_u8_f16(x))
+        })
+    }
+    #[inline(always)]
+    fn add8(self, a: Self::F32x8, b: Self::F32x8) -> Self::F32x8 {
+        simd!(self, [vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn sub8(self, a: Self::F32x8, b: Self::F32x8) -> Self::F32x8 {
+        simd!(self, [vsubq_f32(a[0], b[0]), vsubq_f32(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn mul8(self, a: Self::F32x8, b: Self::F32x8) -> Self::F32x8 {
+        simd!(self, [vmulq_f32(a[0], b[0]), vmulq_f32(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn div8(self, a: Self::F32x8, b: Self::F32x8) -> Self::F32x8 {
+        simd!(self, [vdivq_f32(a[0], b[0]), vdivq_f32(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn min8(self, a: Self::F32x8, b: Self::F32x8) -> Self::F32x8 {
+        simd!(self, [vminnmq_f32(a[0], b[0]), vminnmq_f32(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn max8(self, a: Self::F32x8, b: Self::F32x8) -> Self::F32x8 {
+        simd!(self, [vmaxnmq_f32(a[0], b[0]), vmaxnmq_f32(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn abs8(self, a: Self::F32x8) -> Self::F32x8 {
+        simd!(self, a.map(|a| vabsq_f32(a)))
+    }
+    #[inline(always)]
+    fn fma8(self, a: Self::F32x8, b: Self::F32x8, c: Self::F32x8) -> Self::F32x8 {
+        simd!(self, [vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])])
+    }
+    #[inline(always)]
+    fn fma8_lane<const LANE: i32>(self, a: Self::F32x8, b: &[f32; 4], c: Self::F32x8) -> Self::F32x8 {
+        simd!(self, {
+            let b = vld1q_f32(b.as_ptr());
+            [vfmaq_laneq_f32::<LANE>(c[0], a[0], b), vfmaq_laneq_f32::<LANE>(c[1], a[1], b)]
+        })
+    }
+    #[inline(always)]
+    fn round8(self, a: Self::F32x8) -> Self::F32x8 {
+        simd!(self, a.map(|a| vrndnq_f32(a)))
+    }
+    #[inline(always)]
+    fn ldexp8(self, x: Self::F32x8, n: Self::F32x8) -> Self::F32x8 {
+        let ldexp = |x, n| {
+            simd!(self, {
+                let n = vshlq_n_s32::<23>(vcvtq_s32_f32(n));
+                vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), n))
+            })
+        };
+        [ldexp(x[0], n[0]), ldexp(x[1], n[1])]
+    }
+    #[inline(always)]
+    fn sum8(self, a: Self::F32x8) -> f32 {
+        simd!(self, {
+            let four = vaddq_f32(a[0], a[1]);
+            let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+            vget_lane_f32::<0>(vpadd_f32(two, two))
+        })
+    }
+    #[inline(always)]
+    fn sum8x4(self, a: [Self::F32x8; 4]) -> [f32; 4] {
+        simd!(self, {
+            let a = a.map(|a| vaddq_f32(a[0], a[1]));
+            let mut out = [0.0; 4];
+            vst1q_f32(out.as_mut_ptr(), vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])));
+            out
+        })
+    }
+    #[inline(always)]
+    fn hmax8(self, a: Self::F32x8) -> f32 {
+        simd!(self, vmaxnmvq_f32(vmaxnmq_f32(a[0], a[1])))
+    }
+    #[inline(always)]
+    fn to_i8(self, x: [Self::F32x8; 4], out: &mut [i8; 32]) {
+        simd!(self, {
+            let narrow = |x: Self::F32x8| self.neon().narrow(vcvtq_s32_f32(x[0]), vcvtq_s32_f32(x[1]));
+            vst1q_s8(out.as_mut_ptr(), vmovn_high_s16(vmovn_s16(narrow(x[0])), narrow(x[1])));
+            vst1q_s8(out.as_mut_ptr().add(16), vmovn_high_s16(vmovn_s16(narrow(x[2])), narrow(x[3])));
+        })
+    }
+
+    #[inline(always)]
+    fn transpose8x4(self, rows: [Self::F32x8; 4]) -> [float32x4_t; 8] {
+        let [a, b] = [0, 1].map(|h| self.neon().transpose4x4(rows.map(|row| row[h])));
+        [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
+    }
+    #[inline(always)]
+    fn splat4(self, x: f32) -> float32x4_t {
+        simd!(self, vdupq_n_f32(x))
+    }
+    #[inline(always)]
+    fn load4(self, x: &[f32; 4]) -> float32x4_t {
+        simd!(self, vld1q_f32(x.as_ptr()))
+    }
+    #[inline(always)]
+    fn store4(self, x: float32x4_t) -> [f32; 4] {
+        let mut out = [0.0; 4];
+        simd!(self, vst1q_f32(out.as_mut_ptr(), x));
+        out
+    }
+    #[inline(always)]
+    fn gather4_f16(self, x: [&[u8; 2]; 4]) -> float32x4_t {
+        simd!(self, {
+            // Set lane by lane, these become `ld1` of a lane each, at any alignment.
+            let [a, b, c, d] = x.map(|x| u16::from_le_bytes(*x));
+            let bits = vset_lane_u16::<1>(b, vset_lane_u16::<0>(a, vdup_n_u16(0)));
+            let bits = vset_lane_u16::<3>(d, vset_lane_u16::<2>(c, bits));
+            vcvt_f32_f16(vreinterpret_f16_u16(bits))
+        })
+    }
+    #[inline(always)]
+    fn mul4(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        simd!(self, vmulq_f32(a, b))
+    }
+    #[inline(always)]
+    fn fma4(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        simd!(self, vfmaq_f32(c, a, b))
+    }
+
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; 32]) -> I8x32 {
+        simd!(self, [vld1q_s8(x.as_ptr()), vld1q_s8(x.as_ptr().add(16))])
+    }
+    #[inline(always)]
+    fn load_u8(self, x: &[u8; 32]) -> I8x32 {
+        simd!(self, [vld1q_s8(x.as_ptr().cast()), vld1q_s8(x.as_ptr().add(16).cast())])
+    }
+    #[inline(always)]
+    fn load_nibbles(self, x: &[u8; 16]) -> I8x32 {
+        self.neon().split_nibbles(simd!(self, vld1q_u8(x.as_ptr())))
+    }
+    #[inline(always)]
+    fn dot4_i8(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> float32x4_t {
+        self.fold_i8(Isa::add_i8(self, w, x, self.sums_i8(bias)))
+    }
+    #[inline(always)]
+    fn sums_i8(self, _bias: i32) -> [int32x4_t; 4] {
+        simd!(self, [vdupq_n_s32(0); 4])
+    }
+    #[inline(always)]
+    fn add_i8(self, w: &[I8x32; 4], x: I8x32, sums: [int32x4_t; 4]) -> [int32x4_t; 4] {
+        NeonDot::add_i8(self, w, x, sums)
+    }
+    #[inline(always)]
+    fn fold_i8(self, sums: [int32x4_t; 4]) -> float32x4_t {
+        simd!(self, vcvtq_f32_s32(self.neon().fold(sums)))
+    }
+    #[inline(always)]
+    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> float32x4_t {
+        simd!(self, vcvtq_f32_s32(NeonDot::dot4_nibbles(self, w, x, bias)))
+    }
+
+    #[inline(always)]
+    fn q8_0(self, step: BlockQuad<'_, 34>) -> ([I8x32; 4], float32x4_t) {
+        let (neon, rows) = (self.neon(), step.pointers());
+        // SAFETY: the token proves NEON; `BlockQuad::pointers`: each points to a block of 34 bytes, 2 of them read first, and then 32.
+        unsafe {
+            let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
+            (rows.each_mut().map(|row| post_index::take_32(neon, row)), d)
+        }
+    }
+    #[inline(always)]
+    fn q4_0(self, step: BlockQuad<'_, 18>) -> ([I8x32; 4], float32x4_t) {
+        let (neon, rows) = (self.neon(), step.pointers());
+        // SAFETY: the token proves NEON; `BlockQuad::pointers`: each points to a block of 18 bytes, 2 of them read first, and then 16.
+        unsafe {
+            let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
+            (rows.each_mut().map(|row| neon.split_nibbles(post_index::take_16(neon, row))), d)
+        }
+    }
+    #[inline(always)]
+    fn q4_1(self, step: BlockQuad<'_, 20>) -> ([I8x32; 4], float32x4_t, float32x4_t) {
+        let (neon, rows) = (self.neon(), step.pointers());
+        // SAFETY: the token proves NEON; `BlockQuad::pointers`: each points to a block of 20 bytes, 4 of them read first, and then 16.
+        unsafe {
+            let dm = vreinterpretq_u16_u32(post_index::take_u32x4(neon, rows));
+            let [d, m] =
+                [vuzp1q_u16(dm, dm), vuzp2q_u16(dm, dm)].map(|x| vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(x))));
+            (rows.each_mut().map(|row| neon.split_nibbles(post_index::take_16(neon, row))), d, m)
+        }
+    }
+    #[inline(always)]
+    fn f32x16(self, step: BlockQuad<'_, 64>) -> [[[float32x4_t; 2]; 2]; 4] {
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; `BlockQuad::pointers`: each points to 64 bytes, read in two halves.
+        step.pointers().each_mut().map(|row| unsafe {
+            [post_index::take_32(neon, row), post_index::take_32(neon, row)].map(|x| x.map(|x| vreinterpretq_f32_s8(x)))
+        })
+    }
+    #[inline(always)]
+    fn f16x16(self, step: BlockQuad<'_, 32>) -> [[[float32x4_t; 2]; 2]; 4] {
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; `BlockQuad::pointers`: each points to 32 bytes, read at once.
+        step.pointers().each_mut().map(|row| unsafe {
+            post_index::take_32(neon, row).map(|x| {
+                let x = vreinterpretq_f16_s8(x);
+                [vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)]
+            })
+        })
+    }
+    #[inline(always)]
+    fn transpose4(self, rows: [&[u8; 16]; 4]) -> [[u8; 16]; 4] {
+        simd!(self, {
+            let words = self.neon().transpose4x4(rows.map(|r| vreinterpretq_f32_u8(vld1q_u8(r.as_ptr()))));
+            words.map(|w| {
+                let mut out = [0; 16];
+                vst1q_u8(out.as_mut_ptr(), vreinterpretq_u8_f32(w));
+                out
+            })
+        })
+    }
+}
+
+impl<X: NeonDot> FloatIsa for X {
+    const ROWS: usize = 8;
+    const F16_PRODUCTS: bool = X::F16_PRODUCTS;
+    type Column = [float32x4_t; 2];
+
+    #[inline(always)]
+    fn load_column<const R: usize>(self, x: &[f32; R]) -> [float32x4_t; 2] {
+        self.load8(x.first_chunk().unwrap_or(&[0.0; 8]))
+    }
+    #[inline(always)]
+    fn store_column<const R: usize>(self, x: [float32x4_t; 2], out: &mut [f32; R]) {
+        if let Some(out) = out.first_chunk_mut() {
+            self.store8(x, out);
+        }
+    }
+    #[inline(always)]
+    fn fma_columns(self, w: &[[float32x4_t; 2]; 4], x: &[f32; 4], acc: [float32x4_t; 2]) -> [float32x4_t; 2] {
+        simd!(self, {
+            let x = vld1q_f32(x.as_ptr());
+            [0, 1].map(|h| {
+                let sum = vfmaq_laneq_f32::<1>(vfmaq_laneq_f32::<0>(acc[h], w[0][h], x), w[1][h], x);
+                vfmaq_laneq_f32::<3>(vfmaq_laneq_f32::<2>(sum, w[2][h], x), w[3][h], x)
+            })
+        })
+    }
+
+    #[inline(always)]
+    fn fma_f16<const T: usize>(self, w: BlockQuad<'_, 64>, x: [&F16Block; T], acc: &mut [[float32x4_t; 2]; T]) {
+        NeonDot::fma_f16(self, w, x, acc);
+    }
+    #[inline(always)]
+    fn fold_f16(self, acc: [float32x4_t; 2]) -> [f32; 4] {
+        self.store4(simd!(self, vpaddq_f32(acc[0], acc[1])))
+    }
+}

@@ -1,0 +1,118 @@
+//! Panels on NEON: eight rows a group, each a 32-bit lane of two vectors.
+
+use core::arch::aarch64::*;
+
+use super::isa::NeonDot;
+use super::registers::{I8x32, PanelRows8};
+use super::tokens::{Neon, simd};
+use crate::arch::isa::PanelIsa;
+use crate::arch::types::{Bytes, Nibbles, PanelScales, Sums, TokenBlock};
+
+/// Loads of a group's weights, scales and sums.
+impl Neon {
+    #[inline(always)]
+    pub(super) fn panel_int8(self, q: &Bytes, group: usize) -> PanelRows8 {
+        // The mask keeps the index in the bounds of `q`, so that it is not checked.
+        simd!(
+            self,
+            [0, 1].map(|h| core::array::from_fn(|k| vld1q_s8(q[4 * k + ((2 * group + h) & 3)].as_ptr().cast())))
+        )
+    }
+    #[inline(always)]
+    pub(super) fn panel_nibbles(self, n: &Nibbles, group: usize) -> PanelRows8 {
+        [0, 1].map(|h| {
+            let row = |k: usize| &n[4 * k + ((2 * group + h) & 3)];
+            let n: [I8x32; 4] = simd!(self, core::array::from_fn(|k| self.split_nibbles(vld1q_u8(row(k).as_ptr()))));
+            core::array::from_fn(|k| n[k % 4][k / 4])
+        })
+    }
+    #[inline(always)]
+    pub(super) fn panel_scales(self, scales: &PanelScales, group: usize) -> [float32x4_t; 2] {
+        let eight = &scales.as_chunks::<16>().0[group & 1];
+        simd!(self, {
+            let x = vreinterpretq_f16_u8(vld1q_u8(eight.as_ptr()));
+            [vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)]
+        })
+    }
+    #[inline(always)]
+    pub(super) fn load_sums(self, sums: &Sums, group: usize) -> [float32x4_t; 2] {
+        let eight = &sums.as_chunks::<8>().0[group & 1];
+        simd!(self, [vld1q_f32(eight.as_ptr()), vld1q_f32(eight.as_ptr().add(4))])
+    }
+    #[inline(always)]
+    pub(super) fn store_sums(self, acc: [float32x4_t; 2], sums: &mut Sums, group: usize) {
+        let eight = &mut sums.as_chunks_mut::<8>().0[group & 1];
+        simd!(self, {
+            vst1q_f32(eight.as_mut_ptr(), acc[0]);
+            vst1q_f32(eight.as_mut_ptr().add(4), acc[1]);
+        })
+    }
+}
+
+/// What the CPUs that take one token at a time do differently: the products of eight rows with it.
+pub(super) trait NeonPanel: NeonDot {
+    /// As [`PanelIsa::UNROLL`].
+    const UNROLL: bool = false;
+
+    fn dot_int8(self, w: &PanelRows8, x: &[i8; 32]) -> [int32x4_t; 2];
+
+    /// Products of weights within 0..=15, plus `bias`.
+    fn dot_nibbles(self, w: &PanelRows8, x: &[i8; 32], bias: Option<i32>) -> [int32x4_t; 2];
+}
+
+impl<X: NeonPanel> PanelIsa for X {
+    const ROWS: usize = 8;
+    const TOKENS: usize = 1;
+    const UNROLL: bool = X::UNROLL;
+    type Single = Self;
+    type Weights = PanelRows8;
+    type Dots = [int32x4_t; 2];
+    type Scales = [float32x4_t; 2];
+    type Acc = [float32x4_t; 2];
+
+    fn single(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn int8(self, q: &Bytes, group: usize) -> PanelRows8 {
+        self.neon().panel_int8(q, group)
+    }
+    #[inline(always)]
+    fn nibbles(self, n: &Nibbles, group: usize) -> PanelRows8 {
+        self.neon().panel_nibbles(n, group)
+    }
+    #[inline(always)]
+    fn scales(self, scales: &PanelScales, group: usize) -> [float32x4_t; 2] {
+        self.neon().panel_scales(scales, group)
+    }
+    #[inline(always)]
+    fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> [float32x4_t; 2] {
+        self.neon().load_sums(&sums[0], group)
+    }
+    #[inline(always)]
+    fn store<const T: usize>(self, acc: [float32x4_t; 2], sums: &mut [Sums; T], group: usize) {
+        self.neon().store_sums(acc, &mut sums[0], group)
+    }
+    #[inline(always)]
+    fn dot_int8<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>) -> [int32x4_t; 2] {
+        NeonPanel::dot_int8(self, w, &x.q[0])
+    }
+    #[inline(always)]
+    fn dot_nibbles<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 2] {
+        NeonPanel::dot_nibbles(self, w, &x.q[0], offset.then_some(x.bias[0]))
+    }
+    #[inline(always)]
+    fn add<const T: usize>(
+        self,
+        acc: [float32x4_t; 2],
+        dots: [int32x4_t; 2],
+        d: [float32x4_t; 2],
+        x: &[f32; T],
+    ) -> [float32x4_t; 2] {
+        simd!(self, [0, 1].map(|h| vfmaq_f32(acc[h], vcvtq_f32_s32(dots[h]), vmulq_n_f32(d[h], x[0]))))
+    }
+    #[inline(always)]
+    fn add_minima<const T: usize>(self, acc: [float32x4_t; 2], m: [float32x4_t; 2], x: &[f32; T]) -> [float32x4_t; 2] {
+        simd!(self, [0, 1].map(|h| vfmaq_n_f32(acc[h], m[h], x[0])))
+    }
+}
