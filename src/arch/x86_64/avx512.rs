@@ -2,10 +2,11 @@
 
 use core::arch::x86_64::*;
 
-use super::avx2::{avx2_isa, fold, simd};
-use super::tokens::Avx512;
+use super::isa::AvxDot;
+use super::tokens::{Avx2Token, Avx512, simd};
 use crate::arch::backend::Backend;
-use crate::arch::isa::{F32x16, FloatIsa, Isa, PanelIsa};
+use crate::arch::isa::F32x16;
+use crate::arch::isa::{FloatIsa, PanelIsa};
 use crate::arch::kernels::{Kernels, kernels};
 use crate::arch::types::{Bytes, Nibbles, PanelScales, Sums, TokenBlock};
 use crate::arch::unroll::{unroll, unroll_array};
@@ -22,88 +23,95 @@ pub(in crate::arch) fn kernels() -> Option<Kernels> {
 /// activations' bias, −8·Σx, times 16 takes that off again.
 const FLIP: i8 = -128;
 
-#[inline(always)]
-fn add_i8(w: &[__m256i; 4], x: __m256i, sums: [__m256i; 4]) -> [__m256i; 4] {
-    simd!(unroll_array!(r in 0..4 => _mm256_dpbusd_epi32(sums[r], _mm256_xor_si256(w[r], _mm256_set1_epi8(FLIP)), x)))
+impl AvxDot for Avx512 {
+    type F32x16 = __m512;
+
+    #[inline(always)]
+    fn start_i8(self, bias: i32) -> __m256i {
+        start(self, bias << 4)
+    }
+
+    #[inline(always)]
+    fn add_i8(self, w: &[__m256i; 4], x: __m256i, sums: [__m256i; 4]) -> [__m256i; 4] {
+        simd!(
+            self,
+            unroll_array!(r in 0..4 => {
+                _mm256_dpbusd_epi32(sums[r], _mm256_xor_si256(w[r], _mm256_set1_epi8(FLIP)), x)
+            })
+        )
+    }
+
+    #[inline(always)]
+    fn dot4_nibbles(self, w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
+        let dots = simd!(self, unroll_array!(r in 0..4 => _mm256_dpbusd_epi32(start(self, bias), w[r], x)));
+        self.avx2().fold(dots)
+    }
 }
 
+/// `bias` in one of the eight partial sums.
 #[inline(always)]
-fn sums_i8(bias: i32) -> __m256i {
-    start(bias << 4)
+fn start(token: Avx512, bias: i32) -> __m256i {
+    simd!(token, _mm256_zextsi128_si256(_mm_cvtsi32_si128(bias)))
 }
-
-/// Products of four blocks of unsigned weights, plus `bias`.
-#[inline(always)]
-fn dot4_nibbles(w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
-    simd!(fold(unroll_array!(r in 0..4 => _mm256_dpbusd_epi32(start(bias), w[r], x))))
-}
-
-/// `bias` in one of the parts of a sum.
-#[inline(always)]
-fn start(bias: i32) -> __m256i {
-    simd!(_mm256_zextsi128_si256(_mm_cvtsi32_si128(bias)))
-}
-
-avx2_isa!(Avx512, __m512, sums_i8, add_i8, dot4_nibbles);
 
 /// The first eight in the low half.
 impl F32x16<Avx512> for __m512 {
     const WIDE: bool = true;
 
     #[inline(always)]
-    fn splat(_: Avx512, x: f32) -> __m512 {
-        simd!(_mm512_set1_ps(x))
+    fn splat(token: Avx512, x: f32) -> __m512 {
+        simd!(token, _mm512_set1_ps(x))
     }
     #[inline(always)]
-    fn load(_: Avx512, [a, b]: [&[f32; 8]; 2]) -> __m512 {
-        simd!(join(_mm256_loadu_ps(a.as_ptr()), _mm256_loadu_ps(b.as_ptr())))
+    fn load(token: Avx512, [a, b]: [&[f32; 8]; 2]) -> __m512 {
+        simd!(token, join(token, _mm256_loadu_ps(a.as_ptr()), _mm256_loadu_ps(b.as_ptr())))
     }
     #[inline(always)]
-    fn load_f32(_: Avx512, [a, b]: [&[u8; 32]; 2]) -> __m512 {
-        simd!(join(_mm256_loadu_ps(a.as_ptr().cast()), _mm256_loadu_ps(b.as_ptr().cast())))
+    fn load_f32(token: Avx512, [a, b]: [&[u8; 32]; 2]) -> __m512 {
+        simd!(token, join(token, _mm256_loadu_ps(a.as_ptr().cast()), _mm256_loadu_ps(b.as_ptr().cast())))
     }
     #[inline(always)]
-    fn load_f16(_: Avx512, [a, b]: [&[u8; 16]; 2]) -> __m512 {
-        simd!({
+    fn load_f16(token: Avx512, [a, b]: [&[u8; 16]; 2]) -> __m512 {
+        simd!(token, {
             let (a, b) = (_mm_loadu_si128(a.as_ptr().cast()), _mm_loadu_si128(b.as_ptr().cast()));
             _mm512_cvtph_ps(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b))
         })
     }
     #[inline(always)]
-    fn load_i8(_: Avx512, [a, b]: [&[u8; 8]; 2]) -> __m512 {
-        simd!({
+    fn load_i8(token: Avx512, [a, b]: [&[u8; 8]; 2]) -> __m512 {
+        simd!(token, {
             let (a, b) = (_mm_loadl_epi64(a.as_ptr().cast()), _mm_loadl_epi64(b.as_ptr().cast()));
             _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_unpacklo_epi64(a, b)))
         })
     }
     #[inline(always)]
-    fn first(self, _: Avx512) -> __m256 {
-        simd!(_mm512_castps512_ps256(self))
+    fn first(self, token: Avx512) -> __m256 {
+        simd!(token, _mm512_castps512_ps256(self))
     }
     #[inline(always)]
-    fn store(self, _: Avx512, out: &mut [[f32; 8]]) {
+    fn store(self, token: Avx512, out: &mut [[f32; 8]]) {
         let out = out.as_flattened_mut();
         if let Some(out) = out.first_chunk_mut::<16>() {
-            simd!(_mm512_storeu_ps(out.as_mut_ptr(), self))
+            simd!(token, _mm512_storeu_ps(out.as_mut_ptr(), self))
         } else if let Some(out) = out.first_chunk_mut::<8>() {
-            simd!(_mm256_storeu_ps(out.as_mut_ptr(), _mm512_castps512_ps256(self)))
+            simd!(token, _mm256_storeu_ps(out.as_mut_ptr(), _mm512_castps512_ps256(self)))
         }
     }
     #[inline(always)]
-    fn mul(self, _: Avx512, b: __m512) -> __m512 {
-        simd!(_mm512_mul_ps(self, b))
+    fn mul(self, token: Avx512, b: __m512) -> __m512 {
+        simd!(token, _mm512_mul_ps(self, b))
     }
     #[inline(always)]
-    fn fma(self, _: Avx512, b: __m512, c: __m512) -> __m512 {
-        simd!(_mm512_fmadd_ps(self, b, c))
+    fn fma(self, token: Avx512, b: __m512, c: __m512) -> __m512 {
+        simd!(token, _mm512_fmadd_ps(self, b, c))
     }
     #[inline(always)]
-    fn fma_lane<const LANE: i32>(self, _: Avx512, b: &[f32; 4], c: __m512) -> __m512 {
-        simd!(_mm512_fmadd_ps(self, _mm512_set1_ps(b[LANE as usize]), c))
+    fn fma_lane<const LANE: i32>(self, token: Avx512, b: &[f32; 4], c: __m512) -> __m512 {
+        simd!(token, _mm512_fmadd_ps(self, _mm512_set1_ps(b[LANE as usize]), c))
     }
     #[inline(always)]
-    fn sums(_: Avx512, [a, b, c, d]: [__m512; 4]) -> [f32; 8] {
-        simd!({
+    fn sums(token: Avx512, [a, b, c, d]: [__m512; 4]) -> [f32; 8] {
+        simd!(token, {
             // Lanes i and i + 4 of a vector, the four vectors of two pairs side by side.
             let (ab, cd) = (
                 _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b)),
@@ -121,15 +129,13 @@ impl F32x16<Avx512> for __m512 {
     }
 }
 
-/// # Safety
-/// AVX-512 is there.
+/// `a` in the low half, `b` in the high one.
 #[inline(always)]
-unsafe fn join(a: __m256, b: __m256) -> __m512 {
-    // SAFETY: the caller promises AVX-512.
-    unsafe {
+fn join(token: Avx512, a: __m256, b: __m256) -> __m512 {
+    simd!(token, {
         let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
         _mm512_castpd_ps(_mm512_insertf64x4::<1>(_mm512_castpd256_pd512(a), b))
-    }
+    })
 }
 
 impl FloatIsa for Avx512 {
@@ -139,19 +145,19 @@ impl FloatIsa for Avx512 {
     #[inline(always)]
     fn load_column<const R: usize>(self, x: &[f32; R]) -> __m512 {
         let x = x.first_chunk().unwrap_or(&[0.0; 16]);
-        simd!(_mm512_loadu_ps(x.as_ptr()))
+        simd!(self, _mm512_loadu_ps(x.as_ptr()))
     }
     #[inline(always)]
     fn store_column<const R: usize>(self, x: __m512, out: &mut [f32; R]) {
         if let Some(out) = out.first_chunk_mut::<16>() {
-            simd!(_mm512_storeu_ps(out.as_mut_ptr(), x))
+            simd!(self, _mm512_storeu_ps(out.as_mut_ptr(), x))
         }
     }
     /// The multiplication takes an activation for all lanes from memory, so this needs no register for it.
     #[inline(always)]
     fn fma_columns(self, w: &[__m512; 4], x: &[f32; 4], acc: __m512) -> __m512 {
         let mut acc = acc;
-        unroll!(c in 0..4 => { acc = simd!(_mm512_fmadd_ps(w[c], _mm512_set1_ps(x[c]), acc)) });
+        unroll!(c in 0..4 => { acc = simd!(self, _mm512_fmadd_ps(w[c], _mm512_set1_ps(x[c]), acc)) });
         acc
     }
 }
@@ -161,7 +167,7 @@ impl Avx512 {
     #[inline(always)]
     fn dot(self, w: &[__m512i; 8], x: &[i8; 32], bias: i32) -> __m512i {
         let x = x.as_chunks::<4>().0;
-        simd!({
+        simd!(self, {
             let mut sum = _mm512_set1_epi32(bias);
             unroll!(k in 0..8 => {
                 let four = i32::from_ne_bytes(x[k].map(i8::cast_unsigned));
@@ -174,7 +180,7 @@ impl Avx512 {
     /// Rows `r`, `r + 4`, `r + 8` and `r + 12`.
     #[inline(always)]
     fn every_fourth(self, rows: [&[u8; 16]; PANEL_ROWS], r: usize) -> __m512i {
-        simd!({
+        simd!(self, {
             let four = unroll_array!(i in 0..4 => _mm_loadu_si128(rows[4 * i + r].as_ptr().cast()));
             let x = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(four[0]), four[1]);
             _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(x, four[2]), four[3])
@@ -200,7 +206,7 @@ impl PanelIsa for Avx512 {
     #[inline(always)]
     fn transpose16(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [u8; 256] {
         let [a, b, c, d] = unroll_array!(r in 0..4 => self.every_fourth(rows, r));
-        simd!({
+        simd!(self, {
             let (ab0, ab1) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
             let (cd0, cd1) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
             let words = [
@@ -218,7 +224,7 @@ impl PanelIsa for Avx512 {
     #[inline(always)]
     fn interleave_scales(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [PanelScales; 2] {
         let [a, b, c, d] = unroll_array!(r in 0..4 => self.every_fourth(rows, r));
-        simd!({
+        simd!(self, {
             let first = _mm512_unpacklo_epi64(_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
             let mut out = [[0; 32]; 2];
             _mm256_storeu_si256(out[0].as_mut_ptr().cast(), _mm512_cvtepi32_epi16(first));
@@ -230,30 +236,36 @@ impl PanelIsa for Avx512 {
     #[inline(always)]
     fn int8(self, q: &Bytes, _group: usize) -> [__m512i; 8] {
         let (rows, _) = q.as_chunks::<4>();
-        simd!(unroll_array!(k in 0..8 => {
-            _mm512_xor_si512(_mm512_loadu_si512(rows[k].as_ptr().cast()), _mm512_set1_epi8(FLIP))
-        }))
+        simd!(
+            self,
+            unroll_array!(k in 0..8 => {
+                _mm512_xor_si512(_mm512_loadu_si512(rows[k].as_ptr().cast()), _mm512_set1_epi8(FLIP))
+            })
+        )
     }
     #[inline(always)]
     fn nibbles(self, n: &Nibbles, _group: usize) -> [__m512i; 8] {
         let (rows, _) = n.as_chunks::<4>();
-        simd!(unroll_array!(k in 0..8 => {
-            let n = _mm512_loadu_si512(rows[k % 4].as_ptr().cast());
-            let n = if k < 4 { n } else { _mm512_srli_epi16::<4>(n) };
-            _mm512_and_si512(n, _mm512_set1_epi8(15))
-        }))
+        simd!(
+            self,
+            unroll_array!(k in 0..8 => {
+                let n = _mm512_loadu_si512(rows[k % 4].as_ptr().cast());
+                let n = if k < 4 { n } else { _mm512_srli_epi16::<4>(n) };
+                _mm512_and_si512(n, _mm512_set1_epi8(15))
+            })
+        )
     }
     #[inline(always)]
     fn scales(self, halves: &PanelScales, _group: usize) -> __m512 {
-        simd!(_mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast())))
+        simd!(self, _mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast())))
     }
     #[inline(always)]
     fn load<const T: usize>(self, sums: &[Sums; T], _group: usize) -> __m512 {
-        simd!(_mm512_loadu_ps(sums[0].as_ptr()))
+        simd!(self, _mm512_loadu_ps(sums[0].as_ptr()))
     }
     #[inline(always)]
     fn store<const T: usize>(self, acc: __m512, sums: &mut [Sums; T], _group: usize) {
-        simd!(_mm512_storeu_ps(sums[0].as_mut_ptr(), acc))
+        simd!(self, _mm512_storeu_ps(sums[0].as_mut_ptr(), acc))
     }
     #[inline(always)]
     fn dot_int8<const T: usize>(self, w: &[__m512i; 8], x: &TokenBlock<'_, T>) -> __m512i {
@@ -265,10 +277,10 @@ impl PanelIsa for Avx512 {
     }
     #[inline(always)]
     fn add<const T: usize>(self, acc: __m512, dots: __m512i, d: __m512, x: &[f32; T]) -> __m512 {
-        simd!(_mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_mul_ps(d, _mm512_set1_ps(x[0])), acc))
+        simd!(self, _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_mul_ps(d, _mm512_set1_ps(x[0])), acc))
     }
     #[inline(always)]
     fn add_minima<const T: usize>(self, acc: __m512, m: __m512, x: &[f32; T]) -> __m512 {
-        simd!(_mm512_fmadd_ps(m, _mm512_set1_ps(x[0]), acc))
+        simd!(self, _mm512_fmadd_ps(m, _mm512_set1_ps(x[0]), acc))
     }
 }

@@ -7,11 +7,11 @@ use super::cpuid;
 
 /// Proof that the CPU has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub(in crate::arch) struct Avx2(());
+pub(crate) struct Avx2(());
 
 /// Proof that the CPU has AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub(in crate::arch) struct Avx512(Avx2);
+pub(crate) struct Avx512(Avx2);
 
 impl Avx2 {
     /// `None` where the CPU lacks a feature.
@@ -41,3 +41,35 @@ impl Avx512 {
         Avx512(Avx2::new_unchecked())
     }
 }
+
+/// A token that proves AVX2, FMA and F16C, alone or with more.
+pub(crate) trait Avx2Token: Copy {
+    fn avx2(self) -> Avx2;
+}
+
+impl Avx2Token for Avx2 {
+    #[inline(always)]
+    fn avx2(self) -> Avx2 {
+        self
+    }
+}
+
+impl Avx2Token for Avx512 {
+    #[inline(always)]
+    fn avx2(self) -> Avx2 {
+        self.0
+    }
+}
+
+/// An expression of intrinsics, which `$token` allows: `simd!(token, expression)`.
+///
+/// Most of them are safe but for the instructions they need. Those that load and store get pointers to arrays or
+/// references to them: every use keeps pointer arithmetic inside the array that was its function's argument.
+macro_rules! simd {
+    ($token:expr, $e:expr) => {{
+        let _: $crate::arch::x86_64::tokens::Avx2 = $crate::arch::x86_64::tokens::Avx2Token::avx2($token);
+        // SAFETY: the token proves the instructions; loads and stores stay inside the arrays that they were given.
+        unsafe { $e }
+    }};
+}
+pub(super) use simd;
