@@ -1,4 +1,4 @@
-//! The operations over plain arrays: runs on any CPU, and is the truth that the other backends are compared with.
+//! The operations over plain arrays: portable code, and the reference that the other backends are compared with.
 
 use half::{bf16, f16};
 
@@ -20,7 +20,7 @@ fn map<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) ->
     core::array::from_fn(|i| f(a[i], b[i]))
 }
 
-/// Two's complement halves and their like: bytes 2·i and 2·i + 1.
+/// Bytes 2·i and 2·i + 1: a binary16 or a bfloat16.
 fn pair(x: &[u8; 16], i: usize) -> [u8; 2] {
     [x[2 * i], x[2 * i + 1]]
 }
@@ -29,7 +29,7 @@ fn pair(x: &[u8; 16], i: usize) -> [u8; 2] {
 ///
 /// The product of two f32 is exact in f64, and the sum is then rounded twice. That differs from rounding once only where
 /// the first rounding lands half-way between two f32 (Boldo and Melquiond 2008), which for subnormal results is at other
-/// bits; there `libm` does it the long way.
+/// bits; those `libm` computes exactly.
 #[inline(always)]
 fn fma(a: f32, b: f32, c: f32) -> f32 {
     const BELOW_F32: u64 = (1 << 29) - 1;

@@ -1,4 +1,4 @@
-//! What the CPU has: from the operating system, or without one from what the compiler was told.
+//! Feature detection: by the operating system, or without one the features that the program is compiled for.
 
 /// Whether this CPU has an Armv8.2 or later feature of this name.
 macro_rules! has {

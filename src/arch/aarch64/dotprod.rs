@@ -61,7 +61,7 @@ impl NeonDot for Dotprod {
         let neon = self.neon();
         let x8 = simd!(self, x.map(|x| x.x.each_ref().map(|x| vld1q_s8(x.as_ptr().cast()))));
         let products = w.pointers().each_mut().map(|row| {
-            // SAFETY: `BlockQuad::pointers`: each points to 64 bytes, which `take_32` reads in two halves.
+            // SAFETY: each of `BlockQuad::pointers` has 64 bytes, of which 32 and then 32 are read.
             let ([a, b], [c, d]) = unsafe { (post_index::take_32(neon, row), post_index::take_32(neon, row)) };
             x8.map(|x| {
                 let p = f16::fma(self, b, x[1], f16::mul(self, a, x[0]));

@@ -1,5 +1,5 @@
 //! Arithmetic of binary16, eight lanes at a time. The intrinsics are unstable in Rust 1.95; vectors are of bytes because
-//! that is how they are loaded.
+//! they are loaded as such.
 
 use core::arch::aarch64::int8x16_t;
 use core::arch::asm;

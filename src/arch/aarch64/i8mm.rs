@@ -16,7 +16,7 @@ pub(in crate::arch) fn kernels() -> Option<Kernels> {
     I8mm::new().map(|token| kernels!(Backend::I8mm, token, I8mm::new_unchecked(), "neon,dotprod,fp16,i8mm"))
 }
 
-/// One token at a time, the matrix multiplication is no better than the dot product.
+/// The dot product's: for one token `smmla` would waste half of its products.
 impl NeonDot for I8mm {
     const F16_PRODUCTS: bool = Dotprod::F16_PRODUCTS;
 

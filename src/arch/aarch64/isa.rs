@@ -1,4 +1,4 @@
-//! What all CPUs with NEON do alike: the operations of [`Isa`] and [`FloatIsa`] once, for every token.
+//! The operations of [`Isa`] and [`FloatIsa`] on NEON, generic over the token.
 
 use core::arch::aarch64::*;
 
@@ -9,7 +9,7 @@ use crate::arch::f32x16::F32x8Pair;
 use crate::arch::isa::{FloatIsa, Isa};
 use crate::arch::types::{BlockQuad, F16Block};
 
-/// What CPUs do differently: dot products of int8, and products of binary16.
+/// The operations that differ between NEON CPUs: dot products of int8, and products of binary16.
 pub(super) trait NeonDot: NeonToken {
     /// As [`FloatIsa::F16_PRODUCTS`].
     const F16_PRODUCTS: bool = false;
@@ -44,7 +44,7 @@ impl Neon {
         })
     }
 
-    /// Eight integers that fit int16, as such.
+    /// Eight int32 to int16, which they fit.
     #[inline(always)]
     fn narrow(self, a: int32x4_t, b: int32x4_t) -> int16x8_t {
         simd!(self, vmovn_high_s32(vmovn_s32(a), b))
@@ -271,7 +271,7 @@ impl<X: NeonDot> Isa for X {
     #[inline(always)]
     fn q8_0(self, step: BlockQuad<'_, 34>) -> ([I8x32; 4], float32x4_t) {
         let (neon, rows) = (self.neon(), step.pointers());
-        // SAFETY: the token proves NEON; `BlockQuad::pointers`: each points to a block of 34 bytes, 2 of them read first, and then 32.
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 34 bytes, of which 2 and then 32 are read.
         unsafe {
             let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
             (rows.each_mut().map(|row| post_index::take_32(neon, row)), d)
@@ -280,7 +280,7 @@ impl<X: NeonDot> Isa for X {
     #[inline(always)]
     fn q4_0(self, step: BlockQuad<'_, 18>) -> ([I8x32; 4], float32x4_t) {
         let (neon, rows) = (self.neon(), step.pointers());
-        // SAFETY: the token proves NEON; `BlockQuad::pointers`: each points to a block of 18 bytes, 2 of them read first, and then 16.
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 18 bytes, of which 2 and then 16 are read.
         unsafe {
             let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
             (rows.each_mut().map(|row| neon.split_nibbles(post_index::take_16(neon, row))), d)
@@ -289,7 +289,7 @@ impl<X: NeonDot> Isa for X {
     #[inline(always)]
     fn q4_1(self, step: BlockQuad<'_, 20>) -> ([I8x32; 4], float32x4_t, float32x4_t) {
         let (neon, rows) = (self.neon(), step.pointers());
-        // SAFETY: the token proves NEON; `BlockQuad::pointers`: each points to a block of 20 bytes, 4 of them read first, and then 16.
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 20 bytes, of which 4 and then 16 are read.
         unsafe {
             let dm = vreinterpretq_u16_u32(post_index::take_u32x4(neon, rows));
             let [d, m] =
@@ -300,7 +300,7 @@ impl<X: NeonDot> Isa for X {
     #[inline(always)]
     fn f32x16(self, step: BlockQuad<'_, 64>) -> [[[float32x4_t; 2]; 2]; 4] {
         let neon = self.neon();
-        // SAFETY: the token proves NEON; `BlockQuad::pointers`: each points to 64 bytes, read in two halves.
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 64 bytes, which are read.
         step.pointers().each_mut().map(|row| unsafe {
             [post_index::take_32(neon, row), post_index::take_32(neon, row)].map(|x| x.map(|x| vreinterpretq_f32_s8(x)))
         })
@@ -308,7 +308,7 @@ impl<X: NeonDot> Isa for X {
     #[inline(always)]
     fn f16x16(self, step: BlockQuad<'_, 32>) -> [[[float32x4_t; 2]; 2]; 4] {
         let neon = self.neon();
-        // SAFETY: the token proves NEON; `BlockQuad::pointers`: each points to 32 bytes, read at once.
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 32 bytes, which are read.
         step.pointers().each_mut().map(|row| unsafe {
             post_index::take_32(neon, row).map(|x| {
                 let x = vreinterpretq_f16_s8(x);

@@ -1,6 +1,6 @@
 //! NEON as every Armv8.0 core has it: Cortex-A53 and A72.
 //!
-//! Products of int8 are int16, and have to be widened to int32 before there are too many in a sum.
+//! Products of int8 are added in int16, as many as fit, and then widened to int32.
 
 use core::arch::aarch64::*;
 

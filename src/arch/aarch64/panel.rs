@@ -1,4 +1,4 @@
-//! Panels on NEON: eight rows a group, each a 32-bit lane of two vectors.
+//! The operations of [`PanelIsa`] on NEON for one token at a time: a group is eight rows, the lanes of two vectors.
 
 use core::arch::aarch64::*;
 
@@ -49,7 +49,7 @@ impl Neon {
     }
 }
 
-/// What the CPUs that take one token at a time do differently: the products of eight rows with it.
+/// The operations that differ between NEON CPUs: products of eight rows with a token.
 pub(super) trait NeonPanel: NeonDot {
     /// As [`PanelIsa::UNROLL`].
     const UNROLL: bool = false;

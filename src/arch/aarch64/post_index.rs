@@ -4,8 +4,8 @@
 //! it. They work at any alignment, provided that the memory is Normal and alignment checking is off.
 //!
 //! Without an operating system neither is certain: before the MMU is on, all memory is Device memory. There the loads are
-//! of bytes, which need no alignment, and of 16-bit halves, which are at even addresses if the file is; unless the build
-//! says `--cfg armlet_normal_memory`, which goes with `-C target-feature=-strict-align`.
+//! of bytes, which need no alignment, and of 16-bit words, which are at even addresses if the file is; unless the build
+//! sets `--cfg armlet_normal_memory`, which goes with `-C target-feature=-strict-align`.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -101,7 +101,7 @@ pub(super) unsafe fn take_32(neon: Neon, p: &mut *const u8) -> I8x32 {
     unsafe { wide::pair(neon, p) }
 }
 
-/// Loads of more than alignment checking allows.
+/// Loads that need memory without alignment checking.
 #[cfg(any(not(target_os = "none"), armlet_normal_memory))]
 mod wide {
     use super::*;
@@ -129,7 +129,7 @@ mod wide {
     }
 }
 
-/// The same in smaller pieces.
+/// The same as loads of 16 bits and of single bytes.
 #[cfg(not(any(not(target_os = "none"), armlet_normal_memory)))]
 mod wide {
     use super::super::tokens::simd;

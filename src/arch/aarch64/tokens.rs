@@ -1,7 +1,7 @@
-//! Proof that the CPU has instructions: values without size, which only this module can make.
+//! Tokens: zero-sized values that prove that the CPU has an instruction set. Only this module can make them.
 //!
-//! A token is made where the features were detected, or in a function that is compiled for them, which nothing may call
-//! without having detected them. So a function that takes a token may execute its instructions.
+//! There are two ways to get one: `new` detects the CPU's features, and `new_unchecked` can be called without `unsafe`
+//! only in functions compiled for those features. So a function that takes a token may execute its instructions.
 
 use super::cpu;
 
@@ -23,7 +23,10 @@ impl Neon {
         cfg!(target_feature = "neon").then_some(Neon(()))
     }
 
-    /// The CPU must have NEON: the compiler wants `unsafe` unless the caller is compiled for it.
+    /// The token without detection.
+    ///
+    /// # Safety
+    /// The CPU has NEON. A caller that is compiled for it needs no `unsafe`.
     #[inline]
     #[target_feature(enable = "neon")]
     pub(super) fn new_unchecked() -> Self {
@@ -38,7 +41,10 @@ impl Dotprod {
         (cpu::dotprod() && cpu::fp16()).then_some(Dotprod(neon))
     }
 
-    /// The CPU must have the features: the compiler wants `unsafe` unless the caller is compiled for them.
+    /// The token without detection.
+    ///
+    /// # Safety
+    /// The CPU has the features. A caller that is compiled for them needs no `unsafe`.
     #[inline]
     #[target_feature(enable = "neon,dotprod,fp16")]
     pub(super) fn new_unchecked() -> Self {
@@ -53,7 +59,10 @@ impl I8mm {
         cpu::i8mm().then_some(I8mm(dotprod))
     }
 
-    /// The CPU must have the features: the compiler wants `unsafe` unless the caller is compiled for them.
+    /// The token without detection.
+    ///
+    /// # Safety
+    /// The CPU has the features. A caller that is compiled for them needs no `unsafe`.
     #[inline]
     #[target_feature(enable = "neon,dotprod,fp16,i8mm")]
     pub(super) fn new_unchecked() -> Self {
@@ -93,14 +102,15 @@ impl NeonToken for I8mm {
     }
 }
 
-/// An expression of NEON intrinsics, which `$token` allows: `simd!(token, expression)`.
+/// Evaluates an expression of NEON intrinsics: `simd!(token, expression)`.
 ///
-/// Most of them are safe but for the instructions they need. Those that load and store get pointers to arrays or
-/// references to them: every use keeps pointer arithmetic inside the array that was its function's argument.
+/// Most intrinsics are `unsafe` only because the CPU may lack the instruction; `$token` proves that it does not. The
+/// others load and store through pointers, which every use derives from a reference to an array, its function's argument:
+/// pointer arithmetic stays inside that array.
 macro_rules! simd {
     ($token:expr, $e:expr) => {{
         let _: $crate::arch::aarch64::tokens::Neon = $crate::arch::aarch64::tokens::NeonToken::neon($token);
-        // SAFETY: the token proves the instructions; loads and stores stay inside the arrays that they were given.
+        // SAFETY: the token proves the instructions; pointer arithmetic stays inside the array argument.
         unsafe { $e }
     }};
 }

@@ -26,13 +26,13 @@ fn products(token: Avx2, a: __m256i, b: __m256i) -> __m256i {
 impl AvxDot for Avx2 {
     type F32x16 = F32x8Pair<Self>;
 
-    /// Zero: no factor was changed, so nothing needs correcting.
+    /// Zero: signed weights need no correction.
     #[inline(always)]
     fn start_i8(self, _bias: i32) -> __m256i {
         simd!(self, _mm256_setzero_si256())
     }
 
-    /// `maddubs` wants one unsigned factor: |w|, with w's sign given to x. 2·128·127 fits int16.
+    /// `maddubs` multiplies unsigned by signed: |w| by x with the sign of w. 2·128·127 fits int16.
     #[inline(always)]
     fn add_i8(self, w: &[__m256i; 4], x: __m256i, sums: [__m256i; 4]) -> [__m256i; 4] {
         simd!(

@@ -5,8 +5,7 @@ use core::arch::x86_64::*;
 use super::isa::AvxDot;
 use super::tokens::{Avx2Token, Avx512, simd};
 use crate::arch::backend::Backend;
-use crate::arch::isa::F32x16;
-use crate::arch::isa::{FloatIsa, PanelIsa};
+use crate::arch::isa::{F32x16, FloatIsa, PanelIsa};
 use crate::arch::kernels::{Kernels, kernels};
 use crate::arch::types::{Bytes, Nibbles, PanelScales, Sums, TokenBlock};
 use crate::arch::unroll::{unroll, unroll_array};
@@ -19,8 +18,8 @@ pub(in crate::arch) fn kernels() -> Option<Kernels> {
     })
 }
 
-/// `vpdpbusd` wants one unsigned factor. int8 weights become so by a flip of the top bit, which adds 128 to each: the
-/// activations' bias, −8·Σx, times 16 takes that off again.
+/// `vpdpbusd` multiplies unsigned by signed. Flipping the top bit of int8 weights makes them unsigned and adds 128 to
+/// each; the activations' bias, −8·Σx, times 16 removes that from the sum.
 const FLIP: i8 = -128;
 
 impl AvxDot for Avx512 {
@@ -54,7 +53,7 @@ fn start(token: Avx512, bias: i32) -> __m256i {
     simd!(token, _mm256_zextsi128_si256(_mm_cvtsi32_si128(bias)))
 }
 
-/// The first eight in the low half.
+/// The first vector is the low half.
 impl F32x16<Avx512> for __m512 {
     const WIDE: bool = true;
 
@@ -153,7 +152,7 @@ impl FloatIsa for Avx512 {
             simd!(self, _mm512_storeu_ps(out.as_mut_ptr(), x))
         }
     }
-    /// The multiplication takes an activation for all lanes from memory, so this needs no register for it.
+    /// The multiplication broadcasts an activation from memory, which saves a register.
     #[inline(always)]
     fn fma_columns(self, w: &[__m512; 4], x: &[f32; 4], acc: __m512) -> __m512 {
         let mut acc = acc;
@@ -202,7 +201,7 @@ impl PanelIsa for Avx512 {
     fn single(self) -> Self {
         self
     }
-    /// Lane i holds rows 4i to 4i + 3, so that one exchange of words within lanes serves all rows.
+    /// Lane i holds rows 4i to 4i + 3, so that one transposition within lanes serves all rows.
     #[inline(always)]
     fn transpose16(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [u8; 256] {
         let [a, b, c, d] = unroll_array!(r in 0..4 => self.every_fourth(rows, r));
@@ -232,7 +231,7 @@ impl PanelIsa for Avx512 {
             out
         })
     }
-    /// Unsigned, by a flip of the top bit.
+    /// Made unsigned by flipping the top bit.
     #[inline(always)]
     fn int8(self, q: &Bytes, _group: usize) -> [__m512i; 8] {
         let (rows, _) = q.as_chunks::<4>();

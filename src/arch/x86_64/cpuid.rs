@@ -1,4 +1,4 @@
-//! Detection without an operating system's help.
+//! Feature detection by `cpuid`, without an operating system.
 
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
@@ -26,7 +26,8 @@ pub(super) fn avx2_fma_f16c() -> bool {
     saved & XMM_YMM == XMM_YMM && __cpuid_count(7, 0).ebx & AVX2 != 0
 }
 
-/// Whether a CPU of which [`avx2_fma_f16c`] is true has AVX-512 F, BW, VL and VNNI as well, with their registers saved.
+/// Whether the CPU has AVX-512 F, BW, VL and VNNI and what [`avx2_fma_f16c`] wants, and the operating system saves their
+/// registers.
 ///
 /// Intel SDM volume 1, section 15.2 to 15.4.
 pub(super) fn avx512_vnni() -> bool {
@@ -34,7 +35,10 @@ pub(super) fn avx512_vnni() -> bool {
     const VNNI: u32 = 1 << 11;
     const OPMASK_ZMM: u64 = 0b1110_0000;
 
-    // SAFETY: `avx2_fma_f16c` saw that OSXSAVE is set.
+    if !avx2_fma_f16c() {
+        return false;
+    }
+    // SAFETY: `avx2_fma_f16c` saw that OSXSAVE is set, so `xgetbv` exists and is enabled.
     let saved = unsafe { xcr0() };
     let leaf = __cpuid_count(7, 0);
     saved & OPMASK_ZMM == OPMASK_ZMM && leaf.ebx & F_BW_VL == F_BW_VL && leaf.ecx & VNNI != 0

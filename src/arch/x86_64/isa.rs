@@ -1,4 +1,4 @@
-//! What AVX2 and AVX-512 do alike: the operations of [`Isa`] once, for both tokens.
+//! The operations of [`Isa`] on AVX2, generic over the token.
 
 use core::arch::x86_64::*;
 
@@ -7,12 +7,12 @@ use crate::arch::isa::F32x16;
 use crate::arch::isa::Isa;
 use crate::arch::unroll::{unroll, unroll_array};
 
-/// What CPUs do differently: how wide registers are, and dot products of int8.
+/// The operations that differ between AVX2 and AVX-512: pairs of vectors, and dot products of int8.
 pub(crate) trait AvxDot: Avx2Token {
-    /// Sixteen `f32`.
+    /// Two vectors of eight `f32`, in one register where that is as wide.
     type F32x16: F32x16<Self>;
 
-    /// What each row's sum of products of int8 starts with, where −8 times the sum of the activations is `bias`.
+    /// The initial value of a row's sum of int8 products; `bias` is −8·Σx of all blocks.
     fn start_i8(self, bias: i32) -> __m256i;
 
     /// Adds the products of a block of 32 int8 with four others, in eight partial sums each.

@@ -1,7 +1,7 @@
-//! Proof that the CPU has instructions: values without size, which only this module can make.
+//! Tokens: zero-sized values that prove that the CPU has an instruction set. Only this module can make them.
 //!
-//! A token is made where the features were detected, or in a function that is compiled for them, which nothing may call
-//! without having detected them. So a function that takes a token may execute its instructions.
+//! There are two ways to get one: `new` detects the CPU's features, and `new_unchecked` can be called without `unsafe`
+//! only in functions compiled for those features. So a function that takes a token may execute its instructions.
 
 use super::cpuid;
 
@@ -19,7 +19,10 @@ impl Avx2 {
         cpuid::avx2_fma_f16c().then_some(Avx2(()))
     }
 
-    /// The CPU must have the features: the compiler wants `unsafe` unless the caller is compiled for them.
+    /// The token without detection.
+    ///
+    /// # Safety
+    /// The CPU has the features. A caller that is compiled for them needs no `unsafe`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn new_unchecked() -> Self {
@@ -34,7 +37,10 @@ impl Avx512 {
         cpuid::avx512_vnni().then_some(Avx512(avx2))
     }
 
-    /// The CPU must have the features: the compiler wants `unsafe` unless the caller is compiled for them.
+    /// The token without detection.
+    ///
+    /// # Safety
+    /// The CPU has the features. A caller that is compiled for them needs no `unsafe`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
     pub(super) fn new_unchecked() -> Self {
@@ -61,14 +67,15 @@ impl Avx2Token for Avx512 {
     }
 }
 
-/// An expression of intrinsics, which `$token` allows: `simd!(token, expression)`.
+/// Evaluates an expression of intrinsics: `simd!(token, expression)`.
 ///
-/// Most of them are safe but for the instructions they need. Those that load and store get pointers to arrays or
-/// references to them: every use keeps pointer arithmetic inside the array that was its function's argument.
+/// Most intrinsics are `unsafe` only because the CPU may lack the instruction; `$token` proves that it does not. The
+/// others load and store through pointers, which every use derives from a reference to an array, its function's argument:
+/// pointer arithmetic stays inside that array.
 macro_rules! simd {
     ($token:expr, $e:expr) => {{
         let _: $crate::arch::x86_64::tokens::Avx2 = $crate::arch::x86_64::tokens::Avx2Token::avx2($token);
-        // SAFETY: the token proves the instructions; loads and stores stay inside the arrays that they were given.
+        // SAFETY: the token proves the instructions; pointer arithmetic stays inside the array argument.
         unsafe { $e }
     }};
 }
