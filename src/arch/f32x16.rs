@@ -1,7 +1,7 @@
-//! Two vectors of eight numbers: one register where the CPU has such wide ones.
+//! Two vectors of eight `f32`, for instruction sets whose registers hold eight or fewer.
 //!
-//! What a pair is of is the caller's choice: of two rows, or of sixteen numbers side by side. Each number meets what it
-//! would meet in a vector of eight, so the bits do not show how wide registers are.
+//! The caller chooses what the two are: of two rows, or sixteen numbers side by side. Each lane computes what it would in
+//! a vector of eight, so the bits do not depend on the width of registers.
 
 use super::isa::{F32x16, Isa};
 use super::unroll::unroll_array;

@@ -14,7 +14,7 @@ use crate::quant::PANEL_ROWS;
 ///
 /// Every method must be `#[inline(always)]`, so that it is compiled inside a function that enables its instructions.
 ///
-/// Loads take byte arrays: weights lie in a file at any alignment.
+/// Loads take byte arrays: weights in a file have any alignment.
 pub(crate) trait Isa: Copy {
     /// Eight `f32`.
     type F32x8: Copy;
@@ -74,7 +74,7 @@ pub(crate) trait Isa: Copy {
     /// Integral values within ±127, as int8.
     fn to_i8(self, x: [Self::F32x8; 4], out: &mut [i8; 32]);
 
-    /// Four rows to eight columns.
+    /// Four rows of eight to eight columns of four.
     fn transpose8x4(self, rows: [Self::F32x8; 4]) -> [Self::F32x4; 8];
     fn splat4(self, x: f32) -> Self::F32x4;
     fn load4(self, x: &[f32; 4]) -> Self::F32x4;
@@ -192,7 +192,7 @@ pub(crate) trait F32x16<I: Isa>: Copy {
     fn sums(isa: I, pairs: [Self; 4]) -> [f32; 8];
 }
 
-/// Operations on float weights that many tokens meet: a column of as many rows as a vector has lanes.
+/// Operations of a GEMM with float weights: a column of as many rows as a vector has lanes.
 pub(crate) trait FloatIsa: Isa {
     /// Those rows: 8 or 16, the `R` of the methods.
     const ROWS: usize;
@@ -206,7 +206,7 @@ pub(crate) trait FloatIsa: Isa {
     fn fma_columns(self, w: &[Self::Column; 4], x: &[f32; 4], acc: Self::Column) -> Self::Column;
 
     /// Whether the CPU multiplies binary16, and the two methods below do something; see
-    /// [`halves`](super::generic::gemv_f16).
+    /// [`gemv_f16`](super::generic::gemv_f16).
     const F16_PRODUCTS: bool = false;
     /// Adds the products of 32 binary16 of each of four rows with those of `T` tokens to two sums a row, `[r₀, r₀, r₁, r₁]` and
     /// `[r₂, r₂, r₃, r₃]`: in binary16 `w[8k + i]·x[8k + i]` for k in 0..4, then lanes 2i and 2i + 1 twice; in `f32`
@@ -220,7 +220,7 @@ pub(crate) trait FloatIsa: Isa {
     }
 }
 
-/// Operations on panels, whose rows lie in the lanes of a vector; see [`panel`](super::generic::panel).
+/// Operations on panels, whose rows are the lanes of a vector; see [`panel`](super::generic::panel).
 ///
 /// A group is [`ROWS`](PanelIsa::ROWS) of a panel's 16 rows, whose weights stay in registers while tokens pass by,
 /// [`TOKENS`](PanelIsa::TOKENS) at a time: the `T` of the methods. Every sum is `acc + (dot + bias)·(d · d_x)`, with
@@ -271,7 +271,7 @@ pub(crate) trait PanelIsa: Isa {
     }
     fn int8(self, q: &Bytes, group: usize) -> Self::Weights;
     fn nibbles(self, n: &Nibbles, group: usize) -> Self::Weights;
-    fn scales(self, halves: &PanelScales, group: usize) -> Self::Scales;
+    fn scales(self, scales: &PanelScales, group: usize) -> Self::Scales;
     /// Sums as [`store`](PanelIsa::store) left them; zeros are zeros in any arrangement.
     fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> Self::Acc;
     fn store<const T: usize>(self, acc: Self::Acc, sums: &mut [Sums; T], group: usize);

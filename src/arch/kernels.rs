@@ -94,7 +94,7 @@ impl Kernels {
         self.backend
     }
 
-    /// Rows of weights that meet so many tokens at once: a multiple of these is done soonest.
+    /// Rows of weights that a kernel multiplies at once for so many tokens: tiles of a multiple of it are fastest.
     pub fn rows_at_once(&self, tokens: usize) -> usize {
         if tokens < matmul::MIN_TOKENS_TO_PACK { PANEL_ROWS } else { self.rows_at_once }
     }
@@ -121,7 +121,7 @@ impl Kernels {
         out.view(cols / BLOCK, tokens)
     }
 
-    /// Whether this CPU computes with binary16, and so few `tokens` are to meet binary16 weights as
+    /// Whether this CPU multiplies in binary16, and `tokens` are few enough to be multiplied with binary16 weights as
     /// [`to_f16`](Kernels::to_f16) leaves them.
     pub fn uses_f16_products(&self, tokens: usize) -> bool {
         self.uses_f16_products && tokens <= Self::MAX_F16_TOKENS
@@ -151,7 +151,7 @@ impl Kernels {
     }
 
     /// `out = x / sqrt(mean(x²) + eps) · weight` (Zhang and Sennrich 2019, arXiv 1910.07467); `weight` is
-    /// little-endian f32 where it lies in the file.
+    /// little-endian f32, used in place in the file.
     pub fn rms_norm(&self, x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {
         // SAFETY: as in `quantise`.
         unsafe { (self.rms_norm)(x, weight, eps, out) }

@@ -1,22 +1,27 @@
-//! The only SIMD of the project: one table of kernels, chosen once, and behind it one instance of each algorithm for
-//! every instruction set.
+//! All SIMD code: one table of kernels, chosen once at start, and behind it an instance of each algorithm for every
+//! instruction set.
 //!
 //! ```text
-//! generic/     each algorithm once, over the operations of `isa::Isa`; its few pointers are in `walk.rs` and `room.rs`
+//! backend.rs   the instruction sets, by name
+//! kernels.rs   the table of one backend's kernels: all that other modules call
+//! detect.rs    which backend this CPU gets
+//! generic/     each algorithm once, over the operations of an instruction set: GEMV, GEMM, attention, element-wise
 //! isa.rs       those operations; a value of an `Isa` type proves that the CPU has the instructions
-//! pair.rs      two vectors of eight numbers, one register where the CPU has such wide ones
+//! types.rs     blocks of weights and activations, as both sides see them
+//! f32x16.rs    two vectors of eight `f32`, one register where the CPU has registers of 64 bytes
 //! unroll.rs    loops and arrays that stay in registers
-//! scalar.rs    Isa over plain arrays: runs anywhere, and is the one the others are compared with
-//! aarch64/     Isa over NEON: alone, with the dot product, with the matrix multiplication of int8
-//! x86_64/      Isa over AVX2 and AVX-512, so that development and honest comparison are possible on a PC
+//! scalar.rs    Isa over plain arrays: runs on any CPU, and is the reference for the others
+//! aarch64/     Isa over NEON: Armv8.0, with the dot product, with the int8 matrix product
+//! x86_64/      Isa over AVX2 and AVX-512, for development and comparison on a PC
 //! ```
 //!
 //! A row of quantised weights times a vector is, for every backend, the same sum in the same order: the 32 products of
 //! a block are added exactly as integers, then each block is scaled and added to one `f32` per row, block after block.
 //! So a result does not depend on how many rows or tokens a tile has, and decode and prefill agree to the bit. Float
-//! weights have one order of sums for up to eight tokens and one for more, and `a·b + c` is rounded once everywhere: all
-//! backends give the same bits, but those that compute a few tokens' products with binary16 weights in binary16. Int8 activations would otherwise not forgive a difference: one that rounds the other way changes a logit
-//! by far more than the last bit that caused it.
+//! weights have one order of sums for up to eight tokens and another for more. `a·b + c` is rounded once everywhere. All
+//! backends therefore give the same bits, except those that multiply binary16 weights in binary16 for a few tokens. This
+//! matters because activations are quantised to int8: a last bit that rounds the other way there changes a logit by far
+//! more than that bit.
 //!
 //! `unsafe` is allowed in this folder.
 

@@ -252,8 +252,8 @@ impl PanelIsa for Scalar {
         })
     }
     #[inline(always)]
-    fn scales(self, halves: &PanelScales, _group: usize) -> Rows<f32> {
-        core::array::from_fn(|r| f16::from_le_bytes([halves[2 * r], halves[2 * r + 1]]).to_f32())
+    fn scales(self, scales: &PanelScales, _group: usize) -> Rows<f32> {
+        core::array::from_fn(|r| f16::from_le_bytes([scales[2 * r], scales[2 * r + 1]]).to_f32())
     }
     #[inline(always)]
     fn load<const T: usize>(self, sums: &[Sums; T], _group: usize) -> Rows<f32> {

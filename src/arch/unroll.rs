@@ -1,10 +1,10 @@
-//! Loops and arrays that are unrolled for certain, without closures.
+//! Loops and arrays that are always unrolled, without closures.
 //!
 //! A closure is a function of its own, which does not have the instruction set of the function around it: until the
 //! compiler has inlined the closure, an operation in it is a call, and its vectors pass through memory. Whether it
-//! inlines `array::map` depends on how much else there is; where it does not, a loop is five times slower. So no
-//! operation of an [`Isa`](super::isa::Isa) that is not in every CPU of its architecture is called in a closure, which a
-//! test sees to.
+//! inlines `array::map` depends on the size of the function; where it does not, a loop is five times slower. So no
+//! operation of an [`Isa`](super::isa::Isa) that is not in every CPU of its architecture is called in a closure. A test
+//! checks this.
 
 /// A loop of at most eight turns: arrays that only such loops index stay in registers, while the compiler keeps a
 /// longer body as a loop, and its accumulators in memory.

@@ -96,7 +96,8 @@ fn host(steps: &mut Steps) -> Result<(), Failed> {
     let sizes = [steps.sizes()];
     steps.step("tests on this machine", || cargo_with(&["test", "--workspace"], &sizes))?;
     steps.step("every order in which threads can meet", || {
-        let command = ["test", "--profile", "loom", "--lib", "--no-default-features", "--features", "std", "host::pool"];
+        let command =
+            ["test", "--profile", "loom", "--lib", "--no-default-features", "--features", "std", "host::pool"];
         // A folder of its own, because the flag is every crate's and would have all of them built anew each time.
         cargo_with(&command, &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")])
     })

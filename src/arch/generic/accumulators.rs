@@ -1,10 +1,11 @@
-//! Accumulators on the stack for the sums of many tokens.
+//! Accumulators of many tokens, on the stack.
 
 use core::mem::MaybeUninit;
 
 use crate::storage::Plain;
 
-/// Tokens that interleaved or widened weights serve: their sums are on the stack, of which firmware has little.
+/// Tokens that are multiplied with weights interleaved or widened once: their sums are on the stack, of which firmware has
+/// little.
 pub(super) const MAX_TOKENS: usize = if cfg!(target_os = "none") { 64 } else { 128 };
 
 /// Accumulators for the sums of [`MAX_TOKENS`], at the start of a line of the cache, so that no vector of 64 bytes is in two.

@@ -10,8 +10,8 @@ use core::ops::Range;
 
 /// Activations as int8, `x[32·b + i] = d·q[i]`, for the tokens of one pass.
 ///
-/// All four are `(blocks, stride)`, block b of token t at `stride·b + t`: a tile of tokens lies together, so that one
-/// pointer walks it and its scales fill a vector. What a format with an offset or a minimum needs of a block is computed
+/// All four are `(blocks, stride)`, block b of token t at `stride·b + t`: the tokens of a tile are adjacent, so that one
+/// pointer walks them and their scales fill a vector. What a format with an offset or a minimum needs of a block is computed
 /// here, once for all rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quants<'a> {
@@ -23,7 +23,7 @@ pub struct Quants<'a> {
     pub bias: &'a [i32],
     /// d·Σq, rounded once: what a minimum is multiplied by.
     pub dsum: &'a [f32],
-    /// Tokens that lie together; there may be some before and behind those that are meant.
+    /// Distance from a block to the next, in tokens; more than the tokens of this view where it is part of a pass.
     pub stride: usize,
 }
 
@@ -77,7 +77,7 @@ unsafe impl<'a> Outputs for QuantGrids<'a> {
     }
 
     unsafe fn tile(&self, i: usize) -> QuantTile<'a> {
-        // SAFETY: the contract, that no `i` is asked for twice, is that of each grid.
+        // SAFETY: the contract of this function, that no `i` is asked for twice, is the contract of each grid.
         unsafe { QuantTile { q: self.q.tile(i), d: self.d.tile(i), bias: self.bias.tile(i), dsum: self.dsum.tile(i) } }
     }
 }
@@ -123,7 +123,7 @@ pub struct Activations<'a> {
     pub tokens: usize,
     /// `(tokens, cols)`.
     pub floats: &'a [f32],
-    /// `(cols / 32, stride)`; may be empty when no matrix they meet is quantised.
+    /// `(cols / 32, stride)`; may be empty when no matrix that they are multiplied with is quantised.
     pub quants: Quants<'a>,
     /// `(tokens, cols / 32)`, rounded up; empty where nothing is to be computed in binary16, see
     /// [`Kernels::uses_f16_products`](crate::arch::Kernels::uses_f16_products).

@@ -1,15 +1,15 @@
 //! Float weights.
 //!
-//! A few tokens meet the weights where they lie: lanes along the row, eight partial sums in a fixed order.
+//! For a few tokens a GEMV reads the weights in place: lanes along the row, eight partial sums in a fixed order.
 //!
-//! For many, eight or sixteen rows at a time are widened to `f32` and transposed once, in pieces that stay in the
-//! first-level cache; all tokens meet the piece eight at a time. Lanes are rows there, so that an activation is a factor
-//! for a whole vector, which NEON takes from a lane: four columns of a token are one load and eight multiplications. 16
-//! NEON accumulators, four columns of weights in 8 registers and a token's in one leave none idle for long, and none
-//! spilt. AVX-512 has sixteen rows in a vector and multiplies with an activation in memory.
+//! For many tokens a GEMM widens eight or sixteen rows at a time to `f32` and transposes them once, in pieces that stay in
+//! the first-level cache, and multiplies each piece with all tokens, eight at a time. Lanes are rows there, so that an
+//! activation is a factor for a whole vector, which NEON takes from a lane: four columns of a token are one load and eight
+//! multiplications. 16 NEON accumulators, four columns of weights in 8 registers and a token's in one fill the register
+//! file without spilling. AVX-512 has sixteen rows in a vector and multiplies with an activation in memory.
 //!
-//! There each sum goes along the row from its start, in whatever pieces and tiles. So the two ways round differently:
-//! by no more than 2·n·2⁻²⁴·Σ|w·x| for rows of n, the bound of either from the exact sum being half of that (Higham,
+//! In the GEMM each sum goes along the row from its start, however it is cut into pieces and tiles. So the two round
+//! differently: by no more than 2·n·2⁻²⁴·Σ|w·x| for rows of n, since each is within half of that of the exact sum (Higham,
 //! Accuracy and Stability of Numerical Algorithms, 2002, §3.1).
 
 use core::marker::PhantomData;
@@ -32,7 +32,7 @@ pub(super) trait Format<const B: usize> {
     fn load<I: Isa>(isa: I, step: BlockQuad<'_, B>) -> [[I::F32x8; 2]; ROWS];
 }
 
-/// The float formats: bytes of sixteen weights, and the load.
+/// Defines a float format: the bytes of sixteen weights, and the load.
 macro_rules! float {
     ($name:ident, $bytes:literal, $load:ident) => {
         pub(super) struct $name;
@@ -71,7 +71,7 @@ impl<F: Format<B>, const B: usize> RowKernel for Lanes<F, B> {
     fn tile<I: FloatIsa, const T: usize>(isa: I, rows: RowQuad<'_>, x: [&[f32]; T]) -> [[f32; ROWS]; T] {
         let mut acc = [[isa.splat8(0.0); ROWS]; T];
         walk::<F, I, T, B>(isa, rows, x, &mut acc);
-        // Columns beyond a multiple of sixteen: padded with zeros, through the same lanes.
+        // The columns after the last whole sixteen, padded with zeros, in the same lanes.
         let whole = rows.row_bytes() / B;
         if whole * B < rows.row_bytes() {
             let tails: [[u8; B]; ROWS] = core::array::from_fn(|r| padded(rows.row(r).get(whole * B..).unwrap_or(&[])));
@@ -92,7 +92,7 @@ fn columns<'a, const T: usize>(x: &Activations<'a>, token: usize, first: usize) 
     core::array::from_fn(|t| x.floats.get((token + t) * cols..).and_then(|x| x.get(first..cols)).unwrap_or(&[]))
 }
 
-/// Adds the whole sixteens of columns of four rows times `T` tokens.
+/// Adds the products of four rows and `T` tokens, sixteen columns at a time, as far as they are whole.
 #[inline(always)]
 fn walk<F: Format<B>, I: Isa, const T: usize, const B: usize>(
     isa: I,
@@ -124,7 +124,7 @@ pub(super) fn multiply<I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
     if I::ROWS == 16 { multiply_by::<I, 16>(isa, job) } else { multiply_by::<I, 8>(isa, job) }
 }
 
-/// Many tokens, by pieces of `R` rows. All formats meet the tokens in one loop, as `f32`.
+/// Many tokens, by pieces of `R` rows. All formats share one loop over tokens, as `f32`.
 #[inline(always)]
 fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     let mut piece = Piece([0.0; _]);
@@ -153,8 +153,8 @@ fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     }
 }
 
-/// Columns of a piece as `f32`, transposed: those of `rows` behind so many `sixteens`. Beyond the last row, that one
-/// again.
+/// Columns of a piece as `f32`, transposed: of `rows`, after the first `sixteens` × 16 columns. Beyond the last row it is
+/// repeated.
 #[inline(always)]
 fn widen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
     isa: I,
@@ -216,12 +216,12 @@ fn add<I: FloatIsa, const R: usize>(
     first: usize,
     sums: &mut [[f32; R]],
 ) {
-    let (eights, rest) = sums.as_chunks_mut::<8>();
+    let (eights, tail) = sums.as_chunks_mut::<8>();
     let done = token + 8 * eights.len();
     for (t, sums) in eights.iter_mut().enumerate() {
         add_tile::<I, 8, R>(isa, piece, columns(x, token + 8 * t, first), sums);
     }
-    for (t, sums) in rest.iter_mut().enumerate() {
+    for (t, sums) in tail.iter_mut().enumerate() {
         add_tile::<I, 1, R>(isa, piece, columns(x, done + t, first), core::array::from_mut(sums));
     }
 }
@@ -238,15 +238,15 @@ fn add_tile<I: FloatIsa, const T: usize, const R: usize>(
     unroll!(t in 0..T => { acc[t] = isa.load_column(&sums[t]) });
     let mut fours = Zip::new(x.map(|x| x.as_chunks::<4>().0));
     let n = fours.left().min(piece.len() / 4);
-    let (piece, rest) = piece.split_at_checked(4 * n).unwrap_or_default();
+    let (piece, tail) = piece.split_at_checked(4 * n).unwrap_or_default();
     for w in piece.as_chunks::<4>().0 {
         let w = unroll_array!(c in 0..4 => isa.load_column(&w[c]));
         // SAFETY: there are `n` turns.
         let x = unsafe { fours.next() };
         unroll!(t in 0..T => { acc[t] = isa.fma_columns(&w, x[t], acc[t]) });
     }
-    if !rest.is_empty() {
-        let w = unroll_array!(c in 0..4 => isa.load_column(rest.get(c).unwrap_or(&[0.0; R])));
+    if !tail.is_empty() {
+        let w = unroll_array!(c in 0..4 => isa.load_column(tail.get(c).unwrap_or(&[0.0; R])));
         unroll!(t in 0..T => {
             let x = padded(x[t].get(4 * n..).unwrap_or(&[]));
             acc[t] = isa.fma_columns(&w, &x, acc[t]);

@@ -1,7 +1,7 @@
-//! Rows where they lie in a GGUF file, four at a time, for one token or a few.
+//! GEMV: rows of a GGUF file in place, four at a time, times one token or a few.
 //!
-//! A token's work is mostly here. What is not the loop over a row is paid for every four rows, so the walk over the
-//! tokens is made once, and the results of four rows are written at once.
+//! Decode spends most of its time here. What is outside the loop over a row is paid for every four rows, so the cursor over
+//! the tokens is made once, and the results of four rows are written at once.
 
 use super::activations::Activations;
 use super::cursor::RowQuad;
@@ -10,12 +10,12 @@ use crate::arch::isa::FloatIsa;
 use crate::arch::types::ROWS;
 use crate::util::SliceExt;
 
-/// A way to multiply four rows with `T` tokens.
+/// How four rows of a format are multiplied with `T` tokens.
 pub(super) trait RowKernel {
-    /// A walk over the columns of `T` tokens.
+    /// A cursor over the columns of `T` tokens.
     type Tokens<'a, const T: usize>: Copy;
 
-    /// The walk over tokens `token..token + T`.
+    /// The cursor over tokens `token..token + T`.
     fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> Self::Tokens<'a, T>;
 
     /// The products, `(T, ROWS)`.
@@ -62,7 +62,7 @@ fn one<K: RowKernel, I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
     }
 }
 
-/// The bytes of the rows that are asked for.
+/// The bytes of the job's rows.
 #[inline(always)]
 fn rows_of<'w>(job: &Job<'_, '_, 'w>) -> &'w [u8] {
     job.w.rows_bytes(job.rows.clone())

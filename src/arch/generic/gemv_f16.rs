@@ -18,8 +18,8 @@
 //! 7.02·2⁻¹¹·Σ|w·x| + 2⁻²⁵·d·(Σ|w| + 96)
 //! ```
 //!
-//! from its exact value: 96 are its six sums in each of two lanes and eight before. Errors of different products do not
-//! know of each other, so a row's is mostly a hundredth of that; int8 activations are coarser.
+//! from its exact value: 96 are its six sums in each of two lanes and eight before. Errors of different products are
+//! independent, so the error of a row is mostly a hundredth of that; int8 activations are coarser.
 
 use core::marker::PhantomData;
 
@@ -38,12 +38,12 @@ pub(in crate::arch) const MAX_TOKENS: usize = 8;
 /// The activations `x` of a token as blocks, the last one with zeros to its end; as far as `out` goes.
 #[inline(always)]
 pub(in crate::arch) fn to_f16<I: Isa>(isa: I, x: &[f32], out: &mut [F16Block]) {
-    let (whole, rest) = x.as_chunks::<BLOCK>();
+    let (whole, tail) = x.as_chunks::<BLOCK>();
     for (x, out) in whole.iter().zip(&mut *out) {
         *out = block(isa, x);
     }
-    if let (false, Some(out)) = (rest.is_empty(), out.get_mut(whole.len())) {
-        *out = block(isa, &padded(rest));
+    if let (false, Some(out)) = (tail.is_empty(), out.get_mut(whole.len())) {
+        *out = block(isa, &padded(tail));
     }
 }
 
@@ -102,8 +102,8 @@ impl<F> RowKernel for F16Rows<F> {
     }
 }
 
-/// Adds the whole blocks of four rows times `T` tokens; says how many those are. The format is for who reads a
-/// disassembly.
+/// Adds the products of four rows and `T` tokens, block by block as far as they are whole, and returns how many were. The
+/// type of the format is in the name of the instance, by which `cargo xtask mca` finds the loop.
 #[inline(always)]
 fn walk<F, I: FloatIsa, const T: usize>(
     _format: PhantomData<F>,

@@ -20,14 +20,14 @@ pub enum Write {
 pub(super) struct Job<'a, 'o, 'w> {
     pub(super) w: Matrix<'w>,
     pub(super) rows: Range<usize>,
-    /// By value, like the matrix: what the results are written to cannot be either, and the compiler sees it.
+    /// By value, like the matrix, so that the compiler sees that writing results changes neither.
     pub(super) x: Activations<'a>,
     pub(super) out: &'a mut Tile<'o, f32>,
     pub(super) write: Write,
 }
 
 impl Job<'_, '_, '_> {
-    /// Writes the sums of the rows from `row` on, as far as they are asked for.
+    /// Writes the sums of rows `row..` of one token, as far as the job has these rows.
     #[inline(always)]
     pub(super) fn write_sums(&mut self, row: usize, token: usize, sums: &[f32]) {
         let valid = sums.len().min(self.rows.end - row);
@@ -36,7 +36,8 @@ impl Job<'_, '_, '_> {
     }
 }
 
-/// Writes `sums` as far as `out` goes: a panel's rows at once, else by fours, because a copy of unknown length is a call.
+/// Writes `sums` to as much of `out` as there is: a panel's rows at once, else four at a time, because a copy of unknown
+/// length is a call of `memcpy`.
 #[inline(always)]
 pub(super) fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
     if let (Some(out), Ok(sums)) = (out.first_chunk_mut(), <&[f32; PANEL_ROWS]>::try_from(sums)) {
@@ -47,9 +48,9 @@ pub(super) fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
         return;
     }
     let n = sums.len().min(out.len());
-    let ((out, rest), (sums, last)) = (out.first_n_mut(n).as_chunks_mut::<4>(), sums.first_n(n).as_chunks::<4>());
+    let ((out, tail), (sums, last)) = (out.first_n_mut(n).as_chunks_mut::<4>(), sums.first_n(n).as_chunks::<4>());
     let fours = out.iter_mut().zip(sums);
-    let ones = rest.iter_mut().zip(last);
+    let ones = tail.iter_mut().zip(last);
     match write {
         Write::Set => {
             fours.for_each(|(out, sums)| *out = *sums);

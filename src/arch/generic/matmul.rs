@@ -1,21 +1,21 @@
 //! Matrix times activations, for one token or many.
 //!
 //! ```text
-//!              one token, or a few              a prompt
-//! quantised    rows    in place                 panel   16 or 32 rows interleaved, once for 128 tokens
-//! binary16     halves  in place, in binary16, where the CPU can; else as other floats
-//! float        float   in place                 float   8 or 16 rows widened, once for 128 tokens
-//! packed file  panel   in place                 panel   in place
+//!              one token, or a few (GEMV)       a prompt (GEMM)
+//! quantised    gemv_quantised  in place         gemm    16 or 32 rows interleaved, once for 128 tokens
+//! binary16     gemv_f16        in place, in binary16 where the CPU can; else as other floats
+//! float        float           in place         float   8 or 16 rows widened, once for 128 tokens
+//! packed file  gemm            in place         gemm    in place
 //! ```
 //!
 //! Each path of quantised weights computes, for each row and token, one sum in one order:
 //!
-//! 1. The 32 products of a block of quants are added exactly, in integers, so how a backend does it cannot show.
+//! 1. The 32 products of a block of quants are added exactly, in integers, so every backend gets the same sum.
 //! 2. A row has one `f32` for each token, to which blocks are added in order, each scaled by the product of the
-//!    weight's and the activation's scale. How many tokens or rows share a vector does not show either.
+//!    weight's and the activation's scale, however many tokens or rows share a vector.
 //!
 //! So one token at a time and a whole prompt give the same bits, in any chunks. Float weights have one order for up to
-//! eight tokens, and another for more, see [`float`]; and where the CPU computes with binary16 some meet it, see
+//! eight tokens, and another for more, see [`float`]; CPUs that multiply in binary16 do so for a few tokens, see
 //! [`gemv_f16`].
 
 use core::ops::Range;
@@ -43,7 +43,7 @@ pub(in crate::arch) fn matmul<S: PanelIsa + FloatIsa>(
     write: Write,
 ) {
     let rows = rows.start.min(w.rows())..rows.end.min(w.rows());
-    // All of a pass decide, not those of a tile: so what shares a tile with a token does not show.
+    // The tokens of the pass decide, not those of a tile: so the bits of a token do not depend on its tile.
     let many = x.tokens >= MIN_TOKENS_TO_WIDEN;
     let x = x.part(out.rows());
     let job = Job { w: *w, rows, x, out, write };
@@ -51,11 +51,11 @@ pub(in crate::arch) fn matmul<S: PanelIsa + FloatIsa>(
         DType::Q8_0 => quantised::<gemv_quantised::Q8_0, panel::Q8_0, S, 544, 34>(isa, job),
         DType::Q4_0 => quantised::<gemv_quantised::Q4_0, panel::Q4_0, S, 288, 18>(isa, job),
         DType::Q4_1 => quantised::<gemv_quantised::Q4_1, panel::Q4_1, S, 320, 20>(isa, job),
-        // Firmware has room for one way to multiply what it hardly ever meets.
+        // Firmware, which hardly ever has such weights, has room for one way to multiply them.
         kind if many || (cfg!(target_os = "none") && kind != DType::F16) => {
             float::multiply(isa, &mut { job });
         }
-        // A token at a time where that is rare: each tile of two is another two kilobytes of code.
+        // One token at a time for rare formats: a tile of two tokens is another two kilobytes of code.
         DType::F32 => gemv::multiply::<float::Lanes<float::F32, 64>, S, 1>(isa, &mut { job }),
         DType::F16 if S::F16_PRODUCTS && !job.x.f16.is_empty() => {
             gemv::multiply::<gemv_f16::F16Rows<float::F16>, S, 2>(isa, &mut { job });

@@ -1,4 +1,4 @@
-//! Panels: sixteen rows of quantised weights with their bytes interleaved, so that rows lie in the lanes of a vector.
+//! Panels: sixteen rows of quantised weights with their bytes interleaved, so that rows are the lanes of a vector.
 //!
 //! ```text
 //! panel of 16 rows = its blocks of 32 columns, one after another
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! RowQuad columns of a row are one 32-bit lane. That is what `sdot` by lane, `vpdpbusd` with a broadcast and, after a
-//! zip, `smmla` eat, and no sum across lanes is left to do. A prompt meets blocks that are interleaved on the fly; a file
-//! made by `armlet pack` has them ready, and they are used where they lie.
+//! zip, `smmla` take, and no sum across lanes is needed. For a prompt, blocks are interleaved on the fly; a file made by
+//! `armlet pack` has them ready, and they are used in place.
 //!
 //! ```text
 //! for each block of 16 rows:
@@ -18,9 +18,9 @@
 //!         for t in tokens: sums[t] += (w · x[t]) · (d · d_x[t])
 //! ```
 //!
-//! Weights stay in registers and sums go through the first-level cache, because that is the cheaper way round: a load
-//! and a store of a vector for each 128 products, and the loop holds nothing else that a compiler would have to spill.
-//! Where registers are left, they hold the weights of two panels, and each activation is loaded once for both.
+//! Weights stay in registers and sums go through the first-level cache, which is cheaper than the reverse: a load and a
+//! store of a vector for each 128 products, and nothing else in the loop that the compiler would have to spill. Where
+//! registers are left, they hold the weights of two panels, and each activation is loaded once for both.
 //!
 //! Each row and token has the same sum in the same order as in place: see [`matmul`](super::matmul).
 
@@ -79,12 +79,12 @@ fn quants<const P: usize, const N: usize>(block: &[u8; P]) -> &[[u8; 16]; N] {
 
 /// The f16 of 16 rows, at byte `at` of a block.
 #[inline(always)]
-fn halves<const P: usize>(block: &[u8; P], at: usize) -> &PanelScales {
+fn scales_at<const P: usize>(block: &[u8; P], at: usize) -> &PanelScales {
     block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 32])
 }
 
-/// Adds `blocks` of `N` panels, those of columns `32·b..`, times tokens `token..token + sums.len()` to `sums`, which lie as
-/// `S` wants them until [`restore_row_order`] puts them in the order of rows.
+/// Adds the products of `blocks`, columns `32·b..` of `N` panels, and tokens `token..token + sums.len()` to `sums`. These
+/// are in the order that `S` wants until [`restore_row_order`].
 #[inline(always)]
 pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const N: usize>(
     isa: S,
@@ -95,7 +95,7 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, 
     sums: &mut [[Sums; N]],
 ) {
     let paired = if N == 1 && (S::TOKENS == 2 || S::UNROLL) { sums.len() & !1 } else { 0 };
-    let (pairs, rest) = sums.split_at_mut_checked(paired).unwrap_or_default();
+    let (pairs, tail) = sums.split_at_mut_checked(paired).unwrap_or_default();
     let pairs = pairs.as_flattened_mut();
     for group in 0..PANEL_ROWS / S::ROWS {
         if paired == 0 {
@@ -112,14 +112,14 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, 
     }
     let isa = isa.single();
     for group in 0..PANEL_ROWS / S::Single::ROWS {
-        if rest.is_empty() {
+        if tail.is_empty() {
             break;
         }
         let mut w = [PanelGroup::new::<F, P, B>(isa, &blocks[0], group); N];
         unroll!(n in 0..N => { w[n] = PanelGroup::new::<F, P, B>(isa, &blocks[n], group) });
         // An x86 CPU fetches ahead by itself, but within a page of memory, and the next block is in another.
         let ahead = x.quants.stride;
-        for (x, sums) in token_blocks::<1>(x, b, token + paired).zip(rest.iter_mut()) {
+        for (x, sums) in token_blocks::<1>(x, b, token + paired).zip(tail.iter_mut()) {
             if group == 0 {
                 isa.prefetch(x.q.as_ptr().wrapping_add(ahead).cast(), BLOCK);
             }
@@ -133,7 +133,7 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, 
     }
 }
 
-/// Puts sums in the order of rows, after the last [`add`].
+/// Puts the sums into the order of rows, after the last [`add`].
 #[inline(always)]
 pub(super) fn restore_row_order<S: PanelIsa, const N: usize>(isa: S, sums: &mut [[Sums; N]]) {
     if N == 1 && S::TOKENS == 2 {
@@ -179,9 +179,9 @@ struct PanelGroup<S: PanelIsa> {
 impl<S: PanelIsa> PanelGroup<S> {
     #[inline(always)]
     fn new<F: Format<P, B>, const P: usize, const B: usize>(isa: S, block: &[u8; P], group: usize) -> Self {
-        let d = isa.scales(halves(block, 0), group);
+        let d = isa.scales(scales_at(block, 0), group);
         let m = match F::MINIMA {
-            Some(at) => isa.scales(halves(block, at), group),
+            Some(at) => isa.scales(scales_at(block, at), group),
             None => d,
         };
         PanelGroup { group, w: F::weights(isa, block, group), d, m }

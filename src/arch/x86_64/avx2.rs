@@ -112,8 +112,8 @@ impl PanelIsa for Avx2 {
         )
     }
     #[inline(always)]
-    fn scales(self, halves: &PanelScales, group: usize) -> __m256 {
-        self.load8_f16(&halves.as_chunks::<16>().0[group & 1])
+    fn scales(self, scales: &PanelScales, group: usize) -> __m256 {
+        self.load8_f16(&scales.as_chunks::<16>().0[group & 1])
     }
     #[inline(always)]
     fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> __m256 {

@@ -255,8 +255,8 @@ impl PanelIsa for Avx512 {
         )
     }
     #[inline(always)]
-    fn scales(self, halves: &PanelScales, _group: usize) -> __m512 {
-        simd!(self, _mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast())))
+    fn scales(self, scales: &PanelScales, _group: usize) -> __m512 {
+        simd!(self, _mm512_cvtph_ps(_mm256_loadu_si256(scales.as_ptr().cast())))
     }
     #[inline(always)]
     fn load<const T: usize>(self, sums: &[Sums; T], _group: usize) -> __m512 {

@@ -1,4 +1,4 @@
-//! Rows of keys and values as a cache stores them, and the queries that int8 keys meet.
+//! Rows of keys and values as the KV cache stores them, and int8 queries for int8 keys.
 
 use super::super::activations::{round_block, scale};
 use super::super::padded::padded;
@@ -38,13 +38,13 @@ impl KvType {
     }
 }
 
-/// A stored number; eight of them have `B` bytes.
+/// A format of K and V; eight numbers have `B` bytes.
 pub(super) trait KvFormat<const B: usize> {
-    /// Whether rows have scales, and keys meet int8 queries.
+    /// Whether rows have scales, and keys are multiplied with int8 queries.
     const INT8: bool = false;
     /// Most query heads that are multiplied together, up to 4.
     const HEADS: usize = 4;
-    /// The eights of two rows, or two of one.
+    /// Eight numbers of two rows, or sixteen of one.
     fn load<I: Isa>(isa: I, x: [&[u8; B]; 2]) -> I::F32x16;
 }
 

@@ -8,14 +8,14 @@
 //! out = o / l
 //! ```
 //!
-//! This is online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867) with one rescale per tile. A tile is what a
-//! token looks at of 32 positions that start at a multiple of 32. Its rows may lie in up to three places, one after
-//! another: the sinks, the ring, and in the chunk that is being read. That does not show in the bits, nor does how a
-//! prompt was cut into chunks, or what slots a ring has. Only the scores of a tile exist at a time.
+//! This is online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867) with one rescale per tile. A tile is those of 32
+//! positions, the first a multiple of 32, that a token attends to. Its rows are in up to three spans: sinks, ring, and the
+//! chunk that is being read. The bits of the result do not depend on where the rows are, on how a prompt was cut into
+//! chunks, or on the slots of the ring. Only the scores of one tile exist at a time.
 //!
-//! Within a tile, which the first cache holds, a few heads meet a few positions at a time: as many sums as registers
-//! hold, so that each number loaded or converted is used several times. How many they are does not show in the bits.
-//! [`qk`] says how scores come about, [`pv`] what becomes of the weights.
+//! Within a tile, which fits the first-level cache, a register tile of a few heads and a few positions is computed at a
+//! time, so that each number loaded or converted is used several times. The size of the register tile does not change
+//! bits. [`qk`] computes the scores, [`pv`] the output.
 
 pub(in crate::arch) mod kv_format;
 pub(in crate::arch) mod online_softmax;
@@ -54,11 +54,11 @@ pub struct KvSpan<'a> {
     pub k_scales: &'a [u8],
     /// `(positions)` binary16, of int8 values.
     pub v_scales: &'a [u8],
-    /// Whether they are met by the queries for sinks.
+    /// Whether these are sinks, which are scored with the second copy of the query.
     pub sinks: bool,
 }
 
-/// The queries of the heads of a group: those for the ring, then those for sinks.
+/// The queries of the heads of a group: rotated for the ring, and rotated for the sinks.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'q> {
     /// `(group, head_dim)` each.
@@ -80,7 +80,7 @@ pub(in crate::arch) fn attend<I: Isa>(
     spans: &[KvSpan<'_>],
     out: &mut SoftmaxState<'_>,
 ) {
-    let row = q.head_dim / 8; // eights of a row
+    let row = q.head_dim / 8; // vectors of eight in a row
     let group = out.max.len();
     let blocks = q.head_dim.div_ceil(BLOCK);
     // Checked for every model when it is loaded.
@@ -124,7 +124,7 @@ struct Heads<'q> {
     scale: f32,
 }
 
-/// Up to `GROUP` query heads over a tile, whose rows lie in `spans`.
+/// Up to `GROUP` query heads over a tile, whose rows are in `spans`.
 #[inline(always)]
 fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
     isa: I,
@@ -137,15 +137,15 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
     let row = q.row;
     let mut scores: [Scores; GROUP] = [[0.0; TILE + 4]; GROUP];
     let tile = scores.first_n_mut(max.len());
-    // Exponents of 2, which need fewer operations than those of e.
+    // Powers of 2 need fewer operations than powers of e.
     let scale = q.scale * core::f32::consts::LOG2_E;
     let mut factors = if E::INT8 { [[1.0; TILE]; 2] } else { [[scale; TILE], [1.0; TILE]] };
     let mut at = 0;
     for span in spans {
         let k = span.k.as_chunks::<B>().0;
         let len = (k.len() / row.max(1)).min(TILE.saturating_sub(at));
-        // While keys are read their values are fetched, then the keys behind these. Where the next tile lies elsewhere, that
-        // was in vain.
+        // While keys are read, their values are prefetched, then the keys behind them; where the next tile is elsewhere, for
+        // nothing.
         let ahead = Prefetcher::of(span.v);
         if E::INT8 {
             load_scales(isa, scale, span.k_scales, factors[0].part_mut(at..at + len));
@@ -180,27 +180,27 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
     }
 }
 
-/// `out = by · scales`, which are binary16.
+/// `out = by · scales`; the scales are binary16.
 #[inline(always)]
 fn load_scales<I: Isa>(isa: I, by: f32, scales: &[u8], out: &mut [f32]) {
     let by = isa.splat8(by);
-    let (eights, rest) = out.as_chunks_mut::<8>();
+    let (eights, tail) = out.as_chunks_mut::<8>();
     let n = eights.len();
     for (out, scales) in eights.iter_mut().zip(scales.as_chunks::<16>().0) {
         isa.store8(isa.mul8(by, isa.load8_f16(scales)), out);
     }
-    if !rest.is_empty() {
+    if !tail.is_empty() {
         let mut last = [0.0; 8];
         isa.store8(isa.mul8(by, isa.load8_f16(&padded(scales.get(16 * n..).unwrap_or(&[])))), &mut last);
-        rest.iter_mut().zip(last).for_each(|(out, last)| *out = last);
+        tail.iter_mut().zip(last).for_each(|(out, last)| *out = last);
     }
 }
 
-/// Turns products into weights: multiplied with the factors of keys, relative to the running maxima, and multiplied with
-/// the factors of values; gives the factors for what was summed before.
+/// Softmax of one tile: scales the raw scores with the factors of keys, updates each head's running maximum and sum,
+/// multiplies the weights with the factors of values, and returns the factor by which earlier output must be rescaled.
 ///
-/// Unused places become 2⁻¹²⁶: zero beside the maximum's 1, and they meet no row of V. A product that is no finite number
-/// would be lost on the way, so it makes the sum one that is none.
+/// Masked positions get the weight 2⁻¹²⁶, zero beside the maximum's 1, and have no row of V. A score that is not finite
+/// would be lost in the maximum, so it makes the sum NaN.
 #[inline(always)]
 fn softmax_tile<I: Isa, E: KvFormat<B>, const B: usize>(
     isa: I,

@@ -1,7 +1,6 @@
-//! What attention over some tiles gave, and how that of several is added up.
+//! Running state of an online softmax, and merging two of them.
 
-/// What some tiles gave: `out / sum` is the attention over them, `max` the highest score,
-/// as an exponent of 2.
+/// Attention over some tiles: `out / sum` is its result; `max` is the highest score, as an exponent of 2.
 #[derive(Debug)]
 pub struct SoftmaxState<'o> {
     /// `(group, head_dim)`.
@@ -13,7 +12,7 @@ pub struct SoftmaxState<'o> {
 }
 
 impl<'o> SoftmaxState<'o> {
-    /// In `memory` of `group · (head_dim + 2)` numbers, with nothing in it.
+    /// An empty state in `memory`, `(group · (head_dim + 2))`.
     pub fn new(memory: &'o mut [f32], group: usize) -> Self {
         let (out, stats) = memory.split_at_mut(memory.len().saturating_sub(2 * group));
         let (max, sum) = stats.split_at_mut(stats.len() / 2);
@@ -22,14 +21,14 @@ impl<'o> SoftmaxState<'o> {
         partial
     }
 
-    /// As [`new`](SoftmaxState::new) or [`merge`](SoftmaxState::merge) left it in `memory`.
+    /// The state that [`new`](SoftmaxState::new) or [`merge`](SoftmaxState::merge) left in `memory`.
     pub fn view(memory: &'o mut [f32], group: usize) -> Self {
         let (out, stats) = memory.split_at_mut(memory.len().saturating_sub(2 * group));
         let (max, sum) = stats.split_at_mut(stats.len() / 2);
         SoftmaxState { out, max, sum }
     }
 
-    /// In `out` and `stats`, `(2, group)`, with nothing in it.
+    /// An empty state in `out`, `(group, head_dim)`, and `stats`, `(2, group)`.
     pub fn over(out: &'o mut [f32], stats: &'o mut [f32]) -> Self {
         let (max, sum) = stats.split_at_mut(stats.len() / 2);
         let mut partial = SoftmaxState { out, max, sum };
@@ -37,14 +36,14 @@ impl<'o> SoftmaxState<'o> {
         partial
     }
 
-    /// Nothing is in it.
+    /// Makes it the state of no tile.
     fn clear(&mut self) {
         self.out.fill(0.0);
         self.max.fill(f32::NEG_INFINITY);
         self.sum.fill(0.0);
     }
 
-    /// Adds what later tiles gave. The order of merging shows in the bits, so it is that of positions.
+    /// Merges the state of later tiles into this one. The order of merging changes bits, so it is the order of positions.
     pub fn merge(&mut self, later: &SoftmaxState<'_>) {
         let head_dim = self.out.len().checked_div(self.max.len()).unwrap_or(0);
         let outs = self.out.chunks_mut(head_dim.max(1)).zip(later.out.chunks(head_dim.max(1)));

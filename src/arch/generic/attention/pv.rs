@@ -1,7 +1,7 @@
-//! Sums of values by their weights, for a few heads of a group at a time.
+//! PV: sums of the values of a tile, weighted by the softmax, for a few heads of a group at a time.
 //!
-//! An int8 value's scale is part of its weight, so that it costs a conversion and no more. Four weights of a head fill a
-//! vector, of which a multiplication takes one lane.
+//! The softmax has multiplied each weight with the scale of its int8 value, so that a value costs a conversion and no more.
+//! Four weights of a head fill a vector, of which a multiplication takes one lane.
 
 use super::super::cursor::{Prefetcher, Strided};
 use super::kv_format::KvFormat;
@@ -23,8 +23,7 @@ pub(super) struct TileRows {
 
 /// `out[g] = out[g]·rescale[g] + Σ weights[g][at + j]·v[j]`.
 ///
-/// As many sums at a time as registers hold beside what they are made of: of some heads and eights of a row, the latter
-/// in pairs.
+/// Register tile: `G` heads × `C` vectors of eight, in pairs, chosen so that accumulators and operands fit.
 #[inline(always)]
 pub(super) fn accumulate_values<I: Isa, E: KvFormat<B>, const B: usize>(
     isa: I,
@@ -46,7 +45,7 @@ pub(super) fn accumulate_values<I: Isa, E: KvFormat<B>, const B: usize>(
     }
 }
 
-/// [`accumulate_values`] for `G` heads, `C` eights at a time.
+/// [`accumulate_values`] for `G` heads, `C` vectors of a row at a time.
 #[inline(always)]
 fn accumulate_heads<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>(
     isa: I,
@@ -73,7 +72,7 @@ fn accumulate_heads<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, cons
     }
 }
 
-/// [`accumulate_heads`] for `C` eights from `first`.
+/// [`accumulate_heads`] for `C` vectors of a row from `first`.
 #[inline(always)]
 fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>(
     isa: I,
@@ -85,7 +84,7 @@ fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>
     rescale: &[f32; G],
     out: &mut [[f32; 8]],
 ) {
-    // One for each pair of eights; an array's length cannot be half of C, so the rest stay unused.
+    // One for each pair of vectors; the length of an array cannot be half of C, so half of it is unused.
     let mut acc = [[I::F32x16::splat(isa, 0.0); C]; G];
     for g in 0..G {
         let Some(out) = out.get(g * rows.octets + first..).and_then(<[_]>::first_chunk::<C>) else { return };
@@ -94,7 +93,7 @@ fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>
         });
     }
     let mut at = rows.at;
-    // Four positions in a turn of the loop, and what may be left over.
+    // Four positions an iteration, then one at a time.
     while let Some(v) = v.four() {
         ahead.prefetch(isa, 4 * C * B);
         let w = weights.each_ref().map(|w| scores4(w, at));
@@ -117,7 +116,7 @@ fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>
     }
 }
 
-/// Adds the weighted eights of one position, whose weights are number `J` of each four.
+/// Adds the weighted vectors of one position; its weight is lane `J` of each head's four.
 #[inline(always)]
 fn accumulate<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const J: i32, const B: usize>(
     isa: I,

@@ -1,8 +1,8 @@
-//! Scores: products of the queries of a group with keys.
+//! QKᵀ: scores of the query heads of a group for the keys of a tile.
 //!
-//! int8 keys meet int8 queries. Two blocks of four keys stay in registers while the heads of the group pass by; their
-//! products are summed exactly, as integers, which is why a head's query has one scale. A key's scale meets its score
-//! later. Other keys are converted as they are loaded, and used by a few heads at once.
+//! int8 keys are multiplied with int8 queries. Two blocks of four keys stay in registers for all heads of the group; their
+//! products are summed exactly, as integers, for which a head's query has one scale. The scale of a key is applied to its
+//! score later, by the softmax. Other keys are converted to `f32` as they are loaded, once for up to four heads.
 
 use super::super::cursor::{Prefetcher, Zip};
 use super::super::padded::padded;
@@ -27,15 +27,15 @@ pub(super) fn score_int8<I: Isa>(
     mut at: usize,
     mut ahead: Prefetcher,
 ) {
-    let mut rest = k;
-    while let Some((a, behind)) = rest.split_at_checked(head_dim).filter(|_| head_dim > 0) {
-        // Beyond the last position, that one again.
+    let mut tail = k;
+    while let Some((a, behind)) = tail.split_at_checked(head_dim).filter(|_| head_dim > 0) {
+        // Beyond the last position, repeat it.
         let (b, behind) = behind.split_at_checked(head_dim).unwrap_or((a, &[]));
         let (c, behind) = behind.split_at_checked(head_dim).unwrap_or((b, &[]));
         let (d, behind) = behind.split_at_checked(head_dim).unwrap_or((c, &[]));
         ahead.prefetch(isa, 4 * head_dim);
         dots_int8(isa, q, [a, b, c, d], scores, at);
-        (rest, at) = (behind, at + 4);
+        (tail, at) = (behind, at + 4);
     }
 }
 
@@ -83,14 +83,13 @@ fn add_dots<I: Isa, const N: usize>(
 /// Block `b` of a row, padded with zeros.
 #[inline(always)]
 fn block(row: &[u8], b: usize) -> [u8; BLOCK] {
-    let (whole, rest) = row.as_chunks();
-    whole.get(b).copied().unwrap_or_else(|| padded(rest))
+    let (whole, tail) = row.as_chunks();
+    whole.get(b).copied().unwrap_or_else(|| padded(tail))
 }
 
 /// `scores[g][at + j] = q[g]·k[j]`.
 ///
-/// As many sums at a time as registers hold beside what they are made of: of some heads and positions, the latter in
-/// pairs.
+/// Register tile: `G` heads × `J` positions, in pairs of positions, so that accumulators and operands fit.
 #[inline(always)]
 pub(super) fn score<I: Isa, E: KvFormat<B>, const B: usize>(
     isa: I,
@@ -124,10 +123,10 @@ fn score_heads<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: 
     let Some(scores) = scores.first_chunk_mut::<G>() else { return };
     let q: [&[[f32; 8]]; G] = core::array::from_fn(|g| q.row(g, row));
     let mut first = at;
-    let mut rest = k;
-    while let Some((rows, behind)) = rest.split_at_checked(J * row).filter(|_| row > 0) {
+    let mut tail = k;
+    while let Some((rows, behind)) = tail.split_at_checked(J * row).filter(|_| row > 0) {
         ahead.prefetch(isa, J * row * B);
-        rest = behind;
+        tail = behind;
         let sums = dots::<I, E, G, J, B>(isa, q, core::array::from_fn(|j| rows.row(j, row)));
         for g in 0..G {
             if let Some(out) = scores[g].get_mut(first..).and_then(<[f32]>::first_chunk_mut) {
@@ -136,7 +135,7 @@ fn score_heads<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: 
         }
         first += J;
     }
-    for k in rest.chunks_of(row) {
+    for k in tail.chunks_of(row) {
         let sums = dots::<I, E, G, 1, B>(isa, q, [k]);
         for g in 0..G {
             scores[g][first % TILE] = sums[g][0];
@@ -154,7 +153,7 @@ fn dots<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
 ) -> [[f32; J]; G] {
     // One for each pair of rows; an array's length cannot be half of J, so the rest stay unused.
     let mut acc = [[I::F32x16::splat(isa, 0.0); J]; G];
-    // Two eights in a turn of the loop, and what may be left over.
+    // Sixteen dimensions an iteration, then the last eight if head_dim is an odd multiple of 8.
     let (q, q_last) = (q.map(|q| q.as_chunks::<2>().0), q.map(|q| q.as_chunks::<2>().1.first()));
     let (k, k_last) = (k.map(|k| k.as_chunks::<2>().0), k.map(|k| k.as_chunks::<2>().1.first()));
     let (mut q, mut k) = (Zip::new(q), Zip::new(k));
@@ -186,7 +185,7 @@ fn dots<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
     sums
 }
 
-/// Adds the products of an eight of each, lane by lane.
+/// Adds the products of eight dimensions of each head and position, lane by lane.
 #[inline(always)]
 fn multiply<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
     isa: I,

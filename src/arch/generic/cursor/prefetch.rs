@@ -4,30 +4,29 @@ use core::ops::Range;
 
 use crate::arch::isa::Isa;
 
-/// Bytes of a line of the caches of an x86 CPU, the only ones that are prefetched to.
+/// Bytes of a cache line of x86 CPUs, the only ones with software prefetch here.
 const LINE: usize = 64;
-/// What to prefetch while something is read: all lines of what is read next, and each fourth of what comes after that, to
-/// the second-level cache.
+/// Prefetches all lines of what is read next, and every fourth line of what follows, to the second-level cache.
 ///
-/// A few lines at each step of a loop: a CPU that is asked for many at once waits for some of them before it goes on.
-/// Lines that its own prefetcher brings do not count among these. That prefetcher does not go from one page of memory to
-/// the next, but each fourth line is enough to set it going in one.
+/// A few lines at each step of a loop: a CPU that is asked for many lines at once stalls. Lines that its hardware
+/// prefetcher brings do not count. That prefetcher stops at the end of a page, but every fourth line starts it again in the
+/// next.
 #[derive(Clone, Copy)]
 pub(in crate::arch::generic) struct Prefetcher {
     next: *const u8,
-    /// What comes after that.
+    /// What is read after `next`.
     far: *const u8,
 }
 
 impl Prefetcher {
-    /// `rows` are read next, then what lies behind them.
+    /// `rows` are read next, then what follows them.
     #[inline(always)]
     pub(in crate::arch::generic) fn of(rows: &[u8]) -> Self {
         let Range { start, end } = rows.as_ptr_range();
         Prefetcher { next: start, far: end }
     }
 
-    /// What lies behind `rows` is read next, as much of it as they are.
+    /// What follows `rows` is read next, as many bytes as they have.
     #[inline(always)]
     pub(in crate::arch::generic) fn behind(rows: &[u8]) -> Self {
         let end = rows.as_ptr_range().end;
@@ -38,7 +37,7 @@ impl Prefetcher {
     #[inline(always)]
     pub(in crate::arch::generic) fn prefetch<I: Isa>(&mut self, isa: I, bytes: usize) {
         isa.prefetch(self.next, bytes);
-        // By address, so that steps of any length ask for one line in four.
+        // By address, so that steps of any length prefetch one line in four.
         let first = self.far.addr().wrapping_neg() % (4 * LINE);
         for at in (first..bytes).step_by(4 * LINE) {
             isa.prefetch_far(self.far.wrapping_add(at), 1);

@@ -7,10 +7,10 @@ use crate::arch::isa::Isa;
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::quant::PANEL_ROWS;
 
-/// Bytes from the end of the rows that are read to what is prefetched meanwhile to the first-level cache: as much as that
-/// can wait for.
+/// Distance in bytes from the end of the rows that are read to what is prefetched to the first-level cache: as many lines as
+/// that has fill buffers for.
 const NEAR: usize = 2048;
-/// And to the second-level cache.
+/// Distance to what is prefetched to the second-level cache.
 const FAR: usize = 32768;
 
 /// Blocks of `B` bytes of four rows, one after another.
@@ -22,7 +22,7 @@ pub(in crate::arch::generic) struct RowCursor<'a, const B: usize> {
     borrow: PhantomData<&'a [u8]>,
 }
 
-/// Four rows of weights as they lie one after another; beyond the last one there is, that one again.
+/// Four adjacent rows of weights; beyond the last row of the matrix, it is repeated.
 #[derive(Clone, Copy)]
 pub(in crate::arch) struct RowQuad<'a> {
     data: &'a [u8],
@@ -67,23 +67,22 @@ impl<'a, const B: usize> RowCursor<'a, B> {
     #[inline(always)]
     pub(in crate::arch::generic) fn new(rows: RowQuad<'a>, blocks: usize) -> Self {
         let first = rows.data.as_ptr();
-        // Each place is at most `last`, from which on there are `len` bytes.
+        // Each offset is at most `last`, where a row of `len` bytes starts.
         let next = core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
         let ahead = first.wrapping_add(ROWS * rows.stride + NEAR);
         RowCursor { next, ahead, left: blocks.min(rows.len / B), borrow: PhantomData }
     }
 
-    /// Prefetches what lies `bytes` on from what is read.
+    /// Prefetches from `bytes` after what is read.
     #[inline(always)]
     pub(in crate::arch::generic) fn prefetch_from(self, bytes: usize) -> Self {
         RowCursor { ahead: self.next[0].wrapping_add(bytes), ..self }
     }
 
-    /// Prefetches as much of what will be read later as a step reads, in the order of addresses.
+    /// Prefetches as many bytes as a step reads, in the order of addresses.
     ///
-    /// A CPU that sees one stream fetches ahead of it by itself; four streams, each soon at the end of its row, an x86
-    /// CPU reads at half the speed. Its first-level cache waits for so few lines at a time that memory stays idle, and
-    /// the second level gets them sooner.
+    /// A hardware prefetcher follows one stream well, but four streams that soon end at half the speed of memory. The
+    /// first-level cache has too few fill buffers to keep memory busy, so lines go to the second level first.
     #[inline(always)]
     pub(in crate::arch::generic) fn prefetch<I: Isa>(&mut self, isa: I) {
         isa.prefetch_far(self.ahead.wrapping_add(FAR - NEAR), ROWS * B);
@@ -97,12 +96,12 @@ impl<'a, const B: usize> RowCursor<'a, B> {
         self.ahead = self.ahead.wrapping_add(ROWS * B);
     }
 
-    /// Steps to come.
+    /// Steps left.
     pub(in crate::arch::generic) fn left(&self) -> usize {
         self.left
     }
 
-    /// A step, for a loop that counts by itself.
+    /// The next step, for a loop that does its own counting.
     ///
     /// # Safety
     /// To be called at most [`left`](RowCursor::left) times, and not beside [`next`](RowCursor::next).
@@ -120,7 +119,7 @@ impl<'a, const B: usize> RowCursor<'a, B> {
     }
 }
 
-/// Blocks of `B` bytes of the rows of some panels, one after another; beyond the last row there is, that one again.
+/// Blocks of `B` bytes of the rows of some panels, column by column; beyond the last row of the matrix, it is repeated.
 pub(in crate::arch::generic) struct PanelCursor<'a, const B: usize> {
     next: *const u8,
     /// Bytes from a row to the next, and from the first to the last.

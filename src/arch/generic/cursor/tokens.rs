@@ -19,12 +19,12 @@ pub(in crate::arch::generic) struct TokenCursor<'a, const T: usize> {
 }
 
 impl<'a, const T: usize> TokenCursor<'a, T> {
-    /// TokenCursor `token..token + T` of `x`, which has them, from block `first` on; empty when their places are not there.
+    /// Tokens `token..token + T` of `x`, from block `first` on; empty if `x` does not have them.
     #[inline(always)]
     pub(in crate::arch::generic) fn new(x: &Activations<'a>, token: usize, first: usize) -> Self {
         let (quants, stride) = (x.quants, x.quants.stride);
         let len = quants.q.len().min(quants.d.len()).min(quants.bias.len()).min(quants.dsum.len());
-        // Blocks whose places `token..token + T` are there, all but the first `stride` behind another.
+        // Blocks that have tokens `token..token + T`; each is `stride` after the one before.
         let behind = len.checked_sub(token.saturating_add(T)).and_then(|rest| rest.checked_div(stride));
         let left = behind.map_or(0, |n| n + 1).saturating_sub(first);
         let at = if left > 0 { first * stride + token } else { 0 };
@@ -39,7 +39,7 @@ impl<'a, const T: usize> TokenCursor<'a, T> {
         }
     }
 
-    /// Blocks to come.
+    /// Blocks left.
     pub(in crate::arch::generic) fn left(&self) -> usize {
         self.left
     }
@@ -50,8 +50,7 @@ impl<'a, const T: usize> TokenCursor<'a, T> {
     /// To be called at most [`left`](TokenCursor::left) times.
     #[inline(always)]
     pub(in crate::arch::generic) unsafe fn next(&mut self) -> TokenBlock<'a, T> {
-        // SAFETY: `new` saw that the `T` places of this block from the token on are there, and the caller that it is one
-        // of those.
+        // SAFETY: `left` counts the blocks that have all `T` tokens, and the caller takes no more.
         let block = unsafe {
             TokenBlock { q: &*self.q.cast(), d: &*self.d.cast(), bias: &*self.bias.cast(), dsum: &*self.dsum.cast() }
         };

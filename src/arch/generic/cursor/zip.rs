@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-/// Several slices, element after element of all of them.
+/// The next element of each of several slices.
 pub(in crate::arch::generic) struct Zip<'a, T, const N: usize> {
     next: [*const T; N],
     left: usize,
@@ -17,7 +17,7 @@ impl<'a, T, const N: usize> Zip<'a, T, N> {
         Zip { next: slices.map(<[T]>::as_ptr), left, borrow: PhantomData }
     }
 
-    /// Steps to come.
+    /// Steps left.
     pub(in crate::arch::generic) fn left(&self) -> usize {
         self.left
     }
@@ -31,7 +31,7 @@ impl<'a, T, const N: usize> Zip<'a, T, N> {
         self.next.each_mut().map(|next| {
             let kv_type = *next;
             *next = kv_type.wrapping_add(1);
-            // SAFETY: `new` saw that each slice has as many, and the caller that this is one of them.
+            // SAFETY: `left` counts the elements of the shortest slice, and the caller steps no further.
             unsafe { &*kv_type }
         })
     }
