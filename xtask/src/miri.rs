@@ -20,8 +20,8 @@ const ALL: [Tests; 2] = [
         target: &["--lib"],
         gate: &[
             "storage::arena::tests::plan_and_use_agree_to_the_byte",
-            "storage::parallel::tests::each_worker_begins_at_its_own_part",
-            "storage::parallel::tests::even_shares_differ_by_one_item_at_most",
+            "storage::executor::tests::each_worker_starts_with_its_own_share",
+            "storage::tiles::tests::rows_are_tiles_and_the_last_may_be_shorter",
             "arch::tests::matmul_leaves_out_what_is_not_there",
             "arch::tests::matmul_does_not_overflow_at_the_extremes",
             "arch::tests::quantise_rounds_to_nearest_and_never_gives_minus_128",
@@ -30,7 +30,7 @@ const ALL: [Tests; 2] = [
             "arch::tests::attention::parts_of_attention_merge",
         ],
         deep: &[
-            "storage::parallel::tests::every_element_is_written_once_whatever_the_executor_does",
+            "storage::tiles::tests::every_element_is_written_once_whatever_the_executor_does",
             "arch::tests::matmul_gives_the_same_bits_for_any_tile_and_layout",
             "arch::tests::attention::attention_gives_a_head_the_same_bits_in_any_group_and_place",
         ],

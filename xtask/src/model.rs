@@ -220,12 +220,12 @@ fn resident_memory() -> Result<(), Failed> {
     let mut command = native();
     command.args(["complete", "-v", "-c", "512", "-n", "32", "--temp", "0", "-p", &prompt]).env("ARMLET_MODEL", &file);
     let (_, log) = outputs(&mut command)?;
-    // "… in SESSION bytes, and ENGINE bytes to work in", "peak resident memory N KiB"
+    // "… KV cache of SESSION bytes, workspace of ENGINE bytes", "peak resident memory N KiB"
     let number = |before: &str| {
         let (_, rest) = log.split_once(before)?;
         rest.split_whitespace().next()?.parse::<u64>().ok()
     };
-    let found = number("tokens in ").zip(number("bytes, and ")).zip(number("peak resident memory "));
+    let found = number("KV cache of ").zip(number("workspace of ")).zip(number("peak resident memory "));
     let ((session, engine), peak) = found.ok_or_else(|| Failed(format!("no figures in {log:?}")))?;
     let (plan, peak) = (session + engine, peak * 1024);
     say(format!("    file {size}, plan {plan}, peak resident {peak} bytes"));
