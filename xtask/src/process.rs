@@ -101,22 +101,20 @@ impl Steps {
         second: impl FnOnce(&mut Steps) -> Result<(), Failed> + Send,
     ) -> Result<(), Failed> {
         let deep = self.deep;
-        let list = |f: Box<dyn FnOnce(&mut Steps) -> Result<(), Failed> + Send + '_>| {
-            let mut steps = Steps::new(deep);
-            let (result, text, cpu) = kept(|| f(&mut steps));
-            (result, text, cpu, steps)
-        };
         let lists = thread::scope(|s| {
-            [Box::new(first) as Box<dyn FnOnce(&mut Steps) -> _ + Send>, Box::new(second)]
-                .map(|f| s.spawn(move || list(f)))
-                .map(|thread| thread.join())
+            let first = s.spawn(|| list(deep, first));
+            let second = s.spawn(|| list(deep, second));
+            [first.join(), second.join()]
         });
         let mut all = Ok(());
         for joined in lists {
-            let (result, text, cpu, steps) = joined.map_err(|_| Failed("a list of steps panicked".into()))?;
+            let ((result, steps), text, cpu) = joined.map_err(|_| Failed("a list of steps panicked".into()))?;
             take_over(&text, cpu);
             self.passed.extend(steps.passed);
-            all = all.and(result);
+            all = match (all, result) {
+                (Err(Failed(one)), Err(Failed(two))) => Err(Failed(format!("{one}\nxtask: {two}"))),
+                (one, two) => one.and(two),
+            };
         }
         all
     }
@@ -137,6 +135,14 @@ impl Steps {
         println!("{} passed, {} failed", self.passed.len(), usize::from(result.is_err()));
         if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
+}
+
+/// Runs a list of steps, and keeps what it prints.
+fn list(deep: bool, run: impl FnOnce(&mut Steps) -> Result<(), Failed>) -> ((Result<(), Failed>, Steps), String, f64) {
+    kept(|| {
+        let mut steps = Steps::new(deep);
+        (run(&mut steps), steps)
+    })
 }
 
 /// Runs `f` of each item, on as many threads as there are CPUs; gives the results in order, or the first failure.
