@@ -90,7 +90,7 @@ impl DType {
         if !self.is_quantised() || row >= PANEL_ROWS {
             return;
         }
-        for (packed, block) in panel.rows(PANEL_ROWS * bytes).zip(out.rows_mut(bytes)) {
+        for (packed, block) in panel.chunks_exact((PANEL_ROWS * bytes).max(1)).zip(out.chunks_exact_mut(bytes.max(1))) {
             for (at, n) in self.pieces() {
                 let from = packed.iter().skip(PANEL_ROWS * at + row * n);
                 block.iter_mut().skip(at).zip(from).take(n).for_each(|(to, from)| *to = *from);
@@ -107,7 +107,7 @@ impl DType {
         }
         let mut block = [0; DType::Q8_0.block_bytes()]; // the largest
         let block = block.first_n_mut(bytes);
-        for (packed, out) in panel.rows(PANEL_ROWS * bytes).zip(out.chunks_mut(BLOCK)) {
+        for (packed, out) in panel.chunks_exact((PANEL_ROWS * bytes).max(1)).zip(out.chunks_mut(BLOCK)) {
             self.unpack_row(packed, row, block);
             self.decode_row(block, out);
         }

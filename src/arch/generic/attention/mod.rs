@@ -82,7 +82,7 @@ pub(in crate::arch) fn attend<I: Isa>(
 ) {
     let row = q.head_dim / 8; // vectors of eight in a row
     let group = out.max.len();
-    let blocks = q.head_dim.div_ceil(BLOCK);
+    let blocks = if kv_type == KvType::Int8 { q.head_dim.div_ceil(BLOCK) } else { 0 };
     // Checked for every model when it is loaded.
     let floats = q.floats.map(|q| q.as_chunks::<8>().0);
     let outs = out.out.as_chunks_mut::<8>().0;
