@@ -3,7 +3,7 @@
  *
  *     chat MODEL                                    talks on the terminal; Ctrl-C ends an answer, Ctrl-D the program
  *     chat MODEL -p "Why is the sky blue?"          one answer
- *     chat MODEL -f kitchen.session                 goes on with the conversation in that file, and keeps it there
+ *     chat MODEL -f kitchen.session                 continues the conversation in that file, and saves it there
  *
  * The model's file is mapped, and one arena holds all else. How large that is, is known before it is there.
  */
@@ -189,14 +189,14 @@ struct chat {
     uint32_t tokens[TURN_TOKENS];
 };
 
-/* A question is read whole; after an answer that was cut short the conversation goes on. */
+/* A question is prefilled whole; after an answer that was interrupted the conversation continues. */
 static bool keep_going(void *user)
 {
     const struct chat *chat = user;
     return !(chat->answering && interrupted);
 }
 
-/* That an answer was interrupted, who did so knows. */
+/* An interruption is not an error: the user asked for it. */
 static void log_line(void *user, const char *text, size_t len)
 {
     if (keep_going(user))

@@ -243,7 +243,7 @@ private:
     bool answered_ = false;
 };
 
-/// A whole file. It could also be mapped, or lie in flash: the library reads it where it is.
+/// A whole file. It could also be mapped, or be in flash: the library reads it in place.
 std::vector<char> read_file(const std::string& path)
 {
     std::ifstream file(path, std::ios::binary | std::ios::ate);
