@@ -24,6 +24,7 @@ mod merge;
 mod options;
 mod pretok;
 mod special;
+#[allow(clippy::module_inception, reason = "it is the file of the type that the folder is named after")]
 mod tokenizer;
 mod unicode;
 mod vocab;
