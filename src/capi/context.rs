@@ -10,6 +10,8 @@
 //! scratch     of the tokenizer
 //! ```
 
+#![allow(unsafe_code)]
+
 use core::ffi::c_void;
 
 use super::armlet_status::{self, *};

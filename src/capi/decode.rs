@@ -1,5 +1,7 @@
 //! Prefill, step, sampling, logits.
 
+#![allow(unsafe_code)]
+
 use super::armlet_status::{self, *};
 use super::context::Context;
 use super::lifecycle::with;
@@ -22,7 +24,7 @@ pub unsafe extern "C" fn armlet_prefill(ctx: *mut armlet_ctx, tokens: *const u32
         // SAFETY: `tokens` is readable for `n`.
         let tokens = unsafe { pointers::input(tokens, n)? };
         c.apart([Span::read(tokens.as_ptr(), tokens.len())])?;
-        c.read(tokens)
+        c.append(tokens)
     };
     // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, read) }
@@ -52,7 +54,7 @@ pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> a
         if c.model.tokenizer.is_end(next) {
             return Ok(ARMLET_END);
         }
-        c.read(&[next])
+        c.append(&[next])
     };
     // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, step) }
@@ -117,7 +119,7 @@ pub unsafe extern "C" fn armlet_logits(ctx: *mut armlet_ctx, logits: *mut *const
 
 impl Context {
     /// Appends tokens. If it stops before the last one, there are no logits.
-    fn read(&mut self, tokens: &[u32]) -> Result<armlet_status, CallError> {
+    fn append(&mut self, tokens: &[u32]) -> Result<armlet_status, CallError> {
         self.session.fits(tokens)?;
         self.ready = false;
         let before = self.session.position();

@@ -1,5 +1,7 @@
 //! An executor over the caller's `parallel_for`.
 
+#![allow(unsafe_code)]
+
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed};
 

@@ -1,5 +1,7 @@
 //! Version, plan, init, reset, rewind, info.
 
+#![allow(unsafe_code)]
+
 use core::ffi::{c_char, c_void};
 
 use super::armlet_status::{self, *};
@@ -89,10 +91,11 @@ pub unsafe extern "C" fn armlet_init(
         Span::read(model.cast::<u8>(), model_len),
         Span::read(config, 1),
     ];
+    if let Err(status) = pointers::apart(&spans) {
+        return status;
+    }
     // SAFETY: `out` is writable for one, and apart.
-    if let Err(status) =
-        pointers::apart(&spans).and_then(|()| unsafe { pointers::write_out(out, core::ptr::null_mut()) })
-    {
+    if let Err(status) = unsafe { pointers::write_out(out, core::ptr::null_mut()) } {
         return status;
     }
     // SAFETY: `config` is readable for its size, and its callbacks are.

@@ -35,7 +35,6 @@
 //!
 //! Names are those of the header, which cbindgen writes from here (`cargo xtask header`).
 
-#![allow(unsafe_code)]
 #![allow(non_camel_case_types, reason = "these are the names in C")]
 
 mod context;

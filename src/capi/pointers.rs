@@ -2,6 +2,8 @@
 //!
 //! What the checks cannot see, the contracts *readable* and *writable* of [`capi`](super) promise.
 
+#![allow(unsafe_code)]
+
 use super::armlet_status::{self, *};
 use super::{armlet_config, armlet_ctx, armlet_info, armlet_requirements, armlet_sampling};
 use crate::storage::{Plain, unpadded};

@@ -1,5 +1,7 @@
 //! Save and restore.
 
+#![allow(unsafe_code)]
+
 use core::ffi::c_void;
 
 use super::armlet_status::{self, *};

@@ -1,5 +1,7 @@
 //! Tokenize, chat turns, detokenize.
 
+#![allow(unsafe_code)]
+
 use core::ffi::c_char;
 
 use super::armlet_status::{self, *};

@@ -163,7 +163,7 @@ impl<'a> File<'a> {
             let kind = peek.u32()?;
             let value = value::value(cursor, None)?;
             if key == "general.alignment" {
-                // Rule K8 asks for a u32: the other widths are the same `Value`, so the type itself is looked at.
+                // Rule K8 asks for a u32. Other widths give the same `Value`, so the type itself is checked.
                 self.alignment = match value {
                     Value::Unsigned(a) if kind == ValueType::U32 as u32 && is_alignment(a) => a,
                     _ => return Err(start.error(Problem::Alignment)),

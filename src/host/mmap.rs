@@ -1,7 +1,5 @@
 //! Memory from the operating system: files mapped for reading, and zeroed pages.
 
-#![allow(unsafe_code)]
-
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -38,6 +36,7 @@ impl MappedFile {
     /// constant, so a write to it is undefined behaviour; and where a file was truncated, reading beyond its new end
     /// kills the process with SIGBUS. No check can rule either out. Replacing the file by a rename is allowed: the map
     /// keeps the old one.
+    #[allow(unsafe_code)]
     pub unsafe fn open(path: &Path) -> Result<Self, MapError> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;

@@ -15,8 +15,6 @@
 //! that it is about to sleep by setting a flag in the word, and the thread that opens or leaves a round sees the flag in
 //! the old value of the word that it changes. While no thread sleeps, there is no system call and no lock.
 
-#![allow(unsafe_code)]
-
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::vec::Vec;
@@ -67,8 +65,8 @@ impl Pool {
         Self::exactly(threads.clamp(1, Self::cpus()))
     }
 
-    /// CPUs that this process may use: those of its affinity mask, and no more than the whole ones of its cgroup's
-    /// quota; at least one.
+    /// CPUs that this process may use: those in its affinity mask, limited by the CPU quota of its cgroup, rounded down;
+    /// at least one.
     pub fn cpus() -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
     }
@@ -176,6 +174,7 @@ impl Shared {
     }
 
     /// The main loop of worker `i`.
+    #[allow(unsafe_code)]
     fn serve(&self, i: usize) {
         let (mut seen, mut patience) = (0, Patience::new());
         while self.join(&mut seen, &mut patience) {
@@ -352,6 +351,7 @@ mod tests {
 
 /// Explores every interleaving up to a number of preemptions: `RUSTFLAGS="--cfg loom" cargo test --lib host::pool`.
 #[cfg(all(test, loom))]
+#[allow(unsafe_code)]
 mod models {
     use super::*;
     use loom::cell::UnsafeCell;

@@ -35,13 +35,13 @@ pub(super) struct TooManyCollisions;
 /// A hash table that is being filled.
 pub(super) struct Builder<'m> {
     slots: &'m mut [u32],
-    /// How often slots may still be looked at. Chance needs two probes for each number; eight, and some for small
-    /// tables, keep the time linear whatever the texts are, and the longest search to the root of that.
+    /// Occupied slots that may still be probed while filling. Chance needs two for each value; eight, and some more for
+    /// small tables, keep the time linear whatever the texts are.
     probes: usize,
 }
 
 impl<'m> Builder<'m> {
-    /// The slot of the number with this hash that `is_it`, or the free slot where it belongs.
+    /// The slot of the value with this hash for which `is_it` is true, or the free slot where it belongs.
     pub(super) fn slot(&mut self, hash: u64, is_it: impl Fn(u32) -> bool) -> Result<&mut u32, TooManyCollisions> {
         let len = self.slots.len();
         let mut at = slot_of(hash, len);

@@ -213,7 +213,7 @@ impl Conversation<'_, '_> {
         // If tokens there have been evicted, the session cannot rewind: everything is prefilled again.
         let common = match self.runner.session.rewind(common as u64) {
             Ok(()) => common,
-            Err(_) => self.start_anew(&tokens)?,
+            Err(_) => self.start_over(&tokens)?,
         };
         self.transcript.read.truncate(common);
         let mut text = String::new();
@@ -236,7 +236,7 @@ impl Conversation<'_, '_> {
     }
 
     /// Rewinds the session to its start, or to the end of a prefix; returns how many of the tokens it then has.
-    fn start_anew(&mut self, tokens: &[u32]) -> Result<usize, Failure> {
+    fn start_over(&mut self, tokens: &[u32]) -> Result<usize, Failure> {
         let start = self.runner.session.start();
         let common = self.transcript.read.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         match usize::try_from(start) {
