@@ -21,6 +21,13 @@ pub(super) struct TileRows {
     pub(super) at: usize,
 }
 
+/// The weights of `G` heads for the positions of a tile, and the factors for their earlier output.
+#[derive(Clone, Copy)]
+struct Heads<'w, const G: usize> {
+    weights: &'w [Scores; G],
+    rescale: &'w [f32; G],
+}
+
 /// `out[g] = out[g]·rescale[g] + Σ weights[g][at + j]·v[j]`.
 ///
 /// Register tile: `G` heads × `C` vectors of eight, in pairs, chosen so that accumulators and operands fit.
@@ -56,18 +63,19 @@ fn accumulate_heads<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, cons
     out: &mut [[f32; 8]],
     mut ahead: Prefetcher,
 ) {
-    let (Some(weights), Some(rescale)) = (weights.first_chunk::<G>(), rescale.first_chunk::<G>()) else { return };
+    let (Some(weights), Some(rescale)) = (weights.first_chunk(), rescale.first_chunk()) else { return };
+    let heads = Heads::<G> { weights, rescale };
     let mut c = 0;
     while c + C <= rows.octets {
-        strip::<I, E, G, C, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.octets, c), weights, rescale, out);
+        strip::<I, E, G, C, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.octets, c), heads, out);
         c += C;
     }
     while I::F32x16::WIDE && c + 2 <= rows.octets {
-        strip::<I, E, G, 2, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.octets, c), weights, rescale, out);
+        strip::<I, E, G, 2, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.octets, c), heads, out);
         c += 2;
     }
     while c < rows.octets {
-        strip::<I, E, G, 1, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.octets, c), weights, rescale, out);
+        strip::<I, E, G, 1, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.octets, c), heads, out);
         c += 1;
     }
 }
@@ -80,23 +88,22 @@ fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>
     first: usize,
     ahead: &mut Prefetcher,
     mut v: Strided<'_, [u8; B], C>,
-    weights: &[Scores; G],
-    rescale: &[f32; G],
+    heads: Heads<'_, G>,
     out: &mut [[f32; 8]],
 ) {
     // One for each pair of vectors; the length of an array cannot be half of C, so half of it is unused.
     let mut acc = [[I::F32x16::splat(isa, 0.0); C]; G];
-    for g in 0..G {
+    for (g, acc) in acc.iter_mut().enumerate() {
         let Some(out) = out.get(g * rows.octets + first..).and_then(<[_]>::first_chunk::<C>) else { return };
         unroll!(c in 0..C.div_ceil(2) => {
-            acc[g][c] = I::F32x16::load(isa, pair_at(&out.each_ref(), c)).mul(isa, I::F32x16::splat(isa, rescale[g]));
+            acc[c] = I::F32x16::load(isa, pair_at(&out.each_ref(), c)).mul(isa, I::F32x16::splat(isa, heads.rescale[g]));
         });
     }
     let mut at = rows.at;
     // Four positions an iteration, then one at a time.
     while let Some(v) = v.four() {
         ahead.prefetch(isa, 4 * C * B);
-        let w = weights.each_ref().map(|w| scores4(w, at));
+        let w = heads.weights.each_ref().map(|w| scores4(w, at));
         accumulate::<I, E, G, C, 0, B>(isa, v[0], w, &mut acc);
         accumulate::<I, E, G, C, 1, B>(isa, v[1], w, &mut acc);
         accumulate::<I, E, G, C, 2, B>(isa, v[2], w, &mut acc);
@@ -104,7 +111,7 @@ fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>
         at += 4;
     }
     while let Some(v) = v.one() {
-        let w = weights.each_ref().map(|w| scores4(w, at));
+        let w = heads.weights.each_ref().map(|w| scores4(w, at));
         accumulate::<I, E, G, C, 0, B>(isa, v, w, &mut acc);
         at += 1;
     }
