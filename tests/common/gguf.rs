@@ -272,3 +272,33 @@ impl Tiny {
         g.tensor(name, &[n as u64], 0, floats(&x));
     }
 }
+
+/// Control tokens of [`byte_level_model`]; their ids follow those of the 256 bytes.
+const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+
+/// The text of each byte's token in a byte-level BPE vocabulary (GPT-2): printable bytes stand for themselves, the others
+/// for characters from U+0100 on.
+fn byte_tokens() -> impl Iterator<Item = String> {
+    let mut next = '\u{100}'..;
+    (0..=255u8).map(move |byte| {
+        let printable = matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+        let shown = if printable { Some(char::from(byte)) } else { next.next() };
+        shown.unwrap_or_default().to_string()
+    })
+}
+
+/// The file of a tiny model that can read and write any text: one token per byte, and ChatML's control tokens.
+pub fn byte_level_model(seed: u64) -> Vec<u8> {
+    let tokens: Vec<String> = byte_tokens().chain(CONTROL.map(String::from)).collect();
+    // 1 is text, 3 a control token.
+    let kinds = (0..tokens.len()).map(|i| if i < 256 { 1 } else { 3 }).collect();
+    let end = tokens.len() as u32 - 1;
+    let tiny = Tiny { vocab: tokens.len(), dtype: DType::Q8_0, seed, ..Tiny::default() };
+    let mut model = tiny.gguf();
+    model
+        .set("tokenizer.ggml.tokens", Val::Strs(tokens))
+        .set("tokenizer.ggml.token_type", Val::I32s(kinds))
+        .set("tokenizer.ggml.merges", Val::Strs(vec!["A B".into()]))
+        .set("tokenizer.ggml.eos_token_id", Val::U32(end));
+    model.build()
+}

@@ -3,17 +3,16 @@
 #[path = "../../examples/chat.rs"]
 #[allow(dead_code, unreachable_pub, reason = "its main is not called")]
 mod chat;
-#[path = "../../examples/tiny.rs"]
-#[allow(dead_code, unreachable_pub, reason = "its main is not called")]
-mod tiny;
 
 use std::process::Command;
+
+use crate::common::gguf::byte_level_model;
 
 /// The answer of `examples/chat.rs` to `question`, and that of `armlet chat`.
 fn answers(seed: u64, question: &str) -> [String; 2] {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("tiny.gguf");
-    std::fs::write(&model, tiny::model(seed)).unwrap();
+    std::fs::write(&model, byte_level_model(seed)).unwrap();
     let mut example = Vec::new();
     chat::run(&model, question, &mut example).unwrap();
     let mut program = Command::new(env!("CARGO_BIN_EXE_armlet"));
