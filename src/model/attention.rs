@@ -81,7 +81,8 @@ impl AttentionPass<'_, '_, '_> {
     /// A work item for each part of each row and KV head; `states` is `(tokens, n_kv_heads, parts, state_len)`.
     fn attend_by_parts(&self, states: &mut [f32], parts: usize, out: Out<'_>) {
         let (h, len) = (self.hparams(), self.state_len());
-        let (group, each) = (h.group(), parts.max(1));
+        // There is a part at least: the token attends to itself.
+        let (group, each) = (h.group(), NonZeroUsize::new(parts).unwrap_or(NonZeroUsize::MIN));
         for_each_row(self.pass.exec, states, len, |i, state| {
             self.attend_part(i / each, i % each, &mut SoftmaxState::new(state, group));
         });
