@@ -23,7 +23,7 @@ pub enum EngineError {
         max: usize,
     },
     /// The memory budget is too small for the smallest context.
-    #[error("a budget of {budget} bytes is too small: the smallest context, {least} tokens, needs {needed}")]
+    #[error("a budget of {budget} bytes is too small: the smallest context, {least} tokens, needs {needed} bytes")]
     Budget {
         /// Bytes given.
         budget: usize,

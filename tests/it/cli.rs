@@ -422,7 +422,7 @@ fn a_chat_goes_on_where_it_ended() {
     let bytes = std::fs::read(&session).unwrap();
     let cut = f.write("cut.session", &bytes[..bytes.len() - 1]);
     args[6] = &cut;
-    fails_with(&[&args[..], &kept[2..]].concat(), 1, "cut off");
+    fails_with(&[&args[..], &kept[2..]].concat(), 1, "truncated or extended");
     let strange = f.write("strange.session", b"what is this");
     args[6] = &strange;
     fails_with(&[&args[..], &kept[2..]].concat(), 1, "no saved session");
@@ -445,7 +445,7 @@ fn a_prefix_is_a_system_prompt_read_before() {
     let read = |v: &serde_json::Value| v["timings"]["prompt_n"].as_u64().unwrap();
     assert!(read(&with) + 5 < read(&without), "{with} {without}");
     fails_with(&["chat", "-m", &model, "--prefix", &prefix, "-c", "9", "-p", "A"], 1, "prefix must be from");
-    fails_with(&["chat", "-m", &model, "--session", &prefix, "-p", "A"], 1, "a session is needed");
+    fails_with(&["chat", "-m", &model, "--session", &prefix, "-p", "A"], 1, "it is a saved prefix, not a session");
     fails_with(&["chat", "-m", &model, "--prefix", &model, "-p", "A"], 1, "no saved session or prefix");
 }
 
@@ -466,11 +466,7 @@ fn plan_says_what_is_needed() {
     let drawing = std::fs::read_to_string(&svg).unwrap();
     assert!(drawing.starts_with("<svg") && drawing.matches("<polyline").count() == 3 && drawing.contains("budget"));
     assert!(ok(&["plan", "-m", &model]).contains("| GQA, as trained | 2 |"));
-    fails_with(
-        &["plan", "-m", &model, "--kv-budget", "10"],
-        1,
-        "too small: a context of 5 tokens, the smallest, takes",
-    );
+    fails_with(&["plan", "-m", &model, "--kv-budget", "10"], 1, "too small: the smallest context, 5 tokens, needs");
     fails_with(&["plan", "-m", &model, "-c", "64", "--sinks", "64"], 1, "sinks must be from 0 to 63");
     let striped = armlet().args(["plan", "-m", &model, "--pattern", "striped"]).output().unwrap();
     assert!(striped.status.code() == Some(2) && stderr(&striped).contains("strided:N"));
