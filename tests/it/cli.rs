@@ -425,7 +425,7 @@ fn a_chat_goes_on_where_it_ended() {
     fails_with(&[&args[..], &kept[2..]].concat(), 1, "truncated or extended");
     let strange = f.write("strange.session", b"what is this");
     args[6] = &strange;
-    fails_with(&[&args[..], &kept[2..]].concat(), 1, "no saved session");
+    fails_with(&[&args[..], &kept[2..]].concat(), 1, "it is not a saved session or prefix");
 }
 
 /// A prefix gives what the same system prompt gives, without reading it.
@@ -446,7 +446,7 @@ fn a_prefix_is_a_system_prompt_read_before() {
     assert!(read(&with) + 5 < read(&without), "{with} {without}");
     fails_with(&["chat", "-m", &model, "--prefix", &prefix, "-c", "9", "-p", "A"], 1, "prefix must be from");
     fails_with(&["chat", "-m", &model, "--session", &prefix, "-p", "A"], 1, "it is a saved prefix, not a session");
-    fails_with(&["chat", "-m", &model, "--prefix", &model, "-p", "A"], 1, "no saved session or prefix");
+    fails_with(&["chat", "-m", &model, "--prefix", &model, "-p", "A"], 1, "it is not a saved session or prefix");
 }
 
 #[test]
