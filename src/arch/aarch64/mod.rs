@@ -1,4 +1,11 @@
-//! Arm, 64 bits.
+//! 64-bit Arm: three sets of NEON instructions.
+//!
+//! ```text
+//! tokens.rs       proof that the CPU has one of the sets; cpu.rs detects them
+//! isa.rs          the operations of `Isa` and `FloatIsa`, for all tokens; panel.rs: those of `PanelIsa`
+//! neon.rs         what differs on Armv8.0; dotprod.rs: with the dot product; i8mm.rs: with the int8 matrix multiplication
+//! f16.rs, post_index.rs, smull2.rs    instructions that have no stable intrinsic, or one that compiles to worse code
+//! ```
 
 mod cpu;
 pub(super) mod dotprod;
