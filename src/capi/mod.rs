@@ -47,6 +47,10 @@ mod status;
 mod text;
 mod types;
 
+#[cfg(test)]
+#[allow(unsafe_code, reason = "calls as C makes them")]
+mod tests;
+
 #[cfg(all(feature = "panic-handler", not(any(feature = "std", test))))]
 mod panic;
 
