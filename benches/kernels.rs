@@ -20,7 +20,7 @@ fn main() {
     divan::main();
 }
 
-/// A backend, a format and how its rows lie.
+/// A backend, a format and its layout.
 #[derive(Clone, Copy)]
 struct Case(&'static str, DType, Layout);
 

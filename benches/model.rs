@@ -34,7 +34,7 @@ fn token_at_depth(bencher: Bencher<'_, '_>, depth: usize) {
             engine.eval(pool, session, &vec![7; depth]).expect("it fits");
         }
         bencher.counter(ItemsCount::new(1usize)).bench_local(|| {
-            session.rewind(depth as u64).expect("nothing is given up");
+            session.rewind(depth as u64).expect("nothing is evicted");
             engine.eval(pool, session, &[7]).expect("it fits").len()
         });
     });

@@ -127,7 +127,7 @@ fn plans() -> Vec<(Tiny, Config)> {
 #[test]
 fn decode_allocates_nothing() {
     let full = Config { context: 128, chunk: 16, pattern: Pattern::Full, ..Config::default() };
-    // Tokens are given up.
+    // Tokens are evicted.
     let ring = Config { context: 64, pattern: Pattern::Sinks, kv: KvType::Int8, ..full };
     let pool = Pool::new(2);
     for (dtype, config) in DType::ALL.into_iter().flat_map(|dtype| [(dtype, full), (dtype, ring)]) {
@@ -183,7 +183,7 @@ fn a_batch_allocates_nothing() {
     });
 }
 
-/// Engine and session use their plan's bytes and no others: not one fewer will do, and what lies around them stays as
+/// Engine and session use their plan's bytes and no others: not one fewer will do, and what is around them stays as
 /// it was.
 #[test]
 fn engine_and_session_are_their_plan() {
@@ -289,7 +289,7 @@ fn regions_sum_to_the_plan() {
             assert_eq!(end_of(&regions), plan.bytes());
             let bytes = |name: &str| regions.iter().find(|r| r.name == name).map(|r| r.bytes);
             let sinks = if config.pattern == Pattern::Full { 0 } else { config.sinks };
-            // Whole tiles of what is not pinned.
+            // Whole tiles of what is no sink.
             let slots = (config.context - sinks).next_multiple_of(32);
             let of = |slots: usize, bytes: usize| {
                 Some(2 * tiny.n_layers * tiny.n_kv_heads * slots * bytes).filter(|b| *b > 0)

@@ -20,7 +20,7 @@ pub(crate) trait Isa: Copy {
     type F32x8: Copy;
     /// Two of these, in one register where that is as wide.
     type F32x16: F32x16<Self>;
-    /// RowQuad `f32`, one for each of four rows of weights.
+    /// Four `f32`, one for each of four rows of weights.
     type F32x4: Copy;
     /// A block of 32 int8.
     type I8x32: Copy;
@@ -246,7 +246,7 @@ pub(crate) trait PanelIsa: Isa {
     type Acc: Copy;
 
     fn single(self) -> Self::Single;
-    /// RowQuad 32-bit words of each row to the order of a panel: `[k][row][4]`.
+    /// Four 32-bit words of each row to the order of a panel: `[k][row][4]`.
     #[inline(always)]
     fn transpose16(self, rows: [&[u8; 16]; PANEL_ROWS]) -> [u8; 256] {
         let mut out = [0; 256];

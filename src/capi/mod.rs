@@ -31,7 +31,7 @@
 //!   it returns and does not unwind; `parallel_for` calls `work` with the `arg` that it got, and not after it has
 //!   returned.
 //!
-//! A fifth, **apart**, is checked ([`pointers::apart`]): memory that is written overlaps nothing else that a call uses.
+//! A fifth, **apart**, is checked (`pointers::apart`): memory that is written overlaps nothing else that a call uses.
 //!
 //! Names are those of the header, which cbindgen writes from here (`cargo xtask header`).
 

@@ -1,4 +1,4 @@
-//! One conversation through the C face, small enough for Miri: `tests/it/capi.rs` has the cases, this the pointers.
+//! One conversation through the C API, small enough for Miri: `tests/it/capi.rs` has the cases, this the pointers.
 
 use core::ffi::c_void;
 use core::ptr::null_mut;

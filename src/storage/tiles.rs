@@ -113,10 +113,9 @@ impl<T: Plain> Tile<'_, T> {
         if r >= self.rows {
             return &mut [];
         }
-        // SAFETY: `Grid::new` and `Tile::from` give a matrix of at least `first_row + rows` rows of `stride` elements;
-        // here
-        // `r < rows` and `first_col + cols <= stride`, so the range is inside it. By the contract of `Grid::tile` no other
-        // tile has these elements, and `&mut self` makes this the only borrow from this one.
+        // SAFETY: `Grid::new` and `Tile::from` give a matrix of at least `first_row + rows` rows of `stride` elements, and
+        // here `r < rows` and `first_col + cols <= stride`, so the range is inside it. By the contract of `Grid::tile` no
+        // other tile has these elements, and `&mut self` makes this the only borrow from this one.
         unsafe {
             let start = self.data.add((self.first_row + r) * self.stride + self.first_col);
             core::slice::from_raw_parts_mut(start, self.cols)
@@ -142,7 +141,8 @@ impl<'a, T: Plain> From<&'a mut [T]> for Tile<'a, T> {
 /// Matrices cut into equally many tiles, perhaps of several types; for each index, one tile of each.
 ///
 /// # Safety
-/// The tiles of different indices must have no element in common, so that they may be written at the same time.
+/// The tiles of different indices, and of different values of `Outputs`, must have no element in common, so that they may
+/// be written at the same time.
 pub unsafe trait Outputs: Sync {
     /// A tile of each.
     type Tiles;

@@ -460,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_char_alone_is_a_word() {
-        // A prime step meets every kind, in a fraction of the time of them all.
+        // A prime step visits every kind, in a fraction of the time of them all.
         for c in ('\0'..=char::MAX).step_by(13) {
             let mut room = [0; 4];
             let text: &str = c.encode_utf8(&mut room);

@@ -1,4 +1,4 @@
-/* Talks over the UART with the model that lies in memory beside the image.
+/* Talks over the UART with the model in memory beside the image.
  *
  * The whole use of the library is here: plan (how much memory?), init (in that memory), then for each line a turn of the
  * conversation, and tokens until the model ends its own. Built with PROMPT, it answers that one prompt instead, prints

@@ -1,7 +1,7 @@
 /* Interrupts between cores with a GICv2: software-generated interrupt 0. Sources: "ARM Generic Interrupt Controller
  * Architecture Specification", version 2.0 (IHI 0048); "CoreLink GIC-400 TRM" (DDI 0471).
  *
- * A GIC with the Security Extensions shows us, who are non-secure, Group 1 alone; whoever had EL3 has put our interrupts
+ * A GIC with the Security Extensions shows us, being non-secure, Group 1 alone; whoever had EL3 has put our interrupts
  * there (the Raspberry Pi's armstub, QEMU, or start.S). One without has both groups, and interrupts start out in Group 0.
  * In both, bit 0 of the control registers enables the group that ours is in, given that IGROUPR0, which the former
  * protects from us, is 0 in the latter. */

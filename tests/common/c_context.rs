@@ -1,4 +1,4 @@
-//! A context of the C face in memory of just the planned size, and what C would hand to it.
+//! A context of the C API in memory of just the planned size, and what C would hand to it.
 
 #![allow(unsafe_code, reason = "that is how C calls")]
 
@@ -82,7 +82,7 @@ impl<'m> CContext<'m> {
         }
     }
 
-    /// Bytes that the context lies in.
+    /// The arena's bytes.
     pub fn arena_bytes(&self) -> usize {
         self.len
     }
@@ -195,7 +195,7 @@ pub unsafe extern "C" fn note(user: *mut c_void, text: *const c_char, len: usize
     unsafe { (*user.cast::<String>()).push_str(std::str::from_utf8(text).unwrap()) };
 }
 
-/// Threads for every run: slow, and enough to see who does what.
+/// Threads for every run: slow, and enough to see which core does what.
 pub unsafe extern "C" fn threads(_: *mut c_void, workers: u32, work: armlet_work, arg: *mut c_void) {
     struct Arg(*mut c_void);
     // SAFETY: the library's work is made to be run by several cores.

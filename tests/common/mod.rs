@@ -1,4 +1,4 @@
-//! What several tests share: the real model, edits of a GGUF file's metadata, a context of the C face,
+//! What several tests share: the real model, edits of a GGUF file's metadata, a context of the C API,
 //! the bits that a run has to give.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]

@@ -3,8 +3,8 @@
 //!
 //! It shares with armlet only the decoding of a row of weights. It reads the sizes and the weights from what the test is
 //! about to write to the file, has no cache, no chunks, no threads and no tables, and can be told to make a mistake, to
-//! show that a comparison with it would notice one. Keys are kept as they are before they turn, and turned anew for each
-//! query to the places that they have in its view.
+//! show that a comparison with it would notice one. Keys are kept as they are before RoPE, and rotated anew for each
+//! query to their positions in its view.
 
 use armlet::quant::DType;
 
@@ -14,7 +14,7 @@ pub type Vector = Vec<f64>;
 /// One vector for each token, or one for each row of a matrix.
 pub type Rows = Vec<Vector>;
 
-/// What a token looks at, and where that seems to be: StreamingLLM as its authors run it, positions by place.
+/// What a token attends to, and where that seems to be: StreamingLLM as its authors run it, positions by place.
 #[derive(Clone, Debug)]
 pub struct View {
     /// The first tokens, which stay.
@@ -53,7 +53,7 @@ impl View {
         self.layers.is_some_and(|(_, every)| every == 0 || layer % every != every - 1)
     }
 
-    /// The tokens that the one at `t` looks at, and their places.
+    /// The tokens that the one at `t` attends to, and their places.
     ///
     /// Tokens of the window are as far apart as they are. What is before it is in front of it, sinks right before the
     /// first of the others.
@@ -94,14 +94,14 @@ impl View {
 /// What the oracle can get wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
-    /// Queries turn by the next position's angle. (Were keys to turn too, nothing would change: it is the difference
+    /// Queries are rotated by the next position's angle. (Were keys to turn too, nothing would change: it is the difference
     /// that counts.)
     RopePosition,
     /// llama's pairs for qwen2, and the other way round.
     RopePairs,
     /// base^(-i/d).
     RopeExponent,
-    /// d is the head's size, not the number of dimensions that turn.
+    /// d is the head's size, not the number of dimensions that RoPE rotates.
     RopeWidth,
     /// `rope_freqs.weight` ignored.
     RopeFactors,
@@ -150,7 +150,7 @@ pub struct Oracle<'g> {
     pub int8: bool,
     /// keys and values to F16.
     pub half: bool,
-    /// What a token looks at; none for all before it.
+    /// What a token attends to; none for all before it.
     pub view: Option<View>,
 }
 
@@ -201,7 +201,7 @@ impl<'g> Oracle<'g> {
     }
 
     /// A matrix times the vector of each token.
-    fn times(&self, name: &str, x: &[Vector]) -> Rows {
+    fn matmul(&self, name: &str, x: &[Vector]) -> Rows {
         let (dtype, rows) = self.find(name).unwrap_or_else(|| panic!("no {name}"));
         let x = x.iter().map(|x| if self.int8 && dtype.is_quantised() { int8(x) } else { x.clone() });
         x.map(|x| rows.iter().map(|w| dot(w, &x)).collect()).collect()
@@ -238,13 +238,13 @@ impl<'g> Oracle<'g> {
         (0..dims / 2).map(angle).collect()
     }
 
-    /// Turns every head of `x`.
+    /// Rotates every head of `x`.
     fn rotate(&self, x: &mut [f64], position: f64, layer: usize) {
         let angles = self.angles(position, layer);
-        let halves = (self.arch() == "qwen2") != self.makes(Mistake::RopePairs);
+        let neox = (self.arch() == "qwen2") != self.makes(Mistake::RopePairs);
         for head in x.chunks_mut(self.size("attention.key_length")) {
             for (i, angle) in angles.iter().enumerate() {
-                let (a, b) = if halves { (i, i + angles.len()) } else { (2 * i, 2 * i + 1) };
+                let (a, b) = if neox { (i, i + angles.len()) } else { (2 * i, 2 * i + 1) };
                 let (x, y) = (head[a], head[b]);
                 head[a] = x * angle.cos() - y * angle.sin();
                 head[b] = x * angle.sin() + y * angle.cos();
@@ -254,7 +254,7 @@ impl<'g> Oracle<'g> {
 
     /// Queries, keys or values of all tokens.
     fn project(&self, block: &str, part: &str, x: &[Vector]) -> Rows {
-        let mut y = self.times(&format!("{block}.attn_{part}.weight"), x);
+        let mut y = self.matmul(&format!("{block}.attn_{part}.weight"), x);
         let bias = self.vector(&format!("{block}.attn_{part}.bias"));
         if let Some(bias) = bias.filter(|_| !(part == "q" && self.makes(Mistake::Bias))) {
             y.iter_mut().for_each(|y| add(y, &bias));
@@ -265,8 +265,8 @@ impl<'g> Oracle<'g> {
         y
     }
 
-    /// Queries or keys turned to their places.
-    fn turned(&self, rows: &[Vector], places: &[(usize, f64)], layer: usize) -> Rows {
+    /// Queries or keys rotated to their positions.
+    fn rotated(&self, rows: &[Vector], places: &[(usize, f64)], layer: usize) -> Rows {
         let turn = |(t, place): &(usize, f64)| {
             let mut row = rows[*t].clone();
             self.rotate(&mut row, *place, layer);
@@ -275,7 +275,7 @@ impl<'g> Oracle<'g> {
         places.iter().map(turn).collect()
     }
 
-    /// The tokens that the one at `t` looks at in a layer, and their places; its own is that of the last.
+    /// The tokens that the one at `t` attends to in a layer, and their places; its own is that of the last.
     fn places(&self, t: usize, layer: usize, n: usize) -> Vec<(usize, f64)> {
         let end = match self.mistake {
             Some(Mistake::MaskLate) => (t + 2).min(n),
@@ -299,8 +299,8 @@ impl<'g> Oracle<'g> {
         let token = |t: usize| {
             let seen = self.places(t, layer, x.len());
             let own = self.view.as_ref().map_or(t as f64, |view| view.own_place(t, &seen));
-            let q = self.turned(&q, &[(t, own + late)], layer).remove(0);
-            let mut k = self.turned(&k, &seen, layer);
+            let q = self.rotated(&q, &[(t, own + late)], layer).remove(0);
+            let mut k = self.rotated(&k, &seen, layer);
             if self.half {
                 k.iter_mut().for_each(|k| half(k));
             }
@@ -319,14 +319,14 @@ impl<'g> Oracle<'g> {
     }
 
     fn feed_forward(&self, block: &str, x: &[Vector]) -> Rows {
-        let [mut gate, mut up] = ["gate", "up"].map(|part| self.times(&format!("{block}.ffn_{part}.weight"), x));
+        let [mut gate, mut up] = ["gate", "up"].map(|part| self.matmul(&format!("{block}.ffn_{part}.weight"), x));
         if self.makes(Mistake::Gate) {
             std::mem::swap(&mut gate, &mut up);
         }
         for (gate, up) in gate.iter_mut().zip(up) {
             gate.iter_mut().zip(up).for_each(|(g, u)| *g = *g / (1.0 + (-*g).exp()) * u);
         }
-        self.times(&format!("{block}.ffn_down.weight"), &gate)
+        self.matmul(&format!("{block}.ffn_down.weight"), &gate)
     }
 
     /// The logits after each token.
@@ -336,13 +336,13 @@ impl<'g> Oracle<'g> {
         for l in 0..self.size("block_count") {
             let block = format!("blk.{l}");
             let y = self.attention(l, &self.norm(&format!("{block}.attn_norm.weight"), &x));
-            let y = self.times(&format!("{block}.attn_output.weight"), &y);
+            let y = self.matmul(&format!("{block}.attn_output.weight"), &y);
             x.iter_mut().zip(&y).for_each(|(x, y)| add(x, y));
             let y = self.feed_forward(&block, &self.norm(&format!("{block}.ffn_norm.weight"), &x));
             x.iter_mut().zip(&y).for_each(|(x, y)| add(x, y));
         }
         let untied = self.find("output.weight").is_some() && !self.makes(Mistake::Head);
-        self.times(if untied { "output.weight" } else { "token_embd.weight" }, &self.norm("output_norm.weight", &x))
+        self.matmul(if untied { "output.weight" } else { "token_embd.weight" }, &self.norm("output_norm.weight", &x))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a program does with a file, in a form that tests and fuzz targets share: everything is looked at, and every
+//! What a program does with a file, in a form that tests and fuzz targets share: everything is read, and every
 //! promise that `armlet` makes of any bytes is an assertion.
 
 use armlet::arch::{Kernels, KvType};

@@ -1,4 +1,4 @@
-//! How often the threads meet: once for each parallel region, and there are few.
+//! How often the threads wait at a barrier: once for each parallel region, and there are few.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +11,7 @@ use armlet::model::Model;
 use armlet::quant::DType;
 use armlet::storage::{Executor, Task};
 
-/// One thread that says it is two, and counts how often they would have met.
+/// One thread that says it is two, and counts how often they would have waited.
 #[derive(Default)]
 struct Counting(AtomicUsize);
 

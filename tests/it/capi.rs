@@ -1,4 +1,4 @@
-//! The C face, called as C calls it: what it gives, what it refuses, what it leaves alone.
+//! The C API, called as C calls it: what it gives, what it refuses, what it leaves alone.
 
 #![allow(unsafe_code, reason = "that is how C calls")]
 

@@ -1,4 +1,4 @@
-//! The program as a user meets it: what it prints where, its exit codes, and one clear line for whatever goes wrong.
+//! The program as a user sees it: what it prints where, its exit codes, and one clear line for whatever goes wrong.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -45,7 +45,7 @@ fn header_len(bytes: &[u8]) -> usize {
     let file = File::new_checked(bytes).unwrap();
     let first = file.tensors().next().unwrap();
     let at = bytes.windows(first.data.len()).position(|w| w.as_ptr() == first.data.as_ptr());
-    at.expect("the data lie in the file")
+    at.expect("the data are in the file")
 }
 
 fn is_run(outcome: &Outcome) -> bool {

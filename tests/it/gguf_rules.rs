@@ -30,7 +30,7 @@ fn tensor(dims: &[u64], kind: u32, data: usize) -> Vec<u8> {
     g.build()
 }
 
-/// Overwrites what lies `skip` bytes after the only occurrence of `text`.
+/// Overwrites what is `skip` bytes after the only occurrence of `text`.
 fn patched(mut bytes: Vec<u8>, text: &str, skip: usize, new: &[u8]) -> Vec<u8> {
     let places: Vec<usize> =
         bytes.windows(text.len()).enumerate().filter(|(_, w)| *w == text.as_bytes()).map(|(i, _)| i).collect();
@@ -470,7 +470,7 @@ fn t7_padding_does_not_overflow() {
             [&1u32.to_le_bytes()[..], &size.to_le_bytes(), &24u32.to_le_bytes(), &offset.to_le_bytes()].concat();
         refused(&patched(g.build(), "huge", 0, &field), Problem::Truncated);
     }
-    // The end of the descriptions rounded up lies beyond a file that has no data.
+    // The end of the descriptions rounded up is beyond a file that has no data.
     let mut g = Gguf::default();
     g.set("general.alignment", Val::U32(1 << 20));
     assert_eq!(accepted(&g.build()).tensors().count(), 0);

@@ -1,5 +1,5 @@
 //! One test for each rule of a model's sizes and weights (M), as `gguf_rules.rs` has them for the file around it and
-//! `vocabulary_rules.rs` for the vocabulary: each file is well-formed GGUF that lies about what is in it.
+//! `vocabulary_rules.rs` for the vocabulary: each file is well-formed GGUF whose claims are false.
 
 use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::untrusted::{self, Outcome};
@@ -345,7 +345,7 @@ fn m4_weights_that_are_not_numbers() {
     let t = g.tensors.iter_mut().find(|t| t.name == "blk.0.attn_v.weight").unwrap();
     t.data[..2].copy_from_slice(&0x7e00u16.to_le_bytes());
     assert_eq!(untrusted::digest(&g.build()), Outcome::Ran(Err(SampleError::NotANumber)));
-    // Factors of the rotation that divide by nothing leave dimensions unturned.
+    // Factors of the rotation that divide by nothing leave dimensions unrotated.
     for x in [0.0, -0.0, f32::NAN, f32::INFINITY, -1.0, 1e-45] {
         runs(Tiny::default().gguf().tensor("rope_freqs.weight", &[8], 0, x.to_le_bytes().repeat(8)));
     }

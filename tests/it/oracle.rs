@@ -101,14 +101,14 @@ prop_compose! {
     /// A model of any shape that the format allows, some of them absurd.
     fn any_model()(
         qwen2: bool, tied: bool, bias: bool, rope_factors: bool,
-        n_kv_heads in 1usize..4, group in 1usize..10, eights in 1usize..9, turning in 1usize..=32,
+        n_kv_heads in 1usize..4, group in 1usize..10, head_blocks in 1usize..9, rope_pairs in 1usize..=32,
         n_embd in 1usize..70, n_ff in 1usize..70, n_layers in 1usize..4, vocab in 2usize..70,
         rope_base in 100f32..1e6, factor in 0.5f32..8.0, seed in 1u64..1000,
     ) -> Gguf {
-        let (n_heads, head_dim) = (n_kv_heads * group, eights * 8);
+        let (n_heads, head_dim) = (n_kv_heads * group, head_blocks * 8);
         let t = tiny(
             if qwen2 { "qwen2" } else { "llama" },
-            (n_heads, n_kv_heads, head_dim, (turning * 2).min(head_dim)),
+            (n_heads, n_kv_heads, head_dim, (rope_pairs * 2).min(head_dim)),
             (n_embd, n_ff),
             seed,
         );

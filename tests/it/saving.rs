@@ -131,7 +131,7 @@ fn no_broken_save_is_taken() {
     });
 }
 
-/// A header that lies with a right checksum.
+/// A forged header with a right checksum.
 #[test]
 fn a_forged_header_is_impossible() {
     with_model(&model(), |model| {
@@ -207,7 +207,7 @@ fn what_belongs_to_another_is_refused_by_name() {
     assert!(refusal(&reseeded, config(1)).unwrap_err().contains("another model"));
 }
 
-/// A prefix that is read once and used where it lies gives what reading it gives, in every session that shares it, also
+/// A prefix that is read once and used in place gives what reading it gives, in every session that shares it, also
 /// when their rings are full.
 #[test]
 fn sessions_share_a_prefix() {

@@ -1,5 +1,5 @@
-//! The cache against StreamingLLM done the slow way in f64: keys as they are before they turn, turned anew for each
-//! token to the places that they have in its view (`common/oracle.rs`).
+//! The cache against StreamingLLM done the slow way in f64: keys are stored before RoPE, and rotated anew for each
+//! token to their positions in its view (`common/oracle.rs`).
 
 use crate::common::cases;
 use crate::common::gguf::{Gguf, Tiny, Val};
@@ -20,7 +20,7 @@ fn model(heads: (usize, usize, usize, usize), seed: u64) -> Gguf {
     Tiny { n_layers: 1, context: 1024, ..tiny("llama", heads, (32, 40), seed) }.gguf()
 }
 
-/// A configuration and what it lets a token look at.
+/// A configuration and what it lets a token attend to.
 fn config(sinks: usize, window: usize, chunk: usize, kv: KvType) -> (Config, View) {
     let config = Config { context: sinks + window, sinks, chunk, logit_rows: chunk, kv, ..Config::default() };
     (config, View::new(sinks, window))
@@ -54,9 +54,9 @@ fn logits(gguf: &Gguf, view: View, tokens: &[u32]) -> Vec<Vector> {
 }
 
 prop_compose! {
-    /// Heads, groups of 1 to 8, head sizes, part of a head turning.
-    fn any_heads()(kv in 1usize..4, group in 1usize..9, eights in 1usize..6, turning in 1usize..=20) -> (usize, usize, usize, usize) {
-        (kv * group, kv, 8 * eights, (2 * turning).min(8 * eights))
+    /// Heads, groups of 1 to 8, head sizes, part of a head rotated.
+    fn any_heads()(kv in 1usize..4, group in 1usize..9, head_blocks in 1usize..6, rope_pairs in 1usize..=20) -> (usize, usize, usize, usize) {
+        (kv * group, kv, 8 * head_blocks, (2 * rope_pairs).min(8 * head_blocks))
     }
 }
 
@@ -202,7 +202,7 @@ fn a_ring_that_is_not_full_shows_in_no_bit() {
     });
 }
 
-/// Threads, chunks, batch mates and going back change no bit when tokens have been given up, either.
+/// Threads, chunks, batch mates and going back change no bit when tokens have been evicted, either.
 #[test]
 fn nothing_shows_in_a_full_ring() {
     let gguf = Tiny { dtype: DType::Q8_0, context: 2048, ..tiny("llama", (6, 2, 32, 32), (32, 64), 4) }.gguf();
@@ -271,7 +271,7 @@ fn nothing_shows_in_a_full_ring() {
     });
 }
 
-/// A conversation that is far beyond 24, 31 and 32 bits looks as it would from the start: a saved session is told that it
+/// A conversation that is far beyond 24, 31 and 32 bits gives what it would from the start: a saved session is told that it
 /// is there, and goes on past the boundary.
 #[test]
 fn far_positions_are_as_near_ones() {
@@ -316,7 +316,7 @@ fn far_positions_are_as_near_ones() {
     });
 }
 
-/// Distances at every place where something begins or ends: the first, the last pinned, a full ring, whole turns of it.
+/// Distances at every place where something begins or ends: the first, the last sink, a full ring, whole turns of it.
 #[test]
 fn distances_where_something_ends() {
     let (sinks, window) = (5, 59);

@@ -1,5 +1,5 @@
 //! One test for each rule of a model's vocabulary (V), as `model_rules.rs` has them for its sizes and weights: each file
-//! is well-formed GGUF that lies about what is in it.
+//! is well-formed GGUF whose claims are false.
 
 use crate::common::deep;
 use crate::common::gguf::{Gguf, Tiny, Val};

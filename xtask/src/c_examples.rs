@@ -1,4 +1,4 @@
-//! The C face as its users meet it: both examples, built in every way there is, say the same everywhere.
+//! The C API as its users see it: both examples, built in every way there is, say the same everywhere.
 
 use std::fs;
 use std::io::Write;
@@ -293,7 +293,7 @@ fn errors(chat: &Path, model: &Path) -> Result<(), Failed> {
         ),
         (model, &["-c", "1"], "", "chat: armlet_plan: a value is out of range"),
         (model, &garbage, "", "chat: armlet_restore: not a saved state, or a damaged one"),
-        (model, &other, "", "chat: armlet_restore: the saved state is of another model or configuration"),
+        (model, &other, "", "chat: armlet_restore: the saved state belongs to another model or configuration"),
         (model, &[], &long, "chat: armlet_chat_turn: the text is not UTF-8 or too long"),
     ];
     for (model, options, text, expected) in cases {

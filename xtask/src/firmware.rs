@@ -32,7 +32,7 @@ const MOST_STACK: u64 = 32 << 10;
 const MAY_NEED: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "armlet_panic"];
 /// Functions that may call a panic handler, and why: none does.
 const MAY_PANIC: [&str; 0] = [];
-/// Single bytes that a kernel may load: the format of a cache and whether a run of rows is pinned are bytes.
+/// Single bytes that a kernel may load: the format of a cache and whether a span is of sinks are bytes.
 const BYTE_LOADS: usize = 8;
 
 impl Build {

@@ -95,7 +95,7 @@ pub(crate) fn lint(steps: &mut Steps) -> Result<(), Failed> {
 fn host(steps: &mut Steps) -> Result<(), Failed> {
     let sizes = [steps.sizes()];
     steps.step("tests on this machine", || cargo_with(&["test", "--workspace"], &sizes))?;
-    steps.step("every order in which threads can meet", || {
+    steps.step("every interleaving of the pool's threads (loom)", || {
         let command =
             ["test", "--profile", "loom", "--lib", "--no-default-features", "--features", "std", "host::pool"];
         // A folder of its own, because the flag is every crate's and would have all of them built anew each time.

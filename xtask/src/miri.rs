@@ -1,6 +1,6 @@
 //! Pointers and threads of `storage` under Miri, which sees undefined behaviour that a CPU hides.
 //!
-//! Miri takes a thousand times as long as a CPU: it runs tests of small shapes, by name. Kernels and the C face do not run
+//! Miri takes a thousand times as long as a CPU: it runs tests of small shapes, by name. Kernels and the C API do not run
 //! on x86-64, where `libm` detects the CPU with assembly.
 
 use std::process::Command;

@@ -38,7 +38,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("resident memory", resident_memory)?;
     let deep = steps.deep;
     steps.step("an int8 cache beside fp16", || int8_cache(deep))?;
-    steps.step("a stream beside pieces, and without pinned tokens", || stream(deep))?;
+    steps.step("a stream beside chunks, and without sinks", || stream(deep))?;
     steps.step("an answer on emulated cores", || {
         let cpus: Vec<&str> = CPUS.iter().map(|(cpu, _)| *cpu).filter(|cpu| deep || *cpu != "cortex-a72").collect();
         in_parallel(&cpus, |cpu| answer_on_core(cpu)).map(drop)
@@ -202,11 +202,11 @@ fn stream(deep: bool) -> Result<(), Failed> {
     };
     let (pieces, sinks) = (score(&[])?, score(&["--stream"])?);
     let window = score(&["--stream", "--pattern", "window"])?;
-    say(format!("    in pieces {pieces:.3}, as a stream {sinks:.3}, without pinned tokens {window:.3}"));
+    say(format!("    in pieces {pieces:.3}, as a stream {sinks:.3}, without sinks {window:.3}"));
     if sinks <= 1.03 * pieces && window >= 1.2 * sinks {
         return Ok(());
     }
-    Err(Failed("the stream is too far from the pieces, or pinned tokens make no difference".into()))
+    Err(Failed("the stream is too far from the pieces, or sinks make no difference".into()))
 }
 
 /// What a run of the program may have resident beside the file and the plan, in bytes.

@@ -43,7 +43,7 @@ impl Quants<'_> {
     }
 }
 
-/// Accumulators for [`Quants`].
+/// Memory for [`Quants`].
 #[derive(Debug)]
 pub struct QuantsMut<'a> {
     q: &'a mut [[i8; BLOCK]],

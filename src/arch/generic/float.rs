@@ -48,7 +48,7 @@ float!(F32, 64, f32x16);
 float!(F16, 32, f16x16);
 float!(Bf16, 32, bf16x16);
 
-/// SoftmaxState sums of four rows for one token.
+/// Partial sums of four rows for one token.
 type Sums<I> = [<I as Isa>::F32x8; ROWS];
 
 /// Weights of a piece: 20 KiB, of the 32 that a small core has next to it; on the stack of firmware 8. At the start of a line
@@ -56,7 +56,7 @@ type Sums<I> = [<I as Isa>::F32x8; ROWS];
 #[repr(align(64))]
 struct Piece([f32; if cfg!(target_os = "none") { 2048 } else { 5120 }]);
 
-/// Rows of a format, as an [`RowKernel`].
+/// Rows of a format, as a [`RowKernel`].
 pub(super) struct Lanes<F, const B: usize>(PhantomData<F>);
 
 impl<F: Format<B>, const B: usize> RowKernel for Lanes<F, B> {
@@ -138,11 +138,11 @@ fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
             for column in (0..job.w.cols()).step_by(piece.len()) {
                 let columns = (job.w.cols() - column).min(piece.len());
                 let piece = piece.first_n_mut(columns);
-                let sixteens = column / 16;
+                let blocks = column / 16;
                 match job.w.dtype() {
-                    DType::F32 => widen::<F32, I, 64, R>(isa, rows, stride, sixteens, piece),
-                    DType::F16 => widen::<F16, I, 32, R>(isa, rows, stride, sixteens, piece),
-                    _ => widen::<Bf16, I, 32, R>(isa, rows, stride, sixteens, piece),
+                    DType::F32 => widen::<F32, I, 64, R>(isa, rows, stride, blocks, piece),
+                    DType::F16 => widen::<F16, I, 32, R>(isa, rows, stride, blocks, piece),
+                    _ => widen::<Bf16, I, 32, R>(isa, rows, stride, blocks, piece),
                 }
                 add(isa, piece, &job.x, token, column, sums);
             }
@@ -153,17 +153,17 @@ fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     }
 }
 
-/// Columns of a piece as `f32`, transposed: of `rows`, after the first `sixteens` × 16 columns. Beyond the last row it is
+/// Columns of a piece as `f32`, transposed: of `rows`, after the first `blocks` × 16 columns. Beyond the last row it is
 /// repeated.
 #[inline(always)]
 fn widen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
     isa: I,
     rows: &[u8],
     stride: usize,
-    sixteens: usize,
+    blocks: usize,
     out: &mut [[f32; R]],
 ) {
-    let skip = sixteens * B;
+    let skip = blocks * B;
     for h in 0..R / ROWS {
         let rows =
             RowQuad::new(rows.get(h * ROWS * stride..).filter(|r| !r.is_empty()).unwrap_or(rows), stride).skip(skip);
@@ -216,9 +216,9 @@ fn add<I: FloatIsa, const R: usize>(
     first: usize,
     sums: &mut [[f32; R]],
 ) {
-    let (eights, tail) = sums.as_chunks_mut::<8>();
-    let done = token + 8 * eights.len();
-    for (t, sums) in eights.iter_mut().enumerate() {
+    let (tiles, tail) = sums.as_chunks_mut::<8>();
+    let done = token + 8 * tiles.len();
+    for (t, sums) in tiles.iter_mut().enumerate() {
         add_tile::<I, 8, R>(isa, piece, columns(x, token + 8 * t, first), sums);
     }
     for (t, sums) in tail.iter_mut().enumerate() {
@@ -236,13 +236,13 @@ fn add_tile<I: FloatIsa, const T: usize, const R: usize>(
 ) {
     let mut acc = [isa.load_column(&sums[0]); T];
     unroll!(t in 0..T => { acc[t] = isa.load_column(&sums[t]) });
-    let mut fours = Zip::new(x.map(|x| x.as_chunks::<4>().0));
-    let n = fours.left().min(piece.len() / 4);
+    let mut x4 = Zip::new(x.map(|x| x.as_chunks::<4>().0));
+    let n = x4.left().min(piece.len() / 4);
     let (piece, tail) = piece.split_at_checked(4 * n).unwrap_or_default();
     for w in piece.as_chunks::<4>().0 {
         let w = unroll_array!(c in 0..4 => isa.load_column(&w[c]));
         // SAFETY: there are `n` turns.
-        let x = unsafe { fours.next() };
+        let x = unsafe { x4.next() };
         unroll!(t in 0..T => { acc[t] = isa.fma_columns(&w, x[t], acc[t]) });
     }
     if !tail.is_empty() {

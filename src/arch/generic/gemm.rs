@@ -29,11 +29,11 @@ pub(super) fn multiply_rows<F: Format<P, B>, S: PanelIsa, const P: usize, const 
     job: &mut Job<'_, '_, '_>,
 ) {
     let rows = job.rows.clone();
-    let twos = if S::PANELS == 2 { rows.len() / (2 * PANEL_ROWS) * (2 * PANEL_ROWS) } else { 0 };
+    let paired = if S::PANELS == 2 { rows.len() / (2 * PANEL_ROWS) * (2 * PANEL_ROWS) } else { 0 };
     if S::PANELS == 2 {
-        interleave_and_multiply::<F, S, P, B, 2>(isa, job, rows.start..rows.start + twos);
+        interleave_and_multiply::<F, S, P, B, 2>(isa, job, rows.start..rows.start + paired);
     }
-    interleave_and_multiply::<F, S, P, B, 1>(isa, job, rows.start + twos..rows.end);
+    interleave_and_multiply::<F, S, P, B, 1>(isa, job, rows.start + paired..rows.end);
 }
 
 /// `rows` alone, `N` panels at a time.

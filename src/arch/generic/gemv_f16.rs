@@ -68,7 +68,7 @@ fn block<I: Isa>(isa: I, x: &[f32; BLOCK]) -> F16Block {
     out
 }
 
-/// Rows of a format whose weights are binary16, as an [`RowKernel`].
+/// Rows of a format whose weights are binary16, as a [`RowKernel`].
 pub(super) struct F16Rows<F>(PhantomData<F>);
 
 impl<F> RowKernel for F16Rows<F> {

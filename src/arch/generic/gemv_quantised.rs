@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each block of 32:
-//!     w, d = load_scales(4 rows)                   once for T tokens
+//!     w, d = load(4 rows)                   once for T tokens
 //!     for t in 0..T: acc[t] += (w · x[t]) · (d · d_x[t])
 //! ```
 //!
@@ -60,7 +60,7 @@ impl Format<20> for Q4_1 {
     }
 }
 
-/// Rows of a format, as an [`RowKernel`].
+/// Rows of a format, as a [`RowKernel`].
 pub(super) struct Quantised<F, const B: usize>(PhantomData<F>);
 
 impl<F: Format<B>, const B: usize> RowKernel for Quantised<F, B> {

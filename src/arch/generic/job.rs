@@ -49,16 +49,16 @@ pub(super) fn write_to(out: &mut [f32], sums: &[f32], write: Write) {
     }
     let n = sums.len().min(out.len());
     let ((out, tail), (sums, last)) = (out.first_n_mut(n).as_chunks_mut::<4>(), sums.first_n(n).as_chunks::<4>());
-    let fours = out.iter_mut().zip(sums);
-    let ones = tail.iter_mut().zip(last);
+    let chunks = out.iter_mut().zip(sums);
+    let ends = tail.iter_mut().zip(last);
     match write {
         Write::Set => {
-            fours.for_each(|(out, sums)| *out = *sums);
-            ones.for_each(|(out, sum)| *out = *sum);
+            chunks.for_each(|(out, sums)| *out = *sums);
+            ends.for_each(|(out, sum)| *out = *sum);
         }
         Write::Add => {
-            fours.for_each(|(out, sums)| (0..4).for_each(|i| out[i] += sums[i]));
-            ones.for_each(|(out, sum)| *out += sum);
+            chunks.for_each(|(out, sums)| (0..4).for_each(|i| out[i] += sums[i]));
+            ends.for_each(|(out, sum)| *out += sum);
         }
     }
 }

@@ -7,14 +7,14 @@
 //!     nibbles:       k in 0..4, low halves columns 4k + j, high halves columns 16 + 4k + j
 //! ```
 //!
-//! RowQuad columns of a row are one 32-bit lane. That is what `sdot` by lane, `vpdpbusd` with a broadcast and, after a
+//! Four columns of a row are one 32-bit lane. That is what `sdot` by lane, `vpdpbusd` with a broadcast and, after a
 //! zip, `smmla` take, and no sum across lanes is needed. For a prompt, blocks are interleaved on the fly; a file made by
 //! `armlet pack` has them ready, and they are used in place.
 //!
 //! ```text
 //! for each block of 16 rows:
 //!     for each group of rows that registers hold:
-//!         w, d = load_scales(block, group)             once for all tokens
+//!         w, d = load(block, group)             once for all tokens
 //!         for t in tokens: sums[t] += (w · x[t]) · (d · d_x[t])
 //! ```
 //!

@@ -37,7 +37,7 @@ impl StoredRows {
     }
 }
 
-/// Keys, values and queries; positions before `sinks` are met by the second queries.
+/// Keys, values and queries; positions before `sinks` are scored with the second queries.
 struct Case {
     kv_type: KvType,
     head_dim: usize,
@@ -66,7 +66,7 @@ impl Case {
         self.k.decoded.len() / self.head_dim
     }
 
-    /// Heads `heads` over all positions, whose rows are cut where sinks ones end and at `cut`, in parts of `split` tiles.
+    /// Heads `heads` over all positions, whose rows are cut where the sinks end and at `cut`, in parts of `split` tiles.
     fn run(&self, kernels: &Kernels, heads: Range<usize>, cut: usize, split: usize) -> Vec<f32> {
         let (d, group) = (self.head_dim, heads.len());
         let queries = Queries {
@@ -75,7 +75,7 @@ impl Case {
             head_dim: d,
             scale: self.scale,
         };
-        let run = |r: Range<usize>| KvSpan {
+        let span = |r: Range<usize>| KvSpan {
             k: &self.k.rows[r.start * d * self.kv_type.bytes()..r.end * d * self.kv_type.bytes()],
             v: &self.v.rows[r.start * d * self.kv_type.bytes()..r.end * d * self.kv_type.bytes()],
             k_scales: &self.k.scales[r.start * self.kv_type.scale_bytes()..r.end * self.kv_type.scale_bytes()],
@@ -96,7 +96,7 @@ impl Case {
                 let mut at = *start;
                 for end in ends {
                     if end > at {
-                        spans.push(run(at..end));
+                        spans.push(span(at..end));
                     }
                     at = end;
                 }
@@ -108,7 +108,7 @@ impl Case {
         out
     }
 
-    /// One head in f64: with the queries that int8 keys meet, or with those that were given.
+    /// One head in f64: with the int8 queries that int8 keys are scored with, or with those that were given.
     fn naive(&self, g: usize, exact_queries: bool) -> Vec<f64> {
         let d = self.head_dim;
         let score = |j: usize| {
@@ -169,7 +169,7 @@ fn attention_matches_f64() {
     }
 }
 
-/// A head's result does not depend on those that it shares a pass with, nor on where a tile's rows lie.
+/// A head's result does not depend on those that it shares a pass with, nor on where a tile's rows are stored.
 #[test]
 fn attention_gives_a_head_the_same_bits_in_any_group_and_place() {
     for kernels in backends() {

@@ -130,7 +130,7 @@ fn run_in_tiles(
     out
 }
 
-/// What the kernel computes, in f64, from the naive decoder and the activations as the format meets them.
+/// What the kernel computes, in f64, from the naive decoder and the activations as the format's kernel gets them.
 fn naive(w: &Matrix<'_>, rows: Range<usize>, x: &Activations<'_>) -> Vec<(f64, f64)> {
     let cols = w.cols();
     let mut out = vec![];
@@ -171,7 +171,7 @@ fn matmul_agrees_with_the_naive_decode() {
                     let input = Input::new(&k, tokens, cols);
                     let x = input.view();
                     let got = run(&k, &w, 0..rows, &x, Write::Set, f32::NAN);
-                    // Products of binary16 are rounded seven times, each its own way: `generic/f16.rs`.
+                    // Products of binary16 are rounded seven times, each its own way: `generic/gemv_f16.rs`.
                     let f16 = dtype == DType::F16 && k.uses_f16_products(tokens);
                     let bound = if f16 { 2f64.powi(-11) } else { 1e-6 };
                     for (got, (want, magnitude)) in got.iter().zip(naive(&w, 0..rows, &x)) {
@@ -325,7 +325,7 @@ fn rms_norm_and_silu_match_f64() {
     }
 }
 
-/// What `generic/f16.rs` describes, in scalar code: a row times a token.
+/// What `generic/gemv_f16.rs` describes, in scalar code: a row times a token.
 fn in_f16(w: &[f32], x: &[f32]) -> f32 {
     // To a multiple of the last place of binary16.
     let half = |x: f64| {

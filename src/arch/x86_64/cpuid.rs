@@ -13,7 +13,7 @@ pub(super) fn avx2_fma_f16c() -> bool {
     const AVX2: u32 = 1 << 5;
     const XMM_YMM: u64 = 0b110;
 
-    // Miri has no `cpuid`, and runs the scalar kernels.
+    // Miri has no `cpuid`, and gets the scalar kernels.
     if cfg!(miri) || __cpuid(0).eax < 7 {
         return false;
     }

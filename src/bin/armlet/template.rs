@@ -33,7 +33,7 @@ pub(crate) enum Template<'m> {
         environment: Box<Environment<'m>>,
         bos: String,
         eos: String,
-        /// The tokenizer adds BOS itself, so the one of the template must go.
+        /// The tokenizer adds BOS itself, so the template's must go.
         strip_bos: bool,
     },
     BuiltIn(ChatFormat),

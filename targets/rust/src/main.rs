@@ -1,4 +1,4 @@
-//! A question and its answer, from a model that lies in memory, without an operating system and without an allocator.
+//! A question and its answer, from a model in memory, without an operating system and without an allocator.
 //!
 //! `board` has all that is of the machine; this file is what any firmware does with armlet. What happens is logged
 //! through `defmt`, armlet's own messages among the rest.

@@ -88,7 +88,7 @@ pub struct QueryBlock {
 // SAFETY: 32 bytes and two numbers, with no padding; any bits are a value.
 unsafe impl Plain for QueryBlock {}
 
-/// Converts a row to cache elements; see [`Kernels::encode_kv`](crate::arch::Kernels::store).
+/// Converts a row to cache elements; see [`Kernels::encode_kv`](crate::arch::Kernels::encode_kv).
 #[inline(always)]
 pub(in crate::arch) fn encode_row<I: Isa>(isa: I, kv_type: KvType, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
     match kv_type {
@@ -136,7 +136,7 @@ fn encode_int8<I: Isa>(isa: I, x: &[f32], out: &mut [u8], scale: &mut [u8]) {
     }
 }
 
-/// The queries of heads as int8: see [`Kernels::quantise_query`](crate::arch::Kernels::query).
+/// The queries of heads as int8: see [`Kernels::quantise_query`](crate::arch::Kernels::quantise_query).
 ///
 /// A head has one scale, so that products of several blocks with a key are summed as integers.
 #[inline(always)]

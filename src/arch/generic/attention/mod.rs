@@ -8,9 +8,9 @@
 //! out = o / l
 //! ```
 //!
-//! This is online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867) with one rescale per tile. A tile is those of 32
-//! positions, the first a multiple of 32, that a token attends to. Its rows are in up to three spans: sinks, ring, and the
-//! chunk that is being read. The bits of the result do not depend on where the rows are, on how a prompt was cut into
+//! This is online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867) with one rescale per tile. A tile is what a token
+//! attends to of 32 positions, the first a multiple of 32. Its rows are in up to four spans: sinks and others, each in the
+//! cache or in the chunk that is being read. The bits of the result do not depend on where the rows are, on how a prompt was cut into
 //! chunks, or on the slots of the ring. Only the scores of one tile exist at a time.
 //!
 //! Within a tile, which fits the first-level cache, a register tile of a few heads and a few positions is computed at a
@@ -119,7 +119,7 @@ pub(in crate::arch) fn attend<I: Isa>(
 struct Heads<'q> {
     floats: [&'q [[f32; 8]]; 2],
     blocks: [&'q [QueryBlock]; 2],
-    /// Eights of a row.
+    /// Vectors of eight in a row.
     row: usize,
     scale: f32,
 }
@@ -167,7 +167,7 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
         let ahead = Prefetcher::behind(span.k);
         accumulate_values::<I, E, B>(
             isa,
-            TileRows { octets: row, at },
+            TileRows { vectors: row, at },
             v.first_n(len * row),
             tile,
             &rescale,
@@ -184,9 +184,9 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
 #[inline(always)]
 fn load_scales<I: Isa>(isa: I, by: f32, scales: &[u8], out: &mut [f32]) {
     let by = isa.splat8(by);
-    let (eights, tail) = out.as_chunks_mut::<8>();
-    let n = eights.len();
-    for (out, scales) in eights.iter_mut().zip(scales.as_chunks::<16>().0) {
+    let (whole, tail) = out.as_chunks_mut::<8>();
+    let n = whole.len();
+    for (out, scales) in whole.iter_mut().zip(scales.as_chunks::<16>().0) {
         isa.store8(isa.mul8(by, isa.load8_f16(scales)), out);
     }
     if !tail.is_empty() {

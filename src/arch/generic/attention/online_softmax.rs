@@ -16,9 +16,9 @@ impl<'o> SoftmaxState<'o> {
     pub fn new(memory: &'o mut [f32], group: usize) -> Self {
         let (out, stats) = memory.split_at_mut(memory.len().saturating_sub(2 * group));
         let (max, sum) = stats.split_at_mut(stats.len() / 2);
-        let mut partial = SoftmaxState { out, max, sum };
-        partial.clear();
-        partial
+        let mut state = SoftmaxState { out, max, sum };
+        state.clear();
+        state
     }
 
     /// The state that [`new`](SoftmaxState::new) or [`merge`](SoftmaxState::merge) left in `memory`.
@@ -31,9 +31,9 @@ impl<'o> SoftmaxState<'o> {
     /// An empty state in `out`, `(group, head_dim)`, and `stats`, `(2, group)`.
     pub fn over(out: &'o mut [f32], stats: &'o mut [f32]) -> Self {
         let (max, sum) = stats.split_at_mut(stats.len() / 2);
-        let mut partial = SoftmaxState { out, max, sum };
-        partial.clear();
-        partial
+        let mut state = SoftmaxState { out, max, sum };
+        state.clear();
+        state
     }
 
     /// Makes it the state of no tile.
@@ -50,7 +50,7 @@ impl<'o> SoftmaxState<'o> {
         let stats = self.max.iter_mut().zip(&mut *self.sum).zip(later.max.iter().zip(&*later.sum));
         for ((out, later), ((max, sum), (later_max, later_sum))) in outs.zip(stats) {
             let new_max = max.max(*later_max);
-            // Nothing is in a partial whose maximum is −∞.
+            // A state whose maximum is −∞ is empty.
             let weight = |max: f32| if max == new_max { 1.0 } else { libm::exp2f(max - new_max) };
             let (a, b) = (weight(*max), weight(*later_max));
             for (x, y) in out.iter_mut().zip(later) {

@@ -16,7 +16,7 @@ use crate::util::SliceExt;
 #[derive(Clone, Copy)]
 pub(super) struct TileRows {
     /// Vectors of eight numbers in a row: head_dim / 8.
-    pub(super) octets: usize,
+    pub(super) vectors: usize,
     /// Position within the tile of the first row.
     pub(super) at: usize,
 }
@@ -43,7 +43,7 @@ pub(super) fn accumulate_values<I: Isa, E: KvFormat<B>, const B: usize>(
 ) {
     for (i, (weights, rescale)) in weights.chunks(E::HEADS).zip(rescale.chunks(E::HEADS)).enumerate() {
         let first = i * E::HEADS;
-        let out = out.part_mut(first * rows.octets..(first + weights.len()) * rows.octets);
+        let out = out.part_mut(first * rows.vectors..(first + weights.len()) * rows.vectors);
         by_heads!(
             weights.len(),
             accumulate_heads::<I, E, B>(isa, rows, v, weights, rescale, out, ahead),
@@ -66,16 +66,16 @@ fn accumulate_heads<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, cons
     let (Some(weights), Some(rescale)) = (weights.first_chunk(), rescale.first_chunk()) else { return };
     let heads = Heads::<G> { weights, rescale };
     let mut c = 0;
-    while c + C <= rows.octets {
-        strip::<I, E, G, C, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.octets, c), heads, out);
+    while c + C <= rows.vectors {
+        strip::<I, E, G, C, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.vectors, c), heads, out);
         c += C;
     }
-    while I::F32x16::WIDE && c + 2 <= rows.octets {
-        strip::<I, E, G, 2, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.octets, c), heads, out);
+    while I::F32x16::WIDE && c + 2 <= rows.vectors {
+        strip::<I, E, G, 2, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.vectors, c), heads, out);
         c += 2;
     }
-    while c < rows.octets {
-        strip::<I, E, G, 1, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.octets, c), heads, out);
+    while c < rows.vectors {
+        strip::<I, E, G, 1, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.vectors, c), heads, out);
         c += 1;
     }
 }
@@ -94,7 +94,7 @@ fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>
     // One for each pair of vectors; the length of an array cannot be half of C, so half of it is unused.
     let mut acc = [[I::F32x16::splat(isa, 0.0); C]; G];
     for (g, acc) in acc.iter_mut().enumerate() {
-        let Some(out) = out.get(g * rows.octets + first..).and_then(<[_]>::first_chunk::<C>) else { return };
+        let Some(out) = out.get(g * rows.vectors + first..).and_then(<[_]>::first_chunk::<C>) else { return };
         unroll!(c in 0..C.div_ceil(2) => {
             acc[c] = I::F32x16::load(isa, pair_at(&out.each_ref(), c)).mul(isa, I::F32x16::splat(isa, heads.rescale[g]));
         });
@@ -116,7 +116,7 @@ fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>
         at += 1;
     }
     for (g, acc) in acc.iter().enumerate() {
-        let Some(out) = out.get_mut(g * rows.octets + first..).and_then(<[_]>::first_chunk_mut::<C>) else { return };
+        let Some(out) = out.get_mut(g * rows.vectors + first..).and_then(<[_]>::first_chunk_mut::<C>) else { return };
         for (out, acc) in out.chunks_mut(2).zip(acc) {
             acc.store(isa, out);
         }

@@ -6,6 +6,7 @@ use crate::arch::isa::Isa;
 
 /// Bytes of a cache line of x86 CPUs, the only ones with software prefetch here.
 const LINE: usize = 64;
+
 /// Prefetches all lines of what is read next, and every fourth line of what follows, to the second-level cache.
 ///
 /// A few lines at each step of a loop: a CPU that is asked for many lines at once stalls. Lines that its hardware

@@ -29,10 +29,10 @@ impl<'a, T, const N: usize> Zip<'a, T, N> {
     #[inline(always)]
     pub(in crate::arch::generic) unsafe fn next(&mut self) -> [&'a T; N] {
         self.next.each_mut().map(|next| {
-            let kv_type = *next;
-            *next = kv_type.wrapping_add(1);
+            let element = *next;
+            *next = element.wrapping_add(1);
             // SAFETY: `left` counts the elements of the shortest slice, and the caller steps no further.
-            unsafe { &*kv_type }
+            unsafe { &*element }
         })
     }
 }
