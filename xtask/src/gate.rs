@@ -1,6 +1,8 @@
 //! `cargo xtask test`: its parts, each of which can run alone.
 
-use crate::process::{Failed, Steps, cargo, cargo_with, say};
+use std::process::Command;
+
+use crate::process::{Failed, Steps, cargo, cargo_with, say, tests};
 use crate::setup::{self, LINUX, NONE};
 use crate::{c_examples, firmware, header, insns, miri, model, qemu, rust_firmware};
 
@@ -99,7 +101,8 @@ fn host(steps: &mut Steps) -> Result<(), Failed> {
         let command =
             ["test", "--profile", "loom", "--lib", "--no-default-features", "--features", "std", "host::pool"];
         // A folder of its own, because the flag is every crate's and would have all of them built anew each time.
-        cargo_with(&command, &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")])
+        let env = [("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")];
+        tests(Command::new(env!("CARGO")).args(command).envs(env))
     })
 }
 
@@ -107,6 +110,7 @@ fn host(steps: &mut Steps) -> Result<(), Failed> {
 pub(crate) fn quick(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("unit tests", || cargo(&["test", "--lib", "--no-default-features", "--features", "std,log"]))?;
     steps.step("the model in f64", || {
-        cargo(&["test", "--no-default-features", "--features", "std", "--test", "it", "oracle::"])
+        let command = ["test", "--no-default-features", "--features", "std", "--test", "it", "oracle::"];
+        tests(Command::new(env!("CARGO")).args(command))
     })
 }

@@ -60,11 +60,12 @@ pub(crate) struct Steps {
     /// Whether the tests run in their full sizes.
     pub(crate) deep: bool,
     passed: Vec<Passed>,
+    failed: usize,
 }
 
 impl Steps {
     pub(crate) fn new(deep: bool) -> Self {
-        Steps { deep, passed: Vec::new() }
+        Steps { deep, ..Steps::default() }
     }
 
     /// What tells the tests their size: `deep` of `tests/common` reads it.
@@ -88,8 +89,9 @@ impl Steps {
         if let Some(text) = KEPT.with_borrow_mut(|kept| kept.as_mut().map(std::mem::take)) {
             let _ = std::io::stdout().lock().write_all(text.as_bytes());
         }
-        if result.is_ok() {
-            self.passed.push(Passed { name: name.into(), seconds, cpu });
+        match result {
+            Ok(()) => self.passed.push(Passed { name: name.into(), seconds, cpu }),
+            Err(_) => self.failed += 1,
         }
         result
     }
@@ -111,6 +113,7 @@ impl Steps {
             let ((result, steps), text, cpu) = joined.map_err(|_| Failed("a list of steps panicked".into()))?;
             take_over(&text, cpu);
             self.passed.extend(steps.passed);
+            self.failed += steps.failed;
             all = match (all, result) {
                 (Err(Failed(one)), Err(Failed(two))) => Err(Failed(format!("{one}\nxtask: {two}"))),
                 (one, two) => one.and(two),
@@ -132,7 +135,7 @@ impl Steps {
                 println!("    {seconds:4.0} s ({cpu:4.0} s CPU)  {name}");
             }
         }
-        println!("{} passed, {} failed", self.passed.len(), usize::from(result.is_err()));
+        println!("{} passed, {} failed", self.passed.len(), self.failed.max(usize::from(result.is_err())));
         if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
@@ -244,6 +247,20 @@ pub(crate) fn show(command: &mut Command) -> Result<(), Failed> {
     }
 }
 
+/// Runs a program of tests, and fails if none ran: a filter that fits no name is no success.
+pub(crate) fn tests(command: &mut Command) -> Result<(), Failed> {
+    let shown = format!("{command:?}");
+    let output = outcome(command)?;
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    say(said.trim());
+    if !output.status.success() {
+        return Err(Failed(format!("{shown} ended with {}: {}", output.status, errors.trim())));
+    }
+    let passed =
+        said.lines().filter_map(|l| l.strip_prefix("test result: ok. ")?.split(' ').next()?.parse::<usize>().ok());
+    if passed.sum::<usize>() > 0 { Ok(()) } else { Err(Failed(format!("{shown} ran no test"))) }
+}
+
 fn ended(shown: &str, status: ExitStatus) -> Result<(), Failed> {
     if status.success() { Ok(()) } else { Err(Failed(format!("{shown} ended with {status}"))) }
 }
@@ -317,6 +334,13 @@ mod tests {
         assert!(result.is_ok() && (cpu > 0.0 || !Path::new("/proc/self/stat").exists()), "{cpu}");
         let (result, text, more) = kept(|| in_parallel(&[(), ()], |()| shell(busy)));
         assert!(result.is_ok() && text.is_empty() && (more > 0.0) == (cpu > 0.0), "{more} and {cpu}");
+    }
+
+    #[test]
+    fn a_filter_that_fits_no_test_fails() {
+        let says = |line: &str| kept(|| tests(Command::new("echo").arg(line))).0;
+        assert!(says("test result: ok. 3 passed; 0 failed").is_ok());
+        assert!(says("test result: ok. 0 passed; 0 failed").is_err_and(|Failed(why)| why.ends_with("ran no test")));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::process::{Failed, Steps, output, show};
+use crate::process::{Failed, Steps, in_parallel, output, show, tests};
 use crate::setup::LINUX;
 
 /// Emulated cores and the backends that they have: Armv8.0 twice, with the dot product, and all there is.
@@ -29,22 +29,24 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     })?;
     let [lib, it] = &programs;
     let sizes = steps.sizes();
-    let test = |cpu: &str, program: &PathBuf, filter: &[&str]| {
-        show(Command::new("qemu-aarch64").args(["-cpu", cpu]).arg(program).args(filter).envs([sizes]))
+    let test = |cpu: &str, program: &PathBuf, filter: Option<&str>| {
+        tests(Command::new("qemu-aarch64").args(["-cpu", cpu]).arg(program).args(filter).envs([sizes]))
     };
     steps.step("backends of each core", || CPUS.iter().try_for_each(|(cpu, names)| has(cpu, names, it)))?;
     for (cpu, _) in CPUS {
         match (steps.deep, cpu) {
             (true, _) | (_, "max") => {
-                steps.step(&format!("kernels and core on {cpu}"), || test(cpu, lib, &[]))?;
+                steps.step(&format!("kernels and core on {cpu}"), || test(cpu, lib, None))?;
             }
             // It has the kernels of the Cortex-A53, see above.
             (false, "cortex-a72") => (),
-            (false, _) => steps.step(&format!("kernels on {cpu}"), || test(cpu, lib, &["arch::"]))?,
+            (false, _) => steps.step(&format!("kernels on {cpu}"), || test(cpu, lib, Some("arch::")))?,
         }
     }
     let models = if steps.deep { &MODELS[..] } else { &FEW_MODELS };
-    steps.step("whole models on all of aarch64", || test("max", it, models))
+    steps.step("whole models on all of aarch64", || {
+        in_parallel(models, |filter| test("max", it, Some(filter))).map(drop)
+    })
 }
 
 /// The library's tests and the integration tests, built once for all cores.
