@@ -71,10 +71,13 @@ impl<'w, const B: usize> BlockQuad<'w, B> {
         })
     }
 
-    /// For each row the pointer to its block of `B` bytes; the caller moves it on by `B`.
+    /// For each row the pointer to its block of `B` readable bytes, for loads that advance it.
+    ///
+    /// # Safety
+    /// Each pointer is then advanced by exactly `B` bytes, or not at all.
     #[inline(always)]
     #[cfg(target_arch = "aarch64")]
-    pub(in crate::arch) fn pointers(self) -> &'w mut [*const u8; ROWS] {
+    pub(in crate::arch) unsafe fn pointers(self) -> &'w mut [*const u8; ROWS] {
         self.next
     }
 }

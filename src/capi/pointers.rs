@@ -17,8 +17,6 @@ unsafe impl Plain for usize {}
 unsafe impl Plain for *mut armlet_ctx {}
 // SAFETY: a raw pointer has no invalid bit pattern.
 unsafe impl Plain for *const f32 {}
-// SAFETY: integers, a raw pointer, and callbacks that may be NULL; without padding, as asserted below.
-unsafe impl Plain for armlet_config {}
 // SAFETY: integers without padding.
 unsafe impl Plain for armlet_requirements {}
 // SAFETY: integers and floats without padding.
@@ -30,6 +28,21 @@ unpadded!(armlet_config: [u32; 2], u64, [u32; 10], [usize; 4], [u64; 4]);
 unpadded!(armlet_requirements: [u32; 2], [u64; 5], [u32; 4]);
 unpadded!(armlet_sampling: [u32; 6], u64);
 unpadded!(armlet_info: [u32; 2], [u64; 2], [u32; 4], [u64; 16]);
+
+/// A struct of the header that begins with its own size.
+///
+/// # Safety
+/// It begins with a `u32`, and has no padding; if the contracts *readable* and *callback* hold, its bytes are a value.
+pub(super) unsafe trait Versioned: Copy {}
+
+// SAFETY: integers, a raw pointer, and callbacks, each NULL or a function of its type.
+unsafe impl Versioned for armlet_config {}
+// SAFETY: integers.
+unsafe impl Versioned for armlet_requirements {}
+// SAFETY: integers and floats.
+unsafe impl Versioned for armlet_sampling {}
+// SAFETY: integers.
+unsafe impl Versioned for armlet_info {}
 
 /// Memory that a call reads or writes.
 #[derive(Clone, Copy)]
@@ -119,14 +132,14 @@ pub(super) unsafe fn write_out<T: Plain>(at: *mut T, value: T) -> Result<(), arm
 /// against another header may have a shorter one.
 ///
 /// # Safety
-/// *Readable*: `at`, for as many bytes as its first `u32` says, and for that number itself.
-pub(super) unsafe fn sized<T: Plain>(at: *const T) -> Result<T, armlet_status> {
+/// *Readable*: `at`, for as many bytes as its first `u32` says, and for that number itself. *Callback*: for functions in it.
+pub(super) unsafe fn sized<T: Versioned>(at: *const T) -> Result<T, armlet_status> {
     const { assert!(align_of::<T>() >= align_of::<u32>()) };
     check(at, 1)?;
     // SAFETY: readable for a `u32`; `check` has excluded NULL and misalignment.
     if unsafe { at.cast::<u32>().read() } as usize != size_of::<T>() {
         return Err(ARMLET_ERR_STRUCT);
     }
-    // SAFETY: readable for the size that it says, which is that of a `T`; any bytes are a `Plain`.
+    // SAFETY: readable for the size that it says, which is that of a `T`; callback: so its bytes are a `Versioned` value.
     Ok(unsafe { at.read() })
 }

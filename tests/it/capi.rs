@@ -257,13 +257,24 @@ fn the_log_says_what_a_status_cannot() {
     assert_eq!(said, "architecture \"mamba\" is not supported; supported are llama and qwen2");
 }
 
-/// Everything but pointers; each status is one that this or the next test sees.
 #[test]
 fn every_status_is_reached() {
     let mut seen = Seen::default();
     let gguf = chatty();
     let model = gguf.build();
-    let refused = |config: armlet_config| plan(&model, &config).err().unwrap_or(ARMLET_OK);
+    plans(&mut seen, &model);
+    conversations(&mut seen, &model);
+    models(&mut seen, &gguf);
+    pointers(&mut seen, &model);
+    // SAFETY: the strings are constant.
+    let text = |s: i32| unsafe { CStr::from_ptr(armlet_status_str(s)) };
+    let all: BTreeSet<i32> = (-100..100).filter(|s| text(*s) != text(-100)).collect();
+    assert_eq!(all, seen.0, "statuses that no test reaches, or that have no text");
+}
+
+/// Configurations, files and arenas.
+fn plans(seen: &mut Seen, model: &[u8]) {
+    let refused = |config: armlet_config| plan(model, &config).err().unwrap_or(ARMLET_OK);
 
     seen.expect(refused(config()), ARMLET_OK);
     seen.expect(refused(armlet_config { struct_size: 8, ..config() }), ARMLET_ERR_STRUCT);
@@ -283,19 +294,22 @@ fn every_status_is_reached() {
     wrong.into_iter().for_each(|config| seen.expect(refused(config), ARMLET_ERR_CONFIG));
     seen.expect(refused(armlet_config { kv_budget: 9, context: 0, ..config() }), ARMLET_ERR_BUDGET);
     seen.expect(plan(b"GGUF", &config()).err().unwrap(), ARMLET_ERR_MODEL);
-    let mut old = model.clone();
+    let mut old = model.to_vec();
     old[4] = 1;
     seen.expect(plan(&old, &config()).err().unwrap(), ARMLET_ERR_UNSUPPORTED);
     for backend in [armlet_config { backend: 99, ..config() }, armlet_config { backend: 4, ..config() }] {
-        let context = CContext::new(&model, &backend);
+        let context = CContext::new(model, &backend);
         if !(cfg!(target_arch = "aarch64") && backend.backend == 4) {
             seen.expect(context.err().unwrap(), ARMLET_ERR_BACKEND);
         }
     }
-    let len = plan(&model, &config()).unwrap().arena_bytes as usize;
-    seen.expect(CContext::with_len(&model, &config(), len - 64).err().unwrap(), ARMLET_ERR_ARENA);
+    let len = plan(model, &config()).unwrap().arena_bytes as usize;
+    seen.expect(CContext::with_len(model, &config(), len - 64).err().unwrap(), ARMLET_ERR_ARENA);
+}
 
-    let full = CContext::new(&model, &armlet_config { pattern: 2, context: 8, ..config() }).unwrap();
+/// Positions, saved states and texts.
+fn conversations(seen: &mut Seen, model: &[u8]) {
+    let full = CContext::new(model, &armlet_config { pattern: 2, context: 8, ..config() }).unwrap();
     seen.expect(full.step().0, ARMLET_ERR_ORDER);
     seen.expect(full.prefill(&[]), ARMLET_ERR_EMPTY);
     seen.expect(full.prefill(&[67]), ARMLET_ERR_TOKEN);
@@ -303,7 +317,7 @@ fn every_status_is_reached() {
     seen.expect(full.prefill(&[1; 8]), ARMLET_OK);
     seen.expect(full.step().0, ARMLET_ERR_FULL);
 
-    let small = CContext::new(&model, &armlet_config { context: 8, ..config() }).unwrap();
+    let small = CContext::new(model, &armlet_config { context: 8, ..config() }).unwrap();
     seen.expect(small.prefill(&[1; 100]), ARMLET_OK);
     seen.expect(small.rewind(20), ARMLET_ERR_GONE);
     assert_eq!(small.info().position, 100);
@@ -327,12 +341,15 @@ fn every_status_is_reached() {
     assert!(n >= 8);
     seen.expect(small.sample_at(f32::NAN), ARMLET_ERR_CONFIG);
     seen.expect(small.sample_at(0.5), ARMLET_OK);
+}
 
+/// Models without a chat format, whose every token ends its turn, and that are all NaN.
+fn models(seen: &mut Seen, gguf: &Gguf) {
     let plain = Tiny::default().gguf().build();
     seen.expect(turn(&CContext::new(&plain, &config()).unwrap(), 1, "", 0).unwrap_err(), ARMLET_ERR_CHAT);
-    // A model whose every token ends its turn, and one that is all NaN.
     let mut ending = gguf.clone();
     ending.set("tokenizer.ggml.eos_token_id", Val::U32(0));
+    let model = gguf.build();
     let probe = CContext::new(&model, &config()).unwrap();
     assert_eq!(probe.prefill(&[1]), ARMLET_OK);
     ending.set("tokenizer.ggml.eos_token_id", Val::U32(probe.step().1));
@@ -347,12 +364,6 @@ fn every_status_is_reached() {
     let broken = CContext::new(&broken, &config()).unwrap();
     assert_eq!(broken.prefill(&[1]), ARMLET_OK);
     seen.expect(broken.step().0, ARMLET_ERR_NUMBER);
-
-    pointers(&mut seen, &model);
-    // SAFETY: the strings are constant.
-    let text = |s: i32| unsafe { CStr::from_ptr(armlet_status_str(s)) };
-    let all: BTreeSet<i32> = (-100..100).filter(|s| text(*s) != text(-100)).collect();
-    assert_eq!(all, seen.0, "statuses that no test reaches, or that have no text");
 }
 
 /// NULL, misaligned, overlapping, and lengths that no memory has.

@@ -60,8 +60,10 @@ impl NeonDot for Dotprod {
     fn fma_f16<const T: usize>(self, w: BlockQuad<'_, 64>, x: [&F16Block; T], acc: &mut [[float32x4_t; 2]; T]) {
         let neon = self.neon();
         let x8 = simd!(self, x.map(|x| x.x.each_ref().map(|x| vld1q_s8(x.as_ptr().cast()))));
-        let products = w.pointers().each_mut().map(|row| {
-            // SAFETY: each of `BlockQuad::pointers` has 64 bytes, of which 32 and then 32 are read.
+        // SAFETY: each is advanced by the 64 bytes that are taken below.
+        let rows = unsafe { w.pointers() };
+        let products = rows.each_mut().map(|row| {
+            // SAFETY: each of `BlockQuad::pointers` has 64 bytes, of which 32 and then 32 are taken.
             let ([a, b], [c, d]) = unsafe { (post_index::take_32(neon, row), post_index::take_32(neon, row)) };
             x8.map(|x| {
                 let p = f16::fma(self, b, x[1], f16::mul(self, a, x[0]));

@@ -270,27 +270,30 @@ impl<X: NeonDot> Isa for X {
 
     #[inline(always)]
     fn q8_0(self, step: BlockQuad<'_, 34>) -> ([I8x32; 4], float32x4_t) {
-        let (neon, rows) = (self.neon(), step.pointers());
-        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 34 bytes, of which 2 and then 32 are read.
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 34 bytes, of which 2 and then 32 are taken.
         unsafe {
+            let rows = step.pointers();
             let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
             (rows.each_mut().map(|row| post_index::take_32(neon, row)), d)
         }
     }
     #[inline(always)]
     fn q4_0(self, step: BlockQuad<'_, 18>) -> ([I8x32; 4], float32x4_t) {
-        let (neon, rows) = (self.neon(), step.pointers());
-        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 18 bytes, of which 2 and then 16 are read.
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 18 bytes, of which 2 and then 16 are taken.
         unsafe {
+            let rows = step.pointers();
             let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
             (rows.each_mut().map(|row| neon.split_nibbles(post_index::take_16(neon, row))), d)
         }
     }
     #[inline(always)]
     fn q4_1(self, step: BlockQuad<'_, 20>) -> ([I8x32; 4], float32x4_t, float32x4_t) {
-        let (neon, rows) = (self.neon(), step.pointers());
-        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 20 bytes, of which 4 and then 16 are read.
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 20 bytes, of which 4 and then 16 are taken.
         unsafe {
+            let rows = step.pointers();
             let dm = vreinterpretq_u16_u32(post_index::take_u32x4(neon, rows));
             let [d, m] =
                 [vuzp1q_u16(dm, dm), vuzp2q_u16(dm, dm)].map(|x| vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(x))));
@@ -300,21 +303,26 @@ impl<X: NeonDot> Isa for X {
     #[inline(always)]
     fn f32x16(self, step: BlockQuad<'_, 64>) -> [[[float32x4_t; 2]; 2]; 4] {
         let neon = self.neon();
-        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 64 bytes, which are read.
-        step.pointers().each_mut().map(|row| unsafe {
-            [post_index::take_32(neon, row), post_index::take_32(neon, row)].map(|x| x.map(|x| vreinterpretq_f32_s8(x)))
-        })
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 64 bytes, of which 32 and then 32 are taken.
+        unsafe {
+            step.pointers().each_mut().map(|row| {
+                [post_index::take_32(neon, row), post_index::take_32(neon, row)]
+                    .map(|x| x.map(|x| vreinterpretq_f32_s8(x)))
+            })
+        }
     }
     #[inline(always)]
     fn f16x16(self, step: BlockQuad<'_, 32>) -> [[[float32x4_t; 2]; 2]; 4] {
         let neon = self.neon();
-        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 32 bytes, which are read.
-        step.pointers().each_mut().map(|row| unsafe {
-            post_index::take_32(neon, row).map(|x| {
-                let x = vreinterpretq_f16_s8(x);
-                [vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)]
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 32 bytes, which are taken.
+        unsafe {
+            step.pointers().each_mut().map(|row| {
+                post_index::take_32(neon, row).map(|x| {
+                    let x = vreinterpretq_f16_s8(x);
+                    [vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)]
+                })
             })
-        })
+        }
     }
     #[inline(always)]
     fn transpose4(self, rows: [&[u8; 16]; 4]) -> [[u8; 16]; 4] {

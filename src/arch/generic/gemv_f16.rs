@@ -113,8 +113,7 @@ fn walk<F, I: FloatIsa, const T: usize>(
     sums: &mut [[I::F32x4; 2]; T],
 ) -> usize {
     let n = x.iter().map(|x| x.len()).min().unwrap_or(0);
-    let mut rows = RowCursor::<64>::new(rows, n);
-    let n = rows.left();
+    let (n, mut rows) = RowCursor::<64>::new(rows, n).uncounted();
     unroll!(t in 0..T => { x[t] = x[t].get(..n).unwrap_or(&[]) });
     // They all have `n`; that is said so that no index below can fail.
     unroll!(t in 0..T => {
@@ -124,8 +123,8 @@ fn walk<F, I: FloatIsa, const T: usize>(
     });
     let mut acc = *sums;
     for b in 0..n {
-        // SAFETY: there are `n` steps.
-        let step = unsafe { rows.step() };
+        // SAFETY: each row has `n` blocks.
+        let step = unsafe { rows.next() };
         isa.fma_f16(step, x.each_ref().map(|x| &x[b]), &mut acc);
     }
     *sums = acc;

@@ -96,26 +96,36 @@ impl<'a, const B: usize> RowCursor<'a, B> {
         self.ahead = self.ahead.wrapping_add(ROWS * B);
     }
 
-    /// Steps left.
-    pub(in crate::arch::generic) fn left(&self) -> usize {
-        self.left
-    }
-
-    /// The next step, for a loop that does its own counting.
-    ///
-    /// # Safety
-    /// To be called at most [`left`](RowCursor::left) times, and not beside [`next`](RowCursor::next).
+    /// How many blocks each row has, and the cursor for a loop that counts them itself.
     #[inline(always)]
-    pub(in crate::arch::generic) unsafe fn step(&mut self) -> BlockQuad<'_, B> {
-        // SAFETY: the caller takes no more blocks than there are, so each pointer is at one of `B` bytes.
-        unsafe { BlockQuad::new(&mut self.next) }
+    pub(in crate::arch::generic) fn uncounted(self) -> (usize, UncountedRows<'a, B>) {
+        (self.left, UncountedRows { next: self.next, borrow: PhantomData })
     }
 
+    /// The next block of each row.
     #[inline(always)]
     pub(in crate::arch::generic) fn next(&mut self) -> Option<BlockQuad<'_, B>> {
         self.left = self.left.checked_sub(1)?;
-        // SAFETY: a block of `B` bytes was left in each row.
+        // SAFETY: a block of `B` bytes was left in each row, at its pointer: every `BlockQuad` advances these by `B`.
         Some(unsafe { BlockQuad::new(&mut self.next) })
+    }
+}
+
+/// A [`RowCursor`] without a count.
+pub(in crate::arch::generic) struct UncountedRows<'a, const B: usize> {
+    next: [*const u8; ROWS],
+    borrow: PhantomData<&'a [u8]>,
+}
+
+impl<const B: usize> UncountedRows<'_, B> {
+    /// The next block of each row.
+    ///
+    /// # Safety
+    /// To be called at most as often as [`RowCursor::uncounted`] said.
+    #[inline(always)]
+    pub(in crate::arch::generic) unsafe fn next(&mut self) -> BlockQuad<'_, B> {
+        // SAFETY: the caller takes no more blocks than each row has, and every `BlockQuad` advances the pointers by `B`.
+        unsafe { BlockQuad::new(&mut self.next) }
     }
 }
 
