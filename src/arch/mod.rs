@@ -46,7 +46,7 @@ pub use backend::Backend;
 pub use generic::activations::{Activations, QuantTile, Quants, QuantsMut};
 pub use generic::attention::kv_format::{KvType, QueryBlock};
 pub use generic::attention::online_softmax::SoftmaxState;
-pub use generic::attention::{KvSpan, Queries};
+pub use generic::attention::{GroupQueries, KvSpan, Queries};
 pub use generic::job::Write;
 pub use kernels::Kernels;
 pub use types::F16Block;

@@ -11,7 +11,7 @@ use super::batch::{Batch, Token};
 use super::buffers::{Buffers, MAX_SERIAL_ROWS, NewKvBuffers, TILES_PER_PART};
 use super::cache::KvSpans;
 use super::pass::Pass;
-use crate::arch::{Queries, QueryBlock, SoftmaxState};
+use crate::arch::{GroupQueries, Queries, QueryBlock, SoftmaxState};
 use crate::quant::BLOCK;
 use crate::storage::{Grid, for_each_row, for_each_tile};
 use crate::util::SliceExt;
@@ -123,8 +123,8 @@ impl AttentionPass<'_, '_, '_> {
         let blocks_per_group = h.group() * h.head_dim.div_ceil(BLOCK);
         let blocks = |set: usize| self.query_blocks.row((2 * row + set) * h.n_kv_heads + head, blocks_per_group);
         Queries {
-            floats: [self.qkv.row(row, width).row(head, wide), self.sink_q.row(row, h.q_dim()).row(head, wide)],
-            blocks: [blocks(0), blocks(1)],
+            ring: GroupQueries { floats: self.qkv.row(row, width).row(head, wide), blocks: blocks(0) },
+            sinks: GroupQueries { floats: self.sink_q.row(row, h.q_dim()).row(head, wide), blocks: blocks(1) },
             head_dim: h.head_dim,
             scale: 1.0 / libm::sqrtf(h.head_dim as f32),
         }

@@ -69,12 +69,11 @@ impl Case {
     /// Heads `heads` over all positions, whose rows are cut where the sinks end and at `cut`, in parts of `split` tiles.
     fn run(&self, kernels: &Kernels, heads: Range<usize>, cut: usize, split: usize) -> Vec<f32> {
         let (d, group) = (self.head_dim, heads.len());
-        let queries = Queries {
-            floats: self.q.each_ref().map(|q| &q[heads.start * d..heads.end * d]),
-            blocks: self.blocks.each_ref().map(|b| &b[heads.start * d.div_ceil(32)..heads.end * d.div_ceil(32)]),
-            head_dim: d,
-            scale: self.scale,
+        let copy = |copy: usize| GroupQueries {
+            floats: &self.q[copy][heads.start * d..heads.end * d],
+            blocks: &self.blocks[copy][heads.start * d.div_ceil(32)..heads.end * d.div_ceil(32)],
         };
+        let queries = Queries { ring: copy(0), sinks: copy(1), head_dim: d, scale: self.scale };
         let span = |r: Range<usize>| KvSpan {
             k: &self.k.rows[r.start * d * self.kv_type.bytes()..r.end * d * self.kv_type.bytes()],
             v: &self.v.rows[r.start * d * self.kv_type.bytes()..r.end * d * self.kv_type.bytes()],
@@ -235,12 +234,8 @@ fn attention_leaves_out_what_is_not_there() {
         let short =
             KvSpan { k: &case.k.rows[..40], v: &case.v.rows, k_scales: &[], v_scales: &case.v.scales[..3], ..none };
         for (floats, blocks, head_dim) in [(32, 2, 16), (31, 2, 16), (0, 0, 16), (32, 1, 16), (32, 2, 0), (32, 2, 12)] {
-            let queries = Queries {
-                floats: [&case.q[0][..floats]; 2],
-                blocks: [&case.blocks[0][..blocks]; 2],
-                head_dim,
-                scale: 1.0,
-            };
+            let group = GroupQueries { floats: &case.q[0][..floats], blocks: &case.blocks[0][..blocks] };
+            let queries = Queries { ring: group, sinks: group, head_dim, scale: 1.0 };
             for kv_type in KV_TYPES {
                 for spans in [&[][..], &[none], &[short, none, short]] {
                     let mut memory = [0.0; 36];

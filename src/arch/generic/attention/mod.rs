@@ -58,13 +58,22 @@ pub struct KvSpan<'a> {
     pub sinks: bool,
 }
 
-/// The queries of the heads of a group: rotated for the ring, and rotated for the sinks.
+/// The queries of the heads of a group, after RoPE.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupQueries<'q> {
+    /// `(group, head_dim)`.
+    pub floats: &'q [f32],
+    /// `(group, head_dim / 32)`, rounded up; may be empty if no keys are int8.
+    pub blocks: &'q [QueryBlock],
+}
+
+/// Both copies of the queries of a group.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'q> {
-    /// `(group, head_dim)` each.
-    pub floats: [&'q [f32]; 2],
-    /// `(group, head_dim / 32)` each, rounded up; may be empty if no keys are int8.
-    pub blocks: [&'q [QueryBlock]; 2],
+    /// Rotated to the token's position, for the keys of the ring.
+    pub ring: GroupQueries<'q>,
+    /// Rotated to the shifted position, for the sinks.
+    pub sinks: GroupQueries<'q>,
     /// Width of a head.
     pub head_dim: usize,
     /// What scores are multiplied by.
@@ -73,10 +82,10 @@ pub struct Queries<'q> {
 
 /// See [`Kernels::attend`](crate::arch::Kernels::attend).
 #[inline(always)]
-pub(in crate::arch) fn attend<I: Isa>(
+pub(in crate::arch) fn attend<'q, I: Isa>(
     isa: I,
     kv_type: KvType,
-    q: &Queries<'_>,
+    q: &Queries<'q>,
     spans: &[KvSpan<'_>],
     out: &mut SoftmaxState<'_>,
 ) {
@@ -84,26 +93,24 @@ pub(in crate::arch) fn attend<I: Isa>(
     let group = out.max.len();
     let blocks = if kv_type == KvType::Int8 { q.head_dim.div_ceil(BLOCK) } else { 0 };
     // Checked for every model when it is loaded.
-    let floats = q.floats.map(|q| q.as_chunks::<8>().0);
     let outs = out.out.as_chunks_mut::<8>().0;
     if row == 0 || !q.head_dim.is_multiple_of(8) || outs.len() != group * row || out.sum.len() != group {
         return;
     }
-    if floats.iter().any(|q| q.len() != group * row) {
-        return;
-    }
-    if kv_type == KvType::Int8 && q.blocks.iter().any(|b| b.len() != group * blocks) {
+    let lacks = |q: &GroupQueries<'_>| {
+        q.floats.len() / 8 != group * row || kv_type == KvType::Int8 && q.blocks.len() != group * blocks
+    };
+    if lacks(&q.ring) || lacks(&q.sinks) {
         return;
     }
     let mut first = 0;
     while first < group {
         let end = (first + GROUP).min(group);
-        let part = Heads {
-            floats: floats.map(|q| q.part(first * row..end * row)),
-            blocks: q.blocks.map(|b| b.part(first * blocks..end * blocks)),
-            row,
-            scale: q.scale,
+        let part = |q: &GroupQueries<'q>| HeadQueries {
+            floats: q.floats.as_chunks().0.part(first * row..end * row),
+            blocks: q.blocks.part(first * blocks..end * blocks),
         };
+        let part = Heads { ring: part(&q.ring), sinks: part(&q.sinks), row, scale: q.scale };
         let (outs, max) = (outs.part_mut(first * row..end * row), out.max.part_mut(first..end));
         let sum = out.sum.part_mut(first..end);
         match kv_type {
@@ -115,13 +122,25 @@ pub(in crate::arch) fn attend<I: Isa>(
     }
 }
 
-/// The queries of up to [`GROUP`] heads.
+/// [`GroupQueries`] of up to [`GROUP`] heads.
+struct HeadQueries<'q> {
+    floats: &'q [[f32; 8]],
+    blocks: &'q [QueryBlock],
+}
+
+/// [`Queries`] of up to [`GROUP`] heads.
 struct Heads<'q> {
-    floats: [&'q [[f32; 8]]; 2],
-    blocks: [&'q [QueryBlock]; 2],
+    ring: HeadQueries<'q>,
+    sinks: HeadQueries<'q>,
     /// Vectors of eight in a row.
     row: usize,
     scale: f32,
+}
+
+/// What is multiplied with the scores of a tile, `(TILE)` each: by key before the softmax, by value after it.
+struct Factors {
+    keys: [f32; TILE],
+    values: [f32; TILE],
 }
 
 /// Up to `GROUP` query heads over a tile, whose rows are in `spans`.
@@ -139,7 +158,7 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
     let tile = scores.first_n_mut(max.len());
     // Powers of 2 need fewer operations than powers of e.
     let scale = q.scale * core::f32::consts::LOG2_E;
-    let mut factors = if E::INT8 { [[1.0; TILE]; 2] } else { [[scale; TILE], [1.0; TILE]] };
+    let mut factors = Factors { keys: [if E::INT8 { 1.0 } else { scale }; TILE], values: [1.0; TILE] };
     let mut at = 0;
     for span in spans {
         let k = span.k.as_chunks::<B>().0;
@@ -147,12 +166,13 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
         // While keys are read, their values are prefetched, then the keys behind them; where the next tile is elsewhere, for
         // nothing.
         let ahead = Prefetcher::of(span.v);
+        let q = if span.sinks { &q.sinks } else { &q.ring };
         if E::INT8 {
-            load_scales(isa, scale, span.k_scales, factors[0].part_mut(at..at + len));
-            load_scales(isa, 1.0, span.v_scales, factors[1].part_mut(at..at + len));
-            score_int8(isa, q.blocks[usize::from(span.sinks)], 8 * row, span.k.first_n(len * 8 * row), tile, at, ahead);
+            load_scales(isa, scale, span.k_scales, factors.keys.part_mut(at..at + len));
+            load_scales(isa, 1.0, span.v_scales, factors.values.part_mut(at..at + len));
+            score_int8(isa, q.blocks, 8 * row, span.k.first_n(len * 8 * row), tile, at, ahead);
         } else {
-            score::<I, E, B>(isa, q.floats[usize::from(span.sinks)], row, k.first_n(len * row), tile, at, ahead);
+            score::<I, E, B>(isa, q.floats, row, k.first_n(len * row), tile, at, ahead);
         }
         at += len;
     }
@@ -204,7 +224,7 @@ fn load_scales<I: Isa>(isa: I, by: f32, scales: &[u8], out: &mut [f32]) {
 #[inline(always)]
 fn softmax_tile<I: Isa, E: KvFormat<B>, const B: usize>(
     isa: I,
-    [of_keys, of_values]: &[[f32; TILE]; 2],
+    factors: &Factors,
     scores: &mut [Scores],
     max: &mut [f32],
     sum: &mut [f32],
@@ -214,8 +234,8 @@ fn softmax_tile<I: Isa, E: KvFormat<B>, const B: usize>(
     for (((max, sum), scores), change) in max.iter_mut().zip(&mut *sum).zip(&mut *scores).zip(&mut rescale) {
         let mut highest = isa.splat8(*max);
         let mut nothing = zero;
-        for (s, factors) in scores.as_chunks_mut::<8>().0.iter_mut().zip(of_keys.as_chunks().0) {
-            let scaled = isa.mul8(isa.load8(s), isa.load8(factors));
+        for (s, factor) in scores.as_chunks_mut::<8>().0.iter_mut().zip(factors.keys.as_chunks().0) {
+            let scaled = isa.mul8(isa.load8(s), isa.load8(factor));
             highest = isa.max8(highest, scaled);
             nothing = isa.fma8(scaled, zero, nothing);
             isa.store8(scaled, s);
@@ -228,10 +248,10 @@ fn softmax_tile<I: Isa, E: KvFormat<B>, const B: usize>(
     for ((sum, scores), (max, rescale)) in sum.iter_mut().zip(scores).zip(max.iter().zip(&rescale)) {
         let max = isa.splat8(*max);
         let mut total = zero;
-        for (s, factors) in scores.as_chunks_mut::<8>().0.iter_mut().zip(of_values.as_chunks().0) {
+        for (s, factor) in scores.as_chunks_mut::<8>().0.iter_mut().zip(factors.values.as_chunks().0) {
             let p = exp2_below(isa, isa.sub8(isa.load8(s), max));
             total = isa.add8(total, p);
-            isa.store8(if E::INT8 { isa.mul8(p, isa.load8(factors)) } else { p }, s);
+            isa.store8(if E::INT8 { isa.mul8(p, isa.load8(factor)) } else { p }, s);
         }
         *sum = *sum * rescale + isa.sum8(total);
     }
