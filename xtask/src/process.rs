@@ -348,11 +348,11 @@ mod tests {
         let mut steps = Steps::default();
         let (result, ..) = kept(|| {
             steps.beside(
-                |steps| steps.step("one", || Err(Failed("no".into()))),
-                |steps| steps.step("two", || Ok(())).and_then(|()| steps.step("three", || Ok(()))),
+                |steps| steps.step("a step that fails in a test", || Err(Failed("no".into()))),
+                |steps| steps.step("another", || Ok(())).and_then(|()| steps.step("a third", || Ok(()))),
             )
         });
-        assert!(result.is_err_and(|Failed(why)| why == "one: no"));
-        assert_eq!(steps.passed.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["two", "three"]);
+        assert!(result.is_err_and(|Failed(why)| why == "a step that fails in a test: no"));
+        assert_eq!(steps.passed.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["another", "a third"]);
     }
 }
