@@ -23,7 +23,7 @@ use process::Steps;
 const HELP: &str = "usage: cargo xtask COMMAND
 
   setup     install what the tests need: QEMU, C compilers, valgrind, Rust's targets and Miri, the model
-  test      setup, then every test, each in a size that fits into a quarter of an hour: what CI runs
+  test      setup, then every test, each in a size that fits into twenty minutes: what CI runs
             [PART] runs one part alone; [--deep] runs the full sizes
   lint      that part of the tests; so are model, c and firmware
   header    writes include/armlet.h from src/capi
