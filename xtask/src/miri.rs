@@ -10,7 +10,7 @@ use crate::process::{Failed, Steps, in_parallel, outcome, say};
 
 const TARGET: &str = "riscv64gc-unknown-linux-gnu";
 
-const GATE: [&str; 5] = [
+const SMALL: [&str; 5] = [
     "capi::tests::a_conversation_in_byte_level_bpe",
     "storage::arena::tests::plan_and_use_agree_to_the_byte",
     "storage::arena::tests::refuses_what_it_cannot_hold",
@@ -25,8 +25,8 @@ const DEEP: [&str; 3] = [
 ];
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
-    let names = if steps.deep { [&GATE[..], &DEEP].concat() } else { GATE.to_vec() };
-    // The first of the gate's is a conversation: it takes as long as the others together.
+    let names = if steps.deep { [&SMALL[..], &DEEP].concat() } else { SMALL.to_vec() };
+    // The first is a conversation: it takes as long as the others together.
     steps.step("storage, scalar kernels and the C API under Miri", || {
         let (conversation, others) = names.split_at(1);
         in_parallel(&[conversation, others], |names| tests(names)).map(drop)
