@@ -6,12 +6,14 @@
 //! (header), K (metadata), T (tensors).
 
 mod cursor;
+mod directory;
 mod duplicates;
 mod error;
 mod label;
 mod tensor;
 mod value;
 
+pub use directory::Directory;
 pub use error::{GgufError, Problem};
 pub use label::Label;
 pub use tensor::{Tensor, TensorType};
@@ -134,24 +136,19 @@ impl<'a> File<'a> {
         None
     }
 
+    /// All tensors.
+    pub fn directory(&self) -> Directory<'a> {
+        Directory::new(Cursor::new(self.bytes, self.tensors_start), self.n_tensors, self.data)
+    }
+
     /// The tensors, in the order of the file.
     pub fn tensors(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
-        let mut cursor = Cursor::new(self.bytes, self.tensors_start);
-        let data = self.data;
-        (0..self.n_tensors).map_while(move |_| tensor::read(&mut cursor, data))
+        self.directory().tensors()
     }
 
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<Tensor<'a>> {
-        let mut cursor = Cursor::new(self.bytes, self.tensors_start);
-        for _ in 0..self.n_tensors {
-            let mut found = cursor;
-            // The others are skipped, not decoded: a model of many layers looks up many tensors.
-            if tensor::skip(&mut cursor).ok()? == name.as_bytes() {
-                return tensor::read(&mut found, self.data);
-            }
-        }
-        None
+        self.directory().tensor(name)
     }
 
     fn check_metadata(&mut self, cursor: &mut Cursor<'a>) -> Result<(), GgufError> {

@@ -1,7 +1,7 @@
 //! Weights, borrowed from the file. Each tensor's shape is checked against the hyper-parameters before use (rule M2).
 
 use super::{Hparams, ModelError};
-use crate::gguf::{File, Label, Tensor, Value};
+use crate::gguf::{Directory, File, Label, Tensor, Value};
 use crate::quant::{DType, Layout, Matrix, PACK_VERSION};
 use crate::storage::{Arena, ArenaError, unpadded};
 use crate::util::phase;
@@ -100,7 +100,7 @@ impl<'m> Weights<'m> {
         'm: 'a,
     {
         check_pack_version(file)?;
-        let top = Scope { file, block: None };
+        let top = Scope { tensors: file.directory(), block: None };
         let token_embd = top.matrix("token_embd.weight", h.vocab, h.n_embd)?;
         let output = match top.find("output.weight") {
             Some(_) => top.matrix("output.weight", h.vocab, h.n_embd)?,
@@ -148,7 +148,7 @@ fn rope_frequency(base: f64, dims: usize, i: usize, factor: f64) -> u64 {
 
 impl<'m> Layer<'m> {
     fn new(file: &File<'m>, h: &Hparams, index: usize) -> Result<Self, ModelError> {
-        let s = Scope { file, block: Some(index) };
+        let s = Scope::of_block(file, index);
         let other_biases = ["attn_output.bias", "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"];
         if other_biases.iter().any(|name| s.find(name).is_some()) {
             return Err(ModelError::Feature("a bias other than those of q, k and v"));
@@ -187,12 +187,17 @@ impl<'m> Layer<'m> {
 }
 
 /// Look-ups of the tensors of one block, or of those outside the blocks.
-struct Scope<'f, 'm> {
-    file: &'f File<'m>,
+struct Scope<'m> {
+    tensors: Directory<'m>,
     block: Option<usize>,
 }
 
-impl<'m> Scope<'_, 'm> {
+impl<'m> Scope<'m> {
+    fn of_block(file: &File<'m>, index: usize) -> Self {
+        let prefix = Label::new(format_args!("blk.{index}."));
+        Self { tensors: file.directory().with_prefix(prefix.as_str()), block: Some(index) }
+    }
+
     fn label(&self, name: &str) -> Label {
         match self.block {
             Some(i) => Label::new(format_args!("blk.{i}.{name}")),
@@ -201,7 +206,7 @@ impl<'m> Scope<'_, 'm> {
     }
 
     fn find(&self, name: &str) -> Option<Tensor<'m>> {
-        self.file.tensor(self.label(name).as_str())
+        self.tensors.tensor(self.label(name).as_str())
     }
 
     fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix<'m>, ModelError> {
