@@ -275,6 +275,12 @@ pub(crate) trait PanelIsa: Isa {
     /// Sums as [`store`](PanelIsa::store) left them; zeros are zeros in any arrangement.
     fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> Self::Acc;
     fn store<const T: usize>(self, acc: Self::Acc, sums: &mut [Sums; T], group: usize);
+    /// `block`, which the compiler takes to depend on `dots`: a group's weights are then not loaded while the group
+    /// before it still needs the registers.
+    #[inline(always)]
+    fn after<T>(self, block: &T, _dots: Self::Dots) -> &T {
+        block
+    }
     /// Puts what `store` left in the order of tokens and rows.
     #[inline(always)]
     fn in_rows(self, _sums: &mut [Sums; 2], _group: usize) {}

@@ -3,6 +3,7 @@
 //! Products of int8 are added in int16, as many as fit, and then widened to int32.
 
 use core::arch::aarch64::*;
+use core::arch::asm;
 
 use super::isa::NeonDot;
 use super::panel::NeonPanel;
@@ -44,6 +45,19 @@ impl NeonDot for Neon {
 }
 
 impl NeonPanel for Neon {
+    /// Widening products need more registers than a group's weights leave.
+    #[inline(always)]
+    #[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointer passes through, unread")]
+    fn after<T>(self, block: &T, dots: [int32x4_t; 2]) -> &T {
+        let mut block = core::ptr::from_ref(block);
+        // SAFETY: there is no instruction, so that the pointer stays what it is: a reference.
+        unsafe {
+            asm!("/* {0} {1:v} {2:v} */", inout(reg) block, in(vreg) dots[0], in(vreg) dots[1],
+                 options(pure, nomem, nostack, preserves_flags));
+            &*block
+        }
+    }
+
     /// Products of rows 0 and 1 are in one vector of int16, of rows 2 and 3 in another; two of them fit a lane.
     #[inline(always)]
     fn dot_int8(self, w: &PanelRows8, x: &[i8; 32]) -> [int32x4_t; 2] {
@@ -62,18 +76,26 @@ impl NeonPanel for Neon {
         })
     }
 
-    /// Eight products fit a lane, 8·15·127 = 15240, and so does the sum of two such.
+    /// Eight products fit a lane, 8·15·127 = 15240, and so does the sum of two such. Low and high nibbles have sums of
+    /// their own: a core that executes in order would wait for the one before.
     #[inline(always)]
     fn dot_nibbles(self, w: &PanelRows8, x: &[i8; 32], bias: Option<i32>) -> [int32x4_t; 2] {
         let x = self.broadcast(x);
-        w.map(|w| {
-            simd!(self, {
-                let (mut a, mut b) = (self.smull(w[0], x[0]), smull2(self, w[0], x[0]));
-                for k in 1..8 {
-                    a = vmlal_s8(a, vget_low_s8(w[k]), vget_low_s8(x[k]));
-                    b = smlal2(self, b, w[k], x[k]);
+        simd!(self, {
+            let first = |k: usize| w.map(|w| [self.smull(w[k], x[k]), smull2(self, w[k], x[k])]);
+            let mut low = first(0);
+            let mut high = first(4);
+            for k in 1..4 {
+                for (sums, k) in [(&mut low, k), (&mut high, k + 4)] {
+                    for ([a, b], w) in sums.iter_mut().zip(w) {
+                        *a = vmlal_s8(*a, vget_low_s8(w[k]), vget_low_s8(x[k]));
+                        *b = smlal2(self, *b, w[k], x[k]);
+                    }
                 }
-                let sums = vpaddq_s16(a, b);
+            }
+            core::array::from_fn(|h| {
+                let ([a, b], [c, d]) = (low[h], high[h]);
+                let sums = vpaddq_s16(vaddq_s16(a, c), vaddq_s16(b, d));
                 match bias {
                     Some(bias) => vpadalq_s16(vdupq_n_s32(bias), sums),
                     None => vpaddlq_s16(sums),

@@ -54,6 +54,12 @@ pub(super) trait NeonPanel: NeonDot {
     /// As [`PanelIsa::UNROLL`].
     const UNROLL: bool = false;
 
+    /// As [`PanelIsa::after`].
+    #[inline(always)]
+    fn after<T>(self, block: &T, _dots: [int32x4_t; 2]) -> &T {
+        block
+    }
+
     fn dot_int8(self, w: &PanelRows8, x: &[i8; 32]) -> [int32x4_t; 2];
 
     /// Products of weights within 0..=15, plus `bias`.
@@ -92,6 +98,10 @@ impl<X: NeonPanel> PanelIsa for X {
     #[inline(always)]
     fn store<const T: usize>(self, acc: [float32x4_t; 2], sums: &mut [Sums; T], group: usize) {
         self.neon().store_sums(acc, &mut sums[0], group)
+    }
+    #[inline(always)]
+    fn after<T>(self, block: &T, dots: [int32x4_t; 2]) -> &T {
+        NeonPanel::after(self, block, dots)
     }
     #[inline(always)]
     fn dot_int8<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>) -> [int32x4_t; 2] {

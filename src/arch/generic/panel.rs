@@ -158,10 +158,16 @@ pub(super) fn gemv<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>
     let mut sums = [[0.0; PANEL_ROWS]];
     // As many as there are groups; the compiler drops the others.
     let mut acc = [isa.load(&sums, 0); 8];
-    for block in blocks {
+    for mut block in blocks {
         // SAFETY: there are at most `x.left()` blocks.
         let x = unsafe { x.next() };
-        unroll!(g in 0..groups => { acc[g] = PanelGroup::new::<F, P, B>(isa, block, g).step::<F, P, B, 1>(isa, &x, acc[g]) });
+        unroll!(g in 0..groups => {
+            let w = PanelGroup::new::<F, P, B>(isa, block, g);
+            let dots = w.dot::<F, P, B, 1>(isa, &x);
+            acc[g] = w.accumulate::<F, P, B, 1>(isa, &x, dots, acc[g]);
+            block = isa.after(block, dots);
+        });
+        let _ = block;
     }
     unroll!(g in 0..groups => { isa.store(acc[g], &mut sums, g) });
     sums[0]
@@ -207,7 +213,27 @@ impl<S: PanelIsa> PanelGroup<S> {
         x: &TokenBlock<'_, T>,
         acc: S::Acc,
     ) -> S::Acc {
-        let dots = if F::INT8 { isa.dot_int8(&self.w, x) } else { isa.dot_nibbles(&self.w, x, F::OFFSET) };
+        self.accumulate::<F, P, B, T>(isa, x, self.dot::<F, P, B, T>(isa, x), acc)
+    }
+
+    #[inline(always)]
+    fn dot<F: Format<P, B>, const P: usize, const B: usize, const T: usize>(
+        &self,
+        isa: S,
+        x: &TokenBlock<'_, T>,
+    ) -> S::Dots {
+        if F::INT8 { isa.dot_int8(&self.w, x) } else { isa.dot_nibbles(&self.w, x, F::OFFSET) }
+    }
+
+    /// Adds products, with their scales, to `acc`.
+    #[inline(always)]
+    fn accumulate<F: Format<P, B>, const P: usize, const B: usize, const T: usize>(
+        &self,
+        isa: S,
+        x: &TokenBlock<'_, T>,
+        dots: S::Dots,
+        acc: S::Acc,
+    ) -> S::Acc {
         let acc = isa.add(acc, dots, self.d, x.d);
         if F::MINIMA.is_some() { isa.add_minima(acc, self.m, x.dsum) } else { acc }
     }
