@@ -38,6 +38,7 @@ pub struct Kernels {
 /// the two fit. Pointers to the functions are in this table alone.
 macro_rules! kernels {
     ($backend:expr, $token:expr, $new:expr $(, $features:literal)?) => {{
+        use $crate::arch::generic::job::Job;
         use $crate::arch::generic::{activations, attention, gemv_f16, matmul, norm};
         use $crate::arch::{Activations, KvType, F16Block, Kernels, SoftmaxState, QuantTile, Queries, QueryBlock, KvSpan, Write};
         use $crate::quant::Matrix;
@@ -52,7 +53,12 @@ macro_rules! kernels {
         }
         $(#[target_feature(enable = $features)])?
         fn matmul(w: &Matrix<'_>, rows: core::ops::Range<usize>, x: &Activations<'_>, out: &mut Tile<'_, f32>, write: Write) {
-            matmul::matmul($new, w, rows, x, out, write)
+            let mut job = matmul::job(w, rows, x, out, write);
+            matmul::dispatch!(product, job, matmul::widens(w, x))
+        }
+        $(#[target_feature(enable = $features)])?
+        fn product<P: matmul::Product>(job: &mut Job<'_, '_, '_>) {
+            P::multiply($new, job)
         }
         $(#[target_feature(enable = $features)])?
         fn rms_norm(x: &[f32], weight: &[u8], eps: f32, out: &mut [f32]) {

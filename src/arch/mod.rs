@@ -6,7 +6,8 @@
 //! kernels.rs   the table of one backend's kernels: all that other modules call
 //! detect.rs    which backend this CPU gets
 //! generic/     each algorithm once, over the operations of an instruction set: GEMV, GEMM, attention, element-wise
-//! isa.rs       those operations; a value of an `Isa` type proves that the CPU has the instructions
+//! formats/     how a block of each format becomes int8 quants and scales
+//! isa/         those operations; a value of an `Isa` type proves that the CPU has the instructions
 //! types.rs     blocks of weights and activations, as both sides see them
 //! f32x16.rs    two vectors of eight `f32`, one register where the CPU has registers of 64 bytes
 //! unroll.rs    loops and arrays that stay in registers
@@ -30,6 +31,7 @@
 mod backend;
 mod detect;
 mod f32x16;
+mod formats;
 mod generic;
 mod isa;
 mod kernels;

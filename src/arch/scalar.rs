@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::backend::Backend;
 use super::f32x16::F32x8Pair;
-use super::isa::{FloatIsa, Isa, PanelIsa};
+use super::isa::{FloatIsa, Int8Isa, Isa, PanelIsa};
 use super::kernels::{Kernels, kernels};
 use super::types::{Bytes, Nibbles, PanelScales, Sums, TokenBlock};
 use crate::quant::PANEL_ROWS;
@@ -203,6 +203,84 @@ impl Isa for Scalar {
     }
 }
 
+impl Int8Isa for Scalar {
+    type U32x4 = [u32; 4];
+
+    #[inline(always)]
+    fn field(self, x: [i8; 32], shift: usize, bits: usize) -> [i8; 32] {
+        x.map(|x| (x.cast_unsigned() >> shift & ((1 << bits) - 1)).cast_signed())
+    }
+    #[inline(always)]
+    fn insert(self, low: [i8; 32], high: [i8; 32], shift: usize) -> [i8; 32] {
+        core::array::from_fn(|i| low[i] | high[i] << shift)
+    }
+    #[inline(always)]
+    fn or(self, a: [i8; 32], b: [i8; 32]) -> [i8; 32] {
+        core::array::from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn sub(self, x: [i8; 32], n: i8) -> [i8; 32] {
+        x.map(|x| x.wrapping_sub(n))
+    }
+    #[inline(always)]
+    fn lookup(self, levels: &[i8; 16], x: [i8; 32]) -> [i8; 32] {
+        x.map(|x| levels[usize::from(x.cast_unsigned() & 15)])
+    }
+    #[inline(always)]
+    fn bits(self, x: &[u8; 4], value: i8) -> [i8; 32] {
+        core::array::from_fn(|i| if x[i / 8] >> (i % 8) & 1 == 1 { value } else { 0 })
+    }
+    #[inline(always)]
+    fn crumbs(self, x: &[u8; 8]) -> [i8; 32] {
+        core::array::from_fn(|i| (x[i / 4] >> (2 * (i % 4)) & 3).cast_signed())
+    }
+    #[inline(always)]
+    fn dot4_five(self, w: &[[i8; 32]; 4], x: [i8; 32], bias: i32) -> [f32; 4] {
+        self.dot4_nibbles(w, x, bias)
+    }
+    #[inline(always)]
+    fn dot4_halves(self, w: &[[i8; 32]; 4], x: [i8; 32], _halves: [i32; 2]) -> [[f32; 4]; 2] {
+        [0, 16].map(|from| w.map(|w| dot(&w[from..from + 16], &x[from..from + 16]) as f32))
+    }
+    #[inline(always)]
+    fn interleave(self, w: &[[i8; 32]; 4]) -> [[u8; 16]; 8] {
+        core::array::from_fn(|k| core::array::from_fn(|i| w[i / 4][4 * k + i % 4].cast_unsigned()))
+    }
+    #[inline(always)]
+    fn words(self, x: [&[u8; 4]; 4]) -> [u32; 4] {
+        x.map(|x| u32::from_le_bytes(*x))
+    }
+    #[inline(always)]
+    fn and_words(self, x: [u32; 4], mask: u32) -> [u32; 4] {
+        x.map(|x| x & mask)
+    }
+    #[inline(always)]
+    fn or_words(self, a: [u32; 4], b: [u32; 4]) -> [u32; 4] {
+        core::array::from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn shr_words(self, x: [u32; 4], n: usize) -> [u32; 4] {
+        x.map(|x| x >> n)
+    }
+    #[inline(always)]
+    fn shl_words(self, x: [u32; 4], n: usize) -> [u32; 4] {
+        x.map(|x| x << n)
+    }
+    #[inline(always)]
+    fn byte_u8(self, x: [u32; 4], i: usize) -> [f32; 4] {
+        x.map(|x| f32::from((x >> (8 * i)) as u8))
+    }
+    #[inline(always)]
+    fn byte_i8(self, x: [u32; 4], i: usize) -> [f32; 4] {
+        x.map(|x| f32::from((x >> (8 * i)) as i8))
+    }
+}
+
+/// The exact dot product.
+fn dot(w: &[i8], x: &[i8]) -> i32 {
+    w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum()
+}
+
 /// A value for each row of a panel.
 type Rows<T> = [T; PANEL_ROWS];
 
@@ -271,6 +349,18 @@ impl PanelIsa for Scalar {
     fn dot_nibbles<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>, offset: bool) -> Rows<f32> {
         let bias = if offset { x.bias[0] as f32 } else { 0.0 };
         self.dot_int8(w, x).map(|dot| dot + bias) // exact: integers below 2²⁴
+    }
+    #[inline(always)]
+    fn scales_f32(self, scales: &Sums, _group: usize) -> Rows<f32> {
+        *scales
+    }
+    #[inline(always)]
+    fn dot_five<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>, offset: bool) -> Rows<f32> {
+        self.dot_nibbles(w, x, offset)
+    }
+    #[inline(always)]
+    fn dot_halves<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>) -> [Rows<f32>; 2] {
+        [0, 16].map(|from| w.map(|w| dot(&w[from..from + 16], &x.q[0][from..from + 16]) as f32))
     }
     #[inline(always)]
     fn add<const T: usize>(self, acc: Rows<f32>, dots: Rows<f32>, d: Rows<f32>, x: &[f32; T]) -> Rows<f32> {

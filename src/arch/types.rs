@@ -1,6 +1,8 @@
 //! What kernels are given: blocks of weights and of activations in the shapes that instruction sets work on. No algorithm.
 
-use crate::quant::{BLOCK, PANEL_ROWS};
+use core::marker::PhantomData;
+
+use crate::quant::{BLOCK, Block, PANEL_ROWS};
 use crate::storage::Plain;
 
 /// Rows of weights that a GEMV computes together.
@@ -35,6 +37,7 @@ pub(in crate::arch) struct TokenBlock<'a, const T: usize> {
     pub(in crate::arch) d: &'a [f32; T],
     pub(in crate::arch) bias: &'a [i32; T],
     pub(in crate::arch) dsum: &'a [f32; T],
+    pub(in crate::arch) halves: &'a [[i32; 2]; T],
 }
 
 impl<'a, const T: usize> TokenBlock<'a, T> {
@@ -42,42 +45,49 @@ impl<'a, const T: usize> TokenBlock<'a, T> {
     #[inline(always)]
     pub(in crate::arch) fn one(&self, t: usize) -> TokenBlock<'a, 1> {
         use core::array::from_ref;
-        let TokenBlock { q, d, bias, dsum } = self;
-        TokenBlock { q: from_ref(&q[t]), d: from_ref(&d[t]), bias: from_ref(&bias[t]), dsum: from_ref(&dsum[t]) }
+        let TokenBlock { q, d, bias, dsum, halves } = self;
+        TokenBlock {
+            q: from_ref(&q[t]),
+            d: from_ref(&d[t]),
+            bias: from_ref(&bias[t]),
+            dsum: from_ref(&dsum[t]),
+            halves: from_ref(&halves[t]),
+        }
     }
 }
 
-/// The next block, of `B` bytes, of each of four rows.
-pub(in crate::arch) struct BlockQuad<'w, const B: usize> {
-    next: &'w mut [*const u8; ROWS],
+/// The next block of each of four rows.
+pub(in crate::arch) struct BlockQuad<'n, 'w, B> {
+    next: &'n mut [*const u8; ROWS],
+    blocks: PhantomData<&'w B>,
 }
 
-impl<'w, const B: usize> BlockQuad<'w, B> {
+impl<'n, 'w, B: Block> BlockQuad<'n, 'w, B> {
     /// # Safety
-    /// Each pointer has `B` bytes that can be read for as long as `'w`.
+    /// Each pointer has a block that can be read for as long as `'w`.
     #[inline(always)]
-    pub(in crate::arch) unsafe fn new(next: &'w mut [*const u8; ROWS]) -> Self {
-        BlockQuad { next }
+    pub(in crate::arch) unsafe fn new(next: &'n mut [*const u8; ROWS]) -> Self {
+        BlockQuad { next, blocks: PhantomData }
     }
 
     /// The blocks; moves each pointer to the block behind.
     #[inline(always)]
-    pub(in crate::arch) fn blocks(self) -> [&'w [u8; B]; ROWS] {
+    pub(in crate::arch) fn blocks(self) -> [&'w B; ROWS] {
         self.next.each_mut().map(|next| {
             let block = *next;
-            *next = block.wrapping_add(B);
-            // SAFETY: `new` was promised `B` readable bytes at each pointer, and taking `self` makes this their only use.
+            *next = block.wrapping_add(size_of::<B>());
+            // SAFETY: `new` was promised a readable block, of bytes at any alignment, at each pointer, and taking `self` makes this their only use.
             unsafe { &*block.cast() }
         })
     }
 
-    /// For each row the pointer to its block of `B` readable bytes, for loads that advance it.
+    /// For each row the pointer to its block, for loads that advance it.
     ///
     /// # Safety
-    /// Each pointer is then advanced by exactly `B` bytes, or not at all.
+    /// Each pointer is then advanced by exactly a block, or not at all.
     #[inline(always)]
     #[cfg(target_arch = "aarch64")]
-    pub(in crate::arch) unsafe fn pointers(self) -> &'w mut [*const u8; ROWS] {
+    pub(in crate::arch) unsafe fn pointers(self) -> &'n mut [*const u8; ROWS] {
         self.next
     }
 }

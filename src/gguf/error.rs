@@ -48,7 +48,7 @@ pub enum Problem {
     #[error("a tensor's shape is empty, overflows, or is not a whole number of blocks")]
     TensorShape,
     /// Rule T4.
-    #[error("unknown tensor type {0}; requantise the model to Q8_0 or Q4_0")]
+    #[error("unknown tensor type {0}; requantise the model, for example to Q4_K_M or Q8_0")]
     TensorType(u32),
     /// Rules T2 and T4 together.
     #[error("a packed tensor does not have two dimensions; only matrices may be packed")]

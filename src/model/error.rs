@@ -26,7 +26,9 @@ pub enum ModelError {
     #[error("tensor {0} is missing")]
     MissingTensor(Label),
     /// A tensor type without kernels.
-    #[error("tensor {tensor} has type {kind}, which is not supported; requantise the model to Q8_0 or Q4_0")]
+    #[error(
+        "tensor {tensor} has type {kind}, which is not supported; requantise the model, for example to Q4_K_M or Q8_0"
+    )]
     TensorType {
         /// Its name.
         tensor: Label,

@@ -16,6 +16,9 @@ pub enum EncodeError {
         /// Weights in the row.
         cols: usize,
     },
+    /// There is no encoder.
+    #[error("{0} cannot be written")]
+    NoEncoder(DType),
     /// The output does not have the length of the encoded row.
     #[error("the encoded row has {needed} bytes, but the output has {given}")]
     WrongLength {
@@ -43,6 +46,7 @@ impl DType {
             DType::Q8_0 => blocks::<34>(row, out, q8_0),
             DType::Q4_0 => blocks::<18>(row, out, q4_0),
             DType::Q4_1 => blocks::<20>(row, out, q4_1),
+            _ => return Err(EncodeError::NoEncoder(self)),
         }
         Ok(())
     }

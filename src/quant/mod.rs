@@ -1,8 +1,7 @@
 //! Weight formats: their block layouts, with a naive decoder and encoder of each, which are the specification.
 //!
-//! A block is a plain byte array, so the kernels read weights in place, at any alignment, without a cast. They are tested
-//! against [`DType::decode_row`]. Layouts: `ggml/src/ggml-common.h` of llama.cpp, the GGUF specification; each encoder
-//! rounds exactly as `quantize_row_*_ref` there does.
+//! [`FORMATS`] lists them; whatever else lists formats reads it. A block is a plain byte array, so the kernels read weights
+//! in place, at any alignment, without a cast. They are tested against [`DType::decode_row`].
 //!
 //! # Panels
 //!
@@ -24,98 +23,201 @@
 //! [`PACK_VERSION`], a u32, and aligns its tensors to 64 bytes.
 
 mod encode;
+mod formats;
 mod matrix;
 mod panel;
 
 pub use encode::EncodeError;
+pub(crate) use formats::{Block, BlockFormat};
 pub use matrix::Matrix;
 pub use panel::{Layout, PACK_VERSION, PANEL_ROWS};
 
-use half::{bf16, f16};
+/// The levels and scales that kernels share with the specification.
+pub(crate) mod tables {
+    pub(crate) use super::formats::iq4_nl::LEVELS as IQ4_LEVELS;
+    pub(crate) use super::formats::mxfp4::{LEVELS as FP4_LEVELS, scale as e8m0};
+    pub(crate) use super::formats::nvfp4::scale as ue4m3;
+    pub(crate) use super::formats::tq1_0::trit;
+}
 
-/// Weights in a block of a quantised format.
+/// Weights in a block of int8 activations, with which the kernels multiply quantised weights.
 pub const BLOCK: usize = 32;
 
-/// A weight format that armlet has kernels for.
+/// What is known of a weight format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[repr(u16)]
-pub enum DType {
+pub struct FormatInfo {
+    /// The format.
+    pub dtype: DType,
+    /// Its name in ggml, such as `Q8_0`.
+    pub name: &'static str,
+    /// Its GGUF type number.
+    pub gguf_id: u32,
+    /// Weights in a block: 1, or a multiple of [`BLOCK`].
+    pub block_len: u16,
+    /// Bytes of a block.
+    pub block_bytes: u16,
+    /// The name of the type of packed matrices of it, if there is a layout for them.
+    pub packed: Option<&'static str>,
+}
+
+/// Defines [`DType`] and [`FORMATS`], and what depends on the format's type: a row for each.
+macro_rules! formats {
+    ($($(#[$doc:meta])* $name:ident $text:literal $id:literal $module:ident [$($feature:literal)?] $packed:expr;)*) => {
+        /// A weight format that armlet has kernels for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+        #[repr(u16)]
+        pub enum DType {
+            $($(#[$doc])* $name,)*
+        }
+
+        /// Every weight format, in the order of [`DType`].
+        pub const FORMATS: [FormatInfo; [$($id),*].len()] = [$(FormatInfo {
+            dtype: DType::$name,
+            name: $text,
+            gguf_id: $id,
+            block_len: <formats::$module::$name as BlockFormat>::LEN as u16,
+            block_bytes: size_of::<<formats::$module::$name as BlockFormat>::Block>() as u16,
+            packed: $packed,
+        }),*];
+
+        impl DType {
+            /// All formats.
+            pub const ALL: [DType; FORMATS.len()] = [$(DType::$name),*];
+
+            /// Whether a build without an operating system asks for formats, and for this one.
+            const fn is_selected(self) -> [bool; 2] {
+                let this = match self {
+                    $(DType::$name => false $(|| cfg!(feature = $feature))?,)*
+                };
+                [cfg!(any($($(feature = $feature,)?)*)), this]
+            }
+
+            /// Dequantises `row` to `out`, up to the end of the shorter of the two.
+            pub fn decode_row(self, row: &[u8], out: &mut [f32]) {
+                match self {
+                    $(DType::$name if const { !DType::$name.is_built() } => {})*
+                    $(DType::$name => formats::decode_row::<formats::$module::$name>(row, out),)*
+                }
+            }
+        }
+
+        /// The formats as types.
+        pub(crate) mod types {
+            $(#[allow(unused_imports, reason = "floats have kernels of their own")]
+            pub(crate) use super::formats::$module::$name;)*
+        }
+    };
+}
+
+formats! {
     /// IEEE 754 binary32.
-    F32,
+    F32 "F32" 0 float [] None;
     /// IEEE 754 binary16.
-    F16,
+    F16 "F16" 1 float [] None;
     /// The upper half of binary32.
-    Bf16,
-    /// 32 × int8 and a scale: `w = d·q`. 34 bytes: d f16, q.
-    Q8_0,
-    /// 32 × 4 bits and a scale: `w = d·(q − 8)`. 18 bytes: d f16, then 16 bytes with weights i and i + 16 in the low
-    /// and high nibble of byte i.
-    Q4_0,
-    /// 32 × 4 bits, a scale and a minimum: `w = d·q + m`. 20 bytes: d f16, m f16, nibbles as Q4_0.
-    Q4_1,
+    Bf16 "BF16" 30 float [] None;
+    /// 8.5 bits a weight: int8, a scale for 32.
+    Q8_0 "Q8_0" 8 q8_0 ["q8_0"] Some("Q8_0 in panels");
+    /// 4.5 bits: a scale for 32.
+    Q4_0 "Q4_0" 2 q4_0 ["q4_0"] Some("Q4_0 in panels");
+    /// 5 bits: 4, a scale and a minimum for 32.
+    Q4_1 "Q4_1" 3 q4_1 ["q4_1"] Some("Q4_1 in panels");
+    /// 5.5 bits: a scale for 32.
+    Q5_0 "Q5_0" 6 q5_0 ["q5_0"] None;
+    /// 6 bits: 5, a scale and a minimum for 32.
+    Q5_1 "Q5_1" 7 q5_1 ["q5_1"] None;
+    /// 2.625 bits: a scale and a minimum for 16, in blocks of 256.
+    Q2K "Q2_K" 10 q2_k ["q2_k"] None;
+    /// 3.4375 bits: a scale for 16, in blocks of 256.
+    Q3K "Q3_K" 11 q3_k ["q3_k"] None;
+    /// 4.5 bits: a scale and a minimum for 32, in blocks of 256.
+    Q4K "Q4_K" 12 q4_k ["q4_k"] None;
+    /// 5.5 bits: a scale and a minimum for 32, in blocks of 256.
+    Q5K "Q5_K" 13 q5_k ["q5_k"] None;
+    /// 6.5625 bits: a scale for 16, in blocks of 256.
+    Q6K "Q6_K" 14 q6_k ["q6_k"] None;
+    /// 4.5 bits: levels of a table, a scale for 32.
+    Iq4Nl "IQ4_NL" 20 iq4_nl ["iq4_nl"] None;
+    /// 4.25 bits: levels of a table, a scale for 32, in blocks of 256.
+    Iq4Xs "IQ4_XS" 23 iq4_xs ["iq4_xs"] None;
+    /// 1.6875 bits: trits, a scale for 256.
+    Tq1_0 "TQ1_0" 34 tq1_0 ["tq1_0"] None;
+    /// 2.0625 bits: trits, a scale for 256.
+    Tq2_0 "TQ2_0" 35 tq2_0 ["tq2_0"] None;
+    /// 4.25 bits: E2M1, a power of two for 32.
+    Mxfp4 "MXFP4" 39 mxfp4 ["mxfp4"] None;
+    /// 4.5 bits: E2M1, a scale for 16, and one for the tensor.
+    Nvfp4 "NVFP4" 40 nvfp4 ["nvfp4"] None;
+    /// 1.125 bits: signs, a scale for 128.
+    Q1_0 "Q1_0" 41 q1_0 ["q1_0"] None;
+    /// 2.25 bits: a scale for 64.
+    Q2_0 "Q2_0" 42 q2_0 ["q2_0"] None;
 }
 
 impl DType {
-    /// All formats.
-    pub const ALL: [DType; 6] = [DType::F32, DType::F16, DType::Bf16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+    /// What is known of it.
+    pub const fn info(self) -> &'static FormatInfo {
+        // The table is in the order of the variants.
+        &FORMATS[self as usize]
+    }
 
     /// The format with this GGUF type number.
     pub const fn from_gguf(id: u32) -> Option<DType> {
-        Some(match id {
-            0 => DType::F32,
-            1 => DType::F16,
-            2 => DType::Q4_0,
-            3 => DType::Q4_1,
-            8 => DType::Q8_0,
-            30 => DType::Bf16,
-            _ => return None,
-        })
+        let mut i = 0;
+        while i < FORMATS.len() {
+            if FORMATS[i].gguf_id == id {
+                return Some(FORMATS[i].dtype);
+            }
+            i += 1;
+        }
+        None
     }
 
     /// Its GGUF type number.
     pub const fn gguf_id(self) -> u32 {
-        match self {
-            DType::F32 => 0,
-            DType::F16 => 1,
-            DType::Q4_0 => 2,
-            DType::Q4_1 => 3,
-            DType::Q8_0 => 8,
-            DType::Bf16 => 30,
-        }
+        self.info().gguf_id
     }
 
     /// Its name in ggml, such as `Q8_0`.
     pub const fn name(self) -> &'static str {
-        match self {
-            DType::F32 => "F32",
-            DType::F16 => "F16",
-            DType::Bf16 => "BF16",
-            DType::Q8_0 => "Q8_0",
-            DType::Q4_0 => "Q4_0",
-            DType::Q4_1 => "Q4_1",
-        }
+        self.info().name
     }
 
-    /// Weights in a block: 1 or [`BLOCK`].
+    /// Weights in a block: 1, or a multiple of [`BLOCK`].
     pub const fn block_len(self) -> usize {
-        if self.is_quantised() { BLOCK } else { 1 }
+        self.info().block_len as usize
     }
 
     /// Bytes of a block.
     pub const fn block_bytes(self) -> usize {
-        match self {
-            DType::F32 => 4,
-            DType::F16 | DType::Bf16 => 2,
-            DType::Q8_0 => 34,
-            DType::Q4_0 => 18,
-            DType::Q4_1 => 20,
-        }
+        self.info().block_bytes as usize
     }
 
     /// Whether the kernels multiply it with int8 activations.
     pub const fn is_quantised(self) -> bool {
-        matches!(self, DType::Q8_0 | DType::Q4_0 | DType::Q4_1)
+        self.block_len() > 1
+    }
+
+    /// Whether this build has it. With an operating system it does; else it has floats, and of the others those whose
+    /// features are chosen, or Q8_0, Q4_0 and Q4_1 if none is.
+    pub const fn is_built(self) -> bool {
+        let [any, this] = self.is_selected();
+        let default = matches!(self, DType::Q8_0 | DType::Q4_0 | DType::Q4_1);
+        !cfg!(target_os = "none") || !self.is_quantised() || if any { this } else { default }
+    }
+
+    /// Whether there is a layout for packed matrices of it.
+    pub const fn packs(self) -> bool {
+        self.info().packed.is_some()
+    }
+
+    /// The name of the type of packed matrices of it; its own if there is none.
+    pub const fn packed_name(self) -> &'static str {
+        match self.info().packed {
+            Some(name) => name,
+            None => self.info().name,
+        }
     }
 
     /// Bytes of a row of `cols` weights; `None` when `cols` is not a multiple of the block length.
@@ -125,18 +227,6 @@ impl DType {
         }
         (cols / self.block_len()).checked_mul(self.block_bytes())
     }
-
-    /// Dequantises `row` to `out`, up to the end of the shorter of the two.
-    pub fn decode_row(self, row: &[u8], out: &mut [f32]) {
-        match self {
-            DType::F32 => each(row, out, f32::from_le_bytes),
-            DType::F16 => each(row, out, |b| f16::from_le_bytes(b).to_f32()),
-            DType::Bf16 => each(row, out, |b| bf16::from_le_bytes(b).to_f32()),
-            DType::Q8_0 => blocks::<34>(row, out, |b, i| scale(b, 0) * f32::from(byte(b, 2 + i).cast_signed())),
-            DType::Q4_0 => blocks::<18>(row, out, |b, i| scale(b, 0) * (f32::from(nibble(b, 2, i)) - 8.0)),
-            DType::Q4_1 => blocks::<20>(row, out, |b, i| scale(b, 0) * f32::from(nibble(b, 4, i)) + scale(b, 2)),
-        }
-    }
 }
 
 impl core::fmt::Display for DType {
@@ -145,48 +235,21 @@ impl core::fmt::Display for DType {
     }
 }
 
-fn each<const B: usize>(row: &[u8], out: &mut [f32], decode: impl Fn([u8; B]) -> f32) {
-    for (bytes, out) in row.as_chunks::<B>().0.iter().zip(out) {
-        *out = decode(*bytes);
-    }
-}
-
-fn blocks<const B: usize>(row: &[u8], out: &mut [f32], decode: impl Fn(&[u8; B], usize) -> f32) {
-    for (block, out) in row.as_chunks::<B>().0.iter().zip(out.chunks_mut(BLOCK)) {
-        for (i, out) in out.iter_mut().enumerate() {
-            *out = decode(block, i);
-        }
-    }
-}
-
-/// Byte `i` of a block, which is within it.
-fn byte(block: &[u8], i: usize) -> u8 {
-    debug_assert!(i < block.len());
-    block.get(i).copied().unwrap_or(0)
-}
-
-/// The f16 at byte `at` of a block.
-fn scale(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([byte(block, at), byte(block, at + 1)]).to_f32()
-}
-
-/// Weight `i` of 32 nibbles from byte `at` on.
-fn nibble(block: &[u8], at: usize, i: usize) -> u8 {
-    if i < 16 { byte(block, at + i) & 15 } else { byte(block, at + i - 16) >> 4 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::f16;
 
     #[test]
     fn numbers_and_names_go_round() {
-        for t in DType::ALL {
+        for (t, info) in DType::ALL.into_iter().zip(FORMATS) {
+            assert_eq!((info.dtype, t.info()), (t, &info));
             assert_eq!(DType::from_gguf(t.gguf_id()), Some(t));
-            assert_eq!(t.row_bytes(64), Some(64 / t.block_len() * t.block_bytes()));
+            assert_eq!(t.row_bytes(512), Some(512 / t.block_len() * t.block_bytes()));
+            assert!(t.block_len() == 1 || t.block_len().is_multiple_of(BLOCK));
         }
         assert_eq!(DType::Q8_0.row_bytes(33), None);
-        assert_eq!(DType::from_gguf(12), None);
+        assert_eq!(DType::from_gguf(16), None);
     }
 
     /// Values worked out by hand from the layout in `ggml-common.h`.

@@ -20,7 +20,7 @@ pub const PACK_VERSION: u32 = 1;
 pub enum Layout {
     /// Row after row, as in GGUF.
     Rows,
-    /// Panel after panel; for quantised formats only.
+    /// Panel after panel; for some quantised formats.
     Panels,
 }
 
@@ -33,7 +33,7 @@ impl Layout {
     pub const fn gguf_id(self, dtype: DType) -> Option<u32> {
         match self {
             Layout::Rows => Some(dtype.gguf_id()),
-            Layout::Panels if dtype.is_quantised() => Some(Self::PANELS | dtype.gguf_id()),
+            Layout::Panels if dtype.packs() => Some(Self::PANELS | dtype.gguf_id()),
             Layout::Panels => None,
         }
     }
@@ -44,7 +44,7 @@ impl Layout {
             return Some((dtype, Layout::Rows));
         }
         match DType::from_gguf(id ^ Self::PANELS) {
-            Some(dtype) if dtype.is_quantised() => Some((dtype, Layout::Panels)),
+            Some(dtype) if dtype.packs() => Some((dtype, Layout::Panels)),
             _ => None,
         }
     }
@@ -71,7 +71,7 @@ impl DType {
     pub fn pack_panel(self, rows: &[u8], panel: &mut [u8]) {
         panel.fill(0);
         let (row_bytes, bytes) = (panel.len() / PANEL_ROWS, self.block_bytes());
-        if !self.is_quantised() || row_bytes < bytes {
+        if !self.packs() || row_bytes < bytes {
             return;
         }
         for (r, row) in rows.chunks_exact(row_bytes).take(PANEL_ROWS).enumerate() {
@@ -87,7 +87,7 @@ impl DType {
     /// [`DType::pack_panel`], up to the end of the shorter of `panel` and `out`. Does nothing if there is no such row.
     pub fn unpack_row(self, panel: &[u8], row: usize, out: &mut [u8]) {
         let bytes = self.block_bytes();
-        if !self.is_quantised() || row >= PANEL_ROWS {
+        if !self.packs() || row >= PANEL_ROWS {
             return;
         }
         for (packed, block) in panel.chunks_exact((PANEL_ROWS * bytes).max(1)).zip(out.chunks_exact_mut(bytes.max(1))) {
@@ -102,7 +102,7 @@ impl DType {
     /// [`DType::decode_row`] gives for the row before it was packed.
     pub fn decode_panel_row(self, panel: &[u8], row: usize, out: &mut [f32]) {
         let bytes = self.block_bytes();
-        if !self.is_quantised() || row >= PANEL_ROWS {
+        if !self.packs() || row >= PANEL_ROWS {
             return;
         }
         let mut block = [0; DType::Q8_0.block_bytes()]; // the largest
@@ -138,13 +138,20 @@ mod tests {
         for dtype in DType::ALL {
             assert_eq!(Layout::from_gguf(dtype.gguf_id()), Some((dtype, Layout::Rows)));
             let panels = Layout::Panels.gguf_id(dtype);
-            assert_eq!(panels.is_some(), dtype.is_quantised());
+            assert_eq!(panels.is_some(), dtype.packs());
             if let Some(id) = panels {
                 assert_eq!(Layout::from_gguf(id), Some((dtype, Layout::Panels)));
                 assert!(id > 1 << 16 && DType::from_gguf(id).is_none());
             }
         }
-        for id in [Layout::PANELS, Layout::PANELS | 1, Layout::PANELS | 12, Layout::PANELS | 30, u32::MAX] {
+        for id in [
+            Layout::PANELS,
+            Layout::PANELS | 1,
+            Layout::PANELS | 12,
+            Layout::PANELS | 16,
+            Layout::PANELS | 30,
+            u32::MAX,
+        ] {
             assert_eq!(Layout::from_gguf(id), None);
         }
         assert_eq!(Layout::Panels.padded(17), Some(32));

@@ -117,7 +117,7 @@ impl Gguf {
         g.alignment = g.alignment.max(64);
         g.set("general.alignment", Val::U32(g.alignment as u32)).set("armlet.pack.version", Val::U32(PACK_VERSION));
         for t in g.tensors.iter_mut().filter(|t| t.dims.len() == 2 && Weights::is_matrix(&t.name)) {
-            let Some(dtype) = DType::from_gguf(t.kind).filter(|d| d.is_quantised()) else { continue };
+            let Some(dtype) = DType::from_gguf(t.kind).filter(|d| d.packs()) else { continue };
             let bytes = PANEL_ROWS * dtype.row_bytes(t.dims[0] as usize).unwrap();
             let mut data = vec![0; t.data.len().next_multiple_of(bytes)];
             for (rows, panel) in t.data.chunks(bytes).zip(data.chunks_mut(bytes)) {
@@ -301,4 +301,9 @@ pub fn byte_level_model(seed: u64) -> Vec<u8> {
         .set("tokenizer.ggml.merges", Val::Strs(vec!["A B".into()]))
         .set("tokenizer.ggml.eos_token_id", Val::U32(end));
     model.build()
+}
+
+/// The formats that the tiny models can have: those of blocks of at most 32 weights.
+pub fn small_formats() -> impl Iterator<Item = DType> {
+    DType::ALL.into_iter().filter(|dtype| dtype.block_len() <= 32)
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::common::gguf::{Gguf, Tiny, Val};
+use crate::common::gguf::{Gguf, Tiny, Val, small_formats};
 use crate::common::run::{backends, prompt, tiny, with_linear_scaling, with_model};
 use armlet::arch::{Backend, Kernels, KvType};
 use armlet::engine::{Config, Engine, Pattern, Plan, Session};
@@ -74,9 +74,9 @@ fn cases() -> Vec<(String, Gguf, Config)> {
     let mut cases = Vec::new();
     let mut add = |name: &str, gguf: Gguf, config| cases.push((name.to_string(), gguf, config));
 
-    for dtype in DType::ALL {
+    for dtype in small_formats() {
         add(&format!("format-{}", dtype.name()), smol(dtype).gguf(), full);
-        if dtype.is_quantised() {
+        if dtype.packs() {
             add(&format!("packed-{}", dtype.name()), smol(dtype).gguf().packed(), full);
         }
     }

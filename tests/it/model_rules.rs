@@ -6,6 +6,7 @@ use crate::common::untrusted::{self, Outcome};
 use armlet::engine::{Config, EngineError, Plan};
 use armlet::gguf::File;
 use armlet::model::{Hparams, ModelError};
+use armlet::quant::FORMATS;
 use armlet::sample::SampleError;
 use armlet::storage::ArenaError;
 
@@ -243,7 +244,7 @@ fn m2_types_without_kernels_are_named() {
     let wide = || Tiny { n_embd: 256, n_heads: 16, ..Tiny::default() }.gguf();
     runs(&wide());
     for (kind, name, block) in
-        [(12, "Q4_K", 144), (14, "Q6_K", 210), (6, "Q5_0", 22 * 8), (28, "F64", 8 * 256), (26, "I32", 1024)]
+        [(16, "IQ2_XXS", 66), (21, "IQ3_S", 110), (29, "IQ1_M", 56), (28, "F64", 8 * 256), (26, "I32", 1024)]
     {
         let mut g = wide();
         let t = g.tensors.iter_mut().find(|t| t.name == "blk.1.ffn_up.weight").unwrap();
@@ -251,6 +252,15 @@ fn m2_types_without_kernels_are_named() {
         let error = unusable(&g);
         assert_eq!(shown(&error), ("type", format!("blk.1.ffn_up.weight {name}")));
         assert!(error.to_string().contains("blk.1.ffn_up.weight") && error.to_string().contains(name));
+    }
+    // Any matrix may have any format.
+    for info in FORMATS {
+        let mut g = wide();
+        for t in g.tensors.iter_mut().filter(|t| t.name.ends_with("ffn_up.weight") || t.name == "token_embd.weight") {
+            let rows = t.dims[1] as usize;
+            (t.kind, t.data) = (info.gguf_id, vec![0; info.dtype.row_bytes(256).unwrap() * rows]);
+        }
+        runs(&g);
     }
     // Norms are F32 only.
     let g = with_tensor("output_norm.weight", |t| (t.kind, t.data) = (1, vec![0; 128]));

@@ -57,7 +57,23 @@ impl NeonDot for Dotprod {
     }
 
     #[inline(always)]
-    fn fma_f16<const T: usize>(self, w: BlockQuad<'_, 64>, x: [&F16Block; T], acc: &mut [[float32x4_t; 2]; T]) {
+    fn dot4_five(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
+        NeonDot::dot4_nibbles(self, w, x, bias)
+    }
+
+    #[inline(always)]
+    fn dot4_halves(self, w: &[I8x32; 4], x: I8x32) -> [int32x4_t; 2] {
+        let zero = simd!(self, vdupq_n_s32(0));
+        [0, 1].map(|h| self.neon().fold(w.map(|w| sdot(self, zero, w[h], x[h]))))
+    }
+
+    #[inline(always)]
+    fn fma_f16<const T: usize>(
+        self,
+        w: BlockQuad<'_, '_, [u8; 64]>,
+        x: [&F16Block; T],
+        acc: &mut [[float32x4_t; 2]; T],
+    ) {
         let neon = self.neon();
         let x8 = simd!(self, x.map(|x| x.x.each_ref().map(|x| vld1q_s8(x.as_ptr().cast()))));
         // SAFETY: each is advanced by the 64 bytes that are taken below.
@@ -92,6 +108,21 @@ impl NeonPanel for Dotprod {
     #[inline(always)]
     fn dot_nibbles(self, w: &PanelRows8, x: &[i8; 32], bias: Option<i32>) -> [int32x4_t; 2] {
         self.dot(w, x, bias.unwrap_or(0))
+    }
+    #[inline(always)]
+    fn dot_five(self, w: &PanelRows8, x: &[i8; 32], bias: Option<i32>) -> [int32x4_t; 2] {
+        self.dot(w, x, bias.unwrap_or(0))
+    }
+    #[inline(always)]
+    fn dot_halves(self, w: &PanelRows8, x: &[i8; 32]) -> [[int32x4_t; 2]; 2] {
+        let x = simd!(self, [vld1q_s8(x.as_ptr()), vld1q_s8(x.as_ptr().add(16))]);
+        [0, 1].map(|h| {
+            w.map(|w| {
+                let acc = simd!(self, vdupq_n_s32(0));
+                let acc = sdot_lane::<1>(self, sdot_lane::<0>(self, acc, w[4 * h], x[h]), w[4 * h + 1], x[h]);
+                sdot_lane::<3>(self, sdot_lane::<2>(self, acc, w[4 * h + 2], x[h]), w[4 * h + 3], x[h])
+            })
+        })
     }
 }
 

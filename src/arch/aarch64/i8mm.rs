@@ -29,7 +29,20 @@ impl NeonDot for I8mm {
         NeonDot::dot4_nibbles(self.dotprod(), w, x, bias)
     }
     #[inline(always)]
-    fn fma_f16<const T: usize>(self, w: BlockQuad<'_, 64>, x: [&F16Block; T], acc: &mut [[float32x4_t; 2]; T]) {
+    fn dot4_five(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
+        NeonDot::dot4_five(self.dotprod(), w, x, bias)
+    }
+    #[inline(always)]
+    fn dot4_halves(self, w: &[I8x32; 4], x: I8x32) -> [int32x4_t; 2] {
+        NeonDot::dot4_halves(self.dotprod(), w, x)
+    }
+    #[inline(always)]
+    fn fma_f16<const T: usize>(
+        self,
+        w: BlockQuad<'_, '_, [u8; 64]>,
+        x: [&F16Block; T],
+        acc: &mut [[float32x4_t; 2]; T],
+    ) {
         NeonDot::fma_f16(self.dotprod(), w, x, acc);
     }
 }
@@ -76,6 +89,18 @@ impl I8mm {
     /// Products of eight rows with two tokens, plus their biases: for each pair of rows a 2 × 2 matrix.
     #[inline(always)]
     fn dot<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 4] {
+        self.dot_columns(w, x, offset, 0..4)
+    }
+
+    /// The same of the columns 8j..8j + 8 for the `j` of a range.
+    #[inline(always)]
+    fn dot_columns<const T: usize>(
+        self,
+        w: &PanelRows8,
+        x: &TokenBlock<'_, T>,
+        offset: bool,
+        columns: core::ops::Range<usize>,
+    ) -> [int32x4_t; 4] {
         let (Some(q), Some(bias)) = (x.q.first_chunk::<2>(), x.bias.first_chunk::<2>()) else {
             return [simd!(self, vdupq_n_s32(0)); 4];
         };
@@ -86,7 +111,7 @@ impl I8mm {
             let x = [x.0, x.1, x.2, x.3].map(|x| vreinterpretq_s8_s64(x));
             let start = if offset { vdupq_n_s64(bias.as_ptr().cast::<i64>().read_unaligned()) } else { vdupq_n_s64(0) };
             let mut acc = [vreinterpretq_s32_s64(start); 4];
-            for j in 0..4 {
+            for j in columns {
                 for p in 0..4 {
                     acc[p] = smmla(self, acc[p], w[p / 2][2 * j + p % 2], x[j]);
                 }
@@ -144,6 +169,18 @@ impl PanelIsa for I8mm {
     #[inline(always)]
     fn dot_nibbles<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 4] {
         self.dot(w, x, offset)
+    }
+    #[inline(always)]
+    fn scales_f32(self, scales: &Sums, group: usize) -> [float32x4_t; 4] {
+        twice(self, self.neon().load_sums(scales, group))
+    }
+    #[inline(always)]
+    fn dot_five<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 4] {
+        self.dot(w, x, offset)
+    }
+    #[inline(always)]
+    fn dot_halves<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>) -> [[int32x4_t; 4]; 2] {
+        [0..2, 2..4].map(|columns| self.dot_columns(w, x, false, columns))
     }
     #[inline(always)]
     fn add<const T: usize>(

@@ -42,6 +42,30 @@ impl NeonDot for Neon {
             vpadalq_s16(vdupq_n_s32(bias), vpaddq_s16(vpaddq_s16(a, b), vpaddq_s16(c, d)))
         })
     }
+
+    /// Four products fit a lane of int16, 4·31·127 = 15748, and so does the sum of two such.
+    #[inline(always)]
+    fn dot4_five(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
+        simd!(self, {
+            let [a, b, c, d] = w.map(|w| {
+                let sum = smlal2(self, self.smull(w[0], x[0]), w[0], x[0]);
+                smlal2(self, vmlal_s8(sum, vget_low_s8(w[1]), vget_low_s8(x[1])), w[1], x[1])
+            });
+            let sums = vpaddq_s32(vpaddlq_s16(vpaddq_s16(a, b)), vpaddlq_s16(vpaddq_s16(c, d)));
+            vaddq_s32(sums, vdupq_n_s32(bias))
+        })
+    }
+
+    /// Two products fit a lane of int16, 2·32·127 = 8128, and so does the sum of four such: 32512.
+    #[inline(always)]
+    fn dot4_halves(self, w: &[I8x32; 4], x: I8x32) -> [int32x4_t; 2] {
+        [0, 1].map(|h| {
+            simd!(self, {
+                let [a, b, c, d] = w.map(|w| smlal2(self, self.smull(w[h], x[h]), w[h], x[h]));
+                vpaddlq_s16(vpaddq_s16(vpaddq_s16(a, b), vpaddq_s16(c, d)))
+            })
+        })
+    }
 }
 
 impl NeonPanel for Neon {
@@ -76,10 +100,20 @@ impl NeonPanel for Neon {
         })
     }
 
-    /// Eight products fit a lane, 8·15·127 = 15240, and so does the sum of two such. Low and high nibbles have sums of
-    /// their own: a core that executes in order would wait for the one before.
+    /// Eight products fit a lane, 8·15·127 = 15240, and so does the sum of two such.
     #[inline(always)]
     fn dot_nibbles(self, w: &PanelRows8, x: &[i8; 32], bias: Option<i32>) -> [int32x4_t; 2] {
+        let x = self.broadcast(x);
+        w.map(|w| {
+            let [a, b] = self.products(&w, &x, 0..8);
+            widen(self, simd!(self, vpaddq_s16(a, b)), bias)
+        })
+    }
+
+    /// Low and high nibbles have sums of their own: with no other products to compute, a core that executes in order
+    /// would wait for the one before.
+    #[inline(always)]
+    fn dot_nibbles_alone(self, w: &PanelRows8, x: &[i8; 32], bias: Option<i32>) -> [int32x4_t; 2] {
         let x = self.broadcast(x);
         simd!(self, {
             let first = |k: usize| w.map(|w| [self.smull(w[k], x[k]), smull2(self, w[k], x[k])]);
@@ -95,17 +129,60 @@ impl NeonPanel for Neon {
             }
             core::array::from_fn(|h| {
                 let ([a, b], [c, d]) = (low[h], high[h]);
-                let sums = vpaddq_s16(vaddq_s16(a, c), vaddq_s16(b, d));
-                match bias {
-                    Some(bias) => vpadalq_s16(vdupq_n_s32(bias), sums),
-                    None => vpaddlq_s16(sums),
-                }
+                widen(self, vpaddq_s16(vaddq_s16(a, c), vaddq_s16(b, d)), bias)
+            })
+        })
+    }
+
+    /// Four products fit a lane, 4·31·127 = 15748, and so does the sum of two such.
+    #[inline(always)]
+    fn dot_five(self, w: &PanelRows8, x: &[i8; 32], bias: Option<i32>) -> [int32x4_t; 2] {
+        let x = self.broadcast(x);
+        w.map(|w| {
+            let [[a, b], [c, d]] = [self.products(&w, &x, 0..4), self.products(&w, &x, 4..8)];
+            let first = widen(self, simd!(self, vpaddq_s16(a, b)), bias);
+            simd!(self, vpadalq_s16(first, vpaddq_s16(c, d)))
+        })
+    }
+
+    /// Likewise: 4·32·127 = 16256.
+    #[inline(always)]
+    fn dot_halves(self, w: &PanelRows8, x: &[i8; 32]) -> [[int32x4_t; 2]; 2] {
+        let x = self.broadcast(x);
+        [0..4, 4..8].map(|k| {
+            w.map(|w| {
+                let [a, b] = self.products(&w, &x, k.clone());
+                widen(self, simd!(self, vpaddq_s16(a, b)), None)
             })
         })
     }
 }
 
+/// Adjacent pairs of eight sums, plus `bias`.
+#[inline(always)]
+fn widen(token: Neon, sums: int16x8_t, bias: Option<i32>) -> int32x4_t {
+    simd!(
+        token,
+        match bias {
+            Some(bias) => vpadalq_s16(vdupq_n_s32(bias), sums),
+            None => vpaddlq_s16(sums),
+        }
+    )
+}
+
 impl Neon {
+    /// Products of four rows with a token's columns 4k..4k + 4, for the `k` of a range: of rows 0 and 1, of rows 2 and 3.
+    #[inline(always)]
+    fn products(self, w: &PanelRows4, x: &PanelRows4, columns: core::ops::Range<usize>) -> [int16x8_t; 2] {
+        let k = columns.start;
+        let (mut a, mut b) = (self.smull(w[k], x[k]), smull2(self, w[k], x[k]));
+        for k in k + 1..columns.end {
+            a = simd!(self, vmlal_s8(a, vget_low_s8(w[k]), vget_low_s8(x[k])));
+            b = smlal2(self, b, w[k], x[k]);
+        }
+        [a, b]
+    }
+
     /// Columns 4k..4k + 4 in all four lanes, for k in 0..8.
     #[inline(always)]
     fn broadcast(self, x: &[i8; 32]) -> PanelRows4 {

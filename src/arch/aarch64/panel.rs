@@ -64,6 +64,18 @@ pub(super) trait NeonPanel: NeonDot {
 
     /// Products of weights within 0..=15, plus `bias`.
     fn dot_nibbles(self, w: &PanelRows8, x: &[i8; 32], bias: Option<i32>) -> [int32x4_t; 2];
+
+    /// As [`PanelIsa::dot_nibbles_alone`].
+    #[inline(always)]
+    fn dot_nibbles_alone(self, w: &PanelRows8, x: &[i8; 32], bias: Option<i32>) -> [int32x4_t; 2] {
+        self.dot_nibbles(w, x, bias)
+    }
+
+    /// Products of weights within 0..=31, plus `bias`.
+    fn dot_five(self, w: &PanelRows8, x: &[i8; 32], bias: Option<i32>) -> [int32x4_t; 2];
+
+    /// Products of the first 16 columns and of the last, of weights within ±32.
+    fn dot_halves(self, w: &PanelRows8, x: &[i8; 32]) -> [[int32x4_t; 2]; 2];
 }
 
 impl<X: NeonPanel> PanelIsa for X {
@@ -110,6 +122,22 @@ impl<X: NeonPanel> PanelIsa for X {
     #[inline(always)]
     fn dot_nibbles<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 2] {
         NeonPanel::dot_nibbles(self, w, &x.q[0], offset.then_some(x.bias[0]))
+    }
+    #[inline(always)]
+    fn dot_nibbles_alone<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 2] {
+        NeonPanel::dot_nibbles_alone(self, w, &x.q[0], offset.then_some(x.bias[0]))
+    }
+    #[inline(always)]
+    fn scales_f32(self, scales: &Sums, group: usize) -> [float32x4_t; 2] {
+        self.neon().load_sums(scales, group)
+    }
+    #[inline(always)]
+    fn dot_five<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 2] {
+        NeonPanel::dot_five(self, w, &x.q[0], offset.then_some(x.bias[0]))
+    }
+    #[inline(always)]
+    fn dot_halves<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>) -> [[int32x4_t; 2]; 2] {
+        NeonPanel::dot_halves(self, w, &x.q[0])
     }
     #[inline(always)]
     fn add<const T: usize>(

@@ -10,7 +10,7 @@ use core::ops::Range;
 
 /// Activations as int8, `x[32·b + i] = d·q[i]`, for the tokens of one pass.
 ///
-/// All four are `(blocks, stride)`, block b of token t at `stride·b + t`: the tokens of a tile are adjacent, so that one
+/// All are `(blocks, stride)`, block b of token t at `stride·b + t`: the tokens of a tile are adjacent, so that one
 /// pointer walks them and their scales fill a vector. What a format with an offset or a minimum needs of a block is computed
 /// here, once for all rows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Quants<'a> {
     pub bias: &'a [i32],
     /// d·Σq, rounded once: what a minimum is multiplied by.
     pub dsum: &'a [f32],
+    /// Σq of the first 16 and of the last: what a minimum or an offset of half a block is multiplied by.
+    pub halves: &'a [[i32; 2]],
     /// Distance from a block to the next, in tokens; more than the tokens of this view where it is part of a pass.
     pub stride: usize,
 }
@@ -38,6 +40,7 @@ impl Quants<'_> {
             d: behind(self.d, tokens),
             bias: behind(self.bias, tokens),
             dsum: behind(self.dsum, tokens),
+            halves: behind(self.halves, tokens),
             ..self
         }
     }
@@ -50,6 +53,7 @@ pub struct QuantsMut<'a> {
     d: &'a mut [f32],
     bias: &'a mut [i32],
     dsum: &'a mut [f32],
+    halves: &'a mut [[i32; 2]],
 }
 
 /// The columns of one or more tokens of [`Quants`], with the right to write them.
@@ -58,6 +62,7 @@ pub struct QuantTile<'a> {
     d: Tile<'a, f32>,
     bias: Tile<'a, i32>,
     dsum: Tile<'a, f32>,
+    halves: Tile<'a, [i32; 2]>,
 }
 
 /// [`Quants`] cut into a tile for each token.
@@ -66,19 +71,29 @@ pub(crate) struct QuantGrids<'a> {
     d: Grid<'a, f32>,
     bias: Grid<'a, i32>,
     dsum: Grid<'a, f32>,
+    halves: Grid<'a, [i32; 2]>,
 }
 
-// SAFETY: tiles of a `Grid` do not overlap, and the four are of different `&mut [_]`.
+// SAFETY: tiles of a `Grid` do not overlap, and these are of different `&mut [_]`.
 unsafe impl<'a> Outputs for QuantGrids<'a> {
     type Tiles = QuantTile<'a>;
 
     fn tiles(&self) -> usize {
-        self.q.tiles().min(self.d.tiles()).min(self.bias.tiles()).min(self.dsum.tiles())
+        let [a, b, c] = [self.d.tiles(), self.dsum.tiles(), self.bias.tiles()];
+        self.q.tiles().min(a).min(b).min(c).min(self.halves.tiles())
     }
 
     unsafe fn tile(&self, i: usize) -> QuantTile<'a> {
         // SAFETY: the contract of this function, that no `i` is asked for twice, is the contract of each grid.
-        unsafe { QuantTile { q: self.q.tile(i), d: self.d.tile(i), bias: self.bias.tile(i), dsum: self.dsum.tile(i) } }
+        unsafe {
+            QuantTile {
+                q: self.q.tile(i),
+                d: self.d.tile(i),
+                bias: self.bias.tile(i),
+                dsum: self.dsum.tile(i),
+                halves: self.halves.tile(i),
+            }
+        }
     }
 }
 
@@ -94,6 +109,7 @@ impl<'a> QuantsMut<'a> {
             d: arena.alloc("their scales", &shape)?,
             bias: arena.alloc("their offsets", &shape)?,
             dsum: arena.alloc("their sums", &shape)?,
+            halves: arena.alloc("sums of halves", &shape)?,
         })
     }
 
@@ -105,6 +121,7 @@ impl<'a> QuantsMut<'a> {
             d: Grid::columns(self.d.first_n_mut(n), tokens, 1),
             bias: Grid::columns(self.bias.first_n_mut(n), tokens, 1),
             dsum: Grid::columns(self.dsum.first_n_mut(n), tokens, 1),
+            halves: Grid::columns(self.halves.first_n_mut(n), tokens, 1),
         }
     }
 
@@ -112,7 +129,8 @@ impl<'a> QuantsMut<'a> {
     pub(crate) fn view(&self, blocks: usize, tokens: usize) -> Quants<'_> {
         let n = (blocks * tokens).min(self.q.len());
         let [d, dsum] = [&self.d, &self.dsum].map(|x| x.first_n(n));
-        Quants { q: self.q.first_n(n), d, bias: self.bias.first_n(n), dsum, stride: tokens }
+        let (bias, halves) = (self.bias.first_n(n), self.halves.first_n(n));
+        Quants { q: self.q.first_n(n), d, bias, dsum, halves, stride: tokens }
     }
 }
 
@@ -154,20 +172,23 @@ impl Activations<'_> {
 #[inline(always)]
 pub(in crate::arch) fn quantise<I: Isa>(isa: I, x: &[f32], out: &mut QuantTile<'_>) {
     for (b, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-        if let ([q, ..], [bias, ..], [d, ..], [dsum, ..]) =
-            (out.q.row(b), out.bias.row(b), out.d.row(b), out.dsum.row(b))
+        if let ([q, ..], [bias, ..], [d, ..], [dsum, ..], [halves, ..]) =
+            (out.q.row(b), out.bias.row(b), out.d.row(b), out.dsum.row(b), out.halves.row(b))
         {
-            let sum;
-            (*d, sum) = quantise_block(isa, x, q);
+            let (scale, [first, last]) = quantise_block(isa, x, q);
+            *d = scale;
+            // Integers: their sum is exact.
+            let sum = first + last;
             *bias = -8 * sum as i32;
             *dsum = *d * sum;
+            *halves = [first as i32, last as i32];
         }
     }
 }
 
-/// The quants of a block; its scale, and the sum of the quants.
+/// The quants of a block; its scale, and the sums of each half's quants.
 #[inline(always)]
-pub(super) fn quantise_block<I: Isa>(isa: I, x: &[f32; BLOCK], q: &mut [i8; BLOCK]) -> (f32, f32) {
+pub(super) fn quantise_block<I: Isa>(isa: I, x: &[f32; BLOCK], q: &mut [i8; BLOCK]) -> (f32, [f32; 2]) {
     let (parts, _) = x.as_chunks::<8>();
     let v = unroll_array!(i in 0..4 => isa.load8(&parts[i]));
     let a = unroll_array!(i in 0..4 => isa.abs8(v[i]));
@@ -189,16 +210,16 @@ pub(super) fn scale(largest: f32, total: f32) -> (f32, f32) {
     if inverse.is_finite() { (largest / 127.0, inverse) } else { (0.0, 0.0) }
 }
 
-/// The quants of a block for the inverse of its scale, and their sum. An inverse of zero makes all of them zero.
+/// The quants of a block for the inverse of its scale, and the sums of each half's. An inverse of zero makes all of them zero.
 #[inline(always)]
-pub(super) fn round_block<I: Isa>(isa: I, x: &[f32; BLOCK], inverse: f32, q: &mut [i8; BLOCK]) -> f32 {
+pub(super) fn round_block<I: Isa>(isa: I, x: &[f32; BLOCK], inverse: f32, q: &mut [i8; BLOCK]) -> [f32; 2] {
     if inverse == 0.0 {
         *q = [0; BLOCK];
-        return 0.0;
+        return [0.0; 2];
     }
     let (parts, _) = x.as_chunks::<8>();
     let (inverse, limit) = (isa.splat8(inverse), isa.splat8(127.0));
     let r = unroll_array!(i in 0..4 => isa.min8(isa.round8(isa.mul8(isa.load8(&parts[i]), inverse)), limit));
     isa.to_i8(r, q);
-    isa.sum8(isa.add8(isa.add8(r[0], r[1]), isa.add8(r[2], r[3])))
+    [isa.sum8(isa.add8(r[0], r[1])), isa.sum8(isa.add8(r[2], r[3]))]
 }

@@ -20,7 +20,7 @@ use super::cursor::{RowCursor, RowQuad, Zip};
 use super::gemv::RowKernel;
 use super::job::Job;
 use super::padded::padded;
-use crate::arch::isa::{FloatIsa, Isa};
+use crate::arch::isa::{FloatIsa, Int8Isa, Isa};
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::{unroll, unroll_array};
 use crate::quant::DType;
@@ -29,7 +29,7 @@ use crate::util::SliceExt;
 /// A float format. Sixteen weights have `B` bytes.
 pub(super) trait Format<const B: usize> {
     /// Sixteen weights of each of four rows.
-    fn load<I: Isa>(isa: I, step: BlockQuad<'_, B>) -> [[I::F32x8; 2]; ROWS];
+    fn load<I: Isa>(isa: I, step: BlockQuad<'_, '_, [u8; B]>) -> [[I::F32x8; 2]; ROWS];
 }
 
 /// Defines a float format: the bytes of sixteen weights, and the load.
@@ -38,7 +38,7 @@ macro_rules! float {
         pub(super) struct $name;
         impl Format<$bytes> for $name {
             #[inline(always)]
-            fn load<I: Isa>(isa: I, step: BlockQuad<'_, $bytes>) -> [[I::F32x8; 2]; ROWS] {
+            fn load<I: Isa>(isa: I, step: BlockQuad<'_, '_, [u8; $bytes]>) -> [[I::F32x8; 2]; ROWS] {
                 isa.$load(step)
             }
         }
@@ -68,7 +68,7 @@ impl<F: Format<B>, const B: usize> RowKernel for Lanes<F, B> {
     }
 
     #[inline(always)]
-    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: RowQuad<'_>, x: [&[f32]; T]) -> [[f32; ROWS]; T] {
+    fn tile<I: FloatIsa + Int8Isa, const T: usize>(isa: I, rows: RowQuad<'_>, x: [&[f32]; T]) -> [[f32; ROWS]; T] {
         let mut acc = [[isa.splat8(0.0); ROWS]; T];
         walk::<F, I, T, B>(isa, rows, x, &mut acc);
         // The columns after the last whole sixteen, padded with zeros, in the same lanes.
@@ -101,7 +101,7 @@ fn walk<F: Format<B>, I: Isa, const T: usize, const B: usize>(
     sums: &mut [Sums<I>; T],
 ) {
     let mut x = Zip::new(x.map(|x| x.as_chunks::<16>().0));
-    let mut rows = RowCursor::<B>::new(rows, x.left());
+    let mut rows = RowCursor::<[u8; B]>::new(rows, x.left());
     let mut acc = *sums;
     while let Some(step) = rows.next() {
         let w = F::load(isa, step);
@@ -169,7 +169,7 @@ fn widen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
             RowQuad::new(rows.get(h * ROWS * stride..).filter(|r| !r.is_empty()).unwrap_or(rows), stride).skip(skip);
         let (whole, tail) = out.as_chunks_mut::<16>();
         let n = whole.len();
-        let mut walk = RowCursor::<B>::new(rows, n).prefetch_from(R * stride);
+        let mut walk = RowCursor::<[u8; B]>::new(rows, n).prefetch_from(R * stride);
         for out in whole {
             walk.prefetch_near(isa);
             widen_sixteen::<F, I, B, R>(isa, &mut walk, h, out);
@@ -194,7 +194,7 @@ fn widen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
 #[inline(always)]
 fn widen_sixteen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
     isa: I,
-    rows: &mut RowCursor<'_, B>,
+    rows: &mut RowCursor<'_, [u8; B]>,
     h: usize,
     out: &mut [[f32; R]; 16],
 ) {

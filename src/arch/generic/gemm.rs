@@ -13,32 +13,30 @@
 use core::ops::Range;
 
 use super::accumulators::{Accumulators, MAX_TOKENS};
-use super::cursor::PanelCursor;
+use super::cursor::{PanelCursor, RowCursor, RowQuad};
 use super::job::Job;
-use super::panel::{self, Format};
+use super::panel::{self, Packed, UnitPanel, Units};
+use crate::arch::formats::Format;
 use crate::arch::isa::PanelIsa;
-use crate::arch::types::Sums;
+use crate::arch::types::{ROWS, Sums};
 use crate::arch::unroll::unroll;
-use crate::quant::PANEL_ROWS;
+use crate::quant::{BLOCK, Block, PANEL_ROWS};
 use crate::util::SliceExt;
 
 /// Rows as GGUF lays them out: the blocks of a panel, or of two, are interleaved once for [`MAX_TOKENS`].
 #[inline(always)]
-pub(super) fn multiply_rows<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
-    isa: S,
-    job: &mut Job<'_, '_, '_>,
-) {
+pub(super) fn multiply_rows<F: Packed, S: PanelIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
     let rows = job.rows.clone();
     let paired = if S::PANELS == 2 { rows.len() / (2 * PANEL_ROWS) * (2 * PANEL_ROWS) } else { 0 };
     if S::PANELS == 2 {
-        interleave_and_multiply::<F, S, P, B, 2>(isa, job, rows.start..rows.start + paired);
+        interleave_and_multiply::<F, S, 2>(isa, job, rows.start..rows.start + paired);
     }
-    interleave_and_multiply::<F, S, P, B, 1>(isa, job, rows.start + paired..rows.end);
+    interleave_and_multiply::<F, S, 1>(isa, job, rows.start + paired..rows.end);
 }
 
 /// `rows` alone, `N` panels at a time.
 #[inline(always)]
-fn interleave_and_multiply<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const N: usize>(
+fn interleave_and_multiply<F: Packed, S: PanelIsa, const N: usize>(
     isa: S,
     job: &mut Job<'_, '_, '_>,
     rows: Range<usize>,
@@ -48,12 +46,12 @@ fn interleave_and_multiply<F: Format<P, B>, S: PanelIsa, const P: usize, const B
     for (first, rows) in rows.step_by(N * PANEL_ROWS).zip(all.chunks_of(N * PANEL_ROWS * stride)) {
         for token in (0..job.x.tokens).step_by(MAX_TOKENS) {
             let sums = accumulators.zeroed(job.x.tokens - token);
-            let mut rows = PanelCursor::new(rows, stride);
+            let mut rows = PanelCursor::<F::Row>::new(rows, stride);
             let mut b = 0;
             while let Some(rows) = rows.next::<S, N>(isa) {
-                let mut blocks = [[0; P]; N];
-                unroll!(n in 0..N => { blocks[n] = panel::interleave::<F, S, P, B>(isa, rows[n]) });
-                panel::add::<F, S, P, B, N>(isa, &blocks, b, &job.x, token, sums);
+                let mut blocks = [F::Block::ZERO; N];
+                unroll!(n in 0..N => { blocks[n] = panel::interleave::<F, S>(isa, rows[n]) });
+                panel::add::<F, S, N>(isa, &blocks, b, &job.x, token, sums);
                 b += 1;
             }
             panel::restore_row_order(isa, sums);
@@ -64,15 +62,86 @@ fn interleave_and_multiply<F: Format<P, B>, S: PanelIsa, const P: usize, const B
     }
 }
 
+/// Rows of a format without a packed layout: a block of the rows of `N` panels is unpacked once for [`MAX_TOKENS`].
+#[inline(always)]
+pub(super) fn multiply_units<F: Format, S: PanelIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
+    let rows = job.rows.clone();
+    let paired = if S::PANELS == 2 { rows.len() / (2 * PANEL_ROWS) * (2 * PANEL_ROWS) } else { 0 };
+    if S::PANELS == 2 {
+        unpack_and_multiply::<F, S, 2>(isa, job, rows.start..rows.start + paired);
+    }
+    unpack_and_multiply::<F, S, 1>(isa, job, rows.start + paired..rows.end);
+}
+
+/// `rows` alone, `N` panels at a time.
+#[inline(always)]
+fn unpack_and_multiply<F: Format, S: PanelIsa, const N: usize>(isa: S, job: &mut Job<'_, '_, '_>, rows: Range<usize>) {
+    let units = F::LEN / BLOCK;
+    let mut accumulators = Accumulators::<[Sums; N]>::new();
+    let mut panels = [[UnitPanel::ZERO; N]; MAX_UNITS];
+    let (all, stride) = (job.w.rows_bytes(rows.clone()), job.w.row_bytes());
+    for (first, rows) in rows.step_by(N * PANEL_ROWS).zip(all.chunks_of(N * PANEL_ROWS * stride)) {
+        for token in (0..job.x.tokens).step_by(MAX_TOKENS) {
+            let sums = accumulators.zeroed(job.x.tokens - token);
+            let mut quads: [[_; PANEL_ROWS / ROWS]; N] =
+                core::array::from_fn(|n| core::array::from_fn(|g| quad::<F>(rows, stride, n * PANEL_ROWS + g * ROWS)));
+            let mut b = 0;
+            while unpack::<F, S, N>(isa, &mut quads, &mut panels) {
+                for panels in panels.first_n(units) {
+                    panel::add::<Units<F>, S, N>(isa, panels, b, &job.x, token, sums);
+                    b += 1;
+                }
+            }
+            panel::restore_row_order(isa, sums);
+            for (t, sums) in sums.iter().enumerate() {
+                unroll!(n in 0..N => { job.write_sums(first + n * PANEL_ROWS, token + t, &sums[n]) });
+            }
+        }
+    }
+}
+
+/// The most units of a block.
+const MAX_UNITS: usize = 8;
+
+/// Four of `rows` from row `first` on; beyond the last one, it is repeated.
+#[inline(always)]
+fn quad<F: Format>(rows: &[u8], stride: usize, first: usize) -> RowCursor<'_, F::Block> {
+    let last = rows.len().saturating_sub(stride);
+    let rows = rows.get((first * stride).min(last)..).unwrap_or(&[]);
+    RowCursor::new(RowQuad::new(rows, stride), usize::MAX)
+}
+
+/// Unpacks the next block of each row; `false` when there is none.
+#[inline(always)]
+fn unpack<F: Format, S: PanelIsa, const N: usize>(
+    isa: S,
+    quads: &mut [[RowCursor<'_, F::Block>; PANEL_ROWS / ROWS]; N],
+    panels: &mut [[UnitPanel; N]; MAX_UNITS],
+) -> bool {
+    for n in 0..N {
+        for (g, quad) in quads[n].iter_mut().enumerate() {
+            let Some(blocks) = quad.next() else { return false };
+            let head = F::head(isa, blocks);
+            unroll!(u in 0..F::LEN / BLOCK => {
+                let (unit, panel) = (F::unit(isa, &head, u), &mut panels[u][n]);
+                let columns = isa.interleave(&unit.q);
+                unroll!(k in 0..8 => { panel.q[ROWS * k + g] = columns[k] });
+                unroll!(h in 0..2 => {
+                    panel.d[h].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.d[h]);
+                    panel.m[h].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.m[h]);
+                });
+            });
+        }
+    }
+    true
+}
+
 /// One token and a packed file's panels, in place.
 #[inline(always)]
-pub(super) fn multiply_panels_by_one<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
-    isa: S,
-    job: &mut Job<'_, '_, '_>,
-) {
+pub(super) fn multiply_panels_by_one<F: Packed, S: PanelIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
     let mut row = job.rows.start;
-    while let Some(panel) = panel_of(job, row) {
-        let sums = panel::gemv::<F, S::Single, P, B>(isa.single(), panel.blocks, &job.x, 0);
+    while let Some(panel) = panel_of::<F::Block>(job, row) {
+        let sums = panel::gemv::<F, S::Single>(isa.single(), panel.blocks, &job.x, 0);
         job.write_sums(row, 0, sums.get(panel.skip..).unwrap_or(&[]));
         row += PANEL_ROWS - panel.skip;
     }
@@ -80,17 +149,14 @@ pub(super) fn multiply_panels_by_one<F: Format<P, B>, S: PanelIsa, const P: usiz
 
 /// Several tokens and a packed file's panels, in place.
 #[inline(always)]
-pub(super) fn multiply_panels<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
-    isa: S,
-    job: &mut Job<'_, '_, '_>,
-) {
+pub(super) fn multiply_panels<F: Packed, S: PanelIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
     let mut accumulators = Accumulators::<[Sums; 1]>::new();
     let mut row = job.rows.start;
-    while let Some(panel) = panel_of::<P>(job, row) {
+    while let Some(panel) = panel_of::<F::Block>(job, row) {
         for token in (0..job.x.tokens).step_by(MAX_TOKENS) {
             let sums = accumulators.zeroed(job.x.tokens - token);
             for (b, block) in panel.blocks.iter().enumerate() {
-                panel::add::<F, S, P, B, 1>(isa, core::array::from_ref(block), b, &job.x, token, sums);
+                panel::add::<F, S, 1>(isa, core::array::from_ref(block), b, &job.x, token, sums);
             }
             panel::restore_row_order(isa, sums);
             for (t, [sums]) in sums.iter().enumerate() {
@@ -102,15 +168,16 @@ pub(super) fn multiply_panels<F: Format<P, B>, S: PanelIsa, const P: usize, cons
 }
 
 /// A panel of a packed matrix.
-struct Panel<'w, const P: usize> {
+struct Panel<'w, B> {
     /// Its blocks, one for each 32 columns.
-    blocks: &'w [[u8; P]],
+    blocks: &'w [B],
     /// Rows of it before the one asked for.
     skip: usize,
 }
 
 /// The panel that `row` is in; none behind the last row.
 #[inline(always)]
-fn panel_of<'w, const P: usize>(job: &Job<'_, '_, 'w>, row: usize) -> Option<Panel<'w, P>> {
-    (row < job.rows.end).then(|| Panel { blocks: job.w.panel(row / PANEL_ROWS).as_chunks().0, skip: row % PANEL_ROWS })
+fn panel_of<'w, B: Block>(job: &Job<'_, '_, 'w>, row: usize) -> Option<Panel<'w, B>> {
+    let panel = |row| Panel { blocks: B::slice_of(job.w.panel(row / PANEL_ROWS)), skip: row % PANEL_ROWS };
+    (row < job.rows.end).then(|| panel(row))
 }

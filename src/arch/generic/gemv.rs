@@ -6,7 +6,7 @@
 use super::activations::Activations;
 use super::cursor::RowQuad;
 use super::job::{Job, write_to};
-use crate::arch::isa::FloatIsa;
+use crate::arch::isa::{FloatIsa, Int8Isa};
 use crate::arch::types::ROWS;
 use crate::util::SliceExt;
 
@@ -19,12 +19,16 @@ pub(super) trait RowKernel {
     fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> Self::Tokens<'a, T>;
 
     /// The products, `(T, ROWS)`.
-    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: RowQuad<'_>, x: Self::Tokens<'_, T>) -> [[f32; ROWS]; T];
+    fn tile<I: FloatIsa + Int8Isa, const T: usize>(
+        isa: I,
+        rows: RowQuad<'_>,
+        x: Self::Tokens<'_, T>,
+    ) -> [[f32; ROWS]; T];
 }
 
 /// All tokens, `T` at a time while there are as many.
 #[inline(always)]
-pub(super) fn multiply<K: RowKernel, I: FloatIsa, const T: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
+pub(super) fn multiply<K: RowKernel, I: FloatIsa + Int8Isa, const T: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     if job.x.tokens == 1 {
         return one::<K, I>(isa, job);
     }
@@ -49,7 +53,7 @@ pub(super) fn multiply<K: RowKernel, I: FloatIsa, const T: usize>(isa: I, job: &
 
 /// One token.
 #[inline(always)]
-fn one<K: RowKernel, I: FloatIsa>(isa: I, job: &mut Job<'_, '_, '_>) {
+fn one<K: RowKernel, I: FloatIsa + Int8Isa>(isa: I, job: &mut Job<'_, '_, '_>) {
     let (rows, bytes, x, write) = (rows_of(job), job.w.row_bytes(), K::tokens::<1>(&job.x, 0), job.write);
     let asked = job.rows.len();
     let out = job.out.row(0).get_mut(..asked).unwrap_or(&mut []);

@@ -27,7 +27,7 @@ use super::activations::Activations;
 use super::cursor::{RowCursor, RowQuad};
 use super::gemv::RowKernel;
 use super::padded::padded;
-use crate::arch::isa::{FloatIsa, Isa};
+use crate::arch::isa::{FloatIsa, Int8Isa, Isa};
 use crate::arch::types::{F16Block, ROWS};
 use crate::arch::unroll::{unroll, unroll_array};
 use crate::quant::BLOCK;
@@ -81,7 +81,7 @@ impl<F> RowKernel for F16Rows<F> {
     }
 
     #[inline(always)]
-    fn tile<I: FloatIsa, const T: usize>(isa: I, rows: RowQuad<'_>, x: [&[F16Block]; T]) -> [[f32; ROWS]; T] {
+    fn tile<I: FloatIsa + Int8Isa, const T: usize>(isa: I, rows: RowQuad<'_>, x: [&[F16Block]; T]) -> [[f32; ROWS]; T] {
         let mut acc = [[isa.splat4(0.0); 2]; T];
         let whole = walk(PhantomData::<F>, isa, rows, x, &mut acc);
         // Columns beyond a multiple of 32, padded with zeros.
@@ -113,7 +113,7 @@ fn walk<F, I: FloatIsa, const T: usize>(
     sums: &mut [[I::F32x4; 2]; T],
 ) -> usize {
     let n = x.iter().map(|x| x.len()).min().unwrap_or(0);
-    let (n, mut rows) = RowCursor::<64>::new(rows, n).uncounted();
+    let (n, mut rows) = RowCursor::<[u8; 64]>::new(rows, n).uncounted();
     unroll!(t in 0..T => { x[t] = x[t].get(..n).unwrap_or(&[]) });
     // They all have `n`; that is said so that no index below can fail.
     unroll!(t in 0..T => {

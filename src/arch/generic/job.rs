@@ -17,11 +17,11 @@ pub enum Write {
 }
 
 /// A product to compute: rows of a matrix times all tokens, to the columns of `out`.
-pub(super) struct Job<'a, 'o, 'w> {
-    pub(super) w: Matrix<'w>,
+pub(in crate::arch) struct Job<'a, 'o, 'w> {
+    pub(in crate::arch) w: Matrix<'w>,
     pub(super) rows: Range<usize>,
     /// By value, like the matrix, so that the compiler sees that writing results changes neither.
-    pub(super) x: Activations<'a>,
+    pub(in crate::arch) x: Activations<'a>,
     pub(super) out: &'a mut Tile<'o, f32>,
     pub(super) write: Write,
 }

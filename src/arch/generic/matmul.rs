@@ -18,68 +18,164 @@
 //! eight tokens, and another for more, see [`float`]; CPUs that multiply in binary16 do so for a few tokens, see
 //! [`gemv_f16`].
 
+use core::marker::PhantomData;
 use core::ops::Range;
 
 use super::activations::Activations;
 use super::job::{Job, Write};
-use super::{float, gemm, gemv, gemv_f16, gemv_quantised, panel};
+use super::panel::Packed;
+use super::{float, gemm, gemv, gemv_f16, gemv_quantised};
+use crate::arch::formats::Format;
 use crate::arch::isa::{FloatIsa, PanelIsa};
 use crate::quant::{DType, Layout, Matrix};
 use crate::storage::Tile;
 
-/// Fewest tokens for which interleaving weights pays.
+/// Fewest tokens for which making panels pays.
 pub(in crate::arch) const MIN_TOKENS_TO_PACK: usize = 8;
 /// Fewest tokens for which widening weights pays: more than a batch of sessions, which has the bits of each alone.
 const MIN_TOKENS_TO_WIDEN: usize = 9;
 
-/// See [`Kernels::matmul`](crate::arch::Kernels::matmul).
-#[inline(always)]
-pub(in crate::arch) fn matmul<S: PanelIsa + FloatIsa>(
-    isa: S,
-    w: &Matrix<'_>,
-    rows: Range<usize>,
-    x: &Activations<'_>,
-    out: &mut Tile<'_, f32>,
-    write: Write,
-) {
-    let rows = rows.start.min(w.rows())..rows.end.min(w.rows());
-    // The tokens of the pass decide, not those of a tile: so the bits of a token do not depend on its tile.
-    let many = x.tokens >= MIN_TOKENS_TO_WIDEN;
-    let x = x.part(out.rows());
-    let job = Job { w: *w, rows, x, out, write };
-    match w.dtype() {
-        DType::Q8_0 => quantised::<gemv_quantised::Q8_0, panel::Q8_0, S, 544, 34>(isa, job),
-        DType::Q4_0 => quantised::<gemv_quantised::Q4_0, panel::Q4_0, S, 288, 18>(isa, job),
-        DType::Q4_1 => quantised::<gemv_quantised::Q4_1, panel::Q4_1, S, 320, 20>(isa, job),
-        // Firmware, which hardly ever has such weights, has room for one way to multiply them.
-        kind if many || (cfg!(target_os = "none") && kind != DType::F16) => {
-            float::multiply(isa, &mut { job });
-        }
-        // One token at a time for rare formats: a tile of two tokens is another two kilobytes of code.
-        DType::F32 => gemv::multiply::<float::Lanes<float::F32, 64>, S, 1>(isa, &mut { job }),
-        DType::F16 if S::F16_PRODUCTS && !job.x.f16.is_empty() => {
-            gemv::multiply::<gemv_f16::F16Rows<float::F16>, S, 2>(isa, &mut { job });
-        }
-        DType::F16 if S::F16_PRODUCTS => gemv::multiply::<float::Lanes<float::F16, 32>, S, 1>(isa, &mut { job }),
-        DType::F16 => gemv::multiply::<float::Lanes<float::F16, 32>, S, 2>(isa, &mut { job }),
-        DType::Bf16 => gemv::multiply::<float::Lanes<float::Bf16, 32>, S, 1>(isa, &mut { job }),
+/// A way to multiply: for each backend a function of its own, see [`dispatch`].
+pub(in crate::arch) trait Product {
+    fn multiply<S: PanelIsa + FloatIsa>(isa: S, job: &mut Job<'_, '_, '_>);
+}
+
+/// Quantised rows in place, with a few tokens.
+pub(in crate::arch) struct Rows<F>(PhantomData<F>);
+impl<F: Format> Product for Rows<F> {
+    #[inline(always)]
+    fn multiply<S: PanelIsa + FloatIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
+        gemv::multiply::<gemv_quantised::Quantised<F>, S, 4>(isa, job);
     }
 }
 
-/// Quantised weights. A block has `B` bytes, a panel's block of 16 rows `P`.
-#[inline(always)]
-fn quantised<R, F, S, const P: usize, const B: usize>(isa: S, mut job: Job<'_, '_, '_>)
-where
-    R: gemv_quantised::Format<B>,
-    F: panel::Format<P, B>,
-    S: PanelIsa + FloatIsa,
-{
-    match job.w.layout() {
-        Layout::Rows if job.x.tokens < MIN_TOKENS_TO_PACK => {
-            gemv::multiply::<gemv_quantised::Quantised<R, B>, S, 4>(isa, &mut job);
-        }
-        Layout::Rows => gemm::multiply_rows::<F, S, P, B>(isa, &mut job),
-        Layout::Panels if job.x.tokens == 1 => gemm::multiply_panels_by_one::<F, S, P, B>(isa, &mut job),
-        Layout::Panels => gemm::multiply_panels::<F, S, P, B>(isa, &mut job),
+/// Quantised rows with many tokens, unpacked to panels.
+pub(in crate::arch) struct Units<F>(PhantomData<F>);
+impl<F: Format> Product for Units<F> {
+    #[inline(always)]
+    fn multiply<S: PanelIsa + FloatIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
+        gemm::multiply_units::<F, S>(isa, job);
     }
 }
+
+/// Quantised rows with many tokens, interleaved to panels.
+pub(in crate::arch) struct Interleaved<F>(PhantomData<F>);
+impl<F: Packed> Product for Interleaved<F> {
+    #[inline(always)]
+    fn multiply<S: PanelIsa + FloatIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
+        gemm::multiply_rows::<F, S>(isa, job);
+    }
+}
+
+/// A packed file's panels.
+pub(in crate::arch) struct Panels<F>(PhantomData<F>);
+impl<F: Packed> Product for Panels<F> {
+    #[inline(always)]
+    fn multiply<S: PanelIsa + FloatIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
+        match job.x.tokens {
+            1 => gemm::multiply_panels_by_one::<F, S>(isa, job),
+            _ => gemm::multiply_panels::<F, S>(isa, job),
+        }
+    }
+}
+
+/// Floats with many tokens; and all but binary16 with any number of them in firmware, which hardly ever has such weights
+/// and room for one way to multiply them.
+pub(in crate::arch) struct Widened;
+impl Product for Widened {
+    #[inline(always)]
+    fn multiply<S: PanelIsa + FloatIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
+        float::multiply(isa, job);
+    }
+}
+
+/// Floats in place, with a few tokens.
+pub(in crate::arch) struct Floats;
+impl Product for Floats {
+    #[inline(always)]
+    fn multiply<S: PanelIsa + FloatIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
+        // One token at a time for rare formats: a tile of two tokens is another two kilobytes of code.
+        match job.w.dtype() {
+            DType::F16 if S::F16_PRODUCTS && !job.x.f16.is_empty() => {
+                gemv::multiply::<gemv_f16::F16Rows<float::F16>, S, 2>(isa, job);
+            }
+            DType::F16 if S::F16_PRODUCTS => gemv::multiply::<float::Lanes<float::F16, 32>, S, 1>(isa, job),
+            DType::F16 => gemv::multiply::<float::Lanes<float::F16, 32>, S, 2>(isa, job),
+            DType::Bf16 if !cfg!(target_os = "none") => {
+                gemv::multiply::<float::Lanes<float::Bf16, 32>, S, 1>(isa, job);
+            }
+            DType::F32 if !cfg!(target_os = "none") => gemv::multiply::<float::Lanes<float::F32, 64>, S, 1>(isa, job),
+            _ => {}
+        }
+    }
+}
+
+/// Whether a product with so many tokens widens float weights. The tokens of the pass decide, not those of a tile: so the
+/// bits of a token do not depend on its tile.
+pub(in crate::arch) fn widens(w: &Matrix<'_>, x: &Activations<'_>) -> bool {
+    x.tokens >= MIN_TOKENS_TO_WIDEN || (cfg!(target_os = "none") && w.dtype() != DType::F16)
+}
+
+/// The product of a matrix's rows with the tokens of a tile, see [`Kernels::matmul`](crate::arch::Kernels::matmul).
+pub(in crate::arch) fn job<'a, 'o, 'w>(
+    w: &Matrix<'w>,
+    rows: Range<usize>,
+    x: &Activations<'a>,
+    out: &'a mut Tile<'o, f32>,
+    write: Write,
+) -> Job<'a, 'o, 'w> {
+    let rows = rows.start.min(w.rows())..rows.end.min(w.rows());
+    Job { w: *w, rows, x: x.part(out.rows()), out, write }
+}
+
+/// How the rows of a quantised matrix are multiplied.
+pub(in crate::arch) enum Way {
+    /// In place.
+    Rows,
+    /// By panels that are made of them.
+    MakePanels,
+    /// They are in panels.
+    Panels,
+}
+
+impl Job<'_, '_, '_> {
+    /// How this is multiplied.
+    pub(in crate::arch) fn way(&self) -> Way {
+        match self.w.layout() {
+            Layout::Rows if self.x.tokens < MIN_TOKENS_TO_PACK => Way::Rows,
+            Layout::Rows => Way::MakePanels,
+            Layout::Panels => Way::Panels,
+        }
+    }
+}
+
+/// Calls `$product::<P>(&mut $job)` for the [`Product`] that multiplies `$job`. Each is a function of its own, and not
+/// part of one of all: compilers take much longer for one function of a hundred loops.
+///
+/// A format that is not [built](DType::is_built) is no matrix's.
+macro_rules! dispatch {
+    ($product:ident, $job:ident, $widens:expr) => {
+        $crate::arch::generic::matmul::dispatch!(@ $product, $job, $widens,
+            packed Q8_0 Q4_0 Q4_1;
+            rows Q5_0 Q5_1 Q2K Q3K Q4K Q5K Q6K Iq4Nl Iq4Xs Tq1_0 Tq2_0 Mxfp4 Nvfp4 Q1_0 Q2_0)
+    };
+    (@ $product:ident, $job:ident, $widens:expr, packed $($packed:ident)*; rows $($rows:ident)*) => {{
+        use $crate::arch::generic::matmul::{Floats, Interleaved, Panels, Rows, Units, Way, Widened};
+        use $crate::quant::{DType, types};
+        match $job.w.dtype() {
+            $(DType::$packed if const { DType::$packed.is_built() } => match $job.way() {
+                Way::Rows => $product::<Rows<types::$packed>>(&mut $job),
+                Way::MakePanels => $product::<Interleaved<types::$packed>>(&mut $job),
+                Way::Panels => $product::<Panels<types::$packed>>(&mut $job),
+            },)*
+            $(DType::$rows if const { DType::$rows.is_built() } => match $job.way() {
+                Way::Rows => $product::<Rows<types::$rows>>(&mut $job),
+                _ => $product::<Units<types::$rows>>(&mut $job),
+            },)*
+            DType::F32 | DType::F16 | DType::Bf16 if $widens => $product::<Widened>(&mut $job),
+            DType::F32 | DType::F16 | DType::Bf16 => $product::<Floats>(&mut $job),
+            _ => {}
+        }
+    }};
+}
+pub(in crate::arch) use dispatch;

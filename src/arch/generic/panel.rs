@@ -7,8 +7,11 @@
 //!     nibbles:       k in 0..4, low halves columns 4k + j, high halves columns 16 + 4k + j
 //! ```
 //!
+//! That is a packed file's layout. For a prompt and any other format the units of 16 rows are unpacked to int8 with `f32`
+//! scales: a [`UnitPanel`].
+//!
 //! Four columns of a row are one 32-bit lane. That is what `sdot` by lane, `vpdpbusd` with a broadcast and, after a
-//! zip, `smmla` take, and no sum across lanes is needed. For a prompt, blocks are interleaved on the fly; a file made by
+//! zip, `smmla` take, and no sum across lanes is needed. For a prompt, panels are made on the fly; a file made by
 //! `armlet pack` has them ready, and they are used in place.
 //!
 //! ```text
@@ -26,49 +29,136 @@
 
 use super::activations::Activations;
 use super::cursor::{TokenCursor, token_blocks};
+use super::offset::bias;
+use crate::arch::formats::Quants;
 use crate::arch::isa::{Isa, PanelIsa};
-use crate::arch::types::{PanelScales, Sums, TokenBlock};
-use crate::arch::unroll::unroll;
-use crate::quant::{BLOCK, PANEL_ROWS};
+use crate::arch::types::{Bytes, PanelScales, Sums, TokenBlock};
+use crate::arch::unroll::{unroll, unroll_array};
+use crate::quant::types::{Q4_0, Q4_1, Q8_0};
+use crate::quant::{BLOCK, Block, PANEL_ROWS};
 use crate::util::SliceExt;
 
-/// A quantised format. A block of 16 rows has `P` bytes, one of a single row `B`.
-pub(super) trait Format<const P: usize, const B: usize> {
-    /// Whether −8 is to be added to every quant.
-    const OFFSET: bool = false;
-    /// Whether quants are int8.
-    const INT8: bool = false;
-    /// Where the minima are, if there are any.
-    const MINIMA: Option<usize> = None;
+/// How 32 columns of 16 rows are arranged.
+pub(super) trait PanelFormat {
+    /// Their bytes or numbers.
+    type Block;
+    /// As [`Format`](crate::arch::formats::Format).
+    const QUANTS: Quants;
+    /// As [`Format`](crate::arch::formats::Format).
+    const OFFSET: i32 = 0;
+    /// As [`Format`](crate::arch::formats::Format).
+    const MINIMUM: bool = false;
     /// Quants of `S::ROWS` rows.
-    fn weights<S: PanelIsa>(isa: S, block: &[u8; P], group: usize) -> S::Weights;
+    fn weights<S: PanelIsa>(isa: S, block: &Self::Block, group: usize) -> S::Weights;
+    /// Their scales: of all columns, or of the first 16 and the last.
+    fn scales<S: PanelIsa>(isa: S, block: &Self::Block, group: usize) -> [S::Scales; 2];
+    /// Their minima, likewise; the scales if there are none.
+    fn minima<S: PanelIsa>(isa: S, block: &Self::Block, group: usize) -> [S::Scales; 2] {
+        Self::scales(isa, block, group)
+    }
 }
 
-pub(super) struct Q8_0;
-impl Format<544, 34> for Q8_0 {
-    const INT8: bool = true;
+/// 32 columns of 16 rows, unpacked.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct UnitPanel {
+    pub(super) q: Bytes,
+    /// Scales: of all columns, or of the first 16 and the last.
+    pub(super) d: [Sums; 2],
+    /// Minima, likewise.
+    pub(super) m: [Sums; 2],
+}
+
+impl UnitPanel {
+    pub(super) const ZERO: Self = UnitPanel { q: [[0; 16]; 32], d: [[0.0; PANEL_ROWS]; 2], m: [[0.0; PANEL_ROWS]; 2] };
+}
+
+/// A format's units, unpacked.
+pub(super) struct Units<F>(core::marker::PhantomData<F>);
+impl<F: crate::arch::formats::Format> PanelFormat for Units<F> {
+    type Block = UnitPanel;
+    const QUANTS: Quants = F::QUANTS;
+    const OFFSET: i32 = F::OFFSET;
+    const MINIMUM: bool = F::MINIMUM;
+
+    #[inline(always)]
+    fn weights<S: PanelIsa>(isa: S, block: &UnitPanel, group: usize) -> S::Weights {
+        match F::QUANTS {
+            Quants::Int8 | Quants::Halves => isa.int8(&block.q, group),
+            Quants::Nibbles | Quants::Five => isa.small(&block.q, group),
+        }
+    }
+    #[inline(always)]
+    fn scales<S: PanelIsa>(isa: S, block: &UnitPanel, group: usize) -> [S::Scales; 2] {
+        unroll_array!(h in 0..2 => isa.scales_f32(&block.d[h], group))
+    }
+    #[inline(always)]
+    fn minima<S: PanelIsa>(isa: S, block: &UnitPanel, group: usize) -> [S::Scales; 2] {
+        unroll_array!(h in 0..2 => isa.scales_f32(&block.m[h], group))
+    }
+}
+
+/// A format of packed files: panels are the blocks of 16 rows, interleaved.
+pub(super) trait Packed: PanelFormat<Block: Block> {
+    /// A block of one row.
+    type Row: Block;
+}
+
+impl PanelFormat for Q8_0 {
+    type Block = [u8; 544];
+    const QUANTS: Quants = Quants::Int8;
+
     #[inline(always)]
     fn weights<S: PanelIsa>(isa: S, block: &[u8; 544], group: usize) -> S::Weights {
         isa.int8(quants(block), group)
     }
+    #[inline(always)]
+    fn scales<S: PanelIsa>(isa: S, block: &[u8; 544], group: usize) -> [S::Scales; 2] {
+        [isa.scales(scales_at(block, 0), group); 2]
+    }
+}
+impl Packed for Q8_0 {
+    type Row = [u8; 34];
 }
 
-pub(super) struct Q4_0;
-impl Format<288, 18> for Q4_0 {
-    const OFFSET: bool = true;
+impl PanelFormat for Q4_0 {
+    type Block = [u8; 288];
+    const QUANTS: Quants = Quants::Nibbles;
+    const OFFSET: i32 = 8;
+
     #[inline(always)]
     fn weights<S: PanelIsa>(isa: S, block: &[u8; 288], group: usize) -> S::Weights {
         isa.nibbles(quants(block), group)
     }
+    #[inline(always)]
+    fn scales<S: PanelIsa>(isa: S, block: &[u8; 288], group: usize) -> [S::Scales; 2] {
+        [isa.scales(scales_at(block, 0), group); 2]
+    }
+}
+impl Packed for Q4_0 {
+    type Row = [u8; 18];
 }
 
-pub(super) struct Q4_1;
-impl Format<320, 20> for Q4_1 {
-    const MINIMA: Option<usize> = Some(32);
+impl PanelFormat for Q4_1 {
+    type Block = [u8; 320];
+    const QUANTS: Quants = Quants::Nibbles;
+    const MINIMUM: bool = true;
+
     #[inline(always)]
     fn weights<S: PanelIsa>(isa: S, block: &[u8; 320], group: usize) -> S::Weights {
         isa.nibbles(quants(block), group)
     }
+    #[inline(always)]
+    fn scales<S: PanelIsa>(isa: S, block: &[u8; 320], group: usize) -> [S::Scales; 2] {
+        [isa.scales(scales_at(block, 0), group); 2]
+    }
+    #[inline(always)]
+    fn minima<S: PanelIsa>(isa: S, block: &[u8; 320], group: usize) -> [S::Scales; 2] {
+        [isa.scales(scales_at(block, 32), group); 2]
+    }
+}
+impl Packed for Q4_1 {
+    type Row = [u8; 20];
 }
 
 /// The last `N` × 16 bytes of a block.
@@ -86,9 +176,9 @@ fn scales_at<const P: usize>(block: &[u8; P], at: usize) -> &PanelScales {
 /// Adds the products of `blocks`, columns `32·b..` of `N` panels, and tokens `token..token + sums.len()` to `sums`. These
 /// are in the order that `S` wants until [`restore_row_order`].
 #[inline(always)]
-pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, const N: usize>(
+pub(super) fn add<F: PanelFormat, S: PanelIsa, const N: usize>(
     isa: S,
-    blocks: &[[u8; P]; N],
+    blocks: &[F::Block; N],
     b: usize,
     x: &Activations<'_>,
     token: usize,
@@ -101,12 +191,12 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, 
         if paired == 0 {
             break;
         }
-        let w = PanelGroup::new::<F, P, B>(isa, &blocks[0], group);
+        let w = PanelGroup::new::<F>(isa, &blocks[0], group);
         for (x, sums) in token_blocks::<2>(x, b, token).zip(pairs.as_chunks_mut::<2>().0) {
             if S::TOKENS == 2 {
-                w.add::<F, P, B, 2>(isa, &x, sums);
+                w.add::<F, 2>(isa, &x, sums);
             } else {
-                unroll!(t in 0..2 => { w.add::<F, P, B, 1>(isa, &x.one(t), core::array::from_mut(&mut sums[t])) });
+                unroll!(t in 0..2 => { w.add::<F, 1>(isa, &x.one(t), core::array::from_mut(&mut sums[t])) });
             }
         }
     }
@@ -115,8 +205,8 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, 
         if tail.is_empty() {
             break;
         }
-        let mut w = [PanelGroup::new::<F, P, B>(isa, &blocks[0], group); N];
-        unroll!(n in 0..N => { w[n] = PanelGroup::new::<F, P, B>(isa, &blocks[n], group) });
+        let mut w = [PanelGroup::new::<F>(isa, &blocks[0], group); N];
+        unroll!(n in 0..N => { w[n] = PanelGroup::new::<F>(isa, &blocks[n], group) });
         // An x86 CPU fetches ahead by itself, but within a page of memory, and the next block is in another.
         let ahead = x.quants.stride;
         for (x, sums) in token_blocks::<1>(x, b, token + paired).zip(tail.iter_mut()) {
@@ -126,7 +216,7 @@ pub(super) fn add<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize, 
             // Nothing is stored in between, so that an activation stays in its register.
             let mut acc = [isa.load(core::array::from_ref(&sums[0]), group); N];
             unroll!(n in 0..N => {
-                acc[n] = w[n].step::<F, P, B, 1>(isa, &x, isa.load(core::array::from_ref(&sums[n]), group));
+                acc[n] = w[n].step::<F, 1>(isa, &x, isa.load(core::array::from_ref(&sums[n]), group));
             });
             unroll!(n in 0..N => { isa.store(acc[n], core::array::from_mut(&mut sums[n]), group) });
         }
@@ -145,9 +235,9 @@ pub(super) fn restore_row_order<S: PanelIsa, const N: usize>(isa: S, sums: &mut 
 
 /// All rows of the panel `blocks` for one token.
 #[inline(always)]
-pub(super) fn gemv<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
+pub(super) fn gemv<F: PanelFormat, S: PanelIsa>(
     isa: S,
-    blocks: &[[u8; P]],
+    blocks: &[F::Block],
     x: &Activations<'_>,
     token: usize,
 ) -> Sums {
@@ -162,10 +252,10 @@ pub(super) fn gemv<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>
         // SAFETY: there are at most `x.left()` blocks.
         let x = unsafe { x.next() };
         unroll!(g in 0..groups => {
-            let w = PanelGroup::new::<F, P, B>(isa, block, g);
-            let dots = w.dot::<F, P, B, 1>(isa, &x);
-            acc[g] = w.accumulate::<F, P, B, 1>(isa, &x, dots, acc[g]);
-            block = isa.after(block, dots);
+            let w = PanelGroup::new::<F>(isa, block, g);
+            let dots = w.dot::<F, 1, true>(isa, &x);
+            acc[g] = w.accumulate::<F, 1>(isa, &x, dots, acc[g]);
+            block = isa.after(block, dots[0]);
         });
         let _ = block;
     }
@@ -178,77 +268,86 @@ pub(super) fn gemv<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>
 struct PanelGroup<S: PanelIsa> {
     group: usize,
     w: S::Weights,
-    d: S::Scales,
-    m: S::Scales,
+    d: [S::Scales; 2],
+    m: [S::Scales; 2],
 }
 
 impl<S: PanelIsa> PanelGroup<S> {
     #[inline(always)]
-    fn new<F: Format<P, B>, const P: usize, const B: usize>(isa: S, block: &[u8; P], group: usize) -> Self {
-        let d = isa.scales(scales_at(block, 0), group);
-        let m = match F::MINIMA {
-            Some(at) => isa.scales(scales_at(block, at), group),
-            None => d,
-        };
+    fn new<F: PanelFormat>(isa: S, block: &F::Block, group: usize) -> Self {
+        let d = F::scales(isa, block, group);
+        let m = if F::MINIMUM { F::minima(isa, block, group) } else { d };
         PanelGroup { group, w: F::weights(isa, block, group), d, m }
     }
 
     /// Adds the products with `T` tokens to their sums in memory.
     #[inline(always)]
-    fn add<F: Format<P, B>, const P: usize, const B: usize, const T: usize>(
-        &self,
-        isa: S,
-        x: &TokenBlock<'_, T>,
-        sums: &mut [Sums; T],
-    ) {
-        let acc = self.step::<F, P, B, T>(isa, x, isa.load(sums, self.group));
+    fn add<F: PanelFormat, const T: usize>(&self, isa: S, x: &TokenBlock<'_, T>, sums: &mut [Sums; T]) {
+        let acc = self.step::<F, T>(isa, x, isa.load(sums, self.group));
         isa.store(acc, sums, self.group);
     }
 
     /// Adds the products with `T` tokens to `acc`.
     #[inline(always)]
-    fn step<F: Format<P, B>, const P: usize, const B: usize, const T: usize>(
-        &self,
-        isa: S,
-        x: &TokenBlock<'_, T>,
-        acc: S::Acc,
-    ) -> S::Acc {
-        self.accumulate::<F, P, B, T>(isa, x, self.dot::<F, P, B, T>(isa, x), acc)
+    fn step<F: PanelFormat, const T: usize>(&self, isa: S, x: &TokenBlock<'_, T>, acc: S::Acc) -> S::Acc {
+        self.accumulate::<F, T>(isa, x, self.dot::<F, T, false>(isa, x), acc)
     }
 
+    /// The products: of all columns, or of the first 16 and the last. `ALONE`: no others are computed meanwhile.
     #[inline(always)]
-    fn dot<F: Format<P, B>, const P: usize, const B: usize, const T: usize>(
-        &self,
-        isa: S,
-        x: &TokenBlock<'_, T>,
-    ) -> S::Dots {
-        if F::INT8 { isa.dot_int8(&self.w, x) } else { isa.dot_nibbles(&self.w, x, F::OFFSET) }
+    fn dot<F: PanelFormat, const T: usize, const ALONE: bool>(&self, isa: S, x: &TokenBlock<'_, T>) -> [S::Dots; 2] {
+        if matches!(F::QUANTS, Quants::Halves) {
+            return isa.dot_halves(&self.w, x);
+        }
+        let mut scaled = *x.bias;
+        if F::OFFSET != 8 {
+            unroll!(t in 0..T => { scaled[t] = bias(x.bias[t], F::OFFSET) });
+        }
+        let y = if matches!(F::OFFSET, 0 | 8) { *x } else { TokenBlock { bias: &scaled, ..*x } };
+        let dots = match F::QUANTS {
+            Quants::Nibbles if ALONE => isa.dot_nibbles_alone(&self.w, &y, F::OFFSET != 0),
+            Quants::Nibbles => isa.dot_nibbles(&self.w, &y, F::OFFSET != 0),
+            Quants::Five => isa.dot_five(&self.w, &y, F::OFFSET != 0),
+            _ => isa.dot_int8(&self.w, x),
+        };
+        [dots; 2]
     }
 
     /// Adds products, with their scales, to `acc`.
     #[inline(always)]
-    fn accumulate<F: Format<P, B>, const P: usize, const B: usize, const T: usize>(
+    fn accumulate<F: PanelFormat, const T: usize>(
         &self,
         isa: S,
         x: &TokenBlock<'_, T>,
-        dots: S::Dots,
+        dots: [S::Dots; 2],
         acc: S::Acc,
     ) -> S::Acc {
-        let acc = isa.add(acc, dots, self.d, x.d);
-        if F::MINIMA.is_some() { isa.add_minima(acc, self.m, x.dsum) } else { acc }
+        let halves = matches!(F::QUANTS, Quants::Halves);
+        let mut acc = isa.add(acc, dots[0], self.d[0], x.d);
+        if halves {
+            acc = isa.add(acc, dots[1], self.d[1], x.d);
+        }
+        if F::MINIMUM && halves {
+            unroll!(h in 0..2 => {
+                let mut sums = *x.d;
+                unroll!(t in 0..T => { sums[t] *= x.halves[t][h] as f32 });
+                acc = isa.add_minima(acc, self.m[h], &sums);
+            });
+        } else if F::MINIMUM {
+            acc = isa.add_minima(acc, self.m[0], x.dsum);
+        }
+        acc
     }
 }
 
 /// Interleaves a block of 16 rows as GGUF lays them out.
 #[inline(always)]
-pub(super) fn interleave<F: Format<P, B>, S: PanelIsa, const P: usize, const B: usize>(
-    isa: S,
-    blocks: [&[u8; B]; PANEL_ROWS],
-) -> [u8; P] {
-    let sixteen = |at: usize| blocks.map(|block| block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 16]));
-    let mut out = [0; P];
-    let scales = if F::MINIMA.is_some() { 2 } else { 1 };
-    let (front, quants) = out.split_at_mut_checked(scales * size_of::<PanelScales>()).unwrap_or_default();
+pub(super) fn interleave<F: Packed, S: PanelIsa>(isa: S, blocks: [&F::Row; PANEL_ROWS]) -> F::Block {
+    let sixteen =
+        |at: usize| blocks.map(|block| block.as_ref().get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 16]));
+    let mut out = F::Block::ZERO;
+    let scales = if F::MINIMUM { 2 } else { 1 };
+    let (front, quants) = out.as_mut().split_at_mut_checked(scales * size_of::<PanelScales>()).unwrap_or_default();
     for (out, scales) in front.as_chunks_mut().0.iter_mut().zip(isa.interleave_scales(sixteen(0))) {
         *out = scales;
     }

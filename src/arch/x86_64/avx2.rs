@@ -44,6 +44,11 @@ impl AvxDot for Avx2 {
     }
 
     #[inline(always)]
+    fn products_of_halves(self, w: &[__m256i; 4], x: __m256i, _halves: [i32; 2]) -> [__m256i; 4] {
+        simd!(self, unroll_array!(r in 0..4 => products(self, _mm256_abs_epi8(w[r]), _mm256_sign_epi8(x, w[r]))))
+    }
+
+    #[inline(always)]
     fn dot4_nibbles(self, w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
         simd!(self, {
             let sums = self.fold(unroll_array!(r in 0..4 => products(self, w[r], x)));
@@ -144,6 +149,37 @@ impl PanelIsa for Avx2 {
                 pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[k], broadcast(self, &x.q[0], k)));
             });
             _mm256_add_epi32(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)), _mm256_set1_epi32(bias))
+        })
+    }
+    #[inline(always)]
+    fn scales_f32(self, scales: &Sums, group: usize) -> __m256 {
+        self.load8(&scales.as_chunks::<8>().0[group & 1])
+    }
+    /// The int16 sums of pairs leave room for four: 4·2·31·127 = 31496.
+    #[inline(always)]
+    fn dot_five<const T: usize>(self, w: &[__m256i; 8], x: &TokenBlock<'_, T>, offset: bool) -> __m256i {
+        let bias = if offset { x.bias[0] } else { 0 };
+        simd!(self, {
+            let mut sums = [_mm256_setzero_si256(); 2];
+            unroll!(k in 0..8 => {
+                sums[k / 4] =
+                    _mm256_add_epi16(sums[k / 4], _mm256_maddubs_epi16(w[k], broadcast(self, &x.q[0], k)));
+            });
+            let ones = _mm256_set1_epi16(1);
+            let sum = _mm256_add_epi32(_mm256_madd_epi16(sums[0], ones), _mm256_madd_epi16(sums[1], ones));
+            _mm256_add_epi32(sum, _mm256_set1_epi32(bias))
+        })
+    }
+    /// Likewise: 4·2·32·127 = 32512.
+    #[inline(always)]
+    fn dot_halves<const T: usize>(self, w: &[__m256i; 8], x: &TokenBlock<'_, T>) -> [__m256i; 2] {
+        simd!(self, {
+            let mut sums = [_mm256_setzero_si256(); 2];
+            unroll!(k in 0..8 => {
+                let x = _mm256_sign_epi8(broadcast(self, &x.q[0], k), w[k]);
+                sums[k / 4] = _mm256_add_epi16(sums[k / 4], _mm256_maddubs_epi16(_mm256_abs_epi8(w[k]), x));
+            });
+            unroll_array!(h in 0..2 => _mm256_madd_epi16(sums[h], _mm256_set1_epi16(1)))
         })
     }
     #[inline(always)]

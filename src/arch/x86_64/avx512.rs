@@ -41,6 +41,13 @@ impl AvxDot for Avx512 {
     }
 
     #[inline(always)]
+    fn products_of_halves(self, w: &[__m256i; 4], x: __m256i, halves: [i32; 2]) -> [__m256i; 4] {
+        let [a, b] = halves.map(|sum| -128 * sum);
+        let start = simd!(self, _mm256_setr_epi32(a, 0, 0, 0, b, 0, 0, 0));
+        AvxDot::add_i8(self, w, x, [start; 4])
+    }
+
+    #[inline(always)]
     fn dot4_nibbles(self, w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i {
         let dots = simd!(self, unroll_array!(r in 0..4 => _mm256_dpbusd_epi32(start(self, bias), w[r], x)));
         self.avx2().fold(dots)
@@ -273,6 +280,31 @@ impl PanelIsa for Avx512 {
     #[inline(always)]
     fn dot_nibbles<const T: usize>(self, w: &[__m512i; 8], x: &TokenBlock<'_, T>, offset: bool) -> __m512i {
         self.dot(w, &x.q[0], if offset { x.bias[0] } else { 0 })
+    }
+    #[inline(always)]
+    fn small(self, q: &Bytes, _group: usize) -> [__m512i; 8] {
+        let (rows, _) = q.as_chunks::<4>();
+        simd!(self, unroll_array!(k in 0..8 => _mm512_loadu_si512(rows[k].as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn scales_f32(self, scales: &Sums, _group: usize) -> __m512 {
+        simd!(self, _mm512_loadu_ps(scales.as_ptr()))
+    }
+    #[inline(always)]
+    fn dot_five<const T: usize>(self, w: &[__m512i; 8], x: &TokenBlock<'_, T>, offset: bool) -> __m512i {
+        self.dot_nibbles(w, x, offset)
+    }
+    #[inline(always)]
+    fn dot_halves<const T: usize>(self, w: &[__m512i; 8], x: &TokenBlock<'_, T>) -> [__m512i; 2] {
+        let q = x.q[0].as_chunks::<4>().0;
+        simd!(self, {
+            let mut sums = unroll_array!(h in 0..2 => _mm512_set1_epi32(-128 * x.halves[0][h]));
+            unroll!(k in 0..8 => {
+                let four = i32::from_ne_bytes(q[k].map(i8::cast_unsigned));
+                sums[k / 4] = _mm512_dpbusd_epi32(sums[k / 4], w[k], _mm512_set1_epi32(four));
+            });
+            sums
+        })
     }
     #[inline(always)]
     fn add<const T: usize>(self, acc: __m512, dots: __m512i, d: __m512, x: &[f32; T]) -> __m512 {

@@ -150,7 +150,8 @@ pub(in crate::arch) fn quantise_query<I: Isa>(isa: I, x: &[f32], head_dim: usize
         }
         let (d, inverse) = scale(isa.hmax8(largest), isa.sum8(total));
         for (x, out) in x.chunks(BLOCK).zip(out) {
-            let sum = round_block(isa, &padded(x), inverse, &mut out.q);
+            let [first, last] = round_block(isa, &padded(x), inverse, &mut out.q);
+            let sum = first + last;
             (out.d, out.bias) = (d, -8 * sum as i32);
         }
     }

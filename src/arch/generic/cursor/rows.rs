@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use super::prefetch::Prefetcher;
 use crate::arch::isa::Isa;
 use crate::arch::types::{BlockQuad, ROWS};
-use crate::quant::PANEL_ROWS;
+use crate::quant::{Block, PANEL_ROWS};
 
 /// Distance in bytes from the end of the rows that are read to what is prefetched to the first-level cache: as many lines as
 /// that has fill buffers for.
@@ -13,13 +13,13 @@ const NEAR: usize = 2048;
 /// Distance to what is prefetched to the second-level cache.
 const FAR: usize = 32768;
 
-/// Blocks of `B` bytes of four rows, one after another.
-pub(in crate::arch::generic) struct RowCursor<'a, const B: usize> {
+/// Blocks of four rows, one after another.
+pub(in crate::arch::generic) struct RowCursor<'a, B> {
     next: [*const u8; ROWS],
     /// What to prefetch.
     ahead: *const u8,
     left: usize,
-    borrow: PhantomData<&'a [u8]>,
+    borrow: PhantomData<&'a B>,
 }
 
 /// Four adjacent rows of weights; beyond the last row of the matrix, it is repeated.
@@ -62,7 +62,7 @@ impl<'a> RowQuad<'a> {
     }
 }
 
-impl<'a, const B: usize> RowCursor<'a, B> {
+impl<'a, B: Block> RowCursor<'a, B> {
     /// At most `blocks` blocks of each row.
     #[inline(always)]
     pub(in crate::arch::generic) fn new(rows: RowQuad<'a>, blocks: usize) -> Self {
@@ -70,7 +70,7 @@ impl<'a, const B: usize> RowCursor<'a, B> {
         // Each offset is at most `last`, where a row of `len` bytes starts.
         let next = core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
         let ahead = first.wrapping_add(ROWS * rows.stride + NEAR);
-        RowCursor { next, ahead, left: blocks.min(rows.len / B), borrow: PhantomData }
+        RowCursor { next, ahead, left: blocks.min(rows.len / size_of::<B>()), borrow: PhantomData }
     }
 
     /// Prefetches from `bytes` after what is read.
@@ -85,15 +85,15 @@ impl<'a, const B: usize> RowCursor<'a, B> {
     /// first-level cache has too few fill buffers to keep memory busy, so lines go to the second level first.
     #[inline(always)]
     pub(in crate::arch::generic) fn prefetch<I: Isa>(&mut self, isa: I) {
-        isa.prefetch_far(self.ahead.wrapping_add(FAR - NEAR), ROWS * B);
+        isa.prefetch_far(self.ahead.wrapping_add(FAR - NEAR), ROWS * size_of::<B>());
         self.prefetch_near(isa);
     }
 
     /// As [`prefetch`](RowCursor::prefetch), to the first-level cache alone.
     #[inline(always)]
     pub(in crate::arch::generic) fn prefetch_near<I: Isa>(&mut self, isa: I) {
-        isa.prefetch(self.ahead, ROWS * B);
-        self.ahead = self.ahead.wrapping_add(ROWS * B);
+        isa.prefetch(self.ahead, ROWS * size_of::<B>());
+        self.ahead = self.ahead.wrapping_add(ROWS * size_of::<B>());
     }
 
     /// How many blocks each row has, and the cursor for a loop that counts them itself.
@@ -104,33 +104,33 @@ impl<'a, const B: usize> RowCursor<'a, B> {
 
     /// The next block of each row.
     #[inline(always)]
-    pub(in crate::arch::generic) fn next(&mut self) -> Option<BlockQuad<'_, B>> {
+    pub(in crate::arch::generic) fn next(&mut self) -> Option<BlockQuad<'_, 'a, B>> {
         self.left = self.left.checked_sub(1)?;
-        // SAFETY: a block of `B` bytes was left in each row, at its pointer: every `BlockQuad` advances these by `B`.
+        // SAFETY: a block was left in each row, at its pointer: every `BlockQuad` advances these by a block.
         Some(unsafe { BlockQuad::new(&mut self.next) })
     }
 }
 
 /// A [`RowCursor`] without a count.
-pub(in crate::arch::generic) struct UncountedRows<'a, const B: usize> {
+pub(in crate::arch::generic) struct UncountedRows<'a, B> {
     next: [*const u8; ROWS],
-    borrow: PhantomData<&'a [u8]>,
+    borrow: PhantomData<&'a B>,
 }
 
-impl<const B: usize> UncountedRows<'_, B> {
+impl<'a, B: Block> UncountedRows<'a, B> {
     /// The next block of each row.
     ///
     /// # Safety
     /// To be called at most as often as [`RowCursor::uncounted`] said.
     #[inline(always)]
-    pub(in crate::arch::generic) unsafe fn next(&mut self) -> BlockQuad<'_, B> {
-        // SAFETY: the caller takes no more blocks than each row has, and every `BlockQuad` advances the pointers by `B`.
+    pub(in crate::arch::generic) unsafe fn next(&mut self) -> BlockQuad<'_, 'a, B> {
+        // SAFETY: the caller takes no more blocks than each row has, and every `BlockQuad` advances the pointers by a block.
         unsafe { BlockQuad::new(&mut self.next) }
     }
 }
 
-/// Blocks of `B` bytes of the rows of some panels, column by column; beyond the last row of the matrix, it is repeated.
-pub(in crate::arch::generic) struct PanelCursor<'a, const B: usize> {
+/// Blocks of the rows of some panels, column by column; beyond the last row of the matrix, it is repeated.
+pub(in crate::arch::generic) struct PanelCursor<'a, B> {
     next: *const u8,
     /// Bytes from a row to the next, and from the first to the last.
     stride: usize,
@@ -138,17 +138,17 @@ pub(in crate::arch::generic) struct PanelCursor<'a, const B: usize> {
     left: usize,
     /// The rows behind these.
     ahead: Prefetcher,
-    borrow: PhantomData<&'a [u8]>,
+    borrow: PhantomData<&'a B>,
 }
 
-impl<'a, const B: usize> PanelCursor<'a, B> {
+impl<'a, B: Block> PanelCursor<'a, B> {
     /// `rows` has whole rows of `stride` bytes.
     #[inline(always)]
     pub(in crate::arch::generic) fn new(rows: &'a [u8], stride: usize) -> Self {
         let stride = stride.min(rows.len());
         let last = rows.len() - stride;
         let ahead = Prefetcher::behind(rows);
-        PanelCursor { next: rows.as_ptr(), stride, last, left: stride / B, ahead, borrow: PhantomData }
+        PanelCursor { next: rows.as_ptr(), stride, last, left: stride / size_of::<B>(), ahead, borrow: PhantomData }
     }
 
     /// The next block of each row; prefetches as much of the rows behind, in the order of addresses.
@@ -156,11 +156,11 @@ impl<'a, const B: usize> PanelCursor<'a, B> {
     pub(in crate::arch::generic) fn next<I: Isa, const N: usize>(
         &mut self,
         isa: I,
-    ) -> Option<[[&'a [u8; B]; PANEL_ROWS]; N]> {
+    ) -> Option<[[&'a B; PANEL_ROWS]; N]> {
         self.left = self.left.checked_sub(1)?;
-        self.ahead.prefetch(isa, N * PANEL_ROWS * B);
+        self.ahead.prefetch(isa, N * PANEL_ROWS * size_of::<B>());
         let block = self.next;
-        self.next = block.wrapping_add(B);
+        self.next = block.wrapping_add(size_of::<B>());
         // SAFETY: so many blocks are left in the first row, and in any that starts at most `last` bytes behind it.
         let row = |r: usize| unsafe { &*block.wrapping_add((r * self.stride).min(self.last)).cast() };
         Some(core::array::from_fn(|n| core::array::from_fn(|r| row(n * PANEL_ROWS + r))))

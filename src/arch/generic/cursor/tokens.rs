@@ -13,6 +13,7 @@ pub(in crate::arch::generic) struct TokenCursor<'a, const T: usize> {
     d: *const f32,
     bias: *const i32,
     dsum: *const f32,
+    halves: *const [i32; 2],
     stride: usize,
     left: usize,
     borrow: PhantomData<&'a ()>,
@@ -24,6 +25,7 @@ impl<'a, const T: usize> TokenCursor<'a, T> {
     pub(in crate::arch::generic) fn new(x: &Activations<'a>, token: usize, first: usize) -> Self {
         let (quants, stride) = (x.quants, x.quants.stride);
         let len = quants.q.len().min(quants.d.len()).min(quants.bias.len()).min(quants.dsum.len());
+        let len = len.min(quants.halves.len());
         // Blocks that have tokens `token..token + T`; each is `stride` after the one before.
         let behind = len.checked_sub(token.saturating_add(T)).and_then(|rest| rest.checked_div(stride));
         let left = behind.map_or(0, |n| n + 1).saturating_sub(first);
@@ -33,6 +35,7 @@ impl<'a, const T: usize> TokenCursor<'a, T> {
             d: quants.d.as_ptr().wrapping_add(at),
             bias: quants.bias.as_ptr().wrapping_add(at),
             dsum: quants.dsum.as_ptr().wrapping_add(at),
+            halves: quants.halves.as_ptr().wrapping_add(at),
             stride,
             left,
             borrow: PhantomData,
@@ -52,12 +55,19 @@ impl<'a, const T: usize> TokenCursor<'a, T> {
     pub(in crate::arch::generic) unsafe fn next(&mut self) -> TokenBlock<'a, T> {
         // SAFETY: `left` counts the blocks that have all `T` tokens, and the caller takes no more.
         let block = unsafe {
-            TokenBlock { q: &*self.q.cast(), d: &*self.d.cast(), bias: &*self.bias.cast(), dsum: &*self.dsum.cast() }
+            TokenBlock {
+                q: &*self.q.cast(),
+                d: &*self.d.cast(),
+                bias: &*self.bias.cast(),
+                dsum: &*self.dsum.cast(),
+                halves: &*self.halves.cast(),
+            }
         };
         self.q = self.q.wrapping_add(self.stride);
         self.d = self.d.wrapping_add(self.stride);
         self.bias = self.bias.wrapping_add(self.stride);
         self.dsum = self.dsum.wrapping_add(self.stride);
+        self.halves = self.halves.wrapping_add(self.stride);
         block
     }
 }
@@ -69,11 +79,13 @@ pub(in crate::arch::generic) fn token_blocks<'a, const T: usize>(
     b: usize,
     token: usize,
 ) -> impl Iterator<Item = TokenBlock<'a, T>> {
-    let Quants { q, d, bias, dsum, stride } = x.quants;
+    let Quants { q, d, bias, dsum, halves, stride } = x.quants;
     let (first, end) = (b * stride + token, b * stride + x.tokens);
     let q = q.get(first..end).unwrap_or(&[]).as_chunks().0;
     let d = d.get(first..end).unwrap_or(&[]).as_chunks().0;
     let bias = bias.get(first..end).unwrap_or(&[]).as_chunks().0;
     let dsum = dsum.get(first..end).unwrap_or(&[]).as_chunks().0;
-    q.iter().zip(d).zip(bias).zip(dsum).map(|(((q, d), bias), dsum)| TokenBlock { q, d, bias, dsum })
+    let halves = halves.get(first..end).unwrap_or(&[]).as_chunks().0;
+    let all = q.iter().zip(d).zip(bias).zip(dsum).zip(halves);
+    all.map(|((((q, d), bias), dsum), halves)| TokenBlock { q, d, bias, dsum, halves })
 }

@@ -1,5 +1,9 @@
 //! What an instruction set must offer for the generic algorithms to run on it.
 
+mod int8;
+
+pub(crate) use int8::Int8Isa;
+
 use super::types::{BlockQuad, Bytes, F16Block, Nibbles, PanelScales, ROWS, Sums, TokenBlock};
 use super::unroll::unroll_array;
 use crate::quant::PANEL_ROWS;
@@ -101,23 +105,23 @@ pub(crate) trait Isa: Copy {
     /// The dot products for weights within 0..=15, which some CPUs multiply faster, plus `bias`.
     fn dot4_nibbles(self, w: &[Self::I8x32; ROWS], x: Self::I8x32, bias: i32) -> Self::F32x4;
 
-    /// Quants and scales of four blocks.
+    /// int8 quants and their binary16 scale, which comes first, of four blocks.
     #[inline(always)]
-    fn q8_0(self, step: BlockQuad<'_, 34>) -> ([Self::I8x32; ROWS], Self::F32x4) {
+    fn scaled_i8(self, step: BlockQuad<'_, '_, [u8; 34]>) -> ([Self::I8x32; ROWS], Self::F32x4) {
         let blocks = step.blocks();
         let d = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 0)));
         (unroll_array!(r in 0..4 => self.load_u8(last(blocks[r]))), d)
     }
-    /// Quants and scales of four blocks.
+    /// Nibbles and their binary16 scale, which comes first, of four blocks.
     #[inline(always)]
-    fn q4_0(self, step: BlockQuad<'_, 18>) -> ([Self::I8x32; ROWS], Self::F32x4) {
+    fn scaled_nibbles(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([Self::I8x32; ROWS], Self::F32x4) {
         let blocks = step.blocks();
         let d = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 0)));
         (unroll_array!(r in 0..4 => self.load_nibbles(last(blocks[r]))), d)
     }
-    /// Quants, scales and minima of four blocks.
+    /// Nibbles, and their binary16 scale and minimum, which come first, of four blocks.
     #[inline(always)]
-    fn q4_1(self, step: BlockQuad<'_, 20>) -> ([Self::I8x32; ROWS], Self::F32x4, Self::F32x4) {
+    fn scaled_nibbles_min(self, step: BlockQuad<'_, '_, [u8; 20]>) -> ([Self::I8x32; ROWS], Self::F32x4, Self::F32x4) {
         let blocks = step.blocks();
         let d = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 0)));
         let m = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 2)));
@@ -125,19 +129,19 @@ pub(crate) trait Isa: Copy {
     }
     /// Sixteen binary32 of each of four rows.
     #[inline(always)]
-    fn f32x16(self, step: BlockQuad<'_, 64>) -> [[Self::F32x8; 2]; ROWS] {
+    fn f32x16(self, step: BlockQuad<'_, '_, [u8; 64]>) -> [[Self::F32x8; 2]; ROWS] {
         let blocks = step.blocks();
         unroll_array!(r in 0..4 => [self.load8_f32(first(blocks[r])), self.load8_f32(last(blocks[r]))])
     }
     /// Sixteen binary16 of each of four rows.
     #[inline(always)]
-    fn f16x16(self, step: BlockQuad<'_, 32>) -> [[Self::F32x8; 2]; ROWS] {
+    fn f16x16(self, step: BlockQuad<'_, '_, [u8; 32]>) -> [[Self::F32x8; 2]; ROWS] {
         let blocks = step.blocks();
         unroll_array!(r in 0..4 => [self.load8_f16(first(blocks[r])), self.load8_f16(last(blocks[r]))])
     }
     /// Sixteen bfloat16 of each of four rows.
     #[inline(always)]
-    fn bf16x16(self, step: BlockQuad<'_, 32>) -> [[Self::F32x8; 2]; ROWS] {
+    fn bf16x16(self, step: BlockQuad<'_, '_, [u8; 32]>) -> [[Self::F32x8; 2]; ROWS] {
         let blocks = step.blocks();
         unroll_array!(r in 0..4 => [self.load8_bf16(first(blocks[r])), self.load8_bf16(last(blocks[r]))])
     }
@@ -212,7 +216,13 @@ pub(crate) trait FloatIsa: Isa {
     /// `[r₂, r₂, r₃, r₃]`: in binary16 `w[8k + i]·x[8k + i]` for k in 0..4, then lanes 2i and 2i + 1 twice; in `f32`
     /// times the token's `d`.
     #[inline(always)]
-    fn fma_f16<const T: usize>(self, _w: BlockQuad<'_, 64>, _x: [&F16Block; T], _acc: &mut [[Self::F32x4; 2]; T]) {}
+    fn fma_f16<const T: usize>(
+        self,
+        _w: BlockQuad<'_, '_, [u8; 64]>,
+        _x: [&F16Block; T],
+        _acc: &mut [[Self::F32x4; 2]; T],
+    ) {
+    }
     /// The sum of each row's two.
     #[inline(always)]
     fn fold_f16(self, _acc: [Self::F32x4; 2]) -> [f32; ROWS] {
@@ -225,7 +235,7 @@ pub(crate) trait FloatIsa: Isa {
 /// A group is [`ROWS`](PanelIsa::ROWS) of a panel's 16 rows, whose weights stay in registers while tokens pass by,
 /// [`TOKENS`](PanelIsa::TOKENS) at a time: the `T` of the methods. Every sum is `acc + (dot + bias)·(d · d_x)`, with
 /// the product of scales rounded, and the rest once.
-pub(crate) trait PanelIsa: Isa {
+pub(crate) trait PanelIsa: Int8Isa {
     /// Rows of a group: a divisor of 16.
     const ROWS: usize;
     /// Tokens of a step, 1 or 2.
@@ -284,10 +294,26 @@ pub(crate) trait PanelIsa: Isa {
     /// Puts what `store` left in the order of tokens and rows.
     #[inline(always)]
     fn in_rows(self, _sums: &mut [Sums; 2], _group: usize) {}
+    /// Weights of small magnitude, unsigned, in the order of `int8`.
+    #[inline(always)]
+    fn small(self, q: &Bytes, group: usize) -> Self::Weights {
+        self.int8(q, group)
+    }
+    /// A group's scales or minima, from `f32`.
+    fn scales_f32(self, scales: &Sums, group: usize) -> Self::Scales;
     /// Products of int8 weights.
     fn dot_int8<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>) -> Self::Dots;
     /// Products of weights within 0..=15, plus the tokens' biases if `offset`.
     fn dot_nibbles<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>, offset: bool) -> Self::Dots;
+    /// The same where no other products are computed meanwhile.
+    #[inline(always)]
+    fn dot_nibbles_alone<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>, offset: bool) -> Self::Dots {
+        self.dot_nibbles(w, x, offset)
+    }
+    /// Products of `small` weights within 0..=31, plus the tokens' biases if `offset`.
+    fn dot_five<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>, offset: bool) -> Self::Dots;
+    /// Products of the first 16 columns and of the last, of `int8` weights within ±32.
+    fn dot_halves<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>) -> [Self::Dots; 2];
     /// `acc + dots·(d · x)`.
     fn add<const T: usize>(self, acc: Self::Acc, dots: Self::Dots, d: Self::Scales, x: &[f32; T]) -> Self::Acc;
     /// `acc + m·x`.

@@ -1,0 +1,101 @@
+//! Q1_0, Q2_0, TQ1_0 and TQ2_0: one scale for many weights of two or three values.
+
+use super::{Format, Quants, Unit, at};
+use crate::arch::isa::Int8Isa;
+use crate::arch::types::{BlockQuad, ROWS};
+use crate::arch::unroll::unroll_array;
+use crate::quant::tables::trit;
+use crate::quant::types::{Q1_0, Q2_0, Tq1_0, Tq2_0};
+
+/// A block of four rows: its bytes, and its scales.
+#[derive(Clone, Copy)]
+pub(in crate::arch) struct Head<'w, I: Int8Isa, const B: usize> {
+    blocks: [&'w [u8; B]; ROWS],
+    d: I::F32x4,
+}
+
+impl<'w, I: Int8Isa, const B: usize> Head<'w, I, B> {
+    /// With the binary16 at byte `d` for the scale.
+    #[inline(always)]
+    fn new(isa: I, blocks: BlockQuad<'_, 'w, [u8; B]>, d: usize) -> Self {
+        let blocks = blocks.blocks();
+        Head { d: isa.gather4_f16(unroll_array!(r in 0..4 => at(blocks[r], d))), blocks }
+    }
+}
+
+/// A sign is a quant of 0 or 2.
+impl Format for Q1_0 {
+    const QUANTS: Quants = Quants::Nibbles;
+    const OFFSET: i32 = 1;
+    type Head<'w, I: Int8Isa> = Head<'w, I, 18>;
+
+    #[inline(always)]
+    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18]>) -> Head<'w, I, 18> {
+        Head::new(isa, blocks, 0)
+    }
+    #[inline(always)]
+    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 18>, u: usize) -> Unit<I> {
+        Unit::scaled(unroll_array!(r in 0..4 => isa.bits(at(head.blocks[r], 2 + 4 * u), 2)), head.d)
+    }
+}
+
+impl Format for Q2_0 {
+    const QUANTS: Quants = Quants::Nibbles;
+    const OFFSET: i32 = 1;
+    type Head<'w, I: Int8Isa> = Head<'w, I, 18>;
+
+    #[inline(always)]
+    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18]>) -> Head<'w, I, 18> {
+        Head::new(isa, blocks, 0)
+    }
+    #[inline(always)]
+    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 18>, u: usize) -> Unit<I> {
+        Unit::scaled(unroll_array!(r in 0..4 => isa.crumbs(at(head.blocks[r], 2 + 8 * u))), head.d)
+    }
+}
+
+impl Format for Tq2_0 {
+    const QUANTS: Quants = Quants::Nibbles;
+    const OFFSET: i32 = 1;
+    type Head<'w, I: Int8Isa> = Head<'w, I, 66>;
+
+    #[inline(always)]
+    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 66]>) -> Head<'w, I, 66> {
+        Head::new(isa, blocks, 64)
+    }
+    #[inline(always)]
+    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 66>, u: usize) -> Unit<I> {
+        let q = unroll_array!(r in 0..4 => {
+            isa.field(isa.load_u8(at(head.blocks[r], 32 * (u / 4))), 2 * (u % 4), 2)
+        });
+        Unit::scaled(q, head.d)
+    }
+}
+
+impl Format for Tq1_0 {
+    const QUANTS: Quants = Quants::Nibbles;
+    const OFFSET: i32 = 1;
+    type Head<'w, I: Int8Isa> = Head<'w, I, 54>;
+
+    #[inline(always)]
+    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 54]>) -> Head<'w, I, 54> {
+        Head::new(isa, blocks, 52)
+    }
+    /// Columns 0..160 are digits of 32 bytes, the next 80 of 16, the last 16 of 4.
+    #[inline(always)]
+    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 54>, u: usize) -> Unit<I> {
+        let q = unroll_array!(r in 0..4 => {
+            let block = head.blocks[r];
+            let trits: [u8; 32] = core::array::from_fn(|i| {
+                let (byte, digit) = match (u, i) {
+                    (0..5, _) => (at::<54, 32>(block, 0)[i], u),
+                    (7, 16..) => (at::<54, 4>(block, 48)[i % 4], (i - 16) / 4),
+                    _ => (at::<54, 16>(block, 32)[i % 16], (2 * u + i / 16).saturating_sub(10)),
+                };
+                trit(byte, digit)
+            });
+            isa.load_u8(&trits)
+        });
+        Unit::scaled(q, head.d)
+    }
+}

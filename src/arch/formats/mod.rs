@@ -1,0 +1,73 @@
+//! How the blocks of each format become what the kernels multiply: units of 32 columns of four rows.
+//!
+//! A unit is the int8 quants of 32 columns, which meet one block of activations, and their scales as `f32`: one for the
+//! unit, or one for each half. Whatever a format stores of its scales, their product is exact in `f32` (11 significant bits
+//! times at most 8), so nothing is rounded before the dot product is scaled. Rows in place and panels are made of the same
+//! units, so both give the same sums.
+
+mod iq4;
+mod k_quants;
+mod legacy;
+mod low_bits;
+mod mx;
+
+use super::isa::Int8Isa;
+use super::types::{BlockQuad, ROWS};
+use crate::quant::BlockFormat;
+
+/// Which quants a format has, and so how they are multiplied: every backend adds as many products in narrow integers as
+/// these leave room for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::arch) enum Quants {
+    /// int8.
+    Int8,
+    /// Within 0..=15.
+    Nibbles,
+    /// Within 0..=31.
+    Five,
+    /// Within ±32, with a scale for each 16 columns.
+    Halves,
+}
+
+/// 32 columns of four rows.
+#[derive(Clone, Copy)]
+pub(in crate::arch) struct Unit<I: Int8Isa> {
+    /// Quants, of each row.
+    pub(in crate::arch) q: [I::I8x32; ROWS],
+    /// Scales: of all columns, or of the first 16 and the last.
+    pub(in crate::arch) d: [I::F32x4; 2],
+    /// Minima, likewise; unused if the format has none.
+    pub(in crate::arch) m: [I::F32x4; 2],
+}
+
+impl<I: Int8Isa> Unit<I> {
+    /// With one scale, and no minimum.
+    #[inline(always)]
+    fn scaled(q: [I::I8x32; ROWS], d: I::F32x4) -> Self {
+        Unit { q, d: [d; 2], m: [d; 2] }
+    }
+}
+
+/// A quantised format: `w = d·(q − OFFSET)`, or `d·q + m` if it has minima.
+pub(in crate::arch) trait Format: BlockFormat {
+    /// Its quants.
+    const QUANTS: Quants;
+    /// What is to be subtracted from each quant: 0, 1, 8 or 16; 0 for [`Quants::Int8`] and [`Quants::Halves`].
+    const OFFSET: i32 = 0;
+    /// Whether there are minima.
+    const MINIMUM: bool = false;
+    /// Four rows' blocks, and their scales as far as they are decoded once for a block.
+    type Head<'w, I: Int8Isa>: Copy;
+
+    /// The next block of four rows.
+    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, Self::Block>) -> Self::Head<'w, I>;
+    /// Columns `32·u..32·u + 32`.
+    fn unit<I: Int8Isa>(isa: I, head: &Self::Head<'_, I>, u: usize) -> Unit<I>;
+}
+
+/// `N` bytes of a block from `at` on, which it has.
+#[inline(always)]
+fn at<const B: usize, const N: usize>(block: &[u8; B], at: usize) -> &[u8; N] {
+    debug_assert!(at + N <= B);
+    block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; N])
+}

@@ -1,0 +1,47 @@
+//! MXFP4 and NVFP4: numbers of four bits (E2M1), doubled to be integers.
+
+use super::{Format, Quants, Unit, at};
+use crate::arch::isa::Int8Isa;
+use crate::arch::types::{BlockQuad, ROWS};
+use crate::arch::unroll::unroll_array;
+use crate::quant::tables::{FP4_LEVELS, e8m0, ue4m3};
+use crate::quant::types::{Mxfp4, Nvfp4};
+
+impl Format for Mxfp4 {
+    const QUANTS: Quants = Quants::Int8;
+    type Head<'w, I: Int8Isa> = Unit<I>;
+
+    #[inline(always)]
+    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 17]>) -> Unit<I> {
+        let b = blocks.blocks();
+        let q = unroll_array!(r in 0..4 => isa.lookup(&FP4_LEVELS, isa.load_nibbles(at(b[r], 1))));
+        Unit::scaled(q, isa.load4(&unroll_array!(r in 0..4 => e8m0(b[r][0]))))
+    }
+    #[inline(always)]
+    fn unit<I: Int8Isa>(_: I, head: &Unit<I>, _: usize) -> Unit<I> {
+        *head
+    }
+}
+
+impl Format for Nvfp4 {
+    const QUANTS: Quants = Quants::Halves;
+    type Head<'w, I: Int8Isa> = [&'w [u8; 36]; ROWS];
+
+    #[inline(always)]
+    fn head<'w, I: Int8Isa>(_: I, blocks: BlockQuad<'_, 'w, [u8; 36]>) -> [&'w [u8; 36]; ROWS] {
+        blocks.blocks()
+    }
+    /// Sixteen columns are the low nibbles of eight bytes, then their high ones.
+    #[inline(always)]
+    fn unit<I: Int8Isa>(isa: I, head: &[&[u8; 36]; ROWS], u: usize) -> Unit<I> {
+        let q = unroll_array!(r in 0..4 => {
+            let bytes: &[u8; 16] = at(head[r], 4 + 16 * u);
+            let nibbles: [u8; 32] = core::array::from_fn(|i| bytes[8 * (i / 16) + i % 8] >> (4 * (i / 8 % 2)) & 15);
+            isa.lookup(&FP4_LEVELS, isa.load_u8(&nibbles))
+        });
+        let d = unroll_array!(h in 0..2 => {
+            isa.load4(&unroll_array!(r in 0..4 => ue4m3(at::<36, 4>(head[r], 0)[(2 * u + h) & 3])))
+        });
+        Unit { q, d, m: d }
+    }
+}
