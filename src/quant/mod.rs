@@ -24,6 +24,8 @@
 
 mod encode;
 mod formats;
+#[cfg(test)]
+mod golden;
 mod matrix;
 mod panel;
 
