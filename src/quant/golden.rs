@@ -5,6 +5,8 @@ use std::vec::Vec;
 use super::DType;
 
 const DECODE: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/formats/decode.bin"));
+const ROWS: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/formats/rows.bin"));
+const ENCODE: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/formats/encode.bin"));
 
 /// Takes `n` bytes off the front.
 fn take<'a>(data: &mut &'a [u8], n: usize) -> &'a [u8] {
@@ -37,5 +39,43 @@ fn decodes_as_ggml() {
             assert_eq!(crc32(bits), take_u32(&mut data), "{dtype}, block {i}: {block:02x?}");
         }
     }
+    assert_eq!(left, []);
+}
+
+fn take_floats(data: &mut &[u8], n: usize) -> Vec<f32> {
+    take(data, 4 * n).as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// Every byte is ggml's, without and with importance.
+#[test]
+fn encodes_as_ggml() {
+    let mut rows = ROWS;
+    let (n, cols) = (take_u32(&mut rows) as usize, take_u32(&mut rows) as usize);
+    let weights = take_floats(&mut rows, n * cols);
+    let importance = take_floats(&mut rows, cols);
+    let mut data = ENCODE;
+    let mut left: Vec<_> = DType::ALL.into_iter().filter(|t| t.is_quantised()).collect();
+    let (mut equal, mut different) = (0, Vec::new());
+    while !data.is_empty() {
+        let dtype = DType::from_gguf(take_u32(&mut data)).expect("a format of the table");
+        left.retain(|t| *t != dtype);
+        for given in [None, Some(&importance[..])] {
+            for (r, row) in weights.chunks(cols).enumerate() {
+                let mut bytes = vec![0; dtype.row_bytes(cols).unwrap()];
+                dtype.encode_row_weighted(row, given, &mut bytes).unwrap();
+                let expected = take(&mut data, bytes.len());
+                for (b, (x, y)) in
+                    bytes.chunks(dtype.block_bytes()).zip(expected.chunks(dtype.block_bytes())).enumerate()
+                {
+                    if x == y {
+                        equal += 1;
+                    } else {
+                        different.push(std::format!("{dtype}, importance {}, row {r}, block {b}", given.is_some()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(different.is_empty(), "{equal} equal; different: {different:#?}");
     assert_eq!(left, []);
 }

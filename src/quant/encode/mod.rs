@@ -1,8 +1,16 @@
-//! The reference encoders, which `armlet quantize` uses: bit for bit those of llama.cpp.
+//! The reference encoders, which `armlet quantize` uses: byte for byte those of llama.cpp, without fused multiply-add.
+
+mod iq4;
+mod k_affine;
+mod k_symmetric;
+mod of_32;
+mod pack;
+mod search;
+mod tiny;
 
 use half::{bf16, f16};
 
-use super::{BLOCK, DType};
+use super::DType;
 
 /// Why a row could not be encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,9 +24,6 @@ pub enum EncodeError {
         /// Weights in the row.
         cols: usize,
     },
-    /// There is no encoder.
-    #[error("{0} cannot be written")]
-    NoEncoder(DType),
     /// The output does not have the length of the encoded row.
     #[error("the encoded row has {needed} bytes, but the output has {given}")]
     WrongLength {
@@ -27,26 +32,68 @@ pub enum EncodeError {
         /// Bytes of the output.
         given: usize,
     },
+    /// There is not one importance for each column.
+    #[error("a row of {cols} weights has {given} importances")]
+    WrongImportance {
+        /// Weights in the row.
+        cols: usize,
+        /// Importances given.
+        given: usize,
+    },
 }
 
 impl DType {
     /// Encodes `row` into `out`, which must have exactly [`DType::row_bytes`] bytes.
     ///
+    /// Weights that are not finite give some block.
+    ///
     /// # Errors
     /// [`EncodeError`] if the sizes do not match.
     pub fn encode_row(self, row: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
+        self.encode_row_weighted(row, None, out)
+    }
+
+    /// Encodes `row` as [`DType::encode_row`] does, minimising the error in the products with activations of which
+    /// `importance` has the mean square of each column. Formats whose scale is not searched for do not use it.
+    ///
+    /// # Errors
+    /// [`EncodeError`] if the sizes do not match.
+    pub fn encode_row_weighted(
+        self,
+        row: &[f32],
+        importance: Option<&[f32]>,
+        out: &mut [u8],
+    ) -> Result<(), EncodeError> {
         let needed = self.row_bytes(row.len()).ok_or(EncodeError::NotBlocks { dtype: self, cols: row.len() })?;
         if out.len() != needed {
             return Err(EncodeError::WrongLength { needed, given: out.len() });
         }
+        if let Some(importance) = importance.filter(|w| w.len() != row.len()) {
+            return Err(EncodeError::WrongImportance { cols: row.len(), given: importance.len() });
+        }
+        let mean_square = importance.map(|_| search::squares(row) / row.len() as f32);
         match self {
             DType::F32 => each(row, out, f32::to_le_bytes),
             DType::F16 => each(row, out, |x| f16::from_f32(x).to_le_bytes()),
             DType::Bf16 => each(row, out, |x| bf16::from_f32(x).to_le_bytes()),
-            DType::Q8_0 => blocks::<34>(row, out, q8_0),
-            DType::Q4_0 => blocks::<18>(row, out, q4_0),
-            DType::Q4_1 => blocks::<20>(row, out, q4_1),
-            _ => return Err(EncodeError::NoEncoder(self)),
+            DType::Q8_0 => blocks(row, None, out, |x, _| of_32::q8_0(x)),
+            DType::Q4_0 => blocks(row, importance, out, |x, w| of_32::q4_0(x, w.zip(mean_square))),
+            DType::Q4_1 => blocks(row, importance, out, |x, w| of_32::q4_1(x, w.zip(mean_square))),
+            DType::Q5_0 => blocks(row, importance, out, |x, w| of_32::q5_0(x, w.zip(mean_square))),
+            DType::Q5_1 => blocks(row, importance, out, |x, w| of_32::q5_1(x, w.zip(mean_square))),
+            DType::Q2K => blocks(row, importance, out, k_affine::q2_k),
+            DType::Q3K => blocks(row, importance, out, k_symmetric::q3_k),
+            DType::Q4K => blocks(row, importance, out, k_affine::q4_k),
+            DType::Q5K => blocks(row, importance, out, k_affine::q5_k),
+            DType::Q6K => blocks(row, importance, out, k_symmetric::q6_k),
+            DType::Iq4Nl => blocks(row, importance, out, iq4::iq4_nl),
+            DType::Iq4Xs => blocks(row, importance, out, iq4::iq4_xs),
+            DType::Tq1_0 => blocks(row, None, out, |x, _| tiny::tq1_0(x)),
+            DType::Tq2_0 => blocks(row, None, out, |x, _| tiny::tq2_0(x)),
+            DType::Mxfp4 => blocks(row, None, out, |x, _| tiny::mxfp4(x)),
+            DType::Nvfp4 => blocks(row, None, out, |x, _| tiny::nvfp4(x)),
+            DType::Q1_0 => blocks(row, None, out, |x, _| tiny::q1_0(x)),
+            DType::Q2_0 => blocks(row, None, out, |x, _| tiny::q2_0(x)),
         }
         Ok(())
     }
@@ -58,59 +105,16 @@ fn each<const B: usize>(row: &[f32], out: &mut [u8], encode: impl Fn(f32) -> [u8
     }
 }
 
-fn blocks<const B: usize>(row: &[f32], out: &mut [u8], encode: impl Fn(&[f32; BLOCK]) -> [u8; B]) {
-    for (x, out) in row.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<B>().0) {
-        *out = encode(x);
-    }
-}
-
-fn reciprocal(d: f32) -> f32 {
-    if d == 0.0 { 0.0 } else { 1.0 / d }
-}
-
-fn q8_0(x: &[f32; BLOCK]) -> [u8; 34] {
-    let largest = x.iter().fold(0.0f32, |m, v| m.max(libm::fabsf(*v)));
-    let d = largest / 127.0;
-    let inverse = reciprocal(d);
-    let mut out = [0; 34];
-    let (scale, quants) = out.split_at_mut(2);
-    scale.copy_from_slice(&f16::from_f32(d).to_le_bytes());
-    for (q, v) in quants.iter_mut().zip(x) {
-        *q = (libm::roundf(v * inverse) as i8).cast_unsigned();
-    }
-    out
-}
-
-/// The scale maps the weight of largest magnitude, with its sign, to −8.
-fn q4_0(x: &[f32; BLOCK]) -> [u8; 18] {
-    let extreme = x.iter().fold(0.0f32, |m, v| if libm::fabsf(*v) > libm::fabsf(m) { *v } else { m });
-    let d = extreme / -8.0;
-    let inverse = reciprocal(d);
-    let mut out = [0; 18];
-    let (scale, quants) = out.split_at_mut(2);
-    scale.copy_from_slice(&f16::from_f32(d).to_le_bytes());
-    nibbles(quants, x, |v| v * inverse + 8.5);
-    out
-}
-
-fn q4_1(x: &[f32; BLOCK]) -> [u8; 20] {
-    let min = x.iter().fold(f32::MAX, |m, v| m.min(*v));
-    let max = x.iter().fold(-f32::MAX, |m, v| m.max(*v));
-    let d = (max - min) / 15.0;
-    let inverse = reciprocal(d);
-    let mut out = [0; 20];
-    let (scales, quants) = out.split_at_mut(4);
-    scales[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
-    scales[2..].copy_from_slice(&f16::from_f32(min).to_le_bytes());
-    nibbles(quants, x, |v| (v - min) * inverse + 0.5);
-    out
-}
-
-/// Packs weights i and i + 16 into byte i, each truncated to 0..=15.
-fn nibbles(out: &mut [u8], x: &[f32; BLOCK], level: impl Fn(f32) -> f32) {
-    let (low, high) = x.split_at(BLOCK / 2);
-    for ((q, a), b) in out.iter_mut().zip(low).zip(high) {
-        *q = (level(*a) as u8).min(15) | (level(*b) as u8).min(15) << 4;
+/// Encodes blocks of `N` weights, with their importance if there is any, to `B` bytes each.
+fn blocks<const N: usize, const B: usize>(
+    row: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+    encode: impl Fn(&[f32; N], Option<&[f32; N]>) -> [u8; B],
+) {
+    let mut importance = importance.map(|w| w.as_chunks::<N>().0.iter());
+    for (x, out) in row.as_chunks::<N>().0.iter().zip(out.as_chunks_mut::<B>().0) {
+        *out = encode(x, importance.as_mut().and_then(Iterator::next));
     }
 }
 
@@ -143,14 +147,22 @@ mod tests {
     fn refuses_wrong_sizes() {
         assert!(matches!(DType::Q8_0.encode_row(&[0.0; 31], &mut []), Err(EncodeError::NotBlocks { .. })));
         assert!(matches!(DType::F16.encode_row(&[0.0; 2], &mut [0; 3]), Err(EncodeError::WrongLength { .. })));
+        let short = DType::Q8_0.encode_row_weighted(&[0.0; 32], Some(&[1.0; 31]), &mut [0; 34]);
+        assert!(matches!(short, Err(EncodeError::WrongImportance { .. })));
     }
 
     #[test]
     fn extremes_do_not_overflow() {
-        for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 0.0] {
+        let extremes = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, f32::from_bits(1), 0.0];
+        for (x, y) in extremes.iter().flat_map(|x| extremes.map(|y| (*x, y))) {
+            let row: [f32; 256] = core::array::from_fn(|i| if i % 3 == 0 { x } else { y });
             for dtype in DType::ALL {
-                let mut bytes = vec![0; dtype.row_bytes(32).unwrap()];
-                dtype.encode_row(&[x; 32], &mut bytes).unwrap();
+                let mut bytes = vec![0; dtype.row_bytes(256).unwrap()];
+                dtype.encode_row(&row, &mut bytes).unwrap();
+                for importance in extremes {
+                    dtype.encode_row_weighted(&row, Some(&[importance; 256]), &mut bytes).unwrap();
+                    dtype.encode_row_weighted(&[0.5; 256], Some(&row), &mut bytes).unwrap();
+                }
             }
         }
     }
