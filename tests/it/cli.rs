@@ -8,7 +8,7 @@ use crate::common::gguf::{Tiny, Val};
 use armlet::gguf::File;
 use armlet::quant::DType;
 
-fn armlet() -> Command {
+pub(crate) fn armlet() -> Command {
     let mut command = Command::new(crate::common::program());
     command.stdin(Stdio::null()).env_remove("ARMLET_CPU").env_remove("ARMLET_MODEL");
     command
@@ -18,52 +18,52 @@ fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
-fn stderr(output: &Output) -> &str {
+pub(crate) fn stderr(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).unwrap()
 }
 
 /// Runs and expects success.
-fn ok(args: &[&str]) -> String {
+pub(crate) fn ok(args: &[&str]) -> String {
     let output = armlet().args(args).output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", stderr(&output));
     stdout(&output).to_string()
 }
 
 /// One line on stderr that says `what`, nothing on stdout, this exit code, and no panic.
-fn fails(output: &Output, code: i32, what: &str) {
+pub(crate) fn fails(output: &Output, code: i32, what: &str) {
     let text = stderr(output);
     assert_eq!(output.status.code(), Some(code), "{text}");
     assert!(text.starts_with("armlet: ") && text.contains(what) && text.lines().count() == 1, "want {what:?}: {text}");
     assert!(output.stdout.is_empty());
 }
 
-fn fails_with(args: &[&str], code: i32, what: &str) {
+pub(crate) fn fails_with(args: &[&str], code: i32, what: &str) {
     fails(&armlet().args(args).output().unwrap(), code, what);
 }
 
 /// A folder with files for one test.
-struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(pub(crate) tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Folder(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn name(&self, name: &str) -> String {
+    pub(crate) fn name(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_string()
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> String {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> String {
         std::fs::write(self.path(name), bytes).unwrap();
         self.name(name)
     }
 }
 
-fn tiny(folder: &Folder) -> String {
+pub(crate) fn tiny(folder: &Folder) -> String {
     folder.write("tiny.gguf", &Tiny::default().gguf().build())
 }
 

@@ -18,6 +18,8 @@ mod layering;
 mod logit_hashes;
 mod model_rules;
 mod oracle;
+#[cfg(feature = "cli")]
+mod quantize;
 mod saving;
 mod streaming;
 mod vocabulary_rules;

@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use armlet::gguf::{File, Tensor};
-use armlet::quant::{DType, EncodeError, Layout, PANEL_ROWS};
+use armlet::host::Pool;
+use armlet::quant::{DType, Layout, PANEL_ROWS};
 use indicatif::ProgressBar;
 
 use crate::atomic_file::replace;
@@ -19,26 +20,37 @@ pub(crate) enum Action<'a> {
     /// Copied unchanged.
     Copy(Tensor<'a>),
     /// Converted from one format to another.
-    Convert(Tensor<'a>, DType, DType),
+    Convert(Conversion<'a>),
     /// Packed into panels, in the same format.
     Pack(Tensor<'a>, DType),
 }
 
+/// How a tensor changes its format.
+pub(crate) struct Conversion<'a> {
+    pub(crate) tensor: Tensor<'a>,
+    pub(crate) from: DType,
+    pub(crate) to: DType,
+    /// The importance of each column, for each matrix of a stack.
+    pub(crate) importance: Option<&'a [f32]>,
+}
+
 impl<'a> Action<'a> {
-    fn tensor(&self) -> &Tensor<'a> {
-        let (Action::Copy(t) | Action::Convert(t, ..) | Action::Pack(t, _)) = self;
-        t
+    pub(crate) fn tensor(&self) -> &Tensor<'a> {
+        match self {
+            Action::Convert(c) => &c.tensor,
+            Action::Copy(t) | Action::Pack(t, _) => t,
+        }
     }
 
     /// GGUF type number and bytes of the result; `None` if a row is not a whole number of blocks.
-    fn result(&self) -> Option<(u32, u64)> {
+    pub(crate) fn result(&self) -> Option<(u32, u64)> {
         let sized = |dtype: DType, layout: Layout, t: &Tensor<'_>| {
             let row = dtype.row_bytes(t.dims[0] as usize)? as u64;
             Some((layout.gguf_id(dtype)?, layout.padded(t.dims[1..].iter().product())?.checked_mul(row)?))
         };
         match self {
             Action::Copy(t) => Some((t.kind.id, t.data.len() as u64)),
-            Action::Convert(t, _, to) => sized(*to, Layout::Rows, t),
+            Action::Convert(c) => sized(c.to, Layout::Rows, &c.tensor),
             Action::Pack(t, dtype) => sized(*dtype, Layout::Panels, t),
         }
     }
@@ -46,7 +58,7 @@ impl<'a> Action<'a> {
     fn write(&self, out: &mut Counted<impl Write>, progress: &ProgressBar) -> io::Result<()> {
         match self {
             Action::Copy(t) => t.data.chunks(1 << 20).try_for_each(|part| step(part, part, out, progress)),
-            Action::Convert(t, from, to) => convert(t, *from, *to, out, progress),
+            Action::Convert(c) => c.write(out, progress),
             Action::Pack(t, dtype) => pack(t, *dtype, out, progress),
         }
     }
@@ -125,22 +137,58 @@ fn step(input: &[u8], bytes: &[u8], out: &mut Counted<impl Write>, progress: &Pr
     Ok(())
 }
 
-fn convert(
-    t: &Tensor<'_>,
-    from: DType,
-    to: DType,
-    out: &mut Counted<impl Write>,
-    progress: &ProgressBar,
-) -> io::Result<()> {
-    let cols = t.dims[0] as usize;
-    let (Some(row_in), Some(row_out)) = (from.row_bytes(cols), to.row_bytes(cols)) else { return Ok(()) };
-    let (mut weights, mut encoded) = (vec![0.0; cols], vec![0; row_out]);
-    for row in t.data.chunks_exact(row_in) {
-        from.decode_row(row, &mut weights);
-        to.encode_row(&weights, &mut encoded).map_err(|e: EncodeError| io::Error::other(e))?;
-        step(row, &encoded, out, progress)?;
+impl Conversion<'_> {
+    /// Weights that a thread converts at a time, about.
+    const AT_ONCE: usize = 1 << 17;
+
+    fn write(&self, out: &mut Counted<impl Write>, progress: &ProgressBar) -> io::Result<()> {
+        let cols = self.tensor.dims[0] as usize;
+        let (Some(row_in), Some(row_out)) = (self.from.row_bytes(cols), self.to.row_bytes(cols)) else {
+            return Ok(());
+        };
+        let (threads, rows) = (Pool::cpus(), (Self::AT_ONCE / cols.max(1)).max(1));
+        let mut encoded = vec![0; threads * rows * row_out];
+        for (batch, input) in self.tensor.data.chunks(threads * rows * row_in).enumerate() {
+            let encoded = &mut encoded[..input.len() / row_in * row_out];
+            std::thread::scope(|scope| {
+                let parts = input.chunks(rows * row_in).zip(encoded.chunks_mut(rows * row_out));
+                let start =
+                    |(i, (input, out))| scope.spawn(move || self.rows((batch * threads + i) * rows, input, out));
+                let workers: Vec<_> = parts.enumerate().map(start).collect();
+                let join = |worker: std::thread::ScopedJoinHandle<'_, _>| match worker.join() {
+                    Ok(result) => result,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                };
+                workers.into_iter().try_for_each(join)
+            })?;
+            step(input, encoded, out, progress)?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Converts rows, of which the first is row `first` of the tensor.
+    fn rows(&self, first: usize, input: &[u8], out: &mut [u8]) -> io::Result<()> {
+        let Conversion { tensor: t, from, to, importance } = self;
+        let cols = t.dims[0] as usize;
+        let (row_in, row_out) = (from.row_bytes(cols).unwrap_or(1), to.row_bytes(cols).unwrap_or(1));
+        let fail = |why: String| io::Error::other(format!("tensor {}: {why}", t.name));
+        let (mut weights, mut back) = (vec![0.0; cols], vec![0.0; cols]);
+        for (i, (input, out)) in input.chunks_exact(row_in).zip(out.chunks_exact_mut(row_out)).enumerate() {
+            from.decode_row(input, &mut weights);
+            if let Some(w) = weights.iter().find(|w| !w.is_finite()) {
+                return Err(fail(format!("row {} has a weight of {w}; the source is damaged", first + i)));
+            }
+            let matrix = (first + i) / (t.dims[1] as usize).max(1);
+            let importance = importance.and_then(|w| w.chunks_exact(cols).nth(matrix));
+            to.encode_row_weighted(&weights, importance, out).map_err(io::Error::other)?;
+            to.decode_row(out, &mut back);
+            if let Some((w, _)) = weights.iter().zip(&back).find(|(_, b)| !b.is_finite()) {
+                let row = first + i;
+                return Err(fail(format!("row {row} has a weight of {w}, beyond the range of {to}; use BF16 or F32")));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn pack(t: &Tensor<'_>, dtype: DType, out: &mut Counted<impl Write>, progress: &ProgressBar) -> io::Result<()> {

@@ -1,61 +1,167 @@
-//! `armlet quantize`: converts the matrices of a model to another format.
+//! `armlet quantize`: converts the matrices of a model to other formats, with the mixes of llama-quantize.
 //!
 //! Vectors, the metadata and the order of tensors stay.
 
-use armlet::gguf::{File, Tensor};
-use armlet::quant::{DType, Layout};
+mod importance;
+mod mix;
 
-use crate::args::{Quantize, TargetFormat};
-use crate::error::Failure;
-use crate::gguf_writer::{Action, Output};
+use std::fmt::Write;
+
+use armlet::gguf::{File, Tensor, Value};
+use armlet::quant::Layout;
+
+use crate::args::Quantize;
+use crate::error::{Failure, print};
+use crate::gguf_writer::{Action, Conversion, Output};
 use crate::model::map;
+use importance::Importance;
+use mix::{Choice, Named, Shape, Wishes};
 
-/// `general.file_type` in llama.cpp's numbers: the type of most tensors.
-fn file_type(format: TargetFormat) -> u32 {
-    match format {
-        TargetFormat::F16 => 1,
-        TargetFormat::Q8_0 => 7,
-        TargetFormat::Q4_0 => 2,
+pub(crate) use mix::{Override, PRESETS, Preset};
+
+/// What the mixes depend on, from the metadata.
+fn shape(file: &File<'_>) -> Shape {
+    let arch = match file.get("general.architecture") {
+        Some(Value::String(arch)) => String::from_utf8_lossy(arch).into_owned(),
+        _ => String::new(),
+    };
+    let number = |key: &str| match file.get(&format!("{arch}.{key}"))? {
+        Value::Array(a) => a.iter().next().and_then(unsigned),
+        value => unsigned(value),
+    };
+    let layers = number("block_count").unwrap_or(0);
+    let heads = number("attention.head_count").unwrap_or(0);
+    let kv_heads = number("attention.head_count_kv").unwrap_or(heads);
+    Shape {
+        layers: layers as usize,
+        experts: number("expert_count").unwrap_or(0),
+        group: heads.checked_div(kv_heads).unwrap_or(0),
+        is_70b: arch == "llama" && layers == 80 && heads != kv_heads,
     }
 }
 
-/// What happens to one tensor.
-fn action<'a>(t: Tensor<'a>, args: &Quantize) -> Result<Action<'a>, Failure> {
-    if t.n_dims < 2 || !t.name.ends_with("weight") {
-        return Ok(Action::Copy(t));
+fn unsigned(value: Value<'_>) -> Option<u64> {
+    match value {
+        Value::Unsigned(n) => Some(n),
+        Value::Signed(n) => n.try_into().ok(),
+        _ => None,
     }
+}
+
+fn named<'a>(t: &Tensor<'a>) -> Named<'a> {
+    Named { name: t.name, dims: t.dims }
+}
+
+/// What happens to one tensor.
+fn action<'a>(
+    t: Tensor<'a>,
+    choice: Option<Choice>,
+    importance: Option<&'a Importance>,
+    args: &Quantize,
+) -> Result<Action<'a>, Failure> {
     let fail = |why: String| Failure::Error(format!("{}: tensor {}: {why}", args.input.display(), t.name));
+    let Some(Choice { dtype: to, .. }) = choice else { return Ok(Action::Copy(t)) };
     let from = match t.kind.format() {
         Some((from, Layout::Rows)) => from,
         Some((_, Layout::Panels)) => return Err(fail(format!("it is packed ({}); convert the original file", t.kind))),
         None => return Err(fail(format!("type {} is not supported", t.kind))),
     };
-    let head = matches!(t.name, "token_embd.weight" | "output.weight");
-    let to = match args.kind {
-        TargetFormat::F16 => DType::F16,
-        TargetFormat::Q4_0 if !head => DType::Q4_0,
-        TargetFormat::Q8_0 | TargetFormat::Q4_0 => DType::Q8_0,
-    };
-    let cols = t.dims[0] as usize;
-    // A row that is not a whole number of blocks becomes F16.
-    let to = if to.row_bytes(cols).is_some() { to } else { DType::F16 };
     if from == to {
         return Ok(Action::Copy(t));
+    }
+    if to.row_bytes(t.dims[0] as usize).is_none() {
+        let (cols, block) = (t.dims[0], to.block_len());
+        return Err(fail(format!(
+            "its {cols} columns are not whole blocks of {to}, which have {block}; choose another type"
+        )));
     }
     if from.is_quantised() && !args.allow_requantize {
         return Err(fail(format!(
             "it is already quantised ({from}), and converting it loses precision again; --allow-requantize does so"
         )));
     }
-    Ok(Action::Convert(t, from, to))
+    let importance = match importance {
+        Some(importance) => importance.of(&named(&t))?,
+        None => None,
+    };
+    Ok(Action::Convert(Conversion { tensor: t, from, to, importance }))
+}
+
+/// An error if a weight that is copied is not finite. Those that are converted are checked then.
+fn check_copied(actions: &[Action<'_>], args: &Quantize) -> Result<(), Failure> {
+    let mut weights = [0.0; 1024];
+    for action in actions {
+        let Action::Copy(t) = action else { continue };
+        let Some((dtype, Layout::Rows)) = t.kind.format() else { continue };
+        let at_once = weights.len() / dtype.block_len() * dtype.block_bytes();
+        for part in t.data.chunks(at_once) {
+            let weights = &mut weights[..part.len() / dtype.block_bytes() * dtype.block_len()];
+            dtype.decode_row(part, weights);
+            if let Some(w) = weights.iter().find(|w| !w.is_finite()) {
+                let why = format!("tensor {} has a weight of {w}; the file is damaged", t.name);
+                return Err(Failure::file(&args.input, why));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A line for each tensor, and the size of all.
+fn report(actions: &[Action<'_>], choices: &[Option<Choice>], importance: bool) -> String {
+    let (mut out, mut before, mut after, mut weights) = (String::new(), 0, 0, 0);
+    // Writing to a String cannot fail, so results are ignored here.
+    for (action, choice) in actions.iter().zip(choices) {
+        let t = action.tensor();
+        let bytes = action.result().map_or(0, |(_, bytes)| bytes);
+        let dims: Vec<_> = t.dims.iter().take(t.n_dims).map(u64::to_string).collect();
+        let _ = write!(out, "{:40} [{}] {}", t.name.escape_debug().to_string(), dims.join(", "), t.kind);
+        if let Action::Convert(c) = action {
+            let _ = write!(out, " -> {}", c.to);
+            if importance && c.importance.is_none() {
+                let _ = write!(out, ", without importance");
+            }
+        }
+        if let Some(Choice { instead_of: Some(wanted), .. }) = choice {
+            let _ = write!(out, ", for {wanted}, whose blocks have {} columns", wanted.block_len());
+        }
+        let _ = writeln!(out, ", {:.2} MiB", mib(bytes));
+        (before, after, weights) = (before + t.data.len() as u64, after + bytes, weights + t.elements());
+    }
+    let bits = |bytes: u64| 8.0 * bytes as f64 / weights.max(1) as f64;
+    let (b, a) = (bits(before), bits(after));
+    let _ = writeln!(out, "{:.2} MiB ({b:.2} bits per weight) -> {:.2} MiB ({a:.2})", mib(before), mib(after));
+    out
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 pub(crate) fn run(args: &Quantize) -> Result<(), Failure> {
     let bytes = map(&args.input)?;
     let file = File::new_checked(&bytes).map_err(|e| Failure::file(&args.input, e))?;
-    let actions: Vec<_> = file.tensors().map(|t| action(t, args)).collect::<Result<_, _>>()?;
-    let set = [("general.file_type", file_type(args.kind)), ("general.quantization_version", 2)];
-    let alignment = file.alignment();
-    let output = Output { file: &file, actions: &actions, set: &set, alignment, what: "quantizing" };
-    output.write_to(&args.input, &args.output)
+    let importance = args.imatrix.as_deref().map(Importance::read).transpose()?;
+    let tensors: Vec<_> = file.tensors().map(|t| named(&t)).collect();
+    if let Some(importance) = &importance {
+        importance.belongs_to(tensors.iter().copied())?;
+    }
+    let wishes = Wishes {
+        preset: args.kind,
+        pure: args.pure,
+        output: args.output_tensor_type,
+        embedding: args.token_embedding_type,
+        overrides: &args.tensor_type,
+        importance: importance.is_some(),
+    };
+    let choices = mix::choose(&tensors, &shape(&file), &wishes);
+    let action = |(t, choice): (_, &Option<_>)| action(t, *choice, importance.as_ref(), args);
+    let actions: Vec<_> = file.tensors().zip(&choices).map(action).collect::<Result<_, _>>()?;
+    if let Some(path) = args.output.as_deref().filter(|_| !args.dry_run) {
+        check_copied(&actions, args)?;
+        let set = [("general.file_type", args.kind.file_type), ("general.quantization_version", 2)];
+        let output =
+            Output { file: &file, actions: &actions, set: &set, alignment: file.alignment(), what: "quantising" };
+        output.write_to(&args.input, path)?;
+    }
+    print(report(&actions, &choices, importance.is_some()).as_bytes())
 }
