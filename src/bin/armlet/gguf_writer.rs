@@ -176,7 +176,7 @@ impl Conversion<'_> {
         for (i, (input, out)) in input.chunks_exact(row_in).zip(out.chunks_exact_mut(row_out)).enumerate() {
             from.decode_row(input, &mut weights);
             if let Some(w) = weights.iter().find(|w| !w.is_finite()) {
-                return Err(fail(format!("row {} has a weight of {w}; the source is damaged", first + i)));
+                return Err(fail(format!("row {} has a weight of {w}; the input is damaged", first + i)));
             }
             let matrix = (first + i) / (t.dims[1] as usize).max(1);
             let importance = importance.and_then(|w| w.chunks_exact(cols).nth(matrix));

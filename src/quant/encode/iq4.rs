@@ -5,12 +5,23 @@ use super::pack::{half, join, level, nibbles};
 use super::search::{SMALLEST, extreme, nearest, reciprocal, squares};
 use crate::quant::formats::iq4_nl::LEVELS;
 
+/// Twice the midpoints between levels, which is exact: that of level i and the one before.
+const MIDPOINTS: [f32; 16] = {
+    let mut out = [f32::NEG_INFINITY; 16];
+    let mut i = 1;
+    while i < 16 {
+        out[i] = (LEVELS[i - 1] as i16 + LEVELS[i] as i16) as f32;
+        i += 1;
+    }
+    out
+};
+
 /// The level nearest to `x`, the larger of two.
 fn best(x: f32) -> u8 {
-    // The levels are sorted: count the midpoints that are not above `x`. Twice them is exact.
-    let doubled = x + x;
-    let reached = |pair: &[i8; 2]| doubled >= f32::from(i16::from(pair[0]) + i16::from(pair[1]));
-    LEVELS.array_windows().filter(|pair| reached(pair)).count() as u8
+    [8, 4, 2, 1].iter().fold(0, |i, step| {
+        let next = i + step;
+        if x + x >= MIDPOINTS[usize::from(next & 15)] { next } else { i }
+    })
 }
 
 fn value(index: u8) -> f32 {

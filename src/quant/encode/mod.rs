@@ -166,4 +166,23 @@ mod tests {
             }
         }
     }
+
+    /// Whatever the bits of weights and importance are, and in sums that overflow.
+    #[test]
+    fn any_bits_give_a_block() {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            f32::from_bits((state >> 32) as u32)
+        };
+        for _ in 0..100 {
+            let (row, importance): ([f32; 256], [f32; 256]) =
+                (core::array::from_fn(|_| next()), core::array::from_fn(|_| next()));
+            for dtype in DType::ALL {
+                let mut bytes = vec![0; dtype.row_bytes(256).unwrap()];
+                dtype.encode_row(&row, &mut bytes).unwrap();
+                dtype.encode_row_weighted(&row, Some(&importance), &mut bytes).unwrap();
+            }
+        }
+    }
 }
