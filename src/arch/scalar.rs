@@ -204,6 +204,7 @@ impl Isa for Scalar {
 }
 
 impl Int8Isa for Scalar {
+    const UNROLL_UNITS: bool = false;
     type U32x4 = [u32; 4];
 
     #[inline(always)]

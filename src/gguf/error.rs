@@ -50,6 +50,11 @@ pub enum Problem {
     /// Rule T4.
     #[error("unknown tensor type {0}; requantise the model, for example to Q4_K_M or Q8_0")]
     TensorType(u32),
+    /// Rule T8, for Q2_0.
+    #[error(
+        "a tensor of type 42 has not the size of Q2_0, groups of 64 weights; it may be of a fork's groups of 128, or cut off"
+    )]
+    Q2Groups,
     /// Rules T2 and T4 together.
     #[error("a packed tensor does not have two dimensions; only matrices may be packed")]
     PackedShape,

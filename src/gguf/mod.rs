@@ -19,6 +19,7 @@ pub use label::Label;
 pub use tensor::{Tensor, TensorType};
 pub use value::{Array, Value, ValueType};
 
+use crate::quant::DType;
 use cursor::Cursor;
 
 /// The most metadata entries, and the most tensors (rule H4).
@@ -209,19 +210,28 @@ impl<'a> File<'a> {
         let data_start = (cursor.at() as u64).next_multiple_of(self.alignment.max(1));
         // A file without tensors may end before its padding does; `data` is then empty.
         self.data = usize::try_from(data_start).ok().and_then(|s| self.bytes.get(s..)).unwrap_or(&[]);
-        let mut end = 0;
+        let (mut start, mut end) = (0, 0);
         let mut in_order = true;
+        // Type 42 of a fork has fewer bytes than ggml's, so the next tensor seems to overlap it.
+        let mut short_if = false;
         for (t, at) in self.infos() {
             let problem = |problem| GgufError { problem, offset: at };
             if !t.offset.is_multiple_of(self.alignment) {
                 return Err(problem(Problem::TensorOffset));
             }
             let stop = t.offset.checked_add(t.bytes).ok_or(problem(Problem::Truncated))?;
+            if short_if && start < t.offset && t.offset < end {
+                return Err(problem(Problem::Q2Groups));
+            }
+            let is_q2 = t.kind.id == DType::Q2_0.gguf_id();
+            if is_q2 && stop > self.data.len() as u64 {
+                return Err(problem(Problem::Q2Groups));
+            }
             if stop > self.data.len() as u64 {
                 return Err(problem(Problem::Truncated));
             }
             in_order &= t.offset >= end;
-            end = stop;
+            (start, end, short_if) = (t.offset, stop, is_q2);
         }
         if in_order { Ok(()) } else { self.check_overlap() }
     }

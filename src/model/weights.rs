@@ -212,6 +212,11 @@ impl<'m> Scope<'m> {
     fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix<'m>, ModelError> {
         let label = self.label(name);
         let t = self.find(name).ok_or(ModelError::MissingTensor(label))?;
+        if let Some(prefix) = name.strip_suffix("weight")
+            && self.tensors.tensor(self.label(Label::new(format_args!("{prefix}scale")).as_str()).as_str()).is_some()
+        {
+            return Err(ModelError::Feature("a tensor's own scale"));
+        }
         let (dtype, layout) = t.kind.format().ok_or(ModelError::TensorType { tensor: label, kind: t.kind })?;
         let expected = [cols as u64, rows as u64];
         let shape = ModelError::TensorShape { tensor: label, expected, found: t.dims };

@@ -25,7 +25,7 @@
 mod encode;
 mod formats;
 #[cfg(test)]
-mod golden;
+mod golden_tests;
 mod matrix;
 mod panel;
 

@@ -74,9 +74,9 @@ fn broken_models_get_one_line_each() {
     let good = model.build();
     let edit = |key: &str, value: Val| model.clone().set(key, value).build();
     let mut with_type = model.clone();
-    with_type.tensors[3].kind = 10;
+    with_type.tensors[3].kind = 16;
     with_type.tensors[3].dims = vec![256, 1];
-    with_type.tensors[3].data = vec![0; 84];
+    with_type.tensors[3].data = vec![0; 66];
     let cases: [(&str, Vec<u8>, &str); 9] = [
         ("empty", vec![], "empty"),
         ("foreign", b"PK\x03\x04 this is a zip file and no model at all".to_vec(), "not a GGUF file"),
@@ -86,7 +86,7 @@ fn broken_models_get_one_line_each() {
         ("architecture", edit("general.architecture", Val::Str("mamba".into())), "mamba"),
         ("pre", edit("tokenizer.ggml.pre", Val::Str("tekken".into())), "tekken"),
         ("tokenizer", edit("tokenizer.ggml.model", Val::Str("t5".into())), "t5"),
-        ("type", with_type.build(), "Q2_K"),
+        ("type", with_type.build(), "IQ2_XXS"),
     ];
     for (name, bytes, what) in cases {
         let path = f.write(name, &bytes);

@@ -476,6 +476,23 @@ fn t7_padding_does_not_overflow() {
     assert_eq!(accepted(&g.build()).tensors().count(), 0);
 }
 
+/// A fork writes groups of 128 with the number that ggml gave to groups of 64: fewer bytes.
+#[test]
+fn t8_other_layouts_of_type_42_are_told_apart() {
+    let file = |bytes: usize, last: bool| {
+        let mut g = Gguf::default();
+        g.tensor("q2", &[128, 64], 42, vec![0; bytes]);
+        if !last {
+            g.tensor("next", &[8], 0, vec![0; 32]);
+        }
+        g.build()
+    };
+    for last in [false, true] {
+        accepted(&file(64 * 36, last));
+        refused(&file(64 * 34, last), Problem::Q2Groups);
+    }
+}
+
 /// `base()` with the offset of `beta` changed; its description is name, dims count, two dims, type, offset.
 fn beta_at(offset: u64) -> Vec<u8> {
     patched(base().build(), "beta", 4 + 16 + 4, &offset.to_le_bytes())

@@ -267,6 +267,14 @@ fn m2_types_without_kernels_are_named() {
     assert_eq!(shown(&unusable(&g)), ("type", "output_norm.weight F16".into()));
 }
 
+/// llama.cpp multiplies a product by such a scale.
+#[test]
+fn m2_scales_of_tensors_are_refused() {
+    let mut g = Tiny::default().gguf();
+    g.tensor("blk.0.attn_q.scale", &[1], 0, 0.5f32.to_le_bytes().to_vec());
+    assert_eq!(shown(&unusable(&g)).0, "feature");
+}
+
 /// A packed tiny model, with `change` made to one tensor.
 fn packed(name: &str, change: impl Fn(&mut crate::common::gguf::TensorSpec)) -> Gguf {
     let mut g = Tiny { dtype: armlet::quant::DType::Q8_0, ..Tiny::default() }.gguf().packed();

@@ -284,7 +284,7 @@ fn same_bits() {
                 let kv = if dtype == DType::F32 { KvType::F32 } else { KvType::F16 };
                 println!("{dtype} weights, {kv:?} cache, {}", kernels.backend().name());
                 let reference = ReferenceBits::new(model, kernels, kv);
-                if dtype.packs() {
+                if dtype.is_quantised() {
                     reference.check(64);
                 } else {
                     reference.check(8);

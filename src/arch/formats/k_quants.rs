@@ -53,15 +53,16 @@ fn scale<I: Int8Isa, const B: usize>(isa: I, blocks: &[&[u8; B]; ROWS], from: us
 fn head_of_six_bits<'w, I: Int8Isa, const B: usize>(isa: I, blocks: BlockQuad<'_, 'w, [u8; B]>) -> Head<'w, I, B> {
     let blocks = blocks.blocks();
     let [s, m, low] = [words(isa, &blocks, 4), words(isa, &blocks, 8), words(isa, &blocks, 12)];
-    let first = |x| isa.and_words(x, 0x3f3f_3f3f);
-    let high = |x| isa.and_words(isa.shr_words(x, 2), 0x3030_3030);
-    let s47 = isa.or_words(isa.and_words(low, 0x0f0f_0f0f), high(s));
-    let m47 = isa.or_words(isa.and_words(isa.shr_words(low, 4), 0x0f0f_0f0f), high(m));
+    let (s03, m03) = (isa.and_words(s, 0x3f3f_3f3f), isa.and_words(m, 0x3f3f_3f3f));
+    let (s_high, m_high) = (isa.shr_words(s, 2), isa.shr_words(m, 2));
+    let s47 = isa.or_words(isa.and_words(low, 0x0f0f_0f0f), isa.and_words(s_high, 0x3030_3030));
+    let m_low = isa.and_words(isa.shr_words(low, 4), 0x0f0f_0f0f);
+    let m47 = isa.or_words(m_low, isa.and_words(m_high, 0x3030_3030));
     Head {
         d: scale(isa, &blocks, 0, 1.0),
         m: scale(isa, &blocks, 2, -1.0),
-        scales: [first(s), s47, s47, s47],
-        minima: [first(m), m47, m47, m47],
+        scales: [s03, s47, s47, s47],
+        minima: [m03, m47, m47, m47],
         blocks,
     }
 }

@@ -16,7 +16,7 @@ use super::accumulators::{Accumulators, MAX_TOKENS};
 use super::cursor::{PanelCursor, RowCursor, RowQuad};
 use super::job::Job;
 use super::panel::{self, Packed, UnitPanel, Units};
-use crate::arch::formats::Format;
+use crate::arch::formats::{Format, Unit};
 use crate::arch::isa::PanelIsa;
 use crate::arch::types::{ROWS, Sums};
 use crate::arch::unroll::unroll;
@@ -122,18 +122,28 @@ fn unpack<F: Format, S: PanelIsa, const N: usize>(
         for (g, quad) in quads[n].iter_mut().enumerate() {
             let Some(blocks) = quad.next() else { return false };
             let head = F::head(isa, blocks);
-            unroll!(u in 0..F::LEN / BLOCK => {
-                let (unit, panel) = (F::unit(isa, &head, u), &mut panels[u][n]);
-                let columns = isa.interleave(&unit.q);
-                unroll!(k in 0..8 => { panel.q[ROWS * k + g] = columns[k] });
-                unroll!(h in 0..2 => {
-                    panel.d[h].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.d[h]);
-                    panel.m[h].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.m[h]);
-                });
-            });
+            if S::UNROLL_UNITS {
+                unroll!(u in 0..F::LEN / BLOCK => { store(isa, &F::unit(isa, &head, u), &mut panels[u][n], g) });
+            } else {
+                for u in 0..F::LEN / BLOCK {
+                    store(isa, &F::unit(isa, &head, u), &mut panels[u & (MAX_UNITS - 1)][n], g);
+                }
+            }
         }
     }
     true
+}
+
+/// Writes the unit of rows `4·g..4·g + 4` to its place in a panel.
+#[inline(always)]
+fn store<S: PanelIsa>(isa: S, unit: &Unit<S>, panel: &mut UnitPanel, g: usize) {
+    let columns = isa.interleave(&unit.q);
+    let g = g & (PANEL_ROWS / ROWS - 1);
+    unroll!(k in 0..8 => { panel.q[ROWS * k + g] = columns[k] });
+    unroll!(h in 0..2 => {
+        panel.d[h].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.d[h]);
+        panel.m[h].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.m[h]);
+    });
 }
 
 /// One token and a packed file's panels, in place.

@@ -51,6 +51,25 @@ pub(super) fn multiply<K: RowKernel, I: FloatIsa + Int8Isa, const T: usize>(isa:
     }
 }
 
+/// All tokens, two at a time; of an odd number the last but one is computed twice.
+#[inline(always)]
+pub(super) fn multiply_by_two<K: RowKernel, I: FloatIsa + Int8Isa>(isa: I, job: &mut Job<'_, '_, '_>) {
+    if job.x.tokens == 1 {
+        return one::<K, I>(isa, job);
+    }
+    let bytes = job.w.row_bytes();
+    for (first, rows) in job.rows.clone().step_by(ROWS).zip(rows_of(job).chunks_of(ROWS * bytes)) {
+        let rows = RowQuad::new(rows, bytes);
+        for token in (0..job.x.tokens).step_by(2) {
+            let pair = token.min(job.x.tokens - 2);
+            let sums = K::tile::<I, 2>(isa, rows, K::tokens(&job.x, pair));
+            for (t, sums) in sums.iter().enumerate().skip(token - pair) {
+                job.write_sums(first, pair + t, sums);
+            }
+        }
+    }
+}
+
 /// One token.
 #[inline(always)]
 fn one<K: RowKernel, I: FloatIsa + Int8Isa>(isa: I, job: &mut Job<'_, '_, '_>) {

@@ -44,11 +44,19 @@ impl<F: Format> RowKernel for Quantised<F> {
         while let Some(blocks) = rows.next() {
             let head = F::head(isa, blocks);
             rows.prefetch(isa);
-            unroll!(u in 0..units => {
-                // SAFETY: there are at most `x.left() / units` blocks.
-                let x = unsafe { x.next() };
-                acc = add::<F, I, T>(isa, &F::unit(isa, &head, u), &x, acc);
-            });
+            if I::UNROLL_UNITS {
+                unroll!(u in 0..units => {
+                    // SAFETY: there are at most `x.left() / units` blocks.
+                    let x = unsafe { x.next() };
+                    acc = add::<F, I, T>(isa, &F::unit(isa, &head, u), &x, acc);
+                });
+            } else {
+                for u in 0..units {
+                    // SAFETY: as above.
+                    let x = unsafe { x.next() };
+                    acc = add::<F, I, T>(isa, &F::unit(isa, &head, u), &x, acc);
+                }
+            }
         }
         let mut sums = [[0.0; ROWS]; T];
         unroll!(t in 0..T => { sums[t] = isa.store4(acc[t]) });

@@ -49,6 +49,15 @@ impl<F: Format> Product for Rows<F> {
     }
 }
 
+/// The same, two tokens at a time and no others: half of the code, for formats of which there are many.
+pub(in crate::arch) struct RowsByTwo<F>(PhantomData<F>);
+impl<F: Format> Product for RowsByTwo<F> {
+    #[inline(always)]
+    fn multiply<S: PanelIsa + FloatIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
+        gemv::multiply_by_two::<gemv_quantised::Quantised<F>, S>(isa, job);
+    }
+}
+
 /// Quantised rows with many tokens, unpacked to panels.
 pub(in crate::arch) struct Units<F>(PhantomData<F>);
 impl<F: Format> Product for Units<F> {
@@ -160,7 +169,7 @@ macro_rules! dispatch {
             rows Q5_0 Q5_1 Q2K Q3K Q4K Q5K Q6K Iq4Nl Iq4Xs Tq1_0 Tq2_0 Mxfp4 Nvfp4 Q1_0 Q2_0)
     };
     (@ $product:ident, $job:ident, $widens:expr, packed $($packed:ident)*; rows $($rows:ident)*) => {{
-        use $crate::arch::generic::matmul::{Floats, Interleaved, Panels, Rows, Units, Way, Widened};
+        use $crate::arch::generic::matmul::{Floats, Interleaved, Panels, Rows, RowsByTwo, Units, Way, Widened};
         use $crate::quant::{DType, types};
         match $job.w.dtype() {
             $(DType::$packed if const { DType::$packed.is_built() } => match $job.way() {
@@ -169,7 +178,7 @@ macro_rules! dispatch {
                 Way::Panels => $product::<Panels<types::$packed>>(&mut $job),
             },)*
             $(DType::$rows if const { DType::$rows.is_built() } => match $job.way() {
-                Way::Rows => $product::<Rows<types::$rows>>(&mut $job),
+                Way::Rows => $product::<RowsByTwo<types::$rows>>(&mut $job),
                 _ => $product::<Units<types::$rows>>(&mut $job),
             },)*
             DType::F32 | DType::F16 | DType::Bf16 if $widens => $product::<Widened>(&mut $job),

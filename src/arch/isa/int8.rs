@@ -8,6 +8,8 @@ use crate::arch::types::ROWS;
 pub(crate) trait Int8Isa: Isa {
     /// A 32-bit word of each of four rows.
     type U32x4: Copy;
+    /// Whether the units of a block are unrolled, so that shifts are constants; else they are a loop.
+    const UNROLL_UNITS: bool = true;
 
     /// Bits `shift..shift + bits` of each byte.
     fn field(self, x: Self::I8x32, shift: usize, bits: usize) -> Self::I8x32;
