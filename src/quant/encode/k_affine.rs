@@ -81,7 +81,7 @@ impl<const S: usize, const K: usize> Block<S, K> {
         for (((levels, x), scale), min) in block.levels.iter_mut().zip(parts()).zip(scales).zip(mins) {
             let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
             if scale != 0.0 {
-                *levels = x.map(|x| nearest((x + min) / scale).clamp(0, recipe.max) as u8);
+                *levels = x.map(|x| nearest((x + min) / scale).max(0).min(recipe.max) as u8);
             }
         }
         block

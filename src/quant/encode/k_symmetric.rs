@@ -27,7 +27,7 @@ fn requantise(x: &[f32; 256], levels: &mut Levels, d: f32, scales: &[i8; 16], ma
     for ((levels, x), scale) in levels.iter_mut().zip(x.as_chunks::<16>().0).zip(scales) {
         let scale = through_half(d) * f32::from(*scale);
         if scale != 0.0 {
-            *levels = x.map(|x| (nearest(x / scale).clamp(-max, max - 1) + max) as u8);
+            *levels = x.map(|x| (nearest(x / scale).max(-max).min(max - 1) + max) as u8);
         }
     }
 }

@@ -57,7 +57,7 @@ impl<const N: usize> Symmetric<N> {
         let fit = |inverse: f32| {
             let (mut levels, mut product, mut square) = ([0; N], 0.0, 0.0);
             for ((q, x), w) in levels.iter_mut().zip(x).zip(importance) {
-                let level = nearest(inverse * x).clamp(-max, max - 1);
+                let level = nearest(inverse * x).max(-max).min(max - 1);
                 *q = (level + max) as u8;
                 product += w * x * level as f32;
                 square += w * level as f32 * level as f32;
@@ -85,7 +85,7 @@ impl<const N: usize> Symmetric<N> {
             return Self::ZERO;
         }
         let inverse = -max as f32 / extreme;
-        let mut signed = x.map(|x| nearest(inverse * x).clamp(-max, max - 1));
+        let mut signed = x.map(|x| nearest(inverse * x).max(-max).min(max - 1));
         let (mut product, mut square) = (0.0, 0.0);
         for (x, level) in x.iter().zip(signed) {
             product += x * x * x * level as f32;
@@ -98,7 +98,7 @@ impl<const N: usize> Symmetric<N> {
                 let mut p = product - w * x * *level as f32;
                 if p > 0.0 {
                     let mut s = square - w * *level as f32 * *level as f32;
-                    let tried = nearest(x * s / p).clamp(-max, max - 1);
+                    let tried = nearest(x * s / p).max(-max).min(max - 1);
                     if tried != *level {
                         p += w * x * tried as f32;
                         s += w * tried as f32 * tried as f32;
@@ -159,14 +159,14 @@ impl<const N: usize> Affine<N> {
             }))
         };
         let inverse = max as f32 / (high - min);
-        let mut levels = x.map(|x| nearest(inverse * (x - min)).clamp(0, max) as u8);
+        let mut levels = x.map(|x| nearest(inverse * (x - min)).max(0).min(max) as u8);
         let mut scale = 1.0 / inverse;
         let mut best = error(&levels, scale, min);
         for step in 0..=steps.count {
             // The minimum is that of the best fit so far.
             let inverse = (steps.start + steps.step * f32::from(step) + max as f32) / (high - min);
             let tried = x.map(|x| match inverse * (x - min) {
-                v if !steps.clamp_first => nearest(v).clamp(0, max) as u8,
+                v if !steps.clamp_first => nearest(v).max(0).min(max) as u8,
                 v if v > 0.0 => nearest(if v < max as f32 { v } else { max as f32 }) as u8,
                 _ => 0,
             });
