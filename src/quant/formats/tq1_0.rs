@@ -23,5 +23,5 @@ impl BlockFormat for Tq1_0 {
 pub(crate) fn trit(byte: u8, digit: usize) -> u8 {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
     let shifted = byte.wrapping_mul(POWERS.get(digit).copied().unwrap_or(1));
-    (u16::from(shifted) * 3 >> 8) as u8
+    ((u16::from(shifted) * 3) >> 8) as u8
 }
