@@ -14,7 +14,7 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 
 const ROWS: usize = 1536;
-const COLS: usize = 576;
+const COLS: usize = 768;
 
 fn main() {
     divan::main();
@@ -31,11 +31,10 @@ impl fmt::Display for Case {
 }
 
 fn cases() -> impl Iterator<Item = Case> {
-    let formats = [DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::F16];
-    let layouts =
-        |format: DType| [Layout::Rows, Layout::Panels].into_iter().take(1 + usize::from(format.is_quantised()));
+    let formats = DType::ALL.into_iter().filter(|dtype| dtype.is_quantised() || *dtype == DType::F16);
+    let layouts = |format: DType| [Layout::Rows, Layout::Panels].into_iter().take(1 + usize::from(format.packs()));
     common::backends().flat_map(move |backend| {
-        formats.into_iter().flat_map(move |format| layouts(format).map(move |layout| Case(backend, format, layout)))
+        formats.clone().flat_map(move |format| layouts(format).map(move |layout| Case(backend, format, layout)))
     })
 }
 

@@ -30,7 +30,7 @@ fn pair(x: &[u8; 16], i: usize) -> [u8; 2] {
 /// The product of two f32 is exact in f64, and the sum is then rounded twice. That differs from rounding once only where
 /// the first rounding lands half-way between two f32 (Boldo and Melquiond 2008), which for subnormal results is at other
 /// bits; those `libm` computes exactly.
-#[inline(always)]
+#[inline(never)]
 fn fma(a: f32, b: f32, c: f32) -> f32 {
     const BELOW_F32: u64 = (1 << 29) - 1;
     const HALF_WAY: u64 = 1 << 28;
@@ -180,7 +180,7 @@ impl Isa for Scalar {
     fn load_nibbles(self, x: &[u8; 16]) -> [i8; 32] {
         core::array::from_fn(|i| if i < 16 { x[i] & 15 } else { x[i - 16] >> 4 }.cast_signed())
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot4_i8(self, w: &[[i8; 32]; 4], x: [i8; 32], _bias: i32) -> [f32; 4] {
         self.fold_i8(self.add_i8(w, x, [0; 4]))
     }
@@ -188,7 +188,7 @@ impl Isa for Scalar {
     fn sums_i8(self, _bias: i32) -> [i32; 4] {
         [0; 4]
     }
-    #[inline(always)]
+    #[inline(never)]
     fn add_i8(self, w: &[[i8; 32]; 4], x: [i8; 32], sums: [i32; 4]) -> [i32; 4] {
         let dot = |w: &[i8; 32]| w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(x)).sum::<i32>();
         core::array::from_fn(|r| sums[r] + dot(&w[r]))
@@ -197,21 +197,22 @@ impl Isa for Scalar {
     fn fold_i8(self, sums: [i32; 4]) -> [f32; 4] {
         sums.map(|sum| sum as f32)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot4_nibbles(self, w: &[[i8; 32]; 4], x: [i8; 32], bias: i32) -> [f32; 4] {
         w.map(|w| (w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(x)).sum::<i32>() + bias) as f32)
     }
 }
 
+/// Calls, not copies: there is no instruction set to be compiled for, and many formats.
 impl Int8Isa for Scalar {
     const UNROLL_UNITS: bool = false;
     type U32x4 = [u32; 4];
 
-    #[inline(always)]
+    #[inline(never)]
     fn field(self, x: [i8; 32], shift: usize, bits: usize) -> [i8; 32] {
         x.map(|x| (x.cast_unsigned() >> shift & ((1 << bits) - 1)).cast_signed())
     }
-    #[inline(always)]
+    #[inline(never)]
     fn insert(self, low: [i8; 32], high: [i8; 32], shift: usize) -> [i8; 32] {
         core::array::from_fn(|i| low[i] | high[i] << shift)
     }
@@ -219,31 +220,31 @@ impl Int8Isa for Scalar {
     fn or(self, a: [i8; 32], b: [i8; 32]) -> [i8; 32] {
         core::array::from_fn(|i| a[i] | b[i])
     }
-    #[inline(always)]
+    #[inline(never)]
     fn sub(self, x: [i8; 32], n: i8) -> [i8; 32] {
         x.map(|x| x.wrapping_sub(n))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn lookup(self, levels: &[i8; 16], x: [i8; 32]) -> [i8; 32] {
         x.map(|x| levels[usize::from(x.cast_unsigned() & 15)])
     }
-    #[inline(always)]
+    #[inline(never)]
     fn bits(self, x: &[u8; 4], value: i8) -> [i8; 32] {
         core::array::from_fn(|i| if x[i / 8] >> (i % 8) & 1 == 1 { value } else { 0 })
     }
-    #[inline(always)]
+    #[inline(never)]
     fn crumbs(self, x: &[u8; 8]) -> [i8; 32] {
         core::array::from_fn(|i| (x[i / 4] >> (2 * (i % 4)) & 3).cast_signed())
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot4_five(self, w: &[[i8; 32]; 4], x: [i8; 32], bias: i32) -> [f32; 4] {
         self.dot4_nibbles(w, x, bias)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot4_halves(self, w: &[[i8; 32]; 4], x: [i8; 32], _halves: [i32; 2]) -> [[f32; 4]; 2] {
         [0, 16].map(|from| w.map(|w| dot(&w[from..from + 16], &x[from..from + 16]) as f32))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn interleave(self, w: &[[i8; 32]; 4]) -> [[u8; 16]; 8] {
         core::array::from_fn(|k| core::array::from_fn(|i| w[i / 4][4 * k + i % 4].cast_unsigned()))
     }
@@ -317,12 +318,12 @@ impl PanelIsa for Scalar {
     fn single(self) -> Scalar {
         self
     }
-    #[inline(always)]
+    #[inline(never)]
     fn int8(self, q: &Bytes, _group: usize) -> Rows<[i8; 32]> {
         let q = q.as_flattened();
         core::array::from_fn(|r| core::array::from_fn(|i| q[64 * (i / 4) + 4 * r + i % 4].cast_signed()))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn nibbles(self, n: &Nibbles, _group: usize) -> Rows<[i8; 32]> {
         let n = n.as_flattened();
         core::array::from_fn(|r| {
@@ -330,7 +331,7 @@ impl PanelIsa for Scalar {
             self.load_nibbles(&bytes)
         })
     }
-    #[inline(always)]
+    #[inline(never)]
     fn scales(self, scales: &PanelScales, _group: usize) -> Rows<f32> {
         core::array::from_fn(|r| f16::from_le_bytes([scales[2 * r], scales[2 * r + 1]]).to_f32())
     }
@@ -342,11 +343,11 @@ impl PanelIsa for Scalar {
     fn store<const T: usize>(self, acc: Rows<f32>, sums: &mut [Sums; T], _group: usize) {
         sums[0] = acc;
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot_int8<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>) -> Rows<f32> {
         w.map(|w| w.iter().zip(x.q[0]).map(|(w, x)| i32::from(*w) * i32::from(x)).sum::<i32>() as f32)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot_nibbles<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>, offset: bool) -> Rows<f32> {
         let bias = if offset { x.bias[0] as f32 } else { 0.0 };
         self.dot_int8(w, x).map(|dot| dot + bias) // exact: integers below 2²⁴
@@ -355,19 +356,19 @@ impl PanelIsa for Scalar {
     fn scales_f32(self, scales: &Sums, _group: usize) -> Rows<f32> {
         *scales
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot_five<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>, offset: bool) -> Rows<f32> {
         self.dot_nibbles(w, x, offset)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot_halves<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>) -> [Rows<f32>; 2] {
         [0, 16].map(|from| w.map(|w| dot(&w[from..from + 16], &x.q[0][from..from + 16]) as f32))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn add<const T: usize>(self, acc: Rows<f32>, dots: Rows<f32>, d: Rows<f32>, x: &[f32; T]) -> Rows<f32> {
         core::array::from_fn(|r| fma(dots[r], d[r] * x[0], acc[r]))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn add_minima<const T: usize>(self, acc: Rows<f32>, m: Rows<f32>, x: &[f32; T]) -> Rows<f32> {
         core::array::from_fn(|r| fma(m[r], x[0], acc[r]))
     }

@@ -88,3 +88,10 @@ pub fn with_string(bytes: Vec<u8>, key: &str, value: &str) -> Vec<u8> {
 pub fn with_bool(bytes: Vec<u8>, key: &str, value: bool) -> Vec<u8> {
     with_entry(&bytes, key, 7, &[u8::from(value)])
 }
+
+/// Of the formats that the tiny models can have, those that whole models are run with: a format of each kind of kernel, or
+/// with `--deep` every one.
+pub fn some_formats() -> impl Iterator<Item = armlet::quant::DType> {
+    let more = [armlet::quant::DType::Q5_1, armlet::quant::DType::Iq4Nl, armlet::quant::DType::Mxfp4];
+    gguf::small_formats().filter(move |dtype| deep(1, 0) == 1 || !more.contains(dtype))
+}

@@ -1,13 +1,13 @@
 //! The forward pass against a second one, in f64 (`common/oracle.rs`): every shape and format, on every backend that runs
 //! here; and that nothing but what is said to changes a bit (`common/reference_bits.rs`).
 
-use crate::common::gguf::{Gguf, Tiny, Val, small_formats};
+use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::oracle::{MISTAKES, Oracle, Vector};
 use crate::common::reference_bits::{BOUND, Crowd, PROMPT, ReferenceBits, bits};
 use crate::common::run::{
     Reader, backends, error, prompt, tiny, uses_f16_products, with_linear_scaling, with_model, with_session,
 };
-use crate::common::{cases, deep};
+use crate::common::{cases, deep, some_formats};
 use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use armlet::host::{Pool, memory};
@@ -201,7 +201,7 @@ fn errors_beside_rounding(gguf: &Gguf, kernels: Kernels, kv: KvType) -> Vector {
 #[test]
 fn rounding_is_all_that_differs() {
     let named = |dtype: DType| (dtype.name(), blocky(dtype, 5).gguf());
-    for (name, gguf) in small_formats().map(named).chain([("mixed", mixed(5))]) {
+    for (name, gguf) in some_formats().map(named).chain([("mixed", mixed(5))]) {
         for kv in [KvType::F32, KvType::F16] {
             for kernels in backends() {
                 let errors = errors_beside_rounding(&gguf, kernels, kv);
@@ -273,7 +273,7 @@ fn rope_factors_as_in_llama_cpp() {
 /// among passes of up to eight tokens, and among longer ones.
 #[test]
 fn same_bits() {
-    for dtype in small_formats() {
+    for dtype in some_formats() {
         // Rows that are no multiple of eight where they may be, more heads in a group than one pass of attention takes.
         let blocks = tiny("qwen2", (6, 1, 16, 16), (64, 96), 31);
         let odd = tiny("llama", (10, 2, 24, 24), (36, 49), 31);
@@ -300,7 +300,7 @@ fn same_bits() {
 fn same_bits_shared_by_tokens() {
     const LONG: usize = 400;
     let config = Config { context: LONG, logit_rows: 1, pattern: Pattern::Full, ..Config::default() };
-    for dtype in small_formats() {
+    for dtype in some_formats() {
         with_model(&Tiny { dtype, context: LONG, ..tiny("llama", (6, 2, 16, 16), (64, 96), 61) }.gguf(), |model| {
             let tokens = prompt(8, LONG, model.hparams.vocab);
             let read = |chunk: usize, exec: &dyn Executor| {
@@ -398,7 +398,7 @@ fn a_batch_gives_the_bits_of_each_session_alone() {
     let prompts: Vec<Vec<u32>> = (0..8).map(|i| prompt(50 + i, 1 + i as usize * 5, 67)).collect();
     let next: Vec<Vec<u32>> = (0..8).map(|i| prompt(70 + i, STEPS, 67)).collect();
     let pool = Pool::new(2);
-    for dtype in small_formats() {
+    for dtype in some_formats() {
         with_model(&blocky(dtype, 43).gguf(), |model| {
             for kernels in backends() {
                 // For each session the bits after each step.

@@ -19,8 +19,28 @@ const OBJDUMP: &str = "llvm-objdump-19";
 const SYMBOLIZER: &str = "llvm-symbolizer-19";
 const MCA: &str = "llvm-mca-19";
 const CPUS: [&str; 3] = ["cortex-a53", "cortex-a72", "neoverse-n1"];
-/// Formats and the bytes of 32 weights.
-const FORMATS: [(&str, u32); 4] = [("Q8_0", 34), ("Q4_0", 18), ("Q4_1", 20), ("F16", 64)];
+/// Formats, by the names of their types, and the bytes of 256 weights.
+const FORMATS: [(&str, u32); 19] = [
+    ("Q8_0", 272),
+    ("Q4_0", 144),
+    ("Q4_1", 160),
+    ("F16", 512),
+    ("Q5_0", 176),
+    ("Q5_1", 192),
+    ("Q2K", 84),
+    ("Q3K", 110),
+    ("Q4K", 144),
+    ("Q5K", 176),
+    ("Q6K", 210),
+    ("Iq4Nl", 144),
+    ("Iq4Xs", 136),
+    ("Mxfp4", 136),
+    ("Nvfp4", 144),
+    ("Tq1_0", 54),
+    ("Tq2_0", 66),
+    ("Q1_0", 36),
+    ("Q2_0", 72),
+];
 /// Passes that are simulated.
 const PASSES: u32 = 1000;
 
@@ -101,7 +121,7 @@ fn table(loops: &BTreeMap<Kernel, Loop>) -> Result<String, Failed> {
     for ((kernel, format), l) in loops {
         text += &format!("| `{kernel}` | {} | {} |", l.addresses.len(), l.products);
         for cpu in CPUS {
-            let bytes = f64::from(l.products * FORMATS[*format].1) / 32.0;
+            let bytes = f64::from(l.products * FORMATS[*format].1) / 256.0;
             let rate = cycles(cpu, &l.source)?.map(|cycles| bytes * f64::from(PASSES) / cycles);
             text += &rate.map_or(" – |".into(), |rate| format!(" {rate:.2} |"));
         }

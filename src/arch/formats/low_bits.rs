@@ -81,21 +81,21 @@ impl Format for Tq1_0 {
     fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 54]>) -> Head<'w, I, 54> {
         Head::new(isa, blocks, 52)
     }
-    /// Columns 0..160 are digits of 32 bytes, the next 80 of 16, the last 16 of 4.
     #[inline(always)]
     fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 54>, u: usize) -> Unit<I> {
-        let q = unroll_array!(r in 0..4 => {
-            let block = head.blocks[r];
-            let trits: [u8; 32] = core::array::from_fn(|i| {
-                let (byte, digit) = match (u, i) {
-                    (0..5, _) => (at::<54, 32>(block, 0)[i], u),
-                    (7, 16..) => (at::<54, 4>(block, 48)[i % 4], (i - 16) / 4),
-                    _ => (at::<54, 16>(block, 32)[i % 16], (2 * u + i / 16).saturating_sub(10)),
-                };
-                trit(byte, digit)
-            });
-            isa.load_u8(&trits)
-        });
-        Unit::scaled(q, head.d)
+        Unit::scaled(unroll_array!(r in 0..4 => isa.load_u8(&trits(head.blocks[r], u))), head.d)
     }
+}
+
+/// Unit `u`: columns 0..160 are digits of 32 bytes, the next 80 of 16, the last 16 of 4.
+#[inline(never)]
+fn trits(block: &[u8; 54], u: usize) -> [u8; 32] {
+    core::array::from_fn(|i| {
+        let (byte, digit) = match (u, i) {
+            (0..5, _) => (at::<54, 32>(block, 0)[i], u),
+            (7, 16..) => (at::<54, 4>(block, 48)[i % 4], (i - 16) / 4),
+            _ => (at::<54, 16>(block, 32)[i % 16], (2 * u + i / 16).saturating_sub(10)),
+        };
+        trit(byte, digit)
+    })
 }

@@ -31,17 +31,20 @@ impl Format for Nvfp4 {
     fn head<'w, I: Int8Isa>(_: I, blocks: BlockQuad<'_, 'w, [u8; 36]>) -> [&'w [u8; 36]; ROWS] {
         blocks.blocks()
     }
-    /// Sixteen columns are the low nibbles of eight bytes, then their high ones.
     #[inline(always)]
     fn unit<I: Int8Isa>(isa: I, head: &[&[u8; 36]; ROWS], u: usize) -> Unit<I> {
         let q = unroll_array!(r in 0..4 => {
-            let bytes: &[u8; 16] = at(head[r], 4 + 16 * u);
-            let nibbles: [u8; 32] = core::array::from_fn(|i| bytes[8 * (i / 16) + i % 8] >> (4 * (i / 8 % 2)) & 15);
-            isa.lookup(&FP4_LEVELS, isa.load_u8(&nibbles))
+            isa.lookup(&FP4_LEVELS, isa.load_u8(&nibbles(at(head[r], 4 + 16 * u))))
         });
         let d = unroll_array!(h in 0..2 => {
             isa.load4(&unroll_array!(r in 0..4 => ue4m3(at::<36, 4>(head[r], 0)[(2 * u + h) & 3])))
         });
         Unit { q, d, m: d }
     }
+}
+
+/// Sixteen columns are the low nibbles of eight bytes, then their high ones.
+#[inline(never)]
+fn nibbles(bytes: &[u8; 16]) -> [u8; 32] {
+    core::array::from_fn(|i| bytes[8 * (i / 16) + i % 8] >> (4 * (i / 8 % 2)) & 15)
 }

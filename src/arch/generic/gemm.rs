@@ -65,17 +65,17 @@ fn interleave_and_multiply<F: Packed, S: PanelIsa, const N: usize>(
 /// Rows of a format without a packed layout: a block of the rows of `N` panels is unpacked once for [`MAX_TOKENS`].
 #[inline(always)]
 pub(super) fn multiply_units<F: Format, S: PanelIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
-    let rows = job.rows.clone();
-    let paired = if S::PANELS == 2 { rows.len() / (2 * PANEL_ROWS) * (2 * PANEL_ROWS) } else { 0 };
     if S::PANELS == 2 {
-        unpack_and_multiply::<F, S, 2>(isa, job, rows.start..rows.start + paired);
+        unpack_and_multiply::<F, S, 2>(isa, job);
+    } else {
+        unpack_and_multiply::<F, S, 1>(isa, job);
     }
-    unpack_and_multiply::<F, S, 1>(isa, job, rows.start + paired..rows.end);
 }
 
-/// `rows` alone, `N` panels at a time.
+/// `N` panels at a time; beyond the last row, it is repeated.
 #[inline(always)]
-fn unpack_and_multiply<F: Format, S: PanelIsa, const N: usize>(isa: S, job: &mut Job<'_, '_, '_>, rows: Range<usize>) {
+fn unpack_and_multiply<F: Format, S: PanelIsa, const N: usize>(isa: S, job: &mut Job<'_, '_, '_>) {
+    let rows = job.rows.clone();
     let units = F::LEN / BLOCK;
     let mut accumulators = Accumulators::<[Sums; N]>::new();
     let mut panels = [[UnitPanel::ZERO; N]; MAX_UNITS];

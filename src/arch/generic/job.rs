@@ -30,7 +30,7 @@ impl Job<'_, '_, '_> {
     /// Writes the sums of rows `row..` of one token, as far as the job has these rows.
     #[inline(always)]
     pub(super) fn write_sums(&mut self, row: usize, token: usize, sums: &[f32]) {
-        let valid = sums.len().min(self.rows.end - row);
+        let valid = sums.len().min(self.rows.end.saturating_sub(row));
         let out = self.out.row(token).get_mut(row - self.rows.start..).unwrap_or(&mut []);
         write_to(out, sums.first_n(valid), self.write);
     }
