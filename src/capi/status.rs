@@ -58,6 +58,7 @@ fn status(error: &Error) -> armlet_status {
         Error::Model(e) => match e {
             ModelError::Architecture(_)
             | ModelError::Feature(_)
+            | ModelError::TensorScale(_)
             | ModelError::TensorType { .. }
             | ModelError::PackVersion(_)
             | ModelError::Packed { .. } => ARMLET_ERR_UNSUPPORTED,

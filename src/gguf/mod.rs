@@ -212,16 +212,16 @@ impl<'a> File<'a> {
         self.data = usize::try_from(data_start).ok().and_then(|s| self.bytes.get(s..)).unwrap_or(&[]);
         let (mut start, mut end) = (0, 0);
         let mut in_order = true;
-        // Type 42 of a fork has fewer bytes than ggml's, so the next tensor seems to overlap it.
-        let mut short_if = false;
+        // Type 42 of a fork has fewer bytes than ggml's, so the next tensor seems to overlap it: where it is described.
+        let mut after_q2 = None;
         for (t, at) in self.infos() {
             let problem = |problem| GgufError { problem, offset: at };
             if !t.offset.is_multiple_of(self.alignment) {
                 return Err(problem(Problem::TensorOffset));
             }
             let stop = t.offset.checked_add(t.bytes).ok_or(problem(Problem::Truncated))?;
-            if short_if && start < t.offset && t.offset < end {
-                return Err(problem(Problem::Q2Groups));
+            if let Some(offset) = after_q2.filter(|_| start < t.offset && t.offset < end) {
+                return Err(GgufError { problem: Problem::Q2Groups, offset });
             }
             let is_q2 = t.kind.id == DType::Q2_0.gguf_id();
             if is_q2 && stop > self.data.len() as u64 {
@@ -231,7 +231,7 @@ impl<'a> File<'a> {
                 return Err(problem(Problem::Truncated));
             }
             in_order &= t.offset >= end;
-            (start, end, short_if) = (t.offset, stop, is_q2);
+            (start, end, after_q2) = (t.offset, stop, is_q2.then_some(at));
         }
         if in_order { Ok(()) } else { self.check_overlap() }
     }

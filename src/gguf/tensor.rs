@@ -61,6 +61,14 @@ impl TensorType {
         Layout::from_gguf(self.id).filter(|(dtype, _)| dtype.is_built())
     }
 
+    /// Why it cannot be used.
+    pub fn why_not(self) -> &'static str {
+        match Layout::from_gguf(self.id) {
+            Some((dtype, _)) if !dtype.is_built() => "this build leaves out; choose the feature of that name",
+            _ => "is not supported here; requantise the model, for example to Q4_K_M or Q8_0",
+        }
+    }
+
     /// Whether it is the type of a packed matrix.
     pub fn is_packed(self) -> bool {
         matches!(Layout::from_gguf(self.id), Some((_, Layout::Panels)))

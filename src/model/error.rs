@@ -22,13 +22,14 @@ pub enum ModelError {
     /// A feature that would change the result if it were left out.
     #[error("{0} is not supported")]
     Feature(&'static str),
+    /// A tensor whose products are to be scaled.
+    #[error("tensor {0} has a scale of its own, which is not supported")]
+    TensorScale(Label),
     /// A tensor that the model needs.
     #[error("tensor {0} is missing")]
     MissingTensor(Label),
     /// A tensor type without kernels.
-    #[error(
-        "tensor {tensor} has type {kind}, which is not supported; requantise the model, for example to Q4_K_M or Q8_0"
-    )]
+    #[error("tensor {tensor} has type {kind}, which {}", kind.why_not())]
     TensorType {
         /// Its name.
         tensor: Label,

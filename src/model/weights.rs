@@ -215,7 +215,7 @@ impl<'m> Scope<'m> {
         if let Some(prefix) = name.strip_suffix("weight")
             && self.tensors.tensor(self.label(Label::new(format_args!("{prefix}scale")).as_str()).as_str()).is_some()
         {
-            return Err(ModelError::Feature("a tensor's own scale"));
+            return Err(ModelError::TensorScale(label));
         }
         let (dtype, layout) = t.kind.format().ok_or(ModelError::TensorType { tensor: label, kind: t.kind })?;
         let expected = [cols as u64, rows as u64];

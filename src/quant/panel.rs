@@ -105,7 +105,7 @@ impl DType {
         if !self.packs() || row >= PANEL_ROWS {
             return;
         }
-        let mut block = [0; DType::Q8_0.block_bytes()]; // the largest
+        let mut block = [0; DType::Q8_0.block_bytes()]; // the largest of those that pack
         let block = block.first_n_mut(bytes);
         for (packed, out) in panel.chunks_exact((PANEL_ROWS * bytes).max(1)).zip(out.chunks_mut(BLOCK)) {
             self.unpack_row(packed, row, block);

@@ -20,6 +20,7 @@ fn shown(error: &ModelError) -> (&'static str, String) {
         ModelError::Key(k) => ("key", k.to_string()),
         ModelError::Value(k) => ("value", k.to_string()),
         ModelError::Feature(f) => ("feature", (*f).into()),
+        ModelError::TensorScale(t) => ("scale", t.to_string()),
         ModelError::MissingTensor(t) => ("missing", t.to_string()),
         ModelError::TensorType { tensor, kind } => ("type", format!("{tensor} {kind}")),
         ModelError::TensorShape { tensor, .. } => ("shape", tensor.to_string()),
@@ -272,7 +273,7 @@ fn m2_types_without_kernels_are_named() {
 fn m2_scales_of_tensors_are_refused() {
     let mut g = Tiny::default().gguf();
     g.tensor("blk.0.attn_q.scale", &[1], 0, 0.5f32.to_le_bytes().to_vec());
-    assert_eq!(shown(&unusable(&g)).0, "feature");
+    assert_eq!(shown(&unusable(&g)), ("scale", "blk.0.attn_q.weight".into()));
 }
 
 /// A packed tiny model, with `change` made to one tensor.

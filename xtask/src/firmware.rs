@@ -10,18 +10,26 @@ use crate::process::{Failed, Steps, cargo_with, finish, in_parallel, output, roo
 use crate::setup::NONE;
 use crate::{model, rust_firmware};
 
-/// A build of the library, and what the compiler is told. The first two are for memory with the MMU on; the last is the
+/// A build of the library, and what the compiler is told. Most are for memory with the MMU on; the strict one is the
 /// target's default, which works with the MMU off and alignment checking on.
 #[derive(Clone, Copy)]
 struct Build {
     name: &'static str,
     flags: &'static str,
+    /// Features that choose weight formats.
+    formats: &'static str,
 }
 
-const ARMV8: Build = Build { name: "armv8-a", flags: "--cfg armlet_normal_memory -C target-feature=-strict-align" };
-const DOTPROD: Build =
-    Build { name: "dotprod", flags: "--cfg armlet_normal_memory -C target-feature=-strict-align,+dotprod,+fp16" };
-const STRICT: Build = Build { name: "strict", flags: "" };
+const NORMAL_MEMORY: &str = "--cfg armlet_normal_memory -C target-feature=-strict-align";
+const ARMV8: Build = Build { name: "armv8-a", flags: NORMAL_MEMORY, formats: "" };
+const DOTPROD: Build = Build {
+    name: "dotprod",
+    flags: "--cfg armlet_normal_memory -C target-feature=-strict-align,+dotprod,+fp16",
+    formats: "",
+};
+const STRICT: Build = Build { name: "strict", flags: "", formats: "" };
+/// The formats of a Q4_K_M file, whatever its widths, in the place of those that a build has by itself.
+const Q4_K_M: Build = Build { name: "q4_k_m", flags: NORMAL_MEMORY, formats: ",q4_k,q6_k,q5_0,q8_0" };
 
 /// Most bytes of code and read-only data that the library adds to an image, and of its variables.
 const MOST_CODE: usize = 256 << 10;
@@ -45,7 +53,8 @@ impl Build {
     }
 
     fn build(&self) -> Result<(), Failed> {
-        let features = ["--no-default-features", "--features", "capi,panic-handler"];
+        let features = format!("capi,panic-handler{}", self.formats);
+        let features = ["--no-default-features", "--features", &features];
         let kind = ["--target", NONE, "--profile", "firmware", "--crate-type", "staticlib"];
         let args = [&["rustc", "--lib"][..], &features, &kind].concat();
         let (flags, folder) = (format!("{} -C force-unwind-tables=no", self.flags), self.folder());
@@ -135,7 +144,9 @@ impl Whole {
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     let deep = steps.deep;
     // Each is one thread for most of its time, and has a folder of its own.
-    steps.step("the libraries for firmware", || in_parallel(&[ARMV8, DOTPROD, STRICT], Build::build).map(drop))?;
+    steps.step("the libraries for firmware", || {
+        in_parallel(&[ARMV8, DOTPROD, STRICT, Q4_K_M], Build::build).map(drop)
+    })?;
     steps.step("the check of byte loads sees them", || {
         let most = STRICT.whole()?.byte_loads().iter().map(|(_, n)| *n).max().unwrap_or(0);
         require(most > 100, || format!("the default build loads {most} bytes one by one in its worst kernel"))
@@ -146,7 +157,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         figures = answers(deep)?;
         Ok(())
     })?;
-    for build in [ARMV8, DOTPROD] {
+    for build in [ARMV8, DOTPROD, Q4_K_M] {
         steps.step(&format!("what the library is made of, {}", build.name), || made_of(build))?;
     }
     rust_firmware::run(steps)?;

@@ -71,7 +71,7 @@ fn check_text() -> Result<(), Failed> {
 }
 
 fn native_program() -> PathBuf {
-    root().join("target/release/armlet")
+    root().join("target/ci/armlet")
 }
 
 /// The program on this machine.

@@ -16,7 +16,7 @@ use super::accumulators::{Accumulators, MAX_TOKENS};
 use super::cursor::{PanelCursor, RowCursor, RowQuad};
 use super::job::Job;
 use super::panel::{self, Packed, UnitPanel, Units};
-use crate::arch::formats::{Format, Unit};
+use crate::arch::formats::{Format, Quants, Unit};
 use crate::arch::isa::PanelIsa;
 use crate::arch::types::{ROWS, Sums};
 use crate::arch::unroll::unroll;
@@ -76,6 +76,7 @@ pub(super) fn multiply_units<F: Format, S: PanelIsa>(isa: S, job: &mut Job<'_, '
 #[inline(always)]
 fn unpack_and_multiply<F: Format, S: PanelIsa, const N: usize>(isa: S, job: &mut Job<'_, '_, '_>) {
     let rows = job.rows.clone();
+    const { assert!(F::LEN.is_multiple_of(BLOCK) && F::LEN / BLOCK <= MAX_UNITS) };
     let units = F::LEN / BLOCK;
     let mut accumulators = Accumulators::<[Sums; N]>::new();
     let mut panels = [[UnitPanel::ZERO; N]; MAX_UNITS];
@@ -123,10 +124,10 @@ fn unpack<F: Format, S: PanelIsa, const N: usize>(
             let Some(blocks) = quad.next() else { return false };
             let head = F::head(isa, blocks);
             if S::UNROLL_UNITS {
-                unroll!(u in 0..F::LEN / BLOCK => { store(isa, &F::unit(isa, &head, u), &mut panels[u][n], g) });
+                unroll!(u in 0..F::LEN / BLOCK => { store::<F, S>(isa, &F::unit(isa, &head, u), &mut panels[u][n], g) });
             } else {
                 for u in 0..F::LEN / BLOCK {
-                    store(isa, &F::unit(isa, &head, u), &mut panels[u & (MAX_UNITS - 1)][n], g);
+                    store::<F, S>(isa, &F::unit(isa, &head, u), &mut panels[u & (MAX_UNITS - 1)][n], g);
                 }
             }
         }
@@ -136,13 +137,17 @@ fn unpack<F: Format, S: PanelIsa, const N: usize>(
 
 /// Writes the unit of rows `4·g..4·g + 4` to its place in a panel.
 #[inline(always)]
-fn store<S: PanelIsa>(isa: S, unit: &Unit<S>, panel: &mut UnitPanel, g: usize) {
+fn store<F: Format, S: PanelIsa>(isa: S, unit: &Unit<S>, panel: &mut UnitPanel, g: usize) {
     let columns = isa.interleave(&unit.q);
     let g = g & (PANEL_ROWS / ROWS - 1);
     unroll!(k in 0..8 => { panel.q[ROWS * k + g] = columns[k] });
     unroll!(h in 0..2 => {
-        panel.d[h].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.d[h]);
-        panel.m[h].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.m[h]);
+        if h == 0 || matches!(F::QUANTS, Quants::Halves) {
+            panel.d[h].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.d[h]);
+            if F::MINIMUM {
+                panel.m[h].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.m[h]);
+            }
+        }
     });
 }
 

@@ -26,6 +26,7 @@ pub(crate) mod tq1_0;
 pub(super) mod tq2_0;
 
 /// A block of weights: so many bytes, at any alignment.
+/// The cursors of `arch` rely on it.
 pub(crate) trait Block: Copy + AsRef<[u8]> + AsMut<[u8]> + 'static {
     /// All bytes zero.
     const ZERO: Self;

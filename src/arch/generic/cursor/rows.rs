@@ -66,6 +66,7 @@ impl<'a, B: Block> RowCursor<'a, B> {
     /// At most `blocks` blocks of each row.
     #[inline(always)]
     pub(in crate::arch::generic) fn new(rows: RowQuad<'a>, blocks: usize) -> Self {
+        const { assert!(align_of::<B>() == 1) };
         let first = rows.data.as_ptr();
         // Each offset is at most `last`, where a row of `len` bytes starts.
         let next = core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
@@ -106,7 +107,7 @@ impl<'a, B: Block> RowCursor<'a, B> {
     #[inline(always)]
     pub(in crate::arch::generic) fn next(&mut self) -> Option<BlockQuad<'_, 'a, B>> {
         self.left = self.left.checked_sub(1)?;
-        // SAFETY: a block was left in each row, at its pointer: every `BlockQuad` advances these by a block.
+        // SAFETY: a block was left in each row, at its pointer: every `BlockQuad` advances these by at most a block.
         Some(unsafe { BlockQuad::new(&mut self.next) })
     }
 }
@@ -124,7 +125,7 @@ impl<'a, B: Block> UncountedRows<'a, B> {
     /// To be called at most as often as [`RowCursor::uncounted`] said.
     #[inline(always)]
     pub(in crate::arch::generic) unsafe fn next(&mut self) -> BlockQuad<'_, 'a, B> {
-        // SAFETY: the caller takes no more blocks than each row has, and every `BlockQuad` advances the pointers by a block.
+        // SAFETY: the caller takes no more blocks than each row has, and every `BlockQuad` advances the pointers by at most a block.
         unsafe { BlockQuad::new(&mut self.next) }
     }
 }
@@ -145,6 +146,7 @@ impl<'a, B: Block> PanelCursor<'a, B> {
     /// `rows` has whole rows of `stride` bytes.
     #[inline(always)]
     pub(in crate::arch::generic) fn new(rows: &'a [u8], stride: usize) -> Self {
+        const { assert!(align_of::<B>() == 1) };
         let stride = stride.min(rows.len());
         let last = rows.len() - stride;
         let ahead = Prefetcher::behind(rows);

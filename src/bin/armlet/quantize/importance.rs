@@ -73,19 +73,24 @@ fn from_gguf(bytes: &[u8]) -> Result<HashMap<String, Vec<f32>>, String> {
     if file.get("general.type").is_some_and(|kind| kind != Value::String(b"imatrix")) {
         return Err("it is not an importance matrix; llama-imatrix makes one".into());
     }
+    let all_counts: HashMap<&str, Tensor<'_>> =
+        file.tensors().filter_map(|t| Some((t.name.strip_suffix(".counts")?, t))).collect();
     let mut out = HashMap::new();
     for t in file.tensors() {
         let Some(name) = t.name.strip_suffix(".in_sum2") else { continue };
-        let counts = file.tensor(&format!("{name}.counts"));
+        let counts = all_counts.get(name);
         let counts = counts.ok_or_else(|| format!("tensor {name} has sums without counts; {AGAIN}"))?;
-        let (mut sums, counts) = (floats(&t)?, floats(&counts)?);
+        let (mut sums, counts) = (floats(&t)?, floats(counts)?);
         if counts.is_empty() || !sums.len().is_multiple_of(counts.len()) {
             return Err(format!("tensor {name} has {} sums for {} counts; {AGAIN}", sums.len(), counts.len()));
+        }
+        if let Some(count) = counts.iter().find(|count| !count.is_finite() || **count < 0.0) {
+            return Err(format!("tensor {name} has a count of {count}; {AGAIN}"));
         }
         let cols = sums.len() / counts.len();
         for (sums, count) in sums.chunks_mut(cols.max(1)).zip(counts) {
             // An expert that no token was sent to counts as one of equal columns.
-            sums.iter_mut().for_each(|sum| *sum = if count > 0.0 { *sum / count } else { 1.0 });
+            sums.iter_mut().for_each(|sum| *sum = if count > 0.0 || !sum.is_finite() { *sum / count } else { 1.0 });
         }
         out.insert(name.to_string(), sums);
     }

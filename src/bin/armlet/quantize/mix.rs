@@ -18,7 +18,7 @@ const fn preset(name: &'static str, file_type: u32, base: DType) -> Preset {
     Preset { name, file_type, base }
 }
 
-/// Every preset, under llama-quantize's names, and MXFP4 and NVFP4, which it does not have.
+/// The presets of the formats that armlet has, under llama-quantize's names, and MXFP4 and NVFP4, which it does not have.
 pub(crate) const PRESETS: [Preset; 26] = [
     preset("F32", 0, DType::F32),
     preset("F16", 1, DType::F16),

@@ -29,7 +29,8 @@ fn shape(file: &File<'_>) -> Shape {
         Value::Array(a) => a.iter().next().and_then(unsigned),
         value => unsigned(value),
     };
-    let layers = number("block_count").unwrap_or(0);
+    // No more layers than there are tensors: the mixes count with it.
+    let layers = number("block_count").unwrap_or(0).min(file.tensors_len() as u64);
     let heads = number("attention.head_count").unwrap_or(0);
     let kv_heads = number("attention.head_count_kv").unwrap_or(heads);
     Shape {
