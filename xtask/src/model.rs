@@ -71,7 +71,7 @@ fn check_text() -> Result<(), Failed> {
 }
 
 fn native_program() -> PathBuf {
-    root().join("target/ci/armlet")
+    root().join("target/release/armlet")
 }
 
 /// The program on this machine.

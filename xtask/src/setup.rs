@@ -20,8 +20,8 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
 /// The program for this machine, and the model that it fetches.
 pub(crate) fn program(steps: &mut Steps) -> Result<(), Failed> {
     // With the tests' own profile the model's program would be built twice; this one is the one that is measured.
-    steps.step("the program", || cargo(&["build", "--profile", "ci"]))?;
-    steps.step("the model", || command("target/ci/armlet", &["pull", "smollm2"], &[]))
+    steps.step("the program", || cargo(&["build", "--release"]))?;
+    steps.step("the model", || command("target/release/armlet", &["pull", "smollm2"], &[]))
 }
 
 /// What needs no model.
