@@ -59,7 +59,13 @@ pub(crate) trait BlockFormat {
 pub(super) fn decode_row<F: BlockFormat>(row: &[u8], out: &mut [f32]) {
     for (block, out) in F::Block::slice_of(row).iter().zip(out.chunks_mut(F::LEN)) {
         for (i, out) in out.iter_mut().enumerate() {
-            *out = F::weight(block, i);
+            *out = weight::<F>(block, i);
         }
     }
+}
+
+/// A call and not a copy: a row of the embedding is decoded once for a token, and firmware has little room for code.
+#[inline(never)]
+fn weight<F: BlockFormat>(block: &F::Block, i: usize) -> f32 {
+    F::weight(block, i)
 }
