@@ -160,8 +160,8 @@ formats! {
 impl DType {
     /// What is known of it.
     pub const fn info(self) -> &'static FormatInfo {
-        // The table is in the order of the variants.
-        &FORMATS[self as usize]
+        // The table is in the order of the variants; the remainder shows the compiler that it has so many.
+        &FORMATS[self as usize % FORMATS.len()]
     }
 
     /// The format with this GGUF type number.
