@@ -28,7 +28,7 @@ const DOTPROD: Build = Build {
     name: "dotprod",
     flags: "--cfg armlet_normal_memory -C target-feature=-strict-align,+dotprod,+fp16",
     formats: "",
-    most_code: MOST_CODE,
+    most_code: 260 << 10,
 };
 const STRICT: Build = Build { name: "strict", flags: "", formats: "", most_code: MOST_CODE };
 /// The formats of a Q4_K_M file, whatever its widths, in the place of those that a build has by itself.
