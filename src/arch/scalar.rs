@@ -4,9 +4,9 @@ use half::{bf16, f16};
 
 use super::backend::Backend;
 use super::f32x16::F32x8Pair;
-use super::isa::{FloatIsa, Int8Isa, Isa, PanelIsa};
+use super::isa::{Field, FloatIsa, Form, Int8Isa, Isa, PanelIsa, bias, first, last, pair};
 use super::kernels::{Kernels, kernels};
-use super::types::{Bytes, Nibbles, PanelScales, Sums, TokenBlock};
+use super::types::{BlockQuad, Bytes, Nibbles, PanelScales, Sums, TokenBlock};
 use crate::quant::PANEL_ROWS;
 
 #[derive(Clone, Copy)]
@@ -18,11 +18,6 @@ pub(super) fn kernels() -> Kernels {
 
 fn map<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
     core::array::from_fn(|i| f(a[i], b[i]))
-}
-
-/// Bytes 2·i and 2·i + 1: a binary16 or a bfloat16.
-fn pair(x: &[u8; 16], i: usize) -> [u8; 2] {
-    [x[2 * i], x[2 * i + 1]]
 }
 
 /// `a·b + c`, rounded once, as the other backends' instruction does: so that all of them give the same bits.
@@ -64,11 +59,11 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn load8_f16(self, x: &[u8; 16]) -> [f32; 8] {
-        core::array::from_fn(|i| f16::from_le_bytes(pair(x, i)).to_f32())
+        core::array::from_fn(|i| f16::from_le_bytes(*pair(x, 2 * i)).to_f32())
     }
     #[inline(always)]
     fn load8_bf16(self, x: &[u8; 16]) -> [f32; 8] {
-        core::array::from_fn(|i| bf16::from_le_bytes(pair(x, i)).to_f32())
+        core::array::from_fn(|i| bf16::from_le_bytes(*pair(x, 2 * i)).to_f32())
     }
     #[inline(always)]
     fn load8_i8(self, x: &[u8; 8]) -> [f32; 8] {
@@ -209,48 +204,97 @@ impl Int8Isa for Scalar {
     type U32x4 = [u32; 4];
 
     #[inline(never)]
-    fn field(self, x: [i8; 32], shift: usize, bits: usize) -> [i8; 32] {
-        x.map(|x| (x.cast_unsigned() >> shift & ((1 << bits) - 1)).cast_signed())
+    fn field(self, x: [i8; 32], field: Field) -> [i8; 32] {
+        x.map(|x| (x.cast_unsigned() >> field.at & ((1 << field.bits) - 1)).cast_signed())
     }
     #[inline(never)]
-    fn insert(self, low: [i8; 32], high: [i8; 32], shift: usize) -> [i8; 32] {
-        core::array::from_fn(|i| low[i] | high[i] << shift)
-    }
-    #[inline(always)]
-    fn or(self, a: [i8; 32], b: [i8; 32]) -> [i8; 32] {
-        core::array::from_fn(|i| a[i] | b[i])
-    }
-    #[inline(never)]
-    fn sub(self, x: [i8; 32], n: i8) -> [i8; 32] {
-        x.map(|x| x.wrapping_sub(n))
+    fn join(self, low: [i8; 32], l: Field, high: [i8; 32], h: Field) -> [i8; 32] {
+        let (low, high) = (self.field(low, l), self.field(high, h));
+        core::array::from_fn(|i| low[i] | high[i] << l.bits)
     }
     #[inline(never)]
     fn lookup(self, levels: &[i8; 16], x: [i8; 32]) -> [i8; 32] {
         x.map(|x| levels[usize::from(x.cast_unsigned() & 15)])
     }
     #[inline(never)]
-    fn bits(self, x: &[u8; 4], value: i8) -> [i8; 32] {
-        core::array::from_fn(|i| if x[i / 8] >> (i % 8) & 1 == 1 { value } else { 0 })
+    fn lookup_fp4(self, levels: &[i8; 16], x: [i8; 32]) -> ([i8; 32], Form) {
+        (self.lookup(levels, x), Form::less(12))
     }
     #[inline(never)]
-    fn crumbs(self, x: &[u8; 8]) -> [i8; 32] {
-        core::array::from_fn(|i| (x[i / 4] >> (2 * (i % 4)) & 3).cast_signed())
+    fn bits(self, x: &[u8; 16], u: usize) -> [i8; 32] {
+        core::array::from_fn(|i| (x[(4 * u + i / 8) & 15] >> (i % 8) & 1).cast_signed())
     }
     #[inline(never)]
-    fn dot4_five(self, w: &[[i8; 32]; 4], x: [i8; 32], bias: i32) -> [f32; 4] {
-        self.dot4_nibbles(w, x, bias)
+    fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[[i8; 32]; 4]; 2], [f32; 4]) {
+        let blocks = step.blocks();
+        let crumb = |r: usize, i: usize| (last::<18, 16>(blocks[r])[(i / 4) & 15] >> (2 * (i % 4)) & 3).cast_signed();
+        let unit = |u: usize| core::array::from_fn(|r| core::array::from_fn(|i| crumb(r, 32 * u + i)));
+        ([unit(0), unit(1)], self.gather4_f16(blocks.map(|b| pair(b, 0))))
     }
     #[inline(never)]
-    fn dot4_halves(self, w: &[[i8; 32]; 4], x: [i8; 32], _halves: [i32; 2]) -> [[f32; 4]; 2] {
-        [0, 16].map(|from| w.map(|w| dot(&w[from..from + 16], &x[from..from + 16]) as f32))
+    fn fives(self, step: BlockQuad<'_, '_, [u8; 22]>) -> ([[i8; 32]; 4], Form, [f32; 4]) {
+        let blocks = step.blocks();
+        (
+            blocks.map(|b| five(first(last::<22, 20>(b)), last(b))),
+            Form::PLAIN,
+            self.gather4_f16(blocks.map(|b| pair(b, 0))),
+        )
+    }
+    #[inline(never)]
+    fn fives_min(self, step: BlockQuad<'_, '_, [u8; 24]>) -> ([[i8; 32]; 4], Form, [[f32; 4]; 2]) {
+        let blocks = step.blocks();
+        let d = [0, 2].map(|at| self.gather4_f16(blocks.map(|b| pair(b, at))));
+        (blocks.map(|b| five(first(last::<24, 20>(b)), last(b))), Form::PLAIN, d)
+    }
+    #[inline(always)]
+    fn byte_and_nibbles(self, step: BlockQuad<'_, '_, [u8; 17]>) -> ([u32; 4], [[i8; 32]; 4]) {
+        let blocks = step.blocks();
+        (blocks.map(|b| u32::from(b[0])), blocks.map(|b| self.load_nibbles(last(b))))
+    }
+    #[inline(never)]
+    fn dot4_five(self, w: &[[i8; 32]; 4], form: Form, x: [i8; 32], sum: i32, offset: i32) -> [f32; 4] {
+        self.dot4_nibbles(w, x, bias(sum, offset - form.less))
+    }
+    #[inline(never)]
+    fn dot4_halves(self, w: &[[i8; 32]; 4], form: Form, x: [i8; 32], sums: &[i32; 2], offset: i32) -> [[f32; 4]; 2] {
+        let offset = offset - form.less;
+        [0, 1].map(|h| w.map(|w| (dot_half(&w, &x, h) - offset * sums[h]) as f32))
+    }
+    #[inline(never)]
+    fn panel_quants(self, q: [i8; 32], form: Form, less: i32) -> [i8; 32] {
+        q.map(|q| q.wrapping_add((form.less - less) as i8))
     }
     #[inline(never)]
     fn interleave(self, w: &[[i8; 32]; 4]) -> [[u8; 16]; 8] {
         core::array::from_fn(|k| core::array::from_fn(|i| w[i / 4][4 * k + i % 4].cast_unsigned()))
     }
     #[inline(always)]
-    fn words(self, x: [&[u8; 4]; 4]) -> [u32; 4] {
-        x.map(|x| u32::from_le_bytes(*x))
+    fn splat_words(self, x: u32) -> [u32; 4] {
+        [x; 4]
+    }
+    #[inline(never)]
+    fn quads(self, x: [&[u8; 16]; 4]) -> [[u32; 4]; 4] {
+        core::array::from_fn(|k| x.map(|x| u32::from_le_bytes(x.as_chunks::<4>().0[k])))
+    }
+    #[inline(always)]
+    fn store_words(self, x: [u32; 4]) -> [i32; 4] {
+        x.map(u32::cast_signed)
+    }
+    #[inline(always)]
+    fn xor_words(self, x: [u32; 4], mask: u32) -> [u32; 4] {
+        x.map(|x| x ^ mask)
+    }
+    #[inline(always)]
+    fn max_words(self, a: [u32; 4], b: [u32; 4]) -> [u32; 4] {
+        core::array::from_fn(|i| a[i].cast_signed().max(b[i].cast_signed()).cast_unsigned())
+    }
+    #[inline(always)]
+    fn f32_of_bits(self, x: [u32; 4]) -> [f32; 4] {
+        x.map(f32::from_bits)
+    }
+    #[inline(always)]
+    fn sub_words(self, x: [u32; 4], n: u32) -> [u32; 4] {
+        x.map(|x| x.wrapping_sub(n))
     }
     #[inline(always)]
     fn and_words(self, x: [u32; 4], mask: u32) -> [u32; 4] {
@@ -269,18 +313,32 @@ impl Int8Isa for Scalar {
         x.map(|x| x << n)
     }
     #[inline(always)]
-    fn byte_u8(self, x: [u32; 4], i: usize) -> [f32; 4] {
-        x.map(|x| f32::from((x >> (8 * i)) as u8))
+    fn byte_u8(self, x: [u32; 4], i: usize) -> [u32; 4] {
+        x.map(|x| u32::from((x >> (8 * i)) as u8))
     }
     #[inline(always)]
-    fn byte_i8(self, x: [u32; 4], i: usize) -> [f32; 4] {
-        x.map(|x| f32::from((x >> (8 * i)) as i8))
+    fn byte_i8(self, x: [u32; 4], i: usize) -> [u32; 4] {
+        x.map(|x| i32::from((x >> (8 * i)) as i8).cast_unsigned())
+    }
+    #[inline(always)]
+    fn to_f32(self, x: [u32; 4]) -> [f32; 4] {
+        x.map(|x| x.cast_signed() as f32)
+    }
+    #[inline(never)]
+    fn halves_f16(self, x: [u32; 4]) -> [[f32; 4]; 2] {
+        [0, 16].map(|shift| x.map(|x| f16::from_bits((x >> shift) as u16).to_f32()))
     }
 }
 
-/// The exact dot product.
-fn dot(w: &[i8], x: &[i8]) -> i32 {
-    w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum()
+/// Nibbles with a bit above each.
+fn five(bits: &[u8; 4], nibbles: &[u8; 16]) -> [i8; 32] {
+    let bits = u32::from_le_bytes(*bits);
+    core::array::from_fn(|i| (nibbles[i % 16] >> (4 * (i / 16)) & 15 | ((bits >> i & 1) << 4) as u8).cast_signed())
+}
+
+/// The exact dot product of the first 16 or the last.
+fn dot_half(w: &[i8; 32], x: &[i8; 32], half: usize) -> i32 {
+    w.iter().zip(x).skip(16 * half).take(16).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum()
 }
 
 /// A value for each row of a panel.
@@ -314,6 +372,7 @@ impl PanelIsa for Scalar {
     type Dots = Rows<f32>;
     type Scales = Rows<f32>;
     type Acc = Rows<f32>;
+    type Ints = Rows<i32>;
 
     fn single(self) -> Scalar {
         self
@@ -360,9 +419,34 @@ impl PanelIsa for Scalar {
     fn dot_five<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>, offset: bool) -> Rows<f32> {
         self.dot_nibbles(w, x, offset)
     }
+    #[inline(always)]
+    fn ints(self, x: &Rows<i32>, _group: usize) -> Rows<i32> {
+        *x
+    }
+    /// [`panel_quants`](Int8Isa::panel_quants) made them signed.
     #[inline(never)]
-    fn dot_halves<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>) -> [Rows<f32>; 2] {
-        [0, 16].map(|from| w.map(|w| dot(&w[from..from + 16], &x.q[0][from..from + 16]) as f32))
+    fn dot_halves<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>, _: i32) -> [Rows<f32>; 2] {
+        [0, 1].map(|h| w.map(|w| dot_half(&w, &x.q[0], h) as f32))
+    }
+    #[inline(never)]
+    fn add_halves<const T: usize>(
+        self,
+        acc: Rows<f32>,
+        dots: [Rows<f32>; 2],
+        d: [Rows<f32>; 2],
+        s: [Rows<i32>; 2],
+        minima: Option<[Rows<i32>; 2]>,
+        x: &TokenBlock<'_, T>,
+    ) -> Rows<f32> {
+        // Exact: integers below 2²⁴.
+        let sum = |x: [f32; 2], s: [i32; 2]| x[0] * s[0] as f32 + x[1] * s[1] as f32;
+        core::array::from_fn(|r| {
+            let mut scaled = sum([dots[0][r], dots[1][r]], [s[0][r], s[1][r]]) * d[0][r];
+            if let Some([a, b]) = minima {
+                scaled = fma(sum(x.halves[0].map(|x| x as f32), [a[r], b[r]]), d[1][r], scaled);
+            }
+            fma(scaled, x.d[0], acc[r])
+        })
     }
     #[inline(never)]
     fn add<const T: usize>(self, acc: Rows<f32>, dots: Rows<f32>, d: Rows<f32>, x: &[f32; T]) -> Rows<f32> {

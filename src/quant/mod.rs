@@ -37,7 +37,7 @@ pub use panel::{Layout, PACK_VERSION, PANEL_ROWS};
 /// The levels and scales that kernels share with the specification.
 pub(crate) mod tables {
     pub(crate) use super::formats::iq4_nl::LEVELS as IQ4_LEVELS;
-    pub(crate) use super::formats::mxfp4::{LEVELS as FP4_LEVELS, scale as e8m0};
+    pub(crate) use super::formats::mxfp4::LEVELS as FP4_LEVELS;
     pub(crate) use super::formats::nvfp4::scale as ue4m3;
     pub(crate) use super::formats::tq1_0::trit;
 }

@@ -51,13 +51,22 @@ impl NeonDot for Dotprod {
 
     /// The first of each row's partial sums starts with `bias`.
     #[inline(always)]
-    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
-        let start = simd!(self, vsetq_lane_s32::<0>(bias, vdupq_n_s32(0)));
+    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t {
+        let zero = simd!(self, vdupq_n_s32(0));
+        let start = match bias {
+            Some(bias) => simd!(self, vsetq_lane_s32::<0>(bias, zero)),
+            None => zero,
+        };
         self.neon().fold(self.add_i8(w, x, [start; 4]))
     }
 
     #[inline(always)]
-    fn dot4_five(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
+    fn dot4_five(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t {
+        NeonDot::dot4_nibbles(self, w, x, bias)
+    }
+
+    #[inline(always)]
+    fn dot4_six(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t {
         NeonDot::dot4_nibbles(self, w, x, bias)
     }
 

@@ -10,6 +10,7 @@ use crate::arch::backend::Backend;
 use crate::arch::isa::PanelIsa;
 use crate::arch::kernels::{Kernels, kernels};
 use crate::arch::types::{BlockQuad, Bytes, F16Block, Nibbles, PanelScales, Sums, TokenBlock};
+use crate::quant::PANEL_ROWS;
 
 /// The kernels, where the CPU can run them.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
@@ -25,12 +26,16 @@ impl NeonDot for I8mm {
         NeonDot::add_i8(self.dotprod(), w, x, sums)
     }
     #[inline(always)]
-    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
+    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t {
         NeonDot::dot4_nibbles(self.dotprod(), w, x, bias)
     }
     #[inline(always)]
-    fn dot4_five(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
+    fn dot4_five(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t {
         NeonDot::dot4_five(self.dotprod(), w, x, bias)
+    }
+    #[inline(always)]
+    fn dot4_six(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t {
+        NeonDot::dot4_six(self.dotprod(), w, x, bias)
     }
     #[inline(always)]
     fn dot4_halves(self, w: &[I8x32; 4], x: I8x32) -> [int32x4_t; 2] {
@@ -129,6 +134,7 @@ impl PanelIsa for I8mm {
     type Weights = PanelRows8;
     type Dots = [int32x4_t; 4];
     type Scales = [float32x4_t; 4];
+    type Ints = [int32x4_t; 4];
     type Acc = [float32x4_t; 4];
 
     #[inline(always)]
@@ -179,8 +185,40 @@ impl PanelIsa for I8mm {
         self.dot(w, x, offset)
     }
     #[inline(always)]
-    fn dot_halves<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>) -> [[int32x4_t; 4]; 2] {
+    fn dot_halves<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, _: i32) -> [[int32x4_t; 4]; 2] {
         [0..2, 2..4].map(|columns| self.dot_columns(w, x, false, columns))
+    }
+    #[inline(always)]
+    fn ints(self, x: &[i32; PANEL_ROWS], group: usize) -> [int32x4_t; 4] {
+        let [a, b] = self.neon().load_ints(x, group);
+        simd!(self, [vzip1q_s32(a, a), vzip2q_s32(a, a), vzip1q_s32(b, b), vzip2q_s32(b, b)])
+    }
+    #[inline(always)]
+    fn add_halves<const T: usize>(
+        self,
+        acc: [float32x4_t; 4],
+        dots: [[int32x4_t; 4]; 2],
+        d: [[float32x4_t; 4]; 2],
+        s: [[int32x4_t; 4]; 2],
+        minima: Option<[[int32x4_t; 4]; 2]>,
+        x: &TokenBlock<'_, T>,
+    ) -> [float32x4_t; 4] {
+        let halves = x.halves.first_chunk::<2>().unwrap_or(&[[0; 2]; 2]);
+        let xd = both(self, x.d);
+        simd!(self, {
+            // Of two tokens: the first half of each, twice, and the last.
+            let sums = vld1q_s32(halves.as_flattened().as_ptr());
+            let sums = [vuzp1q_s32(sums, sums), vuzp2q_s32(sums, sums)];
+            core::array::from_fn(|i| {
+                let dots = vmlaq_s32(vmulq_s32(dots[0][i], s[0][i]), dots[1][i], s[1][i]);
+                let mut sum = vmulq_f32(vcvtq_f32_s32(dots), d[0][i]);
+                if let Some([a, b]) = minima {
+                    let sums = vmlaq_s32(vmulq_s32(a[i], sums[0]), b[i], sums[1]);
+                    sum = vfmaq_f32(sum, vcvtq_f32_s32(sums), d[1][i]);
+                }
+                vfmaq_f32(acc[i], sum, xd)
+            })
+        })
     }
     #[inline(always)]
     fn add<const T: usize>(

@@ -6,7 +6,7 @@ use super::post_index;
 use super::registers::I8x32;
 use super::tokens::{Neon, NeonToken, simd};
 use crate::arch::f32x16::F32x8Pair;
-use crate::arch::isa::{FloatIsa, Int8Isa, Isa};
+use crate::arch::isa::{FloatIsa, Isa};
 use crate::arch::types::{BlockQuad, F16Block};
 
 /// The operations that differ between NEON CPUs: dot products of int8, and products of binary16.
@@ -17,13 +17,16 @@ pub(super) trait NeonDot: NeonToken {
     /// Adds the products of a block of 32 int8 with four others, in four partial sums each.
     fn add_i8(self, w: &[I8x32; 4], x: I8x32, sums: [int32x4_t; 4]) -> [int32x4_t; 4];
 
-    /// Dot products of a block of 32 int8 with four others within 0..=15, plus `bias`.
-    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t;
+    /// Dot products of a block of 32 int8 with four others within ±16, plus `bias` if there is one.
+    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t;
 
     /// The same within 0..=31.
-    fn dot4_five(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t;
+    fn dot4_five(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t;
 
-    /// Dot products of the first 16 and of the last int8 of a block with four others within ±32.
+    /// The same within 0..=63.
+    fn dot4_six(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t;
+
+    /// Dot products of the first 16 and of the last int8 of a block with four others within 0..=63.
     fn dot4_halves(self, w: &[I8x32; 4], x: I8x32) -> [int32x4_t; 2];
 
     /// As [`FloatIsa::fma_f16`].
@@ -46,7 +49,7 @@ impl Neon {
 
     /// Four rows of four words to four columns.
     #[inline(always)]
-    fn transpose4x4(self, [a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
+    pub(super) fn transpose4x4(self, [a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
         simd!(self, {
             let wide = |x| vreinterpretq_f64_f32(x);
             let (ab0, ab1) = (wide(vtrn1q_f32(a, b)), wide(vtrn2q_f32(a, b)));
@@ -277,7 +280,7 @@ impl<X: NeonDot> Isa for X {
     }
     #[inline(always)]
     fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> float32x4_t {
-        simd!(self, vcvtq_f32_s32(NeonDot::dot4_nibbles(self, w, x, bias)))
+        simd!(self, vcvtq_f32_s32(NeonDot::dot4_nibbles(self, w, x, Some(bias))))
     }
 
     #[inline(always)]
@@ -387,150 +390,5 @@ impl<X: NeonDot> FloatIsa for X {
     #[inline(always)]
     fn fold_f16(self, acc: [float32x4_t; 2]) -> [f32; 4] {
         self.store4(simd!(self, vpaddq_f32(acc[0], acc[1])))
-    }
-}
-
-/// A shift by a constant number of bits, which is known after inlining.
-macro_rules! shift {
-    ($n:expr, $shift:ident($($x:expr),+), $zero:expr) => {
-        match $n {
-            0 => $zero,
-            1 => $shift::<1>($($x),+),
-            2 => $shift::<2>($($x),+),
-            3 => $shift::<3>($($x),+),
-            4 => $shift::<4>($($x),+),
-            5 => $shift::<5>($($x),+),
-            6 => $shift::<6>($($x),+),
-            _ => $shift::<7>($($x),+),
-        }
-    };
-}
-
-impl<X: NeonDot> Int8Isa for X {
-    type U32x4 = uint32x4_t;
-
-    #[inline(always)]
-    fn field(self, x: I8x32, shift: usize, bits: usize) -> I8x32 {
-        simd!(
-            self,
-            x.map(|x| {
-                let x = vreinterpretq_u8_s8(x);
-                let x = shift!(shift, vshrq_n_u8(x), x);
-                // Nothing is left to mask behind the highest bits.
-                let x = if shift + bits == 8 { x } else { vandq_u8(x, vdupq_n_u8((1 << bits) - 1)) };
-                vreinterpretq_s8_u8(x)
-            })
-        )
-    }
-    #[inline(always)]
-    fn insert(self, low: I8x32, high: I8x32, shift: usize) -> I8x32 {
-        simd!(self, [0, 1].map(|h| shift!(shift, vsliq_n_s8(low[h], high[h]), vorrq_s8(low[h], high[h]))))
-    }
-    #[inline(always)]
-    fn or(self, a: I8x32, b: I8x32) -> I8x32 {
-        simd!(self, [0, 1].map(|h| vorrq_s8(a[h], b[h])))
-    }
-    #[inline(always)]
-    fn sub(self, x: I8x32, n: i8) -> I8x32 {
-        simd!(self, x.map(|x| vsubq_s8(x, vdupq_n_s8(n))))
-    }
-    #[inline(always)]
-    fn lookup(self, levels: &[i8; 16], x: I8x32) -> I8x32 {
-        simd!(self, {
-            let levels = vld1q_s8(levels.as_ptr());
-            x.map(|x| vqtbl1q_s8(levels, vreinterpretq_u8_s8(x)))
-        })
-    }
-    #[inline(always)]
-    fn bits(self, x: &[u8; 4], value: i8) -> I8x32 {
-        simd!(self, {
-            let x = vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(*x)));
-            let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
-            let first = vcombine_u8(vdup_n_u8(0), vdup_n_u8(1));
-            [first, vorrq_u8(first, vdupq_n_u8(2))].map(|byte| {
-                let set = vtstq_u8(vqtbl1q_u8(x, byte), bit);
-                vreinterpretq_s8_u8(vandq_u8(set, vreinterpretq_u8_s8(vdupq_n_s8(value))))
-            })
-        })
-    }
-    /// A byte to each four lanes, and another of its fields down to the lowest bits of each.
-    #[inline(always)]
-    fn crumbs(self, x: &[u8; 8]) -> I8x32 {
-        simd!(self, {
-            let x = vld1_u8(x.as_ptr());
-            let twice = vcombine_u8(vzip1_u8(x, x), vzip2_u8(x, x));
-            let down = vreinterpretq_s8_u32(vdupq_n_u32(u32::from_le_bytes([0, 0xfe, 0xfc, 0xfa])));
-            [vzip1q_u8(twice, twice), vzip2q_u8(twice, twice)]
-                .map(|x| vreinterpretq_s8_u8(vandq_u8(vshlq_u8(x, down), vdupq_n_u8(3))))
-        })
-    }
-    #[inline(always)]
-    fn dot4_five(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> float32x4_t {
-        simd!(self, vcvtq_f32_s32(NeonDot::dot4_five(self, w, x, bias)))
-    }
-    #[inline(always)]
-    fn dot4_halves(self, w: &[I8x32; 4], x: I8x32, _halves: [i32; 2]) -> [float32x4_t; 2] {
-        simd!(self, NeonDot::dot4_halves(self, w, x).map(|dots| vcvtq_f32_s32(dots)))
-    }
-    #[inline(always)]
-    fn interleave(self, w: &[I8x32; 4]) -> [[u8; 16]; 8] {
-        let mut out = [[0; 16]; 8];
-        simd!(self, {
-            for h in 0..2 {
-                let words = self.neon().transpose4x4(w.map(|row| vreinterpretq_f32_s8(row[h])));
-                for k in 0..4 {
-                    vst1q_u8(out[4 * h + k].as_mut_ptr(), vreinterpretq_u8_f32(words[k]));
-                }
-            }
-        });
-        out
-    }
-    #[inline(always)]
-    fn words(self, x: [&[u8; 4]; 4]) -> uint32x4_t {
-        let [a, b, c, d] = x.map(|x| u32::from_le_bytes(*x));
-        simd!(self, {
-            let x = vsetq_lane_u32::<1>(b, vsetq_lane_u32::<0>(a, vdupq_n_u32(0)));
-            vsetq_lane_u32::<3>(d, vsetq_lane_u32::<2>(c, x))
-        })
-    }
-    #[inline(always)]
-    fn and_words(self, x: uint32x4_t, mask: u32) -> uint32x4_t {
-        simd!(self, vandq_u32(x, vdupq_n_u32(mask)))
-    }
-    #[inline(always)]
-    fn or_words(self, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
-        simd!(self, vorrq_u32(a, b))
-    }
-    #[inline(always)]
-    fn shr_words(self, x: uint32x4_t, n: usize) -> uint32x4_t {
-        simd!(self, vshlq_u32(x, vdupq_n_s32(-(n as i32))))
-    }
-    #[inline(always)]
-    fn shl_words(self, x: uint32x4_t, n: usize) -> uint32x4_t {
-        simd!(self, vshlq_u32(x, vdupq_n_s32(n as i32)))
-    }
-    #[inline(always)]
-    fn byte_u8(self, x: uint32x4_t, i: usize) -> float32x4_t {
-        simd!(
-            self,
-            vcvtq_f32_u32(match i {
-                0 => vandq_u32(x, vdupq_n_u32(0xff)),
-                1 => vandq_u32(vshrq_n_u32::<8>(x), vdupq_n_u32(0xff)),
-                2 => vandq_u32(vshrq_n_u32::<16>(x), vdupq_n_u32(0xff)),
-                _ => vshrq_n_u32::<24>(x),
-            })
-        )
-    }
-    #[inline(always)]
-    fn byte_i8(self, x: uint32x4_t, i: usize) -> float32x4_t {
-        simd!(self, {
-            let x = vreinterpretq_s32_u32(x);
-            vcvtq_f32_s32(match i {
-                0 => vshrq_n_s32::<24>(vshlq_n_s32::<24>(x)),
-                1 => vshrq_n_s32::<24>(vshlq_n_s32::<16>(x)),
-                2 => vshrq_n_s32::<24>(vshlq_n_s32::<8>(x)),
-                _ => vshrq_n_s32::<24>(x),
-            })
-        })
     }
 }

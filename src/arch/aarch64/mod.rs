@@ -11,6 +11,7 @@ mod cpu;
 pub(super) mod dotprod;
 mod f16;
 pub(super) mod i8mm;
+mod int8;
 mod isa;
 pub(super) mod neon;
 mod panel;

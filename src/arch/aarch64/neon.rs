@@ -30,40 +30,38 @@ impl NeonDot for Neon {
         })
     }
 
-    /// Nibbles leave room in int16 for four products, 4·15·127 = 7620, and for the sum of four such: 30480. So rows are
-    /// folded before they are widened.
+    /// Quants within ±16 leave room in int16 for four products, 4·16·127 = 8128, and for the sum of four such: 32512. So
+    /// rows are folded before they are widened.
     #[inline(always)]
-    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
-        simd!(self, {
-            let [a, b, c, d] = w.map(|w| {
-                let sum = vmlal_high_s8(vmull_s8(vget_low_s8(w[0]), vget_low_s8(x[0])), w[0], x[0]);
-                vmlal_high_s8(vmlal_s8(sum, vget_low_s8(w[1]), vget_low_s8(x[1])), w[1], x[1])
-            });
-            vpadalq_s16(vdupq_n_s32(bias), vpaddq_s16(vpaddq_s16(a, b), vpaddq_s16(c, d)))
-        })
+    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t {
+        let [a, b, c, d] = w.map(|w| self.four_products(w, x));
+        widen(self, simd!(self, vpaddq_s16(vpaddq_s16(a, b), vpaddq_s16(c, d))), bias)
     }
 
     /// Four products fit a lane of int16, 4·31·127 = 15748, and so does the sum of two such.
     #[inline(always)]
-    fn dot4_five(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> int32x4_t {
-        simd!(self, {
-            let [a, b, c, d] = w.map(|w| {
-                let sum = smlal2(self, self.smull(w[0], x[0]), w[0], x[0]);
-                smlal2(self, vmlal_s8(sum, vget_low_s8(w[1]), vget_low_s8(x[1])), w[1], x[1])
-            });
-            let sums = vpaddq_s32(vpaddlq_s16(vpaddq_s16(a, b)), vpaddlq_s16(vpaddq_s16(c, d)));
-            vaddq_s32(sums, vdupq_n_s32(bias))
-        })
+    fn dot4_five(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t {
+        let [a, b, c, d] = w.map(|w| self.four_products(w, x));
+        simd!(self, self.fold_pairs([vpaddq_s16(a, b), vpaddq_s16(c, d)], bias))
     }
 
-    /// Two products fit a lane of int16, 2·32·127 = 8128, and so does the sum of four such: 32512.
+    /// Four products fit a lane of int16: 4·63·127 = 32004.
+    #[inline(always)]
+    fn dot4_six(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t {
+        let sums = w.map(|w| widen(self, self.four_products(w, x), None));
+        let dots = self.fold(sums);
+        match bias {
+            Some(bias) => simd!(self, vaddq_s32(dots, vdupq_n_s32(bias))),
+            None => dots,
+        }
+    }
+
+    /// Two products fit a lane of int16, 2·63·127 = 16002, and so does the sum of two such.
     #[inline(always)]
     fn dot4_halves(self, w: &[I8x32; 4], x: I8x32) -> [int32x4_t; 2] {
         [0, 1].map(|h| {
-            simd!(self, {
-                let [a, b, c, d] = w.map(|w| smlal2(self, self.smull(w[h], x[h]), w[h], x[h]));
-                vpaddlq_s16(vpaddq_s16(vpaddq_s16(a, b), vpaddq_s16(c, d)))
-            })
+            let [a, b, c, d] = w.map(|w| smlal2(self, self.smull(w[h], x[h]), w[h], x[h]));
+            simd!(self, self.fold_pairs([vpaddq_s16(a, b), vpaddq_s16(c, d)], None))
         })
     }
 }
@@ -181,6 +179,26 @@ impl Neon {
             b = smlal2(self, b, w[k], x[k]);
         }
         [a, b]
+    }
+
+    /// Products of 32 columns, four in each lane.
+    #[inline(always)]
+    fn four_products(self, w: I8x32, x: I8x32) -> int16x8_t {
+        let sum = smlal2(self, self.smull(w[0], x[0]), w[0], x[0]);
+        let sum = simd!(self, vmlal_s8(sum, vget_low_s8(w[1]), vget_low_s8(x[1])));
+        smlal2(self, sum, w[1], x[1])
+    }
+
+    /// Sums of four lanes of int16 each, plus `bias`.
+    #[inline(always)]
+    fn fold_pairs(self, [ab, cd]: [int16x8_t; 2], bias: Option<i32>) -> int32x4_t {
+        simd!(self, {
+            let sums = vpaddq_s32(vpaddlq_s16(ab), vpaddlq_s16(cd));
+            match bias {
+                Some(bias) => vaddq_s32(sums, vdupq_n_s32(bias)),
+                None => sums,
+            }
+        })
     }
 
     /// Columns 4k..4k + 4 in all four lanes, for k in 0..8.

@@ -7,6 +7,7 @@ use super::registers::{I8x32, PanelRows8};
 use super::tokens::{Neon, simd};
 use crate::arch::isa::PanelIsa;
 use crate::arch::types::{Bytes, Nibbles, PanelScales, Sums, TokenBlock};
+use crate::quant::PANEL_ROWS;
 
 /// Loads of a group's weights, scales and sums.
 impl Neon {
@@ -38,6 +39,11 @@ impl Neon {
     pub(super) fn load_sums(self, sums: &Sums, group: usize) -> [float32x4_t; 2] {
         let eight = &sums.as_chunks::<8>().0[group & 1];
         simd!(self, [vld1q_f32(eight.as_ptr()), vld1q_f32(eight.as_ptr().add(4))])
+    }
+    #[inline(always)]
+    pub(super) fn load_ints(self, x: &[i32; PANEL_ROWS], group: usize) -> [int32x4_t; 2] {
+        let eight = &x.as_chunks::<8>().0[group & 1];
+        simd!(self, [vld1q_s32(eight.as_ptr()), vld1q_s32(eight.as_ptr().add(4))])
     }
     #[inline(always)]
     pub(super) fn store_sums(self, acc: [float32x4_t; 2], sums: &mut Sums, group: usize) {
@@ -86,6 +92,7 @@ impl<X: NeonPanel> PanelIsa for X {
     type Weights = PanelRows8;
     type Dots = [int32x4_t; 2];
     type Scales = [float32x4_t; 2];
+    type Ints = [int32x4_t; 2];
     type Acc = [float32x4_t; 2];
 
     fn single(self) -> Self {
@@ -136,8 +143,35 @@ impl<X: NeonPanel> PanelIsa for X {
         NeonPanel::dot_five(self, w, &x.q[0], offset.then_some(x.bias[0]))
     }
     #[inline(always)]
-    fn dot_halves<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>) -> [[int32x4_t; 2]; 2] {
+    fn dot_halves<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, _: i32) -> [[int32x4_t; 2]; 2] {
         NeonPanel::dot_halves(self, w, &x.q[0])
+    }
+    #[inline(always)]
+    fn ints(self, x: &[i32; PANEL_ROWS], group: usize) -> [int32x4_t; 2] {
+        self.neon().load_ints(x, group)
+    }
+    #[inline(always)]
+    fn add_halves<const T: usize>(
+        self,
+        acc: [float32x4_t; 2],
+        dots: [[int32x4_t; 2]; 2],
+        d: [[float32x4_t; 2]; 2],
+        s: [[int32x4_t; 2]; 2],
+        minima: Option<[[int32x4_t; 2]; 2]>,
+        x: &TokenBlock<'_, T>,
+    ) -> [float32x4_t; 2] {
+        simd!(self, {
+            let sums = vld1_s32(x.halves[0].as_ptr());
+            [0, 1].map(|i| {
+                let dots = vmlaq_s32(vmulq_s32(dots[0][i], s[0][i]), dots[1][i], s[1][i]);
+                let mut sum = vmulq_f32(vcvtq_f32_s32(dots), d[0][i]);
+                if let Some([a, b]) = minima {
+                    let sums = vmlaq_lane_s32::<1>(vmulq_lane_s32::<0>(a[i], sums), b[i], sums);
+                    sum = vfmaq_f32(sum, vcvtq_f32_s32(sums), d[1][i]);
+                }
+                vfmaq_n_f32(acc[i], sum, x.d[0])
+            })
+        })
     }
     #[inline(always)]
     fn add<const T: usize>(

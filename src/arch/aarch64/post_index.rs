@@ -11,7 +11,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::registers::I8x32;
-use super::tokens::Neon;
+use super::tokens::{Neon, simd};
 
 /// Defines a load: `name(pointer, [previous]) -> vector`.
 macro_rules! load {
@@ -55,6 +55,12 @@ load!(
     /// 16 bits to a lane.
     half_lane[lane], 2, uint16x4_t, "ld1 {{{v:v}.h}}[{lane}], [{p}]");
 load!(
+    /// 8 bits to lane 0, zeros to the others.
+    byte, 1, uint8x16_t, "ldr {v:b}, [{p}]");
+load!(
+    /// 8 bits to a lane.
+    byte_lane[lane], 1, uint8x16_t, "ld1 {{{v:v}.b}}[{lane}], [{p}]");
+load!(
     /// 16 bytes.
     sixteen, 16, uint8x16_t, "ld1 {{{v:v}.16b}}, [{p}]");
 
@@ -81,6 +87,17 @@ pub(super) unsafe fn take_u32x4(neon: Neon, [a, b, c, d]: &mut [*const u8; 4]) -
     }
 }
 
+/// A byte from each of four pointers, to the lowest of a word each.
+///
+/// # Safety
+/// Each points to a readable byte.
+#[inline(always)]
+pub(super) unsafe fn take_u8x4(neon: Neon, [a, b, c, d]: &mut [*const u8; 4]) -> uint32x4_t {
+    // SAFETY: each load reads the byte that its pointer points to.
+    let bytes = unsafe { byte_lane::<12>(neon, d, byte_lane::<8>(neon, c, byte_lane::<4>(neon, b, byte(neon, a)))) };
+    simd!(neon, vreinterpretq_u32_u8(bytes))
+}
+
 /// 16 bytes.
 ///
 /// # Safety
@@ -99,6 +116,19 @@ pub(super) unsafe fn take_16(neon: Neon, p: &mut *const u8) -> uint8x16_t {
 pub(super) unsafe fn take_32(neon: Neon, p: &mut *const u8) -> I8x32 {
     // SAFETY: `p` points to 32 readable bytes.
     unsafe { wide::pair(neon, p) }
+}
+
+/// The blocks of four rows, which the compiler takes to depend on `acc`.
+#[inline(always)]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointers pass through, unread")]
+pub(super) fn after<B>(_: Neon, blocks: [&B; 4], acc: float32x4_t) -> [&B; 4] {
+    let [mut a, mut b, mut c, mut d] = blocks.map(core::ptr::from_ref);
+    // SAFETY: there is no instruction, so that the pointers stay what they are: references.
+    unsafe {
+        asm!("/* {a} {b} {c} {d} {acc:v} */", a = inout(reg) a, b = inout(reg) b, c = inout(reg) c, d = inout(reg) d,
+             acc = in(vreg) acc, options(pure, nomem, nostack, preserves_flags));
+        [&*a, &*b, &*c, &*d]
+    }
 }
 
 /// Loads that need memory without alignment checking.
@@ -132,7 +162,6 @@ mod wide {
 /// The same as loads of 16 bits and of single bytes.
 #[cfg(not(any(not(target_os = "none"), armlet_normal_memory)))]
 mod wide {
-    use super::super::tokens::simd;
     use super::*;
 
     /// 32 bits to lane 0, zeros to the others.

@@ -1,7 +1,7 @@
 //! IQ4_NL and IQ4_XS: nibbles that index a table of levels.
 
 use super::{Format, Quants, Unit, at};
-use crate::arch::isa::Int8Isa;
+use crate::arch::isa::{Form, Int8Isa};
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::unroll_array;
 use crate::quant::tables::IQ4_LEVELS;
@@ -14,7 +14,7 @@ impl Format for Iq4Nl {
     #[inline(always)]
     fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18]>) -> Unit<I> {
         let (q, d) = isa.scaled_nibbles(blocks);
-        Unit::scaled(unroll_array!(r in 0..4 => isa.lookup(&IQ4_LEVELS, q[r])), d)
+        Unit::scaled(isa, unroll_array!(r in 0..4 => isa.lookup(&IQ4_LEVELS, q[r])), Form::PLAIN, d)
     }
     #[inline(always)]
     fn unit<I: Int8Isa>(_: I, head: &Unit<I>, _: usize) -> Unit<I> {
@@ -26,37 +26,49 @@ impl Format for Iq4Nl {
 #[derive(Clone, Copy)]
 pub(in crate::arch) struct Head<'w, I: Int8Isa> {
     blocks: [&'w [u8; 136]; ROWS],
+    /// d/4
     d: I::F32x4,
-    /// −32·d
-    offset: I::F32x4,
-    /// The low four bits of scale `j` at bit 4·j.
-    low: I::U32x4,
-    /// Its two high bits at bit 16 + 2·j.
-    high: I::U32x4,
+    /// 4·(S − 32) as int8, of even units and of odd ones.
+    scales: [I::U32x4; 2],
 }
 
 impl Format for Iq4Xs {
     const QUANTS: Quants = Quants::Int8;
+    const UNITS_TOGETHER: usize = 1;
     type Head<'w, I: Int8Isa> = Head<'w, I>;
 
+    /// d, the two high bits of eight scales in 16 bits, their four low bits in four bytes.
     #[inline(always)]
     fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 136]>) -> Head<'w, I> {
         let blocks = blocks.blocks();
-        let d = isa.gather4_f16(unroll_array!(r in 0..4 => at(blocks[r], 0)));
+        let [first, low, ..] = isa.quads(unroll_array!(r in 0..4 => at(blocks[r], 0)));
+        // The high bits of two units to each byte.
+        let high = isa.shr_words(first, 16);
+        let high = isa.and_words(isa.or_words(high, isa.shl_words(high, 8)), 0x00ff_00ff);
+        let high = isa.and_words(isa.or_words(high, isa.shl_words(high, 4)), 0x0f0f_0f0f);
+        let even = isa.or_words(
+            isa.shl_words(isa.and_words(low, 0x0f0f_0f0f), 2),
+            isa.shl_words(isa.and_words(high, 0x0303_0303), 6),
+        );
+        let odd = isa.or_words(
+            isa.and_words(isa.shr_words(low, 2), 0x3c3c_3c3c),
+            isa.shl_words(isa.and_words(high, 0x0c0c_0c0c), 4),
+        );
         Head {
-            d,
-            offset: isa.mul4(d, isa.splat4(-32.0)),
-            low: isa.words(unroll_array!(r in 0..4 => at(blocks[r], 4))),
-            high: isa.words(unroll_array!(r in 0..4 => at(blocks[r], 0))),
+            d: isa.mul4(isa.halves_f16(first)[0], isa.splat4(0.25)),
+            scales: [isa.xor_words(even, 0x8080_8080), isa.xor_words(odd, 0x8080_8080)],
             blocks,
         }
     }
     #[inline(always)]
     fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I>, u: usize) -> Unit<I> {
         let q = unroll_array!(r in 0..4 => isa.lookup(&IQ4_LEVELS, isa.load_nibbles(at(head.blocks[r], 8 + 16 * u))));
-        let low = isa.and_words(isa.shr_words(head.low, 4 * u), 15);
-        let high = isa.and_words(isa.shr_words(head.high, 12 + 2 * u), 0x30);
-        // d·(S − 32), exact.
-        Unit::scaled(q, isa.fma4(isa.byte_u8(isa.or_words(low, high), 0), head.d, head.offset))
+        // Exact.
+        let d = isa.mul4(isa.to_f32(isa.byte_i8(head.scales[u % 2], u / 2)), head.d);
+        Unit::scaled(isa, q, Form::PLAIN, d)
+    }
+    #[inline(always)]
+    fn after<I: Int8Isa>(isa: I, head: &mut Head<'_, I>, acc: I::F32x4) {
+        head.blocks = isa.blocks_after(head.blocks, acc);
     }
 }

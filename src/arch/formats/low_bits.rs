@@ -1,7 +1,7 @@
 //! Q1_0, Q2_0, TQ1_0 and TQ2_0: one scale for many weights of two or three values.
 
 use super::{Format, Quants, Unit, at};
-use crate::arch::isa::Int8Isa;
+use crate::arch::isa::{Field, Form, Int8Isa};
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::unroll_array;
 use crate::quant::tables::trit;
@@ -23,10 +23,10 @@ impl<'w, I: Int8Isa, const B: usize> Head<'w, I, B> {
     }
 }
 
-/// A sign is a quant of 0 or 2.
+/// A weight is 2·d·q − d, for a quant of 0 or 1.
 impl Format for Q1_0 {
     const QUANTS: Quants = Quants::Nibbles;
-    const OFFSET: i32 = 1;
+    const MINIMUM: bool = true;
     type Head<'w, I: Int8Isa> = Head<'w, I, 18>;
 
     #[inline(always)]
@@ -35,28 +35,38 @@ impl Format for Q1_0 {
     }
     #[inline(always)]
     fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 18>, u: usize) -> Unit<I> {
-        Unit::scaled(unroll_array!(r in 0..4 => isa.bits(at(head.blocks[r], 2 + 4 * u), 2)), head.d)
+        let q = unroll_array!(r in 0..4 => isa.bits(at(head.blocks[r], 2), u));
+        let d = isa.mul4(head.d, isa.splat4(2.0 * f32::from(I::SET)));
+        Unit::new(isa, q, Form::PLAIN, d, isa.mul4(head.d, isa.splat4(-1.0)))
+    }
+    #[inline(always)]
+    fn after<I: Int8Isa>(isa: I, head: &mut Head<'_, I, 18>, acc: I::F32x4) {
+        head.blocks = isa.blocks_after(head.blocks, acc);
     }
 }
 
+/// A weight is d·q − d.
 impl Format for Q2_0 {
     const QUANTS: Quants = Quants::Nibbles;
-    const OFFSET: i32 = 1;
-    type Head<'w, I: Int8Isa> = Head<'w, I, 18>;
+    const MINIMUM: bool = true;
+    type Head<'w, I: Int8Isa> = [Unit<I>; 2];
 
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18]>) -> Head<'w, I, 18> {
-        Head::new(isa, blocks, 0)
+    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18]>) -> [Unit<I>; 2] {
+        let (q, d) = isa.crumbs(blocks);
+        let m = isa.mul4(d, isa.splat4(-1.0));
+        [Unit::new(isa, q[0], Form::PLAIN, d, m), Unit::new(isa, q[1], Form::PLAIN, d, m)]
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 18>, u: usize) -> Unit<I> {
-        Unit::scaled(unroll_array!(r in 0..4 => isa.crumbs(at(head.blocks[r], 2 + 8 * u))), head.d)
+    fn unit<I: Int8Isa>(_: I, head: &[Unit<I>; 2], u: usize) -> Unit<I> {
+        head[u & 1]
     }
 }
 
+/// A weight is d·q − d.
 impl Format for Tq2_0 {
     const QUANTS: Quants = Quants::Nibbles;
-    const OFFSET: i32 = 1;
+    const MINIMUM: bool = true;
     type Head<'w, I: Int8Isa> = Head<'w, I, 66>;
 
     #[inline(always)]
@@ -66,9 +76,14 @@ impl Format for Tq2_0 {
     #[inline(always)]
     fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 66>, u: usize) -> Unit<I> {
         let q = unroll_array!(r in 0..4 => {
-            isa.field(isa.load_u8(at(head.blocks[r], 32 * (u / 4))), 2 * (u % 4), 2)
+            isa.field_in_place(isa.load_u8(at(head.blocks[r], 32 * (u / 4))), Field { at: 2 * (u % 4), bits: 2 })
         });
-        Unit::scaled(q, head.d)
+        let m = isa.mul4(head.d, isa.splat4(-1.0));
+        Unit::new(isa, unroll_array!(r in 0..4 => q[r].0), q[0].1, head.d, m)
+    }
+    #[inline(always)]
+    fn after<I: Int8Isa>(isa: I, head: &mut Head<'_, I, 66>, acc: I::F32x4) {
+        head.blocks = isa.blocks_after(head.blocks, acc);
     }
 }
 
@@ -83,7 +98,8 @@ impl Format for Tq1_0 {
     }
     #[inline(always)]
     fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 54>, u: usize) -> Unit<I> {
-        Unit::scaled(unroll_array!(r in 0..4 => isa.load_u8(&trits(head.blocks[r], u))), head.d)
+        let q = unroll_array!(r in 0..4 => isa.load_u8(&trits(head.blocks[r], u)));
+        Unit::scaled(isa, q, Form::PLAIN, head.d)
     }
 }
 

@@ -11,7 +11,7 @@ mod legacy;
 mod low_bits;
 mod mx;
 
-use super::isa::Int8Isa;
+use super::isa::{Form, Int8Isa};
 use super::types::{BlockQuad, ROWS};
 use crate::quant::BlockFormat;
 
@@ -25,8 +25,10 @@ pub(in crate::arch) enum Quants {
     Nibbles,
     /// Within 0..=31.
     Five,
-    /// Within ±32, with a scale for each 16 columns.
+    /// Within 0..=63, with an integer scale for each 16 columns, and a minimum if the format has them.
     Halves,
+    /// Within 0..=63, with an `f32` scale for each 16 columns.
+    FloatHalves,
 }
 
 /// 32 columns of four rows.
@@ -34,17 +36,24 @@ pub(in crate::arch) enum Quants {
 pub(in crate::arch) struct Unit<I: Int8Isa> {
     /// Quants, of each row.
     pub(in crate::arch) q: [I::I8x32; ROWS],
-    /// Scales: of all columns, or of the first 16 and the last.
+    /// What these are to the format's quants.
+    pub(in crate::arch) form: Form,
+    /// Scale and minimum; of halves the factors of their integer scales and minima, or the two scales.
     pub(in crate::arch) d: [I::F32x4; 2],
-    /// Minima, likewise; unused if the format has none.
-    pub(in crate::arch) m: [I::F32x4; 2],
+    /// Of halves, the integer scales and minima of each.
+    pub(in crate::arch) s: [[I::U32x4; 2]; 2],
 }
 
 impl<I: Int8Isa> Unit<I> {
-    /// With one scale, and no minimum.
+    /// With a scale, and no minimum.
     #[inline(always)]
-    fn scaled(q: [I::I8x32; ROWS], d: I::F32x4) -> Self {
-        Unit { q, d: [d; 2], m: [d; 2] }
+    fn scaled(isa: I, q: [I::I8x32; ROWS], form: Form, d: I::F32x4) -> Self {
+        Self::new(isa, q, form, d, d)
+    }
+    /// With a scale and a minimum, or the scales of two halves.
+    #[inline(always)]
+    fn new(isa: I, q: [I::I8x32; ROWS], form: Form, d: I::F32x4, m: I::F32x4) -> Self {
+        Unit { q, form, d: [d, m], s: [[isa.splat_words(0); 2]; 2] }
     }
 }
 
@@ -52,10 +61,12 @@ impl<I: Int8Isa> Unit<I> {
 pub(in crate::arch) trait Format: BlockFormat {
     /// Its quants.
     const QUANTS: Quants;
-    /// What is to be subtracted from each quant: 0, 1, 8 or 16; 0 for [`Quants::Int8`] and [`Quants::Halves`].
+    /// What is to be subtracted from each quant; 0 for [`Quants::Int8`].
     const OFFSET: i32 = 0;
     /// Whether there are minima.
     const MINIMUM: bool = false;
+    /// Units that share bytes; see [`after`](Format::after).
+    const UNITS_TOGETHER: usize = 2;
     /// Four rows' blocks, and their scales as far as they are decoded once for a block.
     type Head<'w, I: Int8Isa>: Copy;
 
@@ -63,6 +74,10 @@ pub(in crate::arch) trait Format: BlockFormat {
     fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, Self::Block>) -> Self::Head<'w, I>;
     /// Columns `32·u..32·u + 32`.
     fn unit<I: Int8Isa>(isa: I, head: &Self::Head<'_, I>, u: usize) -> Unit<I>;
+    /// As [`Int8Isa::blocks_after`], after [`UNITS_TOGETHER`](Format::UNITS_TOGETHER), for a block of so many units that
+    /// registers do not hold it.
+    #[inline(always)]
+    fn after<I: Int8Isa>(_: I, _head: &mut Self::Head<'_, I>, _acc: I::F32x4) {}
 }
 
 /// `N` bytes of a block from `at` on, which it has.

@@ -4,18 +4,22 @@ use super::{Format, Quants, Unit, at};
 use crate::arch::isa::Int8Isa;
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::unroll_array;
-use crate::quant::tables::{FP4_LEVELS, e8m0, ue4m3};
+use crate::quant::tables::{FP4_LEVELS, ue4m3};
 use crate::quant::types::{Mxfp4, Nvfp4};
 
 impl Format for Mxfp4 {
-    const QUANTS: Quants = Quants::Int8;
+    const QUANTS: Quants = Quants::Five;
+    const OFFSET: i32 = 12;
     type Head<'w, I: Int8Isa> = Unit<I>;
 
     #[inline(always)]
     fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 17]>) -> Unit<I> {
-        let b = blocks.blocks();
-        let q = unroll_array!(r in 0..4 => isa.lookup(&FP4_LEVELS, isa.load_nibbles(at(b[r], 1))));
-        Unit::scaled(q, isa.load4(&unroll_array!(r in 0..4 => e8m0(b[r][0]))))
+        let (e, nibbles) = isa.byte_and_nibbles(blocks);
+        let q = unroll_array!(r in 0..4 => isa.lookup_fp4(&FP4_LEVELS, nibbles[r]));
+        // 2^(e − 128): its exponent, which is larger than the subnormal numbers of 0 and 1 from 2 on.
+        let (normal, subnormal) = (isa.sub_words(e, 1), isa.sub_words(e, u32::MAX));
+        let bits = isa.max_words(isa.shl_words(normal, 23), isa.shl_words(subnormal, 21));
+        Unit::scaled(isa, unroll_array!(r in 0..4 => q[r].0), q[0].1, isa.f32_of_bits(bits))
     }
     #[inline(always)]
     fn unit<I: Int8Isa>(_: I, head: &Unit<I>, _: usize) -> Unit<I> {
@@ -24,7 +28,8 @@ impl Format for Mxfp4 {
 }
 
 impl Format for Nvfp4 {
-    const QUANTS: Quants = Quants::Halves;
+    const QUANTS: Quants = Quants::FloatHalves;
+    const OFFSET: i32 = 12;
     type Head<'w, I: Int8Isa> = [&'w [u8; 36]; ROWS];
 
     #[inline(always)]
@@ -34,12 +39,12 @@ impl Format for Nvfp4 {
     #[inline(always)]
     fn unit<I: Int8Isa>(isa: I, head: &[&[u8; 36]; ROWS], u: usize) -> Unit<I> {
         let q = unroll_array!(r in 0..4 => {
-            isa.lookup(&FP4_LEVELS, isa.load_u8(&nibbles(at(head[r], 4 + 16 * u))))
+            isa.lookup_fp4(&FP4_LEVELS, isa.load_u8(&nibbles(at(head[r], 4 + 16 * u))))
         });
-        let d = unroll_array!(h in 0..2 => {
+        let [first, last] = unroll_array!(h in 0..2 => {
             isa.load4(&unroll_array!(r in 0..4 => ue4m3(at::<36, 4>(head[r], 0)[(2 * u + h) & 3])))
         });
-        Unit { q, d, m: d }
+        Unit::new(isa, unroll_array!(r in 0..4 => q[r].0), q[0].1, first, last)
     }
 }
 

@@ -19,7 +19,7 @@ use super::panel::{self, Packed, UnitPanel, Units};
 use crate::arch::formats::{Format, Quants, Unit};
 use crate::arch::isa::PanelIsa;
 use crate::arch::types::{ROWS, Sums};
-use crate::arch::unroll::unroll;
+use crate::arch::unroll::{unroll, unroll_array};
 use crate::quant::{BLOCK, Block, PANEL_ROWS};
 use crate::util::SliceExt;
 
@@ -138,17 +138,24 @@ fn unpack<F: Format, S: PanelIsa, const N: usize>(
 /// Writes the unit of rows `4·g..4·g + 4` to its place in a panel.
 #[inline(always)]
 fn store<F: Format, S: PanelIsa>(isa: S, unit: &Unit<S>, panel: &mut UnitPanel, g: usize) {
-    let columns = isa.interleave(&unit.q);
+    let halves = matches!(F::QUANTS, Quants::Halves | Quants::FloatHalves);
+    let less = if halves { F::OFFSET } else { 0 };
+    let q = unroll_array!(r in 0..4 => isa.panel_quants(unit.q[r], unit.form, less));
+    let columns = isa.interleave(&q);
     let g = g & (PANEL_ROWS / ROWS - 1);
     unroll!(k in 0..8 => { panel.q[ROWS * k + g] = columns[k] });
-    unroll!(h in 0..2 => {
-        if h == 0 || matches!(F::QUANTS, Quants::Halves) {
-            panel.d[h].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.d[h]);
+    panel.d[0].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.d[0]);
+    if F::MINIMUM || matches!(F::QUANTS, Quants::FloatHalves) {
+        panel.d[1].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.d[1]);
+    }
+    if matches!(F::QUANTS, Quants::Halves) {
+        unroll!(h in 0..2 => {
+            panel.s[0][h].as_chunks_mut::<ROWS>().0[g] = isa.store_words(unit.s[0][h]);
             if F::MINIMUM {
-                panel.m[h].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.m[h]);
+                panel.s[1][h].as_chunks_mut::<ROWS>().0[g] = isa.store_words(unit.s[1][h]);
             }
-        }
-    });
+        });
+    }
 }
 
 /// One token and a packed file's panels, in place.

@@ -4,11 +4,10 @@
 //! the tokens is made once, and the results of four rows are written at once.
 
 use super::activations::Activations;
-use super::cursor::RowQuad;
+use super::cursor::{RowQuad, RowQuads};
 use super::job::{Job, write_to};
 use crate::arch::isa::{FloatIsa, Int8Isa};
 use crate::arch::types::ROWS;
-use crate::util::SliceExt;
 
 /// How four rows of a format are multiplied with `T` tokens.
 pub(super) trait RowKernel {
@@ -17,6 +16,12 @@ pub(super) trait RowKernel {
 
     /// The cursor over tokens `token..token + T`.
     fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> Self::Tokens<'a, T>;
+
+    /// The cursor over the only token of a pass.
+    #[inline(always)]
+    fn only_token<'a>(x: &Activations<'a>) -> Self::Tokens<'a, 1> {
+        Self::tokens(x, 0)
+    }
 
     /// The products, `(T, ROWS)`.
     fn tile<I: FloatIsa + Int8Isa, const T: usize>(
@@ -33,8 +38,7 @@ pub(super) fn multiply<K: RowKernel, I: FloatIsa + Int8Isa, const T: usize>(isa:
         return one::<K, I>(isa, job);
     }
     let bytes = job.w.row_bytes();
-    for (first, rows) in job.rows.clone().step_by(ROWS).zip(rows_of(job).chunks_of(ROWS * bytes)) {
-        let rows = RowQuad::new(rows, bytes);
+    for (first, rows) in job.rows.clone().step_by(ROWS).zip(RowQuads::new(rows_of(job), bytes)) {
         let mut token = 0;
         while token + T <= job.x.tokens {
             let sums = K::tile::<I, T>(isa, rows, K::tokens(&job.x, token));
@@ -58,8 +62,7 @@ pub(super) fn multiply_by_two<K: RowKernel, I: FloatIsa + Int8Isa>(isa: I, job: 
         return one::<K, I>(isa, job);
     }
     let bytes = job.w.row_bytes();
-    for (first, rows) in job.rows.clone().step_by(ROWS).zip(rows_of(job).chunks_of(ROWS * bytes)) {
-        let rows = RowQuad::new(rows, bytes);
+    for (first, rows) in job.rows.clone().step_by(ROWS).zip(RowQuads::new(rows_of(job), bytes)) {
         for token in (0..job.x.tokens).step_by(2) {
             let pair = token.min(job.x.tokens - 2);
             let sums = K::tile::<I, 2>(isa, rows, K::tokens(&job.x, pair));
@@ -73,11 +76,11 @@ pub(super) fn multiply_by_two<K: RowKernel, I: FloatIsa + Int8Isa>(isa: I, job: 
 /// One token.
 #[inline(always)]
 fn one<K: RowKernel, I: FloatIsa + Int8Isa>(isa: I, job: &mut Job<'_, '_, '_>) {
-    let (rows, bytes, x, write) = (rows_of(job), job.w.row_bytes(), K::tokens::<1>(&job.x, 0), job.write);
+    let (rows, bytes, x, write) = (rows_of(job), job.w.row_bytes(), K::only_token(&job.x), job.write);
     let asked = job.rows.len();
     let out = job.out.row(0).get_mut(..asked).unwrap_or(&mut []);
-    for (rows, out) in rows.chunks_of(ROWS * bytes).zip(out.chunks_mut(ROWS)) {
-        let [sums] = K::tile::<I, 1>(isa, RowQuad::new(rows, bytes), x);
+    for (rows, out) in RowQuads::new(rows, bytes).zip(out.chunks_mut(ROWS)) {
+        let [sums] = K::tile::<I, 1>(isa, rows, x);
         match out.first_chunk_mut::<ROWS>() {
             Some(out) => write_to(out, &sums, write),
             None => write_to(out, &sums, write),

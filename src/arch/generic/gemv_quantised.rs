@@ -14,7 +14,6 @@ use core::marker::PhantomData;
 use super::activations::Activations;
 use super::cursor::{RowCursor, RowQuad, TokenCursor};
 use super::gemv::RowKernel;
-use super::offset::bias;
 use crate::arch::formats::{Format, Quants, Unit};
 use crate::arch::isa::{FloatIsa, Int8Isa};
 use crate::arch::types::{ROWS, TokenBlock};
@@ -33,6 +32,11 @@ impl<F: Format> RowKernel for Quantised<F> {
     }
 
     #[inline(always)]
+    fn only_token<'a>(x: &Activations<'a>) -> TokenCursor<'a, 1> {
+        TokenCursor::of_one(x)
+    }
+
+    #[inline(always)]
     fn tile<I: FloatIsa + Int8Isa, const T: usize>(
         isa: I,
         rows: RowQuad<'_>,
@@ -42,13 +46,16 @@ impl<F: Format> RowKernel for Quantised<F> {
         let mut rows = RowCursor::<F::Block>::new(rows, x.left() / units);
         let mut acc = [isa.splat4(0.0); T];
         while let Some(blocks) = rows.next() {
-            let head = F::head(isa, blocks);
+            let mut head = F::head(isa, blocks);
             rows.prefetch(isa);
             if I::UNROLL_UNITS {
                 unroll!(u in 0..units => {
                     // SAFETY: there are at most `x.left() / units` blocks.
                     let x = unsafe { x.next() };
                     acc = add::<F, I, T>(isa, &F::unit(isa, &head, u), &x, acc);
+                    if (u + 1).is_multiple_of(F::UNITS_TOGETHER) {
+                        F::after(isa, &mut head, acc[T - 1]);
+                    }
                 });
             } else {
                 for u in 0..units {
@@ -75,22 +82,25 @@ fn add<F: Format, I: FloatIsa + Int8Isa, const T: usize>(
     unroll!(t in 0..T => {
         let q = isa.load_i8(&x.q[t]);
         if matches!(F::QUANTS, Quants::Halves) {
-            let dots = isa.dot4_halves(&w.q, q, x.halves[t]);
+            let dots = isa.dot4_scaled_halves(&w.q, w.form, q, &x.halves[t], F::OFFSET, w.s[0]);
+            let mut sum = isa.mul4(dots, w.d[0]);
+            if F::MINIMUM {
+                sum = isa.fma4(isa.scaled_sums(w.s[1], &x.halves[t]), w.d[1], sum);
+            }
+            acc[t] = isa.fma4(sum, isa.splat4(x.d[t]), acc[t]);
+        } else if matches!(F::QUANTS, Quants::FloatHalves) {
+            let dots = isa.dot4_halves(&w.q, w.form, q, &x.halves[t], F::OFFSET);
             unroll!(h in 0..2 => { acc[t] = isa.fma4(dots[h], isa.mul4(w.d[h], isa.splat4(x.d[t])), acc[t]) });
         } else {
             let dots = match F::QUANTS {
-                Quants::Nibbles => isa.dot4_nibbles(&w.q, q, bias(x.bias[t], F::OFFSET)),
-                Quants::Five => isa.dot4_five(&w.q, q, bias(x.bias[t], F::OFFSET)),
+                Quants::Nibbles => isa.dot4_small(&w.q, w.form, q, x.bias[t], F::OFFSET),
+                Quants::Five => isa.dot4_five(&w.q, w.form, q, x.bias[t], F::OFFSET),
                 _ => isa.dot4_i8(&w.q, q, x.bias[t]),
             };
             acc[t] = isa.fma4(dots, isa.mul4(w.d[0], isa.splat4(x.d[t])), acc[t]);
-        }
-        if F::MINIMUM && matches!(F::QUANTS, Quants::Halves) {
-            unroll!(h in 0..2 => {
-                acc[t] = isa.fma4(w.m[h], isa.splat4(x.d[t] * x.halves[t][h] as f32), acc[t]);
-            });
-        } else if F::MINIMUM {
-            acc[t] = isa.fma4(w.m[0], isa.splat4(x.dsum[t]), acc[t]);
+            if F::MINIMUM {
+                acc[t] = isa.fma4(w.d[1], isa.splat4(x.dsum[t]), acc[t]);
+            }
         }
     });
     acc

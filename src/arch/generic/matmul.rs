@@ -151,8 +151,10 @@ pub(in crate::arch) enum Way {
 impl Job<'_, '_, '_> {
     /// How this is multiplied.
     pub(in crate::arch) fn way(&self) -> Way {
+        // One token of a pass of several is none of decode's: panels take any, and give the same bits.
+        let few = self.x.tokens < MIN_TOKENS_TO_PACK && (self.x.tokens != 1 || self.x.quants.stride == 1);
         match self.w.layout() {
-            Layout::Rows if self.x.tokens < MIN_TOKENS_TO_PACK => Way::Rows,
+            Layout::Rows if few => Way::Rows,
             Layout::Rows => Way::MakePanels,
             Layout::Panels => Way::Panels,
         }

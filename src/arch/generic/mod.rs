@@ -13,6 +13,5 @@ mod gemv_quantised;
 pub(super) mod job;
 pub(super) mod matmul;
 pub(super) mod norm;
-mod offset;
 mod padded;
 mod panel;

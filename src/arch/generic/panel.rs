@@ -29,9 +29,8 @@
 
 use super::activations::Activations;
 use super::cursor::{TokenCursor, token_blocks};
-use super::offset::bias;
 use crate::arch::formats::Quants;
-use crate::arch::isa::{Isa, PanelIsa};
+use crate::arch::isa::{Isa, PanelIsa, bias};
 use crate::arch::types::{Bytes, PanelScales, Sums, TokenBlock};
 use crate::arch::unroll::{unroll, unroll_array};
 use crate::quant::types::{Q4_0, Q4_1, Q8_0};
@@ -50,11 +49,13 @@ pub(super) trait PanelFormat {
     const MINIMUM: bool = false;
     /// Quants of `S::ROWS` rows.
     fn weights<S: PanelIsa>(isa: S, block: &Self::Block, group: usize) -> S::Weights;
-    /// Their scales: of all columns, or of the first 16 and the last.
+    /// Their scales and minima, the latter unused if there are none; or what
+    /// [`Unit::d`](crate::arch::formats::Unit::d) says of halves.
     fn scales<S: PanelIsa>(isa: S, block: &Self::Block, group: usize) -> [S::Scales; 2];
-    /// Their minima, likewise; the scales if there are none.
-    fn minima<S: PanelIsa>(isa: S, block: &Self::Block, group: usize) -> [S::Scales; 2] {
-        Self::scales(isa, block, group)
+    /// Integer scales and minima of halves; `None` if the format has none.
+    #[inline(always)]
+    fn halves<S: PanelIsa>(_: S, _block: &Self::Block, _group: usize) -> Option<[[S::Ints; 2]; 2]> {
+        None
     }
 }
 
@@ -63,14 +64,15 @@ pub(super) trait PanelFormat {
 #[repr(C, align(64))]
 pub(super) struct UnitPanel {
     pub(super) q: Bytes,
-    /// Scales: of all columns, or of the first 16 and the last.
+    /// As [`Unit::d`](crate::arch::formats::Unit::d).
     pub(super) d: [Sums; 2],
-    /// Minima, likewise.
-    pub(super) m: [Sums; 2],
+    /// As [`Unit::s`](crate::arch::formats::Unit::s).
+    pub(super) s: [[[i32; PANEL_ROWS]; 2]; 2],
 }
 
 impl UnitPanel {
-    pub(super) const ZERO: Self = UnitPanel { q: [[0; 16]; 32], d: [[0.0; PANEL_ROWS]; 2], m: [[0.0; PANEL_ROWS]; 2] };
+    pub(super) const ZERO: Self =
+        UnitPanel { q: [[0; 16]; 32], d: [[0.0; PANEL_ROWS]; 2], s: [[[0; PANEL_ROWS]; 2]; 2] };
 }
 
 /// A format's units, unpacked.
@@ -84,17 +86,18 @@ impl<F: crate::arch::formats::Format> PanelFormat for Units<F> {
     #[inline(always)]
     fn weights<S: PanelIsa>(isa: S, block: &UnitPanel, group: usize) -> S::Weights {
         match F::QUANTS {
-            Quants::Int8 | Quants::Halves => isa.int8(&block.q, group),
-            Quants::Nibbles | Quants::Five => isa.small(&block.q, group),
+            Quants::Int8 => isa.int8(&block.q, group),
+            _ => isa.small(&block.q, group),
         }
     }
     #[inline(always)]
     fn scales<S: PanelIsa>(isa: S, block: &UnitPanel, group: usize) -> [S::Scales; 2] {
-        unroll_array!(h in 0..2 => isa.scales_f32(&block.d[h], group))
+        unroll_array!(i in 0..2 => isa.scales_f32(&block.d[i], group))
     }
     #[inline(always)]
-    fn minima<S: PanelIsa>(isa: S, block: &UnitPanel, group: usize) -> [S::Scales; 2] {
-        unroll_array!(h in 0..2 => isa.scales_f32(&block.m[h], group))
+    fn halves<S: PanelIsa>(isa: S, block: &UnitPanel, group: usize) -> Option<[[S::Ints; 2]; 2]> {
+        let ints = unroll_array!(i in 0..2 => unroll_array!(h in 0..2 => isa.ints(&block.s[i][h], group)));
+        matches!(F::QUANTS, Quants::Halves).then_some(ints)
     }
 }
 
@@ -150,11 +153,7 @@ impl PanelFormat for Q4_1 {
     }
     #[inline(always)]
     fn scales<S: PanelIsa>(isa: S, block: &[u8; 320], group: usize) -> [S::Scales; 2] {
-        [isa.scales(scales_at(block, 0), group); 2]
-    }
-    #[inline(always)]
-    fn minima<S: PanelIsa>(isa: S, block: &[u8; 320], group: usize) -> [S::Scales; 2] {
-        [isa.scales(scales_at(block, 32), group); 2]
+        unroll_array!(i in 0..2 => isa.scales(scales_at(block, 32 * i), group))
     }
 }
 impl Packed for Q4_1 {
@@ -269,15 +268,14 @@ struct PanelGroup<S: PanelIsa> {
     group: usize,
     w: S::Weights,
     d: [S::Scales; 2],
-    m: [S::Scales; 2],
+    s: Option<[[S::Ints; 2]; 2]>,
 }
 
 impl<S: PanelIsa> PanelGroup<S> {
     #[inline(always)]
     fn new<F: PanelFormat>(isa: S, block: &F::Block, group: usize) -> Self {
-        let d = F::scales(isa, block, group);
-        let m = if F::MINIMUM { F::minima(isa, block, group) } else { d };
-        PanelGroup { group, w: F::weights(isa, block, group), d, m }
+        let (d, s) = (F::scales(isa, block, group), F::halves(isa, block, group));
+        PanelGroup { group, w: F::weights(isa, block, group), d, s }
     }
 
     /// Adds the products with `T` tokens to their sums in memory.
@@ -296,8 +294,8 @@ impl<S: PanelIsa> PanelGroup<S> {
     /// The products: of all columns, or of the first 16 and the last. `ALONE`: no others are computed meanwhile.
     #[inline(always)]
     fn dot<F: PanelFormat, const T: usize, const ALONE: bool>(&self, isa: S, x: &TokenBlock<'_, T>) -> [S::Dots; 2] {
-        if matches!(F::QUANTS, Quants::Halves) {
-            return isa.dot_halves(&self.w, x);
+        if matches!(F::QUANTS, Quants::Halves | Quants::FloatHalves) {
+            return isa.dot_halves(&self.w, x, F::OFFSET);
         }
         let mut scaled = *x.bias;
         if F::OFFSET != 8 {
@@ -322,19 +320,15 @@ impl<S: PanelIsa> PanelGroup<S> {
         dots: [S::Dots; 2],
         acc: S::Acc,
     ) -> S::Acc {
-        let halves = matches!(F::QUANTS, Quants::Halves);
+        if let Some([s, m]) = self.s {
+            return isa.add_halves(acc, dots, self.d, s, F::MINIMUM.then_some(m), x);
+        }
         let mut acc = isa.add(acc, dots[0], self.d[0], x.d);
-        if halves {
+        if matches!(F::QUANTS, Quants::FloatHalves) {
             acc = isa.add(acc, dots[1], self.d[1], x.d);
         }
-        if F::MINIMUM && halves {
-            unroll!(h in 0..2 => {
-                let mut sums = *x.d;
-                unroll!(t in 0..T => { sums[t] *= x.halves[t][h] as f32 });
-                acc = isa.add_minima(acc, self.m[h], &sums);
-            });
-        } else if F::MINIMUM {
-            acc = isa.add_minima(acc, self.m[0], x.dsum);
+        if F::MINIMUM {
+            acc = isa.add_minima(acc, self.d[1], x.dsum);
         }
         acc
     }

@@ -3,6 +3,7 @@
 mod int8;
 
 pub(crate) use int8::Int8Isa;
+pub(in crate::arch) use int8::{Field, Form, bias};
 
 use super::types::{BlockQuad, Bytes, F16Block, Nibbles, PanelScales, ROWS, Sums, TokenBlock};
 use super::unroll::unroll_array;
@@ -154,19 +155,19 @@ pub(crate) trait Isa: Copy {
 
 /// The first `N` bytes.
 #[inline(always)]
-fn first<const B: usize, const N: usize>(block: &[u8; B]) -> &[u8; N] {
+pub(in crate::arch) fn first<const B: usize, const N: usize>(block: &[u8; B]) -> &[u8; N] {
     block.first_chunk().unwrap_or(&[0; N])
 }
 
 /// The last `N` bytes.
 #[inline(always)]
-fn last<const B: usize, const N: usize>(block: &[u8; B]) -> &[u8; N] {
+pub(in crate::arch) fn last<const B: usize, const N: usize>(block: &[u8; B]) -> &[u8; N] {
     block.last_chunk().unwrap_or(&[0; N])
 }
 
 /// The two bytes at `at`: a scale or a minimum.
 #[inline(always)]
-fn pair<const B: usize>(block: &[u8; B], at: usize) -> &[u8; 2] {
+pub(in crate::arch) fn pair<const B: usize>(block: &[u8; B], at: usize) -> &[u8; 2] {
     block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 2])
 }
 
@@ -252,6 +253,8 @@ pub(crate) trait PanelIsa: Int8Isa {
     type Dots: Copy;
     /// A group's scales or minima.
     type Scales: Copy;
+    /// A group's integer scales or minima, of the type that products with [`Dots`](PanelIsa::Dots) take.
+    type Ints: Copy;
     /// Sums of a group and `TOKENS` tokens, in whatever arrangement the instructions want.
     type Acc: Copy;
 
@@ -294,13 +297,15 @@ pub(crate) trait PanelIsa: Int8Isa {
     /// Puts what `store` left in the order of tokens and rows.
     #[inline(always)]
     fn in_rows(self, _sums: &mut [Sums; 2], _group: usize) {}
-    /// Weights of small magnitude, unsigned, in the order of `int8`.
+    /// Quants of small magnitude, in the order of `int8`.
     #[inline(always)]
     fn small(self, q: &Bytes, group: usize) -> Self::Weights {
         self.int8(q, group)
     }
     /// A group's scales or minima, from `f32`.
     fn scales_f32(self, scales: &Sums, group: usize) -> Self::Scales;
+    /// A group's integer scales or minima.
+    fn ints(self, x: &[i32; PANEL_ROWS], group: usize) -> Self::Ints;
     /// Products of int8 weights.
     fn dot_int8<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>) -> Self::Dots;
     /// Products of weights within 0..=15, plus the tokens' biases if `offset`.
@@ -312,8 +317,20 @@ pub(crate) trait PanelIsa: Int8Isa {
     }
     /// Products of `small` weights within 0..=31, plus the tokens' biases if `offset`.
     fn dot_five<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>, offset: bool) -> Self::Dots;
-    /// Products of the first 16 columns and of the last, of `int8` weights within ±32.
-    fn dot_halves<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>) -> [Self::Dots; 2];
+    /// Products of the first 16 columns and of the last, of `small` weights within 0..=63 less `offset`; where
+    /// [`panel_quants`](Int8Isa::panel_quants) makes signed ones, these are less it already.
+    fn dot_halves<const T: usize>(self, w: &Self::Weights, x: &TokenBlock<'_, T>, offset: i32) -> [Self::Dots; 2];
+    /// `acc + (d[0]·(s[0]·dots[0] + s[1]·dots[1]) + d[1]·(m[0]·x.halves[0] + m[1]·x.halves[1]))·x.d`; without minima the
+    /// second product is none. Sums in brackets are exact integers.
+    fn add_halves<const T: usize>(
+        self,
+        acc: Self::Acc,
+        dots: [Self::Dots; 2],
+        d: [Self::Scales; 2],
+        s: [Self::Ints; 2],
+        minima: Option<[Self::Ints; 2]>,
+        x: &TokenBlock<'_, T>,
+    ) -> Self::Acc;
     /// `acc + dots·(d · x)`.
     fn add<const T: usize>(self, acc: Self::Acc, dots: Self::Dots, d: Self::Scales, x: &[f32; T]) -> Self::Acc;
     /// `acc + m·x`.

@@ -10,6 +10,7 @@ use crate::arch::isa::{FloatIsa, Isa, PanelIsa};
 use crate::arch::kernels::{Kernels, kernels};
 use crate::arch::types::{Bytes, Nibbles, PanelScales, Sums, TokenBlock};
 use crate::arch::unroll::{unroll, unroll_array};
+use crate::quant::PANEL_ROWS;
 
 /// The kernels, where the CPU can run them.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
@@ -44,8 +45,11 @@ impl AvxDot for Avx2 {
     }
 
     #[inline(always)]
-    fn products_of_halves(self, w: &[__m256i; 4], x: __m256i, _halves: [i32; 2]) -> [__m256i; 4] {
-        simd!(self, unroll_array!(r in 0..4 => products(self, _mm256_abs_epi8(w[r]), _mm256_sign_epi8(x, w[r]))))
+    fn products_of_halves(self, w: &[__m256i; 4], x: __m256i, [a, b]: [i32; 2]) -> [__m256i; 4] {
+        simd!(self, {
+            let bias = _mm256_setr_epi32(a, 0, 0, 0, b, 0, 0, 0);
+            unroll_array!(r in 0..4 => _mm256_add_epi32(products(self, w[r], x), bias))
+        })
     }
 
     #[inline(always)]
@@ -94,6 +98,7 @@ impl PanelIsa for Avx2 {
     type Weights = [__m256i; 8];
     type Dots = __m256i;
     type Scales = __m256;
+    type Ints = __m256;
     type Acc = __m256;
 
     fn single(self) -> Self {
@@ -170,16 +175,47 @@ impl PanelIsa for Avx2 {
             _mm256_add_epi32(sum, _mm256_set1_epi32(bias))
         })
     }
-    /// Likewise: 4·2·32·127 = 32512.
     #[inline(always)]
-    fn dot_halves<const T: usize>(self, w: &[__m256i; 8], x: &TokenBlock<'_, T>) -> [__m256i; 2] {
+    fn ints(self, x: &[i32; PANEL_ROWS], group: usize) -> __m256 {
+        let eight = &x.as_chunks::<8>().0[group & 1];
+        simd!(self, _mm256_cvtepi32_ps(_mm256_loadu_si256(eight.as_ptr().cast())))
+    }
+    /// The int16 sums of pairs leave room for two: 2·2·63·127 = 32004.
+    #[inline(always)]
+    fn dot_halves<const T: usize>(self, w: &[__m256i; 8], x: &TokenBlock<'_, T>, offset: i32) -> [__m256i; 2] {
         simd!(self, {
-            let mut sums = [_mm256_setzero_si256(); 2];
+            let mut pairs = [_mm256_setzero_si256(); 4];
             unroll!(k in 0..8 => {
-                let x = _mm256_sign_epi8(broadcast(self, &x.q[0], k), w[k]);
-                sums[k / 4] = _mm256_add_epi16(sums[k / 4], _mm256_maddubs_epi16(_mm256_abs_epi8(w[k]), x));
+                pairs[k / 2] =
+                    _mm256_add_epi16(pairs[k / 2], _mm256_maddubs_epi16(w[k], broadcast(self, &x.q[0], k)));
             });
-            unroll_array!(h in 0..2 => _mm256_madd_epi16(sums[h], _mm256_set1_epi16(1)))
+            let ones = _mm256_set1_epi16(1);
+            unroll_array!(h in 0..2 => {
+                let sum = _mm256_add_epi32(_mm256_madd_epi16(pairs[2 * h], ones), _mm256_madd_epi16(pairs[2 * h + 1], ones));
+                _mm256_add_epi32(sum, _mm256_set1_epi32(-offset * x.halves[0][h]))
+            })
+        })
+    }
+    /// In `f32`, which has these integers exactly.
+    #[inline(always)]
+    fn add_halves<const T: usize>(
+        self,
+        acc: __m256,
+        dots: [__m256i; 2],
+        d: [__m256; 2],
+        s: [__m256; 2],
+        minima: Option<[__m256; 2]>,
+        x: &TokenBlock<'_, T>,
+    ) -> __m256 {
+        simd!(self, {
+            let first = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[0]), s[0]);
+            let mut sum = _mm256_mul_ps(_mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[1]), s[1], first), d[0]);
+            if let Some([a, b]) = minima {
+                let [first, last] = x.halves[0];
+                let first = _mm256_mul_ps(a, _mm256_set1_ps(first as f32));
+                sum = _mm256_fmadd_ps(_mm256_fmadd_ps(b, _mm256_set1_ps(last as f32), first), d[1], sum);
+            }
+            _mm256_fmadd_ps(sum, _mm256_set1_ps(x.d[0]), acc)
         })
     }
     #[inline(always)]

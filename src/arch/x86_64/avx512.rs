@@ -41,10 +41,11 @@ impl AvxDot for Avx512 {
     }
 
     #[inline(always)]
-    fn products_of_halves(self, w: &[__m256i; 4], x: __m256i, halves: [i32; 2]) -> [__m256i; 4] {
-        let [a, b] = halves.map(|sum| -128 * sum);
-        let start = simd!(self, _mm256_setr_epi32(a, 0, 0, 0, b, 0, 0, 0));
-        AvxDot::add_i8(self, w, x, [start; 4])
+    fn products_of_halves(self, w: &[__m256i; 4], x: __m256i, [a, b]: [i32; 2]) -> [__m256i; 4] {
+        simd!(self, {
+            let start = _mm256_setr_epi32(a, 0, 0, 0, b, 0, 0, 0);
+            unroll_array!(r in 0..4 => _mm256_dpbusd_epi32(start, w[r], x))
+        })
     }
 
     #[inline(always)]
@@ -203,6 +204,7 @@ impl PanelIsa for Avx512 {
     type Weights = [__m512i; 8];
     type Dots = __m512i;
     type Scales = __m512;
+    type Ints = __m512;
     type Acc = __m512;
 
     fn single(self) -> Self {
@@ -295,15 +297,41 @@ impl PanelIsa for Avx512 {
         self.dot_nibbles(w, x, offset)
     }
     #[inline(always)]
-    fn dot_halves<const T: usize>(self, w: &[__m512i; 8], x: &TokenBlock<'_, T>) -> [__m512i; 2] {
+    fn ints(self, x: &[i32; PANEL_ROWS], _group: usize) -> __m512 {
+        simd!(self, _mm512_cvtepi32_ps(_mm512_loadu_si512(x.as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn dot_halves<const T: usize>(self, w: &[__m512i; 8], x: &TokenBlock<'_, T>, offset: i32) -> [__m512i; 2] {
         let q = x.q[0].as_chunks::<4>().0;
         simd!(self, {
-            let mut sums = unroll_array!(h in 0..2 => _mm512_set1_epi32(-128 * x.halves[0][h]));
+            let mut sums = unroll_array!(h in 0..2 => _mm512_set1_epi32(-offset * x.halves[0][h]));
             unroll!(k in 0..8 => {
                 let four = i32::from_ne_bytes(q[k].map(i8::cast_unsigned));
                 sums[k / 4] = _mm512_dpbusd_epi32(sums[k / 4], w[k], _mm512_set1_epi32(four));
             });
             sums
+        })
+    }
+    /// In `f32`, which has these integers exactly.
+    #[inline(always)]
+    fn add_halves<const T: usize>(
+        self,
+        acc: __m512,
+        dots: [__m512i; 2],
+        d: [__m512; 2],
+        s: [__m512; 2],
+        minima: Option<[__m512; 2]>,
+        x: &TokenBlock<'_, T>,
+    ) -> __m512 {
+        simd!(self, {
+            let first = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[0]), s[0]);
+            let mut sum = _mm512_mul_ps(_mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[1]), s[1], first), d[0]);
+            if let Some([a, b]) = minima {
+                let [first, last] = x.halves[0];
+                let first = _mm512_mul_ps(a, _mm512_set1_ps(first as f32));
+                sum = _mm512_fmadd_ps(_mm512_fmadd_ps(b, _mm512_set1_ps(last as f32), first), d[1], sum);
+            }
+            _mm512_fmadd_ps(sum, _mm512_set1_ps(x.d[0]), acc)
         })
     }
     #[inline(always)]

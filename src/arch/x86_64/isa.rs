@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use super::tokens::{Avx2, Avx2Token, simd};
 use crate::arch::isa::F32x16;
-use crate::arch::isa::{Int8Isa, Isa};
+use crate::arch::isa::Isa;
 use crate::arch::unroll::{unroll, unroll_array};
 
 /// The operations that differ between AVX2 and AVX-512: pairs of vectors, and dot products of int8.
@@ -21,9 +21,9 @@ pub(crate) trait AvxDot: Avx2Token {
     /// Dot products of a block of 32 int8 with four others within 0..=31, plus `bias`.
     fn dot4_nibbles(self, w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128i;
 
-    /// The products of a block of 32 int8 with four others within ±32, in eight partial sums each, four of each half;
-    /// `halves` are the sums of the first 16 and of the last of `x`.
-    fn products_of_halves(self, w: &[__m256i; 4], x: __m256i, halves: [i32; 2]) -> [__m256i; 4];
+    /// The products of a block of 32 int8 with four others within 0..=63, in eight partial sums each, four of each half,
+    /// plus `bias` of the halves.
+    fn products_of_halves(self, w: &[__m256i; 4], x: __m256i, bias: [i32; 2]) -> [__m256i; 4];
 }
 
 impl Avx2 {
@@ -34,9 +34,24 @@ impl Avx2 {
         simd!(self, _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256::<1>(s)))
     }
 
+    /// Four rows of four words to four columns.
+    #[inline(always)]
+    pub(super) fn transpose_words(self, [a, b, c, d]: [__m128i; 4]) -> [__m128i; 4] {
+        simd!(self, {
+            let (ab0, ab1) = (_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
+            let (cd0, cd1) = (_mm_unpacklo_epi32(c, d), _mm_unpackhi_epi32(c, d));
+            [
+                _mm_unpacklo_epi64(ab0, cd0),
+                _mm_unpackhi_epi64(ab0, cd0),
+                _mm_unpacklo_epi64(ab1, cd1),
+                _mm_unpackhi_epi64(ab1, cd1),
+            ]
+        })
+    }
+
     /// The sum of each half of four vectors, in the halves of one.
     #[inline(always)]
-    fn fold_halves(self, [a, b, c, d]: [__m256i; 4]) -> __m256i {
+    pub(super) fn fold_halves(self, [a, b, c, d]: [__m256i; 4]) -> __m256i {
         simd!(self, {
             let ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
             let cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
@@ -268,148 +283,11 @@ impl<X: AvxDot> Isa for X {
     #[inline(always)]
     fn transpose4(self, rows: [&[u8; 16]; 4]) -> [[u8; 16]; 4] {
         simd!(self, {
-            let [a, b, c, d] = unroll_array!(r in 0..4 => _mm_loadu_si128(rows[r].as_ptr().cast()));
-            let (ab0, ab1) = (_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
-            let (cd0, cd1) = (_mm_unpacklo_epi32(c, d), _mm_unpackhi_epi32(c, d));
-            let words = [
-                _mm_unpacklo_epi64(ab0, cd0),
-                _mm_unpackhi_epi64(ab0, cd0),
-                _mm_unpacklo_epi64(ab1, cd1),
-                _mm_unpackhi_epi64(ab1, cd1),
-            ];
+            let rows = unroll_array!(r in 0..4 => _mm_loadu_si128(rows[r].as_ptr().cast()));
+            let words = self.avx2().transpose_words(rows);
             let mut out = [[0; 16]; 4];
             unroll!(k in 0..4 => { _mm_storeu_si128(out[k].as_mut_ptr().cast(), words[k]) });
             out
         })
-    }
-}
-
-/// A shift by a constant number of bits, which is known after inlining.
-macro_rules! shift {
-    ($n:expr, $shift:ident, $x:expr, $zero:expr) => {
-        match $n {
-            0 => $zero,
-            1 => $shift::<1>($x),
-            2 => $shift::<2>($x),
-            3 => $shift::<3>($x),
-            4 => $shift::<4>($x),
-            5 => $shift::<5>($x),
-            6 => $shift::<6>($x),
-            _ => $shift::<7>($x),
-        }
-    };
-}
-
-impl<X: AvxDot> Int8Isa for X {
-    type U32x4 = __m128i;
-
-    #[inline(always)]
-    fn field(self, x: __m256i, shift: usize, bits: usize) -> __m256i {
-        simd!(self, {
-            let x = shift!(shift, _mm256_srli_epi16, x, x);
-            _mm256_and_si256(x, _mm256_set1_epi8(((1 << bits) - 1) as i8))
-        })
-    }
-    #[inline(always)]
-    fn insert(self, low: __m256i, high: __m256i, shift: usize) -> __m256i {
-        simd!(self, _mm256_or_si256(low, shift!(shift, _mm256_slli_epi16, high, high)))
-    }
-    #[inline(always)]
-    fn or(self, a: __m256i, b: __m256i) -> __m256i {
-        simd!(self, _mm256_or_si256(a, b))
-    }
-    #[inline(always)]
-    fn sub(self, x: __m256i, n: i8) -> __m256i {
-        simd!(self, _mm256_sub_epi8(x, _mm256_set1_epi8(n)))
-    }
-    #[inline(always)]
-    fn lookup(self, levels: &[i8; 16], x: __m256i) -> __m256i {
-        simd!(self, {
-            let levels = _mm256_broadcastsi128_si256(_mm_loadu_si128(levels.as_ptr().cast()));
-            _mm256_shuffle_epi8(levels, x)
-        })
-    }
-    #[inline(always)]
-    fn bits(self, x: &[u8; 4], value: i8) -> __m256i {
-        simd!(self, {
-            let eight = 0x0101_0101_0101_0101;
-            let bytes = _mm256_setr_epi64x(0, eight, 2 * eight, 3 * eight);
-            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
-            let x = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(*x)), bytes);
-            _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(x, bit), bit), _mm256_set1_epi8(value))
-        })
-    }
-    /// A byte to each word, and its fields to the bytes of the word.
-    #[inline(always)]
-    fn crumbs(self, x: &[u8; 8]) -> __m256i {
-        simd!(self, {
-            let x = _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().cast()));
-            let x = _mm256_or_si256(x, _mm256_slli_epi32::<12>(x));
-            let x = _mm256_or_si256(x, _mm256_slli_epi32::<6>(x));
-            _mm256_and_si256(x, _mm256_set1_epi8(3))
-        })
-    }
-    #[inline(always)]
-    fn dot4_five(self, w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128 {
-        Isa::dot4_nibbles(self, w, x, bias)
-    }
-    #[inline(always)]
-    fn dot4_halves(self, w: &[__m256i; 4], x: __m256i, halves: [i32; 2]) -> [__m128; 2] {
-        let sums = self.avx2().fold_halves(self.products_of_halves(w, x, halves));
-        simd!(self, {
-            let sums = _mm256_cvtepi32_ps(sums);
-            [_mm256_castps256_ps128(sums), _mm256_extractf128_ps::<1>(sums)]
-        })
-    }
-    #[inline(always)]
-    fn interleave(self, w: &[__m256i; 4]) -> [[u8; 16]; 8] {
-        simd!(self, {
-            let (ab0, ab1) = (_mm256_unpacklo_epi32(w[0], w[1]), _mm256_unpackhi_epi32(w[0], w[1]));
-            let (cd0, cd1) = (_mm256_unpacklo_epi32(w[2], w[3]), _mm256_unpackhi_epi32(w[2], w[3]));
-            // Columns 4k and 16 + 4k.
-            let words = [
-                _mm256_unpacklo_epi64(ab0, cd0),
-                _mm256_unpackhi_epi64(ab0, cd0),
-                _mm256_unpacklo_epi64(ab1, cd1),
-                _mm256_unpackhi_epi64(ab1, cd1),
-            ];
-            let mut out = [[0; 16]; 8];
-            unroll!(k in 0..4 => {
-                _mm_storeu_si128(out[k].as_mut_ptr().cast(), _mm256_castsi256_si128(words[k]));
-                _mm_storeu_si128(out[k + 4].as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(words[k]));
-            });
-            out
-        })
-    }
-    #[inline(always)]
-    fn words(self, x: [&[u8; 4]; 4]) -> __m128i {
-        let [a, b, c, d] = x.map(|x| i32::from_le_bytes(*x));
-        simd!(self, _mm_setr_epi32(a, b, c, d))
-    }
-    #[inline(always)]
-    fn and_words(self, x: __m128i, mask: u32) -> __m128i {
-        simd!(self, _mm_and_si128(x, _mm_set1_epi32(mask.cast_signed())))
-    }
-    #[inline(always)]
-    fn or_words(self, a: __m128i, b: __m128i) -> __m128i {
-        simd!(self, _mm_or_si128(a, b))
-    }
-    #[inline(always)]
-    fn shr_words(self, x: __m128i, n: usize) -> __m128i {
-        simd!(self, _mm_srl_epi32(x, _mm_cvtsi32_si128(n as i32)))
-    }
-    #[inline(always)]
-    fn shl_words(self, x: __m128i, n: usize) -> __m128i {
-        simd!(self, _mm_sll_epi32(x, _mm_cvtsi32_si128(n as i32)))
-    }
-    #[inline(always)]
-    fn byte_u8(self, x: __m128i, i: usize) -> __m128 {
-        let byte = self.and_words(self.shr_words(x, 8 * i), 0xff);
-        simd!(self, _mm_cvtepi32_ps(byte))
-    }
-    #[inline(always)]
-    fn byte_i8(self, x: __m128i, i: usize) -> __m128 {
-        let top = self.shl_words(x, 24 - 8 * i);
-        simd!(self, _mm_cvtepi32_ps(_mm_srai_epi32::<24>(top)))
     }
 }

@@ -9,5 +9,6 @@
 pub(super) mod avx2;
 pub(super) mod avx512;
 mod cpuid;
+mod int8;
 mod isa;
 mod tokens;

@@ -11,7 +11,7 @@ mod tokens;
 mod zip;
 
 pub(super) use prefetch::Prefetcher;
-pub(super) use rows::{PanelCursor, RowCursor, RowQuad};
+pub(super) use rows::{PanelCursor, RowCursor, RowQuad, RowQuads};
 pub(super) use strided::Strided;
 pub(super) use tokens::{TokenCursor, token_blocks};
 pub(super) use zip::Zip;

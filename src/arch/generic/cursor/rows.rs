@@ -34,6 +34,35 @@ pub(in crate::arch) struct RowQuad<'a> {
     last: usize,
 }
 
+/// Rows of weights, four at a time.
+pub(in crate::arch::generic) struct RowQuads<'a> {
+    data: &'a [u8],
+    stride: usize,
+    left: usize,
+}
+
+impl<'a> RowQuads<'a> {
+    /// `data` has whole rows of `stride` bytes.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn new(data: &'a [u8], stride: usize) -> Self {
+        RowQuads { data, stride, left: data.len().checked_div(stride).unwrap_or(0) }
+    }
+}
+
+impl<'a> Iterator for RowQuads<'a> {
+    type Item = RowQuad<'a>;
+
+    /// All have the same `stride` and `len`, so that a caller's loop computes what depends on these once.
+    #[inline(always)]
+    fn next(&mut self) -> Option<RowQuad<'a>> {
+        let rows = self.left.min(ROWS);
+        let (data, stride) = (self.data, self.stride);
+        self.left -= rows;
+        self.data = data.get(ROWS * stride..).unwrap_or(&[]);
+        (rows > 0).then(|| RowQuad { data, stride, len: stride, last: (rows - 1) * stride })
+    }
+}
+
 impl<'a> RowQuad<'a> {
     /// `data` has whole rows of `stride` bytes.
     #[inline(always)]

@@ -42,6 +42,14 @@ impl<'a, const T: usize> TokenCursor<'a, T> {
         }
     }
 
+    /// All of `x`, which is one token and no part of a pass of more: the stride is a constant.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn of_one(x: &Activations<'a>) -> Self {
+        const { assert!(T == 1) };
+        let all = Self::new(x, 0, 0);
+        TokenCursor { stride: 1, left: if all.stride == 1 { all.left } else { 0 }, ..all }
+    }
+
     /// Blocks left.
     pub(in crate::arch::generic) fn left(&self) -> usize {
         self.left

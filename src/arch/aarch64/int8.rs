@@ -1,0 +1,361 @@
+//! The operations of [`Int8Isa`] on NEON, generic over the token.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+use super::isa::NeonDot;
+use super::post_index;
+use super::registers::I8x32;
+use super::tokens::{Neon, NeonToken, simd};
+use crate::arch::isa::{Field, Form, Int8Isa, bias};
+use crate::arch::types::BlockQuad;
+use crate::arch::unroll::unroll_array;
+
+/// A shift by a constant number of bits, which is known after inlining.
+macro_rules! shift {
+    ($n:expr, $shift:ident($($x:expr),+), $zero:expr) => {
+        match $n {
+            0 => $zero,
+            1 => $shift::<1>($($x),+),
+            2 => $shift::<2>($($x),+),
+            3 => $shift::<3>($($x),+),
+            4 => $shift::<4>($($x),+),
+            5 => $shift::<5>($($x),+),
+            6 => $shift::<6>($($x),+),
+            _ => $shift::<7>($($x),+),
+        }
+    };
+}
+
+/// As numbers, the integers being these times 2^`shift`.
+#[inline(always)]
+fn convert<X: NeonToken>(token: X, x: int32x4_t, shift: usize) -> float32x4_t {
+    simd!(token, shift!(shift, vcvtq_n_f32_s32(x), vcvtq_f32_s32(x)))
+}
+
+/// 8-bit lanes of a vector of any type.
+#[inline(always)]
+fn bytes<X: NeonToken>(token: X, x: int8x16_t) -> uint8x16_t {
+    simd!(token, vreinterpretq_u8_s8(x))
+}
+
+/// A mask in all lanes, in a register that it keeps: the compiler would rather make it anew for each use.
+#[inline(always)]
+fn mask<X: NeonToken>(token: X, mask: u8) -> uint8x16_t {
+    let mut mask = simd!(token, vdupq_n_u8(mask));
+    // SAFETY: there is no instruction.
+    unsafe { asm!("/* {0:v} */", inout(vreg) mask, options(pure, nomem, nostack, preserves_flags)) };
+    mask
+}
+
+/// Lanes of `x` as they are signed.
+#[inline(always)]
+fn signed<X: NeonToken>(token: X, x: uint8x16_t) -> int8x16_t {
+    simd!(token, vreinterpretq_s8_u8(x))
+}
+
+impl Neon {
+    /// The low nibbles of four rows, then the high ones, with a bit above each, less 16: where a bit is not set, the nibble
+    /// above becomes ones.
+    #[inline(always)]
+    fn nibbles_and_bits(self, nibbles: [uint8x16_t; 4], bits: uint32x4_t) -> [I8x32; 4] {
+        simd!(self, {
+            let x = vmvnq_u8(vreinterpretq_u8_u32(bits));
+            let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+            let first = vcombine_u8(vdup_n_u8(0), vdup_n_u8(1));
+            unroll_array!(r in 0..4 => unroll_array!(h in 0..2 => {
+                let byte = vorrq_u8(first, vdupq_n_u8((4 * r + 2 * h) as u8));
+                let clear = vtstq_u8(vqtbl1q_u8(x, byte), bit);
+                let nibble = if h == 0 { nibbles[r] } else { vshrq_n_u8::<4>(nibbles[r]) };
+                vreinterpretq_s8_u8(vsliq_n_u8::<4>(nibble, clear))
+            }))
+        })
+    }
+}
+
+impl<X: NeonDot> Int8Isa for X {
+    type U32x4 = uint32x4_t;
+    /// A comparison sets all bits.
+    const SET: i8 = -1;
+
+    #[inline(always)]
+    fn field(self, x: I8x32, Field { at, bits }: Field) -> I8x32 {
+        simd!(
+            self,
+            x.map(|x| {
+                let x = bytes(self, x);
+                let x = shift!(at, vshrq_n_u8(x), x);
+                // Nothing is left to mask behind the highest bits.
+                signed(self, if at + bits == 8 { x } else { vandq_u8(x, vdupq_n_u8((1 << bits) - 1)) })
+            })
+        )
+    }
+    #[inline(always)]
+    fn field_in_place(self, x: I8x32, field: Field) -> (I8x32, Form) {
+        let Field { at, bits } = field;
+        if at + bits > 6 {
+            return (self.field(x, field), Form::PLAIN);
+        }
+        let mask = ((1 << bits) - 1) << at;
+        (simd!(self, x.map(|x| vandq_s8(x, vdupq_n_s8(mask)))), Form { less: 0, shift: at })
+    }
+    /// One insertion puts the fields side by side, with whatever else the bytes have beside them, which is masked last.
+    #[inline(always)]
+    fn join(self, low: I8x32, l: Field, high: I8x32, h: Field) -> I8x32 {
+        let all = (1 << (l.bits + h.bits)) - 1;
+        simd!(
+            self,
+            unroll_array!(i in 0..2 => {
+                let (low, high) = (bytes(self, low[i]), bytes(self, high[i]));
+                signed(self, if l.at + l.bits == 8 {
+                    let high = if h.at >= l.bits {
+                        shift!(h.at - l.bits, vshrq_n_u8(high), high)
+                    } else {
+                        shift!(l.bits - h.at, vshlq_n_u8(high), high)
+                    };
+                    vandq_u8(shift!(l.at, vsriq_n_u8(high, low), low), vdupq_n_u8(all))
+                } else {
+                    let low = shift!(l.at, vshrq_n_u8(low), low);
+                    let high = shift!(h.at, vshrq_n_u8(high), high);
+                    vandq_u8(shift!(l.bits, vsliq_n_u8(low, high), low), mask(self, all))
+                })
+            })
+        )
+    }
+    #[inline(always)]
+    fn lookup(self, levels: &[i8; 16], x: I8x32) -> I8x32 {
+        simd!(self, {
+            let levels = vld1q_s8(levels.as_ptr());
+            x.map(|x| vqtbl1q_s8(levels, vreinterpretq_u8_s8(x)))
+        })
+    }
+    #[inline(always)]
+    fn lookup_fp4(self, levels: &[i8; 16], x: I8x32) -> (I8x32, Form) {
+        (self.lookup(levels, x), Form::less(12))
+    }
+    #[inline(always)]
+    fn bits(self, x: &[u8; 16], u: usize) -> I8x32 {
+        simd!(self, {
+            let x = vld1q_u8(x.as_ptr());
+            let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+            let first = vcombine_u8(vdup_n_u8(0), vdup_n_u8(1));
+            unroll_array!(h in 0..2 => {
+                let byte = vorrq_u8(first, vdupq_n_u8((4 * u + 2 * h) as u8));
+                signed(self, vtstq_u8(vqtbl1q_u8(x, byte), bit))
+            })
+        })
+    }
+    /// A byte to each four lanes, and another of its fields down to the lowest bits of each.
+    #[inline(always)]
+    fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[I8x32; 4]; 2], float32x4_t) {
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 18 bytes, of which 2 and then 16 are taken.
+        let (d, rows) = unsafe {
+            let rows = step.pointers();
+            let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
+            (d, rows.each_mut().map(|row| post_index::take_16(neon, row)))
+        };
+        simd!(self, {
+            let down = vreinterpretq_s8_u32(vdupq_n_u32(u32::from_le_bytes([0, 0xfe, 0xfc, 0xfa])));
+            let four = vreinterpretq_u8_u64(vcombine_u64(
+                vcreate_u64(0x0101_0101_0000_0000),
+                vcreate_u64(0x0303_0303_0202_0202),
+            ));
+            let q = unroll_array!(u in 0..2 => unroll_array!(r in 0..4 => unroll_array!(h in 0..2 => {
+                let x = vqtbl1q_u8(rows[r], vaddq_u8(four, vdupq_n_u8((8 * u + 4 * h) as u8)));
+                signed(self, vandq_u8(vshlq_u8(x, down), vdupq_n_u8(3)))
+            })));
+            (q, d)
+        })
+    }
+    #[inline(always)]
+    fn fives(self, step: BlockQuad<'_, '_, [u8; 22]>) -> ([I8x32; 4], Form, float32x4_t) {
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 22 bytes, of which 2, 4 and then 16 are taken.
+        let (d, bits, nibbles) = unsafe {
+            let rows = step.pointers();
+            let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
+            let bits = post_index::take_u32x4(neon, rows);
+            (d, bits, rows.each_mut().map(|row| post_index::take_16(neon, row)))
+        };
+        (neon.nibbles_and_bits(nibbles, bits), Form::less(16), d)
+    }
+    #[inline(always)]
+    fn fives_min(self, step: BlockQuad<'_, '_, [u8; 24]>) -> ([I8x32; 4], Form, [float32x4_t; 2]) {
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 24 bytes, of which 4, 4 and then 16 are taken.
+        let (d, bits, nibbles) = unsafe {
+            let rows = step.pointers();
+            let d = self.halves_f16(post_index::take_u32x4(neon, rows));
+            let bits = post_index::take_u32x4(neon, rows);
+            (d, bits, rows.each_mut().map(|row| post_index::take_16(neon, row)))
+        };
+        (neon.nibbles_and_bits(nibbles, bits), Form::less(16), d)
+    }
+    #[inline(always)]
+    fn byte_and_nibbles(self, step: BlockQuad<'_, '_, [u8; 17]>) -> (uint32x4_t, [I8x32; 4]) {
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 17 bytes, of which 1 and then 16 are taken.
+        unsafe {
+            let rows = step.pointers();
+            let bytes = post_index::take_u8x4(neon, rows);
+            (bytes, rows.each_mut().map(|row| neon.split_nibbles(post_index::take_16(neon, row))))
+        }
+    }
+    #[inline(always)]
+    fn dot4_small(self, w: &[I8x32; 4], form: Form, x: I8x32, sum: i32, offset: i32) -> float32x4_t {
+        let bias = (offset != form.less).then(|| bias(sum, offset - form.less) << form.shift);
+        let dots = if form.shift == 0 { NeonDot::dot4_nibbles(self, w, x, bias) } else { self.dot4_six(w, x, bias) };
+        convert(self, dots, form.shift)
+    }
+    #[inline(always)]
+    fn dot4_five(self, w: &[I8x32; 4], form: Form, x: I8x32, sum: i32, offset: i32) -> float32x4_t {
+        let bias = (offset != form.less).then(|| bias(sum, offset - form.less));
+        let dots =
+            if form.less == 0 { NeonDot::dot4_five(self, w, x, bias) } else { NeonDot::dot4_nibbles(self, w, x, bias) };
+        convert(self, dots, 0)
+    }
+    #[inline(always)]
+    fn dot4_halves(self, w: &[I8x32; 4], form: Form, x: I8x32, sums: &[i32; 2], offset: i32) -> [float32x4_t; 2] {
+        let dots = NeonDot::dot4_halves(self, w, x);
+        [0, 1].map(|h| {
+            let less = simd!(self, vdupq_n_s32((offset - form.less) * sums[h]));
+            convert(self, simd!(self, vsubq_s32(dots[h], less)), 0)
+        })
+    }
+    #[inline(always)]
+    fn dot4_scaled_halves(
+        self,
+        w: &[I8x32; 4],
+        form: Form,
+        x: I8x32,
+        sums: &[i32; 2],
+        offset: i32,
+        scales: [uint32x4_t; 2],
+    ) -> float32x4_t {
+        let [a, b] = NeonDot::dot4_halves(self, w, x);
+        simd!(self, {
+            let s = scales.map(|s| vreinterpretq_s32_u32(s));
+            let mut dots = vmlaq_s32(vmulq_s32(a, s[0]), b, s[1]);
+            if offset != 0 {
+                let less = vmul_n_s32(vld1_s32(sums.as_ptr()), offset);
+                dots = vmlsq_lane_s32::<1>(vmlsq_lane_s32::<0>(dots, s[0], less), s[1], less);
+            }
+            convert(self, dots, form.shift)
+        })
+    }
+    #[inline(always)]
+    fn scaled_sums(self, m: [uint32x4_t; 2], x: &[i32; 2]) -> float32x4_t {
+        simd!(self, {
+            let m = m.map(|m| vreinterpretq_s32_u32(m));
+            let x = vld1_s32(x.as_ptr());
+            vcvtq_f32_s32(vmlaq_lane_s32::<1>(vmulq_lane_s32::<0>(m[0], x), m[1], x))
+        })
+    }
+    #[inline(always)]
+    fn panel_quants(self, q: I8x32, form: Form, less: i32) -> I8x32 {
+        simd!(
+            self,
+            q.map(|q| {
+                let q = signed(self, shift!(form.shift, vshrq_n_u8(bytes(self, q)), bytes(self, q)));
+                vaddq_s8(q, vdupq_n_s8((form.less - less) as i8))
+            })
+        )
+    }
+    #[inline(always)]
+    fn interleave(self, w: &[I8x32; 4]) -> [[u8; 16]; 8] {
+        let mut out = [[0; 16]; 8];
+        simd!(self, {
+            for h in 0..2 {
+                let words = self.neon().transpose4x4(w.map(|row| vreinterpretq_f32_s8(row[h])));
+                for k in 0..4 {
+                    vst1q_u8(out[4 * h + k].as_mut_ptr(), vreinterpretq_u8_f32(words[k]));
+                }
+            }
+        });
+        out
+    }
+    #[inline(always)]
+    fn blocks_after<B>(self, blocks: [&B; 4], acc: float32x4_t) -> [&B; 4] {
+        post_index::after(self.neon(), blocks, acc)
+    }
+    #[inline(always)]
+    fn splat_words(self, x: u32) -> uint32x4_t {
+        simd!(self, vdupq_n_u32(x))
+    }
+    #[inline(always)]
+    fn quads(self, x: [&[u8; 16]; 4]) -> [uint32x4_t; 4] {
+        let rows = simd!(self, x.map(|x| vreinterpretq_f32_u8(vld1q_u8(x.as_ptr()))));
+        simd!(self, self.neon().transpose4x4(rows).map(|x| vreinterpretq_u32_f32(x)))
+    }
+    #[inline(always)]
+    fn store_words(self, x: uint32x4_t) -> [i32; 4] {
+        let mut out = [0; 4];
+        simd!(self, vst1q_s32(out.as_mut_ptr(), vreinterpretq_s32_u32(x)));
+        out
+    }
+    #[inline(always)]
+    fn and_words(self, x: uint32x4_t, mask: u32) -> uint32x4_t {
+        simd!(self, vandq_u32(x, vdupq_n_u32(mask)))
+    }
+    #[inline(always)]
+    fn or_words(self, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
+        simd!(self, vorrq_u32(a, b))
+    }
+    #[inline(always)]
+    fn xor_words(self, x: uint32x4_t, mask: u32) -> uint32x4_t {
+        simd!(self, veorq_u32(x, vdupq_n_u32(mask)))
+    }
+    #[inline(always)]
+    fn max_words(self, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
+        simd!(self, vreinterpretq_u32_s32(vmaxq_s32(vreinterpretq_s32_u32(a), vreinterpretq_s32_u32(b))))
+    }
+    #[inline(always)]
+    fn f32_of_bits(self, x: uint32x4_t) -> float32x4_t {
+        simd!(self, vreinterpretq_f32_u32(x))
+    }
+    #[inline(always)]
+    fn sub_words(self, x: uint32x4_t, n: u32) -> uint32x4_t {
+        simd!(self, vsubq_u32(x, vdupq_n_u32(n)))
+    }
+    #[inline(always)]
+    fn shr_words(self, x: uint32x4_t, n: usize) -> uint32x4_t {
+        simd!(self, vshlq_u32(x, vdupq_n_s32(-(n as i32))))
+    }
+    #[inline(always)]
+    fn shl_words(self, x: uint32x4_t, n: usize) -> uint32x4_t {
+        simd!(self, vshlq_u32(x, vdupq_n_s32(n as i32)))
+    }
+    #[inline(always)]
+    fn byte_u8(self, x: uint32x4_t, i: usize) -> uint32x4_t {
+        simd!(
+            self,
+            match i {
+                0 => vandq_u32(x, vdupq_n_u32(0xff)),
+                1 => vandq_u32(vshrq_n_u32::<8>(x), vdupq_n_u32(0xff)),
+                2 => vandq_u32(vshrq_n_u32::<16>(x), vdupq_n_u32(0xff)),
+                _ => vshrq_n_u32::<24>(x),
+            }
+        )
+    }
+    #[inline(always)]
+    fn byte_i8(self, x: uint32x4_t, i: usize) -> uint32x4_t {
+        simd!(self, {
+            let x = vreinterpretq_s32_u32(x);
+            vreinterpretq_u32_s32(match i {
+                0 => vshrq_n_s32::<24>(vshlq_n_s32::<24>(x)),
+                1 => vshrq_n_s32::<24>(vshlq_n_s32::<16>(x)),
+                2 => vshrq_n_s32::<24>(vshlq_n_s32::<8>(x)),
+                _ => vshrq_n_s32::<24>(x),
+            })
+        })
+    }
+    #[inline(always)]
+    fn to_f32(self, x: uint32x4_t) -> float32x4_t {
+        simd!(self, vcvtq_f32_s32(vreinterpretq_s32_u32(x)))
+    }
+    #[inline(always)]
+    fn halves_f16(self, x: uint32x4_t) -> [float32x4_t; 2] {
+        simd!(self, [vmovn_u32(x), vshrn_n_u32::<16>(x)].map(|x| vcvt_f32_f16(vreinterpret_f16_u16(x))))
+    }
+}

@@ -1,0 +1,229 @@
+//! The operations of [`Int8Isa`] on AVX2, generic over the token.
+
+use core::arch::x86_64::*;
+
+use super::isa::AvxDot;
+use super::tokens::{Avx2, simd};
+use crate::arch::isa::{Field, Form, Int8Isa, Isa, bias, first, last, pair};
+use crate::arch::types::BlockQuad;
+use crate::arch::unroll::{unroll, unroll_array};
+
+/// A shift by a constant number of bits, which is known after inlining.
+macro_rules! shift {
+    ($n:expr, $shift:ident, $x:expr, $zero:expr) => {
+        match $n {
+            0 => $zero,
+            1 => $shift::<1>($x),
+            2 => $shift::<2>($x),
+            3 => $shift::<3>($x),
+            4 => $shift::<4>($x),
+            5 => $shift::<5>($x),
+            6 => $shift::<6>($x),
+            _ => $shift::<7>($x),
+        }
+    };
+}
+
+impl Avx2 {
+    /// Nibbles of four rows with a bit above each, the bits of a row in a word.
+    #[inline(always)]
+    fn nibbles_and_bits(self, nibbles: [__m256i; 4], bits: __m128i) -> [__m256i; 4] {
+        simd!(self, {
+            let eight = 0x0101_0101_0101_0101;
+            let bytes = _mm256_setr_epi64x(0, eight, 2 * eight, 3 * eight);
+            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+            let (words, sixteen) = (_mm256_broadcastsi128_si256(bits), _mm256_set1_epi8(16));
+            unroll_array!(r in 0..4 => {
+                // A byte of the row's word to each eight columns, of which each has its own bit left.
+                let word = _mm256_add_epi8(bytes, _mm256_set1_epi8(4 * r as i8));
+                let x = _mm256_and_si256(_mm256_shuffle_epi8(words, word), bit);
+                _mm256_or_si256(nibbles[r], _mm256_and_si256(_mm256_cmpeq_epi8(x, bit), sixteen))
+            })
+        })
+    }
+}
+
+impl<X: AvxDot> Int8Isa for X {
+    type U32x4 = __m128i;
+
+    #[inline(always)]
+    fn field(self, x: __m256i, Field { at, bits }: Field) -> __m256i {
+        simd!(self, {
+            let x = shift!(at, _mm256_srli_epi16, x, x);
+            _mm256_and_si256(x, _mm256_set1_epi8(((1 << bits) - 1) as i8))
+        })
+    }
+    /// The field of `high` is masked where it belongs.
+    #[inline(always)]
+    fn join(self, low: __m256i, l: Field, high: __m256i, h: Field) -> __m256i {
+        simd!(self, {
+            let high = if h.at >= l.bits {
+                shift!(h.at - l.bits, _mm256_srli_epi16, high, high)
+            } else {
+                shift!(l.bits - h.at, _mm256_slli_epi16, high, high)
+            };
+            let mask = ((1 << h.bits) - 1) << l.bits;
+            let high = _mm256_and_si256(high, _mm256_set1_epi8(mask as i8));
+            _mm256_or_si256(self.field(low, l), high)
+        })
+    }
+    #[inline(always)]
+    fn lookup(self, levels: &[i8; 16], x: __m256i) -> __m256i {
+        simd!(self, {
+            let levels = _mm256_broadcastsi128_si256(_mm_loadu_si128(levels.as_ptr().cast()));
+            _mm256_shuffle_epi8(levels, x)
+        })
+    }
+    /// Unsigned, as the products want them.
+    #[inline(always)]
+    fn lookup_fp4(self, levels: &[i8; 16], x: __m256i) -> (__m256i, Form) {
+        (simd!(self, _mm256_add_epi8(self.lookup(levels, x), _mm256_set1_epi8(12))), Form::PLAIN)
+    }
+    #[inline(always)]
+    fn bits(self, x: &[u8; 16], u: usize) -> __m256i {
+        simd!(self, {
+            let eight = 0x0101_0101_0101_0101;
+            let bytes = _mm256_setr_epi64x(0, eight, 2 * eight, 3 * eight);
+            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+            let word = i32::from_le_bytes(x.as_chunks::<4>().0[u & 3]);
+            let x = _mm256_shuffle_epi8(_mm256_set1_epi32(word), bytes);
+            _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(x, bit), bit), _mm256_set1_epi8(1))
+        })
+    }
+    /// A byte to each word, and its fields to the bytes of the word.
+    #[inline(always)]
+    fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[__m256i; 4]; 2], __m128) {
+        let blocks = step.blocks();
+        let d = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 0)));
+        let q = unroll_array!(u in 0..2 => unroll_array!(r in 0..4 => simd!(self, {
+            let eight = last::<18, 16>(blocks[r]).as_chunks::<8>().0[u].as_ptr();
+            let x = _mm256_cvtepu8_epi32(_mm_loadl_epi64(eight.cast()));
+            let x = _mm256_or_si256(x, _mm256_slli_epi32::<12>(x));
+            let x = _mm256_or_si256(x, _mm256_slli_epi32::<6>(x));
+            _mm256_and_si256(x, _mm256_set1_epi8(3))
+        })));
+        (q, d)
+    }
+    #[inline(always)]
+    fn fives(self, step: BlockQuad<'_, '_, [u8; 22]>) -> ([__m256i; 4], Form, __m128) {
+        let blocks = step.blocks();
+        let d = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 0)));
+        let [bits, ..] = self.quads(unroll_array!(r in 0..4 => first(last::<22, 20>(blocks[r]))));
+        let nibbles = unroll_array!(r in 0..4 => self.load_nibbles(last(blocks[r])));
+        (self.avx2().nibbles_and_bits(nibbles, bits), Form::PLAIN, d)
+    }
+    #[inline(always)]
+    fn fives_min(self, step: BlockQuad<'_, '_, [u8; 24]>) -> ([__m256i; 4], Form, [__m128; 2]) {
+        let blocks = step.blocks();
+        let [d, bits, ..] = self.quads(unroll_array!(r in 0..4 => first(blocks[r])));
+        let nibbles = unroll_array!(r in 0..4 => self.load_nibbles(last(blocks[r])));
+        (self.avx2().nibbles_and_bits(nibbles, bits), Form::PLAIN, self.halves_f16(d))
+    }
+    #[inline(always)]
+    fn byte_and_nibbles(self, step: BlockQuad<'_, '_, [u8; 17]>) -> (__m128i, [__m256i; 4]) {
+        let blocks = step.blocks();
+        let [a, b, c, d] = unroll_array!(r in 0..4 => i32::from(blocks[r][0]));
+        let bytes = simd!(self, _mm_setr_epi32(a, b, c, d));
+        (bytes, unroll_array!(r in 0..4 => self.load_nibbles(last(blocks[r]))))
+    }
+    #[inline(always)]
+    fn dot4_five(self, w: &[__m256i; 4], _: Form, x: __m256i, sum: i32, offset: i32) -> __m128 {
+        Isa::dot4_nibbles(self, w, x, bias(sum, offset))
+    }
+    #[inline(always)]
+    fn dot4_halves(self, w: &[__m256i; 4], _: Form, x: __m256i, sums: &[i32; 2], offset: i32) -> [__m128; 2] {
+        let bias = [-offset * sums[0], -offset * sums[1]];
+        let sums = self.avx2().fold_halves(self.products_of_halves(w, x, bias));
+        simd!(self, {
+            let sums = _mm256_cvtepi32_ps(sums);
+            [_mm256_castps256_ps128(sums), _mm256_extractf128_ps::<1>(sums)]
+        })
+    }
+    #[inline(always)]
+    fn interleave(self, w: &[__m256i; 4]) -> [[u8; 16]; 8] {
+        simd!(self, {
+            let (ab0, ab1) = (_mm256_unpacklo_epi32(w[0], w[1]), _mm256_unpackhi_epi32(w[0], w[1]));
+            let (cd0, cd1) = (_mm256_unpacklo_epi32(w[2], w[3]), _mm256_unpackhi_epi32(w[2], w[3]));
+            // Columns 4k and 16 + 4k.
+            let words = [
+                _mm256_unpacklo_epi64(ab0, cd0),
+                _mm256_unpackhi_epi64(ab0, cd0),
+                _mm256_unpacklo_epi64(ab1, cd1),
+                _mm256_unpackhi_epi64(ab1, cd1),
+            ];
+            let mut out = [[0; 16]; 8];
+            unroll!(k in 0..4 => {
+                _mm_storeu_si128(out[k].as_mut_ptr().cast(), _mm256_castsi256_si128(words[k]));
+                _mm_storeu_si128(out[k + 4].as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(words[k]));
+            });
+            out
+        })
+    }
+    #[inline(always)]
+    fn splat_words(self, x: u32) -> __m128i {
+        simd!(self, _mm_set1_epi32(x.cast_signed()))
+    }
+    #[inline(always)]
+    fn quads(self, x: [&[u8; 16]; 4]) -> [__m128i; 4] {
+        self.avx2().transpose_words(simd!(self, unroll_array!(r in 0..4 => _mm_loadu_si128(x[r].as_ptr().cast()))))
+    }
+    #[inline(always)]
+    fn store_words(self, x: __m128i) -> [i32; 4] {
+        let mut out = [0; 4];
+        simd!(self, _mm_storeu_si128(out.as_mut_ptr().cast(), x));
+        out
+    }
+    #[inline(always)]
+    fn xor_words(self, x: __m128i, mask: u32) -> __m128i {
+        simd!(self, _mm_xor_si128(x, _mm_set1_epi32(mask.cast_signed())))
+    }
+    #[inline(always)]
+    fn max_words(self, a: __m128i, b: __m128i) -> __m128i {
+        simd!(self, _mm_max_epi32(a, b))
+    }
+    #[inline(always)]
+    fn f32_of_bits(self, x: __m128i) -> __m128 {
+        simd!(self, _mm_castsi128_ps(x))
+    }
+    #[inline(always)]
+    fn sub_words(self, x: __m128i, n: u32) -> __m128i {
+        simd!(self, _mm_sub_epi32(x, _mm_set1_epi32(n.cast_signed())))
+    }
+    #[inline(always)]
+    fn and_words(self, x: __m128i, mask: u32) -> __m128i {
+        simd!(self, _mm_and_si128(x, _mm_set1_epi32(mask.cast_signed())))
+    }
+    #[inline(always)]
+    fn or_words(self, a: __m128i, b: __m128i) -> __m128i {
+        simd!(self, _mm_or_si128(a, b))
+    }
+    #[inline(always)]
+    fn shr_words(self, x: __m128i, n: usize) -> __m128i {
+        simd!(self, _mm_srl_epi32(x, _mm_cvtsi32_si128(n as i32)))
+    }
+    #[inline(always)]
+    fn shl_words(self, x: __m128i, n: usize) -> __m128i {
+        simd!(self, _mm_sll_epi32(x, _mm_cvtsi32_si128(n as i32)))
+    }
+    #[inline(always)]
+    fn byte_u8(self, x: __m128i, i: usize) -> __m128i {
+        self.and_words(self.shr_words(x, 8 * i), 0xff)
+    }
+    #[inline(always)]
+    fn byte_i8(self, x: __m128i, i: usize) -> __m128i {
+        let top = self.shl_words(x, 24 - 8 * i);
+        simd!(self, _mm_srai_epi32::<24>(top))
+    }
+    #[inline(always)]
+    fn to_f32(self, x: __m128i) -> __m128 {
+        simd!(self, _mm_cvtepi32_ps(x))
+    }
+    #[inline(always)]
+    fn halves_f16(self, x: __m128i) -> [__m128; 2] {
+        simd!(self, {
+            let order = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+            let x = _mm256_cvtph_ps(_mm_shuffle_epi8(x, order));
+            [_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x)]
+        })
+    }
+}
