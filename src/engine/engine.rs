@@ -2,6 +2,8 @@
 
 use super::{EngineError, Plan, Session};
 use crate::arch::Kernels;
+#[cfg(feature = "std")]
+use crate::model::InputObserver;
 use crate::model::{Batch, BufferSizes, Buffers, Caches, KvCache, Model, Pass, forward};
 use crate::storage::{Arena, Executor};
 use crate::util::SliceExt;
@@ -17,6 +19,8 @@ pub struct Engine<'e> {
     sizes: BufferSizes,
     buffers: Buffers<'e>,
     used: usize,
+    #[cfg(feature = "std")]
+    observer: Option<InputObserver<'e>>,
 }
 
 impl<'e> Engine<'e> {
@@ -29,7 +33,22 @@ impl<'e> Engine<'e> {
         let mut arena = Arena::new(memory)?;
         let sizes = *plan.sizes();
         let buffers = Buffers::new(&model.hparams, &sizes, &mut arena)?;
-        Ok(Self { model, kernels, sizes, buffers, used: arena.used() })
+        Ok(Self {
+            model,
+            kernels,
+            sizes,
+            buffers,
+            used: arena.used(),
+            #[cfg(feature = "std")]
+            observer: None,
+        })
+    }
+
+    /// Shows the input of every matrix product from now on to `observer`, as importance matrices need it. The logits stay
+    /// the same.
+    #[cfg(feature = "std")]
+    pub fn observe_inputs(&mut self, observer: InputObserver<'e>) {
+        self.observer = Some(observer);
     }
 
     /// Runs `tokens` and returns the logits after the last: `(vocab)`.
@@ -135,7 +154,13 @@ impl<'e> Engine<'e> {
     }
 
     fn pass(&mut self, exec: &dyn Executor, mut sessions: &mut [&mut Session<'_>], tokens: &[u32], outputs: usize) {
-        let pass = Pass { model: self.model, kernels: &self.kernels, exec };
+        let pass = Pass {
+            model: self.model,
+            kernels: &self.kernels,
+            exec,
+            #[cfg(feature = "std")]
+            observer: self.observer,
+        };
         if let Some(mut batch) = Batch::new(&mut sessions, tokens.len()) {
             forward(pass, &mut self.buffers, &mut batch, tokens, outputs);
         }

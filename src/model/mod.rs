@@ -24,6 +24,8 @@ pub use error::ModelError;
 pub(crate) use forward::forward;
 pub use hparams::{Family, Hparams, RopeKind, Window};
 pub(crate) use kv_buffer::{KvBuffer, KvShape};
+#[cfg(feature = "std")]
+pub use pass::InputObserver;
 pub(crate) use pass::Pass;
 pub use weights::{Layer, Weights};
 

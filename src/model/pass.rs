@@ -14,6 +14,12 @@ const TILES_PER_THREAD: usize = 8;
 /// Most columns of a tile, unless the kernels take more at once.
 const MAX_TILE_COLS: usize = 256;
 
+/// Is called before each matrix product, on the thread that runs the pass, with the matrix and its input: `(tokens, cols)`.
+///
+/// The address of [`Matrix::bytes`] says which tensor of the file it is.
+#[cfg(feature = "std")]
+pub type InputObserver<'o> = &'o (dyn Fn(&Matrix<'_>, &[f32]) + Sync);
+
 /// What a pass runs on.
 #[derive(Clone, Copy)]
 pub(crate) struct Pass<'p> {
@@ -23,9 +29,23 @@ pub(crate) struct Pass<'p> {
     pub(crate) kernels: &'p Kernels,
     /// The threads.
     pub(crate) exec: &'p dyn Executor,
+    /// Sees the inputs of matrices; not in firmware, which has no room for it.
+    #[cfg(feature = "std")]
+    pub(crate) observer: Option<InputObserver<'p>>,
 }
 
 impl Pass<'_> {
+    /// Shows `x`, the input of `matrices`, to the observer.
+    #[inline(always)]
+    fn observe(&self, matrices: &[&Matrix<'_>], x: &Activations<'_>) {
+        #[cfg(feature = "std")]
+        if let Some(observer) = self.observer {
+            matrices.iter().for_each(|m| observer(m, x.floats));
+        }
+        #[cfg(not(feature = "std"))]
+        let _ = (matrices, x);
+    }
+
     /// Copies the tokens' rows of the embedding to the residual stream.
     pub(super) fn embed(&self, buffers: &mut Buffers<'_>, tokens: &[u32]) {
         let (cols, table) = (self.model.hparams.n_embd, &self.model.weights.token_embd);
@@ -121,6 +141,7 @@ impl Pass<'_> {
 
     /// `out = [m₀; m₁; …] · x`: the results of all matrices side by side in each row.
     pub(super) fn matmul(&self, matrices: &[&Matrix<'_>], x: &Activations<'_>, out: &mut [f32]) {
+        self.observe(matrices, x);
         let cols = matrices.iter().map(|m| m.rows()).sum();
         let grid = Grid::new(out.first_n_mut(x.tokens * cols), cols, self.tile(x.tokens, cols));
         for_each_tile(self.exec, [grid], |_, [mut tile]| {
@@ -139,6 +160,7 @@ impl Pass<'_> {
 
     /// `out += m · x`.
     pub(super) fn matmul_add(&self, m: &Matrix<'_>, x: &Activations<'_>, out: &mut [f32]) {
+        self.observe(&[m], x);
         let grid = Grid::new(out.first_n_mut(x.tokens * m.rows()), m.rows(), self.tile(x.tokens, m.rows()));
         for_each_tile(self.exec, [grid], |_, [mut tile]| {
             self.kernels.matmul(m, tile.columns(), x, &mut tile, Write::Add);
@@ -147,6 +169,7 @@ impl Pass<'_> {
 
     /// `gate = silu(W_gate · x) * (W_up · x)`.
     pub(super) fn gate_up(&self, layer: &Layer<'_>, x: &Activations<'_>, gate: &mut [f32], up: &mut [f32]) {
+        self.observe(&[&layer.gate, &layer.up], x);
         let cols = layer.gate.rows();
         let outputs =
             [gate, up].map(|out| Grid::new(out.first_n_mut(x.tokens * cols), cols, self.tile(x.tokens, cols)));
