@@ -6,6 +6,9 @@
 //! show that a comparison with it would notice one. Keys are kept as they are before RoPE, and rotated anew for each
 //! query to their positions in its view.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use armlet::quant::DType;
 
 use super::gguf::{Gguf, Val};
@@ -152,11 +155,13 @@ pub struct Oracle<'g> {
     pub half: bool,
     /// What a token attends to; none for all before it.
     pub view: Option<View>,
+    /// For each matrix multiplied so far the sum of the squares of its inputs, column by column.
+    pub squares: RefCell<BTreeMap<String, Vector>>,
 }
 
 impl<'g> Oracle<'g> {
     pub fn new(gguf: &'g Gguf) -> Self {
-        Oracle { gguf, mistake: None, int8: false, half: false, view: None }
+        Oracle { gguf, mistake: None, int8: false, half: false, view: None, squares: RefCell::default() }
     }
 
     fn makes(&self, mistake: Mistake) -> bool {
@@ -203,6 +208,11 @@ impl<'g> Oracle<'g> {
     /// A matrix times the vector of each token.
     fn matmul(&self, name: &str, x: &[Vector]) -> Rows {
         let (dtype, rows) = self.find(name).unwrap_or_else(|| panic!("no {name}"));
+        let mut squares = self.squares.borrow_mut();
+        let squares = squares.entry(name.into()).or_insert_with(|| vec![0.0; rows[0].len()]);
+        for x in x {
+            squares.iter_mut().zip(x).for_each(|(sum, x)| *sum += x * x);
+        }
         let x = x.iter().map(|x| if self.int8 && dtype.is_quantised() { int8(x) } else { x.clone() });
         x.map(|x| rows.iter().map(|w| dot(w, &x)).collect()).collect()
     }

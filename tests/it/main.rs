@@ -14,6 +14,8 @@ mod corrupt;
 mod example;
 mod gguf_rules;
 mod golden;
+#[cfg(feature = "cli")]
+mod imatrix;
 mod layering;
 mod logit_hashes;
 mod model_rules;

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Quantise a model: convert its matrices to another format.
     Quantize(Quantize),
+    /// Compute an importance matrix for `quantize`, as llama-imatrix does.
+    Imatrix(Imatrix),
     /// Show how much memory a model needs, and how much it would with multi-head and multi-query attention.
     Plan(Plan),
     /// Prefill a system prompt once and save its KV cache for `chat --prefix`.
@@ -286,7 +288,7 @@ pub(crate) struct Perplexity {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Tokens of a chunk of the text; the second half of each chunk is scored. With --stream, the context.
-    #[arg(short, long, value_name = "TOKENS", default_value_t = 512)]
+    #[arg(short, long, value_name = "TOKENS", default_value_t = 512, value_parser = parse_chunk)]
     pub(crate) context: usize,
     /// The most chunks; 0: all.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -384,7 +386,7 @@ pub(crate) struct Quantize {
     /// Format of the tensors whose names match, such as 'ffn_down=Q6_K'; the first match counts.
     #[arg(long, value_name = "REGEX=TYPE", value_parser = parse_override)]
     pub(crate) tensor_type: Vec<Override>,
-    /// Importance matrix, as llama-imatrix writes it.
+    /// Importance matrix, as `armlet imatrix` and llama-imatrix write it.
     #[arg(long, value_name = "FILE")]
     pub(crate) imatrix: Option<PathBuf>,
     /// Write nothing; only show formats and sizes.
@@ -393,6 +395,27 @@ pub(crate) struct Quantize {
     /// Also convert weights that are already quantised, which loses precision a second time.
     #[arg(long)]
     pub(crate) allow_requantize: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Imatrix {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    /// The text: much, and of the kind that the model is to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Output file.
+    #[arg(short, long, value_name = "FILE", default_value = "imatrix.gguf")]
+    pub(crate) output: PathBuf,
+    /// Tokens of a chunk of the text; each chunk is read alone.
+    #[arg(short, long, value_name = "TOKENS", default_value_t = 512, value_parser = parse_chunk)]
+    pub(crate) context: usize,
+    /// The most chunks; 0: all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) chunks: usize,
+    /// Also measure the output head, output.weight.
+    #[arg(long)]
+    pub(crate) process_output: bool,
 }
 
 /// Accepts the names of presets, in any case.
@@ -442,6 +465,14 @@ fn parse_size(text: &str) -> Result<usize, String> {
     let number: usize =
         digits.parse().map_err(|_| "not a whole number with an optional unit, such as 64MiB".to_string())?;
     number.checked_mul(1 << shift).ok_or_else(|| "too large".to_string())
+}
+
+/// Parses the length of a piece of text.
+fn parse_chunk(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(tokens) if tokens >= 4 => Ok(tokens),
+        _ => Err("not a number of at least 4".into()),
+    }
 }
 
 /// Parses the name of an attention pattern.

@@ -8,10 +8,15 @@ use crate::error::Failure;
 /// Replaces the file at `path` by what `write` writes. Whatever happens, `path` has either its old content or all of the
 /// new. A symbolic link is followed, and the file keeps its permissions.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
-    let fail = |e: io::Error| match e.kind() {
-        io::ErrorKind::Interrupted => Failure::Interrupted,
-        _ => Failure::file(path, e),
-    };
+    replace_by(path, |out| write(out).map_err(|e| failed(path, e)))
+}
+
+/// The same for what is computed first: a file that cannot be written fails before that.
+pub(crate) fn replace_by(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let fail = |e| failed(path, e);
     let before = path.metadata().ok();
     // A rename would replace a device or a pipe by a file.
     if before.as_ref().is_some_and(|m| !m.is_file()) {
@@ -24,9 +29,14 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Res
         temporary.as_file().set_permissions(before.permissions()).map_err(fail)?;
     }
     let mut out = BufWriter::with_capacity(1 << 20, temporary);
-    write(&mut out).map_err(fail)?;
+    write(&mut out)?;
     let temporary = out.into_inner().map_err(|e| fail(e.into_error()))?;
     finish(temporary, &target).map_err(fail)
+}
+
+/// Why the file at `path` was not written.
+pub(crate) fn failed(path: &Path, e: io::Error) -> Failure {
+    if e.kind() == io::ErrorKind::Interrupted { Failure::Interrupted } else { Failure::file(path, e) }
 }
 
 /// Syncs a temporary file and renames it to `path`.

@@ -1,6 +1,6 @@
-//! Writes a GGUF file made from another one, for `armlet quantize` and `armlet pack`.
+//! Writes GGUF files: those made from another one, for `armlet quantize` and `armlet pack`, and new ones of f32 tensors.
 //!
-//! Tensors keep their order and names; metadata are copied, except for keys that are set.
+//! Of a file made from another, tensors keep their order and names; metadata are copied, except for keys that are set.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -64,14 +64,46 @@ impl<'a> Action<'a> {
     }
 }
 
+/// A metadata value to write.
+pub(crate) enum Meta {
+    U32(u32),
+    Str(String),
+    Strs(Vec<String>),
+}
+
+/// Alignment of tensor data in a file that does not say another.
+const ALIGNMENT: u64 = 32;
+
+/// Writes a whole GGUF v3 file with tensors of f32, each a name and its data, of one dimension.
+pub(crate) fn write_floats(
+    metadata: &[(&str, Meta)],
+    tensors: &[(String, Vec<f32>)],
+    out: impl Write,
+) -> io::Result<()> {
+    let mut out = Counted { out, n: 0 };
+    out.header(tensors.len(), metadata.len())?;
+    metadata.iter().try_for_each(|(key, value)| out.meta(key, value))?;
+    let mut offset = 0u64;
+    for (name, data) in tensors {
+        out.tensor(name, &[data.len() as u64], DType::F32.gguf_id(), offset)?;
+        offset = (offset + 4 * data.len() as u64).next_multiple_of(ALIGNMENT);
+    }
+    for (_, data) in tensors {
+        out.pad(ALIGNMENT)?;
+        data.iter().try_for_each(|x| out.put(&x.to_le_bytes()))?;
+    }
+    out.pad(ALIGNMENT)?;
+    out.out.flush()
+}
+
 /// The file to write.
 pub(crate) struct Output<'a> {
     /// The source of tensors and metadata.
     pub(crate) file: &'a File<'a>,
     /// One for each tensor.
     pub(crate) actions: &'a [Action<'a>],
-    /// Metadata of type u32 that replace those of the source.
-    pub(crate) set: &'a [(&'a str, u32)],
+    /// Metadata that replace those of the source.
+    pub(crate) set: &'a [(&'a str, Meta)],
     /// Alignment of tensor data, in bytes: that of the source, or the one in `set`.
     pub(crate) alignment: u64,
     /// Label of the progress bar.
@@ -92,30 +124,17 @@ impl Output<'_> {
     fn write(&self, out: impl Write) -> io::Result<()> {
         let kept = || self.file.raw_metadata().filter(|(key, _)| !self.set.iter().any(|(k, _)| k == key));
         let mut out = Counted { out, n: 0 };
-        out.put(b"GGUF")?;
-        out.put(&3u32.to_le_bytes())?;
-        out.put(&(self.actions.len() as u64).to_le_bytes())?;
-        out.put(&((kept().count() + self.set.len()) as u64).to_le_bytes())?;
+        out.header(self.actions.len(), kept().count() + self.set.len())?;
         for (_, raw) in kept() {
             out.put(raw)?;
         }
-        for (key, value) in self.set {
-            out.string(key)?;
-            out.put(&4u32.to_le_bytes())?; // a u32
-            out.put(&value.to_le_bytes())?;
-        }
+        self.set.iter().try_for_each(|(key, value)| out.meta(key, value))?;
         let mut offset = 0u64;
         for action in self.actions {
             let t = action.tensor();
             let (kind, bytes) =
                 action.result().ok_or_else(|| io::Error::other("a tensor whose rows are not whole blocks"))?;
-            out.string(t.name)?;
-            out.put(&(t.n_dims as u32).to_le_bytes())?;
-            for d in &t.dims[..t.n_dims] {
-                out.put(&d.to_le_bytes())?;
-            }
-            out.put(&kind.to_le_bytes())?;
-            out.put(&offset.to_le_bytes())?;
+            out.tensor(t.name, &t.dims[..t.n_dims], kind, offset)?;
             offset = (offset + bytes).next_multiple_of(self.alignment);
         }
         let progress = progress(self.actions.iter().map(|a| a.tensor().data.len() as u64).sum(), self.what);
@@ -208,7 +227,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Counts the bytes that are written, for the padding.
+/// The parts of a file; counts the bytes that are written, for the padding.
 struct Counted<W> {
     out: W,
     n: u64,
@@ -220,9 +239,49 @@ impl<W: Write> Counted<W> {
         self.out.write_all(bytes)
     }
 
+    fn u32(&mut self, n: u32) -> io::Result<()> {
+        self.put(&n.to_le_bytes())
+    }
+
+    fn u64(&mut self, n: u64) -> io::Result<()> {
+        self.put(&n.to_le_bytes())
+    }
+
     fn string(&mut self, s: &str) -> io::Result<()> {
-        self.put(&(s.len() as u64).to_le_bytes())?;
+        self.u64(s.len() as u64)?;
         self.put(s.as_bytes())
+    }
+
+    fn header(&mut self, tensors: usize, metadata: usize) -> io::Result<()> {
+        self.put(b"GGUF")?;
+        self.u32(3)?;
+        self.u64(tensors as u64)?;
+        self.u64(metadata as u64)
+    }
+
+    /// A metadata entry: key, type number, value.
+    fn meta(&mut self, key: &str, value: &Meta) -> io::Result<()> {
+        const STRING: u32 = 8;
+        self.string(key)?;
+        match value {
+            Meta::U32(n) => self.u32(4).and_then(|()| self.u32(*n)),
+            Meta::Str(s) => self.u32(STRING).and_then(|()| self.string(s)),
+            Meta::Strs(all) => {
+                self.u32(9)?;
+                self.u32(STRING)?;
+                self.u64(all.len() as u64)?;
+                all.iter().try_for_each(|s| self.string(s))
+            }
+        }
+    }
+
+    /// What the file says of a tensor before all data.
+    fn tensor(&mut self, name: &str, dims: &[u64], kind: u32, offset: u64) -> io::Result<()> {
+        self.string(name)?;
+        self.u32(dims.len() as u32)?;
+        dims.iter().try_for_each(|d| self.u64(*d))?;
+        self.u32(kind)?;
+        self.u64(offset)
     }
 
     fn pad(&mut self, alignment: u64) -> io::Result<()> {

@@ -13,6 +13,7 @@ mod complete;
 mod error;
 mod generate;
 mod gguf_writer;
+mod imatrix;
 mod inspect;
 mod interrupt;
 mod model;
@@ -48,6 +49,7 @@ fn command(args: Args) -> Result<(), Failure> {
         Command::Bench(a) => bench::run(&a),
         Command::Inspect(a) => inspect::run(&a),
         Command::Quantize(a) => quantize::run(&a),
+        Command::Imatrix(a) => imatrix::run(&a),
         Command::Plan(a) => plan::run(&a),
         Command::Prefix(a) => chat::prefix(&a),
         Command::Pack(a) => pack::run(&a),

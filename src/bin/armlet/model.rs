@@ -192,3 +192,26 @@ pub(crate) fn encode(tokenizer: &Tokenizer<'_>, text: &str, options: EncodeOptio
     tokens.truncate(n);
     Ok(tokens)
 }
+
+/// Pieces of `context` tokens of a text, at most `most` of them (0: all), each of which starts with BOS if the model wants
+/// that; what is left at the end is dropped.
+pub(crate) fn pieces<'t>(
+    tokenizer: &Tokenizer<'_>,
+    tokens: &'t mut [u32],
+    context: usize,
+    most: usize,
+) -> Result<Vec<&'t [u32]>, Failure> {
+    let n = tokens.len();
+    if n < context {
+        return Err(Failure::Error(format!("the text has {n} tokens, too few for -c {context}; use a smaller -c")));
+    }
+    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+    let piece = |piece: &'t mut [u32]| {
+        if let Some((first, bos)) = piece.first_mut().zip(bos) {
+            *first = bos;
+        }
+        &*piece
+    };
+    let most = if most == 0 { usize::MAX } else { most };
+    Ok(tokens.chunks_exact_mut(context.max(1)).take(most).map(piece).collect())
+}

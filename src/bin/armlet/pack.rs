@@ -8,7 +8,7 @@ use armlet::quant::{DType, Layout, PACK_VERSION};
 
 use crate::args::Pack;
 use crate::error::Failure;
-use crate::gguf_writer::{Action, Output};
+use crate::gguf_writer::{Action, Meta, Output};
 use crate::model::map;
 
 /// Minimum alignment of tensors in a packed file: a cache line.
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Pack) -> Result<(), Failure> {
         return Err(Failure::file(&args.input, why));
     }
     let alignment = ALIGNMENT.max(u32::try_from(file.alignment()).unwrap_or(ALIGNMENT)); // the reader allows 2²⁰
-    let set = [("general.alignment", alignment), ("armlet.pack.version", PACK_VERSION)];
+    let set = [("general.alignment", Meta::U32(alignment)), ("armlet.pack.version", Meta::U32(PACK_VERSION))];
     let output = Output { file: &file, actions: &actions, set: &set, alignment: alignment.into(), what: "packing" };
     output.write_to(&args.input, &args.output)
 }

@@ -9,7 +9,7 @@ use armlet::tokenizer::EncodeOptions;
 
 use crate::args::{KvType, Perplexity};
 use crate::error::{Failure, print};
-use crate::model::{Loaded, Runner, encode, read_file, session_memory, with_model};
+use crate::model::{self, Loaded, Runner, encode, read_file, session_memory, with_model};
 
 /// Sums of −ln p and of its square.
 #[derive(Default)]
@@ -58,9 +58,6 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
         let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
         let mut tokens = encode(&loaded.model.tokenizer, &text, options)?;
         tokens.truncate(if args.tokens == 0 { usize::MAX } else { args.tokens });
-        if args.context < 4 {
-            return Err(Failure::Usage("-c must be at least 4".into()));
-        }
         let (score, chunks) =
             if args.stream { stream(loaded, &tokens, args)? } else { pieces(loaded, &mut tokens, args)? };
         if score.sum.is_nan() {
@@ -142,12 +139,8 @@ fn with_runners<T>(
 fn pieces(loaded: &Loaded<'_>, tokens: &mut [u32], args: &Perplexity) -> Result<(Score, usize), Failure> {
     let n_ctx = args.context;
     let tokens = tokens.get_mut(args.skip..).unwrap_or(&mut []);
-    let all = tokens.len() / n_ctx;
-    if all == 0 {
-        let n = tokens.len();
-        return Err(Failure::Error(format!("the text has {n} tokens, too few for -c {n_ctx}; use a smaller -c")));
-    }
-    let chunks = if args.chunks == 0 { all } else { args.chunks.min(all) };
+    let pieces = model::pieces(&loaded.model.tokenizer, tokens, n_ctx, args.chunks)?;
+    let chunks = pieces.len();
     let config =
         Config { context: n_ctx, pattern: Pattern::Full, logit_rows: args.rows.min(n_ctx), ..args.kv.config() };
     with_runners(loaded, args, &config, |runners| {
@@ -155,13 +148,7 @@ fn pieces(loaded: &Loaded<'_>, tokens: &mut [u32], args: &Perplexity) -> Result<
             print(format!("perplexity: calculating perplexity over {chunks} chunks, n_ctx={n_ctx}\n").as_bytes())?;
         }
         let mut score = Score::default();
-        for (i, piece) in tokens.chunks_exact_mut(n_ctx).take(chunks).enumerate() {
-            let tokenizer = &loaded.model.tokenizer;
-            if tokenizer.adds_bos()
-                && let Some(bos) = tokenizer.bos()
-            {
-                piece[0] = bos;
-            }
+        for (i, piece) in pieces.iter().enumerate() {
             runners.rewind()?;
             let first = n_ctx / 2;
             runners.eval(&piece[..first])?;

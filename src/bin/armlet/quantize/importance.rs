@@ -1,5 +1,5 @@
-//! Importance matrices, as llama-imatrix writes them: for each tensor the mean squares of the activations that its columns
-//! are multiplied with.
+//! Importance matrices, as `armlet imatrix` and llama-imatrix write them: for each tensor the mean squares of the
+//! activations that its columns are multiplied with.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,16 +9,27 @@ use armlet::quant::DType;
 
 use super::mix::Named;
 use crate::error::Failure;
+use crate::gguf_writer::Meta;
 use crate::model::map;
 
 /// What to do about a bad file.
-const AGAIN: &str = "make it again with llama-imatrix";
+const AGAIN: &str = "make it again with armlet imatrix";
 
-/// The contents of a file.
+/// An importance matrix and the file that it is from.
 pub(crate) struct Importance {
     path: PathBuf,
+    contents: Contents,
+}
+
+/// What a file says.
+#[derive(Default)]
+struct Contents {
     /// By tensor: for each matrix of a stack one number for each column.
     tensors: HashMap<String, Vec<f32>>,
+    /// The first of the texts that it was computed with.
+    dataset: Option<String>,
+    /// The chunks of text that it was computed with; 0 if the file does not say.
+    chunks: u32,
 }
 
 impl Importance {
@@ -26,19 +37,30 @@ impl Importance {
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let bytes = map(path)?;
         let read = if bytes.starts_with(b"GGUF") { from_gguf(&bytes) } else { from_binary(&bytes) };
-        let tensors = read.map_err(|why| Failure::file(path, why))?;
-        for (name, values) in &tensors {
+        let contents = read.map_err(|why| Failure::file(path, why))?;
+        for (name, values) in &contents.tensors {
             if let Some(i) = values.iter().position(|v| !(v.is_finite() && *v >= 0.0)) {
                 let why = format!("the importance of tensor {name} is {} in column {i}; {AGAIN}", values[i]);
                 return Err(Failure::file(path, why));
             }
         }
-        Ok(Importance { path: path.to_path_buf(), tensors })
+        Ok(Importance { path: path.to_path_buf(), contents })
+    }
+
+    /// The keys by which a quantised file says where its importance matrix is from, as llama-quantize writes them.
+    pub(crate) fn metadata(&self) -> Vec<(&'static str, Meta)> {
+        let Contents { tensors, dataset, chunks } = &self.contents;
+        let file = Meta::Str(self.path.display().to_string());
+        let dataset = dataset.clone().map(|name| ("quantize.imatrix.dataset", Meta::Str(name)));
+        let entries = Meta::U32(tensors.len() as u32);
+        let chunks = (*chunks > 0).then_some(("quantize.imatrix.chunks_count", Meta::U32(*chunks)));
+        let first = [("quantize.imatrix.file", file)].into_iter().chain(dataset);
+        first.chain([("quantize.imatrix.entries_count", entries)]).chain(chunks).collect()
     }
 
     /// The importance of the columns of a tensor, for each of its matrices; `None` if the file has none for it.
     pub(crate) fn of(&self, t: &Named<'_>) -> Result<Option<&[f32]>, Failure> {
-        let Some(values) = self.tensors.get(t.name) else { return Ok(None) };
+        let Some(values) = self.contents.tensors.get(t.name) else { return Ok(None) };
         let (cols, matrices) = (t.dims[0], t.dims[2] * t.dims[3]);
         if values.len() as u64 == cols * matrices {
             return Ok(Some(values));
@@ -49,7 +71,7 @@ impl Importance {
         }
         let why = format!(
             "tensor {} has {matrices} × {cols} columns here and {} there: the file belongs to another model; \
-             make one for this model with llama-imatrix",
+             make one for this model with armlet imatrix",
             t.name,
             values.len()
         );
@@ -58,24 +80,24 @@ impl Importance {
 
     /// An error if the file has none of these tensors.
     pub(crate) fn belongs_to<'a>(&self, mut tensors: impl Iterator<Item = Named<'a>>) -> Result<(), Failure> {
-        if tensors.any(|t| self.tensors.contains_key(t.name)) {
+        if tensors.any(|t| self.contents.tensors.contains_key(t.name)) {
             return Ok(());
         }
         let why = "it has none of the model's tensors, and belongs to another model; \
-                   make one for this model with llama-imatrix";
+                   make one for this model with armlet imatrix";
         Err(Failure::file(&self.path, why))
     }
 }
 
 /// Tensors `NAME.in_sum2`, sums of squares, and `NAME.counts`, how many they are of.
-fn from_gguf(bytes: &[u8]) -> Result<HashMap<String, Vec<f32>>, String> {
+fn from_gguf(bytes: &[u8]) -> Result<Contents, String> {
     let file = File::new_checked(bytes).map_err(|e| format!("{e}; if it is cut off, copy it again"))?;
     if file.get("general.type").is_some_and(|kind| kind != Value::String(b"imatrix")) {
-        return Err("it is not an importance matrix; llama-imatrix makes one".into());
+        return Err("it is not an importance matrix; armlet imatrix makes one".into());
     }
     let all_counts: HashMap<&str, Tensor<'_>> =
         file.tensors().filter_map(|t| Some((t.name.strip_suffix(".counts")?, t))).collect();
-    let mut out = HashMap::new();
+    let mut tensors = HashMap::new();
     for t in file.tensors() {
         let Some(name) = t.name.strip_suffix(".in_sum2") else { continue };
         let counts = all_counts.get(name);
@@ -92,12 +114,23 @@ fn from_gguf(bytes: &[u8]) -> Result<HashMap<String, Vec<f32>>, String> {
             // An expert that no token was sent to counts as one of equal columns.
             sums.iter_mut().for_each(|sum| *sum = if count > 0.0 || !sum.is_finite() { *sum / count } else { 1.0 });
         }
-        out.insert(name.to_string(), sums);
+        tensors.insert(name.to_string(), sums);
     }
-    if out.is_empty() {
-        return Err("it is not an importance matrix: no tensor has sums; llama-imatrix makes one".into());
+    if tensors.is_empty() {
+        return Err("it is not an importance matrix: no tensor has sums; armlet imatrix makes one".into());
     }
-    Ok(out)
+    let dataset = match file.get("imatrix.datasets") {
+        Some(Value::Array(names)) => match names.iter().next() {
+            Some(Value::String(name)) => Some(String::from_utf8_lossy(name).into_owned()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let chunks = match file.get("imatrix.chunk_count") {
+        Some(Value::Unsigned(n)) => n.try_into().unwrap_or(0),
+        _ => 0,
+    };
+    Ok(Contents { tensors, dataset, chunks })
 }
 
 fn floats(t: &Tensor<'_>) -> Result<Vec<f32>, String> {
@@ -107,11 +140,12 @@ fn floats(t: &Tensor<'_>) -> Result<Vec<f32>, String> {
     }
 }
 
-/// The number of tensors; of each the name, in how many calls it was seen, and the sums with their lengths before them.
-fn from_binary(mut bytes: &[u8]) -> Result<HashMap<String, Vec<f32>>, String> {
-    let not_one = || "it is not an importance matrix; llama-imatrix makes one".to_string();
+/// The number of tensors; of each the name, in how many calls it was seen, and the sums with their lengths before them;
+/// and in newer files the number of chunks and the name of the text.
+fn from_binary(mut bytes: &[u8]) -> Result<Contents, String> {
+    let not_one = || "it is not an importance matrix; armlet imatrix makes one".to_string();
     let n = number(&mut bytes).filter(|n| (1..=1 << 20).contains(n)).ok_or_else(not_one)?;
-    let mut out = HashMap::new();
+    let mut tensors = HashMap::new();
     let mut last = String::new();
     for i in 0..n {
         let after = if i == 0 { String::new() } else { format!(" after tensor {last}") };
@@ -124,9 +158,12 @@ fn from_binary(mut bytes: &[u8]) -> Result<HashMap<String, Vec<f32>>, String> {
         last = String::from_utf8(name.to_vec()).map_err(|_| not_one())?;
         let values = entry(&mut bytes);
         let values = values.ok_or_else(|| format!("it is cut off in tensor {last}; copy it again, or {AGAIN}"))?;
-        out.insert(last.clone(), values);
+        tensors.insert(last.clone(), values);
     }
-    Ok(out)
+    let chunks = number(&mut bytes).and_then(|n| n.try_into().ok()).unwrap_or(0);
+    let name = number(&mut bytes).and_then(|n| bytes.split_off(..usize::try_from(n).ok()?));
+    let dataset = name.filter(|name| !name.is_empty()).map(|name| String::from_utf8_lossy(name).into_owned());
+    Ok(Contents { tensors, dataset, chunks })
 }
 
 /// Sums, which were multiplied by the number of calls before they were written.

@@ -12,7 +12,7 @@ use armlet::quant::Layout;
 
 use crate::args::Quantize;
 use crate::error::{Failure, print};
-use crate::gguf_writer::{Action, Conversion, Output};
+use crate::gguf_writer::{Action, Conversion, Meta, Output};
 use crate::model::map;
 use importance::Importance;
 use mix::{Choice, Named, Shape, Wishes};
@@ -159,7 +159,9 @@ pub(crate) fn run(args: &Quantize) -> Result<(), Failure> {
     let actions: Vec<_> = file.tensors().zip(&choices).map(action).collect::<Result<_, _>>()?;
     if let Some(path) = args.output.as_deref().filter(|_| !args.dry_run) {
         check_copied(&actions, args)?;
-        let set = [("general.file_type", args.kind.file_type), ("general.quantization_version", 2)];
+        let mut set =
+            vec![("general.file_type", Meta::U32(args.kind.file_type)), ("general.quantization_version", Meta::U32(2))];
+        set.extend(importance.iter().flat_map(Importance::metadata));
         let output =
             Output { file: &file, actions: &actions, set: &set, alignment: file.alignment(), what: "quantising" };
         output.write_to(&args.input, path)?;
