@@ -22,8 +22,8 @@ pub enum ModelError {
     /// A feature that would change the result if it were left out.
     #[error("{0} is not supported")]
     Feature(&'static str),
-    /// A tensor whose products are to be scaled.
-    #[error("tensor {0} has a scale of its own, which is not supported")]
+    /// A scale of a matrix that is an embedding.
+    #[error("tensor {0} is the scale of an embedding, which is not supported")]
     TensorScale(Label),
     /// A tensor that the model needs.
     #[error("tensor {0} is missing")]

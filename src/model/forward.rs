@@ -38,14 +38,14 @@ pub(crate) fn forward(
         batch.commit(h, &buffers.new_kv, index);
         let x = buffers.attended.first_n(n * h.q_dim());
         let x = pass.prepare_input(x, n, &mut buffers.inputs, &[&layer.attn_output]);
-        pass.matmul_add(&layer.attn_output, &x, buffers.x);
+        pass.matmul_add(&layer.attn_output, &x, buffers.x, buffers.normed);
 
         // x += W_down · (silu(W_gate · norm(x)) * (W_up · norm(x)))
         let x = buffers.x.first_n(n * h.n_embd);
         let x = pass.norm(x, n, layer.ffn_norm, buffers.normed, &mut buffers.inputs, &[&layer.gate, &layer.up]);
         pass.gate_up(layer, &x, buffers.gate, buffers.up);
         let x = pass.prepare_input(buffers.gate.first_n(n * h.n_ff), n, &mut buffers.inputs, &[&layer.down]);
-        pass.matmul_add(&layer.down, &x, buffers.x);
+        pass.matmul_add(&layer.down, &x, buffers.x, buffers.normed);
     }
     batch.advance();
 

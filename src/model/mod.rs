@@ -101,6 +101,9 @@ impl<'m> Model<'m> {
         for m in [w.token_embd, w.output].into_iter().chain(w.layers.iter().flat_map(Layer::matrices)) {
             hash.sample(&m.layout().gguf_id(m.dtype()).unwrap_or(u32::MAX).to_le_bytes());
             hash.sample(m.bytes());
+            if m.scale() != 1.0 {
+                hash.add(&m.scale().to_le_bytes());
+            }
         }
         hash.sample(w.output_norm);
         for l in w.layers {

@@ -1,10 +1,12 @@
 //! The steps of a forward pass that are no attention: each one parallel region over the rows or tiles of a buffer.
 
+use core::ops::Range;
+
 use super::buffers::{Buffers, Inputs, MAX_SERIAL_ROWS};
 use super::{Layer, Model};
 use crate::arch::{Activations, F16Block, Kernels, Quants, Write};
 use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
-use crate::storage::{Executor, Grid, Serial, TileShape, for_each_row, for_each_tile};
+use crate::storage::{Executor, Grid, Serial, Tile, TileShape, for_each_row, for_each_tile};
 use crate::util::SliceExt;
 
 /// Fewest tokens of a thread for which it reads all weights by itself.
@@ -151,15 +153,32 @@ impl Pass<'_> {
                 let (start, end) = (covered.start.max(first), covered.end.min(first + m.rows()));
                 if start < end {
                     let mut part = tile.sub(start - covered.start..end - covered.start);
-                    self.kernels.matmul(m, start - first..end - first, x, &mut part, Write::Set);
+                    self.multiply(m, start - first..end - first, x, &mut part);
                 }
                 first += m.rows();
             }
         });
     }
 
-    /// `out += m · x`.
-    pub(super) fn matmul_add(&self, m: &Matrix<'_>, x: &Activations<'_>, out: &mut [f32]) {
+    /// The product of some of a matrix's rows, scaled.
+    #[inline(never)]
+    fn multiply(&self, m: &Matrix<'_>, rows: Range<usize>, x: &Activations<'_>, out: &mut Tile<'_, f32>) {
+        self.kernels.matmul(m, rows, x, out, Write::Set);
+        if m.scale() != 1.0 {
+            for t in 0..out.rows().len() {
+                out.row(t).iter_mut().for_each(|y| *y *= m.scale());
+            }
+        }
+    }
+
+    /// `out += m · x`; `product` has room for `m · x`.
+    pub(super) fn matmul_add(&self, m: &Matrix<'_>, x: &Activations<'_>, out: &mut [f32], product: &mut [f32]) {
+        if m.scale() != 1.0 {
+            // Kernels that add cannot scale.
+            self.matmul(&[m], x, product);
+            out.iter_mut().zip(product.first_n(x.tokens * m.rows())).for_each(|(out, y)| *out += *y);
+            return;
+        }
         self.observe(&[m], x);
         let grid = Grid::new(out.first_n_mut(x.tokens * m.rows()), m.rows(), self.tile(x.tokens, m.rows()));
         for_each_tile(self.exec, [grid], |_, [mut tile]| {
@@ -174,8 +193,8 @@ impl Pass<'_> {
         let outputs =
             [gate, up].map(|out| Grid::new(out.first_n_mut(x.tokens * cols), cols, self.tile(x.tokens, cols)));
         for_each_tile(self.exec, outputs, |_, [mut gate, mut up]| {
-            self.kernels.matmul(&layer.gate, gate.columns(), x, &mut gate, Write::Set);
-            self.kernels.matmul(&layer.up, up.columns(), x, &mut up, Write::Set);
+            self.multiply(&layer.gate, gate.columns(), x, &mut gate);
+            self.multiply(&layer.up, up.columns(), x, &mut up);
             for t in 0..gate.rows().len() {
                 self.kernels.silu_mul(gate.row(t), up.row(t));
             }

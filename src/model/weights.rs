@@ -102,10 +102,13 @@ impl<'m> Weights<'m> {
         check_pack_version(file)?;
         let top = Scope { tensors: file.directory(), block: None };
         let token_embd = top.matrix("token_embd.weight", h.vocab, h.n_embd)?;
-        let output = match top.find("output.weight") {
-            Some(_) => top.matrix("output.weight", h.vocab, h.n_embd)?,
-            None => token_embd,
-        };
+        let untied = top.find("output.weight").is_some();
+        let output = if untied { top.matrix("output.weight", h.vocab, h.n_embd)? } else { token_embd };
+        // Products are scaled, and the rows of an embedding are none.
+        let no_scales = if untied { &["token_embd.scale"][..] } else { &["token_embd.scale", "output.scale"] };
+        if let Some(name) = no_scales.iter().find(|name| top.find(name).is_some()) {
+            return Err(ModelError::TensorScale(top.label(name)));
+        }
         let factors = top.optional_vector("rope_freqs.weight", h.rope_dims / 2)?.as_chunks::<4>().0;
         let pairs = h.rope_dims / 2;
         let rope_frequencies = arena.build("rope frequencies", h.rope_bases() * pairs, |i| {
@@ -212,18 +215,21 @@ impl<'m> Scope<'m> {
     fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix<'m>, ModelError> {
         let label = self.label(name);
         let t = self.find(name).ok_or(ModelError::MissingTensor(label))?;
-        if let Some(prefix) = name.strip_suffix("weight")
-            && self.tensors.tensor(self.label(Label::new(format_args!("{prefix}scale")).as_str()).as_str()).is_some()
-        {
-            return Err(ModelError::TensorScale(label));
-        }
         let (dtype, layout) = t.kind.format().ok_or(ModelError::TensorType { tensor: label, kind: t.kind })?;
         let expected = [cols as u64, rows as u64];
         let shape = ModelError::TensorShape { tensor: label, expected, found: t.dims };
         if t.dims != [expected[0], expected[1], 1, 1] {
             return Err(shape);
         }
-        Matrix::new_checked(dtype, layout, rows, cols, t.data).ok_or(shape)
+        let matrix = Matrix::new_checked(dtype, layout, rows, cols, t.data).ok_or(shape)?;
+        Ok(matrix.with_scale(self.scale(name)?))
+    }
+
+    /// The scale of a matrix.
+    fn scale(&self, matrix: &str) -> Result<f32, ModelError> {
+        let name = Label::new(format_args!("{}scale", matrix.strip_suffix("weight").unwrap_or(matrix)));
+        let scale = self.optional_vector(name.as_str(), 1)?.as_chunks::<4>().0.first();
+        Ok(scale.map_or(1.0, |bytes| f32::from_le_bytes(*bytes)))
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<&'m [u8], ModelError> {

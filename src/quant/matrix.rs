@@ -8,9 +8,10 @@ use crate::storage::unpadded;
 pub struct Matrix<'m> {
     dtype: DType,
     layout: Layout,
-    /// As a u32, so that the struct has no padding.
+    /// As u32s, so that the struct has no padding.
     row_bytes: u32,
-    rows: usize,
+    rows: u32,
+    scale: f32,
     cols: usize,
     data: &'m [u8],
 }
@@ -18,11 +19,11 @@ pub struct Matrix<'m> {
 impl Default for Matrix<'_> {
     /// No rows.
     fn default() -> Self {
-        Self { dtype: DType::F32, layout: Layout::Rows, row_bytes: 0, rows: 0, cols: 0, data: &[] }
+        Self { dtype: DType::F32, layout: Layout::Rows, row_bytes: 0, rows: 0, scale: 1.0, cols: 0, data: &[] }
     }
 }
 
-unpadded!(Matrix<'_>: DType, Layout, u32, usize, usize, &[u8]);
+unpadded!(Matrix<'_>: DType, Layout, [u32; 2], f32, usize, &[u8]);
 
 impl<'m> Matrix<'m> {
     /// A matrix over `data`; `None` unless `cols` is a whole number of blocks, `data` has exactly the bytes of the rows
@@ -32,7 +33,15 @@ impl<'m> Matrix<'m> {
         let bytes = dtype.row_bytes(cols)?;
         let row_bytes = u32::try_from(bytes).ok()?;
         let padded = usize::try_from(layout.padded(rows as u64)?).ok()?;
-        (padded.checked_mul(bytes)? == data.len()).then_some(Self { dtype, layout, row_bytes, rows, cols, data })
+        let whole = padded.checked_mul(bytes)? == data.len();
+        let rows = u32::try_from(rows).ok()?;
+        whole.then_some(Self { dtype, layout, row_bytes, rows, scale: 1.0, cols, data })
+    }
+
+    /// The same with a [scale](Matrix::scale).
+    #[must_use]
+    pub fn with_scale(self, scale: f32) -> Self {
+        Self { scale, ..self }
     }
 
     /// Its format.
@@ -48,7 +57,13 @@ impl<'m> Matrix<'m> {
 
     /// Output size of the matrix.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.rows as usize
+    }
+
+    /// What the model multiplies the matrix's products with: 1, unless the file has a scale of the whole tensor, which
+    /// NVFP4 is meant to have. Kernels and [`decode_row`](Matrix::decode_row) know nothing of it.
+    pub fn scale(&self) -> f32 {
+        self.scale
     }
 
     /// Input size of the matrix.
@@ -94,7 +109,7 @@ impl<'m> Matrix<'m> {
     pub fn decode_row(&self, r: usize, out: &mut [f32]) {
         match self.layout {
             Layout::Rows => self.dtype.decode_row(self.row(r), out),
-            Layout::Panels if r < self.rows => {
+            Layout::Panels if r < self.rows() => {
                 self.dtype.decode_panel_row(self.panel(r / PANEL_ROWS), r % PANEL_ROWS, out);
             }
             Layout::Panels => {}

@@ -126,9 +126,17 @@ pub enum Mistake {
     Gate,
     /// The embedding as output matrix although the file has one.
     Head,
+    /// The scale of a tensor ignored.
+    NoTensorScale,
+    /// Applied twice.
+    TensorScaleTwice,
+    /// Applied to the sum of product and bias.
+    ScaledBias,
+    /// Applied to the sum of product and residual stream.
+    ScaledResidual,
 }
 
-pub const MISTAKES: [Mistake; 14] = [
+pub const MISTAKES: [Mistake; 18] = [
     Mistake::RopePosition,
     Mistake::RopePairs,
     Mistake::RopeExponent,
@@ -143,6 +151,10 @@ pub const MISTAKES: [Mistake; 14] = [
     Mistake::Bias,
     Mistake::Gate,
     Mistake::Head,
+    Mistake::NoTensorScale,
+    Mistake::TensorScaleTwice,
+    Mistake::ScaledBias,
+    Mistake::ScaledResidual,
 ];
 
 /// A llama in f64.
@@ -214,7 +226,26 @@ impl<'g> Oracle<'g> {
             squares.iter_mut().zip(x).for_each(|(sum, x)| *sum += x * x);
         }
         let x = x.iter().map(|x| if self.int8 && dtype.is_quantised() { int8(x) } else { x.clone() });
-        x.map(|x| rows.iter().map(|w| dot(w, &x)).collect()).collect()
+        let scale = match self.mistake {
+            Some(Mistake::NoTensorScale) => 1.0,
+            Some(Mistake::TensorScaleTwice) => self.tensor_scale(name).powi(2),
+            _ => self.tensor_scale(name),
+        };
+        x.map(|x| rows.iter().map(|w| scale * dot(w, &x)).collect()).collect()
+    }
+
+    /// What the products of a matrix are multiplied with.
+    fn tensor_scale(&self, matrix: &str) -> f64 {
+        self.vector(&matrix.replace(".weight", ".scale")).map_or(1.0, |scale| scale[0])
+    }
+
+    /// The residual stream after a sublayer whose last matrix is `name`.
+    fn add_residual(&self, name: &str, x: &mut [Vector], y: &[Vector]) {
+        let scale = if self.makes(Mistake::ScaledResidual) { self.tensor_scale(name) } else { 1.0 };
+        for (x, y) in x.iter_mut().zip(y) {
+            x.iter_mut().for_each(|x| *x *= scale);
+            add(x, y);
+        }
     }
 
     fn norm(&self, name: &str, x: &[Vector]) -> Rows {
@@ -264,8 +295,12 @@ impl<'g> Oracle<'g> {
 
     /// Queries, keys or values of all tokens.
     fn project(&self, block: &str, part: &str, x: &[Vector]) -> Rows {
-        let mut y = self.matmul(&format!("{block}.attn_{part}.weight"), x);
-        let bias = self.vector(&format!("{block}.attn_{part}.bias"));
+        let name = format!("{block}.attn_{part}.weight");
+        let mut y = self.matmul(&name, x);
+        let mut bias = self.vector(&format!("{block}.attn_{part}.bias"));
+        if self.makes(Mistake::ScaledBias) {
+            bias.iter_mut().flatten().for_each(|b| *b *= self.tensor_scale(&name));
+        }
         if let Some(bias) = bias.filter(|_| !(part == "q" && self.makes(Mistake::Bias))) {
             y.iter_mut().for_each(|y| add(y, &bias));
         }
@@ -346,10 +381,10 @@ impl<'g> Oracle<'g> {
         for l in 0..self.size("block_count") {
             let block = format!("blk.{l}");
             let y = self.attention(l, &self.norm(&format!("{block}.attn_norm.weight"), &x));
-            let y = self.matmul(&format!("{block}.attn_output.weight"), &y);
-            x.iter_mut().zip(&y).for_each(|(x, y)| add(x, y));
+            let name = format!("{block}.attn_output.weight");
+            self.add_residual(&name, &mut x, &self.matmul(&name, &y));
             let y = self.feed_forward(&block, &self.norm(&format!("{block}.ffn_norm.weight"), &x));
-            x.iter_mut().zip(&y).for_each(|(x, y)| add(x, y));
+            self.add_residual(&format!("{block}.ffn_down.weight"), &mut x, &y);
         }
         let untied = self.find("output.weight").is_some() && !self.makes(Mistake::Head);
         self.matmul(if untied { "output.weight" } else { "token_embd.weight" }, &self.norm("output_norm.weight", &x))

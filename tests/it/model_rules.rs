@@ -268,12 +268,23 @@ fn m2_types_without_kernels_are_named() {
     assert_eq!(shown(&unusable(&g)), ("type", "output_norm.weight F16".into()));
 }
 
-/// llama.cpp multiplies a product by such a scale.
+/// Products are scaled by a number; what is not one, or would scale the rows of an embedding, is refused.
 #[test]
-fn m2_scales_of_tensors_are_refused() {
-    let mut g = Tiny::default().gguf();
-    g.tensor("blk.0.attn_q.scale", &[1], 0, 0.5f32.to_le_bytes().to_vec());
-    assert_eq!(shown(&unusable(&g)), ("scale", "blk.0.attn_q.weight".into()));
+fn m2_scales_of_tensors() {
+    let with = |untied: bool, name: &str, kind: u32, data: &[f32]| {
+        let mut g = Tiny { tied: !untied, ..Tiny::default() }.gguf();
+        let data: Vec<u8> = data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        g.tensor(name, &[data.len() as u64 / [4, 2][kind as usize]], kind, data);
+        g
+    };
+    for name in ["blk.0.attn_q.scale", "blk.1.ffn_down.scale", "output.scale"] {
+        runs(&with(true, name, 0, &[0.5]));
+        assert_eq!(shown(&unusable(&with(true, name, 0, &[0.5, 0.5]))), ("shape", name.into()));
+        assert_eq!(shown(&unusable(&with(true, name, 1, &[0.5]))), ("type", format!("{name} F16")));
+    }
+    for (untied, name) in [(true, "token_embd.scale"), (false, "token_embd.scale"), (false, "output.scale")] {
+        assert_eq!(shown(&unusable(&with(untied, name, 0, &[0.5]))), ("scale", name.into()));
+    }
 }
 
 /// A packed tiny model, with `change` made to one tensor.

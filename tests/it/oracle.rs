@@ -6,6 +6,7 @@ use crate::common::oracle::{MISTAKES, Oracle, Vector};
 use crate::common::reference_bits::{BOUND, Crowd, PROMPT, ReferenceBits, bits};
 use crate::common::run::{
     Reader, backends, error, prompt, tiny, uses_f16_products, with_linear_scaling, with_model, with_session,
+    with_tensor_scales,
 };
 use crate::common::{cases, deep, some_formats};
 use armlet::arch::{Kernels, KvType};
@@ -71,6 +72,10 @@ fn models() -> Vec<(&'static str, Gguf)> {
                 Tiny { bias: true, tied: false, rope_factors: true, ..tiny(qwen2, (12, 4, 96, 80), (52, 99), 14) },
                 2.5,
             ),
+        ),
+        (
+            "scales",
+            with_tensor_scales(Tiny { bias: true, tied: false, ..tiny(llama, (6, 2, 16, 16), (64, 96), 16) }.gguf()),
         ),
         ("five layers", Tiny { n_layers: 5, ..tiny(llama, (6, 3, 16, 16), (48, 80), 15) }.gguf()),
     ]
@@ -201,7 +206,9 @@ fn errors_beside_rounding(gguf: &Gguf, kernels: Kernels, kv: KvType) -> Vector {
 #[test]
 fn rounding_is_all_that_differs() {
     let named = |dtype: DType| (dtype.name(), blocky(dtype, 5).gguf());
-    for (name, gguf) in some_formats().map(named).chain([("mixed", mixed(5))]) {
+    let nvfp4 = Tiny { dtype: DType::Nvfp4, tied: false, ..tiny("llama", (2, 1, 64, 64), (64, 128), 5) };
+    let more = [("mixed", mixed(5)), ("NVFP4 with scales", with_tensor_scales(nvfp4.gguf()))];
+    for (name, gguf) in some_formats().map(named).chain(more) {
         for kv in [KvType::F32, KvType::F16] {
             for kernels in backends() {
                 let errors = errors_beside_rounding(&gguf, kernels, kv);
@@ -222,7 +229,7 @@ fn rounding_is_all_that_differs() {
 fn mistakes_show() {
     let t = Tiny { bias: true, tied: false, rope_factors: true, ..tiny("qwen2", (6, 2, 32, 24), (48, 80), 21) };
     for arch in ["llama", "qwen2"] {
-        let mut gguf = with_linear_scaling(Tiny { arch, ..t.clone() }.gguf(), arch, 1.5);
+        let mut gguf = with_tensor_scales(with_linear_scaling(Tiny { arch, ..t.clone() }.gguf(), arch, 1.5));
         // As large as the mean square that it is added to; 1e-5 in another place would hardly show.
         gguf.set(&format!("{arch}.attention.layer_norm_rms_epsilon"), Val::F32(0.02));
         let tokens = prompt(3, PROMPT, t.vocab);
