@@ -1,6 +1,6 @@
 //! `armlet quantize`: the formats, the options, importance matrices, and what it refuses.
 
-use crate::cli::{Folder, fails_with, ok, tiny};
+use crate::cli::{Folder, armlet, fails_with, ok, stderr, tiny};
 use crate::common::gguf::{Gguf, Tiny, Val};
 use armlet::gguf::File;
 use armlet::quant::DType;
@@ -120,6 +120,33 @@ fn weights_that_are_not_finite_or_do_not_fit_leave_no_file() {
         fails_with(&["quantize", &model, &out, "--type", to], 1, tensor);
         fails_with(&["quantize", &model, &out, "--type", to], 1, what);
         assert!(!f.path("out").exists());
+    }
+}
+
+/// F32 has every value of every format: a quantised file becomes one without being asked twice, and with a warning.
+#[test]
+fn quantised_weights_are_kept_by_f32() {
+    let f = Folder::new();
+    let model = wide(&f);
+    let (quantised, out) = (f.name("quantised"), f.name("out"));
+    for preset in ["Q4_K_M", "Q5_0", "TQ1_0"] {
+        ok(&["quantize", &model, &quantised, "--type", preset]);
+        fails_with(&["quantize", &quantised, &out, "--type", "BF16"], 1, "--allow-requantize");
+        let output = armlet().args(["quantize", &quantised, &out, "--type", "F32"]).output().unwrap();
+        assert!(output.status.success() && stderr(&output).contains("is quantised already"), "{}", stderr(&output));
+        let [from, to] = [&quantised, &out].map(|path| std::fs::read(path).unwrap());
+        let [from, to] = [&from, &to].map(|bytes| File::new_checked(bytes).unwrap());
+        for t in from.tensors() {
+            let (dtype, cols) = (t.kind.format().unwrap().0, t.dims[0] as usize);
+            let mut want = vec![0.0; cols];
+            let found = to.tensor(t.name).unwrap();
+            assert_eq!(found.kind.name, "F32");
+            for (row, found) in t.data.chunks(dtype.row_bytes(cols).unwrap()).zip(found.data.chunks(4 * cols)) {
+                dtype.decode_row(row, &mut want);
+                let found = found.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b));
+                assert!(found.eq(want.iter().map(|w| w.to_bits())), "{preset}: {}", t.name);
+            }
+        }
     }
 }
 

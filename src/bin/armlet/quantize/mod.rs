@@ -8,7 +8,7 @@ mod mix;
 use std::fmt::Write;
 
 use armlet::gguf::{File, Tensor, Value};
-use armlet::quant::Layout;
+use armlet::quant::{DType, Layout};
 
 use crate::args::Quantize;
 use crate::error::{Failure, print};
@@ -76,7 +76,8 @@ fn action<'a>(
             "its {cols} columns are not whole blocks of {to}, which have {block}; choose another type"
         )));
     }
-    if from.is_quantised() && !args.allow_requantize {
+    // F32 has every value of every format.
+    if from.is_quantised() && to != DType::F32 && !args.allow_requantize {
         return Err(fail(format!(
             "it is already quantised ({from}), and converting it loses precision again; --allow-requantize does so"
         )));
@@ -157,6 +158,10 @@ pub(crate) fn run(args: &Quantize) -> Result<(), Failure> {
     let choices = mix::choose(&tensors, &shape(&file), &wishes);
     let action = |(t, choice): (_, &Option<_>)| action(t, *choice, importance.as_ref(), args);
     let actions: Vec<_> = file.tensors().zip(&choices).map(action).collect::<Result<_, _>>()?;
+    if actions.iter().any(|a| matches!(a, Action::Convert(c) if c.from.is_quantised() && c.to == DType::F32)) {
+        let path = args.input.display();
+        log::warn!("{path} is quantised already: F32 keeps its values, and cannot bring back those before");
+    }
     if let Some(path) = args.output.as_deref().filter(|_| !args.dry_run) {
         check_copied(&actions, args)?;
         let mut set =
