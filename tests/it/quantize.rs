@@ -117,8 +117,9 @@ fn weights_that_are_not_finite_or_do_not_fit_leave_no_file() {
         ("blk.0.attn_q.weight", 1e9, "Q4_0", "beyond the range of Q4_0"),
     ] {
         let model = with(tensor, value);
-        fails_with(&["quantize", &model, &out, "--type", to], 1, tensor);
-        fails_with(&["quantize", &model, &out, "--type", to], 1, what);
+        for what in [&model, tensor, what] {
+            fails_with(&["quantize", &model, &out, "--type", to], 1, what);
+        }
         assert!(!f.path("out").exists());
     }
 }
@@ -148,6 +149,22 @@ fn quantised_weights_are_kept_by_f32() {
             }
         }
     }
+}
+
+/// An importance matrix of a model with more layers is of use, but hardly meant.
+#[test]
+fn importance_of_other_tensors_is_a_warning() {
+    let f = Folder::new();
+    let (model, out) = (wide(&f), f.name("out"));
+    let mut both = Gguf { version: 3, alignment: 32, metadata: vec![], tensors: vec![] };
+    for name in ["blk.0.attn_q.weight", "blk.7.attn_q.weight", "blk.8.attn_q.weight"] {
+        both.tensor(&format!("{name}.in_sum2"), &[256], 0, [1.0f32.to_le_bytes(); 256].concat());
+        both.tensor(&format!("{name}.counts"), &[1], 0, 1.0f32.to_le_bytes().to_vec());
+    }
+    let matrix = f.write("imatrix", &both.build());
+    let output = armlet().args(["quantize", &model, &out, "--type", "Q4_K_M", "--imatrix", &matrix]).output().unwrap();
+    let said = "the model has no tensor blk.7.attn_q.weight, nor 1 others";
+    assert!(output.status.success() && stderr(&output).contains(said), "{}", stderr(&output));
 }
 
 /// An importance matrix of a tensor, as sums over `count` activations.
@@ -203,7 +220,10 @@ fn importance_that_does_not_fit_is_refused() {
     let (good, old) = (imatrix(tensor, &[1.0; 256], 1.0), old_imatrix(tensor, &[1.0; 256], 1));
     let cases: [(Vec<u8>, &str); 14] = [
         (imatrix(tensor, &[1.0; 128], 1.0), "blk.0.attn_q.weight has 1 × 256 columns here and 128 there"),
-        (imatrix("blk.99.attn_q.weight", &[1.0; 256], 1.0), "belongs to another model"),
+        (
+            imatrix("blk.99.attn_q.weight", &[1.0; 256], 1.0),
+            "no tensor blk.99.attn_q.weight, nor any other of the file",
+        ),
         (imatrix(tensor, &broken, 1.0), "the importance of tensor blk.0.attn_q.weight is NaN in column 7"),
         (old_imatrix(tensor, &broken, 1), "the importance of tensor blk.0.attn_q.weight is NaN in column 7"),
         (imatrix(tensor, &[-1.0; 256], 1.0), "is -1 in column 0"),

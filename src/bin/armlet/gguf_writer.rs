@@ -10,7 +10,7 @@ use armlet::host::Pool;
 use armlet::quant::{DType, Layout, PANEL_ROWS};
 use indicatif::ProgressBar;
 
-use crate::atomic_file::replace;
+use crate::atomic_file::{failed, replace_by};
 use crate::error::Failure;
 use crate::interrupt;
 use crate::progress::progress;
@@ -117,7 +117,12 @@ impl Output<'_> {
             return Err(Failure::Usage("the output is the input; give another name".into()));
         }
         interrupt::catch()?;
-        replace(path, |out| self.write(out))
+        replace_by(path, |out| {
+            self.write(out).map_err(|e| match e.kind() {
+                io::ErrorKind::InvalidData => Failure::file(input, e),
+                _ => failed(path, e),
+            })
+        })
     }
 
     /// Writes a whole GGUF v3 file.
@@ -186,17 +191,18 @@ impl Conversion<'_> {
         Ok(())
     }
 
-    /// Converts rows, of which the first is row `first` of the tensor.
+    /// Converts rows, of which the first is row `first` of the tensor; an error of kind `InvalidData` if a weight is not
+    /// finite or does not fit.
     fn rows(&self, first: usize, input: &[u8], out: &mut [u8]) -> io::Result<()> {
         let Conversion { tensor: t, from, to, importance } = self;
         let cols = t.dims[0] as usize;
         let (row_in, row_out) = (from.row_bytes(cols).unwrap_or(1), to.row_bytes(cols).unwrap_or(1));
-        let fail = |why: String| io::Error::other(format!("tensor {}: {why}", t.name));
+        let fail = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("tensor {}: {why}", t.name));
         let (mut weights, mut back) = (vec![0.0; cols], vec![0.0; cols]);
         for (i, (input, out)) in input.chunks_exact(row_in).zip(out.chunks_exact_mut(row_out)).enumerate() {
             from.decode_row(input, &mut weights);
             if let Some(w) = weights.iter().find(|w| !w.is_finite()) {
-                return Err(fail(format!("row {} has a weight of {w}; the input is damaged", first + i)));
+                return Err(fail(format!("row {} has a weight of {w}; the file is damaged", first + i)));
             }
             let matrix = (first + i) / (t.dims[1] as usize).max(1);
             let importance = importance.and_then(|w| w.chunks_exact(cols).nth(matrix));

@@ -1,7 +1,7 @@
 //! Importance matrices, as `armlet imatrix` and llama-imatrix write them: for each tensor the mean squares of the
 //! activations that its columns are multiplied with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use armlet::gguf::{File, Tensor, Value};
@@ -78,13 +78,24 @@ impl Importance {
         Err(Failure::file(&self.path, why))
     }
 
-    /// An error if the file has none of these tensors.
-    pub(crate) fn belongs_to<'a>(&self, mut tensors: impl Iterator<Item = Named<'a>>) -> Result<(), Failure> {
-        if tensors.any(|t| self.contents.tensors.contains_key(t.name)) {
+    /// An error if the file has none of the model's tensors, a warning if it has others.
+    pub(crate) fn belongs_to(&self, model: &[Named<'_>]) -> Result<(), Failure> {
+        let known: HashSet<&str> = model.iter().map(|t| t.name).collect();
+        let all = self.contents.tensors.keys();
+        let others: Vec<_> = all.filter(|name| !known.contains(name.as_str())).collect();
+        let Some(first) = others.iter().min() else { return Ok(()) };
+        if others.len() < self.contents.tensors.len() {
+            let path = self.path.display();
+            log::warn!(
+                "{path}: the model has no tensor {first}, nor {} others of the importance matrix",
+                others.len() - 1
+            );
             return Ok(());
         }
-        let why = "it has none of the model's tensors, and belongs to another model; \
-                   make one for this model with armlet imatrix";
+        let why = format!(
+            "the model has no tensor {first}, nor any other of the file, which belongs to another model; \
+             make one for this model with armlet imatrix"
+        );
         Err(Failure::file(&self.path, why))
     }
 }

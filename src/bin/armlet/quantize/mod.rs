@@ -145,7 +145,7 @@ pub(crate) fn run(args: &Quantize) -> Result<(), Failure> {
     let importance = args.imatrix.as_deref().map(Importance::read).transpose()?;
     let tensors: Vec<_> = file.tensors().map(|t| named(&t)).collect();
     if let Some(importance) = &importance {
-        importance.belongs_to(tensors.iter().copied())?;
+        importance.belongs_to(&tensors)?;
     }
     let wishes = Wishes {
         preset: args.kind,
