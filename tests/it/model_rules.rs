@@ -282,6 +282,8 @@ fn m2_scales_of_tensors() {
         assert_eq!(shown(&unusable(&with(true, name, 0, &[0.5, 0.5]))), ("shape", name.into()));
         assert_eq!(shown(&unusable(&with(true, name, 1, &[0.5]))), ("type", format!("{name} F16")));
     }
+    // For hardware that quantises activations to NVFP4; it changes no product here.
+    runs(&with(true, "blk.0.attn_q.input_scale", 0, &[0.5]));
     for (untied, name) in [(true, "token_embd.scale"), (false, "token_embd.scale"), (false, "output.scale")] {
         assert_eq!(shown(&unusable(&with(untied, name, 0, &[0.5]))), ("scale", name.into()));
     }

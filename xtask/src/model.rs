@@ -18,6 +18,14 @@ const CHUNKS: f64 = 14.0;
 const REFERENCE: [(&str, f64); 3] = [("q4_1", 18.3914), ("f16", 18.3022), ("q8_0", 18.3500)];
 /// Largest relative difference from llama.cpp.
 const TO_LLAMA_CPP: f64 = 0.003;
+/// Presets of llama-quantize and llama.cpp's perplexity of its file, made of the F16 model.
+const PRESETS: [(&str, f64); 5] =
+    [("Q4_K_M", 19.0662), ("Q5_K_M", 20.0911), ("Q6_K", 18.4501), ("Q5_0", 19.4897), ("IQ4_NL", 21.2911)];
+/// Largest relative difference between a preset's perplexity and that of its weights in F32, whose inputs are not rounded to
+/// int8: rounding them alone costs half a percent and more (`benches/record/perplexity.md`). And how far it may be above
+/// llama.cpp's.
+const TO_F32: f64 = 0.008;
+const ABOVE_LLAMA_CPP: f64 = 0.005;
 /// Largest relative difference between backends. They give the same bits, but for a few tokens and F16 weights.
 const TO_SCALAR: f64 = 0.001;
 /// What an emulated core scores: one short chunk, on one thread, eight tokens a pass.
@@ -35,8 +43,11 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     for (format, reference) in REFERENCE {
         steps.step(&format!("perplexity of {format}"), || compare_to_llama_cpp(format, reference))?;
     }
-    steps.step("resident memory", resident_memory)?;
     let deep = steps.deep;
+    for (preset, reference) in PRESETS.into_iter().filter(|_| deep) {
+        steps.step(&format!("perplexity of {preset} beside F32"), || compare_to_f32(preset, reference))?;
+    }
+    steps.step("resident memory", resident_memory)?;
     steps.step("an int8 cache beside fp16", || int8_cache(deep))?;
     steps.step("a stream beside chunks, and without sinks", || stream(deep))?;
     steps.step("an answer on emulated cores", || {
@@ -128,6 +139,26 @@ fn compare_to_llama_cpp(format: &str, reference: f64) -> Result<(), Failed> {
         return Err(Failed(format!("the text has {chunks} chunks, not {CHUNKS}: the tokens differ")));
     }
     close(&format!("perplexity of {format}"), found, reference, TO_LLAMA_CPP)
+}
+
+/// What is written by a mix scores as its weights do in F32, and no worse than in llama.cpp.
+fn compare_to_f32(preset: &str, reference: f64) -> Result<(), Failed> {
+    let quantize =
+        |from: &Path, to: &Path, kind: &str| output(native().arg("quantize").args([from, to]).args(["--type", kind]));
+    let source = in_format("f16")?;
+    let file = made(&format!("smollm2-{preset}.gguf"), |path| quantize(&source, path, preset))?;
+    // Half a gigabyte, of which one is enough.
+    let floats = root().join("target/smollm2-f32.gguf");
+    quantize(&file, &floats, "F32")?;
+    let score = |path: &Path| Ok::<_, Failed>(perplexity(native().env("ARMLET_MODEL", path), &["-c", "512"])?.0);
+    let (found, expected) = (score(&file)?, score(&floats)?);
+    let what = format!("perplexity of {preset}");
+    close(&format!("{what} beside F32"), found, expected, TO_F32)?;
+    say(format!("    {what} in llama.cpp {reference:.4}, here {:+.3} %", (found / reference - 1.0) * 100.0));
+    if found <= reference * (1.0 + ABOVE_LLAMA_CPP) {
+        return Ok(());
+    }
+    Err(Failed(format!("{what} is {found:.4}, more than {} % above {reference:.4}", ABOVE_LLAMA_CPP * 100.0)))
 }
 
 /// The model as it is shipped.
