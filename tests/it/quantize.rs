@@ -124,6 +124,47 @@ fn weights_that_are_not_finite_or_do_not_fit_leave_no_file() {
     }
 }
 
+/// A weight is never cut off in silence: what does not fit a format is refused, and what is written is near it.
+#[test]
+fn large_weights_fit_or_are_refused() {
+    let f = Folder::new();
+    let (out, tensor) = (f.name("out"), "blk.0.attn_q.weight");
+    let mut refused = Vec::new();
+    for (source, value) in [(DType::Bf16, 1e5f32), (DType::F32, 1e5), (DType::F32, 1e7), (DType::F32, 3e38)] {
+        let sizes = Tiny { n_embd: 256, n_heads: 4, n_kv_heads: 2, head_dim: 64, n_ff: 256, ..Tiny::default() };
+        let mut model = Tiny { n_layers: 1, dtype: source, ..sizes }.gguf();
+        let t = model.tensors.iter_mut().find(|t| t.name == tensor).unwrap();
+        match source {
+            DType::F32 => t.data[8..12].copy_from_slice(&value.to_le_bytes()),
+            _ => t.data[4..6].copy_from_slice(&value.to_le_bytes()[2..]),
+        }
+        let path = f.write("large.gguf", &model.build());
+        for dtype in DType::ALL {
+            let set = format!("attn_q={dtype}");
+            let args = ["quantize", &path, &out, "--type", "F32", "--tensor-type", &set];
+            if !armlet().args(args).output().unwrap().status.success() {
+                for what in [&path, tensor, &format!("beyond the range of {dtype}")] {
+                    fails_with(&args, 1, what);
+                }
+                assert!(!f.path("out").exists(), "{dtype}");
+                refused.push((dtype, value));
+                continue;
+            }
+            let bytes = std::fs::read(&out).unwrap();
+            let mut row = vec![0.0; 256];
+            dtype.decode_row(File::new_checked(&bytes).unwrap().tensor(tensor).unwrap().data, &mut row);
+            // One bit says the mean of 128 magnitudes.
+            let share = if dtype == DType::Q1_0 { 1.0 / 128.0 } else { 1.0 };
+            assert!((row[2] / (share * value) - 1.0).abs() < 0.4, "{dtype}: {} for {value}", row[2]);
+            std::fs::remove_file(&out).unwrap();
+        }
+    }
+    let formats = |value: f32| refused.iter().filter(|(_, v)| *v == value).map(|(d, _)| d.name()).collect::<Vec<_>>();
+    println!("{:?} {:?} {:?}", formats(1e5), formats(1e7), formats(3e38));
+    assert!(formats(1e5).contains(&"F16") && !formats(1e5).contains(&"Q8_0"));
+    assert!(formats(3e38).len() > 10 && !formats(3e38).contains(&"BF16"));
+}
+
 /// F32 has every value of every format: a quantised file becomes one without being asked twice, and with a warning.
 #[test]
 fn quantised_weights_are_kept_by_f32() {

@@ -208,14 +208,25 @@ impl Conversion<'_> {
             let importance = importance.and_then(|w| w.chunks_exact(cols).nth(matrix));
             to.encode_row_weighted(&weights, importance, out).map_err(io::Error::other)?;
             to.decode_row(out, &mut back);
-            // NVFP4's scales end at 448, and its encoder with them.
-            let cut = |w: f32| *to == DType::Nvfp4 && w.abs() > 6.0 * 448.0;
-            if let Some((w, _)) = weights.iter().zip(&back).find(|(w, b)| !b.is_finite() || cut(**w)) {
+            let most = largest(*to);
+            let unfit = |(w, b): &(&f32, &f32)| !b.is_finite() || w.abs() > most;
+            if let Some((w, _)) = weights.iter().zip(&back).find(unfit) {
                 let row = first + i;
                 return Err(fail(format!("row {row} has a weight of {w}, beyond the range of {to}; use BF16 or F32")));
             }
         }
         Ok(())
+    }
+}
+
+/// A magnitude beyond which a format's encoder does not say by infinities that a weight is too large for it: NVFP4's cuts it
+/// off, and sums of squares overflow in the others.
+fn largest(to: DType) -> f32 {
+    match to {
+        DType::Nvfp4 => 6.0 * 448.0,
+        DType::F32 | DType::F16 | DType::Bf16 | DType::Mxfp4 => f32::MAX,
+        // The largest number of all others: a scale in binary16, a scale of a part, and a level, of Q6_K.
+        _ => 65504.0 * 128.0 * 32.0,
     }
 }
 
