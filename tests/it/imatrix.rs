@@ -94,10 +94,7 @@ fn sums_match_f64_and_mistakes_show() {
     for (more, n) in [(&["--process-output"][..], 3), (&["--process-output", "--chunks", "2"], 2), (&[], 3)] {
         let shown = ok(&[&base, more].concat());
         let head = more.contains(&"--process-output");
-        assert!(
-            shown.ends_with(&format!("{} tensors, {n} chunks of 24 tokens\n", if head { 15 } else { 14 })),
-            "{shown}"
-        );
+        assert!(shown.ends_with(&format!("{} tensors, {n} × 24 tokens\n", if head { 15 } else { 14 })), "{shown}");
         let found = sums(&std::fs::read(&out).unwrap(), n * CHUNK);
         let of = |chunks: &[Vec<u32>], mistake| {
             let mut want = naive(&gguf, chunks, mistake);

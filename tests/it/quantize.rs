@@ -259,7 +259,7 @@ fn importance_that_does_not_fit_is_refused() {
     let mut broken = vec![1.0f32; 256];
     broken[7] = f32::NAN;
     let (good, old) = (imatrix(tensor, &[1.0; 256], 1.0), old_imatrix(tensor, &[1.0; 256], 1));
-    let cases: [(Vec<u8>, &str); 14] = [
+    let cases: [(Vec<u8>, &str); 15] = [
         (imatrix(tensor, &[1.0; 128], 1.0), "blk.0.attn_q.weight has 1 × 256 columns here and 128 there"),
         (
             imatrix("blk.99.attn_q.weight", &[1.0; 256], 1.0),
@@ -271,7 +271,8 @@ fn importance_that_does_not_fit_is_refused() {
         (imatrix(tensor, &broken, 0.0), "NaN in column 7"),
         (imatrix(tensor, &[1.0; 256], f32::NAN), "blk.0.attn_q.weight has a count of NaN"),
         (imatrix(tensor, &[1.0; 256], f32::INFINITY), "blk.0.attn_q.weight has a count of inf"),
-        (good[..good.len() - 40].to_vec(), "cut off"),
+        (good[..good.len() - 40].to_vec(), "the file is truncated"),
+        (good[..good.len() - 40].to_vec(), "make it again with armlet imatrix"),
         (old[..old.len() - 1].to_vec(), "cut off in tensor blk.0.attn_q.weight"),
         (old[..10].to_vec(), "cut off"),
         (std::fs::read(&model).unwrap(), "not an importance matrix"),

@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Imatrix) -> Result<(), Failure> {
             write(&sums, pieces.len(), args, out)
         })?;
         let (path, n) = (args.output.display(), pieces.len());
-        print(format!("{path}: {seen} tensors, {n} chunks of {} tokens\n", args.context).as_bytes())
+        print(format!("{path}: {seen} tensors, {n} × {} tokens\n", args.context).as_bytes())
     })
 }
 

@@ -102,7 +102,7 @@ impl Importance {
 
 /// Tensors `NAME.in_sum2`, sums of squares, and `NAME.counts`, how many they are of.
 fn from_gguf(bytes: &[u8]) -> Result<Contents, String> {
-    let file = File::new_checked(bytes).map_err(|e| format!("{e}; if it is cut off, copy it again"))?;
+    let file = File::new_checked(bytes).map_err(|e| format!("{e}; or {AGAIN}"))?;
     if file.get("general.type").is_some_and(|kind| kind != Value::String(b"imatrix")) {
         return Err("it is not an importance matrix; armlet imatrix makes one".into());
     }
