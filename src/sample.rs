@@ -55,6 +55,9 @@ pub const CANDIDATES: usize = 1024;
 /// Tokens to which the repeat penalty applies: the most recent ones, as many as in llama.cpp.
 pub const PENALTY_WINDOW: usize = 64;
 
+/// Logits that are compared together with the least of the best: nearly all are below it.
+const CHUNK: usize = 32;
+
 /// A sampler with its state. It takes 9 KiB: keep it beside the session, not on a small stack.
 #[derive(Clone, Debug)]
 pub struct Sampler {
@@ -106,7 +109,8 @@ impl Sampler {
     /// [`SampleError`] if there are no logits, or one is NaN or infinite.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
         // An infinity is an overflow; it would make every probability NaN.
-        if logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY) {
+        // NaN is not below infinity either. Without an early end, so that it takes an instruction for a vector.
+        if !logits.iter().fold(true, |finite, l| finite & (*l < f32::INFINITY)) {
             return Err(SampleError::NotANumber);
         }
         let config = self.config;
@@ -138,10 +142,15 @@ impl Sampler {
     /// The likeliest token; among equals, the one with the lowest id.
     fn argmax(&self, logits: &[f32]) -> Result<u32, SampleError> {
         let mut best = None::<Candidate>;
-        for (token, logit) in (0..).zip(logits) {
-            let logit = self.penalised(token, *logit);
-            if best.is_none_or(|b| logit > b.logit) {
-                best = Some(Candidate { token, logit });
+        for (first, logits) in (0..).step_by(CHUNK).zip(logits.chunks(CHUNK)) {
+            if best.is_some_and(|b| self.none_above(logits, b.logit)) {
+                continue;
+            }
+            for (token, logit) in (first..).zip(logits) {
+                let logit = self.penalised(token, *logit);
+                if best.is_none_or(|b| logit > b.logit) {
+                    best = Some(Candidate { token, logit });
+                }
             }
         }
         best.map(|b| b.token).ok_or(SampleError::Empty)
@@ -152,22 +161,33 @@ impl Sampler {
     /// A heap with the least likely on top, so that most logits are compared once and dropped.
     fn keep_best(&mut self, logits: &[f32], room: usize) -> usize {
         let mut n = 0;
-        for (token, logit) in (0..).zip(logits) {
-            let new = Candidate { token, logit: self.penalised(token, *logit) };
-            let heap = &mut self.candidates;
-            if n < room {
-                if let Some(slot) = heap.get_mut(n) {
-                    *slot = new;
-                    n += 1;
+        for (first, logits) in (0..).step_by(CHUNK).zip(logits.chunks(CHUNK)) {
+            // Those kept have lower ids, so an equal logit is no better.
+            if n == room && self.candidates.first().is_some_and(|least| self.none_above(logits, least.logit)) {
+                continue;
+            }
+            for (token, logit) in (first..).zip(logits) {
+                let new = Candidate { token, logit: self.penalised(token, *logit) };
+                let heap = &mut self.candidates;
+                if n < room {
+                    if let Some(slot) = heap.get_mut(n) {
+                        *slot = new;
+                        n += 1;
+                    }
+                    sift_up(heap.first_n_mut(n), better);
+                } else if let Some(least) = heap.first_mut().filter(|least| better(&new, least)) {
+                    *least = new;
+                    sift_down(heap.first_n_mut(n), better);
                 }
-                sift_up(heap.first_n_mut(n), better);
-            } else if let Some(least) = heap.first_mut().filter(|least| better(&new, least)) {
-                *least = new;
-                sift_down(heap.first_n_mut(n), better);
             }
         }
         drain(self.candidates.first_n_mut(n), better);
         n
+    }
+
+    /// Whether no logit is above `bound`, not even with its penalty, which lowers it.
+    fn none_above(&self, logits: &[f32], bound: f32) -> bool {
+        self.config.repeat_penalty >= 1.0 && logits.iter().fold(true, |none, l| none & (*l <= bound))
     }
 
     /// The repeat penalty of Keskar et al. 2019, arXiv 1909.05858, applied so that it lowers negative logits too.
@@ -296,6 +316,22 @@ mod tests {
             assert_eq!(s.sample(&[f32::INFINITY, 0.0]), Err(SampleError::NotANumber));
             assert_eq!(s.sample(&[f32::NEG_INFINITY, 0.0]), Ok(1));
             assert!(s.sample(&[f32::NEG_INFINITY; 3]).is_ok());
+        }
+    }
+
+    /// With few different logits, so that there are ties, and penalties that lower logits or raise them.
+    #[test]
+    fn no_chunk_with_a_better_token_is_skipped() {
+        for (seed, penalty) in [(1u64, 1.0), (2, 2.0), (3, 0.5), (4, 1.3)] {
+            let mut s = sampler(SamplerConfig { temperature: 0.0, repeat_penalty: penalty, ..ALL });
+            let random = |i: u64| (i * 2 + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+            (0..40).for_each(|i| s.accept((random(i) % 1000) as u32));
+            for round in 0..200 {
+                let logits: Vec<f32> = (0..1000).map(|i| (random(1000 * round + i) % 17) as f32 - 12.0).collect();
+                let penalised = |t: usize| s.penalised(t as u32, logits[t]);
+                let best = (0..1000).fold(0, |best, t| if penalised(t) > penalised(best) { t } else { best });
+                assert_eq!(s.argmax(&logits), Ok(best as u32), "penalty {penalty}, round {round}");
+            }
         }
     }
 
