@@ -18,22 +18,18 @@ struct Build {
     flags: &'static str,
     /// Features that choose weight formats.
     formats: &'static str,
-    /// Most bytes of code and read-only data.
-    most_code: usize,
 }
 
 const NORMAL_MEMORY: &str = "--cfg armlet_normal_memory -C target-feature=-strict-align";
-const ARMV8: Build = Build { name: "armv8-a", flags: NORMAL_MEMORY, formats: "", most_code: MOST_CODE };
+const ARMV8: Build = Build { name: "armv8-a", flags: NORMAL_MEMORY, formats: "" };
 const DOTPROD: Build = Build {
     name: "dotprod",
     flags: "--cfg armlet_normal_memory -C target-feature=-strict-align,+dotprod,+fp16",
     formats: "",
-    most_code: 260 << 10,
 };
-const STRICT: Build = Build { name: "strict", flags: "", formats: "", most_code: MOST_CODE };
+const STRICT: Build = Build { name: "strict", flags: "", formats: "" };
 /// The formats of a Q4_K_M file, whatever its widths, in the place of those that a build has by itself.
-const Q4_K_M: Build =
-    Build { name: "q4_k_m", flags: NORMAL_MEMORY, formats: ",q4_k,q6_k,q5_0,q8_0", most_code: 272 << 10 };
+const Q4_K_M: Build = Build { name: "q4_k_m", flags: NORMAL_MEMORY, formats: ",q4_k,q6_k,q5_0,q8_0" };
 
 /// Most bytes of code and read-only data that the library adds to an image, and of its variables.
 const MOST_CODE: usize = 256 << 10;
@@ -177,8 +173,8 @@ fn made_of(build: Build) -> Result<(), Failed> {
     let whole = build.whole()?;
     let (code, data) = (whole.bytes(&[".text", ".rodata"]), whole.bytes(&[".data", ".bss", ".got"]));
     say(format!("{code} bytes of code and read-only data, {data} of variables"));
-    require((1..=build.most_code).contains(&code) && data <= MOST_DATA, || {
-        format!("at most {} and {MOST_DATA} are allowed", build.most_code)
+    require((1..=MOST_CODE).contains(&code) && data <= MOST_DATA, || {
+        format!("at most {MOST_CODE} and {MOST_DATA} are allowed")
     })?;
     let needs = build.needs()?;
     say(format!("needs {}", needs.join(" ")));

@@ -38,6 +38,9 @@ pub(crate) fn run(steps: &mut Steps, part: Option<&Part>) -> Result<(), Failed> 
         (false, Some(_)) => "One part of the gate, in a small size.",
         (true, Some(_)) => "One part, in its full size.",
     });
+    if !steps.deep {
+        model::only_test();
+    }
     match part {
         Some(part) => {
             (part.setup)(steps)?;

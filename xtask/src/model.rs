@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::process::{Failed, Steps, cargo, in_parallel, outcome, output, outputs, root, say};
 use crate::qemu::CPUS;
@@ -58,7 +59,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
 }
 
 pub(crate) fn build_for_aarch64() -> Result<(), Failed> {
-    cargo(&["build", "--release", "--target", LINUX])
+    cargo(&["build", "--profile", profile(), "--target", LINUX])
 }
 
 /// The token ids of a question in ChatML and those of its greedy answer, as the program for this machine has them.
@@ -81,8 +82,20 @@ fn check_text() -> Result<(), Failed> {
     Err(Failed(format!("{TEXT} is not the text that the reference figures are of: sha256 {sum}")))
 }
 
+/// The profile of the programs: what is released and measured, unless the gate says that it only tests.
+static PROFILE: OnceLock<&str> = OnceLock::new();
+
+pub(crate) fn profile() -> &'static str {
+    PROFILE.get_or_init(|| "release")
+}
+
+/// Has the programs built for tests alone.
+pub(crate) fn only_test() {
+    PROFILE.get_or_init(|| "ci");
+}
+
 fn native_program() -> PathBuf {
-    root().join("target/release/armlet")
+    root().join("target").join(profile()).join("armlet")
 }
 
 /// The program on this machine.
@@ -93,7 +106,7 @@ pub(crate) fn native() -> Command {
 }
 
 pub(crate) fn aarch64_program() -> PathBuf {
-    root().join("target").join(LINUX).join("release/armlet")
+    root().join("target").join(LINUX).join(profile()).join("armlet")
 }
 
 /// The program for aarch64 on an emulated core.

@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::process::{Failed, Steps, cargo, command, outcome};
+use crate::model;
+use crate::process::{Failed, Steps, cargo, command, outcome, output};
 
 /// The everyday aarch64 target: a static program, linked without a C toolchain.
 pub(crate) const LINUX: &str = "aarch64-unknown-linux-musl";
@@ -19,9 +20,8 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
 
 /// The program for this machine, and the model that it fetches.
 pub(crate) fn program(steps: &mut Steps) -> Result<(), Failed> {
-    // With the tests' own profile the model's program would be built twice; this one is the one that is measured.
-    steps.step("the program", || cargo(&["build", "--release"]))?;
-    steps.step("the model", || command("target/release/armlet", &["pull", "smollm2"], &[]))
+    steps.step("the program", || cargo(&["build", "--profile", model::profile()]))?;
+    steps.step("the model", || output(model::native().args(["pull", "smollm2"])).map(drop))
 }
 
 /// What needs no model.

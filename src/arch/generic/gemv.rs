@@ -35,7 +35,7 @@ pub(super) trait RowKernel {
 #[inline(always)]
 pub(super) fn multiply<K: RowKernel, I: FloatIsa + Int8Isa, const T: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
     if job.x.tokens == 1 {
-        return one::<K, I>(isa, job);
+        return multiply_one::<K, I>(isa, job);
     }
     let bytes = job.w.row_bytes();
     for (first, rows) in job.rows.clone().step_by(ROWS).zip(RowQuads::new(rows_of(job), bytes)) {
@@ -59,7 +59,7 @@ pub(super) fn multiply<K: RowKernel, I: FloatIsa + Int8Isa, const T: usize>(isa:
 #[inline(always)]
 pub(super) fn multiply_by_two<K: RowKernel, I: FloatIsa + Int8Isa>(isa: I, job: &mut Job<'_, '_, '_>) {
     if job.x.tokens == 1 {
-        return one::<K, I>(isa, job);
+        return multiply_one::<K, I>(isa, job);
     }
     let bytes = job.w.row_bytes();
     for (first, rows) in job.rows.clone().step_by(ROWS).zip(RowQuads::new(rows_of(job), bytes)) {
@@ -73,9 +73,9 @@ pub(super) fn multiply_by_two<K: RowKernel, I: FloatIsa + Int8Isa>(isa: I, job: 
     }
 }
 
-/// One token.
+/// The only token.
 #[inline(always)]
-fn one<K: RowKernel, I: FloatIsa + Int8Isa>(isa: I, job: &mut Job<'_, '_, '_>) {
+pub(super) fn multiply_one<K: RowKernel, I: FloatIsa + Int8Isa>(isa: I, job: &mut Job<'_, '_, '_>) {
     let (rows, bytes, x, write) = (rows_of(job), job.w.row_bytes(), K::only_token(&job.x), job.write);
     let asked = job.rows.len();
     let out = job.out.row(0).get_mut(..asked).unwrap_or(&mut []);

@@ -31,8 +31,9 @@ use crate::arch::isa::{FloatIsa, PanelIsa};
 use crate::quant::{DType, Layout, Matrix};
 use crate::storage::Tile;
 
-/// Fewest tokens for which making panels pays.
-pub(in crate::arch) const MIN_TOKENS_TO_PACK: usize = 8;
+/// Fewest tokens for which making panels pays. Firmware, where the last few of a prompt are all there ever are, has one way
+/// to multiply several tokens and half of the code.
+pub(in crate::arch) const MIN_TOKENS_TO_PACK: usize = if cfg!(target_os = "none") { 2 } else { 8 };
 /// Fewest tokens for which widening weights pays: more than a batch of sessions, which has the bits of each alone.
 const MIN_TOKENS_TO_WIDEN: usize = 9;
 
@@ -46,7 +47,11 @@ pub(in crate::arch) struct Rows<F>(PhantomData<F>);
 impl<F: Format> Product for Rows<F> {
     #[inline(always)]
     fn multiply<S: PanelIsa + FloatIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
-        gemv::multiply::<gemv_quantised::Quantised<F>, S, 4>(isa, job);
+        if MIN_TOKENS_TO_PACK > 2 {
+            gemv::multiply::<gemv_quantised::Quantised<F>, S, 4>(isa, job);
+        } else {
+            gemv::multiply_one::<gemv_quantised::Quantised<F>, S>(isa, job);
+        }
     }
 }
 
@@ -55,7 +60,11 @@ pub(in crate::arch) struct RowsByTwo<F>(PhantomData<F>);
 impl<F: Format> Product for RowsByTwo<F> {
     #[inline(always)]
     fn multiply<S: PanelIsa + FloatIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
-        gemv::multiply_by_two::<gemv_quantised::Quantised<F>, S>(isa, job);
+        if MIN_TOKENS_TO_PACK > 2 {
+            gemv::multiply_by_two::<gemv_quantised::Quantised<F>, S>(isa, job);
+        } else {
+            gemv::multiply_one::<gemv_quantised::Quantised<F>, S>(isa, job);
+        }
     }
 }
 
