@@ -56,7 +56,9 @@ macro_rules! kernels {
             let mut job = matmul::job(w, rows, x, out, write);
             matmul::dispatch!(product, job, matmul::widens(w, x))
         }
+        // Never part of the dispatch: compilers take much longer for one function of a hundred loops.
         $(#[target_feature(enable = $features)])?
+        #[inline(never)]
         fn product<P: matmul::Product>(job: &mut Job<'_, '_, '_>) {
             P::multiply($new, job)
         }

@@ -225,11 +225,11 @@ impl Int8Isa for Scalar {
         core::array::from_fn(|i| (x[(4 * u + i / 8) & 15] >> (i % 8) & 1).cast_signed())
     }
     #[inline(never)]
-    fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[[i8; 32]; 4]; 2], [f32; 4]) {
+    fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[[i8; 32]; 4]; 2], Form, [f32; 4]) {
         let blocks = step.blocks();
         let crumb = |r: usize, i: usize| (last::<18, 16>(blocks[r])[(i / 4) & 15] >> (2 * (i % 4)) & 3).cast_signed();
         let unit = |u: usize| core::array::from_fn(|r| core::array::from_fn(|i| crumb(r, 32 * u + i)));
-        ([unit(0), unit(1)], self.gather4_f16(blocks.map(|b| pair(b, 0))))
+        ([unit(0), unit(1)], Form::PLAIN, self.gather4_f16(blocks.map(|b| pair(b, 0))))
     }
     #[inline(never)]
     fn fives(self, step: BlockQuad<'_, '_, [u8; 22]>) -> ([[i8; 32]; 4], Form, [f32; 4]) {
@@ -261,8 +261,8 @@ impl Int8Isa for Scalar {
         [0, 1].map(|h| w.map(|w| (dot_half(&w, &x, h) - offset * sums[h]) as f32))
     }
     #[inline(never)]
-    fn panel_quants(self, q: [i8; 32], form: Form, less: i32) -> [i8; 32] {
-        q.map(|q| q.wrapping_add((form.less - less) as i8))
+    fn panel_quants(self, q: [[i8; 32]; 4], form: Form, less: i32) -> [[i8; 32]; 4] {
+        q.map(|q| q.map(|q| q.wrapping_add((form.less - less) as i8)))
     }
     #[inline(never)]
     fn interleave(self, w: &[[i8; 32]; 4]) -> [[u8; 16]; 8] {

@@ -70,6 +70,17 @@ impl NeonDot for Dotprod {
         NeonDot::dot4_nibbles(self, w, x, bias)
     }
 
+    /// Two of the four sums of a vector are of a row.
+    #[inline(always)]
+    fn dot4_planes(self, w: &[I8x32; 4], x: [int8x16_t; 4]) -> int32x4_t {
+        let zero = simd!(self, vdupq_n_s32(0));
+        let [ab, cd] = [0, 2].map(|p| {
+            let sum = sdot(self, sdot(self, zero, w[p][0], x[0]), w[p][1], x[1]);
+            sdot(self, sdot(self, sum, w[p + 1][0], x[2]), w[p + 1][1], x[3])
+        });
+        simd!(self, vpaddq_s32(ab, cd))
+    }
+
     #[inline(always)]
     fn dot4_halves(self, w: &[I8x32; 4], x: I8x32) -> [int32x4_t; 2] {
         let zero = simd!(self, vdupq_n_s32(0));

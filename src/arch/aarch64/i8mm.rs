@@ -38,6 +38,10 @@ impl NeonDot for I8mm {
         NeonDot::dot4_six(self.dotprod(), w, x, bias)
     }
     #[inline(always)]
+    fn dot4_planes(self, w: &[I8x32; 4], x: [int8x16_t; 4]) -> int32x4_t {
+        self.dotprod().dot4_planes(w, x)
+    }
+    #[inline(always)]
     fn dot4_halves(self, w: &[I8x32; 4], x: I8x32) -> [int32x4_t; 2] {
         NeonDot::dot4_halves(self.dotprod(), w, x)
     }

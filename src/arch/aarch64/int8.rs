@@ -97,7 +97,7 @@ impl<X: NeonDot> Int8Isa for X {
             return (self.field(x, field), Form::PLAIN);
         }
         let mask = ((1 << bits) - 1) << at;
-        (simd!(self, x.map(|x| vandq_s8(x, vdupq_n_s8(mask)))), Form { less: 0, shift: at })
+        (simd!(self, x.map(|x| vandq_s8(x, vdupq_n_s8(mask)))), Form { shift: at, ..Form::PLAIN })
     }
     /// One insertion puts the fields side by side, with whatever else the bytes have beside them, which is masked last.
     #[inline(always)]
@@ -145,9 +145,9 @@ impl<X: NeonDot> Int8Isa for X {
             })
         })
     }
-    /// A byte to each four lanes, and another of its fields down to the lowest bits of each.
+    /// A field of eight bytes of two rows at a time: three instructions for all four fields of sixteen bytes but the last.
     #[inline(always)]
-    fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[I8x32; 4]; 2], float32x4_t) {
+    fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[I8x32; 4]; 2], Form, float32x4_t) {
         let neon = self.neon();
         // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 18 bytes, of which 2 and then 16 are taken.
         let (d, rows) = unsafe {
@@ -155,18 +155,14 @@ impl<X: NeonDot> Int8Isa for X {
             let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
             (d, rows.each_mut().map(|row| post_index::take_16(neon, row)))
         };
-        simd!(self, {
-            let down = vreinterpretq_s8_u32(vdupq_n_u32(u32::from_le_bytes([0, 0xfe, 0xfc, 0xfa])));
-            let four = vreinterpretq_u8_u64(vcombine_u64(
-                vcreate_u64(0x0101_0101_0000_0000),
-                vcreate_u64(0x0303_0303_0202_0202),
-            ));
-            let q = unroll_array!(u in 0..2 => unroll_array!(r in 0..4 => unroll_array!(h in 0..2 => {
-                let x = vqtbl1q_u8(rows[r], vaddq_u8(four, vdupq_n_u8((8 * u + 4 * h) as u8)));
-                signed(self, vandq_u8(vshlq_u8(x, down), vdupq_n_u8(3)))
-            })));
-            (q, d)
-        })
+        let [a, b, c, d4] = simd!(self, rows.map(|row| vreinterpretq_u64_u8(row)));
+        let pairs = simd!(self, [[vzip1q_u64(a, b), vzip1q_u64(c, d4)], [vzip2q_u64(a, b), vzip2q_u64(c, d4)]]);
+        let q = unroll_array!(u in 0..2 => unroll_array!(i in 0..4 => {
+            let x = simd!(self, vreinterpretq_s8_u64(pairs[u][i / 2]));
+            let [a, b] = unroll_array!(j in 0..2 => self.field([x; 2], Field { at: 2 * (2 * (i % 2) + j), bits: 2 }));
+            [a[0], b[0]]
+        }));
+        (q, Form { planes: true, ..Form::PLAIN }, d)
     }
     #[inline(always)]
     fn fives(self, step: BlockQuad<'_, '_, [u8; 22]>) -> ([I8x32; 4], Form, float32x4_t) {
@@ -204,6 +200,15 @@ impl<X: NeonDot> Int8Isa for X {
     }
     #[inline(always)]
     fn dot4_small(self, w: &[I8x32; 4], form: Form, x: I8x32, sum: i32, offset: i32) -> float32x4_t {
+        if form.planes {
+            // Columns ≡ 0, 1, 2 and 3 modulo 4, twice.
+            let dots = simd!(self, {
+                let (even, odd) = (vuzp1q_s8(x[0], x[1]), vuzp2q_s8(x[0], x[1]));
+                let x = [vuzp1q_s8(even, even), vuzp1q_s8(odd, odd), vuzp2q_s8(even, even), vuzp2q_s8(odd, odd)];
+                self.dot4_planes(w, x)
+            });
+            return convert(self, dots, 0);
+        }
         let bias = (offset != form.less).then(|| bias(sum, offset - form.less) << form.shift);
         let dots = if form.shift == 0 { NeonDot::dot4_nibbles(self, w, x, bias) } else { self.dot4_six(w, x, bias) };
         convert(self, dots, form.shift)
@@ -253,14 +258,24 @@ impl<X: NeonDot> Int8Isa for X {
         })
     }
     #[inline(always)]
-    fn panel_quants(self, q: I8x32, form: Form, less: i32) -> I8x32 {
-        simd!(
-            self,
+    fn panel_quants(self, q: [I8x32; 4], form: Form, less: i32) -> [I8x32; 4] {
+        simd!(self, {
+            if form.planes {
+                let pairs = unroll_array!(p in 0..2 => {
+                    let [[a, b], [c, d]] = [q[2 * p], q[2 * p + 1]];
+                    let (first, last) = ((vzip1q_s8(a, c), vzip1q_s8(b, d)), (vzip2q_s8(a, c), vzip2q_s8(b, d)));
+                    let row = |(even, odd)| [vzip1q_s8(even, odd), vzip2q_s8(even, odd)];
+                    [row(first), row(last)]
+                });
+                return [pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1]];
+            }
             q.map(|q| {
-                let q = signed(self, shift!(form.shift, vshrq_n_u8(bytes(self, q)), bytes(self, q)));
-                vaddq_s8(q, vdupq_n_s8((form.less - less) as i8))
+                q.map(|q| {
+                    let q = signed(self, shift!(form.shift, vshrq_n_u8(bytes(self, q)), bytes(self, q)));
+                    vaddq_s8(q, vdupq_n_s8((form.less - less) as i8))
+                })
             })
-        )
+        })
     }
     #[inline(always)]
     fn interleave(self, w: &[I8x32; 4]) -> [[u8; 16]; 8] {

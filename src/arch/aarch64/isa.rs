@@ -26,6 +26,9 @@ pub(super) trait NeonDot: NeonToken {
     /// The same within 0..=63.
     fn dot4_six(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t;
 
+    /// The dot products of quants within 0..=3 in [planes](crate::arch::isa::Form::planes) with activations in them.
+    fn dot4_planes(self, w: &[I8x32; 4], x: [int8x16_t; 4]) -> int32x4_t;
+
     /// Dot products of the first 16 and of the last int8 of a block with four others within 0..=63.
     fn dot4_halves(self, w: &[I8x32; 4], x: I8x32) -> [int32x4_t; 2];
 

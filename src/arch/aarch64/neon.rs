@@ -12,6 +12,7 @@ use super::smull2::{smlal2, smull2};
 use super::tokens::{Neon, simd};
 use crate::arch::backend::Backend;
 use crate::arch::kernels::{Kernels, kernels};
+use crate::arch::unroll::unroll_array;
 
 /// The kernels; `None` on a target compiled without floating-point registers.
 pub(in crate::arch) fn kernels() -> Option<Kernels> {
@@ -54,6 +55,21 @@ impl NeonDot for Neon {
             Some(bias) => simd!(self, vaddq_s32(dots, vdupq_n_s32(bias))),
             None => dots,
         }
+    }
+
+    /// Four products fit a lane of int16, 4·3·127 = 1524, and so does the sum of eight such.
+    #[inline(always)]
+    fn dot4_planes(self, w: &[I8x32; 4], x: [int8x16_t; 4]) -> int32x4_t {
+        let sums = unroll_array!(p in 0..2 => {
+            let w = [w[2 * p][0], w[2 * p][1], w[2 * p + 1][0], w[2 * p + 1][1]];
+            let (mut first, mut last) = (self.smull(w[0], x[0]), smull2(self, w[0], x[0]));
+            for j in 1..4 {
+                first = simd!(self, vmlal_s8(first, vget_low_s8(w[j]), vget_low_s8(x[j])));
+                last = smlal2(self, last, w[j], x[j]);
+            }
+            simd!(self, vpaddq_s16(first, last))
+        });
+        widen(self, simd!(self, vpaddq_s16(sums[0], sums[1])), None)
     }
 
     /// Two products fit a lane of int16, 2·63·127 = 16002, and so does the sum of two such.

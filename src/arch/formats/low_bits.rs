@@ -53,9 +53,9 @@ impl Format for Q2_0 {
 
     #[inline(always)]
     fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18]>) -> [Unit<I>; 2] {
-        let (q, d) = isa.crumbs(blocks);
+        let (q, form, d) = isa.crumbs(blocks);
         let m = isa.mul4(d, isa.splat4(-1.0));
-        [Unit::new(isa, q[0], Form::PLAIN, d, m), Unit::new(isa, q[1], Form::PLAIN, d, m)]
+        [Unit::new(isa, q[0], form, d, m), Unit::new(isa, q[1], form, d, m)]
     }
     #[inline(always)]
     fn unit<I: Int8Isa>(_: I, head: &[Unit<I>; 2], u: usize) -> Unit<I> {

@@ -19,7 +19,7 @@ use super::panel::{self, Packed, UnitPanel, Units};
 use crate::arch::formats::{Format, Quants, Unit};
 use crate::arch::isa::PanelIsa;
 use crate::arch::types::{ROWS, Sums};
-use crate::arch::unroll::{unroll, unroll_array};
+use crate::arch::unroll::unroll;
 use crate::quant::{BLOCK, Block, PANEL_ROWS};
 use crate::util::SliceExt;
 
@@ -140,8 +140,7 @@ fn unpack<F: Format, S: PanelIsa, const N: usize>(
 fn store<F: Format, S: PanelIsa>(isa: S, unit: &Unit<S>, panel: &mut UnitPanel, g: usize) {
     let halves = matches!(F::QUANTS, Quants::Halves | Quants::FloatHalves);
     let less = if halves { F::OFFSET } else { 0 };
-    let q = unroll_array!(r in 0..4 => isa.panel_quants(unit.q[r], unit.form, less));
-    let columns = isa.interleave(&q);
+    let columns = isa.interleave(&isa.panel_quants(unit.q, unit.form, less));
     let g = g & (PANEL_ROWS / ROWS - 1);
     unroll!(k in 0..8 => { panel.q[ROWS * k + g] = columns[k] });
     panel.d[0].as_chunks_mut::<ROWS>().0[g] = isa.store4(unit.d[0]);

@@ -8,6 +8,8 @@ use crate::arch::types::{BlockQuad, ROWS};
 pub(in crate::arch) struct Form {
     pub(in crate::arch) less: i32,
     pub(in crate::arch) shift: usize,
+    /// Two vectors of each pair of rows have their columns ≡ 0, 1, 2 and 3 modulo 4, a half of each vector a row.
+    pub(in crate::arch) planes: bool,
 }
 
 impl Form {
@@ -15,7 +17,7 @@ impl Form {
     pub(in crate::arch) const PLAIN: Self = Form::less(0);
 
     pub(in crate::arch) const fn less(less: i32) -> Self {
-        Form { less, shift: 0 }
+        Form { less, shift: 0, planes: false }
     }
 }
 
@@ -66,7 +68,7 @@ pub(crate) trait Int8Isa: Isa {
     /// [`SET`](Int8Isa::SET) or 0 for bits `32·u..`, the least significant of the first byte first.
     fn bits(self, x: &[u8; 16], u: usize) -> Self::I8x32;
     /// Fields of two bits, the least significant of the first byte first, and the binary16 scale before them, of four blocks.
-    fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[Self::I8x32; ROWS]; 2], Self::F32x4);
+    fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[Self::I8x32; ROWS]; 2], Form, Self::F32x4);
     /// `nibble + 16·bit`, and the binary16 scale, of four blocks: the scale, 32 bits, nibbles.
     fn fives(self, step: BlockQuad<'_, '_, [u8; 22]>) -> ([Self::I8x32; ROWS], Form, Self::F32x4);
     /// The same with a minimum behind the scale.
@@ -113,7 +115,7 @@ pub(crate) trait Int8Isa: Isa {
 
     /// Quants as panels take them: plain, or less `less` where the backend's panels are signed.
     #[inline(always)]
-    fn panel_quants(self, q: Self::I8x32, _: Form, _less: i32) -> Self::I8x32 {
+    fn panel_quants(self, q: [Self::I8x32; ROWS], _: Form, _less: i32) -> [Self::I8x32; ROWS] {
         q
     }
     /// Four columns of four rows in each vector: `[k][row][4]`, columns 4k..4k + 4.

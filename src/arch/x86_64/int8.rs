@@ -92,7 +92,7 @@ impl<X: AvxDot> Int8Isa for X {
     }
     /// A byte to each word, and its fields to the bytes of the word.
     #[inline(always)]
-    fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[__m256i; 4]; 2], __m128) {
+    fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[__m256i; 4]; 2], Form, __m128) {
         let blocks = step.blocks();
         let d = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 0)));
         let q = unroll_array!(u in 0..2 => unroll_array!(r in 0..4 => simd!(self, {
@@ -102,7 +102,7 @@ impl<X: AvxDot> Int8Isa for X {
             let x = _mm256_or_si256(x, _mm256_slli_epi32::<6>(x));
             _mm256_and_si256(x, _mm256_set1_epi8(3))
         })));
-        (q, d)
+        (q, Form::PLAIN, d)
     }
     #[inline(always)]
     fn fives(self, step: BlockQuad<'_, '_, [u8; 22]>) -> ([__m256i; 4], Form, __m128) {
