@@ -33,13 +33,13 @@ fn convert<X: NeonToken>(token: X, x: int32x4_t, shift: usize) -> float32x4_t {
     simd!(token, shift!(shift, vcvtq_n_f32_s32(x), vcvtq_f32_s32(x)))
 }
 
-/// 8-bit lanes of a vector of any type.
+/// Lanes of `x` as they are unsigned.
 #[inline(always)]
 fn bytes<X: NeonToken>(token: X, x: int8x16_t) -> uint8x16_t {
     simd!(token, vreinterpretq_u8_s8(x))
 }
 
-/// A mask in all lanes, in a register that it keeps: the compiler would rather make it anew for each use.
+/// `mask` in all lanes, kept in a register: the compiler would rather make it anew for each use.
 #[inline(always)]
 fn mask<X: NeonToken>(token: X, mask: u8) -> uint8x16_t {
     let mut mask = simd!(token, vdupq_n_u8(mask));
@@ -145,7 +145,7 @@ impl<X: NeonDot> Int8Isa for X {
             })
         })
     }
-    /// A field of eight bytes of two rows at a time: three instructions for all four fields of sixteen bytes but the last.
+    /// In planes: the bytes of two rows side by side, of which a shift and a mask take one of the four fields each.
     #[inline(always)]
     fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[I8x32; 4]; 2], Form, float32x4_t) {
         let neon = self.neon();
@@ -291,8 +291,15 @@ impl<X: NeonDot> Int8Isa for X {
         out
     }
     #[inline(always)]
+    #[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointers pass through, unread")]
     fn blocks_after<B>(self, blocks: [&B; 4], acc: float32x4_t) -> [&B; 4] {
-        post_index::after(self.neon(), blocks, acc)
+        let [mut a, mut b, mut c, mut d] = blocks.map(core::ptr::from_ref);
+        // SAFETY: there is no instruction, so that the pointers stay what they are: references.
+        unsafe {
+            asm!("/* {a} {b} {c} {d} {acc:v} */", a = inout(reg) a, b = inout(reg) b, c = inout(reg) c,
+                 d = inout(reg) d, acc = in(vreg) acc, options(pure, nomem, nostack, preserves_flags));
+            [&*a, &*b, &*c, &*d]
+        }
     }
     #[inline(always)]
     fn splat_words(self, x: u32) -> uint32x4_t {

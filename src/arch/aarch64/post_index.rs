@@ -118,19 +118,6 @@ pub(super) unsafe fn take_32(neon: Neon, p: &mut *const u8) -> I8x32 {
     unsafe { wide::pair(neon, p) }
 }
 
-/// The blocks of four rows, which the compiler takes to depend on `acc`.
-#[inline(always)]
-#[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointers pass through, unread")]
-pub(super) fn after<B>(_: Neon, blocks: [&B; 4], acc: float32x4_t) -> [&B; 4] {
-    let [mut a, mut b, mut c, mut d] = blocks.map(core::ptr::from_ref);
-    // SAFETY: there is no instruction, so that the pointers stay what they are: references.
-    unsafe {
-        asm!("/* {a} {b} {c} {d} {acc:v} */", a = inout(reg) a, b = inout(reg) b, c = inout(reg) c, d = inout(reg) d,
-             acc = in(vreg) acc, options(pure, nomem, nostack, preserves_flags));
-        [&*a, &*b, &*c, &*d]
-    }
-}
-
 /// Loads that need memory without alignment checking.
 #[cfg(any(not(target_os = "none"), armlet_normal_memory))]
 mod wide {

@@ -1,9 +1,10 @@
 //! How the blocks of each format become what the kernels multiply: units of 32 columns of four rows.
 //!
-//! A unit is the int8 quants of 32 columns, which meet one block of activations, and their scales as `f32`: one for the
-//! unit, or one for each half. Whatever a format stores of its scales, their product is exact in `f32` (11 significant bits
-//! times at most 8), so nothing is rounded before the dot product is scaled. Rows in place and panels are made of the same
-//! units, so both give the same sums.
+//! A unit is the int8 quants of 32 columns, which meet one block of activations, and their scale as `f32`. Whatever a format
+//! stores of its scales, their product is exact in `f32` (11 significant bits times at most 8), so nothing is rounded before
+//! the dot product is scaled. Formats with a scale for each half of a unit keep it as an integer: the dot products of the
+//! halves, times these, are added exactly before the one factor that is an `f32`. Rows in place and panels are made of the
+//! same units, so both give the same sums.
 
 mod iq4;
 mod k_quants;

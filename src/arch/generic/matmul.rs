@@ -11,7 +11,7 @@
 //! Each path of quantised weights computes, for each row and token, one sum in one order:
 //!
 //! 1. The 32 products of a block of quants are added exactly, in integers, so every backend gets the same sum; where a
-//!    format has a scale for each 16, those of the two halves apart.
+//!    format has a scale for each 16, those of the two halves apart, which are then added with their integer scales.
 //! 2. A row has one `f32` for each token, to which blocks are added in order, each scaled by the product of the
 //!    weight's and the activation's scale, however many tokens or rows share a vector.
 //!

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! That is a packed file's layout. For a prompt and any other format the units of 16 rows are unpacked to int8 with `f32`
-//! scales: a [`UnitPanel`].
+//! scales, and the integer ones of halves: a [`UnitPanel`].
 //!
 //! Four columns of a row are one 32-bit lane. That is what `sdot` by lane, `vpdpbusd` with a broadcast and, after a
 //! zip, `smmla` take, and no sum across lanes is needed. For a prompt, panels are made on the fly; a file made by

@@ -8,7 +8,8 @@ use crate::arch::types::{BlockQuad, ROWS};
 pub(in crate::arch) struct Form {
     pub(in crate::arch) less: i32,
     pub(in crate::arch) shift: usize,
-    /// Two vectors of each pair of rows have their columns ≡ 0, 1, 2 and 3 modulo 4, a half of each vector a row.
+    /// Four vectors of 16 bytes for rows 0 and 1, and four for rows 2 and 3: of each, vector `j` has the columns ≡ `j` modulo 4,
+    /// those of the first row in its low half.
     pub(in crate::arch) planes: bool,
 }
 
@@ -30,7 +31,6 @@ pub(in crate::arch) fn bias(bias: i32, offset: i32) -> i32 {
         8 => bias,
         12 => bias + (bias >> 1),
         16 => bias << 1,
-        -16 => -(bias << 1),
         _ => (bias >> 3) * offset,
     }
 }
@@ -54,7 +54,7 @@ pub(crate) trait Int8Isa: Isa {
 
     /// A field of each byte.
     fn field(self, x: Self::I8x32, field: Field) -> Self::I8x32;
-    /// A field of each byte, below 2^6 where it is.
+    /// A field of each byte, left where it is if products can take it there, as its [`Form`] says.
     #[inline(always)]
     fn field_in_place(self, x: Self::I8x32, field: Field) -> (Self::I8x32, Form) {
         (self.field(x, field), Form::PLAIN)

@@ -77,7 +77,10 @@ impl<X: AvxDot> Int8Isa for X {
     /// Unsigned, as the products want them.
     #[inline(always)]
     fn lookup_fp4(self, levels: &[i8; 16], x: __m256i) -> (__m256i, Form) {
-        (simd!(self, _mm256_add_epi8(self.lookup(levels, x), _mm256_set1_epi8(12))), Form::PLAIN)
+        simd!(self, {
+            let levels = _mm_add_epi8(_mm_loadu_si128(levels.as_ptr().cast()), _mm_set1_epi8(12));
+            (_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(levels), x), Form::PLAIN)
+        })
     }
     #[inline(always)]
     fn bits(self, x: &[u8; 16], u: usize) -> __m256i {

@@ -98,11 +98,7 @@ impl<'a, B: Block> RowCursor<'a, B> {
         const { assert!(align_of::<B>() == 1) };
         let first = rows.data.as_ptr();
         // Each offset is at most `last`, where a row of `len` bytes starts.
-        let next = if rows.last == (ROWS - 1) * rows.stride {
-            core::array::from_fn(|r| first.wrapping_add(r * rows.stride))
-        } else {
-            core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)))
-        };
+        let next = core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
         let ahead = first.wrapping_add(ROWS * rows.stride + NEAR);
         RowCursor { next, ahead, left: blocks.min(rows.len / size_of::<B>()), borrow: PhantomData }
     }
