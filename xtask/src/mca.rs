@@ -1,9 +1,9 @@
 //! `cargo xtask mca`: bytes of weights per cycle of each decode loop, by llvm-mca's models of the cores.
 //!
 //! The loops are found, not listed. In the program of `benches/kernels.rs` for aarch64, every innermost loop that
-//! multiplies vectors is looked up in the debug information. It is a decode loop if it was inlined, into `matmul`, from
-//! a function that is generic over a weight format and over a number of tokens, and that number is 1. With one token each weight is
-//! multiplied once, so the products of a pass tell how many weights it reads.
+//! multiplies vectors is looked up in the debug information. It is a decode loop if it was inlined from a function that is
+//! generic over a weight format and over a number of tokens, which is 1, and that into one of [`DECODE`]. With one token each
+//! weight is multiplied once, so the products of a pass tell how many weights it reads.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,8 @@ const FORMATS: [(&str, u32); 19] = [
     ("Q1_0", 36),
     ("Q2_0", 72),
 ];
+/// The functions that multiply the only token of a pass: of rows in place, and of panels.
+const DECODE: [&str; 2] = ["multiply_one<", "multiply_panels_by_one<"];
 /// Passes that are simulated.
 const PASSES: u32 = 1000;
 
@@ -57,7 +59,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         let loops = decode_loops(asm::loops(&disassembly), &program)?;
         if loops.is_empty() {
             return Err(Failed(
-                "no decode loop was found: is no kernel generic over its format and its tokens?".into(),
+                "no decode loop was found: have the functions that multiply one token other names?".into(),
             ));
         }
         let text = table(&loops)?;
@@ -89,7 +91,8 @@ fn decode_loops(loops: Vec<Loop>, program: &Path) -> Result<BTreeMap<Kernel, Loo
     // A paragraph for each address, from the innermost function to the one that all were inlined into.
     let mut paragraphs = names.split("\n\n");
     for l in loops {
-        let names: Vec<_> = paragraphs.by_ref().take(l.addresses.len()).filter(|p| p.contains("::matmul::")).collect();
+        let decodes = |names: &&str| DECODE.iter().any(|function| names.contains(function));
+        let names: Vec<_> = paragraphs.by_ref().take(l.addresses.len()).filter(decodes).collect();
         // Some instructions have no line, so any that has will do.
         let Some(kernel) = names.iter().flat_map(|p| p.lines()).find_map(decode_kernel) else { continue };
         if found.get(&kernel).is_none_or(|known| known.products < l.products) {
