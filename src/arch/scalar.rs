@@ -34,6 +34,7 @@ fn fma(a: f32, b: f32, c: f32) -> f32 {
     if sum.to_bits() & BELOW_F32 == HALF_WAY || subnormal { libm::fmaf(a, b, c) } else { sum as f32 }
 }
 
+/// Calls where more than an instruction or two would be copied: the backend is a reference, and quick to compile.
 impl Isa for Scalar {
     type F32x8 = [f32; 8];
     type F32x16 = F32x8Pair<Self>;
@@ -53,23 +54,23 @@ impl Isa for Scalar {
     fn store8(self, x: [f32; 8], out: &mut [f32; 8]) {
         *out = x;
     }
-    #[inline(always)]
+    #[inline(never)]
     fn load8_f32(self, x: &[u8; 32]) -> [f32; 8] {
         core::array::from_fn(|i| f32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn load8_f16(self, x: &[u8; 16]) -> [f32; 8] {
         core::array::from_fn(|i| f16::from_le_bytes(*pair(x, 2 * i)).to_f32())
     }
-    #[inline(always)]
+    #[inline(never)]
     fn load8_bf16(self, x: &[u8; 16]) -> [f32; 8] {
         core::array::from_fn(|i| bf16::from_le_bytes(*pair(x, 2 * i)).to_f32())
     }
-    #[inline(always)]
+    #[inline(never)]
     fn load8_i8(self, x: &[u8; 8]) -> [f32; 8] {
         x.map(|x| f32::from(x.cast_signed()))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn store8_f16(self, x: [f32; 8], out: &mut [u8; 16]) {
         for (out, x) in out.as_chunks_mut::<2>().0.iter_mut().zip(x) {
             *out = f16::from_f32(x).to_le_bytes();
@@ -83,7 +84,7 @@ impl Isa for Scalar {
     fn sub8(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         map(a, b, |a, b| a - b)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn mul8(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         map(a, b, |a, b| a * b)
     }
@@ -103,31 +104,31 @@ impl Isa for Scalar {
     fn abs8(self, a: [f32; 8]) -> [f32; 8] {
         a.map(f32::abs)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn fma8(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
         core::array::from_fn(|i| fma(a[i], b[i], c[i]))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn round8(self, a: [f32; 8]) -> [f32; 8] {
         a.map(libm::rintf)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn ldexp8(self, x: [f32; 8], n: [f32; 8]) -> [f32; 8] {
         map(x, n, |x, n| f32::from_bits(x.to_bits().wrapping_add((n as i32 as u32) << 23)))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn sum8(self, a: [f32; 8]) -> f32 {
         ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn sum8x4(self, a: [[f32; 8]; 4]) -> [f32; 4] {
         a.map(|a| ((a[0] + a[4]) + (a[1] + a[5])) + ((a[2] + a[6]) + (a[3] + a[7])))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn hmax8(self, a: [f32; 8]) -> f32 {
         a.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn to_i8(self, x: [[f32; 8]; 4], out: &mut [i8; 32]) {
         for (out, x) in out.iter_mut().zip(x.as_flattened()) {
             *out = *x as i8;
@@ -150,7 +151,7 @@ impl Isa for Scalar {
     fn store4(self, x: [f32; 4]) -> [f32; 4] {
         x
     }
-    #[inline(always)]
+    #[inline(never)]
     fn gather4_f16(self, x: [&[u8; 2]; 4]) -> [f32; 4] {
         x.map(|b| f16::from_le_bytes(*b).to_f32())
     }
@@ -158,7 +159,7 @@ impl Isa for Scalar {
     fn mul4(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
         map(a, b, |a, b| a * b)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn fma4(self, a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
         core::array::from_fn(|i| fma(a[i], b[i], c[i]))
     }
@@ -171,7 +172,7 @@ impl Isa for Scalar {
     fn load_u8(self, x: &[u8; 32]) -> [i8; 32] {
         x.map(u8::cast_signed)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn load_nibbles(self, x: &[u8; 16]) -> [i8; 32] {
         core::array::from_fn(|i| if i < 16 { x[i] & 15 } else { x[i - 16] >> 4 }.cast_signed())
     }
@@ -358,7 +359,7 @@ impl FloatIsa for Scalar {
             *out = x;
         }
     }
-    #[inline(always)]
+    #[inline(never)]
     fn fma_columns(self, w: &[[f32; 8]; 4], x: &[f32; 4], acc: [f32; 8]) -> [f32; 8] {
         w.iter().zip(x).fold(acc, |acc, (w, x)| self.fma8(*w, [*x; 8], acc))
     }

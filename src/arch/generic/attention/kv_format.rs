@@ -39,7 +39,7 @@ impl KvType {
 }
 
 /// A format of K and V; eight numbers have `B` bytes.
-pub(super) trait KvFormat<const B: usize> {
+pub(in crate::arch) trait KvFormat<const B: usize> {
     /// Whether rows have scales, and keys are multiplied with int8 queries.
     const INT8: bool = false;
     /// Most query heads that are multiplied together, up to 4.
@@ -48,7 +48,7 @@ pub(super) trait KvFormat<const B: usize> {
     fn load<I: Isa>(isa: I, x: [&[u8; B]; 2]) -> I::F32x16;
 }
 
-pub(super) struct F16;
+pub(in crate::arch) struct F16;
 impl KvFormat<16> for F16 {
     #[inline(always)]
     fn load<I: Isa>(isa: I, x: [&[u8; 16]; 2]) -> I::F32x16 {
@@ -56,7 +56,7 @@ impl KvFormat<16> for F16 {
     }
 }
 
-pub(super) struct Int8;
+pub(in crate::arch) struct Int8;
 impl KvFormat<8> for Int8 {
     const INT8: bool = true;
     #[inline(always)]
@@ -65,7 +65,7 @@ impl KvFormat<8> for Int8 {
     }
 }
 
-pub(super) struct F32;
+pub(in crate::arch) struct F32;
 impl KvFormat<32> for F32 {
     // For tests of precision: the code for more heads is worth more to what has little memory.
     const HEADS: usize = 1;

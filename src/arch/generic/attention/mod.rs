@@ -24,7 +24,7 @@ mod qk;
 mod register_tile;
 mod scores;
 
-use self::kv_format::{F16, F32, Int8, KvFormat, KvType, QueryBlock};
+use self::kv_format::{KvFormat, QueryBlock};
 use self::online_softmax::SoftmaxState;
 use self::pv::{TileRows, accumulate_values};
 use self::qk::{score, score_int8};
@@ -80,26 +80,37 @@ pub struct Queries<'q> {
     pub scale: f32,
 }
 
+/// Calls `$attend` for the elements of `$kv_type`. Each is a function of its own, as in
+/// [`matmul::dispatch`](super::matmul::dispatch).
+macro_rules! dispatch {
+    ($attend:ident, $kv_type:expr, $($args:expr),*) => {{
+        use $crate::arch::generic::attention::kv_format::{F16, F32, Int8};
+        match $kv_type {
+            KvType::F16 => $attend::<F16, 16>($($args),*),
+            KvType::Int8 => $attend::<Int8, 8>($($args),*),
+            KvType::F32 => $attend::<F32, 32>($($args),*),
+        }
+    }};
+}
+pub(in crate::arch) use dispatch;
+
 /// See [`Kernels::attend`](crate::arch::Kernels::attend).
 #[inline(always)]
-pub(in crate::arch) fn attend<'q, I: Isa>(
+pub(in crate::arch) fn attend<'q, I: Isa, E: KvFormat<B>, const B: usize>(
     isa: I,
-    kv_type: KvType,
     q: &Queries<'q>,
     spans: &[KvSpan<'_>],
     out: &mut SoftmaxState<'_>,
 ) {
     let row = q.head_dim / 8; // vectors of eight in a row
     let group = out.max.len();
-    let blocks = if kv_type == KvType::Int8 { q.head_dim.div_ceil(BLOCK) } else { 0 };
+    let blocks = if E::INT8 { q.head_dim.div_ceil(BLOCK) } else { 0 };
     // Checked for every model when it is loaded.
     let outs = out.out.as_chunks_mut::<8>().0;
     if row == 0 || !q.head_dim.is_multiple_of(8) || outs.len() != group * row || out.sum.len() != group {
         return;
     }
-    let lacks = |q: &GroupQueries<'_>| {
-        q.floats.len() / 8 != group * row || kv_type == KvType::Int8 && q.blocks.len() != group * blocks
-    };
+    let lacks = |q: &GroupQueries<'_>| q.floats.len() / 8 != group * row || E::INT8 && q.blocks.len() != group * blocks;
     if lacks(&q.ring) || lacks(&q.sinks) {
         return;
     }
@@ -113,11 +124,7 @@ pub(in crate::arch) fn attend<'q, I: Isa>(
         let part = Heads { ring: part(&q.ring), sinks: part(&q.sinks), row, scale: q.scale };
         let (outs, max) = (outs.part_mut(first * row..end * row), out.max.part_mut(first..end));
         let sum = out.sum.part_mut(first..end);
-        match kv_type {
-            KvType::F16 => tile::<I, F16, 16>(isa, &part, spans, outs, max, sum),
-            KvType::Int8 => tile::<I, Int8, 8>(isa, &part, spans, outs, max, sum),
-            KvType::F32 => tile::<I, F32, 32>(isa, &part, spans, outs, max, sum),
-        }
+        tile::<I, E, B>(isa, &part, spans, outs, max, sum);
         first = end;
     }
 }
