@@ -1,7 +1,7 @@
 //! Decoding: tokens to text, one at a time.
 
 use super::byte_level::char_byte;
-use super::tokenizer::{Algorithm, Tokenizer};
+use super::tokenizer::Tokenizer;
 use super::vocab::TokenKind;
 use crate::util::SliceExt;
 
@@ -49,8 +49,8 @@ impl<'m> Tokenizer<'m> {
             (TokenKind::Control | TokenKind::Unknown | TokenKind::UserDefined, _) => Piece::Raw(text.iter()),
             (TokenKind::Byte, _) => byte_value(text).map_or(Piece::Nothing, |b| Piece::Byte(core::iter::once(b))),
             (TokenKind::Unused, _) => Piece::Nothing,
-            (TokenKind::Normal, Algorithm::SentencePiece { .. }) => Piece::Escaped(text),
-            (TokenKind::Normal, Algorithm::Bpe { .. }) => match core::str::from_utf8(text) {
+            (TokenKind::Normal, algorithm) if algorithm.escapes_blanks() => Piece::Escaped(text),
+            (TokenKind::Normal, _) => match core::str::from_utf8(text) {
                 Ok(text) if text.chars().all(|c| char_byte(c).is_some()) => Piece::Characters(text.chars()),
                 _ => Piece::Raw(text.iter()),
             },

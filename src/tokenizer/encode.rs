@@ -1,17 +1,23 @@
 //! Encoding: text to tokens.
 
 use super::byte_level::Escaped;
-use super::hash_index::NONE;
+use super::hash_index::{NONE, roll, roll_both};
 use super::merge::{Merge, Merger, Symbol};
 use super::options::EncodeOptions;
+use super::pretok::Whole;
 use super::special::{Fragment, Fragments};
 use super::tokenizer::{Algorithm, Tokenizer};
 use super::{TokenizerError, unicode};
-use crate::storage::{Arena, ArenaError};
+use crate::storage::{ALIGN, Arena, ArenaError};
 use crate::util::SliceExt;
 
 /// The longest text, in bytes: symbols have 32-bit positions, and sizes must not overflow.
 const TEXT_CAP: usize = 1 << 30;
+
+/// Names of the scratch memory's buffers.
+const MARKS: &str = "special marks";
+const SYMBOLS: &str = "symbols";
+const CANDIDATES: &str = "special candidates";
 
 /// Tokens written so far.
 struct Output<'o> {
@@ -42,15 +48,13 @@ impl<'s> Scratch<'s> {
 }
 
 impl Tokenizer<'_> {
-    /// Bytes of scratch memory that [`encode`](Tokenizer::encode) needs for `text`.
+    /// Bytes of scratch memory that [`encode`](Tokenizer::encode) needs for `text`: at most 24 for each of its bytes, and a
+    /// few hundred.
     ///
     /// # Errors
     /// [`TokenizerError::TextTooLong`].
     pub fn scratch_bytes(&self, text: &str) -> Result<usize, TokenizerError> {
-        let mut arena = Arena::dry_run();
-        arena.alloc::<u32>("special marks", &[text.len()])?;
-        self.scratch(text, &mut arena)?;
-        Ok(arena.used())
+        self.workspace(text.len(), self.longest_word(text))
     }
 
     /// Bytes of scratch memory that suffice for every text of `bytes` bytes.
@@ -58,22 +62,24 @@ impl Tokenizer<'_> {
     /// # Errors
     /// [`TokenizerError::Scratch`] if they exceed the address space.
     pub fn most_scratch_bytes(&self, bytes: usize) -> Result<usize, TokenizerError> {
-        let mut arena = Arena::dry_run();
-        arena.alloc::<u32>("special marks", &[bytes])?;
-        let longest = bytes + char::MAX_LEN_UTF8;
-        match self.algorithm {
-            Algorithm::Bpe { .. } => Scratch::new(0, longest, &mut arena)?,
-            Algorithm::SentencePiece { .. } => Scratch::new(longest, longest, &mut arena)?,
-        };
+        self.workspace(bytes, bytes)
+    }
+
+    fn workspace(&self, text: usize, longest_word: usize) -> Result<usize, TokenizerError> {
+        let (mut arena, mut search, mut merge) = (Arena::dry_run(), Arena::dry_run(), Arena::dry_run());
+        search.alloc::<u32>(CANDIDATES, &[text])?;
+        self.scratch(text, longest_word, &mut merge)?;
+        arena.alloc::<u32>(MARKS, &[text])?;
+        arena.alloc::<u8>(SYMBOLS, &[search.used().max(merge.used())])?;
         Ok(arena.used())
     }
 
     /// The most tokens that a text of `bytes` bytes can have.
     pub fn max_tokens(&self, bytes: usize) -> usize {
         match self.algorithm {
-            Algorithm::Bpe { .. } => bytes + 2,
+            Algorithm::Bpe { .. } if !self.algorithm.escapes_blanks() => bytes + 2,
             // A space that is not a token becomes `▁`, three byte tokens, and every piece of text may get one in front.
-            Algorithm::SentencePiece { .. } => bytes.saturating_mul(6).saturating_add(5),
+            _ => bytes.saturating_mul(6).saturating_add(5),
         }
     }
 
@@ -91,9 +97,17 @@ impl Tokenizer<'_> {
         scratch: &mut [u8],
         out: &mut [u32],
     ) -> Result<usize, TokenizerError> {
+        if text.len() > TEXT_CAP {
+            return Err(TokenizerError::TextTooLong);
+        }
+        let all = scratch.len();
         let mut arena = Arena::new(scratch)?;
-        let fragments = Fragments::new(&self.vocab, &self.specials, text, &options, &mut arena)?;
-        let mut scratch = self.scratch(text, &mut arena)?;
+        let marks = arena.alloc(MARKS, &[text.len()])?;
+        // Candidates are needed no more when symbols are merged, which takes the same memory.
+        let rest = arena.alloc::<u8>(SYMBOLS, &[all.saturating_sub(arena.used()) / ALIGN * ALIGN])?;
+        let candidates = Arena::new(&mut *rest)?.alloc(CANDIDATES, &[text.len()])?;
+        let fragments = Fragments::new(&self.vocab, &self.specials, text, &options, marks, candidates);
+        let mut scratch = self.scratch(text.len(), self.longest_word(text), &mut Arena::new(rest)?)?;
         let mut out = Output { tokens: out, len: 0 };
         if options.add_special
             && self.add_bos
@@ -101,13 +115,21 @@ impl Tokenizer<'_> {
         {
             out.push(bos)?;
         }
-        let mut after_special = true;
+        let (mut after_special, mut strip) = (true, false);
         for fragment in fragments {
             match fragment {
-                Fragment::Token(token) => out.push(token)?,
-                Fragment::Text(text) => self.encode_text(text, after_special, &mut scratch, &mut out)?,
+                Fragment::Token(token) => {
+                    out.push(token)?;
+                    (after_special, strip) = (true, self.strips_after(token));
+                }
+                Fragment::Text(text) => {
+                    let text = if strip { text.trim_start_matches(is_ascii_space) } else { text };
+                    if !text.is_empty() {
+                        self.encode_text(text, after_special, &mut scratch, &mut out)?;
+                        after_special = false;
+                    }
+                }
             }
-            after_special = matches!(fragment, Fragment::Token(_));
         }
         if options.add_special
             && self.add_eos
@@ -118,14 +140,33 @@ impl Tokenizer<'_> {
         Ok(out.len)
     }
 
-    fn scratch<'s>(&self, text: &str, arena: &mut Arena<'s>) -> Result<Scratch<'s>, TokenizerError> {
-        if text.len() > TEXT_CAP {
+    /// Whether a special token takes the white space behind it.
+    fn strips_after(&self, token: u32) -> bool {
+        self.strips_after && !matches!(self.text(token), b"<unk>" | b"<s>" | b"<|endoftext|>")
+    }
+
+    fn scratch<'s>(
+        &self,
+        text: usize,
+        longest_word: usize,
+        arena: &mut Arena<'s>,
+    ) -> Result<Scratch<'s>, TokenizerError> {
+        if text > TEXT_CAP {
             return Err(TokenizerError::TextTooLong);
         }
         Ok(match self.algorithm {
-            Algorithm::Bpe { .. } => Scratch::new(0, longest_word(text), arena)?,
-            Algorithm::SentencePiece { .. } => Scratch::new(text.len() + 1, text.len() + 1, arena)?,
+            Algorithm::Bpe { .. } => Scratch::new(0, longest_word, arena)?,
+            // A blank in front. If there is another piece, it has the room of the special token before it.
+            Algorithm::SentencePiece { .. } => Scratch::new(text + 1, text + 1, arena)?,
         })
+    }
+
+    /// An upper bound of the bytes of the longest word of `text`, whatever special tokens split it.
+    fn longest_word(&self, text: &str) -> usize {
+        match self.algorithm {
+            Algorithm::Bpe { words } if words.ends_words_at_blanks() => longest_between_blanks(text).min(text.len()),
+            _ => text.len(),
+        }
     }
 
     fn encode_text(
@@ -136,9 +177,9 @@ impl Tokenizer<'_> {
         out: &mut Output<'_>,
     ) -> Result<(), TokenizerError> {
         match self.algorithm {
-            Algorithm::Bpe { words, whole_words_first } => words
-                .words(text)
-                .try_for_each(|word| self.encode_word(word, whole_words_first, &mut scratch.merger, out)),
+            Algorithm::Bpe { words } => {
+                words.words(text).try_for_each(|word| self.encode_word(word, words.whole(), &mut scratch.merger, out))
+            }
             Algorithm::SentencePiece { space_prefix } => {
                 let normal = normalise(text, space_prefix && after_special, scratch.text);
                 self.encode_sentence(normal, &mut scratch.merger, out)
@@ -146,53 +187,78 @@ impl Tokenizer<'_> {
         }
     }
 
-    /// Byte-level BPE of one word. A byte without a token is dropped, as in llama.cpp.
+    /// BPE of one word. A byte without a token is dropped, as in llama.cpp.
     fn encode_word(
         &self,
         word: &str,
-        whole_first: bool,
+        whole: Whole,
         merger: &mut Merger<'_>,
         out: &mut Output<'_>,
     ) -> Result<(), TokenizerError> {
-        if whole_first && let Some(token) = self.find_raw(word.as_bytes()) {
+        let may_be_whole = match whole {
+            Whole::Never => false,
+            Whole::LineFeeds => word.starts_with('\n'),
+            Whole::Always => true,
+        };
+        if may_be_whole && let Some(token) = self.find_raw(word.as_bytes()) {
             return out.push(token);
         }
         merger.clear();
-        for (i, byte) in word.bytes().enumerate() {
-            merger.push(i, 1, self.byte_token(byte))?;
+        if self.algorithm.escapes_blanks() {
+            for c in word.split_inclusive(|_| true).map(str::as_bytes) {
+                merger.push(c.len(), self.find_raw(c).unwrap_or(NONE))?;
+            }
+        } else {
+            word.bytes().try_for_each(|byte| merger.push(1, self.byte_token(byte).unwrap_or(NONE)))?;
         }
-        merger.merge_all(|left, right| self.merge(left.token, right.token));
-        merger.symbols().filter(|s| s.token != NONE).try_for_each(|s| out.push(s.token))
+        merger.merge_all(&|left, right| self.merge(left.value, right.value));
+        merger.symbols().try_for_each(|symbol| match symbol.value {
+            NONE if self.algorithm.escapes_blanks() => self.spell(bytes_of(word, symbol), out),
+            NONE => Ok(()),
+            token => out.push(token),
+        })
     }
 
     /// SentencePiece of a normalised text. A symbol without a token becomes byte tokens.
     fn encode_sentence(&self, text: &str, merger: &mut Merger<'_>, out: &mut Output<'_>) -> Result<(), TokenizerError> {
-        let bytes = text.as_bytes();
-        let slice = |s: &Symbol, len: u32| bytes.part(s.start as usize..(s.start + len) as usize);
         merger.clear();
-        for (i, c) in text.char_indices() {
-            merger.push(i, c.len_utf8(), self.find_raw(bytes.part(i..i + c.len_utf8())))?;
+        for c in text.split_inclusive(|_| true) {
+            merger.push(c.len(), roll(c.bytes()))?;
         }
-        merger.merge_all(|left, right| {
-            let token = self.find_raw(slice(left, left.len + right.len))?;
-            Some(Merge { rank: rank(self.score(token)), token })
+        merger.merge_all(&|left, right| {
+            let both =
+                Symbol { len: left.len + right.len, value: roll_both(left.value, right.value, right.len), ..left };
+            let token = self.vocab.find_escaped(both.value, bytes_of(text, both))?;
+            Some(Merge { rank: rank(self.score(token)), value: both.value })
         });
-        for symbol in merger.symbols() {
-            if symbol.token != NONE {
-                out.push(symbol.token)?;
-            } else {
-                let unknown = Escaped::new(slice(symbol, symbol.len));
-                unknown.filter_map(|b| self.byte_token(b)).try_for_each(|t| out.push(t))?;
+        merger.symbols().try_for_each(|symbol| {
+            let raw = bytes_of(text, symbol);
+            match self.vocab.find_escaped(symbol.value, raw) {
+                Some(token) => out.push(token),
+                None => self.spell(raw, out),
             }
-        }
-        Ok(())
+        })
+    }
+
+    /// The bytes of what no token expresses, `▁` for each blank.
+    fn spell(&self, raw: &[u8], out: &mut Output<'_>) -> Result<(), TokenizerError> {
+        Escaped::new(raw).filter_map(|b| self.byte_token(b)).try_for_each(|token| out.push(token))
     }
 }
 
-/// An upper bound of the bytes of the longest word of `text`, whatever special tokens split it.
-///
-/// A word has at most one character, then a run without white space, then a run of white space.
-fn longest_word(text: &str) -> usize {
+/// The bytes of a symbol of `text`.
+fn bytes_of(text: &str, symbol: Symbol) -> &[u8] {
+    text.as_bytes().part(symbol.start as usize..(symbol.start + symbol.len) as usize)
+}
+
+/// White space as C has it.
+fn is_ascii_space(c: char) -> bool {
+    c.is_ascii_whitespace() || c == '\u{b}'
+}
+
+/// An upper bound of the bytes of the longest word of `text`, whatever special tokens split it, if words end at blanks: a
+/// word has at most one character, then a run without white space, then a run of white space.
+fn longest_between_blanks(text: &str) -> usize {
     let (mut longest, mut previous, mut current, mut blank) = (0, 0, 0, false);
     for c in text.chars() {
         let is_blank = unicode::class(c) == unicode::Class::Whitespace;

@@ -66,10 +66,41 @@ fn slot_of(hash: u64, len: usize) -> usize {
     ((u128::from(hash) * len as u128) >> 64) as usize
 }
 
-/// FNV-1a, with a final multiplication that mixes it into the high bits.
-pub(super) fn hash(text: impl Iterator<Item = u8>) -> u64 {
-    let h = text.fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    (h ^ (h >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+/// The base of [`roll`].
+const BASE: u32 = 0x9e37_79b1;
+
+/// A hash of a text that can be had from those of its parts: a polynomial in [`BASE`] with the text's bytes as coefficients,
+/// where `▁` counts as the blank that SentencePiece means by it.
+pub(super) fn roll(text: impl Iterator<Item = u8>) -> u32 {
+    let (mut h, mut last, mut before) = (0, [0; 3], [0; 3]);
+    for byte in text {
+        (last, before) = ([last[1], last[2], byte], [before[1], before[2], h]);
+        h = if last == *"▁".as_bytes() { append(before[0], b' ') } else { append(h, byte) };
+    }
+    h
+}
+
+fn append(h: u32, byte: u8) -> u32 {
+    h.wrapping_mul(BASE).wrapping_add(u32::from(byte))
+}
+
+/// The [`roll`] of a text and `len` more bytes, with that of these.
+pub(super) fn roll_both(left: u32, right: u32, len: u32) -> u32 {
+    let (mut power, mut square, mut n) = (1u32, BASE, len);
+    while n > 0 {
+        if n & 1 == 1 {
+            power = power.wrapping_mul(square);
+        }
+        (square, n) = (square.wrapping_mul(square), n / 2);
+    }
+    left.wrapping_mul(power).wrapping_add(right)
+}
+
+/// A hash whose high bits depend on all of `n`.
+pub(super) fn mix(n: u64) -> u64 {
+    const PHI: u64 = 0x9e37_79b9_7f4a_7c15;
+    let n = n.wrapping_mul(PHI);
+    (n ^ (n >> 32)).wrapping_mul(PHI)
 }
 
 #[cfg(test)]
@@ -93,7 +124,7 @@ mod tests {
     }
 
     fn of(text: u64) -> u64 {
-        hash(text.to_le_bytes().into_iter())
+        mix(roll(text.to_le_bytes().into_iter()).into())
     }
 
     #[test]
@@ -122,5 +153,19 @@ mod tests {
         let n = 1000;
         let crowd: Vec<u64> = (0..).filter(|i| slot_of(of(*i), 1501) < 8).take(n as usize).collect();
         fill(n, |i| crowd[i as usize], |table| assert_eq!(table.err(), Some(TooManyCollisions)));
+    }
+
+    #[test]
+    fn rolls_of_parts_make_that_of_the_whole() {
+        let texts = ["", "a", "ab", " the", "  ", "é漢", "▂\u{2580}\u{2582}", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab"];
+        for left in texts {
+            for right in texts {
+                let (l, r) = (roll(left.bytes()), roll(right.bytes()));
+                let both = [left, right].concat();
+                assert_eq!(roll_both(l, r, right.len() as u32), roll(both.bytes()));
+                assert_eq!(roll(both.replace(' ', "▁").bytes()), roll(both.bytes()));
+            }
+        }
+        assert_ne!(roll("▁".bytes()), roll("▂".bytes()));
     }
 }

@@ -1,11 +1,12 @@
 //! Reads a tokenizer from a file: checks its metadata, and builds its tables in the arena.
 
-use super::TokenizerError;
-use super::hash_index::{Builder, HashIndex, NONE, TooManyCollisions, hash};
-use super::pretok::PreTokenizer;
-use super::special::{self, Specials};
-use super::tokenizer::{Algorithm, Merges, Tokenizer};
+use super::hash_index::{Builder, HashIndex, NONE, TooManyCollisions, mix, roll};
+use super::mended::Mended;
+use super::pretok::{PreTokenizer, Whole};
+use super::special::{self, Node, Specials};
+use super::tokenizer::{Algorithm, MAX_TOKENS, Merges, PackedMerge, Tokenizer};
 use super::vocab::{TokenKind, Vocab};
+use super::{TokenizerError, TokenizerWarning};
 use crate::gguf::{Array, File, Label, Value, ValueType};
 use crate::storage::{Arena, ArenaError};
 use crate::util::SliceExt;
@@ -14,6 +15,13 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const MERGES: &str = "tokenizer.ggml.merges";
 const SCORES: &str = "tokenizer.ggml.scores";
 const TYPES: &str = "tokenizer.ggml.token_type";
+const SUPPRESSED: &str = "tokenizer.ggml.suppress_tokens";
+const PRE: &str = "tokenizer.ggml.pre";
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+
+/// The longest token that is taken, in bytes, so that a file cannot make encoding slow: those of real vocabularies have a
+/// few hundred.
+pub(super) const LONGEST_TOKEN: usize = 4096;
 
 /// Keys of the tokens that end an answer, besides EOS.
 const END: [&str; 5] = [
@@ -29,7 +37,8 @@ impl<'m> Tokenizer<'m> {
     /// vocabulary but for the sorting of its special tokens.
     ///
     /// # Errors
-    /// [`TokenizerError`]. A dry run reads no token's text, so it cannot find [`TokenizerError::TooManyCollisions`].
+    /// [`TokenizerError`]. A dry run reads no token's text, so it cannot find [`TokenizerError::TooManyCollisions`] and
+    /// [`TokenizerError::TokenTooLong`].
     pub fn new<'a>(file: &File<'m>, arena: &mut Arena<'a>) -> Result<Tokenizer<'a>, TokenizerError>
     where
         'm: 'a,
@@ -42,23 +51,25 @@ impl<'m> Tokenizer<'m> {
         }
         let vocab = &mut tokenizer.vocab;
         let mut index = tables.index;
-        index_tokens(source.tokens, tables.offsets, &mut index)
-            .map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(TOKENS))?;
+        index_tokens(source.tokens, tables.offsets, &mut index)?;
         (vocab.offsets, vocab.index) = (tables.offsets, index.finish());
         let indexed = *vocab;
         let named = || special::named(|name| indexed.find(name.bytes()));
         for token in named() {
             if let Some(kind) = tables.kinds.get_mut(token.id as usize) {
-                *kind = TokenKind::Control;
+                *kind = token.kind;
             }
         }
         vocab.kinds = tables.kinds;
-        let named_ends = named().filter(|token| token.ends_answer).map(|token| token.id);
-        tokenizer.end = fill(tables.end, source.end.into_iter().flatten().chain(named_ends));
-        tokenizer.specials = Specials::new(&tokenizer.vocab, tables.special_ids, tables.special_prefixes);
-        if let (Some(list), Some(mut index)) = (source.merges, tables.merges) {
-            index_merges(list, &mut index).map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(MERGES))?;
-            tokenizer.merges = Some(Merges { list, index: index.finish() });
+        let says = |id: u32, ends| named().any(|token| token.id == id && token.ends_answer == Some(ends));
+        let by_name = named().map(|token| token.id).filter(|id| says(*id, true));
+        let by_key = source.end.into_iter().flatten().filter(|id| !says(*id, false));
+        tokenizer.end = fill(tables.end, by_key.chain(by_name));
+        tokenizer.specials = Specials::new(&tokenizer.vocab, tables.specials);
+        if let (Some(list), Some((merges, mut index))) = (source.merges, tables.merges) {
+            index_merges(list, &tokenizer.vocab, merges, &mut index)
+                .map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(MERGES))?;
+            tokenizer.merges = Some(Merges { list: merges, index: index.finish() });
         }
         for (byte, slot) in (0..=255).zip(&mut *tables.byte_tokens) {
             *slot = tokenizer.find_byte(byte).or(source.unknown).unwrap_or(NONE);
@@ -69,17 +80,15 @@ impl<'m> Tokenizer<'m> {
 
     /// Rule V2: a byte token of SentencePiece is `<0xHH>` and nothing else.
     fn find_byte(&self, byte: u8) -> Option<u32> {
-        match self.algorithm {
-            Algorithm::Bpe { .. } => self.find_raw(&[byte]),
-            Algorithm::SentencePiece { .. } => {
-                let hex = |n: u8| b"0123456789ABCDEF"[usize::from(n & 15)];
-                self.find(&[b'<', b'0', b'x', hex(byte >> 4), hex(byte), b'>'])
-            }
+        if !self.algorithm.escapes_blanks() {
+            return self.find_raw(&[byte]);
         }
+        let hex = |n: u8| b"0123456789ABCDEF"[usize::from(n & 15)];
+        self.find(&[b'<', b'0', b'x', hex(byte >> 4), hex(byte), b'>'])
     }
 }
 
-/// What the file says of its tokenizer, checked.
+/// What the file says of its tokenizer, checked and mended.
 struct Source<'m> {
     algorithm: Algorithm,
     tokens: Array<'m>,
@@ -89,6 +98,8 @@ struct Source<'m> {
     scores: Option<Array<'m>>,
     /// (tokens) little-endian i32; empty if all are normal
     types: &'m [[u8; 4]],
+    /// Little-endian i32.
+    suppressed: &'m [[u8; 4]],
     bos: Option<u32>,
     eos: Option<u32>,
     /// Tokens that end an answer by their keys.
@@ -97,48 +108,59 @@ struct Source<'m> {
     unknown: Option<u32>,
     add_bos: bool,
     add_eos: bool,
+    strips_after: bool,
+    mended: Mended,
 }
 
 impl<'m> Source<'m> {
     fn new(file: &File<'m>) -> Result<Self, TokenizerError> {
         let tokens = list(file, TOKENS, ValueType::String)?;
         let len = tokens.len();
-        if tokens.is_empty() {
+        if tokens.is_empty() || len > MAX_TOKENS {
             return Err(TokenizerError::Key(TOKENS));
         }
-        let algorithm = algorithm(file)?;
-        let (merges, scores) = match algorithm {
-            Algorithm::Bpe { .. } => (Some(list(file, MERGES, ValueType::String)?), None),
-            Algorithm::SentencePiece { .. } => (None, Some(list(file, SCORES, ValueType::F32)?)),
-        };
-        let types = file.get(TYPES).map(|_| list(file, TYPES, ValueType::I32)).transpose()?;
+        let mut mended = Mended::default();
+        let algorithm = algorithm(file, &mut mended)?;
+        let defaults = Defaults::new(file, algorithm);
+        let is_bpe = matches!(algorithm, Algorithm::Bpe { .. });
+        let merges = if is_bpe { Some(list(file, MERGES, ValueType::String)?) } else { None };
+        let scores = if is_bpe { None } else { scores(file, &mut mended)? };
+        let types = optional_list(file, TYPES, ValueType::I32)?;
         for (list, key) in [(scores, SCORES), (types, TYPES)] {
             if list.is_some_and(|list| list.len() != len) {
                 return Err(TokenizerError::Key(key));
             }
         }
-        let defaults = Defaults::new(algorithm);
-        let eos = special_id(file, "tokenizer.ggml.eos_token_id", defaults.eos, len)?;
+        let mut special = |key, default| special_id(file, key, default, len, &mut mended);
+        let eos = special("tokenizer.ggml.eos_token_id", defaults.eos)?;
         let mut end = [eos; 1 + END.len()];
         for (id, key) in end.iter_mut().skip(1).zip(END) {
-            *id = special_id(file, key, None, len)?;
+            *id = special(key, None)?;
         }
-        let unknown = match algorithm {
-            Algorithm::Bpe { .. } => None,
-            Algorithm::SentencePiece { .. } => special_id(file, "tokenizer.ggml.unknown_token_id", Some(0), len)?,
-        };
+        let unknown = special("tokenizer.ggml.unknown_token_id", if is_bpe { None } else { Some(0) })?;
+        // Nothing here needs it, but a file that has it wrong may have more wrong.
+        special("tokenizer.ggml.padding_token_id", None)?;
+        let bos = special("tokenizer.ggml.bos_token_id", defaults.bos)?;
+        let mut add_bos = flag(file, ADD_BOS, defaults.add_bos)?;
+        if !add_bos && defaults.needs_bos {
+            add_bos = true;
+            mended.push(TokenizerWarning::BosForGemma4);
+        }
         Ok(Source {
             algorithm,
             tokens,
             merges,
             scores,
-            types: types.map_or(&[][..], |types| types.bytes()).as_chunks::<4>().0,
-            bos: special_id(file, "tokenizer.ggml.bos_token_id", defaults.bos, len)?,
+            types: numbers(types),
+            suppressed: numbers(optional_list(file, SUPPRESSED, ValueType::I32)?),
+            bos,
             eos,
             end,
-            unknown,
-            add_bos: flag(file, "tokenizer.ggml.add_bos_token", defaults.add_bos)?,
+            unknown: unknown.filter(|_| !is_bpe),
+            add_bos,
             add_eos: flag(file, "tokenizer.ggml.add_eos_token", false)?,
+            strips_after: is_phi_3(file),
+            mended,
         })
     }
 
@@ -157,15 +179,19 @@ impl<'m> Source<'m> {
         Tokenizer {
             vocab: Vocab::without_index(self.tokens),
             algorithm: self.algorithm,
-            scores: self.scores.map_or(&[], |scores| scores.bytes()),
+            scores: numbers(self.scores),
+            whole_scores: self.scores.is_some_and(|scores| scores.kind() == ValueType::I32),
             merges: None,
             specials: Specials::NONE,
             byte_tokens: &[],
             end: &[],
+            suppressed: self.suppressed,
             bos: self.bos,
             eos: self.eos,
             add_bos: self.add_bos,
             add_eos: self.add_eos,
+            strips_after: self.strips_after,
+            mended: self.mended,
         }
     }
 }
@@ -175,9 +201,8 @@ struct Tables<'a> {
     offsets: &'a mut [u32],
     index: Builder<'a>,
     kinds: &'a mut [TokenKind],
-    merges: Option<Builder<'a>>,
-    special_ids: &'a mut [u32],
-    special_prefixes: &'a mut [u32],
+    merges: Option<(&'a mut [PackedMerge], Builder<'a>)>,
+    specials: &'a mut [Node],
     end: &'a mut [u32],
     byte_tokens: &'a mut [u32],
 }
@@ -191,11 +216,13 @@ impl<'a> Tables<'a> {
             index: HashIndex::carve(arena, "token index", len)?,
             kinds: arena.build("token kinds", len, |id| Ok::<_, ArenaError>(source.kind(id)))?,
             merges: match source.merges {
-                Some(list) => Some(HashIndex::carve(arena, "merge index", list.len())?),
+                Some(list) => Some((
+                    arena.build("merges", list.len(), |_| Ok::<_, ArenaError>(PackedMerge::NOTHING))?,
+                    HashIndex::carve(arena, "merge index", list.len())?,
+                )),
                 None => None,
             },
-            special_ids: arena.alloc("special tokens", &[specials])?,
-            special_prefixes: arena.alloc("special prefixes", &[specials])?,
+            specials: arena.build("special tokens", specials, |_| Ok::<_, ArenaError>(Node::EMPTY))?,
             end: arena.alloc("end tokens", &[source.end.len() + special::NAMES])?,
             byte_tokens: arena.alloc("byte tokens", &[256])?,
         })
@@ -203,36 +230,56 @@ impl<'a> Tables<'a> {
 }
 
 /// Records the offset of each token and indexes it. Of tokens with the same text the last one counts, as in llama.cpp.
-fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Builder<'_>) -> Result<(), TooManyCollisions> {
-    for (id, (at, text)) in offsets_of(tokens).enumerate() {
-        if let Some(offset) = offsets.get_mut(id) {
+fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Builder<'_>) -> Result<(), TokenizerError> {
+    let mut at = 0;
+    for (id, text) in (0..).zip(tokens.strings()) {
+        if text.len() > LONGEST_TOKEN {
+            return Err(TokenizerError::TokenTooLong(id));
+        }
+        if let Some(offset) = offsets.get_mut(id as usize) {
             *offset = at;
         }
         let same = |id: u32| offsets.get(id as usize).is_some_and(|at| tokens.string_at(*at as usize) == text);
         if !text.is_empty() {
-            *index.slot(hash(text.iter().copied()), same)? = id as u32;
+            let slot = index.slot(mix(roll(text.iter().copied()).into()), same);
+            *slot.map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(TOKENS))? = id;
+        }
+        // The whole list is shorter than 2³².
+        at += 8 + text.len() as u32;
+    }
+    Ok(())
+}
+
+/// Looks the parts of each merge up and indexes it. A merge whose parts or result are no tokens joins nothing (rule V3), and
+/// of merges of the same pair the first one counts.
+fn index_merges(
+    list: Array<'_>,
+    vocab: &Vocab<'_>,
+    merges: &mut [PackedMerge],
+    index: &mut Builder<'_>,
+) -> Result<(), TooManyCollisions> {
+    let find = |text: &[u8]| vocab.find(text.iter().copied());
+    for (rank, text) in (0..).zip(list.strings()) {
+        let Some((left, right)) = split_merge(text) else { continue };
+        let (Some(l), Some(r)) = (find(left), find(right)) else { continue };
+        let Some(joined) = vocab.find(left.iter().chain(right).copied()) else { continue };
+        let merge = PackedMerge::new(l, r, joined);
+        let same = |rank: u32| merges.get(rank as usize).is_some_and(|known| known.pair() == merge.pair());
+        let slot = index.slot(mix(merge.pair()), same)?;
+        if *slot == NONE {
+            *slot = rank;
+            if let Some(known) = merges.get_mut(rank as usize) {
+                *known = merge;
+            }
         }
     }
     Ok(())
 }
 
-/// Indexes the offset of each merge. Of merges of the same pair the first one counts.
-fn index_merges(merges: Array<'_>, index: &mut Builder<'_>) -> Result<(), TooManyCollisions> {
-    for (at, text) in offsets_of(merges) {
-        let slot = index.slot(hash(text.iter().copied()), |at| merges.string_at(at as usize) == text)?;
-        *slot = (*slot).min(at);
-    }
-    Ok(())
-}
-
-/// The strings of a list, each with its byte offset in the list.
-fn offsets_of<'m>(list: Array<'m>) -> impl Iterator<Item = (u32, &'m [u8])> {
-    list.strings().scan(0, |next, text| {
-        let at = *next;
-        // The whole list is shorter than 2³².
-        *next += 8 + text.len() as u32;
-        Some((at, text))
-    })
+/// The two parts of a merge. A part may itself start with a space, but is not empty.
+fn split_merge(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let blank = 1 + text.get(1..)?.iter().position(|b| *b == b' ')?;
+    Some((text.get(..blank)?, text.get(blank + 1..).filter(|right| !right.is_empty())?))
 }
 
 /// Copies `items` to `slots`; returns the slots that were filled.
@@ -246,28 +293,53 @@ struct Defaults {
     bos: Option<u32>,
     eos: Option<u32>,
     add_bos: bool,
+    /// Whatever the file says.
+    needs_bos: bool,
 }
 
 impl Defaults {
-    fn new(algorithm: Algorithm) -> Self {
+    fn new(file: &File<'_>, algorithm: Algorithm) -> Self {
         match algorithm {
-            Algorithm::Bpe { words, .. } => Self { bos: None, eos: None, add_bos: words == PreTokenizer::LlamaBpe },
-            Algorithm::SentencePiece { .. } => Self { bos: Some(1), eos: Some(2), add_bos: true },
+            Algorithm::Bpe { words } => {
+                let id = if is_gemma_4(file) { None } else { Some(11) };
+                Self {
+                    bos: id.filter(|_| words.has_bos()),
+                    eos: id,
+                    add_bos: words.adds_bos(),
+                    needs_bos: words.whole() == Whole::LineFeeds,
+                }
+            }
+            Algorithm::SentencePiece { .. } => Self { bos: Some(1), eos: Some(2), add_bos: true, needs_bos: false },
         }
     }
 }
 
-fn algorithm(file: &File<'_>) -> Result<Algorithm, TokenizerError> {
-    let string = |key| match file.get(key) {
+fn string<'m>(file: &File<'m>, key: &'static str) -> Result<&'m [u8], TokenizerError> {
+    match file.get(key) {
         Some(Value::String(s)) => Ok(s),
         _ => Err(TokenizerError::Key(key)),
-    };
-    match string("tokenizer.ggml.model")? {
-        b"gpt2" => {
-            let name = string("tokenizer.ggml.pre")?;
+    }
+}
+
+const MODEL: &str = "tokenizer.ggml.model";
+
+fn is_gemma_4(file: &File<'_>) -> bool {
+    string(file, MODEL) == Ok(b"gemma4")
+}
+
+fn algorithm(file: &File<'_>, mended: &mut Mended) -> Result<Algorithm, TokenizerError> {
+    match string(file, MODEL)? {
+        b"gpt2" | b"gemma4" => {
+            let name: &[u8] = match file.get(PRE) {
+                _ if is_gemma_4(file) => b"gemma4",
+                None | Some(Value::String(b"")) => {
+                    mended.push(TokenizerWarning::NoPreTokenizer);
+                    b"default"
+                }
+                Some(_) => string(file, PRE)?,
+            };
             let words = core::str::from_utf8(name).ok().and_then(PreTokenizer::from_name);
-            let words = words.ok_or(TokenizerError::PreTokenizer(Label::from_bytes(name)))?;
-            Ok(Algorithm::Bpe { words, whole_words_first: words == PreTokenizer::LlamaBpe })
+            Ok(Algorithm::Bpe { words: words.ok_or(TokenizerError::PreTokenizer(Label::from_bytes(name)))? })
         }
         b"llama" => {
             let space_prefix = flag(file, "tokenizer.ggml.add_space_prefix", true)?;
@@ -275,6 +347,26 @@ fn algorithm(file: &File<'_>) -> Result<Algorithm, TokenizerError> {
         }
         other => Err(TokenizerError::Model(Label::from_bytes(other))),
     }
+}
+
+/// Scores, which may be integers, or missing.
+fn scores<'m>(file: &File<'m>, mended: &mut Mended) -> Result<Option<Array<'m>>, TokenizerError> {
+    match file.get(SCORES) {
+        None => mended.push(TokenizerWarning::NoScores),
+        Some(Value::Array(a)) if a.kind() == ValueType::I32 => {
+            mended.push(TokenizerWarning::WholeScores);
+            return list(file, SCORES, ValueType::I32).map(Some);
+        }
+        Some(_) => {}
+    }
+    optional_list(file, SCORES, ValueType::F32)
+}
+
+/// Whether control tokens take the white space behind them: llama.cpp goes by the model's name.
+fn is_phi_3(file: &File<'_>) -> bool {
+    let name = string(file, "general.name").unwrap_or_default();
+    let has = |part: &[u8]| name.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part));
+    has(b"phi-3") || has(b"phi3")
 }
 
 /// A list of this type, whose offsets fit a u32.
@@ -285,6 +377,15 @@ fn list<'m>(file: &File<'m>, key: &'static str, kind: ValueType) -> Result<Array
     }
 }
 
+fn optional_list<'m>(file: &File<'m>, key: &'static str, kind: ValueType) -> Result<Option<Array<'m>>, TokenizerError> {
+    file.get(key).map(|_| list(file, key, kind)).transpose()
+}
+
+/// The numbers of a list of 32-bit ones, little-endian.
+fn numbers<'m>(list: Option<Array<'m>>) -> &'m [[u8; 4]] {
+    list.map_or(&[][..], |list| list.bytes()).as_chunks::<4>().0
+}
+
 fn flag(file: &File<'_>, key: &'static str, default: bool) -> Result<bool, TokenizerError> {
     match file.get(key) {
         None => Ok(default),
@@ -293,17 +394,22 @@ fn flag(file: &File<'_>, key: &'static str, default: bool) -> Result<bool, Token
     }
 }
 
-/// Rule V1. A default that is not in the vocabulary counts as none.
+/// Rule V1. A default that is not in the vocabulary counts as none, and an id that is not as the default.
 fn special_id(
     file: &File<'_>,
     key: &'static str,
     default: Option<u32>,
     len: usize,
+    mended: &mut Mended,
 ) -> Result<Option<u32>, TokenizerError> {
+    let instead = default.filter(|id| (*id as usize) < len);
     match file.get(key) {
-        None => Ok(default.filter(|id| (*id as usize) < len)),
+        None => Ok(instead),
         Some(Value::Unsigned(id)) if id < len as u64 => Ok(Some(id as u32)),
-        Some(Value::Unsigned(_)) => Err(TokenizerError::Token(key)),
+        Some(Value::Unsigned(_)) => {
+            mended.push(TokenizerWarning::SpecialToken { key, instead });
+            Ok(instead)
+        }
         Some(_) => Err(TokenizerError::Key(key)),
     }
 }

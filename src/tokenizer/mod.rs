@@ -12,6 +12,7 @@
 //! special      finds special tokens in a text                 byte_level   how vocabularies spell bytes
 //! vocab        tokens, kinds, look-ups by text                unicode      character classes
 //! hash_index   a hash table of token ids                      chat         built-in chat formats
+//! mended       what is wrong in a file and does no harm
 //! ```
 
 mod byte_level;
@@ -20,6 +21,7 @@ mod detok;
 mod encode;
 mod hash_index;
 mod load;
+mod mended;
 mod merge;
 mod options;
 mod pretok;
@@ -31,6 +33,7 @@ mod vocab;
 
 pub use chat::{ChatFormat, Role, Turn};
 pub use detok::Detokenizer;
+pub use mended::TokenizerWarning;
 pub use options::EncodeOptions;
 pub use pretok::{PreTokenizer, Words};
 pub use tokenizer::Tokenizer;
@@ -45,17 +48,20 @@ use crate::storage::ArenaError;
 #[non_exhaustive]
 pub enum TokenizerError {
     /// A tokenizer that is not implemented.
-    #[error("tokenizer model \"{0}\" is not supported; supported are gpt2 (BPE) and llama (SentencePiece)")]
+    #[error("tokenizer model \"{0}\" is not supported; supported are gpt2 and gemma4 (BPE) and llama (SentencePiece)")]
     Model(Label),
     /// A pre-tokeniser that is not implemented; another one would give other tokens.
-    #[error("pre-tokeniser \"{0}\" is not supported; supported are gpt-2, smollm, llama-bpe, qwen2 and default")]
+    #[error(
+        "pre-tokeniser \"{0}\" is not known, so text would be split wrongly; if a known one splits alike, name it with \
+         --override-kv tokenizer.ggml.pre=str:NAME"
+    )]
     PreTokenizer(Label),
     /// A metadata entry that is missing, or of the wrong type or length.
     #[error("metadata key {0} is missing, or has the wrong type or length")]
     Key(&'static str),
-    /// The id of a special token is not in the vocabulary.
-    #[error("metadata key {0} is a token id that is not in the vocabulary")]
-    Token(&'static str),
+    /// A token that is longer than any in a real vocabulary.
+    #[error("token {0} has more than 4096 bytes; the file was made to be slow")]
+    TokenTooLong(u32),
     /// Strings that collide in the hash index far more often than chance would make them.
     #[error("the strings of {0} have too many hash collisions to be indexed; the file was made to be slow")]
     TooManyCollisions(&'static str),

@@ -1,28 +1,66 @@
 //! The tokenizer of a file: its vocabulary, and the rules by which text becomes tokens.
 
 use super::byte_level::{ByteChars, Escaped};
-use super::hash_index::{HashIndex, NONE, hash};
+use super::hash_index::{HashIndex, NONE, mix};
+use super::mended::{Mended, TokenizerWarning};
 use super::merge::Merge;
 use super::pretok::PreTokenizer;
 use super::special::Specials;
 use super::vocab::{TokenKind, Vocab};
-use crate::gguf::Array;
+use crate::storage::unpadded;
 
 /// How text becomes tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Algorithm {
-    /// Byte-level BPE, over words of this kind.
-    Bpe { words: PreTokenizer, whole_words_first: bool },
+    /// BPE over words of this kind, in bytes or, if their vocabularies spell text in characters, in these.
+    Bpe { words: PreTokenizer },
     /// SentencePiece.
     SentencePiece { space_prefix: bool },
 }
 
-/// The merges of BPE, each spelled as the left token, a space, the right token.
+impl Algorithm {
+    /// Whether the vocabulary has `▁` for a blank, and `<0xHH>` for a byte, rather than GPT-2's letters for bytes.
+    pub(super) fn escapes_blanks(self) -> bool {
+        match self {
+            Algorithm::Bpe { words } => words.is_of_characters(),
+            Algorithm::SentencePiece { .. } => true,
+        }
+    }
+}
+
+/// The most tokens of a vocabulary, so that three of them fit 64 bits.
+pub(super) const MAX_TOKENS: usize = 1 << 21;
+
+/// A merge of two tokens, as 21 bits each: the left one, the right one, both together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PackedMerge(u64);
+
+unpadded!(PackedMerge: u64);
+
+impl PackedMerge {
+    /// Joins nothing.
+    pub(super) const NOTHING: Self = PackedMerge(u64::MAX);
+
+    pub(super) fn new(left: u32, right: u32, joined: u32) -> Self {
+        Self(u64::from(left) << 42 | u64::from(right) << 21 | u64::from(joined))
+    }
+
+    /// The same for all merges of one pair.
+    pub(super) fn pair(self) -> u64 {
+        self.0 >> 21
+    }
+
+    fn joined(self) -> u32 {
+        self.0 as u32 & (MAX_TOKENS as u32 - 1)
+    }
+}
+
+/// The merges of BPE.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Merges<'m> {
-    pub(super) list: Array<'m>,
-    /// Byte offsets of merges in the list, by the hash of their text. Earlier merges come first, so the offset serves as
-    /// the rank.
+    /// In the file's order, which is their rank.
+    pub(super) list: &'m [PackedMerge],
+    /// Ranks, by the hash of the pair.
     pub(super) index: HashIndex<'m>,
 }
 
@@ -31,8 +69,10 @@ pub(super) struct Merges<'m> {
 pub struct Tokenizer<'m> {
     pub(super) vocab: Vocab<'m>,
     pub(super) algorithm: Algorithm,
-    /// (tokens) little-endian f32; empty for BPE
-    pub(super) scores: &'m [u8],
+    /// (tokens) little-endian f32; empty for BPE, and in files without them
+    pub(super) scores: &'m [[u8; 4]],
+    /// Scores are i32.
+    pub(super) whole_scores: bool,
     /// None for SentencePiece.
     pub(super) merges: Option<Merges<'m>>,
     pub(super) specials: Specials<'m>,
@@ -40,10 +80,15 @@ pub struct Tokenizer<'m> {
     pub(super) byte_tokens: &'m [u32],
     /// Tokens that end an answer.
     pub(super) end: &'m [u32],
+    /// Little-endian i32: tokens that no answer has.
+    pub(super) suppressed: &'m [[u8; 4]],
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
     pub(super) add_bos: bool,
     pub(super) add_eos: bool,
+    /// Control tokens take the white space behind them (Phi-3).
+    pub(super) strips_after: bool,
+    pub(super) mended: Mended,
 }
 
 impl<'m> Tokenizer<'m> {
@@ -77,6 +122,22 @@ impl<'m> Tokenizer<'m> {
         self.end.contains(&token)
     }
 
+    /// Tokens that must never be sampled (`tokenizer.ggml.suppress_tokens`). Ids beyond the vocabulary are left out.
+    pub fn suppressed(&self) -> impl Iterator<Item = u32> + Clone + use<'m> {
+        let n = self.vocab.len();
+        self.suppressed.iter().map(|id| u32::from_le_bytes(*id)).filter(move |id| (*id as usize) < n)
+    }
+
+    /// Whether `token` must never be sampled.
+    pub fn is_suppressed(&self, token: u32) -> bool {
+        self.suppressed.contains(&token.to_le_bytes())
+    }
+
+    /// What the file lacks or has wrong, and what was assumed instead, as llama.cpp does.
+    pub fn warnings(&self) -> impl Iterator<Item = TokenizerWarning> + use<'m> {
+        self.mended.warnings()
+    }
+
     /// The kind of `token`; [`TokenKind::Unused`] for an id beyond the vocabulary.
     pub fn kind(&self, token: u32) -> TokenKind {
         self.vocab.kind(token)
@@ -94,35 +155,30 @@ impl<'m> Tokenizer<'m> {
 
     /// The token of some bytes of a text, which the vocabulary spells in its own way.
     pub(super) fn find_raw(&self, raw: &[u8]) -> Option<u32> {
-        match self.algorithm {
-            Algorithm::Bpe { .. } => self.vocab.find(ByteChars::new(raw)),
-            Algorithm::SentencePiece { .. } => self.vocab.find(Escaped::new(raw)),
+        if self.algorithm.escapes_blanks() {
+            self.vocab.find(Escaped::new(raw))
+        } else {
+            self.vocab.find(ByteChars::new(raw))
         }
     }
 
-    /// The merge of two tokens by BPE, if the file has it. A merge whose parts or result are no tokens joins nothing
-    /// (rule V3).
+    /// The merge of two tokens by BPE, if the file has it.
     pub(super) fn merge(&self, left: u32, right: u32) -> Option<Merge> {
         let Merges { list, index } = self.merges?;
-        let (left, right) = (self.text(left), self.text(right));
-        let text = left.iter().chain(b" ").chain(right).copied();
-        let rank = index.find(hash(text), |at| split_merge(list.string_at(at as usize)) == Some((left, right)))?;
-        Some(Merge { rank, token: self.vocab.find(left.iter().chain(right).copied())? })
+        let wanted = PackedMerge::new(left, right, 0);
+        let merge = |rank: u32| list.get(rank as usize).filter(|merge| merge.pair() == wanted.pair());
+        let rank = index.find(mix(wanted.pair()), |rank| merge(rank).is_some())?;
+        merge(rank).map(|merge| Merge { rank, value: merge.joined() })
     }
 
-    /// The score of a SentencePiece token; the lowest for a token without one.
+    /// The score of a SentencePiece token; 0 in a file without scores.
     pub(super) fn score(&self, token: u32) -> f32 {
-        self.scores.as_chunks::<4>().0.get(token as usize).map_or(f32::NEG_INFINITY, |s| f32::from_le_bytes(*s))
+        let score = self.scores.get(token as usize).copied().unwrap_or_default();
+        if self.whole_scores { i32::from_le_bytes(score) as f32 } else { f32::from_le_bytes(score) }
     }
 
     /// The token of a single byte, if there is one.
     pub(super) fn byte_token(&self, byte: u8) -> Option<u32> {
         self.byte_tokens.get(usize::from(byte)).copied().filter(|t| *t != NONE)
     }
-}
-
-/// The two parts of a merge. A part may itself start with a space, but is not empty.
-fn split_merge(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let blank = 1 + text.get(1..)?.iter().position(|b| *b == b' ')?;
-    Some((text.get(..blank)?, text.get(blank + 1..).filter(|right| !right.is_empty())?))
 }

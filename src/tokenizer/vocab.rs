@@ -1,6 +1,6 @@
 //! The tokens of a vocabulary: their texts, their kinds, and look-ups by text.
 
-use super::hash_index::{HashIndex, hash};
+use super::hash_index::{HashIndex, mix, roll};
 use crate::gguf::Array;
 
 /// What a token stands for, with its number in `tokenizer.ggml.token_type`.
@@ -72,6 +72,19 @@ impl<'m> Vocab<'m> {
 
     /// The token whose text is exactly `text`, given byte by byte.
     pub(super) fn find(&self, text: impl Iterator<Item = u8> + Clone) -> Option<u32> {
-        self.index.find(hash(text.clone()), |id| self.text(id).iter().copied().eq(text.clone()))
+        self.index.find(mix(roll(text.clone()).into()), |id| self.text(id).iter().copied().eq(text.clone()))
     }
+
+    /// The token whose text is `raw` with `▁` for each blank, given the [`roll`] of `raw`.
+    pub(super) fn find_escaped(&self, roll: u32, raw: &[u8]) -> Option<u32> {
+        self.index.find(mix(roll.into()), |id| spells(self.text(id), raw))
+    }
+}
+
+/// Whether `text` is `raw` with `▁` for each blank.
+fn spells(text: &[u8], raw: &[u8]) -> bool {
+    let mut parts = raw.split(|byte| *byte == b' ');
+    let rest = parts.next().and_then(|first| text.strip_prefix(first));
+    let rest = parts.fold(rest, |rest, part| rest?.strip_prefix("▁".as_bytes())?.strip_prefix(part));
+    rest.is_some_and(<[u8]>::is_empty)
 }

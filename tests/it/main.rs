@@ -20,6 +20,7 @@ mod layering;
 mod logit_hashes;
 mod model_rules;
 mod oracle;
+mod pre_tokenizers;
 #[cfg(feature = "cli")]
 mod quantize;
 mod saving;

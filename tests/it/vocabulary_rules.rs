@@ -1,13 +1,12 @@
 //! One test for each rule of a model's vocabulary (V), as `model_rules.rs` has them for its sizes and weights: each file
 //! is well-formed GGUF whose claims are false.
 
-use crate::common::deep;
 use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::untrusted::{self, Outcome};
 use armlet::gguf::File;
 use armlet::model::{Model, ModelError};
 use armlet::storage::Arena;
-use armlet::tokenizer::{Detokenizer, EncodeOptions, TokenKind, Tokenizer, TokenizerError};
+use armlet::tokenizer::{Detokenizer, EncodeOptions, TokenKind, Tokenizer, TokenizerError, TokenizerWarning};
 
 /// A vocabulary alone, of (text, type, score).
 fn sentence_piece(tokens: &[(&str, i32, f32)]) -> Gguf {
@@ -43,19 +42,34 @@ fn tokens(g: &Gguf, text: &str) -> Vec<u32> {
     untrusted::with_tokenizer(&g.build(), |t| untrusted::text(t, text))
 }
 
+/// An id beyond the vocabulary is the default's, or none, and said.
 #[test]
 fn v1_special_ids_are_in_the_vocabulary() {
     let g = sentence_piece(&[("<unk>", 2, 0.0), ("<s>", 3, 0.0), ("</s>", 3, 0.0), ("a", 1, 0.0)]);
-    for key in ["bos", "eos", "unknown"].map(|k| format!("tokenizer.ggml.{k}_token_id")) {
+    let defaults = [("bos", Some(1)), ("eos", Some(2)), ("unknown", Some(0)), ("eot", None), ("padding", None)];
+    for (name, instead) in defaults {
+        let key = format!("tokenizer.ggml.{name}_token_id");
         for id in [4, 5, u64::from(u32::MAX), 1 << 32, (1 << 32) + 1, u64::MAX] {
-            let error = no_vocabulary(g.clone().set(&key, Val::U64(id)));
-            assert!(matches!(error, TokenizerError::Token(k) if k == key), "{error}");
+            untrusted::with_tokenizer(&g.clone().set(&key, Val::U64(id)).build(), |t| {
+                let warnings: Vec<TokenizerWarning> = t.warnings().collect();
+                let [TokenizerWarning::SpecialToken { key: said, instead: used }] = warnings[..] else {
+                    panic!("{warnings:?}")
+                };
+                assert_eq!((said, used), (key.as_str(), instead));
+                assert!(warnings[0].to_string().contains(&key));
+                assert_eq!((t.bos(), t.eos()), (Some(1), Some(2)));
+                // The blank in front, and "é", are bytes without a token.
+                assert_eq!(untrusted::text(t, "aé"), [0, 0, 0, 3, 0, 0]);
+            });
         }
         for value in [Val::Raw(5, vec![1, 0, 0, 0]), Val::F32(1.0), Val::Str("1".into()), Val::I32s(vec![1])] {
             let error = no_vocabulary(g.clone().set(&key, value));
             assert!(matches!(error, TokenizerError::Key(k) if k == key), "{error}");
         }
-        untrusted::with_tokenizer(&g.clone().set(&key, Val::U32(3)).build(), |t| drop(untrusted::text(t, "a")));
+        untrusted::with_tokenizer(&g.clone().set(&key, Val::U32(3)).build(), |t| {
+            assert_eq!(t.warnings().count(), 0);
+            drop(untrusted::text(t, "a"));
+        });
     }
 }
 
@@ -65,6 +79,14 @@ fn v1_defaults_are_in_the_vocabulary() {
     let with = |n: usize| sentence_piece(&[("a", 1, 0.0), ("b", 1, 0.0), ("c", 1, 0.0)][..n]).build();
     let ids = |n| untrusted::with_tokenizer(&with(n), |t| (t.bos(), t.eos(), t.adds_bos()));
     assert_eq!([1, 2, 3].map(ids), [(None, None, false), (Some(1), None, true), (Some(1), Some(2), true)]);
+    // Those of BPE are token 11.
+    for (n, id) in [(11, None), (12, Some(11))] {
+        let tokens: Vec<String> = ('a'..).take(n).map(String::from).collect();
+        let bytes = bpe(&tokens.iter().map(String::as_str).collect::<Vec<_>>(), &[]).build();
+        untrusted::with_tokenizer(&bytes, |t| {
+            assert_eq!((t.bos(), t.eos(), t.adds_bos(), t.is_end(11)), (id, id, false, id.is_some()));
+        });
+    }
     untrusted::with_tokenizer(&with(1), |t| {
         let options = EncodeOptions { add_special: true, parse_special: true, literal: &[] };
         assert!(untrusted::encode(t, "a a", options).iter().all(|t| *t == 0));
@@ -117,7 +139,7 @@ fn v4_lists_are_as_long_as_the_tokens_and_of_their_type() {
     for (key, lists) in [
         (
             "tokenizer.ggml.scores",
-            vec![Val::F32s(vec![]), Val::F32s(vec![0.0; 2]), Val::F32s(vec![0.0; 4]), Val::I32s(vec![0; 3])],
+            vec![Val::F32s(vec![]), Val::F32s(vec![0.0; 2]), Val::F32s(vec![0.0; 4]), Val::I32s(vec![0; 4]), u32s(3)],
         ),
         (
             "tokenizer.ggml.token_type",
@@ -142,6 +164,25 @@ fn v4_lists_are_as_long_as_the_tokens_and_of_their_type() {
     assert_eq!(tokens(odd.unset("tokenizer.ggml.token_type"), "a"), [2]);
 }
 
+/// Scores may be integers, or missing: then all tokens count the same, and pairs are joined from left to right.
+#[test]
+fn v4_scores_may_be_integers_or_missing() {
+    let g = |scores: [f32; 3]| {
+        sentence_piece(&[("▁", 1, 0.0), ("a", 1, 0.0), ("▁a", 1, scores[0]), ("aa", 1, scores[1]), ("b", 1, scores[2])])
+    };
+    let said = |g: &Gguf| untrusted::with_tokenizer(&g.build(), |t| t.warnings().collect::<Vec<_>>());
+    let floats = g([1.0, 2.0, 3.0]);
+    assert_eq!((tokens(&floats, "aa"), said(&floats)), (vec![0, 3], vec![]));
+    let mut whole = floats.clone();
+    whole.set("tokenizer.ggml.scores", Val::I32s(vec![0, 0, -2, -1, 0]));
+    assert_eq!((tokens(&whole, "aa"), said(&whole)), (vec![0, 3], vec![TokenizerWarning::WholeScores]));
+    whole.set("tokenizer.ggml.scores", Val::I32s(vec![0, 0, -1, -2, 0]));
+    assert_eq!(tokens(&whole, "aa"), [2, 1]);
+    let mut none = floats;
+    none.unset("tokenizer.ggml.scores");
+    assert_eq!((tokens(&none, "aa"), said(&none)), (vec![2, 1], vec![TokenizerWarning::NoScores]));
+}
+
 #[test]
 fn v5_tokens_of_any_length() {
     // Nothing, as text and as what is cut out of a text: it must be found nowhere rather than everywhere.
@@ -150,10 +191,19 @@ fn v5_tokens_of_any_length() {
     let mut g = bpe(&["", "a", "", "aa"], &["a a", " "]);
     assert_eq!(tokens(&g, "aaa"), [3, 1]);
     assert_eq!(tokens(g.set("tokenizer.ggml.token_type", Val::I32s(vec![4, 1, 3, 1])), "aaa"), [3, 1]);
-    // As long as a string may be, or a quarter of that.
-    let long = "a".repeat(1 << deep(20, 18));
-    let g = sentence_piece(&[("a", 1, 0.0), ("▁", 1, 0.0), (&long, 4, 0.0)]);
-    assert_eq!(tokens(&g, &format!("{long}a")), [2, 1, 0]);
+    // As long as a token may be, and longer: an error, which only the text shows.
+    let long = "a".repeat(4096);
+    for kind in [1, 3, 4] {
+        let fits = sentence_piece(&[("a", 1, 0.0), ("▁", 1, 0.0), (&long, kind, 0.0)]);
+        assert_eq!(tokens(&fits, &format!("{long}a"))[..3], if kind == 4 { [2, 1, 0] } else { [1, 0, 0] });
+        let bytes = sentence_piece(&[("a", 1, 0.0), ("▁", 1, 0.0), (&format!("{long}a"), kind, 0.0)]).build();
+        let file = File::new_checked(&bytes).unwrap();
+        let mut dry = Arena::dry_run();
+        Tokenizer::new(&file, &mut dry).unwrap();
+        let mut memory = untrusted::Memory::new(dry.used());
+        let error = Tokenizer::new(&file, &mut Arena::new(memory.get()).unwrap()).unwrap_err();
+        assert_eq!(error, TokenizerError::TokenTooLong(2));
+    }
     // The later of two tokens of one text counts, as in llama.cpp.
     assert_eq!(tokens(&bpe(&["a", "a", "a"], &[]), "aa"), [2, 2]);
     assert!(tokens(&bpe(&["Q"], &[]), "no byte of this is a token").is_empty());
@@ -186,11 +236,11 @@ fn v6_text_from_tokens_is_bounded() {
 #[test]
 fn v7_time_is_bounded() {
     let n = 1 << 18;
-    let doubled: Vec<String> = (0..16).map(|i| "a".repeat(1 << i)).collect();
+    let doubled: Vec<String> = (0..13).map(|i| "a".repeat(1 << i)).collect();
     let merges: Vec<String> = doubled.iter().map(|t| format!("{t} {t}")).collect();
     let texts: Vec<&str> = doubled.iter().map(String::as_str).collect();
     let merges: Vec<&str> = merges.iter().map(String::as_str).collect();
-    assert_eq!(tokens(&bpe(&texts, &merges), &"a".repeat(n)), vec![15; n >> 15]);
+    assert_eq!(tokens(&bpe(&texts, &merges), &"a".repeat(n)), vec![12; n >> 12]);
     // Shortest first, so that every join is outdated many times over; and one letter at a time.
     for score in [-1.0, 1.0] {
         let list: Vec<(&str, i32, f32)> = (0..).zip(&texts).map(|(i, t)| (*t, 1, score * i as f32)).collect();
@@ -202,6 +252,183 @@ fn v7_time_is_bounded() {
     let near = format!("{}b", "a".repeat(1000));
     let g = sentence_piece(&[("a", 1, 0.0), ("▁", 1, 0.0), (&near, 4, 0.0)]);
     assert_eq!(tokens(&g, &"a".repeat(n)).len(), n + 1);
+}
+
+/// The workspace is at most 24 bytes for each byte of a text, and what it says suffices: for one word, for many, for
+/// special tokens alone, with each kind of tokenizer and every way to split text.
+#[test]
+fn v7_memory_is_bounded() {
+    let letters = ["a", "b", "▁", "Ġ", "Ċ", "aa", "aaaa", "<x>", "ab"];
+    let mut vocabularies = vec![sentence_piece(&letters.map(|t| (t, if t == "<x>" { 4 } else { 1 }, 0.0)))];
+    for pre in [
+        "gpt-2",
+        "llama-bpe",
+        "qwen2",
+        "tekken",
+        "exaone-moe",
+        "deepseek-coder",
+        "deepseek-llm",
+        "bloom",
+        "viking",
+        "laguna",
+        "afmoe",
+        "jais-2",
+        "gemma4",
+        "default",
+    ] {
+        let mut g = bpe(&letters, &["a a", "aa aa", "a b"]);
+        g.set("tokenizer.ggml.pre", Val::Str(pre.into()));
+        vocabularies.push(g.set("tokenizer.ggml.token_type", Val::I32s(vec![1, 1, 1, 1, 1, 1, 1, 4, 1])).clone());
+    }
+    let units = ["a", "ab", " ", "\n", "a b ", "\u{1} ", "( (", "<x>", "<x>a", "\u{3000}", "漢", "é a", "1", "'s"];
+    for g in &vocabularies {
+        untrusted::with_tokenizer(&g.build(), |t| {
+            for unit in units {
+                for n in [0, 1, 2, 63, 1000, 5000] {
+                    let text = unit.repeat(n);
+                    let (this, most) = (t.scratch_bytes(&text).unwrap(), t.most_scratch_bytes(text.len()).unwrap());
+                    assert!(this <= most && most <= 24 * text.len() + 512, "{most} bytes for {n} times {unit:?}");
+                    // In exactly so much memory.
+                    untrusted::text(t, &text);
+                }
+            }
+        });
+    }
+}
+
+/// Gemma 4's: BPE of characters over whole lines, blanks as `▁`, bytes as `<0xHH>`; line feeds alone may be a token.
+#[test]
+fn v_gemma_4_merges_characters_of_lines() {
+    let vocabulary = [
+        "<bos>", "▁", "a", "b", "é", "a▁", "▁b", "a▁b", "\n", "\n\n", "<0xE6>", "<0xBC>", "<0xA2>", "<0x09>",
+        "\n\n\n\n",
+    ];
+    let mut g = bpe(&vocabulary, &["a ▁", "▁ b", "a▁ b", "\n \n"]);
+    g.set("tokenizer.ggml.model", Val::Str("gemma4".into())).unset("tokenizer.ggml.pre");
+    let is_byte = |text: &str| if text.starts_with("<0x") { 6 } else { 1 };
+    g.set("tokenizer.ggml.token_type", Val::I32s(vocabulary.map(is_byte).to_vec()));
+    assert_eq!(tokens(&g, "a b"), [7]);
+    assert_eq!(tokens(&g, " béa▁b"), [6, 4, 7]);
+    // A character without a token is spelled in bytes; a byte without a token is dropped.
+    assert_eq!(tokens(&g, "漢\ta\r"), [10, 11, 12, 13, 2]);
+    // Four line feeds are a token as a whole, three are merged.
+    assert_eq!(tokens(&g, "a\n\n\n\nb\n\n\nb"), [2, 14, 3, 9, 8, 3]);
+    let said = |g: &Gguf| {
+        untrusted::with_tokenizer(&g.build(), |t| (t.bos(), t.eos(), t.adds_bos(), t.warnings().collect::<Vec<_>>()))
+    };
+    assert_eq!(said(&g), (None, None, false, vec![]));
+    g.set("tokenizer.ggml.bos_token_id", Val::U32(0));
+    assert_eq!(said(&g), (Some(0), None, true, vec![]));
+    g.set("tokenizer.ggml.add_bos_token", Val::Raw(7, vec![0]));
+    assert_eq!(said(&g), (Some(0), None, true, vec![TokenizerWarning::BosForGemma4]));
+    untrusted::with_tokenizer(&g.build(), |t| assert_eq!(untrusted::decode(t, &[7, 10, 11, 12, 5]), "a b漢a "));
+}
+
+#[test]
+fn v_a_missing_pre_tokeniser_is_the_default() {
+    let g = bpe(&["Ġ", "1", "2", "3", "4", "12"], &["1 2"]);
+    for missing in [g.clone().unset("tokenizer.ggml.pre"), g.clone().set("tokenizer.ggml.pre", Val::Str(String::new()))]
+    {
+        untrusted::with_tokenizer(&missing.build(), |t| {
+            assert_eq!(t.warnings().collect::<Vec<_>>(), [TokenizerWarning::NoPreTokenizer]);
+            assert!(TokenizerWarning::NoPreTokenizer.to_string().contains("--override-kv"));
+            // The default cuts threes of digits: of "4123", "3" stands alone.
+            assert_eq!(untrusted::text(t, "4123"), [4, 5, 3]);
+        });
+    }
+}
+
+/// Every token that ends an answer, by key and by name, and what llama.cpp takes out again.
+#[test]
+fn v_ends_of_answers() {
+    let ends = |names: &[&str], keys: &[(&str, u32)]| -> Vec<u32> {
+        let mut g = bpe(names, &[]);
+        for (key, id) in keys {
+            g.set(&format!("tokenizer.ggml.{key}_token_id"), Val::U32(*id));
+        }
+        untrusted::with_tokenizer(&g.build(), |t| (0..names.len() as u32).filter(|id| t.is_end(*id)).collect())
+    };
+    let names = [
+        "a",
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|return|>",
+        "<|flush|>",
+        "<end_of_turn>",
+        "<|endoftext|>",
+        "</s>",
+        "<|eom_id|>",
+        "<EOT>",
+        "_<EOT>",
+        "[EOT]",
+        "[EOS]",
+        "<|end_of_text|>",
+        "<end_of_utterance>",
+        "<eos>",
+        "<turn|>",
+        "<｜end▁of▁sentence｜>",
+        "[e~[",
+        "<|fim_pad|>",
+        "<|repo_name|>",
+        "<|file_sep|>",
+    ];
+    assert_eq!(ends(&names, &[("eos", 1)]), (1..names.len() as u32).collect::<Vec<_>>());
+    for key in ["eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep"] {
+        assert_eq!(ends(&["a", "b", "c"], &[(key, 1)]), [1], "{key}");
+    }
+    assert_eq!(ends(&["a", "b", "c"], &[("bos", 1), ("padding", 2), ("unknown", 0)]), [0; 0]);
+    // In vocabularies with tokens for calls, <|end|> ends a part only; beside <|tool_response>, </s> is text; whatever a key says.
+    assert_eq!(ends(&["<|end|>", "<|return|>", "<|call|>"], &[("eot", 0)]), [1, 2]);
+    assert_eq!(ends(&["<|end|>", "<|flush|>", "<|calls|>"], &[]), [1, 2]);
+    assert_eq!(ends(&["</s>", "<|tool_response>"], &[("eos", 0)]), [1]);
+    untrusted::with_tokenizer(&bpe(&["</s>", "<|tool_response>"], &[]).build(), |t| {
+        assert_eq!([t.kind(0), t.kind(1)], [TokenKind::Normal, TokenKind::Control]);
+    });
+}
+
+#[test]
+fn v_suppressed_tokens_are_listed() {
+    let mut g = bpe(&["a", "b", "c"], &[]);
+    let suppressed = |g: &Gguf| {
+        untrusted::with_tokenizer(&g.build(), |t| {
+            let listed: Vec<u32> = t.suppressed().collect();
+            assert!((0..3).all(|id| listed.contains(&id) == t.is_suppressed(id)));
+            listed
+        })
+    };
+    assert_eq!(suppressed(&g), [0; 0]);
+    g.set("tokenizer.ggml.suppress_tokens", Val::I32s(vec![2, -1, 3, i32::MAX, 0, i32::MIN]));
+    assert_eq!(suppressed(&g), [2, 0]);
+    let wrong = Val::Raw(9, [&4u32.to_le_bytes()[..], &1u64.to_le_bytes(), &[0; 4]].concat());
+    let error = no_vocabulary(g.set("tokenizer.ggml.suppress_tokens", wrong));
+    assert_eq!(error, TokenizerError::Key("tokenizer.ggml.suppress_tokens"));
+}
+
+/// Phi-3's control tokens take the white space behind them, but for three.
+#[test]
+fn v_phi_3_strips_white_space_behind_control_tokens() {
+    let mut g = sentence_piece(&[
+        ("<unk>", 2, 0.0),
+        ("<s>", 3, 0.0),
+        ("</s>", 3, 0.0),
+        ("a", 1, 0.0),
+        ("▁", 1, 0.0),
+        ("<|end|>", 3, 0.0),
+        ("<|user|>", 3, 0.0),
+    ]);
+    g.set("tokenizer.ggml.add_space_prefix", Val::Raw(7, vec![0]));
+    let special = |g: &Gguf, text: &str| {
+        let options = EncodeOptions { add_special: false, parse_special: true, literal: &[] };
+        untrusted::with_tokenizer(&g.build(), |t| untrusted::encode(t, text, options))
+    };
+    let text = "a a<|user|> \n\u{b} a<|end|> <s> a <|end|>";
+    assert_eq!(special(&g, text)[..5], [3, 4, 3, 6, 4]);
+    for name in ["Phi 3.5 mini", "Phi-3.5-mini", "my-PHI3"] {
+        g.set("general.name", Val::Str(name.into()));
+        let stripped = [3, 4, 3, 6, 3, 5, 1, 4, 3, 4, 5];
+        assert_eq!(special(&g, text) == stripped, name != "Phi 3.5 mini", "{name}");
+    }
 }
 
 #[test]
@@ -234,7 +461,8 @@ fn v8_text_makes_no_control_tokens() {
 #[test]
 fn v_tokenizers_that_are_unknown_are_named() {
     let g = bpe(&["a"], &[]);
-    for (key, name) in [("tokenizer.ggml.model", "bert"), ("tokenizer.ggml.pre", "tekken"), ("tokenizer.ggml.pre", "")]
+    for (key, name) in
+        [("tokenizer.ggml.model", "bert"), ("tokenizer.ggml.pre", "superbpe"), ("tokenizer.ggml.pre", " ")]
     {
         let error = no_vocabulary(g.clone().set(key, Val::Str(name.into())));
         assert!(error.to_string().contains(&format!("\"{name}\"")), "{error}");
@@ -251,8 +479,8 @@ fn v_tokenizers_that_are_unknown_are_named() {
 #[test]
 fn v_a_broken_vocabulary_breaks_the_model() {
     let mut g = Tiny::default().gguf();
-    g.set("tokenizer.ggml.bos_token_id", Val::U32(67));
-    let error = ModelError::Tokenizer(TokenizerError::Token("tokenizer.ggml.bos_token_id"));
+    g.set("tokenizer.ggml.bos_token_id", Val::F32(1.0));
+    let error = ModelError::Tokenizer(TokenizerError::Key("tokenizer.ggml.bos_token_id"));
     assert_eq!(untrusted::digest(&g.build()), Outcome::Unusable(error));
     let bytes = g.set("tokenizer.ggml.bos_token_id", Val::U32(66)).build();
     let required = Model::required_bytes(&File::new_checked(&bytes).unwrap()).unwrap();

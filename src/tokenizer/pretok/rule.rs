@@ -1,0 +1,224 @@
+//! The alternatives of a pre-tokeniser's regex as data, and what they match.
+//!
+//! Regexes repeat few forms, so that there is no need for an engine: nearly every alternative is a list of runs, each of
+//! characters that the run before does not take. None backtracks further than over an optional first character, and so
+//! each takes a time linear in what it looks at.
+
+use super::set::{self, ANY, BLANK, LETTER, LINE_END, LOWER, MARK, NUMBER, Ranges, SPACE, Set, UPPER, kind};
+
+/// A run of characters: as many of a class as there are, up to `most`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    class: Class,
+    least: u8,
+    /// 255: without limit.
+    most: u8,
+}
+
+/// A class of characters.
+#[derive(Clone, Copy, Debug)]
+enum Class {
+    Set(Set),
+    Ranges(Ranges),
+    /// `[^\s…]` with these ranges
+    Outside(Ranges),
+}
+
+impl Run {
+    /// `X+`
+    pub(super) const fn some(set: Set) -> Self {
+        Self { class: Class::Set(set), least: 1, most: u8::MAX }
+    }
+
+    /// `X*`
+    pub(super) const fn any(set: Set) -> Self {
+        Self { least: 0, ..Self::some(set) }
+    }
+
+    /// `X?`
+    pub(super) const fn maybe(set: Set) -> Self {
+        Self { most: 1, ..Self::any(set) }
+    }
+
+    /// `X{1,most}`
+    pub(super) const fn up_to(most: u8, set: Set) -> Self {
+        Self { most, ..Self::some(set) }
+    }
+
+    /// `X{n}`
+    pub(super) const fn exactly(n: u8, set: Set) -> Self {
+        Self { least: n, ..Self::up_to(n, set) }
+    }
+
+    /// `X+`, where X is a character in these ranges.
+    pub(super) const fn within(ranges: Ranges) -> Self {
+        Self { class: Class::Ranges(ranges), least: 1, most: u8::MAX }
+    }
+
+    /// `[^\sX]+`, where X is a character in these ranges.
+    pub(super) const fn outside(ranges: Ranges) -> Self {
+        Self { class: Class::Outside(ranges), ..Self::within(ranges) }
+    }
+
+    fn has(&self, c: char) -> bool {
+        match self.class {
+            Class::Set(set) => kind(c) & set != 0,
+            Class::Ranges(ranges) => set::lies_in(ranges, c),
+            Class::Outside(ranges) => kind(c) & SPACE == 0 && !set::lies_in(ranges, c),
+        }
+    }
+
+    /// The length of the run at the start of `text`, if it is long enough.
+    fn len(&self, text: &str) -> Option<usize> {
+        let most = if self.most == u8::MAX { usize::MAX } else { usize::from(self.most) };
+        let (mut n, mut len) = (0, 0);
+        for c in text.chars().take_while(|c| self.has(*c)).take(most) {
+            (n, len) = (n + 1, len + c.len_utf8());
+        }
+        (n >= usize::from(self.least)).then_some(len)
+    }
+}
+
+/// An alternative of a regex.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rule {
+    /// These runs. The first may be one that is optional; no other two neighbours have a character in common.
+    Runs(&'static [Run]),
+    /// `Runs(…)(?i:'s|'t|'re|'ve|'m|'ll|'d)?`
+    Contracted(&'static [Run]),
+    /// `'s|'t|'re|'ve|'m|'ll|'d`
+    Contraction,
+    /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)`. No letter outside ASCII has one of these as its small letter, so ASCII's cases are all.
+    ContractionInAnyCase,
+    /// `[^\r\n\p{L}\p{N}]?U*l+|[^\r\n\p{L}\p{N}]?U+l*`, where U and l are the letters of this set that are not `[a-z]` and
+    /// not `[A-Z]`. Letters outside ASCII are both, so these two are the only words with a case.
+    Cased(Set),
+    /// `Cased(…)(?i:'s|'t|'re|'ve|'m|'ll|'d)?`
+    CasedContracted(Set),
+    /// `[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+`: words with single blanks between them.
+    Phrase,
+    /// `\s*[\r\n]+`, to which `\s*[\r\n]` comes as well.
+    Lines,
+    /// `\s+(?!\S)|\s+`: all white space at the end of a piece; before text, all but the last, with which the next word begins.
+    Spaces,
+    /// `\s+$`
+    SpacesAtEnd,
+    /// `\s{512}(?!\S)|\s{256}(?!\S)|…|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}`
+    SpacesByPowers,
+    /// Numbers cut from the right into threes. What stands before a number stays with its first one to three digits.
+    NumberFromRight,
+}
+
+/// What may precede a word: `[^\r\n\p{L}\p{N}]`.
+pub(super) const LEAD: Set = ANY & !(LINE_END | LETTER | NUMBER);
+
+impl Rule {
+    /// The length of the match at byte `at` of a piece, if there is one. A match is never empty.
+    pub(super) fn len(&self, piece: &str, at: usize) -> Option<usize> {
+        let (before, text) = piece.split_at_checked(at)?;
+        let follows = |set| before.chars().next_back().is_some_and(|c| kind(c) & set != 0);
+        let len = match *self {
+            Rule::Runs(runs) => of_runs(runs, text)?,
+            Rule::Contracted(runs) => with_contraction(text, of_runs(runs, text)?),
+            Rule::Contraction => contraction(text, |a, b| a == b)?,
+            Rule::ContractionInAnyCase => contraction(text, str::eq_ignore_ascii_case)?,
+            Rule::Cased(letters) => cased(text, letters)?,
+            Rule::CasedContracted(letters) => with_contraction(text, cased(text, letters)?),
+            Rule::Phrase => phrase(text)?,
+            // White space that is no line end comes before only if this rule has found no line end in the same white space.
+            Rule::Lines if follows(SPACE & !LINE_END) => return None,
+            Rule::Lines => text.get(..run(text, SPACE))?.rfind(['\r', '\n'])? + 1,
+            Rule::Spaces => spaces(text)?,
+            // Likewise: what did not reach the end then does not reach it now.
+            Rule::SpacesAtEnd if follows(SPACE) => return None,
+            Rule::SpacesAtEnd => Some(run(text, SPACE)).filter(|len| *len == text.len())?,
+            Rule::SpacesByPowers => spaces_by_powers(text),
+            Rule::NumberFromRight => number_from_right(text, follows(NUMBER)),
+        };
+        (len > 0).then_some(len)
+    }
+}
+
+fn of_runs(runs: &[Run], text: &str) -> Option<usize> {
+    let (first, more) = runs.split_first()?;
+    let whole =
+        first.len(text).and_then(|len| more.iter().try_fold(len, |len, run| Some(len + run.len(after(text, len))?)));
+    whole.or_else(|| if first.least == 0 { of_runs(more, text) } else { None })
+}
+
+/// `X*`: the length of the run at the start of `text`.
+fn run(text: &str, set: Set) -> usize {
+    text.chars().take_while(|c| kind(*c) & set != 0).map(char::len_utf8).sum()
+}
+
+/// What follows the apostrophe of an English contraction. None begins another.
+const CONTRACTIONS: [&str; 7] = ["s", "t", "re", "ve", "m", "ll", "d"];
+
+fn contraction(text: &str, same: impl Fn(&str, &str) -> bool) -> Option<usize> {
+    let ending = text.strip_prefix('\'')?;
+    let known = CONTRACTIONS.iter().find(|known| ending.get(..known.len()).is_some_and(|start| same(start, known)))?;
+    Some(1 + known.len())
+}
+
+/// A match of `len` bytes, with the contraction that may follow it.
+fn with_contraction(text: &str, len: usize) -> usize {
+    len + contraction(after(text, len), str::eq_ignore_ascii_case).unwrap_or(0)
+}
+
+/// The first alternative ends in a small letter: after all that follow the capitals, or, if none does, after the last capital
+/// that is a small letter too. The second one matters where there is none at all.
+fn cased(text: &str, letters: Set) -> Option<usize> {
+    let lead = Run::maybe(LEAD).len(text)?;
+    let capitals = |start| run(after(text, start), letters & !LOWER);
+    let first = |start| {
+        let small = start + capitals(start);
+        let len = small + run(after(text, small), letters & !UPPER);
+        let both = || text.get(start..small)?.char_indices().rfind(|(_, c)| kind(*c) & letters & !UPPER != 0);
+        if len > small { Some(len) } else { both().map(|(last, c)| start + last + c.len_utf8()) }
+    };
+    let second = |start| Some(start + capitals(start)).filter(|len| *len > start);
+    [lead, 0].into_iter().find_map(first).or_else(|| [lead, 0].into_iter().find_map(second))
+}
+
+fn phrase(text: &str) -> Option<usize> {
+    let mut len = Run::maybe(LEAD).len(text)?;
+    let mut next = of_runs(&[Run::exactly(1, LETTER), Run::any(MARK)], after(text, len))?;
+    while next > 0 {
+        len += next;
+        next = of_runs(&[Run::maybe(BLANK), Run::exactly(1, LETTER), Run::any(MARK)], after(text, len)).unwrap_or(0);
+    }
+    Some(len)
+}
+
+fn spaces(text: &str) -> Option<usize> {
+    let spaces = text.get(..run(text, SPACE))?;
+    let last = spaces.char_indices().next_back()?.0;
+    Some(if spaces.len() == text.len() || last == 0 { spaces.len() } else { last })
+}
+
+fn spaces_by_powers(text: &str) -> usize {
+    let (mut len, mut best) = (0, 0);
+    for (n, c) in text.chars().take(512).enumerate().take_while(|(_, c)| kind(*c) & SPACE != 0) {
+        len += c.len_utf8();
+        let next = after(text, len).chars().next();
+        if n == 0 || (n + 1).is_power_of_two() && next.is_none_or(|c| kind(c) & SPACE != 0) {
+            best = len;
+        }
+    }
+    best
+}
+
+/// `inside` if a number goes on here, of which the first digits are cut off: then the rest is a multiple of three.
+fn number_from_right(text: &str, inside: bool) -> usize {
+    let before = run(text, ANY & !NUMBER);
+    let number = after(text, before);
+    let digits = || number.chars().take_while(|c| kind(*c) & NUMBER != 0).count();
+    let first = if inside && before == 0 { 3 } else { (digits() + 2) % 3 + 1 };
+    before + Run::up_to(first as u8, NUMBER).len(number).unwrap_or(0)
+}
+
+/// What follows the first `len` bytes, which end a character.
+pub(super) fn after(text: &str, len: usize) -> &str {
+    debug_assert!(text.is_char_boundary(len));
+    text.get(len..).unwrap_or_default()
+}
