@@ -34,7 +34,7 @@ impl Default for SamplerConfig {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum SampleError {
     /// No logits.
-    #[error("there are no logits to sample from")]
+    #[error("there are no logits to sample from, or none of an allowed token")]
     Empty,
     /// A logit is NaN or infinite: the weights are damaged.
     #[error("a logit is infinite or not a number: the model's file is damaged, or its weights overflow")]
@@ -108,6 +108,15 @@ impl Sampler {
     /// # Errors
     /// [`SampleError`] if there are no logits, or one is NaN or infinite.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
+        self.sample_allowed(logits, &|_| true)
+    }
+
+    /// The same, of the tokens that are allowed: [`Tokenizer::is_suppressed`](crate::tokenizer::Tokenizer::is_suppressed)
+    /// says which are not. It is asked of the likeliest tokens only.
+    ///
+    /// # Errors
+    /// [`SampleError`] if there are no logits, one is NaN or infinite, or no token is allowed.
+    pub fn sample_allowed(&mut self, logits: &[f32], allowed: &dyn Fn(u32) -> bool) -> Result<u32, SampleError> {
         // An infinity is an overflow; it would make every probability NaN.
         // NaN is not below infinity either. Without an early end, so that it takes an instruction for a vector.
         if !logits.iter().fold(true, |finite, l| finite & (*l < f32::INFINITY)) {
@@ -115,10 +124,10 @@ impl Sampler {
         }
         let config = self.config;
         if config.temperature <= 0.0 || config.top_k == 1 {
-            return self.argmax(logits);
+            return self.argmax(logits, allowed);
         }
         let room = if config.top_k == 0 { CANDIDATES } else { config.top_k.min(CANDIDATES) };
-        let n = self.keep_best(logits, room);
+        let n = self.keep_best(logits, room, allowed);
         let kept = self.candidates.get_mut(..n).filter(|c| !c.is_empty()).ok_or(SampleError::Empty)?;
         let n = cut_min_p(kept, cut_top_p(kept, config.top_p), config.min_p);
         let best = kept.first().map_or(0.0, |c| c.logit);
@@ -140,7 +149,7 @@ impl Sampler {
     }
 
     /// The likeliest token; among equals, the one with the lowest id.
-    fn argmax(&self, logits: &[f32]) -> Result<u32, SampleError> {
+    fn argmax(&self, logits: &[f32], allowed: &dyn Fn(u32) -> bool) -> Result<u32, SampleError> {
         let mut best = None::<Candidate>;
         for (first, logits) in (0..).step_by(CHUNK).zip(logits.chunks(CHUNK)) {
             if best.is_some_and(|b| self.none_above(logits, b.logit)) {
@@ -148,7 +157,7 @@ impl Sampler {
             }
             for (token, logit) in (first..).zip(logits) {
                 let logit = self.penalised(token, *logit);
-                if best.is_none_or(|b| logit > b.logit) {
+                if best.is_none_or(|b| logit > b.logit) && allowed(token) {
                     best = Some(Candidate { token, logit });
                 }
             }
@@ -159,7 +168,7 @@ impl Sampler {
     /// Puts the `room` likeliest tokens into `candidates`, sorted; returns how many there are.
     ///
     /// A heap with the least likely on top, so that most logits are compared once and dropped.
-    fn keep_best(&mut self, logits: &[f32], room: usize) -> usize {
+    fn keep_best(&mut self, logits: &[f32], room: usize, allowed: &dyn Fn(u32) -> bool) -> usize {
         let mut n = 0;
         for (first, logits) in (0..).step_by(CHUNK).zip(logits.chunks(CHUNK)) {
             // Those kept have lower ids, so an equal logit is no better.
@@ -170,12 +179,12 @@ impl Sampler {
                 let new = Candidate { token, logit: self.penalised(token, *logit) };
                 let heap = &mut self.candidates;
                 if n < room {
-                    if let Some(slot) = heap.get_mut(n) {
+                    if let Some(slot) = heap.get_mut(n).filter(|_| allowed(token)) {
                         *slot = new;
                         n += 1;
                     }
                     sift_up(heap.first_n_mut(n), better);
-                } else if let Some(least) = heap.first_mut().filter(|least| better(&new, least)) {
+                } else if let Some(least) = heap.first_mut().filter(|least| better(&new, least) && allowed(token)) {
                     *least = new;
                     sift_down(heap.first_n_mut(n), better);
                 }
@@ -272,6 +281,18 @@ mod tests {
     }
 
     #[test]
+    fn only_allowed_tokens_are_drawn() {
+        let logits: Vec<f32> = (0..3000).map(|i| (i % 1500) as f32 / 500.0).collect();
+        for config in [ALL, SamplerConfig { temperature: 0.0, ..ALL }, SamplerConfig { top_k: 3, ..ALL }] {
+            for allowed in [|t: u32| t % 7 == 3, |t: u32| t == 0, |t: u32| t > 2990] {
+                let mut s = sampler(config);
+                assert!((0..200).all(|_| allowed(s.sample_allowed(&logits, &allowed).unwrap())));
+            }
+            assert_eq!(sampler(config).sample_allowed(&logits, &|_| false), Err(SampleError::Empty));
+        }
+    }
+
+    #[test]
     fn each_filter_cuts_what_it_says() {
         let logits = [0.1f32, 0.5, 0.15, 0.25].map(f32::ln);
         let kept = |config| counts(config, &logits, 2000).iter().map(|c| usize::from(*c > 0)).collect::<Vec<_>>();
@@ -330,7 +351,7 @@ mod tests {
                 let logits: Vec<f32> = (0..1000).map(|i| (random(1000 * round + i) % 17) as f32 - 12.0).collect();
                 let penalised = |t: usize| s.penalised(t as u32, logits[t]);
                 let best = (0..1000).fold(0, |best, t| if penalised(t) > penalised(best) { t } else { best });
-                assert_eq!(s.argmax(&logits), Ok(best as u32), "penalty {penalty}, round {round}");
+                assert_eq!(s.argmax(&logits, &|_| true), Ok(best as u32), "penalty {penalty}, round {round}");
             }
         }
     }
@@ -339,7 +360,7 @@ mod tests {
     fn the_best_are_kept_whatever_the_order() {
         let logits: Vec<f32> = (0..5000).map(|i| ((i * 7919) % 5003) as f32).collect();
         let mut s = sampler(ALL);
-        let n = s.keep_best(&logits, 50);
+        let n = s.keep_best(&logits, 50, &|_| true);
         let mut sorted = logits.clone();
         sorted.sort_by(|a, b| b.total_cmp(a));
         assert!(s.candidates[..n].iter().map(|c| c.logit).eq(sorted[..50].iter().copied()));

@@ -145,6 +145,7 @@ impl Context {
         if self.session.remaining() == 0 {
             return Err(ARMLET_ERR_FULL.into());
         }
-        Ok(self.sampler.sample(self.engine.logits())?)
+        let tokenizer = &self.model.tokenizer;
+        Ok(self.sampler.sample_allowed(self.engine.logits(), &|token| !tokenizer.is_suppressed(token))?)
     }
 }

@@ -106,7 +106,8 @@ pub(crate) fn generate(
 
     let start = Instant::now();
     let mut detokenizer = Detokenizer::new();
-    let mut next = if limit > 0 { Some(sampler.sample(runner.engine.logits())?) } else { None };
+    let allowed = |token| !tokenizer.is_suppressed(token);
+    let mut next = if limit > 0 { Some(sampler.sample_allowed(runner.engine.logits(), &allowed)?) } else { None };
     let end = loop {
         let Some(token) = next else { break End::Length };
         stats.generated += 1;
@@ -131,7 +132,7 @@ pub(crate) fn generate(
             break End::Interrupted;
         }
         history.push(token);
-        next = Some(sampler.sample(runner.eval(&[token])?)?);
+        next = Some(sampler.sample_allowed(runner.eval(&[token])?, &allowed)?);
     };
     stats.generation_time = start.elapsed();
     let mut shown = Ok(());
