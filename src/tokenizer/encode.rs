@@ -26,6 +26,7 @@ struct Output<'o> {
 }
 
 impl Output<'_> {
+    #[inline(never)]
     fn push(&mut self, token: u32) -> Result<(), TokenizerError> {
         let cap = self.tokens.len();
         *self.tokens.get_mut(self.len).ok_or(TokenizerError::OutputTooSmall(cap))? = token;
@@ -205,7 +206,7 @@ impl Tokenizer<'_> {
         }
         merger.clear();
         if self.algorithm.escapes_blanks() {
-            for c in word.split_inclusive(|_| true).map(str::as_bytes) {
+            for c in characters(word) {
                 merger.push(c.len(), self.find_raw(c).unwrap_or(NONE))?;
             }
         } else {
@@ -222,8 +223,8 @@ impl Tokenizer<'_> {
     /// SentencePiece of a normalised text. A symbol without a token becomes byte tokens.
     fn encode_sentence(&self, text: &str, merger: &mut Merger<'_>, out: &mut Output<'_>) -> Result<(), TokenizerError> {
         merger.clear();
-        for c in text.split_inclusive(|_| true) {
-            merger.push(c.len(), roll(c.bytes()))?;
+        for c in characters(text) {
+            merger.push(c.len(), roll(c.iter().copied()))?;
         }
         merger.merge_all(&|left, right| {
             let both =
@@ -244,6 +245,11 @@ impl Tokenizer<'_> {
     fn spell(&self, raw: &[u8], out: &mut Output<'_>) -> Result<(), TokenizerError> {
         Escaped::new(raw).filter_map(|b| self.byte_token(b)).try_for_each(|token| out.push(token))
     }
+}
+
+/// The bytes of each character of `text`.
+fn characters(text: &str) -> impl Iterator<Item = &[u8]> {
+    text.char_indices().map(|(at, c)| text.as_bytes().part(at..at + c.len_utf8()))
 }
 
 /// The bytes of a symbol of `text`.

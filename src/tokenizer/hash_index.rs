@@ -21,7 +21,7 @@ impl<'m> HashIndex<'m> {
     }
 
     /// The value with this hash for which `is_it` is true.
-    pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(super) fn find(&self, hash: u64, is_it: &dyn Fn(u32) -> bool) -> Option<u32> {
         let start = slot_of(hash, self.0.len());
         let (before, after) = self.0.split_at_checked(start)?;
         after.iter().chain(before).copied().take_while(|n| *n != NONE).find(|n| is_it(*n))
@@ -42,7 +42,7 @@ pub(super) struct Builder<'m> {
 
 impl<'m> Builder<'m> {
     /// The slot of the value with this hash for which `is_it` is true, or the free slot where it belongs.
-    pub(super) fn slot(&mut self, hash: u64, is_it: impl Fn(u32) -> bool) -> Result<&mut u32, TooManyCollisions> {
+    pub(super) fn slot(&mut self, hash: u64, is_it: &dyn Fn(u32) -> bool) -> Result<&mut u32, TooManyCollisions> {
         let len = self.slots.len();
         let mut at = slot_of(hash, len);
         while let Some(n) = self.slots.get(at)
@@ -72,19 +72,34 @@ const BASE: u32 = 0x9e37_79b1;
 /// A hash of a text that can be had from those of its parts: a polynomial in [`BASE`] with the text's bytes as coefficients,
 /// where `▁` counts as the blank that SentencePiece means by it.
 pub(super) fn roll(text: impl Iterator<Item = u8>) -> u32 {
-    let (mut h, mut last, mut before) = (0, [0; 3], [0; 3]);
-    for byte in text {
-        (last, before) = ([last[1], last[2], byte], [before[1], before[2], h]);
-        h = if last == *"▁".as_bytes() { append(before[0], b' ') } else { append(h, byte) };
+    text.fold(Roll::default(), Roll::with).h
+}
+
+/// A text so far.
+#[derive(Clone, Copy, Default)]
+struct Roll {
+    h: u32,
+    /// The last three bytes, the first of them highest.
+    last: u32,
+    /// What `h` was before the last two.
+    before: [u32; 2],
+}
+
+impl Roll {
+    #[inline(never)]
+    fn with(self, byte: u8) -> Self {
+        let last = (self.last << 8 | u32::from(byte)) & 0xff_ffff;
+        let [earlier, later] = self.before;
+        let h = if last == 0xe2_9681 { append(earlier, b' ') } else { append(self.h, byte) };
+        Self { h, last, before: [later, self.h] }
     }
-    h
 }
 
 fn append(h: u32, byte: u8) -> u32 {
     h.wrapping_mul(BASE).wrapping_add(u32::from(byte))
 }
 
-/// The [`roll`] of a text and `len` more bytes, with that of these.
+/// The [`roll`] of a text and `len` more bytes, none of which is of a `▁`, with that of these.
 pub(super) fn roll_both(left: u32, right: u32, len: u32) -> u32 {
     let (mut power, mut square, mut n) = (1u32, BASE, len);
     while n > 0 {
@@ -119,7 +134,7 @@ mod tests {
         let start = memory.as_ptr().align_offset(ALIGN);
         let mut arena = Arena::new(&mut memory[start..]).unwrap();
         let mut table = HashIndex::carve(&mut arena, "test", n as usize).unwrap();
-        let all = (0..n).try_for_each(|i| table.slot(of(text(i)), |j| text(j) == text(i)).map(|slot| *slot = i));
+        let all = (0..n).try_for_each(|i| table.slot(of(text(i)), &|j| text(j) == text(i)).map(|slot| *slot = i));
         then(all.map(|()| table.finish()))
     }
 
@@ -132,7 +147,7 @@ mod tests {
         for n in [0, 1, 2, 100, 10_000] {
             fill(n, u64::from, |table| {
                 let table = table.unwrap();
-                let find = |i: u32| table.find(of(i.into()), |j| j == i);
+                let find = |i: u32| table.find(of(i.into()), &|j| j == i);
                 assert!((0..n).all(|i| find(i) == Some(i)) && (n..n + 100).all(|i| find(i).is_none()));
             });
         }
@@ -142,10 +157,10 @@ mod tests {
             |i| u64::from(i % 100),
             |table| {
                 let table = table.unwrap();
-                assert!((0..100).all(|i| table.find(of(i), |j| u64::from(j) % 100 == i) == Some(i as u32 + 100)));
+                assert!((0..100).all(|i| table.find(of(i), &|j| u64::from(j) % 100 == i) == Some(i as u32 + 100)));
             },
         );
-        assert_eq!(HashIndex::EMPTY.find(1, |_| true), None);
+        assert_eq!(HashIndex::EMPTY.find(1, &|_| true), None);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Reads a tokenizer from a file: checks its metadata, and builds its tables in the arena.
 
+use super::TokenizerError;
 use super::hash_index::{Builder, HashIndex, NONE, TooManyCollisions, mix, roll};
-use super::mended::Mended;
+use super::mended::{BOS, EOS, Mended, SPECIAL, UNKNOWN};
 use super::pretok::{PreTokenizer, Whole};
 use super::special::{self, Node, Specials};
 use super::tokenizer::{Algorithm, MAX_TOKENS, Merges, PackedMerge, Tokenizer};
 use super::vocab::{TokenKind, Vocab};
-use super::{TokenizerError, TokenizerWarning};
 use crate::gguf::{Array, File, Label, Value, ValueType};
 use crate::storage::{Arena, ArenaError};
 use crate::util::SliceExt;
@@ -22,15 +22,6 @@ const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 /// The longest token that is taken, in bytes, so that a file cannot make encoding slow: those of real vocabularies have a
 /// few hundred.
 pub(super) const LONGEST_TOKEN: usize = 4096;
-
-/// Keys of the tokens that end an answer, besides EOS.
-const END: [&str; 5] = [
-    "tokenizer.ggml.eot_token_id",
-    "tokenizer.ggml.eom_token_id",
-    "tokenizer.ggml.fim_pad_token_id",
-    "tokenizer.ggml.fim_rep_token_id",
-    "tokenizer.ggml.fim_sep_token_id",
-];
 
 impl<'m> Tokenizer<'m> {
     /// Checks the vocabulary of `file` (rules V1 to V5) and builds its index in the arena, in time linear in the
@@ -54,7 +45,7 @@ impl<'m> Tokenizer<'m> {
         index_tokens(source.tokens, tables.offsets, &mut index)?;
         (vocab.offsets, vocab.index) = (tables.offsets, index.finish());
         let indexed = *vocab;
-        let named = || special::named(|name| indexed.find(name.bytes()));
+        let named = || special::named(&indexed);
         for token in named() {
             if let Some(kind) = tables.kinds.get_mut(token.id as usize) {
                 *kind = token.kind;
@@ -63,7 +54,7 @@ impl<'m> Tokenizer<'m> {
         vocab.kinds = tables.kinds;
         let says = |id: u32, ends| named().any(|token| token.id == id && token.ends_answer == Some(ends));
         let by_name = named().map(|token| token.id).filter(|id| says(*id, true));
-        let by_key = source.end.into_iter().flatten().filter(|id| !says(*id, false));
+        let by_key = source.special.into_iter().skip(EOS).flatten().filter(|id| !says(*id, false));
         tokenizer.end = fill(tables.end, by_key.chain(by_name));
         tokenizer.specials = Specials::new(&tokenizer.vocab, tables.specials);
         if let (Some(list), Some((merges, mut index))) = (source.merges, tables.merges) {
@@ -71,8 +62,9 @@ impl<'m> Tokenizer<'m> {
                 .map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(MERGES))?;
             tokenizer.merges = Some(Merges { list: merges, index: index.finish() });
         }
+        let unknown = source.special[UNKNOWN].filter(|_| source.merges.is_none());
         for (byte, slot) in (0..=255).zip(&mut *tables.byte_tokens) {
-            *slot = tokenizer.find_byte(byte).or(source.unknown).unwrap_or(NONE);
+            *slot = tokenizer.find_byte(byte).or(unknown).unwrap_or(NONE);
         }
         tokenizer.byte_tokens = tables.byte_tokens;
         Ok(tokenizer)
@@ -100,12 +92,8 @@ struct Source<'m> {
     types: &'m [[u8; 4]],
     /// Little-endian i32.
     suppressed: &'m [[u8; 4]],
-    bos: Option<u32>,
-    eos: Option<u32>,
-    /// Tokens that end an answer by their keys.
-    end: [Option<u32>; 1 + END.len()],
-    /// SentencePiece only: stands for a byte that has no token.
-    unknown: Option<u32>,
+    /// Tokens by their keys.
+    special: [Option<u32>; SPECIAL.len()],
     add_bos: bool,
     add_eos: bool,
     strips_after: bool,
@@ -131,20 +119,24 @@ impl<'m> Source<'m> {
                 return Err(TokenizerError::Key(key));
             }
         }
-        let mut special = |key, default| special_id(file, key, default, len, &mut mended);
-        let eos = special("tokenizer.ggml.eos_token_id", defaults.eos)?;
-        let mut end = [eos; 1 + END.len()];
-        for (id, key) in end.iter_mut().skip(1).zip(END) {
-            *id = special(key, None)?;
+        let mut special = [None; SPECIAL.len()];
+        special[BOS] = defaults.bos;
+        special[EOS] = defaults.eos;
+        special[UNKNOWN] = if is_bpe { None } else { Some(0) };
+        for (i, (id, key)) in special.iter_mut().zip(SPECIAL).enumerate() {
+            // Rule V1. A default that is not in the vocabulary counts as none, and an id that is not as the default.
+            *id = id.filter(|id| (*id as usize) < len);
+            match file.get(key) {
+                None => {}
+                Some(Value::Unsigned(own)) if own < len as u64 => *id = Some(own as u32),
+                Some(Value::Unsigned(_)) => mended.0 |= 1 << i,
+                Some(_) => return Err(TokenizerError::Key(key)),
+            }
         }
-        let unknown = special("tokenizer.ggml.unknown_token_id", if is_bpe { None } else { Some(0) })?;
-        // Nothing here needs it, but a file that has it wrong may have more wrong.
-        special("tokenizer.ggml.padding_token_id", None)?;
-        let bos = special("tokenizer.ggml.bos_token_id", defaults.bos)?;
         let mut add_bos = flag(file, ADD_BOS, defaults.add_bos)?;
         if !add_bos && defaults.needs_bos {
             add_bos = true;
-            mended.push(TokenizerWarning::BosForGemma4);
+            mended.0 |= Mended::BOS_FOR_GEMMA_4;
         }
         Ok(Source {
             algorithm,
@@ -153,10 +145,7 @@ impl<'m> Source<'m> {
             scores,
             types: numbers(types),
             suppressed: numbers(optional_list(file, SUPPRESSED, ValueType::I32)?),
-            bos,
-            eos,
-            end,
-            unknown: unknown.filter(|_| !is_bpe),
+            special,
             add_bos,
             add_eos: flag(file, "tokenizer.ggml.add_eos_token", false)?,
             strips_after: is_phi_3(file),
@@ -186,8 +175,7 @@ impl<'m> Source<'m> {
             byte_tokens: &[],
             end: &[],
             suppressed: self.suppressed,
-            bos: self.bos,
-            eos: self.eos,
+            special: self.special,
             add_bos: self.add_bos,
             add_eos: self.add_eos,
             strips_after: self.strips_after,
@@ -223,7 +211,7 @@ impl<'a> Tables<'a> {
                 None => None,
             },
             specials: arena.build("special tokens", specials, |_| Ok::<_, ArenaError>(Node::EMPTY))?,
-            end: arena.alloc("end tokens", &[source.end.len() + special::NAMES])?,
+            end: arena.alloc("end tokens", &[SPECIAL.len() - EOS + special::NAMES])?,
             byte_tokens: arena.alloc("byte tokens", &[256])?,
         })
     }
@@ -241,7 +229,7 @@ fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Builder<'_>)
         }
         let same = |id: u32| offsets.get(id as usize).is_some_and(|at| tokens.string_at(*at as usize) == text);
         if !text.is_empty() {
-            let slot = index.slot(mix(roll(text.iter().copied()).into()), same);
+            let slot = index.slot(mix(roll(text.iter().copied()).into()), &same);
             *slot.map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(TOKENS))? = id;
         }
         // The whole list is shorter than 2³².
@@ -258,14 +246,13 @@ fn index_merges(
     merges: &mut [PackedMerge],
     index: &mut Builder<'_>,
 ) -> Result<(), TooManyCollisions> {
-    let find = |text: &[u8]| vocab.find(text.iter().copied());
     for (rank, text) in (0..).zip(list.strings()) {
         let Some((left, right)) = split_merge(text) else { continue };
-        let (Some(l), Some(r)) = (find(left), find(right)) else { continue };
-        let Some(joined) = vocab.find(left.iter().chain(right).copied()) else { continue };
+        let (Some(l), Some(r)) = (vocab.find(left), vocab.find(right)) else { continue };
+        let Some(joined) = vocab.find_joined(left, right) else { continue };
         let merge = PackedMerge::new(l, r, joined);
         let same = |rank: u32| merges.get(rank as usize).is_some_and(|known| known.pair() == merge.pair());
-        let slot = index.slot(mix(merge.pair()), same)?;
+        let slot = index.slot(mix(merge.pair()), &same)?;
         if *slot == NONE {
             *slot = rank;
             if let Some(known) = merges.get_mut(rank as usize) {
@@ -333,7 +320,7 @@ fn algorithm(file: &File<'_>, mended: &mut Mended) -> Result<Algorithm, Tokenize
             let name: &[u8] = match file.get(PRE) {
                 _ if is_gemma_4(file) => b"gemma4",
                 None | Some(Value::String(b"")) => {
-                    mended.push(TokenizerWarning::NoPreTokenizer);
+                    mended.0 |= Mended::NO_PRE_TOKENIZER;
                     b"default"
                 }
                 Some(_) => string(file, PRE)?,
@@ -352,9 +339,9 @@ fn algorithm(file: &File<'_>, mended: &mut Mended) -> Result<Algorithm, Tokenize
 /// Scores, which may be integers, or missing.
 fn scores<'m>(file: &File<'m>, mended: &mut Mended) -> Result<Option<Array<'m>>, TokenizerError> {
     match file.get(SCORES) {
-        None => mended.push(TokenizerWarning::NoScores),
+        None => mended.0 |= Mended::NO_SCORES,
         Some(Value::Array(a)) if a.kind() == ValueType::I32 => {
-            mended.push(TokenizerWarning::WholeScores);
+            mended.0 |= Mended::WHOLE_SCORES;
             return list(file, SCORES, ValueType::I32).map(Some);
         }
         Some(_) => {}
@@ -364,9 +351,12 @@ fn scores<'m>(file: &File<'m>, mended: &mut Mended) -> Result<Option<Array<'m>>,
 
 /// Whether control tokens take the white space behind them: llama.cpp goes by the model's name.
 fn is_phi_3(file: &File<'_>) -> bool {
+    // Of the name, "phi3" with or without a hyphen in its middle.
     let name = string(file, "general.name").unwrap_or_default();
-    let has = |part: &[u8]| name.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part));
-    has(b"phi-3") || has(b"phi3")
+    let ends = |rest: &[u8]| matches!(rest, [b'3', ..] | [b'-', b'3', ..]);
+    name.windows(3)
+        .enumerate()
+        .any(|(at, part)| part.eq_ignore_ascii_case(b"phi") && name.get(at + 3..).is_some_and(ends))
 }
 
 /// A list of this type, whose offsets fit a u32.
@@ -390,26 +380,6 @@ fn flag(file: &File<'_>, key: &'static str, default: bool) -> Result<bool, Token
     match file.get(key) {
         None => Ok(default),
         Some(Value::Bool(b)) => Ok(b),
-        Some(_) => Err(TokenizerError::Key(key)),
-    }
-}
-
-/// Rule V1. A default that is not in the vocabulary counts as none, and an id that is not as the default.
-fn special_id(
-    file: &File<'_>,
-    key: &'static str,
-    default: Option<u32>,
-    len: usize,
-    mended: &mut Mended,
-) -> Result<Option<u32>, TokenizerError> {
-    let instead = default.filter(|id| (*id as usize) < len);
-    match file.get(key) {
-        None => Ok(instead),
-        Some(Value::Unsigned(id)) if id < len as u64 => Ok(Some(id as u32)),
-        Some(Value::Unsigned(_)) => {
-            mended.push(TokenizerWarning::SpecialToken { key, instead });
-            Ok(instead)
-        }
         Some(_) => Err(TokenizerError::Key(key)),
     }
 }

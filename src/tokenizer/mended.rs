@@ -44,23 +44,46 @@ impl fmt::Display for TokenizerWarning {
     }
 }
 
-/// The most warnings of a file: one for each special token, and the others, of which no file has all.
-pub(super) const MAX_WARNINGS: usize = 12;
+/// Keys of special tokens: BOS, that of unknown text and padding, then those that end an answer, EOS first.
+pub(super) static SPECIAL: [&str; 9] = [
+    "tokenizer.ggml.bos_token_id",
+    "tokenizer.ggml.unknown_token_id",
+    // Nothing here needs it, but a file that has it wrong may have more wrong.
+    "tokenizer.ggml.padding_token_id",
+    "tokenizer.ggml.eos_token_id",
+    "tokenizer.ggml.eot_token_id",
+    "tokenizer.ggml.eom_token_id",
+    "tokenizer.ggml.fim_pad_token_id",
+    "tokenizer.ggml.fim_rep_token_id",
+    "tokenizer.ggml.fim_sep_token_id",
+];
+/// Where they are in [`SPECIAL`].
+pub(super) const BOS: usize = 0;
+pub(super) const UNKNOWN: usize = 1;
+pub(super) const EOS: usize = 3;
 
-/// The warnings of a file.
+/// The warnings of a file, one bit each: after those of [`SPECIAL`], the others.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Mended {
-    warnings: [Option<TokenizerWarning>; MAX_WARNINGS],
-}
+pub(super) struct Mended(pub(super) u32);
 
 impl Mended {
-    pub(super) fn push(&mut self, warning: TokenizerWarning) {
-        if let Some(slot) = self.warnings.iter_mut().find(|slot| slot.is_none()) {
-            *slot = Some(warning);
-        }
-    }
+    pub(super) const NO_PRE_TOKENIZER: u32 = 1 << 16;
+    pub(super) const NO_SCORES: u32 = 1 << 17;
+    pub(super) const WHOLE_SCORES: u32 = 1 << 18;
+    pub(super) const BOS_FOR_GEMMA_4: u32 = 1 << 19;
 
-    pub(super) fn warnings(self) -> impl Iterator<Item = TokenizerWarning> {
-        self.warnings.into_iter().flatten()
+    /// The warnings; `instead` has the tokens that [`SPECIAL`] stands for.
+    pub(super) fn warnings(self, instead: [Option<u32>; SPECIAL.len()]) -> impl Iterator<Item = TokenizerWarning> {
+        let special = (0..)
+            .zip(SPECIAL)
+            .zip(instead)
+            .map(|((bit, key), instead)| (1 << bit, TokenizerWarning::SpecialToken { key, instead }));
+        let others = [
+            (Self::NO_PRE_TOKENIZER, TokenizerWarning::NoPreTokenizer),
+            (Self::NO_SCORES, TokenizerWarning::NoScores),
+            (Self::WHOLE_SCORES, TokenizerWarning::WholeScores),
+            (Self::BOS_FOR_GEMMA_4, TokenizerWarning::BosForGemma4),
+        ];
+        special.chain(others).filter(move |(bit, _)| self.0 & bit != 0).map(|(_, warning)| warning)
     }
 }

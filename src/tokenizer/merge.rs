@@ -121,6 +121,7 @@ impl<'s> Merger<'s> {
         core::iter::successors(self.starting_at(0), |symbol| self.starting_at(symbol.end()))
     }
 
+    #[inline(never)]
     fn set(&mut self, symbol: Symbol) {
         let (first, last) = (symbol.start as usize, symbol.end() as usize - 1);
         for (at, len) in [(last, symbol.len), (first, symbol.len | STARTS)] {
@@ -133,6 +134,7 @@ impl<'s> Merger<'s> {
         }
     }
 
+    #[inline(never)]
     fn starting_at(&self, start: u32) -> Option<Symbol> {
         let at = (start as usize..self.len as usize).next()?;
         let len = self.lens.get(at).filter(|len| **len & STARTS != 0)? & !STARTS;
@@ -144,6 +146,7 @@ impl<'s> Merger<'s> {
         self.starting_at(end.checked_sub(len)?)
     }
 
+    #[inline(never)]
     fn propose(&mut self, left: Symbol, right: Symbol, join: Join<'_>) {
         if let Some(Merge { rank, .. }) = join(left, right)
             && !self.queue.push(Pair { rank, left: left.start })

@@ -8,7 +8,7 @@ use crate::util::{SliceExt, binary_heap};
 use core::cmp::Reverse;
 
 /// Names of tokens that end an answer, from llama.cpp: many files do not say which of their tokens do.
-const END: [&str; 33] = [
+static END: [&str; 33] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -46,7 +46,7 @@ const END: [&str; 33] = [
 ];
 
 /// Names of tokens for fill-in-the-middle, which are control tokens too.
-const FILL_IN_THE_MIDDLE: [&str; 24] = [
+static FILL_IN_THE_MIDDLE: [&str; 24] = [
     "<|fim_prefix|>",
     "<fim-prefix>",
     "<fim_prefix>",
@@ -85,19 +85,21 @@ pub(super) struct Named {
 }
 
 /// The tokens of a vocabulary whose names say what they are.
-pub(super) fn named(find: impl Fn(&str) -> Option<u32>) -> impl Iterator<Item = Named> {
-    let has = |name| find(name).is_some();
+pub(super) fn named<'v>(vocab: &'v Vocab<'_>) -> impl Iterator<Item = Named> + use<'v> {
+    let has = |name: &str| vocab.find(name.as_bytes()).is_some();
     // Two exceptions, as in llama.cpp: in vocabularies with tokens for calls, `<|end|>` only ends a part of an answer; and
     // in some, `</s>` is an HTML tag. Not even a key makes them ends then.
     let end_is_part = (has("<|call|>") || has("<|calls|>")) && (has("<|return|>") || has("<|flush|>"));
     let s_is_text = has("<|tool_response>") || has("<|plamo:eos|>");
-    let ends = END.into_iter().map(move |name| match name {
-        "</s>" if s_is_text => (name, TokenKind::Normal, Some(false)),
-        "<|end|>" => (name, TokenKind::Control, Some(!end_is_part)),
-        _ => (name, TokenKind::Control, Some(true)),
-    });
-    let names = ends.chain(FILL_IN_THE_MIDDLE.into_iter().map(|name| (name, TokenKind::Control, None)));
-    names.filter_map(move |(name, kind, ends_answer)| find(name).map(|id| Named { id, kind, ends_answer }))
+    (0..NAMES).filter_map(move |i| {
+        let name = *END.get(i).or_else(|| FILL_IN_THE_MIDDLE.get(i - END.len()))?;
+        let (kind, ends_answer) = match name {
+            "</s>" if s_is_text => (TokenKind::Normal, Some(false)),
+            "<|end|>" => (TokenKind::Control, Some(!end_is_part)),
+            _ => (TokenKind::Control, (i < END.len()).then_some(true)),
+        };
+        vocab.find(name.as_bytes()).map(|id| Named { id, kind, ends_answer })
+    })
 }
 
 /// The special tokens as a tree: the parent of a token is the longest other one that its text starts with.
@@ -186,6 +188,7 @@ impl<'m> Specials<'m> {
     }
 
     /// The longest of token `i` and its ancestors that has at most `most` bytes.
+    #[inline(never)]
     fn fit(&self, mut i: u32, most: usize) -> u32 {
         while let Some(node) = self.node(i).filter(|node| node.len as usize > most) {
             let far = self.node(node.jump).is_some_and(|ancestor| ancestor.len as usize > most);
@@ -335,6 +338,7 @@ impl Search<'_, '_> {
     }
 
     /// Makes the longest of token `i` and its ancestors that is allowed the candidate at byte `at`.
+    #[inline(never)]
     fn mark(&mut self, at: usize, i: u32, room: usize, free: usize) {
         let (i, is_longer) = self.specials.allowed(i, room, free);
         let kind = if is_longer { CANDIDATE | USER_DEFINED } else { CANDIDATE };
@@ -375,6 +379,7 @@ impl Search<'_, '_> {
     }
 
     /// The index of the candidate at a byte, and the token.
+    #[inline(never)]
     fn candidate(&self, at: usize) -> Option<(u32, Node)> {
         let mark = self.marks.get(at).copied().filter(|mark| *mark & CANDIDATE != 0 && *mark != PLAIN)?;
         let i = mark & !(CANDIDATE | USER_DEFINED);
@@ -382,6 +387,7 @@ impl Search<'_, '_> {
     }
 
     /// Whether byte `a` is queued behind byte `b`. A byte that has been assigned meanwhile comes first, and is left out.
+    #[inline(never)]
     fn below(&self, a: u32, b: u32) -> bool {
         let key = |at: u32| (self.candidate(at as usize).map_or(u32::MAX, |(_, node)| node.len), Reverse(at));
         key(a) < key(b)

@@ -1,8 +1,7 @@
 //! The tokenizer of a file: its vocabulary, and the rules by which text becomes tokens.
 
-use super::byte_level::{ByteChars, Escaped};
-use super::hash_index::{HashIndex, NONE, mix};
-use super::mended::{Mended, TokenizerWarning};
+use super::hash_index::{HashIndex, NONE, mix, roll};
+use super::mended::{BOS, EOS, Mended, SPECIAL, TokenizerWarning};
 use super::merge::Merge;
 use super::pretok::PreTokenizer;
 use super::special::Specials;
@@ -82,8 +81,8 @@ pub struct Tokenizer<'m> {
     pub(super) end: &'m [u32],
     /// Little-endian i32: tokens that no answer has.
     pub(super) suppressed: &'m [[u8; 4]],
-    pub(super) bos: Option<u32>,
-    pub(super) eos: Option<u32>,
+    /// Tokens by their keys, as [`SPECIAL`] has them.
+    pub(super) special: [Option<u32>; SPECIAL.len()],
     pub(super) add_bos: bool,
     pub(super) add_eos: bool,
     /// Control tokens take the white space behind them (Phi-3).
@@ -104,17 +103,17 @@ impl<'m> Tokenizer<'m> {
 
     /// The BOS token, if the model has one.
     pub fn bos(&self) -> Option<u32> {
-        self.bos
+        self.special[BOS]
     }
 
     /// The EOS token, if the model has one.
     pub fn eos(&self) -> Option<u32> {
-        self.eos
+        self.special[EOS]
     }
 
     /// Whether a text should start with [`bos`](Tokenizer::bos).
     pub fn adds_bos(&self) -> bool {
-        self.add_bos && self.bos.is_some()
+        self.add_bos && self.bos().is_some()
     }
 
     /// Whether `token` ends an answer.
@@ -135,7 +134,7 @@ impl<'m> Tokenizer<'m> {
 
     /// What the file lacks or has wrong, and what was assumed instead, as llama.cpp does.
     pub fn warnings(&self) -> impl Iterator<Item = TokenizerWarning> + use<'m> {
-        self.mended.warnings()
+        self.mended.warnings(self.special)
     }
 
     /// The kind of `token`; [`TokenKind::Unused`] for an id beyond the vocabulary.
@@ -150,15 +149,15 @@ impl<'m> Tokenizer<'m> {
 
     /// The token whose text in the file is exactly `text`.
     pub fn find(&self, text: &[u8]) -> Option<u32> {
-        self.vocab.find(text.iter().copied())
+        self.vocab.find(text)
     }
 
     /// The token of some bytes of a text, which the vocabulary spells in its own way.
     pub(super) fn find_raw(&self, raw: &[u8]) -> Option<u32> {
         if self.algorithm.escapes_blanks() {
-            self.vocab.find(Escaped::new(raw))
+            self.vocab.find_escaped(roll(raw.iter().copied()), raw)
         } else {
-            self.vocab.find(ByteChars::new(raw))
+            self.vocab.find_bytes(raw)
         }
     }
 
@@ -167,7 +166,7 @@ impl<'m> Tokenizer<'m> {
         let Merges { list, index } = self.merges?;
         let wanted = PackedMerge::new(left, right, 0);
         let merge = |rank: u32| list.get(rank as usize).filter(|merge| merge.pair() == wanted.pair());
-        let rank = index.find(mix(wanted.pair()), |rank| merge(rank).is_some())?;
+        let rank = index.find(mix(wanted.pair()), &|rank| merge(rank).is_some())?;
         merge(rank).map(|merge| Merge { rank, value: merge.joined() })
     }
 

@@ -1,5 +1,6 @@
 //! The tokens of a vocabulary: their texts, their kinds, and look-ups by text.
 
+use super::byte_level::ByteChars;
 use super::hash_index::{HashIndex, mix, roll};
 use crate::gguf::Array;
 
@@ -70,14 +71,35 @@ impl<'m> Vocab<'m> {
         self.offsets.get(token as usize).map_or(&[], |at| self.tokens.string_at(*at as usize))
     }
 
-    /// The token whose text is exactly `text`, given byte by byte.
-    pub(super) fn find(&self, text: impl Iterator<Item = u8> + Clone) -> Option<u32> {
-        self.index.find(mix(roll(text.clone()).into()), |id| self.text(id).iter().copied().eq(text.clone()))
+    /// The token whose text is exactly `text`.
+    #[inline(never)]
+    pub(super) fn find(&self, text: &[u8]) -> Option<u32> {
+        self.find_joined(text, &[])
+    }
+
+    /// The token whose text is exactly these two together.
+    #[inline(never)]
+    pub(super) fn find_joined(&self, left: &[u8], right: &[u8]) -> Option<u32> {
+        let is_it = |text: &[u8]| text.strip_prefix(left).and_then(|rest| rest.strip_prefix(right)) == Some(&[]);
+        self.find_rolled(roll(left.iter().chain(right).copied()), &is_it)
+    }
+
+    /// The token that stands for `raw` in GPT-2's letters for bytes.
+    #[inline(never)]
+    pub(super) fn find_bytes(&self, raw: &[u8]) -> Option<u32> {
+        let text = ByteChars::new(raw);
+        self.find_rolled(roll(text.clone()), &|known| known.iter().copied().eq(text.clone()))
     }
 
     /// The token whose text is `raw` with `▁` for each blank, given the [`roll`] of `raw`.
+    #[inline(never)]
     pub(super) fn find_escaped(&self, roll: u32, raw: &[u8]) -> Option<u32> {
-        self.index.find(mix(roll.into()), |id| spells(self.text(id), raw))
+        self.find_rolled(roll, &|text| spells(text, raw))
+    }
+
+    #[inline(never)]
+    fn find_rolled(&self, roll: u32, is_it: &dyn Fn(&[u8]) -> bool) -> Option<u32> {
+        self.index.find(mix(roll.into()), &|id| is_it(self.text(id)))
     }
 }
 

@@ -4,11 +4,11 @@
 
 use std::path::Path;
 
-use armlet::tokenizer::PreTokenizer;
+use armlet::tokenizer::{EncodeOptions, PreTokenizer};
 use serde_json::Value;
 
 use crate::common::gguf::{Gguf, Val};
-use crate::common::untrusted;
+use crate::common::{untrusted, with_string};
 
 /// Names that llama.cpp knows and armlet refuses: none is the name of a model that fits a board.
 const REFUSED: [&str; 4] = ["chameleon", "kimi-k2", "superbpe", "whitespace"];
@@ -51,9 +51,13 @@ fn texts(recipe: &Value) -> Vec<String> {
     texts
 }
 
+/// A step of FNV-1a.
+fn fnv(h: u64, byte: u8) -> u64 {
+    (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+}
+
 /// The hash of the words of some texts, as `make.py` has it.
 fn hash(pre: PreTokenizer, texts: &[String]) -> String {
-    let fnv = |h: u64, byte: u8| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = texts.iter().fold(0xcbf2_9ce4_8422_2325, |h, text| {
         let words = pre.words(text).fold(h, |h, word| fnv(word.bytes().fold(h, fnv), 0xff));
         fnv(words, 0xfe)
@@ -88,6 +92,36 @@ fn words_are_those_of_llama_cpp() {
         );
         assert_eq!(hashes.len(), wanted.len());
     }
+}
+
+/// The hash of the ids of some texts, as `ids.py` has it.
+fn hash_ids(file: &[u8], texts: &[String]) -> String {
+    untrusted::with_tokenizer(file, |t| {
+        let mut h = 0xcbf2_9ce4_8422_2325;
+        for special in [false, true] {
+            let options = EncodeOptions { add_special: special, parse_special: special, literal: &[] };
+            for text in texts {
+                let ids = untrusted::encode(t, text, options);
+                h = ids.into_iter().chain([u32::MAX]).flat_map(u32::to_le_bytes).fold(h, fnv);
+            }
+        }
+        format!("{h:016x}")
+    })
+}
+
+#[test]
+fn ids_are_those_of_llama_cpp() {
+    let file =
+        |name: &str| std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)).unwrap();
+    let (bpe, mut texts, wanted) = (file("bpe.gguf"), texts(&golden("words.json")), golden("ids.json"));
+    // As many as `ids.py` takes.
+    texts.truncate(1723);
+    for (name, wanted) in wanted.as_object().unwrap() {
+        let file =
+            if name == "gemma4.gguf" { file(name) } else { with_string(bpe.clone(), "tokenizer.ggml.pre", name) };
+        assert_eq!(hash_ids(&file, &texts), wanted.as_str().unwrap(), "{name}");
+    }
+    assert_eq!(wanted.as_object().unwrap().len(), golden("names.json").as_object().unwrap().len() - REFUSED.len() + 1);
 }
 
 #[test]

@@ -4,30 +4,25 @@
 //! characters that the run before does not take. None backtracks further than over an optional first character, and so
 //! each takes a time linear in what it looks at.
 
-use super::set::{self, ANY, BLANK, LETTER, LINE_END, LOWER, MARK, NUMBER, Ranges, SPACE, Set, UPPER, kind};
+use super::set::{ANY, BLANK, LETTER, LINE_END, LOWER, MARK, NUMBER, SPACE, Script, Set, UPPER, kind};
 
 /// A run of characters: as many of a class as there are, up to `most`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
-    class: Class,
+    class: Set,
+    /// The class is not a set but the characters of these ranges.
+    ranges: Option<Script>,
+    /// The class is what is no white space and not in the ranges.
+    outside: bool,
     least: u8,
     /// 255: without limit.
     most: u8,
 }
 
-/// A class of characters.
-#[derive(Clone, Copy, Debug)]
-enum Class {
-    Set(Set),
-    Ranges(Ranges),
-    /// `[^\s…]` with these ranges
-    Outside(Ranges),
-}
-
 impl Run {
     /// `X+`
-    pub(super) const fn some(set: Set) -> Self {
-        Self { class: Class::Set(set), least: 1, most: u8::MAX }
+    pub(super) const fn some(class: Set) -> Self {
+        Self { class, ranges: None, outside: false, least: 1, most: u8::MAX }
     }
 
     /// `X*`
@@ -50,25 +45,25 @@ impl Run {
         Self { least: n, ..Self::up_to(n, set) }
     }
 
-    /// `X+`, where X is a character in these ranges.
-    pub(super) const fn within(ranges: Ranges) -> Self {
-        Self { class: Class::Ranges(ranges), least: 1, most: u8::MAX }
+    /// `X+`, where X is a character of this script.
+    pub(super) const fn within(script: Script) -> Self {
+        Self { ranges: Some(script), ..Self::some(0) }
     }
 
-    /// `[^\sX]+`, where X is a character in these ranges.
-    pub(super) const fn outside(ranges: Ranges) -> Self {
-        Self { class: Class::Outside(ranges), ..Self::within(ranges) }
+    /// `[^\sX]+`, where X is a character of this script.
+    pub(super) const fn outside(script: Script) -> Self {
+        Self { outside: true, ..Self::within(script) }
     }
 
     fn has(&self, c: char) -> bool {
-        match self.class {
-            Class::Set(set) => kind(c) & set != 0,
-            Class::Ranges(ranges) => set::lies_in(ranges, c),
-            Class::Outside(ranges) => kind(c) & SPACE == 0 && !set::lies_in(ranges, c),
+        match self.ranges {
+            None => kind(c) & self.class != 0,
+            Some(script) => kind(c) & SPACE == 0 && script.has(c) != self.outside,
         }
     }
 
     /// The length of the run at the start of `text`, if it is long enough.
+    #[inline(never)]
     fn len(&self, text: &str) -> Option<usize> {
         let most = if self.most == u8::MAX { usize::MAX } else { usize::from(self.most) };
         let (mut n, mut len) = (0, 0);
@@ -114,20 +109,21 @@ pub(super) const LEAD: Set = ANY & !(LINE_END | LETTER | NUMBER);
 
 impl Rule {
     /// The length of the match at byte `at` of a piece, if there is one. A match is never empty.
+    #[inline(never)]
     pub(super) fn len(&self, piece: &str, at: usize) -> Option<usize> {
         let (before, text) = piece.split_at_checked(at)?;
         let follows = |set| before.chars().next_back().is_some_and(|c| kind(c) & set != 0);
         let len = match *self {
             Rule::Runs(runs) => of_runs(runs, text)?,
             Rule::Contracted(runs) => with_contraction(text, of_runs(runs, text)?),
-            Rule::Contraction => contraction(text, |a, b| a == b)?,
-            Rule::ContractionInAnyCase => contraction(text, str::eq_ignore_ascii_case)?,
+            Rule::Contraction => contraction(text, false)?,
+            Rule::ContractionInAnyCase => contraction(text, true)?,
             Rule::Cased(letters) => cased(text, letters)?,
             Rule::CasedContracted(letters) => with_contraction(text, cased(text, letters)?),
             Rule::Phrase => phrase(text)?,
             // White space that is no line end comes before only if this rule has found no line end in the same white space.
             Rule::Lines if follows(SPACE & !LINE_END) => return None,
-            Rule::Lines => text.get(..run(text, SPACE))?.rfind(['\r', '\n'])? + 1,
+            Rule::Lines => last_of(LINE_END, text, run(text, SPACE))?,
             Rule::Spaces => spaces(text)?,
             // Likewise: what did not reach the end then does not reach it now.
             Rule::SpacesAtEnd if follows(SPACE) => return None,
@@ -148,36 +144,47 @@ fn of_runs(runs: &[Run], text: &str) -> Option<usize> {
 
 /// `X*`: the length of the run at the start of `text`.
 fn run(text: &str, set: Set) -> usize {
-    text.chars().take_while(|c| kind(*c) & set != 0).map(char::len_utf8).sum()
+    Run::any(set).len(text).unwrap_or(0)
 }
 
 /// What follows the apostrophe of an English contraction. None begins another.
 const CONTRACTIONS: [&str; 7] = ["s", "t", "re", "ve", "m", "ll", "d"];
 
-fn contraction(text: &str, same: impl Fn(&str, &str) -> bool) -> Option<usize> {
-    let ending = text.strip_prefix('\'')?;
+fn contraction(text: &str, in_any_case: bool) -> Option<usize> {
+    let ending = text.as_bytes().strip_prefix(b"'")?;
+    let same = |start: &[u8], known: &str| {
+        if in_any_case { start.eq_ignore_ascii_case(known.as_bytes()) } else { start == known.as_bytes() }
+    };
     let known = CONTRACTIONS.iter().find(|known| ending.get(..known.len()).is_some_and(|start| same(start, known)))?;
     Some(1 + known.len())
 }
 
 /// A match of `len` bytes, with the contraction that may follow it.
 fn with_contraction(text: &str, len: usize) -> usize {
-    len + contraction(after(text, len), str::eq_ignore_ascii_case).unwrap_or(0)
+    len + contraction(after(text, len), true).unwrap_or(0)
+}
+
+/// The last character of a set among the first `len` bytes: where it ends.
+fn last_of(set: Set, text: &str, len: usize) -> Option<usize> {
+    text.get(..len)?.char_indices().rfind(|(_, c)| kind(*c) & set != 0).map(|(at, c)| at + c.len_utf8())
 }
 
 /// The first alternative ends in a small letter: after all that follow the capitals, or, if none does, after the last capital
 /// that is a small letter too. The second one matters where there is none at all.
 fn cased(text: &str, letters: Set) -> Option<usize> {
     let lead = Run::maybe(LEAD).len(text)?;
-    let capitals = |start| run(after(text, start), letters & !LOWER);
-    let first = |start| {
-        let small = start + capitals(start);
-        let len = small + run(after(text, small), letters & !UPPER);
-        let both = || text.get(start..small)?.char_indices().rfind(|(_, c)| kind(*c) & letters & !UPPER != 0);
-        if len > small { Some(len) } else { both().map(|(last, c)| start + last + c.len_utf8()) }
-    };
-    let second = |start| Some(start + capitals(start)).filter(|len| *len > start);
-    [lead, 0].into_iter().find_map(first).or_else(|| [lead, 0].into_iter().find_map(second))
+    let capitals = |start| start + run(after(text, start), letters & !LOWER);
+    let small = |end| end + run(after(text, end), letters & !UPPER);
+    let starts = [lead, 0];
+    for start in starts {
+        let end = capitals(start);
+        let all = small(end);
+        let both = last_of(letters & !UPPER, text, end).filter(|last| *last > start);
+        if let Some(len) = if all > end { Some(all) } else { both } {
+            return Some(len);
+        }
+    }
+    starts.into_iter().find(|start| capitals(*start) > *start).map(capitals)
 }
 
 fn phrase(text: &str) -> Option<usize> {

@@ -45,6 +45,7 @@ pub(super) const SPACE: Set = OTHER_SPACE | BLANK | LINE_END;
 pub(super) const LINE_END: Set = RETURN | FEED;
 
 /// The set of the one kind that `c` is of.
+#[inline(never)]
 pub(super) fn kind(c: char) -> Set {
     #[cfg(test)]
     LOOK_UPS.with(|n| n.set(n.get() + 1));
@@ -77,23 +78,51 @@ std::thread_local! {
     pub(super) static LOOK_UPS: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
 }
 
-/// Ranges of characters, both ends included, in ascending order.
-pub(super) type Ranges = &'static [(char, char)];
-
-/// Whether `c` lies in one of the ranges. White space lies in none, since llama.cpp replaces all that is not ASCII before
-/// it looks: so U+3000 is not among `[、-〿]`.
-pub(super) fn lies_in(ranges: Ranges, c: char) -> bool {
-    let after = ranges.partition_point(|(first, _)| *first <= c);
-    let range = after.checked_sub(1).and_then(|i| ranges.get(i));
-    range.is_some_and(|(_, last)| c <= *last) && kind(c) & SPACE == 0
+/// Characters that a regex lists by ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Script {
+    ChineseOrKana,
+    Hangul,
+    ChinesePunctuation,
+    Bopomofo,
+    Asian,
+    DeepSeekAsian,
+    BloomSigns,
+    DeepSeekSigns,
+    DeepSeekLetters,
 }
 
+impl Script {
+    /// Whether `c` lies in one of the ranges. White space counts as none of them, whatever a range says, since llama.cpp
+    /// replaces all that is not ASCII before it looks: the caller leaves it out.
+    pub(super) fn has(self, c: char) -> bool {
+        let ranges = match self {
+            Script::ChineseOrKana => CHINESE_OR_KANA,
+            Script::Hangul => HANGUL,
+            Script::ChinesePunctuation => CHINESE_PUNCTUATION,
+            Script::Bopomofo => BOPOMOFO,
+            Script::Asian => ASIAN,
+            Script::DeepSeekAsian => DEEPSEEK_ASIAN,
+            Script::BloomSigns => BLOOM_SIGNS,
+            Script::DeepSeekSigns => DEEPSEEK_SIGNS,
+            Script::DeepSeekLetters => DEEPSEEK_LETTERS,
+        };
+        let after = ranges.partition_point(|(first, _)| *first <= c);
+        let range = after.checked_sub(1).and_then(|i| ranges.get(i));
+        range.is_some_and(|(_, last)| c <= *last)
+    }
+}
+
+/// Ranges of characters, both ends included, in ascending order.
+type Ranges = &'static [(char, char)];
+
 /// `[一-龥぀-ヿ]`: Chinese and kana, as DeepSeek has them.
-pub(super) const CHINESE_OR_KANA: Ranges = &[('\u{3040}', '\u{30ff}'), ('\u{4e00}', '\u{9fa5}')];
+const CHINESE_OR_KANA: Ranges = &[('\u{3040}', '\u{30ff}'), ('\u{4e00}', '\u{9fa5}')];
 /// `[가-힣ㄱ-ㆎ]`
-pub(super) const HANGUL: Ranges = &[('\u{3131}', '\u{318e}'), ('\u{ac00}', '\u{d7a3}')];
+const HANGUL: Ranges = &[('\u{3131}', '\u{318e}'), ('\u{ac00}', '\u{d7a3}')];
 /// `[！…“”‘’—：；，、-〿︰-﹏]`
-pub(super) const CHINESE_PUNCTUATION: Ranges = &[
+const CHINESE_PUNCTUATION: Ranges = &[
     ('\u{2014}', '\u{2014}'),
     ('\u{2018}', '\u{2019}'),
     ('\u{201c}', '\u{201d}'),
@@ -105,9 +134,9 @@ pub(super) const CHINESE_PUNCTUATION: Ranges = &[
     ('\u{ff1a}', '\u{ff1b}'),
 ];
 /// `[ㄅ-ㄯ]`
-pub(super) const BOPOMOFO: Ranges = &[('\u{3105}', '\u{312f}')];
+const BOPOMOFO: Ranges = &[('\u{3105}', '\u{312f}')];
 /// The scripts without blanks of AFMoE. Its third range starts at U+8C48, not at the U+F900 that looks the same.
-pub(super) const ASIAN: Ranges = &[
+const ASIAN: Ranges = &[
     ('\u{e40}', '\u{eff}'),
     ('\u{1000}', '\u{109f}'),
     ('\u{1100}', '\u{11ff}'),
@@ -119,9 +148,9 @@ pub(super) const ASIAN: Ranges = &[
     ('\u{ff65}', '\u{ff9f}'),
 ];
 /// `[一-龥ࠀ-一가-퟿]`
-pub(super) const DEEPSEEK_ASIAN: Ranges = &[('\u{800}', '\u{9fa5}'), ('\u{ac00}', '\u{d7ff}')];
+const DEEPSEEK_ASIAN: Ranges = &[('\u{800}', '\u{9fa5}'), ('\u{ac00}', '\u{d7ff}')];
 /// `[(\s|.,!?…。，、।۔،)]` of BLOOM, white space left out.
-pub(super) const BLOOM_SIGNS: Ranges = &[
+const BLOOM_SIGNS: Ranges = &[
     ('!', '!'),
     ('(', ')'),
     (',', ','),
@@ -136,7 +165,7 @@ pub(super) const BLOOM_SIGNS: Ranges = &[
     ('\u{ff0c}', '\u{ff0c}'),
 ];
 /// `[!-/:-~！-／：-～‘-‟　-。]`
-pub(super) const DEEPSEEK_SIGNS: Ranges = &[
+const DEEPSEEK_SIGNS: Ranges = &[
     ('!', '/'),
     (':', '~'),
     ('\u{2018}', '\u{201f}'),
@@ -146,7 +175,7 @@ pub(super) const DEEPSEEK_SIGNS: Ranges = &[
 ];
 /// The letters of DeepSeek LLM: most of those that have a case.
 #[rustfmt::skip]
-pub(super) const DEEPSEEK_LETTERS: Ranges = &[
+const DEEPSEEK_LETTERS: Ranges = &[
     ('\u{41}', '\u{5a}'), ('\u{61}', '\u{7a}'), ('\u{b5}', '\u{b5}'), ('\u{c0}', '\u{d6}'), ('\u{d8}', '\u{f6}'),
     ('\u{f8}', '\u{1ba}'), ('\u{1bc}', '\u{1bf}'), ('\u{1c4}', '\u{293}'), ('\u{295}', '\u{2af}'),
     ('\u{370}', '\u{373}'), ('\u{376}', '\u{377}'), ('\u{37b}', '\u{37d}'), ('\u{37f}', '\u{37f}'),

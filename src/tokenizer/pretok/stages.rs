@@ -6,9 +6,8 @@ use super::rule::Rule::{
 };
 use super::rule::{LEAD, Run};
 use super::set::{
-    ANY, ASCII_SIGN, ASCII_SYMBOL, ASIAN, BLANK, BLOOM_SIGNS, BOPOMOFO, CHINESE_OR_KANA, CHINESE_PUNCTUATION,
-    DEEPSEEK_ASIAN, DEEPSEEK_LETTERS, DEEPSEEK_SIGNS, DIGIT, FEED, GRAVE, HANGUL, LETTER, LINE_END, LOWER, MARK,
-    NUMBER, PUNCTUATION, SLASH, SPACE, SYMBOL, UPPER,
+    ANY, ASCII_SIGN, ASCII_SYMBOL, BLANK, DIGIT, FEED, GRAVE, LETTER, LINE_END, LOWER, MARK, NUMBER, PUNCTUATION,
+    SLASH, SPACE, SYMBOL, Script, UPPER,
 };
 
 /// A regex: the first alternative that matches counts.
@@ -40,6 +39,13 @@ pub(in super::super) enum Whole {
     LineFeeds,
     /// All (llama.cpp's `ignore_merges`).
     Always,
+}
+
+impl Family {
+    /// Whether this is one of its names.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.names.as_bytes().split(|byte| *byte == b' ').any(|known| known == name.as_bytes())
+    }
 }
 
 const fn family(stages: &'static [Stage], names: &'static str) -> Family {
@@ -87,12 +93,12 @@ pub(super) static FAMILIES: [Family; 29] = [
     Family { add_bos: true, ..whole(family(&[TEKKEN], "tekken")) },
     family(&[GPT4O], "gpt-4o llama4 kanana2 talkie minimax-m2"),
     whole(family(&[GRANITE_EMBED], "granite-embed-multi-97m")),
-    family(&[&[THREE_NUMBERS], &[Runs(&[Run::within(CHINESE_OR_KANA)])], DEEPSEEK3],
+    family(&[&[THREE_NUMBERS], &[Runs(&[Run::within(Script::ChineseOrKana)])], DEEPSEEK3],
         "deepseek-v3 hunyuan-dense joyai-llm hy_v4"),
-    family(&[&[THREE_NUMBERS], &[Runs(&[Run::within(CHINESE_OR_KANA)])], SPARK, &[ONE_NUMBER]], "spark2_5"),
+    family(&[&[THREE_NUMBERS], &[Runs(&[Run::within(Script::ChineseOrKana)])], SPARK, &[ONE_NUMBER]], "spark2_5"),
     family(&[&[NumberFromRight], AYA], "tiny_aya cohere2moe"),
     whole(family(&[YOUTU_SCRIPTS, YOUTU], "youtu")),
-    family(&[&[NumberFromRight], &[Runs(&[Run::within(ASIAN)])], DEEPSEEK3], "afmoe"),
+    family(&[&[NumberFromRight], &[Runs(&[Run::within(Script::Asian)])], DEEPSEEK3], "afmoe"),
     family(&[&[Runs(&[Run::some(PUNCTUATION | ASCII_SYMBOL | GRAVE)])], GPT2, &[THREE_DIGITS]], "falcon"),
     across_blanks(family(&[EXAONE_MOE], "exaone-moe")),
     family(&[JAIS2], "jais-2"),
@@ -100,15 +106,15 @@ pub(super) static FAMILIES: [Family; 29] = [
         &[ONE_LINE_END],
         &[Runs(&[Run::maybe(SPACE), Run::some(LETTER)])],
         &[Runs(&[Run::maybe(SPACE), Run::some(PUNCTUATION)])],
-        &[Runs(&[Run::within(DEEPSEEK_ASIAN)])],
+        &[Runs(&[Run::within(Script::DeepSeekAsian)])],
         &[ONE_NUMBER],
     ], "deepseek-coder")),
     across_blanks(family(&[
         &[ONE_LINE_END],
-        &[Runs(&[Run::maybe(SPACE), Run::within(DEEPSEEK_LETTERS)])],
-        &[Runs(&[Run::maybe(SPACE), Run::within(DEEPSEEK_SIGNS)])],
+        &[Runs(&[Run::maybe(SPACE), Run::within(Script::DeepSeekLetters)])],
+        &[Runs(&[Run::maybe(SPACE), Run::within(Script::DeepSeekSigns)])],
         &[SpacesAtEnd],
-        &[Runs(&[Run::within(DEEPSEEK_ASIAN)])],
+        &[Runs(&[Run::within(Script::DeepSeekAsian)])],
         &[NUMBERS],
     ], "deepseek-llm")),
     across_blanks(family(&[BLOOM], "bloom poro-chat gpt3-finnish")),
@@ -179,10 +185,10 @@ const SPARK: Stage = &[
 const AYA: Stage = &[LED_LETTERS_AND_MARKS, THREE_NUMBERS, ODD_AND_SLASHES, Lines, Spaces];
 const YOUTU: Stage = &[LED_LETTERS_AND_MARKS, ONE_NUMBER, ODD_AND_SLASHES, Lines, Spaces];
 const YOUTU_SCRIPTS: Stage = &[
-    Runs(&[Run::within(HANGUL)]),
-    Runs(&[Run::within(CHINESE_PUNCTUATION)]),
-    Runs(&[Run::within(BOPOMOFO)]),
-    Runs(&[Run::within(CHINESE_OR_KANA)]),
+    Runs(&[Run::within(Script::Hangul)]),
+    Runs(&[Run::within(Script::ChinesePunctuation)]),
+    Runs(&[Run::within(Script::Bopomofo)]),
+    Runs(&[Run::within(Script::ChineseOrKana)]),
 ];
 const EXAONE_MOE: Stage = &[
     ContractionInAnyCase,
@@ -193,4 +199,4 @@ const EXAONE_MOE: Stage = &[
     Spaces,
 ];
 const JAIS2: Stage = &[ContractionInAnyCase, LED_LETTERS, THREE_NUMBERS, ODD_AND_LINE_ENDS, Lines, SpacesByPowers];
-const BLOOM: Stage = &[Runs(&[Run::maybe(BLANK), Run::outside(BLOOM_SIGNS)])];
+const BLOOM: Stage = &[Runs(&[Run::maybe(BLANK), Run::outside(Script::BloomSigns)])];

@@ -22,7 +22,8 @@ VERSION = "15.1.0"
 TABLE = Path(__file__).resolve().parent / "table.rs"
 
 CODE_POINTS = 0x110000
-BLOCK = 128  # code points in a block: the size with the smallest table
+BLOCK = 256  # code points in a block: with half or twice as many the table is no smaller
+LONGEST = 32  # code points in a run
 
 # The numbers are those that `Class::from_code` in src/unicode.rs reads.
 OTHER, LETTER, NUMBER, PUNCTUATION, SYMBOL, MARK, WHITESPACE = range(7)
@@ -73,9 +74,14 @@ def longest_run(index, block):
     return best
 
 
-def packed(block):
-    """Two classes a byte, the even code point in the low half."""
-    return [low | high << 4 for low, high in zip(block[::2], block[1::2])]
+def runs(block):
+    """The block as runs of one class: in each byte the class, and 8 times one less than the run's length."""
+    out, start = [], 0
+    for at in range(1, BLOCK + 1):
+        if at == BLOCK or block[at] != block[start] or at - start == LONGEST:
+            out.append((at - start - 1) * 8 + block[start])
+            start = at
+    return out
 
 
 def rows(numbers, width):
@@ -91,7 +97,9 @@ def rust(blocks, index):
     while index[-1] == empty:
         index.pop()
     index = index[:gap_start] + index[gap_end:]
-    bodies = "],\n    [".join(rows(packed(block), 32) for block in blocks)
+    encoded = [runs(block) for block in blocks]
+    starts = [sum(map(len, encoded[:i])) for i in range(len(encoded))]
+    flat = [byte for block in encoded for byte in block]
     return f"""\
 //! The class of every code point of Unicode {VERSION}, in two levels.
 //!
@@ -117,10 +125,16 @@ pub(super) static INDEX: [u8; {len(index)}] = [
     {rows(index, 24)},
 ];
 
-/// The distinct blocks, two classes a byte, the even code point's in the low half.
+/// For each distinct block, where its runs start.
 #[rustfmt::skip]
-pub(super) static BLOCKS: [[u8; {BLOCK // 2}]; {len(blocks)}] = [
-    [{bodies}],
+pub(super) static STARTS: [u16; {len(starts)}] = [
+    {rows(starts, 20)},
+];
+
+/// The runs of one class that the blocks consist of: the class, and 8 times one less than the number of code points.
+#[rustfmt::skip]
+pub(super) static RUNS: [u8; {len(flat)}] = [
+    {rows(flat, 26)},
 ];
 """
 
