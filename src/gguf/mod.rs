@@ -54,6 +54,7 @@ pub struct File<'a> {
     data: &'a [u8],
     alignment: u64,
     skips: [Skip; SKIPS],
+    overrides: &'a [(&'a str, Value<'a>)],
 }
 
 impl<'a> File<'a> {
@@ -78,11 +79,18 @@ impl<'a> File<'a> {
             data: &[],
             alignment: 32,
             skips: [Skip::default(); SKIPS],
+            overrides: &[],
         };
         file.check_metadata(&mut cursor)?;
         file.tensors_start = cursor.at();
         file.check_tensors(&mut cursor)?;
         Ok(file)
+    }
+
+    /// The same file with metadata entries that count instead of its own, or besides them; of several for one key, the first.
+    #[must_use]
+    pub fn with_overrides(self, overrides: &'a [(&'a str, Value<'a>)]) -> Self {
+        Self { overrides, ..self }
     }
 
     /// The format's version, 2 or 3.
@@ -95,7 +103,7 @@ impl<'a> File<'a> {
         self.alignment
     }
 
-    /// Number of metadata entries.
+    /// Number of metadata entries of the file.
     pub fn metadata_len(&self) -> usize {
         self.n_kv
     }
@@ -105,7 +113,7 @@ impl<'a> File<'a> {
         self.n_tensors
     }
 
-    /// The metadata entries, in the order of the file.
+    /// The metadata entries of the file, in its order.
     pub fn metadata(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> + use<'a> {
         let mut cursor = Cursor::new(self.bytes, self.kv_start);
         (0..self.n_kv).map_while(move |_| entry(&mut cursor).ok())
@@ -123,6 +131,9 @@ impl<'a> File<'a> {
 
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<Value<'a>> {
+        if let Some((_, value)) = self.overrides.iter().find(|(known, _)| *known == key) {
+            return Some(*value);
+        }
         let mut cursor = Cursor::new(self.bytes, self.kv_start);
         for _ in 0..self.n_kv {
             let end = self.skips.iter().find(|s| s.start == cursor.at()).map(|s| s.end);

@@ -9,6 +9,8 @@ mod barriers;
 mod capi;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_metadata;
 mod corrupt;
 #[cfg(feature = "cli")]
 mod example;

@@ -9,6 +9,7 @@ use armlet::quant::DType;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::override_kv::{self, OverrideKv};
 use crate::quantize::{Override, PRESETS, Preset};
 
 /// Run language models on ARM, in memory whose size is known before the first token.
@@ -74,6 +75,16 @@ pub(crate) struct Model {
     /// Number of threads; 0: one for each CPU that this process may use.
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
+    #[command(flatten)]
+    pub(crate) metadata: Metadata,
+}
+
+/// Metadata of the model.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Metadata {
+    /// Metadata that counts instead of the file's; TYPE is int, float, bool or str. May be given several times.
+    #[arg(long, value_name = "KEY=TYPE:VALUE", value_parser = override_kv::parse)]
+    pub(crate) override_kv: Vec<OverrideKv>,
 }
 
 /// The KV cache.
@@ -221,6 +232,8 @@ pub(crate) struct Plan {
     /// GGUF file, or name of a known model [default: smollm2].
     #[arg(short, long, value_name = "MODEL", env = "ARMLET_MODEL")]
     pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) metadata: Metadata,
     #[command(flatten)]
     pub(crate) cache: Cache,
     /// Number of sessions that share the budget.

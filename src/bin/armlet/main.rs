@@ -17,6 +17,7 @@ mod imatrix;
 mod inspect;
 mod interrupt;
 mod model;
+mod override_kv;
 mod pack;
 mod perplexity;
 mod plan;

@@ -13,6 +13,7 @@ use armlet::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args;
 use crate::error::Failure;
+use crate::override_kv;
 use crate::pull;
 
 /// A model, its file, and the kernels and threads that it runs on.
@@ -32,16 +33,23 @@ pub(crate) fn with_model<T>(
     let kernels = kernels()?;
     let path = resolve(args.model.as_deref())?;
     let bytes = map(&path)?;
-    let file = File::new_checked(&bytes).map_err(|e| Failure::file(&path, e))?;
+    let overrides = override_kv::entries(&args.metadata.override_kv);
+    let file = override_kv::apply(File::new_checked(&bytes).map_err(|e| Failure::file(&path, e))?, &overrides);
     let needed = Model::required_bytes(&file).map_err(|e| Failure::file(&path, e))?;
     let mut tables = memory(needed).map_err(|e| Failure::new("cannot allocate the model's tables", e))?;
     let model = Model::new(&file, &mut tables[..needed]).map_err(|e| Failure::file(&path, e))?;
+    warn(&path, &model.tokenizer);
     let pool = Pool::new(if args.threads == 0 { Pool::cpus() } else { args.threads });
     let result = f(&Loaded { path: &path, file: &file, model, kernels, pool });
     if let Some(peak) = peak_resident() {
         log::info!("peak resident memory {peak} KiB, the model's pages included");
     }
     result
+}
+
+/// Says what was mended in a vocabulary.
+pub(crate) fn warn(path: &Path, tokenizer: &Tokenizer<'_>) {
+    tokenizer.warnings().for_each(|warning| log::warn!("{}: {warning}", path.display()));
 }
 
 /// Peak resident memory of this process in KiB, on Linux.

@@ -12,6 +12,7 @@ use crate::args;
 use crate::atomic_file::replace;
 use crate::error::{Failure, print};
 use crate::model::{map, resolve};
+use crate::override_kv;
 
 /// A kind of attention, and the memory of a session with it.
 struct Kind {
@@ -49,7 +50,8 @@ pub(crate) fn run(args: &args::Plan) -> Result<(), Failure> {
     let path = resolve(args.model.as_deref())?;
     let bytes = map(&path)?;
     let fail = |e: &dyn std::fmt::Display| Failure::file(&path, e);
-    let file = File::new_checked(&bytes).map_err(|e| fail(&e))?;
+    let overrides = override_kv::entries(&args.metadata.override_kv);
+    let file = override_kv::apply(File::new_checked(&bytes).map_err(|e| fail(&e))?, &overrides);
     let tables = Model::required_bytes(&file).map_err(|e| fail(&e))?;
     let h = Hparams::new(&file).map_err(|e| fail(&e))?;
     let shown = shown(&h, args, tables)?;

@@ -1,0 +1,89 @@
+//! What the program does with metadata that is missing, wrong or overridden: warnings on stderr, and `--override-kv`.
+
+use crate::cli::{Folder, armlet, fails_with, ok, stderr, tiny};
+use crate::common::gguf::{Tiny, Val};
+
+/// Ids of a text, and what is said.
+fn tokenize(model: &str, text: &str, more: &[&str]) -> (String, String) {
+    let output = armlet().args(["tokenize", "-m", model, "-p", text, "--ids"]).args(more).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    (String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output).to_string())
+}
+
+#[test]
+fn what_is_mended_is_said() {
+    let f = Folder::new();
+    let mut g = Tiny::default().gguf();
+    g.unset("tokenizer.ggml.pre").set("tokenizer.ggml.bos_token_id", Val::U32(1 << 20));
+    let model = f.write("model.gguf", &g.build());
+    let output = armlet().args(["complete", "-m", &model, "-p", "A", "-n", "1"]).output().unwrap();
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    for part in ["tokenizer.ggml.pre", "tokenizer.ggml.bos_token_id", "token 11 is used instead"] {
+        assert_eq!(said.matches(part).count(), if part.ends_with("pre") { 2 } else { 1 }, "{said}");
+    }
+    assert!(tokenize(&model, "AB", &[]).1.contains("tokenizer.ggml.pre"));
+    let whole = f.write("whole.gguf", &Tiny::default().gguf().build());
+    assert_eq!(tokenize(&whole, "AB", &[]).1, "");
+}
+
+#[test]
+fn overridden_metadata_count_before_anything_reads_them() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    // The model's own pre-tokeniser leaves numbers whole; "A B" is its only merge.
+    let ids = |more: &[&str]| tokenize(&model, "AB", more);
+    let plain = ids(&[]).0;
+    assert_eq!(
+        ids(&[
+            "--override-kv",
+            "tokenizer.ggml.add_bos_token=bool:true",
+            "--override-kv",
+            "tokenizer.ggml.bos_token_id=int:7"
+        ])
+        .0,
+        plain.replace('[', "[7, ")
+    );
+    let (same, said) = ids(&["--override-kv", "tokenizer.ggml.pree=str:qwen2"]);
+    assert!(same == plain && said.contains("tokenizer.ggml.pree"), "{said}");
+    // A value that the file could not have either is refused in the same words.
+    fails_with(
+        &["tokenize", "-m", &model, "-p", "a", "--override-kv", "tokenizer.ggml.pre=str:nonsense"],
+        1,
+        "nonsense",
+    );
+    fails_with(
+        &["tokenize", "-m", &model, "-p", "a", "--override-kv", "tokenizer.ggml.pre=int:1"],
+        1,
+        "metadata key tokenizer.ggml.pre",
+    );
+    fails_with(&["complete", "-m", &model, "-p", "a", "--override-kv", "llama.block_count=int:3"], 1, "blk.2");
+    for wrong in ["a", "a=b", "a=u32:1", "general.alignment=int:64"] {
+        let output = armlet().args(["plan", "-m", &model, "--override-kv", wrong]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+        assert!(stderr(&output).contains("KEY=TYPE:VALUE"), "{}", stderr(&output));
+    }
+    let context = |more: &[&str]| ok(&[&["plan", "-m", &model, "--json"][..], more].concat());
+    assert_ne!(context(&[]), context(&["--override-kv", "llama.context_length=int:32"]));
+}
+
+#[test]
+fn suppressed_tokens_are_never_generated() {
+    let f = Folder::new();
+    let g = Tiny::default().gguf();
+    let generate = |suppressed: Vec<i32>, temperature: &str| {
+        let model =
+            f.write("model.gguf", &g.clone().set("tokenizer.ggml.suppress_tokens", Val::I32s(suppressed)).build());
+        ok(&["complete", "-m", &model, "-p", "A", "-n", "24", "--temp", temperature, "--seed", "1"])
+    };
+    // Token 11 ends an answer. Then whatever was generated is suppressed, too.
+    for temperature in ["0", "1"] {
+        let text = generate(vec![11], temperature);
+        let id = |byte: u8| i32::from(byte) - 33;
+        let first: Vec<i32> = text.trim_end().bytes().map(id).collect();
+        assert!(first.iter().all(|id| (0..67).contains(id) && *id != 11), "{text}");
+        let text = generate([&first[..], &[11]].concat(), temperature);
+        let second: Vec<i32> = text.trim_end().bytes().map(id).filter(|own| *own != id(b'A')).collect();
+        assert!(second.len() >= 20 && !second.iter().any(|id| first.contains(id)), "{first:?} {second:?}");
+    }
+}
