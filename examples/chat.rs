@@ -89,7 +89,7 @@ pub fn run(path: &Path, question: &str, out: &mut dyn Write) -> Result<(), Box<d
     let mut sampler = Sampler::new(SamplerConfig { temperature: 0.0, ..SamplerConfig::default() });
     let mut detokenizer = Detokenizer::new();
     for _ in 0..MAX_TOKENS {
-        let token = sampler.sample(logits)?;
+        let token = sampler.sample_allowed(logits, &|token| !tokenizer.is_suppressed(token))?;
         if tokenizer.is_end(token) {
             break;
         }

@@ -48,7 +48,7 @@ pub(super) const LINE_END: Set = RETURN | FEED;
 #[inline(never)]
 pub(super) fn kind(c: char) -> Set {
     #[cfg(test)]
-    LOOK_UPS.with(|n| n.set(n.get() + 1));
+    super::tests::LOOK_UPS.with(|n| n.set(n.get() + 1));
     match c {
         'a'..='z' => LOWER,
         'A'..='Z' => UPPER,
@@ -70,12 +70,6 @@ pub(super) fn kind(c: char) -> Set {
             (Class::Other, _) => OTHER,
         },
     }
-}
-
-#[cfg(test)]
-std::thread_local! {
-    /// Calls of [`kind`], which is what all rules spend their time on.
-    pub(super) static LOOK_UPS: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
 }
 
 /// Characters that a regex lists by ranges.

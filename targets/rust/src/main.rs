@@ -68,7 +68,7 @@ fn run(model: &[u8], memory: &mut [u8]) -> Result<(), Error> {
     let (mut answer, mut detokenizer) = (String::<256>::new(), Detokenizer::new());
     let mut logits = engine.eval(&Serial, &mut session, &tokens[..n])?;
     for _ in 0..ANSWER {
-        let token = sampler.sample(logits)?;
+        let token = sampler.sample_allowed(logits, &|token| !tokenizer.is_suppressed(token))?;
         if tokenizer.is_end(token) {
             break;
         }
