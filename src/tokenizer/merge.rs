@@ -268,9 +268,23 @@ mod tests {
             let table: Table = (0..r(30))
                 .map(|_| ((r(values) as u32, r(values) as u32), (r(ranks) as u32, r(values) as u32)))
                 .collect();
-            let symbols: Vec<(usize, u32)> = (0..r(60)).map(|_| (1 + r(4), r(values) as u32)).collect();
+            // Of one byte each, there may be more pairs than the queue has room for.
+            let longest = 1 + r(3);
+            let symbols: Vec<(usize, u32)> = (0..r(60)).map(|_| (1 + r(longest), r(values) as u32)).collect();
             assert_eq!(merged(&symbols, &table).0, naive(&symbols, &table), "round {round}: {table:?} {symbols:?}");
         }
+    }
+
+    /// Each merge queues one more pair of the first symbol, which comes last: the queue must overflow.
+    #[test]
+    fn an_overflowing_queue_loses_no_pair() {
+        let n = 400;
+        let mut table: Table = (0..n).map(|v| ((1000, v), (9, 2000 + v))).collect();
+        table.extend((0..n).map(|v| ((v, 0), (n - v, v + 1))));
+        let symbols: Vec<(usize, u32)> = [1000].into_iter().chain((0..n).map(|_| 0)).map(|v| (1, v)).collect();
+        assert_eq!(merged(&symbols, &table).0, naive(&symbols, &table));
+        table.extend((0..n).map(|v| ((1000, v), (n + 9, 2000 + v))));
+        assert_eq!(merged(&symbols, &table).0, naive(&symbols, &table));
     }
 
     /// However merges outdate one another, pairs are looked up a few times for each byte: also where the queue overflows.

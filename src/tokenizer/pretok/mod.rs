@@ -129,11 +129,6 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    std::thread_local! {
-        /// Calls of [`set::kind`], which is what all rules spend their time on.
-        pub(super) static LOOK_UPS: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
-    }
-
     const GPT2: &str = "gpt-2";
     const SMOLLM: &str = "smollm";
     const LLAMA: &str = "llama-bpe";
@@ -310,7 +305,7 @@ mod tests {
     #[test]
     fn words_join_to_the_text() {
         let (mut seed, mut room) = (0x9E37_79B9_7F4A_7C15, [0; 128]);
-        for _ in 0..20_000 {
+        for _ in 0..4000 {
             let text = random_text(&mut seed, &mut room);
             for pre in all() {
                 rejoins(pre, text);
@@ -321,7 +316,7 @@ mod tests {
     #[test]
     fn a_char_alone_is_a_word() {
         // A prime step visits every kind, in a fraction of the time of them all.
-        for c in ('\0'..=char::MAX).step_by(13) {
+        for c in ('\0'..=char::MAX).step_by(101) {
             let mut room = [0; 4];
             let text: &str = c.encode_utf8(&mut room);
             for pre in all() {
@@ -338,16 +333,18 @@ mod tests {
             "A\u{301}", "'l", "1a", "12٣",
         ];
         for unit in units {
-            for tail in ["", "x", "\n"] {
+            for tail in ["", "1", "\n"] {
                 for pre in all() {
                     let steps = |n: usize| {
                         let text = unit.repeat(n) + tail;
-                        LOOK_UPS.set(0);
+                        set::look_ups();
                         rejoins(pre, &text);
-                        LOOK_UPS.get()
+                        set::look_ups()
                     };
-                    let (once, twice) = (steps(1 << 9), steps(1 << 10));
-                    let per_character = twice / (unit.chars().count() << 10);
+                    // Long runs of white space are cut into pieces of 512.
+                    let n = if unit == " " { 1 << 12 } else { 1 << 9 };
+                    let (once, twice) = (steps(n), steps(2 * n));
+                    let per_character = twice / (2 * n * unit.chars().count());
                     assert!(
                         twice <= 2 * once + 2000 && per_character < 60,
                         "{pre}: {once}, {twice} for {unit:?}… {tail:?}"
