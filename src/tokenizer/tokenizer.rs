@@ -116,6 +116,11 @@ impl<'m> Tokenizer<'m> {
         self.add_bos && self.bos().is_some()
     }
 
+    /// Whether [`EncodeOptions::add_special`](super::EncodeOptions) ends a text with [`eos`](Tokenizer::eos).
+    pub fn adds_eos(&self) -> bool {
+        self.add_eos && self.eos().is_some()
+    }
+
     /// Whether `token` ends an answer.
     pub fn is_end(&self, token: u32) -> bool {
         self.end.contains(&token)

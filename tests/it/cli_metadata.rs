@@ -67,6 +67,19 @@ fn overridden_metadata_count_before_anything_reads_them() {
     assert_ne!(context(&[]), context(&["--override-kv", "llama.context_length=int:32"]));
 }
 
+/// An answer follows a prompt, which therefore does not end with EOS.
+#[test]
+fn a_prompt_gets_no_end() {
+    let f = Folder::new();
+    let answer = |adds: bool| {
+        let mut g = Tiny::default().gguf();
+        g.set("tokenizer.ggml.add_eos_token", Val::Raw(7, vec![u8::from(adds)]));
+        let model = f.write("model.gguf", &g.build());
+        ok(&["complete", "-m", &model, "-p", "AB", "-n", "8", "--temp", "0"])
+    };
+    assert_eq!(answer(true), answer(false));
+}
+
 #[test]
 fn suppressed_tokens_are_never_generated() {
     let f = Folder::new();

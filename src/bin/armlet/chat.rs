@@ -14,7 +14,7 @@ use crate::atomic_file::replace;
 use crate::error::{Failure, print};
 use crate::generate::{End, Stats, generate, sampler};
 use crate::interrupt;
-use crate::model::{Loaded, Runner, argument, encode, map, plan, read_stdin, session_memory, text, with_model};
+use crate::model::{Loaded, Runner, argument, encode_prompt, map, plan, read_stdin, session_memory, text, with_model};
 use crate::template::{Message, Template};
 
 const HELP: &str = "/help: this; /clear: start a new conversation; /regen: regenerate the last answer; /system TEXT: new system prompt; \
@@ -111,7 +111,7 @@ pub(crate) fn prefix(args: &args::Prefix) -> Result<(), Failure> {
 fn tokens(loaded: &Loaded<'_>, template: &Template<'_>, messages: &[Message]) -> Result<Vec<u32>, Failure> {
     let rendered = template.render(messages)?;
     let options = EncodeOptions { add_special: true, parse_special: true, literal: &rendered.literal };
-    encode(&loaded.model.tokenizer, &rendered.text, options)
+    encode_prompt(&loaded.model.tokenizer, &rendered.text, options)
 }
 
 /// The messages of a conversation, and the tokens of it that are in the session. Saved beside the KV cache.

@@ -6,13 +6,13 @@ use crate::args::Complete;
 use crate::error::{Failure, print};
 use crate::generate::{End, generate, sampler};
 use crate::interrupt;
-use crate::model::{Runner, encode, plan, session_memory, text, with_model};
+use crate::model::{Runner, encode_prompt, plan, session_memory, text, with_model};
 
 pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
     let prompt = text(&args.text)?;
     with_model(&args.model, |loaded| {
         let options = EncodeOptions { add_special: true, parse_special: args.parse_special, literal: &[] };
-        let tokens = encode(&loaded.model.tokenizer, &prompt, options)?;
+        let tokens = encode_prompt(&loaded.model.tokenizer, &prompt, options)?;
         if tokens.is_empty() {
             return Err(Failure::Error(
                 "the prompt is empty, and the model has no BOS token to start from; give some text".into(),

@@ -18,7 +18,7 @@ use crate::atomic_file::{failed, replace_by};
 use crate::error::{Failure, print};
 use crate::gguf_writer::{Meta, write_floats};
 use crate::interrupt;
-use crate::model::{Loaded, Runner, encode, pieces, read_file, session_memory, with_model};
+use crate::model::{Loaded, Runner, encode_prompt, pieces, read_file, session_memory, with_model};
 use crate::progress::steps;
 
 /// The output head, where it is no embedding.
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Imatrix) -> Result<(), Failure> {
     let text = read_file(&args.file)?;
     with_model(&args.model, |loaded| {
         let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
-        let mut tokens = encode(&loaded.model.tokenizer, &text, options)?;
+        let mut tokens = encode_prompt(&loaded.model.tokenizer, &text, options)?;
         let pieces = pieces(&loaded.model.tokenizer, &mut tokens, args.context, args.chunks)?;
         if args.process_output && loaded.file.tensor(HEAD).is_none() {
             log::warn!("--process-output: the output head is the embedding, which has no importance");

@@ -191,6 +191,19 @@ fn utf8(bytes: Vec<u8>, whence: &str) -> Result<String, Failure> {
     })
 }
 
+/// Token ids of a prompt. More is to follow, so it does not end with EOS, whatever `tokenizer.ggml.add_eos_token` says.
+pub(crate) fn encode_prompt(
+    tokenizer: &Tokenizer<'_>,
+    text: &str,
+    options: EncodeOptions<'_>,
+) -> Result<Vec<u32>, Failure> {
+    let mut tokens = encode(tokenizer, text, options)?;
+    if options.add_special && tokenizer.adds_eos() {
+        tokens.pop();
+    }
+    Ok(tokens)
+}
+
 /// Token ids of `text`.
 pub(crate) fn encode(tokenizer: &Tokenizer<'_>, text: &str, options: EncodeOptions<'_>) -> Result<Vec<u32>, Failure> {
     let mut scratch =

@@ -9,7 +9,7 @@ use armlet::tokenizer::EncodeOptions;
 
 use crate::args::{KvType, Perplexity};
 use crate::error::{Failure, print};
-use crate::model::{self, Loaded, Runner, encode, read_file, session_memory, with_model};
+use crate::model::{self, Loaded, Runner, encode_prompt, read_file, session_memory, with_model};
 
 /// Sums of −ln p and of its square.
 #[derive(Default)]
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
     let text = read_file(&args.file)?;
     with_model(&args.model, |loaded| {
         let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
-        let mut tokens = encode(&loaded.model.tokenizer, &text, options)?;
+        let mut tokens = encode_prompt(&loaded.model.tokenizer, &text, options)?;
         tokens.truncate(if args.tokens == 0 { usize::MAX } else { args.tokens });
         let (score, chunks) =
             if args.stream { stream(loaded, &tokens, args)? } else { pieces(loaded, &mut tokens, args)? };
