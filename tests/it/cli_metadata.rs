@@ -65,6 +65,15 @@ fn overridden_metadata_count_before_anything_reads_them() {
     }
     let context = |more: &[&str]| ok(&[&["plan", "-m", &model, "--json"][..], more].concat());
     assert_ne!(context(&[]), context(&["--override-kv", "llama.context_length=int:32"]));
+    let shown =
+        |more: &[&str]| ok(&[&["inspect", &model, "--override-kv", "llama.context_length=int:33"][..], more].concat());
+    assert!(
+        shown(&[]).contains("  llama.context_length = 33\n") && shown(&["--json"]).contains(": 33,"),
+        "{}",
+        shown(&[])
+    );
+    assert!(shown(&["--override-kv", "llama.block_count=int:3"]).contains("blk.2"));
+    assert!(shown(&["--override-kv", "a.b=str:c"]).contains("  a.b = \"c\"\n"));
 }
 
 /// An answer follows a prompt, which therefore does not end with EOS.

@@ -369,6 +369,8 @@ pub(crate) struct Inspect {
     /// The same, in the form that the other commands take.
     #[arg(short, long, value_name = "MODEL", conflicts_with = "path", env = "ARMLET_MODEL")]
     pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) metadata: Metadata,
     /// Also list the tensors.
     #[arg(long)]
     pub(crate) tensors: bool,

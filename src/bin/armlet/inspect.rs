@@ -10,6 +10,7 @@ use armlet::model::{Hparams, Model};
 use crate::args::Inspect;
 use crate::error::{Failure, print};
 use crate::model::{map, resolve};
+use crate::override_kv;
 
 /// Elements of a list that are shown.
 const SHOWN: usize = 5;
@@ -54,18 +55,32 @@ impl Summary {
 pub(crate) fn run(args: &Inspect) -> Result<(), Failure> {
     let path = resolve(args.path.as_deref().or(args.model.as_deref()))?;
     let bytes = map(&path)?;
-    let file = File::new_checked(&bytes).map_err(|e| Failure::file(&path, e))?;
-    let out = if args.json { format!("{:#}\n", json(&file)) } else { text(&file, args.tensors) };
+    let overrides = override_kv::entries(&args.metadata.override_kv);
+    let file = override_kv::apply(File::new_checked(&bytes).map_err(|e| Failure::file(&path, e))?, &overrides);
+    let metadata = metadata(&file, &overrides);
+    let out = if args.json { format!("{:#}\n", json(&file, &metadata)) } else { text(&file, &metadata, args.tensors) };
     print(out.as_bytes())
 }
 
-fn text(file: &File<'_>, tensors: bool) -> String {
+/// The file's entries, with the values that count; then those that the command line adds.
+fn metadata<'a>(file: &File<'a>, overrides: &[(&'a str, Value<'a>)]) -> Vec<(&'a str, Value<'a>)> {
+    let own = |key: &str| overrides.iter().find(|(known, _)| *known == key).map(|(_, value)| *value);
+    let mut entries: Vec<_> = file.metadata().map(|(key, value)| (key, own(key).unwrap_or(value))).collect();
+    for (key, _) in overrides {
+        if !entries.iter().any(|(known, _)| known == key) {
+            entries.extend(own(key).map(|value| (*key, value)));
+        }
+    }
+    entries
+}
+
+fn text(file: &File<'_>, metadata: &[(&str, Value<'_>)], tensors: bool) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail, so results are ignored here.
     let _ = writeln!(out, "GGUF v{}, alignment {}", file.version(), file.alignment());
-    let _ = writeln!(out, "\nmetadata ({})", file.metadata_len());
-    for (key, value) in file.metadata() {
-        let _ = writeln!(out, "  {} = {}", key.escape_debug(), show(&value));
+    let _ = writeln!(out, "\nmetadata ({})", metadata.len());
+    for (key, value) in metadata {
+        let _ = writeln!(out, "  {} = {}", key.escape_debug(), show(value));
     }
     let summary = Summary::new(file);
     let _ = writeln!(
@@ -134,8 +149,8 @@ fn show(value: &Value<'_>) -> String {
     }
 }
 
-fn json(file: &File<'_>) -> serde_json::Value {
-    let metadata: serde_json::Map<_, _> = file.metadata().map(|(k, v)| (k.to_string(), json_value(&v))).collect();
+fn json(file: &File<'_>, metadata: &[(&str, Value<'_>)]) -> serde_json::Value {
+    let metadata: serde_json::Map<_, _> = metadata.iter().map(|(k, v)| (k.to_string(), json_value(v))).collect();
     let tensors: Vec<_> = file
         .tensors()
         .map(|t| {
