@@ -22,6 +22,8 @@ const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 /// The longest token that is taken, in bytes, so that a file cannot make encoding slow: those of real vocabularies have a
 /// few hundred.
 pub(super) const LONGEST_TOKEN: usize = 4096;
+/// The most suppressed tokens, each of which may be compared with every token of the vocabulary; real files name a few.
+const MOST_SUPPRESSED: usize = 1024;
 
 impl<'m> Tokenizer<'m> {
     /// Checks the vocabulary of `file` (rules V1 to V5) and builds its index in the arena, in time linear in the
@@ -51,12 +53,18 @@ impl<'m> Tokenizer<'m> {
                 *kind = token.kind;
             }
         }
+        let specials = Specials::new(&Vocab { kinds: &*tables.kinds, ..indexed }, tables.specials);
+        for name in special::SHOWN {
+            if let Some(kind) = indexed.find(name.as_bytes()).and_then(|id| tables.kinds.get_mut(id as usize)) {
+                *kind = TokenKind::UserDefined;
+            }
+        }
         vocab.kinds = tables.kinds;
         let says = |id: u32, ends| named().any(|token| token.id == id && token.ends_answer == Some(ends));
         let by_name = named().map(|token| token.id).filter(|id| says(*id, true));
         let by_key = source.special.into_iter().skip(EOS).flatten().filter(|id| !says(*id, false));
         tokenizer.end = fill(tables.end, by_key.chain(by_name));
-        tokenizer.specials = Specials::new(&tokenizer.vocab, tables.specials);
+        tokenizer.specials = specials;
         if let (Some(list), Some((merges, mut index))) = (source.merges, tables.merges) {
             index_merges(list, &tokenizer.vocab, merges, &mut index)
                 .map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(MERGES))?;
@@ -133,6 +141,10 @@ impl<'m> Source<'m> {
                 Some(_) => return Err(TokenizerError::Key(key)),
             }
         }
+        let suppressed = numbers(optional_list(file, SUPPRESSED, ValueType::I32)?);
+        if suppressed.len() > MOST_SUPPRESSED {
+            return Err(TokenizerError::Key(SUPPRESSED));
+        }
         let mut add_bos = flag(file, ADD_BOS, defaults.add_bos)?;
         if !add_bos && defaults.needs_bos {
             add_bos = true;
@@ -144,7 +156,7 @@ impl<'m> Source<'m> {
             merges,
             scores,
             types: numbers(types),
-            suppressed: numbers(optional_list(file, SUPPRESSED, ValueType::I32)?),
+            suppressed,
             special,
             add_bos,
             add_eos: flag(file, "tokenizer.ggml.add_eos_token", false)?,

@@ -73,6 +73,10 @@ static FILL_IN_THE_MIDDLE: [&str; 24] = [
     "<|middle|>",
 ];
 
+/// Tokens that divide an answer into its parts, and are shown. llama.cpp makes them user-defined; that a text may spell them
+/// where it may not spell control tokens is left out here, so that a person's text starts no part of its own.
+pub(super) static SHOWN: [&str; 4] = ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
+
 /// How many names there are.
 pub(super) const NAMES: usize = END.len() + FILL_IN_THE_MIDDLE.len();
 

@@ -403,6 +403,30 @@ fn v_suppressed_tokens_are_listed() {
     let wrong = Val::Raw(9, [&4u32.to_le_bytes()[..], &1u64.to_le_bytes(), &[0; 4]].concat());
     let error = no_vocabulary(g.set("tokenizer.ggml.suppress_tokens", wrong));
     assert_eq!(error, TokenizerError::Key("tokenizer.ggml.suppress_tokens"));
+    // So many that drawing a token could take hours.
+    g.set("tokenizer.ggml.suppress_tokens", Val::I32s(vec![1; 1024]));
+    assert_eq!(suppressed(&g).len(), 1024);
+    let error = no_vocabulary(g.set("tokenizer.ggml.suppress_tokens", Val::I32s(vec![1; 1025])));
+    assert_eq!(error, TokenizerError::Key("tokenizer.ggml.suppress_tokens"));
+}
+
+/// The parts of an answer of gpt-oss are shown, whatever the file says, and made by templates only.
+#[test]
+fn v_tokens_that_divide_an_answer_are_shown() {
+    let names = ["<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|other|>"];
+    let mut g = bpe(&names, &[]);
+    g.set("tokenizer.ggml.token_type", Val::I32s(vec![3; 5]));
+    untrusted::with_tokenizer(&g.build(), |t| {
+        let shown = [TokenKind::UserDefined; 4];
+        assert_eq!([0, 1, 2, 3].map(|id| t.kind(id)), shown);
+        assert_eq!(t.kind(4), TokenKind::Control);
+        let ids = |parse_special| {
+            let options = EncodeOptions { add_special: false, parse_special, literal: &[] };
+            untrusted::encode(t, &names.concat(), options)
+        };
+        assert_eq!(ids(true), [0, 1, 2, 3, 4]);
+        assert_eq!(ids(false), [0; 0]);
+    });
 }
 
 /// Phi-3's control tokens take the white space behind them, but for three.
