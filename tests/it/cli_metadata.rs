@@ -1,7 +1,7 @@
 //! What the program does with metadata that is missing, wrong or overridden: warnings on stderr, and `--override-kv`.
 
-use crate::cli::{Folder, armlet, fails_with, ok, stderr, tiny};
-use crate::common::gguf::{Tiny, Val};
+use crate::cli::{Folder, armlet, fails, fails_with, ok, stderr, tiny};
+use crate::common::gguf::{Tiny, Val, byte_level_model};
 
 /// Ids of a text, and what is said.
 fn tokenize(model: &str, text: &str, more: &[&str]) -> (String, String) {
@@ -74,6 +74,70 @@ fn overridden_metadata_count_before_anything_reads_them() {
     );
     assert!(shown(&["--override-kv", "llama.block_count=int:3"]).contains("blk.2"));
     assert!(shown(&["--override-kv", "a.b=str:c"]).contains("  a.b = \"c\"\n"));
+}
+
+/// One line end at the end of a file or of piped text is no part of a prompt.
+#[test]
+fn one_final_line_end_is_left_out() {
+    let f = Folder::new();
+    let model = f.write("model.gguf", &byte_level_model(7));
+    let read = |text: &str, piped: bool| {
+        let file = f.write("prompt.txt", text.as_bytes());
+        let mut command = armlet();
+        command.args(["complete", "-m", &model, "-n", "1", "--json"]);
+        if piped {
+            command.stdin(std::fs::File::open(&file).unwrap());
+        } else {
+            command.args(["-f", &file]);
+        }
+        let output = command.output().unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        answer["timings"]["prompt_n"].as_u64().unwrap()
+    };
+    for piped in [false, true] {
+        let n = ["AA", "AA\n", "AA\n\n", "AA\n "].map(|text| read(text, piped));
+        assert_eq!(n, [2, 2, 3, 4], "{piped}");
+    }
+    let argument = ok(&["complete", "-m", &model, "-n", "1", "--json", "-p", "AA\n"]);
+    assert!(argument.contains("\"prompt_n\":3"), "{argument}");
+}
+
+#[test]
+fn the_file_recommends_a_sampler_and_options_decide() {
+    let f = Folder::new();
+    let g = Tiny::default().gguf();
+    let complete = |key: &str, value: Val, more: &[&str]| {
+        let model = f.write("model.gguf", &g.clone().set(&format!("general.sampling.{key}"), value).build());
+        let args = ["complete", "-m", &model, "-p", "A", "-n", "24", "--seed", "1"];
+        armlet().args([&args[..], more].concat()).output().unwrap()
+    };
+    let text = |key: &str, value: Val, more: &[&str]| {
+        let output = complete(key, value, more);
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let random = text("none", Val::U32(0), &[]);
+    let greedy = text("none", Val::U32(0), &["--temp", "0"]);
+    assert_ne!(random, greedy);
+    let settings = [
+        ("temp", Val::F32(0.0), "--temp", "0.8"),
+        ("top_k", Val::Raw(5, 1i32.to_le_bytes().into()), "--top-k", "40"),
+        ("top_p", Val::F32(0.0), "--top-p", "0.95"),
+        ("min_p", Val::F32(1.0), "--min-p", "0.05"),
+    ];
+    for (key, value, option, default) in settings {
+        assert_eq!(text(key, value.clone(), &[]), greedy, "{key}");
+        assert_eq!(text(key, value, &[option, default]), random, "{key}");
+    }
+    let penalty = text("penalty_repeat", Val::F32(10.0), &["--temp", "0"]);
+    assert_eq!(penalty, text("none", Val::U32(0), &["--temp", "0", "--repeat-penalty", "10"]));
+    assert_ne!(penalty, greedy);
+    fails(&complete("temp", Val::F32(-1.0), &[]), 1, "general.sampling.temp is -1: not from 0 to 100");
+    fails(&complete("top_p", Val::Str("x".into()), &[]), 1, "general.sampling.top_p");
+    for (key, value, said) in [("mirostat", Val::U32(2), true), ("mirostat", Val::U32(0), false)] {
+        let output = complete(key, value, &[]);
+        assert_eq!(stderr(&output).contains("general.sampling.mirostat"), said, "{}", stderr(&output));
+    }
 }
 
 /// An answer follows a prompt, which therefore does not end with EOS.

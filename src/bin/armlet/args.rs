@@ -172,21 +172,23 @@ pub(crate) struct Sampling {
     /// Seed of the sampler [default: from the clock].
     #[arg(short, long)]
     pub(crate) seed: Option<u64>,
-    /// Temperature; 0: greedy decoding, which gives the same bits every time.
-    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = parse_range::<0, 100>)]
-    pub(crate) temp: f32,
-    /// Keep only this many of the likeliest tokens, at most 1024; 0: 1024.
-    #[arg(long, value_name = "K", default_value_t = 40)]
-    pub(crate) top_k: usize,
-    /// Keep only the likeliest tokens whose probabilities sum to this; 1 keeps all.
-    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = parse_range::<0, 1>)]
-    pub(crate) top_p: f32,
-    /// Keep only tokens at least this probable relative to the likeliest; 0 keeps all.
-    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = parse_range::<0, 1>)]
-    pub(crate) min_p: f32,
-    /// Penalty on tokens that occur among the last 64; 1 changes nothing.
-    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = parse_penalty)]
-    pub(crate) repeat_penalty: f32,
+    /// Temperature; 0: greedy decoding, which gives the same bits every time [default: the file's, or 0.8].
+    #[arg(long, value_name = "T", value_parser = parse_range::<0, 100>)]
+    pub(crate) temp: Option<f32>,
+    /// Keep only this many of the likeliest tokens, at most 1024; 0: 1024 [default: the file's, or 40].
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Keep only the likeliest tokens whose probabilities sum to this; 1 keeps all [default: the file's, or
+    /// 0.95].
+    #[arg(long, value_name = "P", value_parser = parse_range::<0, 1>)]
+    pub(crate) top_p: Option<f32>,
+    /// Keep only tokens at least this probable relative to the likeliest; 0 keeps all [default: the file's, or
+    /// 0.05].
+    #[arg(long, value_name = "P", value_parser = parse_range::<0, 1>)]
+    pub(crate) min_p: Option<f32>,
+    /// Penalty on tokens that occur among the last 64; 1 changes nothing [default: the file's, or 1].
+    #[arg(long, value_name = "X", value_parser = parse_penalty)]
+    pub(crate) repeat_penalty: Option<f32>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -505,13 +507,13 @@ fn parse_pattern(text: &str) -> Result<Pattern, String> {
 }
 
 /// Parses a divisor of logits.
-fn parse_penalty(text: &str) -> Result<f32, String> {
+pub(crate) fn parse_penalty(text: &str) -> Result<f32, String> {
     let number = parse_range::<0, 100>(text)?;
     if number >= 0.01 { Ok(number) } else { Err("not from 0.01 to 100".into()) }
 }
 
 /// Parses a finite number from `MIN` to `MAX`.
-fn parse_range<const MIN: i32, const MAX: i32>(text: &str) -> Result<f32, String> {
+pub(crate) fn parse_range<const MIN: i32, const MAX: i32>(text: &str) -> Result<f32, String> {
     let number: f32 = text.parse().map_err(|_| "not a number".to_string())?;
     if (MIN as f32..=MAX as f32).contains(&number) { Ok(number) } else { Err(format!("not from {MIN} to {MAX}")) }
 }

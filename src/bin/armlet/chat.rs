@@ -12,9 +12,12 @@ use rustyline::error::ReadlineError;
 use crate::args::{self, Chat};
 use crate::atomic_file::replace;
 use crate::error::{Failure, print};
-use crate::generate::{End, Stats, generate, sampler};
+use crate::generate::{End, Stats, generate};
 use crate::interrupt;
-use crate::model::{Loaded, Runner, argument, encode_prompt, map, plan, read_stdin, session_memory, text, with_model};
+use crate::model::{
+    Loaded, Runner, argument, encode_prompt, map, plan, read_stdin, session_memory, text, with_model, without_line_end,
+};
+use crate::sampling::sampler;
 use crate::template::{Message, Template};
 
 const HELP: &str = "/help: this; /clear: start a new conversation; /regen: regenerate the last answer; /system TEXT: new system prompt; \
@@ -23,7 +26,7 @@ const HELP: &str = "/help: this; /clear: start a new conversation; /regen: regen
 pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
     let one_shot = match &args.prompt {
         Some(text) => Some(argument(text)?),
-        None if !std::io::stdin().is_terminal() => Some(read_stdin()?),
+        None if !std::io::stdin().is_terminal() => Some(without_line_end(read_stdin()?)),
         None => None,
     };
     if args.json && one_shot.is_none() {
@@ -47,7 +50,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         let mut chat = Conversation {
             loaded,
             runner,
-            sampler: sampler(&args.sampling),
+            sampler: sampler(&args.sampling, loaded.file)?,
             template: Template::new(loaded.file, &loaded.model.tokenizer)?,
             limit: args.sampling.n_predict.unwrap_or(plan.context()),
             transcript: start.map_or_else(Transcript::default, |s| s.1),

@@ -4,12 +4,13 @@ use armlet::tokenizer::EncodeOptions;
 
 use crate::args::Complete;
 use crate::error::{Failure, print};
-use crate::generate::{End, generate, sampler};
+use crate::generate::{End, generate};
 use crate::interrupt;
-use crate::model::{Runner, encode_prompt, plan, session_memory, text, with_model};
+use crate::model::{Runner, encode_prompt, plan, prompt, session_memory, with_model};
+use crate::sampling::sampler;
 
 pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
-    let prompt = text(&args.text)?;
+    let prompt = prompt(&args.text)?;
     with_model(&args.model, |loaded| {
         let options = EncodeOptions { add_special: true, parse_special: args.parse_special, literal: &[] };
         let tokens = encode_prompt(&loaded.model.tokenizer, &prompt, options)?;
@@ -28,7 +29,7 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
             if args.json { Ok(()) } else { print(text.as_bytes()) }
         };
         let limit = args.sampling.n_predict.unwrap_or(128);
-        let mut sampler = sampler(&args.sampling);
+        let mut sampler = sampler(&args.sampling, loaded.file)?;
         let (end, stats) = generate(loaded, &mut runner, &mut sampler, &tokens, limit, &mut Vec::new(), show)?;
         if args.json {
             let object = serde_json::json!({ "text": answer, "stop": end.name(), "timings": stats.json() });

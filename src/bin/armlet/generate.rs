@@ -3,10 +3,9 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use armlet::sample::{Sampler, SamplerConfig};
+use armlet::sample::Sampler;
 use armlet::tokenizer::Detokenizer;
 
-use crate::args;
 use crate::error::Failure;
 use crate::interrupt;
 use crate::model::{Loaded, Runner};
@@ -65,22 +64,6 @@ impl End {
             End::Interrupted => "interrupted",
         }
     }
-}
-
-/// The sampler that the options describe.
-pub(crate) fn sampler(args: &args::Sampling) -> Sampler {
-    let fresh = || {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.map_or(0, |t| t.as_nanos() as u64)
-    };
-    Sampler::new(SamplerConfig {
-        temperature: args.temp,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        repeat_penalty: args.repeat_penalty,
-        seed: args.seed.unwrap_or_else(fresh),
-    })
 }
 
 /// Prefills `prompt` and generates up to `limit` tokens, passing text to `show` as it comes. Appends every token that the

@@ -18,7 +18,7 @@ use crate::atomic_file::{failed, replace_by};
 use crate::error::{Failure, print};
 use crate::gguf_writer::{Meta, write_floats};
 use crate::interrupt;
-use crate::model::{Loaded, Runner, encode_prompt, pieces, read_file, session_memory, with_model};
+use crate::model::{Loaded, Runner, encode_prompt, pieces, read_file, session_memory, with_model, without_line_end};
 use crate::progress::steps;
 
 /// The output head, where it is no embedding.
@@ -89,7 +89,7 @@ impl<'f> Sums<'f> {
 }
 
 pub(crate) fn run(args: &Imatrix) -> Result<(), Failure> {
-    let text = read_file(&args.file)?;
+    let text = without_line_end(read_file(&args.file)?);
     with_model(&args.model, |loaded| {
         let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
         let mut tokens = encode_prompt(&loaded.model.tokenizer, &text, options)?;

@@ -24,6 +24,7 @@ mod plan;
 mod progress;
 mod pull;
 mod quantize;
+mod sampling;
 mod template;
 mod tokenize;
 

@@ -154,6 +154,20 @@ impl<'l> Runner<'l> {
     }
 }
 
+/// The prompt that the options select. One line end at the end of a file or of piped text is not part of it, as in
+/// llama.cpp: `echo` and editors put it there.
+pub(crate) fn prompt(args: &args::Text) -> Result<String, Failure> {
+    if args.prompt.is_some() { text(args) } else { text(args).map(without_line_end) }
+}
+
+/// A text without one line end at its end.
+pub(crate) fn without_line_end(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    text
+}
+
 /// The text that the options select: `-p`, `-f`, or stdin.
 pub(crate) fn text(args: &args::Text) -> Result<String, Failure> {
     match (&args.prompt, &args.file) {

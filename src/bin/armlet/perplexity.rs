@@ -9,7 +9,7 @@ use armlet::tokenizer::EncodeOptions;
 
 use crate::args::{KvType, Perplexity};
 use crate::error::{Failure, print};
-use crate::model::{self, Loaded, Runner, encode_prompt, read_file, session_memory, with_model};
+use crate::model::{self, Loaded, Runner, encode_prompt, read_file, session_memory, with_model, without_line_end};
 
 /// Sums of −ln p and of its square.
 #[derive(Default)]
@@ -53,7 +53,7 @@ impl Score {
 }
 
 pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
-    let text = read_file(&args.file)?;
+    let text = without_line_end(read_file(&args.file)?);
     with_model(&args.model, |loaded| {
         let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
         let mut tokens = encode_prompt(&loaded.model.tokenizer, &text, options)?;
