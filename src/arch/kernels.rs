@@ -8,6 +8,7 @@ use super::generic::attention::kv_format::{KvType, QueryBlock};
 use super::generic::attention::online_softmax::SoftmaxState;
 use super::generic::attention::{KvSpan, Queries};
 use super::generic::job::Write;
+use super::generic::norm::Activation;
 use super::generic::{gemv_f16, matmul};
 use super::isa::{FloatIsa, PanelIsa};
 use super::types::F16Block;
@@ -25,7 +26,7 @@ pub struct Kernels {
     pub(super) to_f16: unsafe fn(&[f32], &mut [F16Block]),
     pub(super) matmul: unsafe fn(&Matrix<'_>, Range<usize>, &Activations<'_>, &mut Tile<'_, f32>, Write),
     pub(super) rms_norm: unsafe fn(&[f32], &[u8], f32, &mut [f32]),
-    pub(super) silu_mul: unsafe fn(&mut [f32], &[f32]),
+    pub(super) activate: unsafe fn(Activation, &mut [f32], &[f32]),
     pub(super) attend: unsafe fn(KvType, &Queries<'_>, &[KvSpan<'_>], &mut SoftmaxState<'_>),
     pub(super) quantise_query: unsafe fn(&[f32], usize, &mut [QueryBlock]),
     pub(super) encode_kv: unsafe fn(KvType, &[f32], &mut [u8], &mut [u8]),
@@ -40,7 +41,7 @@ macro_rules! kernels {
     ($backend:expr, $token:expr, $new:expr $(, $features:literal)?) => {{
         use $crate::arch::generic::job::Job;
         use $crate::arch::generic::{activations, attention, gemv_f16, matmul, norm};
-        use $crate::arch::{Activations, KvType, F16Block, Kernels, SoftmaxState, QuantTile, Queries, QueryBlock, KvSpan, Write};
+        use $crate::arch::{Activation, Activations, KvType, F16Block, Kernels, SoftmaxState, QuantTile, Queries, QueryBlock, KvSpan, Write};
         use $crate::quant::Matrix;
         use $crate::storage::Tile;
         $(#[target_feature(enable = $features)])?
@@ -67,8 +68,8 @@ macro_rules! kernels {
             norm::rms_norm($new, x, weight, eps, out)
         }
         $(#[target_feature(enable = $features)])?
-        fn silu_mul(gate: &mut [f32], up: &[f32]) {
-            norm::silu_mul($new, gate, up)
+        fn activate(activation: Activation, gate: &mut [f32], up: &[f32]) {
+            norm::activate($new, activation, gate, up)
         }
         $(#[target_feature(enable = $features)])?
         fn attend(kv_type: KvType, q: &Queries<'_>, spans: &[KvSpan<'_>], out: &mut SoftmaxState<'_>) {
@@ -88,7 +89,7 @@ macro_rules! kernels {
             attention::kv_format::encode_row($new, kv_type, x, out, scale)
         }
         let (uses_f16_products, rows_at_once) = $crate::arch::kernels::capabilities($token);
-        Kernels { backend: $backend, uses_f16_products, rows_at_once, quantise, to_f16, matmul, rms_norm, silu_mul, attend, quantise_query, encode_kv }
+        Kernels { backend: $backend, uses_f16_products, rows_at_once, quantise, to_f16, matmul, rms_norm, activate, attend, quantise_query, encode_kv }
     }};
 }
 pub(super) use kernels;
@@ -170,10 +171,11 @@ impl Kernels {
         unsafe { (self.rms_norm)(x, weight, eps, out) }
     }
 
-    /// SwiGLU's gate: `gate = silu(gate) · up`, `silu(x) = x / (1 + e⁻ˣ)` (Shazeer 2020, arXiv 2002.05202).
-    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
+    /// The gate of a feed-forward network: `gate = f(gate) · up` (Shazeer 2020, arXiv 2002.05202); `f(gate)` if `up` is
+    /// empty.
+    pub fn activate(&self, activation: Activation, gate: &mut [f32], up: &[f32]) {
         // SAFETY: as in `quantise`.
-        unsafe { (self.silu_mul)(gate, up) }
+        unsafe { (self.activate)(activation, gate, up) }
     }
 
     /// Attention of the query heads of a group over the rows of one KV head in a tile, added to `out`.

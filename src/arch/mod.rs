@@ -50,6 +50,7 @@ pub use generic::attention::kv_format::{KvType, QueryBlock};
 pub use generic::attention::online_softmax::SoftmaxState;
 pub use generic::attention::{GroupQueries, KvSpan, Queries};
 pub use generic::job::Write;
+pub use generic::norm::Activation;
 pub use kernels::Kernels;
 pub use types::F16Block;
 

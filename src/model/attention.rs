@@ -127,6 +127,7 @@ impl AttentionPass<'_, '_, '_> {
             sinks: GroupQueries { floats: self.sink_q.row(row, h.q_dim()).row(head, wide), blocks: blocks(1) },
             head_dim: h.head_dim,
             scale: 1.0 / libm::sqrtf(h.head_dim as f32),
+            cap: 0.0,
         }
     }
 

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::buffers::{Buffers, Inputs, MAX_SERIAL_ROWS};
 use super::{Layer, Model};
-use crate::arch::{Activations, F16Block, Kernels, Quants, Write};
+use crate::arch::{Activation, Activations, F16Block, Kernels, Quants, Write};
 use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
 use crate::storage::{Executor, Grid, Serial, Tile, TileShape, for_each_row, for_each_tile};
 use crate::util::SliceExt;
@@ -196,7 +196,7 @@ impl Pass<'_> {
             self.multiply(&layer.gate, gate.columns(), x, &mut gate);
             self.multiply(&layer.up, up.columns(), x, &mut up);
             for t in 0..gate.rows().len() {
-                self.kernels.silu_mul(gate.row(t), up.row(t));
+                self.kernels.activate(Activation::Silu, gate.row(t), up.row(t));
             }
         });
     }

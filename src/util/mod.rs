@@ -1,9 +1,10 @@
-//! What is not specific to language models: slices that cannot panic, a binary heap, a checksum, angles.
+//! What is not specific to language models: slices that cannot panic, a binary heap, a checksum, angles, a tanh.
 
 pub(crate) mod binary_heap;
 mod crc32;
 pub(crate) mod phase;
 mod slice;
+pub(crate) mod soft_cap;
 
 pub(crate) use crc32::crc32;
 pub(crate) use slice::SliceExt;

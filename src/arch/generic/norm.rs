@@ -26,33 +26,59 @@ pub(in crate::arch) fn rms_norm<I: Isa>(isa: I, x: &[f32], weight: &[u8], eps: f
     }
 }
 
-/// Gated activation; see [`Kernels::silu_mul`](crate::arch::Kernels::silu_mul).
+/// The activation function of a feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x / (1 + e⁻ˣ).
+    Silu,
+    /// x · (1 + tanh(√(2/π) · (x + 0.044715·x³))) / 2 (Hendrycks and Gimpel 2016, arXiv 1606.08415).
+    Gelu,
+    /// max(x, 0)².
+    ReluSquared,
+}
+
+/// Gated activation; see [`Kernels::activate`](crate::arch::Kernels::activate).
 #[inline(always)]
-pub(in crate::arch) fn silu_mul<I: Isa>(isa: I, gate: &mut [f32], up: &[f32]) {
+pub(in crate::arch) fn activate<I: Isa>(isa: I, activation: Activation, gate: &mut [f32], up: &[f32]) {
     let (gates, gate_tail) = gate.as_chunks_mut::<8>();
     let (ups, up_tail) = up.as_chunks::<8>();
+    if up.is_empty() {
+        for g in gates.iter_mut() {
+            activate8(isa, activation, g, &[1.0; 8]);
+        }
+    }
     for (g, u) in gates.iter_mut().zip(ups) {
-        silu_mul8(isa, g, u);
+        activate8(isa, activation, g, u);
     }
     // The tail through the same arithmetic, so that a value does not depend on its place.
-    let (mut g, mut u) = ([0.0; 8], [0.0; 8]);
+    let (mut g, mut u) = ([0.0; 8], [1.0; 8]);
     for (slot, x) in g.iter_mut().zip(gate_tail.iter()) {
         *slot = *x;
     }
     for (slot, x) in u.iter_mut().zip(up_tail) {
         *slot = *x;
     }
-    silu_mul8(isa, &mut g, &u);
+    activate8(isa, activation, &mut g, &u);
     for (x, slot) in gate_tail.iter_mut().zip(g) {
         *x = slot;
     }
 }
 
 #[inline(always)]
-fn silu_mul8<I: Isa>(isa: I, g: &mut [f32; 8], u: &[f32; 8]) {
-    let one = isa.splat8(1.0);
+fn activate8<I: Isa>(isa: I, activation: Activation, g: &mut [f32; 8], u: &[f32; 8]) {
+    let (zero, one) = (isa.splat8(0.0), isa.splat8(1.0));
     let x = isa.load8(g);
-    let e = exp(isa, isa.sub8(isa.splat8(0.0), x));
-    let silu = isa.div8(x, isa.add8(one, e));
-    isa.store8(isa.mul8(silu, isa.load8(u)), g);
+    let activated = if activation == Activation::ReluSquared {
+        let x = isa.max8(x, zero);
+        isa.mul8(x, x)
+    } else {
+        let mut z = x;
+        if activation == Activation::Gelu {
+            // (1 + tanh y) / 2 = 1 / (1 + e⁻²ʸ), so GELU is SiLU with another exponent: x·(2·√(2/π) + 0.0713…·x²).
+            let factor = isa.fma8(isa.mul8(x, x), isa.splat8(0.071_354_814), isa.splat8(1.595_769_1));
+            z = isa.mul8(x, factor);
+        }
+        isa.div8(x, isa.add8(one, exp(isa, isa.sub8(zero, z))))
+    };
+    isa.store8(isa.mul8(activated, isa.load8(u)), g);
 }

@@ -73,7 +73,7 @@ impl Case {
             floats: &self.q[copy][heads.start * d..heads.end * d],
             blocks: &self.blocks[copy][heads.start * d.div_ceil(32)..heads.end * d.div_ceil(32)],
         };
-        let queries = Queries { ring: copy(0), sinks: copy(1), head_dim: d, scale: self.scale };
+        let queries = Queries { ring: copy(0), sinks: copy(1), head_dim: d, scale: self.scale, cap: 0.0 };
         let span = |r: Range<usize>| KvSpan {
             k: &self.k.rows[r.start * d * self.kv_type.bytes()..r.end * d * self.kv_type.bytes()],
             v: &self.v.rows[r.start * d * self.kv_type.bytes()..r.end * d * self.kv_type.bytes()],
@@ -235,7 +235,7 @@ fn attention_leaves_out_what_is_not_there() {
             KvSpan { k: &case.k.rows[..40], v: &case.v.rows, k_scales: &[], v_scales: &case.v.scales[..3], ..none };
         for (floats, blocks, head_dim) in [(32, 2, 16), (31, 2, 16), (0, 0, 16), (32, 1, 16), (32, 2, 0), (32, 2, 12)] {
             let group = GroupQueries { floats: &case.q[0][..floats], blocks: &case.blocks[0][..blocks] };
-            let queries = Queries { ring: group, sinks: group, head_dim, scale: 1.0 };
+            let queries = Queries { ring: group, sinks: group, head_dim, scale: 1.0, cap: 0.0 };
             for kv_type in KV_TYPES {
                 for spans in [&[][..], &[none], &[short, none, short]] {
                     let mut memory = [0.0; 36];

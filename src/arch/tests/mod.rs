@@ -368,7 +368,14 @@ fn quantise_rounds_to_nearest_and_never_gives_minus_128() {
 }
 
 #[test]
-fn rms_norm_and_silu_match_f64() {
+fn rms_norm_and_activations_match_f64() {
+    // As the papers have them, not as the kernel computes them.
+    let gelu = |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh());
+    let activations: [(Activation, &dyn Fn(f64) -> f64); 3] = [
+        (Activation::Silu, &|x| x / (1.0 + (-x).exp())),
+        (Activation::Gelu, &gelu),
+        (Activation::ReluSquared, &|x| x.max(0.0).powi(2)),
+    ];
     for k in backends() {
         for n in [1, 7, 8, 33, 576] {
             let (x, w) = (noise(1, n), noise(2, n));
@@ -380,13 +387,24 @@ fn rms_norm_and_silu_match_f64() {
                 let want = f64::from(x[i]) / (mean + 1e-5).sqrt() * f64::from(w[i]);
                 assert!((f64::from(out[i]) - want).abs() <= 1e-6, "{:?}", k.backend());
             }
-            let mut gate: Vec<f32> = x.iter().map(|x| x * 120.0).collect();
-            let gates = gate.clone();
-            k.silu_mul(&mut gate, &w);
-            for i in 0..n {
-                let g = f64::from(gates[i]);
-                let want = g / (1.0 + (-g).exp()) * f64::from(w[i]);
-                assert!((f64::from(gate[i]) - want).abs() <= 1e-6 * want.abs() + 1e-30, "{:?} {g}", k.backend());
+            for ((activation, f), (by, up)) in
+                activations.iter().flat_map(|a| [(120.0, &w[..]), (3.0, &w), (3.0, &[])].map(|b| (a, b)))
+            {
+                let gates: Vec<f32> = x.iter().map(|x| x * by).collect();
+                let mut gate = gates.clone();
+                k.activate(*activation, &mut gate, up);
+                for i in 0..n {
+                    let g = f64::from(gates[i]);
+                    let want = f(g) * up.get(i).map_or(1.0, |u| f64::from(*u));
+                    // tanh in f64 is exact to 1e-16 of 1, far below 0 all of GELU.
+                    let bound = if *activation == Activation::Gelu {
+                        2e-6 * want.abs() + 1e-15 * g.abs()
+                    } else {
+                        1e-6 * want.abs()
+                    };
+                    let error = (f64::from(gate[i]) - want).abs();
+                    assert!(error <= bound + 1e-30, "{:?} {activation:?} {g}: {} {want}", k.backend(), gate[i]);
+                }
             }
         }
     }
@@ -499,8 +517,10 @@ fn all_backends_give_the_same_bits() {
         k.rms_norm(&x, &bytes, 1e-5, &mut out);
         all.extend(bits(&out));
         let mut gate: Vec<f32> = x.iter().map(|x| x * 20.0).collect();
-        k.silu_mul(&mut gate, &w);
-        all.extend(bits(&gate));
+        for activation in [Activation::Silu, Activation::Gelu, Activation::ReluSquared] {
+            k.activate(activation, &mut gate, &w);
+            all.extend(bits(&gate));
+        }
         all.extend(bits(&attention::samples(k)));
         all
     };

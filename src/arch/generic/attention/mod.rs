@@ -36,6 +36,7 @@ use crate::arch::isa::Isa;
 use crate::quant::BLOCK;
 use crate::storage::TILE;
 use crate::util::SliceExt;
+use crate::util::soft_cap::soft_cap;
 
 /// Most query heads that share one pass over K and V.
 const GROUP: usize = 8;
@@ -78,6 +79,8 @@ pub struct Queries<'q> {
     pub head_dim: usize,
     /// What scores are multiplied by.
     pub scale: f32,
+    /// What they are then bounded by, softly: `s` becomes `cap · tanh(s / cap)`; 0 for no bound.
+    pub cap: f32,
 }
 
 /// Calls `$attend` for the elements of `$kv_type`. Each is a function of its own, as in
@@ -121,7 +124,7 @@ pub(in crate::arch) fn attend<'q, I: Isa, E: KvFormat<B>, const B: usize>(
             floats: q.floats.as_chunks().0.part(first * row..end * row),
             blocks: q.blocks.part(first * blocks..end * blocks),
         };
-        let part = Heads { ring: part(&q.ring), sinks: part(&q.sinks), row, scale: q.scale };
+        let part = Heads { ring: part(&q.ring), sinks: part(&q.sinks), row, scale: q.scale, cap: q.cap };
         let (outs, max) = (outs.part_mut(first * row..end * row), out.max.part_mut(first..end));
         let sum = out.sum.part_mut(first..end);
         tile::<I, E, B>(isa, &part, spans, outs, max, sum);
@@ -142,6 +145,7 @@ struct Heads<'q> {
     /// Vectors of eight in a row.
     row: usize,
     scale: f32,
+    cap: f32,
 }
 
 /// What is multiplied with the scores of a tile, `(TILE)` each: by key before the softmax, by value after it.
@@ -183,6 +187,9 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
         }
         at += len;
     }
+    if q.cap > 0.0 {
+        soften(tile, &mut factors.keys, q.cap * core::f32::consts::LOG2_E);
+    }
     for scores in tile.iter_mut() {
         scores.get_mut(at..).unwrap_or_default().fill(MASKED);
     }
@@ -205,6 +212,16 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
         rescale = [1.0; GROUP];
         at += len;
     }
+}
+
+/// Bounds scores once they are multiplied with the factors of keys.
+#[inline(never)]
+fn soften(scores: &mut [Scores], keys: &mut [f32; TILE], cap: f32) {
+    for scores in scores {
+        scores.iter_mut().zip(&*keys).for_each(|(s, factor)| *s *= factor);
+        soft_cap(scores, cap);
+    }
+    *keys = [1.0; TILE];
 }
 
 /// `out = by · scales`; the scales are binary16.
