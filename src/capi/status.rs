@@ -58,9 +58,12 @@ fn status(error: &Error) -> armlet_status {
         Error::Model(e) => match e {
             ModelError::Architecture(_)
             | ModelError::Feature(_)
+            | ModelError::UnsupportedKey(_)
+            | ModelError::UnknownTensor(_)
             | ModelError::TensorScale(_)
             | ModelError::TensorType { .. }
             | ModelError::PackVersion(_)
+            | ModelError::Panels(_)
             | ModelError::Packed { .. } => ARMLET_ERR_UNSUPPORTED,
             ModelError::Tokenizer(e) => tokenizer_status(e),
             ModelError::Arena(_) => ARMLET_ERR_ARENA,

@@ -1,13 +1,24 @@
 //! The header of a saved session or prefix: 256 bytes, little-endian.
 
 use super::error::{SNAPSHOT_VERSION, SnapshotError};
-use crate::model::{CacheShape, Model};
+use crate::model::{CacheShape, Model, is_long};
 use crate::storage::Ring;
 use crate::util::crc32;
 
 const MAGIC: [u8; 8] = *b"ARMLETKV";
 /// Length of a header.
 pub(super) const HEADER: usize = 256;
+
+/// Keys are Hadamard-transformed.
+pub(super) const HADAMARD: u32 = 1;
+/// They are rotated by the factors of a long context.
+pub(super) const LONG: u32 = 2;
+
+/// How the keys of a cache are stored.
+pub(super) fn keys(model: &Model<'_>, shape: &CacheShape) -> u32 {
+    let long = is_long(model, shape.groups.full.capacity());
+    u32::from(shape.hadamard) * HADAMARD + u32::from(long) * LONG
+}
 
 /// A layer group: its layers and its ring. All zeros where a model has no such group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +74,8 @@ pub(super) struct Header {
     /// A prefix; else a session.
     pub(super) prefix: bool,
     pub(super) kv_type: u32,
-    pub(super) hadamard: u32,
+    /// How keys are stored; see [`HADAMARD`] and [`LONG`].
+    pub(super) keys: u32,
     /// Fingerprint.
     pub(super) model: u64,
     pub(super) kv_heads: u64,
@@ -87,7 +99,7 @@ impl Header {
         Header {
             prefix: false,
             kv_type: shape.kv_type as u32,
-            hadamard: u32::from(shape.hadamard),
+            keys: keys(model, shape),
             model: model.fingerprint(),
             kv_heads: h.n_kv_heads as u64,
             head_dim: h.head_dim as u64,
@@ -107,7 +119,7 @@ impl Header {
     /// Its bytes: magic, four `u32`, 21 `u64`, zeros, the checksum of the content, the checksum of the header.
     pub(super) fn encode(&self) -> [u8; HEADER] {
         let mut out = [0; HEADER];
-        let words = [SNAPSHOT_VERSION, u32::from(self.prefix), self.kv_type, self.hadamard];
+        let words = [SNAPSHOT_VERSION, u32::from(self.prefix), self.kv_type, self.keys];
         let numbers = [self.model, self.kv_heads, self.head_dim, self.shared, self.position, self.written, self.extra];
         let groups = self.full.encode().into_iter().chain(self.windowed.encode());
         let bytes = MAGIC.into_iter();
@@ -139,7 +151,7 @@ impl Header {
         Ok(Header {
             prefix: word() != 0,
             kv_type: word(),
-            hadamard: word(),
+            keys: word(),
             model: long(),
             kv_heads: long(),
             head_dim: long(),
@@ -160,8 +172,8 @@ impl Header {
             (self.shared == mine.shared, "--prefix"),
             (self.kv_heads == mine.kv_heads && self.head_dim == mine.head_dim, "number or size of heads"),
             (self.kv_type == mine.kv_type, "--kv-type"),
-            (self.hadamard == mine.hadamard, "--hadamard"),
             (same_groups, "context (-c, --kv-budget, --sinks, --pattern or --slack)"),
+            (self.keys == mine.keys, "--hadamard"),
         ];
         if self.model != mine.model {
             return Err(SnapshotError::OtherModel);

@@ -1,7 +1,7 @@
 //! Prefixes that sessions share, such as a system prompt.
 
 use super::error::{EngineError, SnapshotError};
-use super::header::{HEADER, Header};
+use super::header::{HADAMARD, HEADER, Header, LONG, keys};
 use super::snapshot::PART;
 use super::{Config, Plan, Session};
 use crate::arch::KvType;
@@ -13,7 +13,8 @@ use crate::util::crc32;
 #[derive(Clone, Copy)]
 pub struct Prefix<'p> {
     buffer: KvBuffer<&'p [u8]>,
-    hadamard: bool,
+    /// As in its header.
+    keys: u32,
     extra: &'p [u8],
     id: u64,
 }
@@ -48,7 +49,7 @@ impl<'p> Prefix<'p> {
         // Without the header's own checksum: with it, the checksum of any header is the same number.
         let id = u64::from(crc32(0, &bytes[..HEADER - 4])) | 1 << 32;
         let buffer = buffer.ok_or(SnapshotError::Impossible)?;
-        Ok(Prefix { buffer, hadamard: header.hadamard != 0, extra: &extra_bytes[..extra], id })
+        Ok(Prefix { buffer, keys: header.keys, extra: &extra_bytes[..extra], id })
     }
 
     /// Tokens in it.
@@ -68,7 +69,7 @@ impl<'p> Prefix<'p> {
 
     /// The configuration of sessions that start with it: `config` with its tokens instead of sinks, and its KV format.
     pub fn config(&self, config: Config) -> Config {
-        Config { prefix: self.len(), kv: self.buffer.shape().kv_type, hadamard: self.hadamard, ..config }
+        Config { prefix: self.len(), kv: self.buffer.shape().kv_type, hadamard: self.keys & HADAMARD != 0, ..config }
     }
 }
 
@@ -98,8 +99,12 @@ impl<'s> Session<'s> {
     ) -> Result<Self, EngineError> {
         let (cache, saved) = (plan.cache(), prefix.buffer.shape());
         let same = cache.shared && cache.groups.full.sinks == saved.slots && cache.kv_type == saved.kv_type;
-        if !same || cache.hadamard != prefix.hadamard {
+        let differ = keys(model, cache) ^ prefix.keys;
+        if !same || differ & HADAMARD != 0 {
             return Err(SnapshotError::OtherShape("prefix in the plan").into());
+        }
+        if differ & LONG != 0 {
+            return Err(SnapshotError::OtherShape("rotation of keys, that of a short or of a long context (-c)").into());
         }
         let mut session = Session::carve(model, plan, memory)?;
         session.cache.share(prefix.buffer);

@@ -25,6 +25,7 @@ impl<'a> Directory<'a> {
     }
 
     /// The tensor of this name.
+    #[inline(never)]
     pub fn tensor(self, name: &str) -> Option<Tensor<'a>> {
         let (_, mut at, _) = self.names().find(|(_, _, found)| *found == name.as_bytes())?;
         tensor::read(&mut at, self.data)

@@ -21,6 +21,7 @@ impl Label {
     }
 
     /// Text from bytes that may not be UTF-8: invalid sequences become U+FFFD.
+    #[inline(never)]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let mut label = Label::new(format_args!(""));
         for chunk in bytes.utf8_chunks() {

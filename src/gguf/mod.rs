@@ -130,6 +130,7 @@ impl<'a> File<'a> {
     }
 
     /// The value of `key`.
+    #[inline(never)]
     pub fn get(&self, key: &str) -> Option<Value<'a>> {
         if let Some((_, value)) = self.overrides.iter().find(|(known, _)| *known == key) {
             return Some(*value);

@@ -136,6 +136,7 @@ pub(super) fn info<'a>(cursor: &mut Cursor<'a>) -> Result<Info<'a>, GgufError> {
 }
 
 /// Reads a description that has been checked, with its data.
+#[inline(never)]
 pub(super) fn read<'a>(cursor: &mut Cursor<'a>, data: &'a [u8]) -> Option<Tensor<'a>> {
     let t = info(cursor).ok()?;
     // Checked to be within the data, so these casts are exact.

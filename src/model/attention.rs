@@ -126,8 +126,8 @@ impl AttentionPass<'_, '_, '_> {
             ring: GroupQueries { floats: self.qkv.row(row, width).row(head, wide), blocks: blocks(0) },
             sinks: GroupQueries { floats: self.sink_q.row(row, h.q_dim()).row(head, wide), blocks: blocks(1) },
             head_dim: h.head_dim,
-            scale: 1.0 / libm::sqrtf(h.head_dim as f32),
-            cap: 0.0,
+            scale: h.scales.attention,
+            cap: h.caps.attention,
         }
     }
 

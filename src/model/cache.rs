@@ -271,6 +271,11 @@ impl<'a> KvCache<'a> {
         self.full.ring.sink_offset(n)
     }
 
+    /// Most positions that a token attends to, in layers without a window.
+    pub(super) fn context(&self) -> usize {
+        self.full.ring.capacity()
+    }
+
     /// How elements are stored.
     pub(super) fn kv_type(&self) -> KvType {
         self.shape.kv_type

@@ -11,7 +11,7 @@ use crate::tokenizer::TokenizerError;
 #[non_exhaustive]
 pub enum ModelError {
     /// A model family that is not supported.
-    #[error("architecture \"{0}\" is not supported; supported are llama and qwen2")]
+    #[error("architecture \"{0}\" is not supported; README.md lists those that are")]
     Architecture(Label),
     /// A metadata entry that the model needs.
     #[error("metadata key {0} is missing or has the wrong type")]
@@ -19,6 +19,9 @@ pub enum ModelError {
     /// A metadata entry with a value out of range.
     #[error("metadata key {0} has an impossible value")]
     Value(Label),
+    /// A metadata entry with a value that some model of this kind could have, and that is not supported.
+    #[error("metadata key {0} has a value that is not supported for this architecture")]
+    UnsupportedKey(Label),
     /// A feature that would change the result if it were left out.
     #[error("{0} is not supported")]
     Feature(&'static str),
@@ -28,6 +31,9 @@ pub enum ModelError {
     /// A tensor that the model needs.
     #[error("tensor {0} is missing")]
     MissingTensor(Label),
+    /// A tensor that would change the result.
+    #[error("tensor {0} has no place in this architecture")]
+    UnknownTensor(Label),
     /// A tensor type without kernels.
     #[error("tensor {tensor} has type {kind}, which {}", kind.why_not())]
     TensorType {
@@ -47,6 +53,9 @@ pub enum ModelError {
         /// Its type.
         kind: TensorType,
     },
+    /// A packed tensor of several matrices, of which one ends within a panel.
+    #[error("tensor {0} is packed so that its parts cannot be told apart; use the original file")]
+    Panels(Label),
     /// A tensor whose shape does not fit the hyper-parameters.
     #[error("tensor {tensor} has shape {found:?}, but the hyper-parameters say {expected:?}")]
     TensorShape {

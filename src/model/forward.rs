@@ -1,4 +1,5 @@
-//! The forward pass of a llama-family transformer (Touvron et al. 2023, arXiv 2302.13971), for one token or many.
+//! The forward pass of a transformer (Vaswani et al. 2017, arXiv 1706.03762; Touvron et al. 2023, arXiv 2302.13971), for one
+//! token or many. Families differ in what their layers have, not in code.
 //!
 //! It reads like the textbook because each step is elsewhere: matrices and norms in `pass`, queries, keys and values in
 //! `qkv`, attention in `attention`. A step is one parallel region; the ends of the regions are the barriers.
@@ -6,7 +7,7 @@
 use super::batch::Batch;
 use super::buffers::Buffers;
 use super::pass::Pass;
-use super::rope;
+use super::{NormPlaces, rope};
 use crate::util::SliceExt;
 
 /// Runs `tokens`, those of each session of the batch in turn: a chunk of one session's, or one token of each of
@@ -28,24 +29,38 @@ pub(crate) fn forward(
     rope::fill_table(pass.model, batch, buffers.rope);
     for (index, layer) in w.layers.iter().enumerate() {
         // x += Wo · attention(norm(x))
-        let (x, qkv) = (buffers.x.first_n(n * h.n_embd), [&layer.q, &layer.k, &layer.v]);
-        let x = pass.norm(x, n, layer.attn_norm, buffers.normed, &mut buffers.inputs, &qkv);
+        let (x, qkv) = (buffers.x.first_n(n * h.n_embd), [&layer.q.weight, &layer.k.weight, &layer.v.weight]);
+        let ffn = [&layer.gate.weight, &layer.up.weight];
+        // A model without a norm between attention and the FFN runs both on the same input.
+        let parallel = h.family.norms == NormPlaces::BeforeOrParallel && layer.ffn_norm.weight.is_empty();
+        let [q, k, v] = qkv;
+        let readers = [q, k, v, ffn[0], ffn[1]];
+        let readers = readers.first_n(if parallel { 5 } else { 3 });
+        let x = pass.norm(x, n, &layer.attn_norm, buffers.normed, &mut buffers.inputs, readers);
         pass.matmul(&qkv, &x, buffers.qkv);
+        if parallel {
+            pass.gate_up(layer, &x, buffers.gate, buffers.up);
+        }
         pass.prepare_qkv(index, buffers, batch);
         pass.write_new_kv(buffers, batch);
         pass.attend(index, buffers, batch);
         // After attention, because the new rows overwrite positions that this pass still reads.
         batch.commit(h, &buffers.new_kv, index);
-        let x = buffers.attended.first_n(n * h.q_dim());
-        let x = pass.prepare_input(x, n, &mut buffers.inputs, &[&layer.attn_output]);
-        pass.matmul_add(&layer.attn_output, &x, buffers.x, buffers.normed);
+        let attended = buffers.attended.first_n_mut(n * h.q_dim());
+        attended.rows_mut(h.q_dim()).for_each(|row| pass.norm_in_place(row, layer.attn_sub_norm));
+        let x = pass.prepare_input(attended, n, &mut buffers.inputs, &[&layer.attn_output.weight]);
+        pass.add_to_residual(&layer.attn_output, layer.attn_post_norm, &x, buffers.normed, buffers.x);
 
-        // x += W_down · (silu(W_gate · norm(x)) * (W_up · norm(x)))
-        let x = buffers.x.first_n(n * h.n_embd);
-        let x = pass.norm(x, n, layer.ffn_norm, buffers.normed, &mut buffers.inputs, &[&layer.gate, &layer.up]);
-        pass.gate_up(layer, &x, buffers.gate, buffers.up);
-        let x = pass.prepare_input(buffers.gate.first_n(n * h.n_ff), n, &mut buffers.inputs, &[&layer.down]);
-        pass.matmul_add(&layer.down, &x, buffers.x, buffers.normed);
+        // x += W_down · (f(W_gate · norm(x)) * (W_up · norm(x)))
+        if !parallel {
+            let x = buffers.x.first_n(n * h.n_embd);
+            let x = pass.norm(x, n, &layer.ffn_norm, buffers.normed, &mut buffers.inputs, &ffn);
+            pass.gate_up(layer, &x, buffers.gate, buffers.up);
+        }
+        let gate = buffers.gate.first_n_mut(n * h.n_ff);
+        gate.rows_mut(h.n_ff).for_each(|row| pass.norm_in_place(row, layer.ffn_sub_norm));
+        let x = pass.prepare_input(gate, n, &mut buffers.inputs, &[&layer.down.weight]);
+        pass.add_to_residual(&layer.down, layer.ffn_post_norm, &x, buffers.normed, buffers.x);
     }
     batch.advance();
 
@@ -54,6 +69,8 @@ pub(crate) fn forward(
     }
     // logits = W_out · norm(x), for the tokens that are asked for
     let x = buffers.x.part((n - outputs) * h.n_embd..n * h.n_embd);
-    let x = pass.norm(x, outputs, w.output_norm, buffers.normed, &mut buffers.inputs, &[&w.output]);
-    pass.matmul(&[&w.output], &x, buffers.logits);
+    let output = [&w.output.weight];
+    let x = pass.norm(x, outputs, &w.output_norm, buffers.normed, &mut buffers.inputs, &output);
+    pass.matmul(&output, &x, buffers.logits);
+    pass.finish_logits(buffers.logits.first_n_mut(outputs * h.vocab));
 }

@@ -2,36 +2,16 @@
 
 use core::num::NonZeroUsize;
 
-use super::ModelError;
+use super::family::{FAMILIES, Family, NoRope, NormKind, Scale, WindowRope};
+use super::keys::{Keys, MAX_CONTEXT};
+use super::rope_scaling::RopeScaling;
+use super::{LayerSet, ModelError};
 use crate::gguf::{File, Label, Value};
 
-/// Which two dimensions of a head RoPE rotates together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopeKind {
-    /// 2·i and 2·i + 1, as in the paper.
-    Interleaved,
-    /// i and i + half, as in GPT-NeoX.
-    NeoX,
-}
-
-/// What distinguishes a model family.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Family {
-    /// `general.architecture`, and the prefix of its keys.
-    pub name: &'static str,
-    /// Its rotary position embedding.
-    pub rope: RopeKind,
-}
-
-/// Families that the forward pass covers.
-static FAMILIES: [Family; 2] =
-    [Family { name: "llama", rope: RopeKind::Interleaved }, Family { name: "qwen2", rope: RopeKind::NeoX }];
-
 /// Limits, far above any model that fits a small board; they bound every product of sizes on a 64-bit machine.
-const MAX_LAYERS: u64 = 1024;
+const MAX_LAYERS: u64 = LayerSet::MAX as u64;
 const MAX_WIDTH: u64 = 1 << 18;
 const MAX_HEAD_DIM: u64 = 512;
-const MAX_CONTEXT: u64 = 1 << 32;
 
 /// The sizes of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,6 +26,8 @@ pub struct Hparams {
     pub n_embd: usize,
     /// Transformer blocks.
     pub n_layers: usize,
+    /// Blocks behind them that predict further tokens, which are not run.
+    pub n_extra_layers: usize,
     /// Query heads.
     pub n_heads: usize,
     /// Key-value heads; divides `n_heads`.
@@ -57,13 +39,21 @@ pub struct Hparams {
     /// Width of the feed-forward network.
     pub n_ff: usize,
     /// Added to the mean square in a norm.
-    pub rms_eps: f32,
+    pub eps: f32,
     /// Base of the RoPE frequencies.
     pub rope_base: f64,
-    /// Positions are divided by this (linear RoPE scaling).
-    pub rope_factor: f64,
+    /// How the frequencies are scaled.
+    pub rope_scaling: RopeScaling,
+    /// Layers that are not rotated.
+    pub no_rope: LayerSet,
     /// Of the layers with a sliding window, if there are any.
     pub window: Option<Window>,
+    /// What vectors are multiplied by.
+    pub scales: Scales,
+    /// What numbers are bounded by: `x` becomes `cap · tanh(x / cap)`; 0 for no bound.
+    pub caps: Caps,
+    /// How queries grow with the position.
+    pub temperature: Temperature,
 }
 
 /// A sliding window of some layers, which attend to the last positions only.
@@ -71,10 +61,41 @@ pub struct Hparams {
 pub struct Window {
     /// Positions in it, with the token's own.
     pub size: usize,
-    /// One of so many layers, the last, attends to all positions; 0 for none.
-    pub global_every: usize,
-    /// Base of these layers' RoPE frequencies if it differs; they are not scaled.
+    /// The layers that have it.
+    pub layers: LayerSet,
+    /// Base of these layers' RoPE frequencies if they have their own; they are not scaled.
     pub rope_base: Option<f64>,
+}
+
+/// What vectors are multiplied by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scales {
+    /// The embedding of a token.
+    pub embedding: f32,
+    /// What a layer adds to the residual stream.
+    pub residual: f32,
+    /// Products of queries and keys.
+    pub attention: f32,
+    /// Logits.
+    pub logits: f32,
+}
+
+/// Bounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Caps {
+    /// Of attention's scores.
+    pub attention: f32,
+    /// Of logits.
+    pub logits: f32,
+}
+
+/// Queries at position `n` are multiplied by `1 + scale · ln(⌊n / interval⌋ + 1)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    /// 0 for none.
+    pub scale: f32,
+    /// Positions from one value to the next.
+    pub interval: NonZeroUsize,
 }
 
 impl Hparams {
@@ -82,54 +103,93 @@ impl Hparams {
     ///
     /// # Errors
     /// [`ModelError`].
+    #[inline(never)]
     pub fn new(file: &File<'_>) -> Result<Self, ModelError> {
         let family = family(file)?;
-        let keys = Keys { file, prefix: family.name };
-        refuse_unsupported(&keys)?;
-        let n_heads = keys.size("attention.head_count", 1..=MAX_WIDTH)?;
-        let n_kv_heads = keys.size_or("attention.head_count_kv", n_heads, 1..=n_heads as u64)?;
+        let keys = Keys::new(file, family.name);
+        refuse_unsupported(file, &keys);
+        let n_blocks = keys.size("block_count", None, 1, MAX_LAYERS);
+        let n_extra_layers = keys.size("nextn_predict_layers", Some(0), 0, n_blocks as u64 - 1);
+        let n_layers = n_blocks - n_extra_layers;
+        let n_heads = keys.size_of_layers("attention.head_count", n_blocks, None, MAX_WIDTH);
+        let n_kv_heads = keys.size_of_layers("attention.head_count_kv", n_blocks, Some(n_heads), n_heads as u64);
         if !n_heads.is_multiple_of(n_kv_heads) {
-            return Err(keys.impossible("attention.head_count_kv"));
+            keys.impossible("attention.head_count_kv");
         }
-        let n_embd = keys.size("embedding_length", 1..=MAX_WIDTH)?;
-        let head_dim = keys.size_or("attention.key_length", n_embd / n_heads.max(1), 8..=MAX_HEAD_DIM)?;
-        let value_dim = keys.size_or("attention.value_length", head_dim, 8..=MAX_HEAD_DIM)?;
+        let n_embd = keys.size("embedding_length", None, 1, MAX_WIDTH);
+        let width_per_head = n_embd / n_heads.max(1);
+        let head_dim = keys.size("attention.key_length", Some(width_per_head), 8, MAX_HEAD_DIM);
+        let value_dim = keys.size("attention.value_length", Some(head_dim), 8, MAX_HEAD_DIM);
         if !head_dim.is_multiple_of(8) || value_dim != head_dim {
-            return Err(ModelError::Feature("a head size that is no multiple of 8, or differs between K and V,"));
+            let what = "a head size that is no multiple of 8, or differs between K and V,";
+            keys.fail(ModelError::Feature(what));
         }
-        let rope_dims = keys.size_or("rope.dimension_count", head_dim, 2..=head_dim as u64)?;
+        let rope_dims = keys.size("rope.dimension_count", Some(head_dim), 2, head_dim as u64);
         if !rope_dims.is_multiple_of(2) {
-            return Err(keys.impossible("rope.dimension_count"));
+            keys.impossible("rope.dimension_count");
         }
-        Ok(Self {
+        for (key, size) in OF_WINDOWED_LAYERS.into_iter().zip([head_dim, head_dim, rope_dims]) {
+            if keys.size(key, Some(size), 0, MAX_WIDTH) != size {
+                keys.unsupported(key);
+            }
+        }
+        let context_length = keys.size("context_length", None, 1, MAX_CONTEXT);
+        let rope_base = keys.float("rope.freq_base", Some(10_000.0));
+        let window = window(&keys, family, n_layers, rope_base);
+        let rope_scaling = RopeScaling::new(&keys, context_length, rope_base, rope_dims);
+        let scale = |key, scale| scale_of(&keys, key, scale, n_embd, n_layers);
+        let wide = n_layers == usize::from(family.wide_attention_of_layers);
+        let attention = 1.0 / libm::sqrtf(if wide { width_per_head } else { head_dim } as f32);
+        let eps = match family.norm {
+            NormKind::Rms => "attention.layer_norm_rms_epsilon",
+            NormKind::Layer => "attention.layer_norm_epsilon",
+        };
+        let hparams = Self {
             family,
-            vocab: vocab(file)?,
-            context_length: keys.size("context_length", 1..=MAX_CONTEXT)?,
+            vocab: vocab(file, &keys),
+            context_length,
             n_embd,
-            n_layers: keys.size("block_count", 1..=MAX_LAYERS)?,
+            n_layers,
+            n_extra_layers,
             n_heads,
             n_kv_heads,
             head_dim,
             rope_dims,
-            n_ff: keys.size("feed_forward_length", 1..=MAX_WIDTH)?,
-            rms_eps: rms_eps(&keys)?,
-            rope_base: keys.float_or("rope.freq_base", 10_000.0)?,
-            rope_factor: rope_factor(&keys)?,
-            window: window(&keys)?,
-        })
+            n_ff: keys.size_of_layers("feed_forward_length", n_blocks, None, MAX_WIDTH),
+            eps: keys.f32(eps, None),
+            rope_base,
+            no_rope: no_rope(&keys, family, n_layers, window.as_ref()),
+            window,
+            scales: Scales {
+                embedding: scale("embedding_scale", family.embedding),
+                residual: scale("residual_scale", family.residual),
+                attention: scale("attention.scale", Scale::Key(attention)),
+                logits: 1.0 / scale("logit_scale", family.logits),
+            },
+            caps: Caps {
+                attention: cap(&keys, "attn_logit_softcapping", family.attention_cap),
+                logits: cap(&keys, "final_logit_softcapping", family.logits_cap),
+            },
+            temperature: Temperature {
+                scale: keys.f32_or_zero("attention.temperature_scale", 0.0),
+                interval: NonZeroUsize::new(rope_scaling.original_context).unwrap_or(NonZeroUsize::MIN),
+            },
+            rope_scaling,
+        };
+        keys.finish(hparams)
     }
 
     /// Whether a layer has a sliding window.
     pub fn is_windowed(&self, layer: usize) -> bool {
-        self.window.is_some_and(|w| w.global_every == 0 || layer % w.global_every != w.global_every - 1)
+        self.window.is_some_and(|w| w.layers.contains(layer))
     }
 
-    /// How many sets of RoPE frequencies there are.
+    /// How many sets of RoPE angles a token has.
     pub(crate) fn rope_bases(&self) -> usize {
         if self.window.is_some_and(|w| w.rope_base.is_some()) { 2 } else { 1 }
     }
 
-    /// The set of RoPE frequencies of a layer.
+    /// The set of RoPE angles of a layer.
     pub(super) fn rope_base_of(&self, layer: usize) -> usize {
         if self.is_windowed(layer) { self.rope_bases() - 1 } else { 0 }
     }
@@ -156,108 +216,140 @@ impl Hparams {
     }
 }
 
+#[inline(never)]
 fn family(file: &File<'_>) -> Result<&'static Family, ModelError> {
     let key = "general.architecture";
     let Some(Value::String(name)) = file.get(key) else {
         return Err(ModelError::Key(Label::new(format_args!("{key}"))));
     };
-    let known = FAMILIES.iter().find(|f| f.name.as_bytes() == name);
+    if file.get("general.type") == Some(Value::String(b"adapter")) {
+        return Err(ModelError::Feature("the file is an adapter (LoRA) of a model, not a model; it"));
+    }
+    // Unknown to the compiler, which would else unroll the search.
+    let known = core::hint::black_box(&FAMILIES).iter().find(|f| f.name.as_bytes() == name);
     known.ok_or(ModelError::Architecture(Label::from_bytes(name)))
 }
 
-fn vocab(file: &File<'_>) -> Result<usize, ModelError> {
+fn vocab(file: &File<'_>, keys: &Keys<'_, '_>) -> usize {
     match file.get("tokenizer.ggml.tokens") {
-        Some(Value::Array(tokens)) if !tokens.is_empty() => Ok(tokens.len()),
-        _ => Err(ModelError::Key(Label::new(format_args!("tokenizer.ggml.tokens")))),
+        Some(Value::Array(tokens)) if !tokens.is_empty() => tokens.len(),
+        _ => {
+            keys.fail(ModelError::Key(Label::new(format_args!("tokenizer.ggml.tokens"))));
+            1
+        }
     }
 }
 
-/// Refuses what llama-family files may need and this forward pass lacks.
-fn refuse_unsupported(keys: &Keys<'_, '_>) -> Result<(), ModelError> {
-    if matches!(keys.file.get("split.count"), Some(Value::Unsigned(n)) if n > 1) {
-        return Err(ModelError::Feature("a model split in several files"));
+/// What windowed layers may have of their own, and do not have here: K, V, rotated dimensions.
+const OF_WINDOWED_LAYERS: [&str; 3] =
+    ["attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"];
+
+/// Keys of mechanisms that this forward pass lacks; 0 and false mean none.
+static REFUSED: [&str; 8] = [
+    "attention.clamp_kqv",
+    "attention.max_alibi_bias",
+    "attention.q_lora_rank",
+    "attention.kv_lora_rank",
+    "attention.shared_kv_layers",
+    "embedding_length_per_layer_input",
+    "shortconv.l_cache",
+    "ssm.conv_kernel",
+];
+
+/// Refuses what files may need and this forward pass lacks.
+#[inline(never)]
+fn refuse_unsupported(file: &File<'_>, keys: &Keys<'_, '_>) {
+    if matches!(file.get("split.count"), Some(Value::Unsigned(n)) if n > 1) {
+        keys.fail(ModelError::Feature("a model split in several files"));
     }
-    if keys.size_or("expert_count", 0, 0..=u64::MAX)? > 0 {
-        return Err(ModelError::Feature("a mixture of experts"));
+    // One expert is no mixture.
+    if keys.size("expert_count", Some(0), 0, u64::MAX) > 1 {
+        keys.fail(ModelError::Feature("a mixture of experts"));
     }
-    Ok(())
+    if keys.get("attention.causal") == Some(Value::Bool(false)) {
+        keys.unsupported("attention.causal");
+    }
+    core::hint::black_box(&REFUSED).iter().for_each(|key| keys.refuse(key, 0.0));
 }
 
-/// Sliding windows as llama.cpp's converters write them: a size; a pattern, one of so many layers has none; and a base.
-fn window(keys: &Keys<'_, '_>) -> Result<Option<Window>, ModelError> {
-    let size = keys.size_or("attention.sliding_window", 0, 0..=MAX_CONTEXT)?;
+/// Sliding windows as llama.cpp's converters write them: a size; a pattern, which is a list of the layers that have one, or
+/// a number, one of so many layers has none; and a base.
+#[inline(never)]
+fn window(keys: &Keys<'_, '_>, f: &Family, n_layers: usize, base: f64) -> Option<Window> {
+    let rule = f.window.filter(|rule| rule.only_of_layers.is_none_or(|n| usize::from(n) == n_layers))?;
+    let size = keys.size("attention.sliding_window", Some(rule.size.into()), 0, MAX_CONTEXT);
     if size == 0 {
-        return Ok(None);
+        return None;
     }
-    let global_every = keys.size_or("attention.sliding_window_pattern", 0, 0..=MAX_LAYERS)?;
-    let base = "rope.freq_base_swa";
-    let rope_base = keys.get(base).map(|_| keys.float(base)).transpose()?;
-    Ok((global_every != 1).then_some(Window { size, global_every, rope_base }))
+    let pattern = "attention.sliding_window_pattern";
+    let mut layers = LayerSet::default();
+    let mut set = |layer, windowed| {
+        if windowed {
+            layers.insert(layer);
+        }
+    };
+    if let Some(Value::Array(list)) = keys.get(pattern) {
+        keys.for_each_layer(pattern, list, n_layers, &mut |layer, n| set(layer, n != 0));
+    } else {
+        let every = keys.size(pattern, Some(rule.global_every.into()), 0, MAX_LAYERS);
+        (0..n_layers).for_each(|l| set(l, l.checked_rem(every).is_none_or(|i| i != every - 1)));
+    }
+    let key = "rope.freq_base_swa";
+    let rope_base = match rule.rope {
+        WindowRope::Same => keys.get(key).map(|_| keys.float(key, None)),
+        WindowRope::Unscaled => Some(keys.float(key, Some(base))),
+        WindowRope::Base(base) => Some(keys.float(key, Some(base.into()))),
+    };
+    (layers != LayerSet::default()).then_some(Window { size, layers, rope_base })
 }
 
-/// The norm adds it as an `f32`, where a tiny f64 becomes 0 and a huge one infinite.
-fn rms_eps(keys: &Keys<'_, '_>) -> Result<f32, ModelError> {
-    let key = "attention.layer_norm_rms_epsilon";
-    let eps = keys.float(key)? as f32;
-    if eps.is_finite() && eps > 0.0 { Ok(eps) } else { Err(keys.impossible(key)) }
-}
-
-/// Linear scaling divides positions; a factor without a type means it, as in llama.cpp; "none" ignores the factor;
-/// other kinds are refused (dynamic NTK for good: it changes with the position).
-fn rope_factor(keys: &Keys<'_, '_>) -> Result<f64, ModelError> {
-    // The second is the key's old name.
-    let key = ["rope.scaling.factor", "rope.scale_linear"].into_iter().find(|key| keys.get(key).is_some());
-    match (keys.get("rope.scaling.type"), key) {
-        (None, None) | (Some(Value::String(b"none")), _) => Ok(1.0),
-        (None | Some(Value::String(b"linear")), key) => keys.float(key.unwrap_or("rope.scaling.factor")),
-        _ => Err(ModelError::Feature("this rope.scaling.type")),
-    }
-}
-
-/// Typed look-ups of `prefix.key`.
-struct Keys<'f, 'a> {
-    file: &'f File<'a>,
-    prefix: &'static str,
-}
-
-impl<'a> Keys<'_, 'a> {
-    fn label(&self, key: &str) -> Label {
-        Label::new(format_args!("{}.{key}", self.prefix))
-    }
-
-    fn impossible(&self, key: &str) -> ModelError {
-        ModelError::Value(self.label(key))
-    }
-
-    fn get(&self, key: &str) -> Option<Value<'a>> {
-        self.file.get(self.label(key).as_str())
-    }
-
-    fn size(&self, key: &str, range: core::ops::RangeInclusive<u64>) -> Result<usize, ModelError> {
-        let found = self.get(key).ok_or(ModelError::Key(self.label(key)))?;
-        let Value::Unsigned(n) = found else { return Err(ModelError::Key(self.label(key))) };
-        let n = Some(n).filter(|n| range.contains(n)).ok_or(self.impossible(key))?;
-        usize::try_from(n).map_err(|_| self.impossible(key))
-    }
-
-    fn size_or(&self, key: &str, default: usize, range: core::ops::RangeInclusive<u64>) -> Result<usize, ModelError> {
-        match self.get(key) {
-            Some(_) => self.size(key, range),
-            None if range.contains(&(default as u64)) => Ok(default),
-            None => Err(self.impossible(key)),
+#[inline(never)]
+fn no_rope(keys: &Keys<'_, '_>, f: &Family, n_layers: usize, window: Option<&Window>) -> LayerSet {
+    let all = match f.no_rope {
+        NoRope::IfNotFinetuned => keys.get("rope.scaling.finetuned") == Some(Value::Bool(false)),
+        _ => false,
+    };
+    let mut layers = LayerSet::default();
+    for l in 0..n_layers {
+        let none = match f.no_rope {
+            NoRope::Never | NoRope::IfNotFinetuned => all,
+            NoRope::EveryFourth => l % 4 == 3,
+            NoRope::GlobalLayers => window.is_some_and(|w| !w.layers.contains(l)),
+        };
+        if none {
+            layers.insert(l);
         }
     }
+    layers
+}
 
-    /// A positive, finite number (rule M3).
-    fn float(&self, key: &str) -> Result<f64, ModelError> {
-        match self.get(key) {
-            Some(Value::Float(x)) if x.is_finite() && x > 0.0 => Ok(x),
-            Some(Value::Float(_)) => Err(self.impossible(key)),
-            _ => Err(ModelError::Key(self.label(key))),
+/// A scale that a key may give; 0 means the default, or 1, as in llama.cpp.
+#[inline(never)]
+fn scale_of(keys: &Keys<'_, '_>, key: &str, scale: Scale, n_embd: usize, n_layers: usize) -> f32 {
+    let default = match scale {
+        Scale::One => {
+            keys.refuse(key, 1.0);
+            return 1.0;
         }
+        Scale::RootOfWidth => return libm::sqrtf(n_embd as f32),
+        Scale::RequiredKey => return keys.f32(key, None),
+        Scale::Key(default) => default,
+        Scale::KeyOrByDepth(by) => by / libm::sqrtf(n_layers as f32),
+        Scale::KeyOrByWidth(by) => by / n_embd as f32,
+    };
+    match keys.f32_or_zero(key, default) {
+        0.0 if key == "attention.scale" => default,
+        0.0 => 1.0,
+        found => found,
     }
+}
 
-    fn float_or(&self, key: &str, default: f64) -> Result<f64, ModelError> {
-        if self.get(key).is_none() { Ok(default) } else { self.float(key) }
+fn cap(keys: &Keys<'_, '_>, key: &str, default: Option<f32>) -> f32 {
+    match default {
+        Some(default) => keys.f32_or_zero(key, default),
+        None => {
+            keys.refuse(key, 0.0);
+            0.0
+        }
     }
 }

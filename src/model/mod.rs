@@ -1,35 +1,49 @@
-//! Transformers of the llama family: hyper-parameters, weights in the mapped file, the KV cache and the forward pass.
+//! Transformers: hyper-parameters, weights in the mapped file, the KV cache and the forward pass.
 //!
 //! A [`Model`] is read-only and shared by all sessions; a session's own state is its KV cache. A family is data: a
-//! [`Family`] says which RoPE it has; biases are used where the file has them.
+//! [`Family`] says what a file cannot; everything else is the presence of a tensor or of a key.
 
 mod attention;
 mod batch;
 mod buffers;
 mod cache;
 mod error;
+mod family;
 mod forward;
 mod hadamard;
 mod hparams;
+mod keys;
 mod kv_buffer;
+mod layer;
+mod layer_set;
+mod norm;
 mod pass;
 mod qkv;
 mod rope;
+mod rope_scaling;
 mod weights;
 
 pub(crate) use batch::{Batch, Caches};
 pub(crate) use buffers::{BufferSizes, Buffers};
 pub(crate) use cache::{CacheShape, KvCache, KvGroups, LayerGroup};
 pub use error::ModelError;
+pub use family::{
+    Activation, FAMILIES, Family, NoRope, NormKind, NormPlaces, QkNorm, RopeKind, Scale, WindowRope, WindowRule,
+};
 pub(crate) use forward::forward;
-pub use hparams::{Family, Hparams, RopeKind, Window};
+pub use hparams::{Caps, Hparams, Scales, Temperature, Window};
 pub(crate) use kv_buffer::{KvBuffer, KvShape};
+pub use layer::{Layer, LayerWeights, Linear, Norm};
+pub use layer_set::LayerSet;
 #[cfg(feature = "std")]
 pub use pass::InputObserver;
 pub(crate) use pass::Pass;
-pub use weights::{Layer, Weights};
+pub(crate) use rope::is_long;
+pub use rope_scaling::{RopeScaling, Yarn};
+pub use weights::Weights;
 
 use crate::gguf::File;
+use crate::quant::Matrix;
 use crate::storage::{Arena, Region};
 use crate::tokenizer::Tokenizer;
 use crate::util::SliceExt;
@@ -88,26 +102,36 @@ impl<'m> Model<'m> {
 
     /// Fingerprint of the model (FNV-1a: Fowler, Noll and Vo): of the sizes, the rotary frequencies, and of every
     /// tensor the format, the size and 64 bytes in each 16 KiB.
+    #[inline(never)]
     pub fn fingerprint(&self) -> u64 {
-        let h = &self.hparams;
-        let window = h.window.map_or([0; 2], |w| [w.size, w.global_every]);
-        let sizes = [h.vocab, h.n_embd, h.n_layers, h.n_heads, h.n_kv_heads, h.head_dim, h.rope_dims, h.n_ff];
+        let (h, w) = (&self.hparams, &self.weights);
         let mut hash = Fingerprint(0xcbf2_9ce4_8422_2325);
-        sizes.iter().chain(&window).for_each(|n| hash.add(&(*n as u64).to_le_bytes()));
-        hash.add(&h.rms_eps.to_le_bytes());
-        hash.add(h.family.name.as_bytes());
-        self.weights.rope_frequencies.iter().for_each(|f| hash.add(&f.to_le_bytes()));
-        let w = &self.weights;
-        for m in [w.token_embd, w.output].into_iter().chain(w.layers.iter().flat_map(Layer::matrices)) {
-            hash.sample(&m.layout().gguf_id(m.dtype()).unwrap_or(u32::MAX).to_le_bytes());
-            hash.sample(m.bytes());
-            if m.scale() != 1.0 {
-                hash.add(&m.scale().to_le_bytes());
-            }
+        let window = h.window.map_or(0, |w| w.size);
+        let sizes = [h.vocab, h.n_embd, h.n_layers, h.n_heads, h.n_kv_heads, h.head_dim, h.rope_dims, h.n_ff, window];
+        let more = [h.rope_scaling.original_context, h.temperature.interval.get()];
+        for n in sizes.into_iter().chain(more) {
+            hash.add(&(n as u64).to_le_bytes());
         }
-        hash.sample(w.output_norm);
-        for l in w.layers {
-            [l.attn_norm, l.ffn_norm].into_iter().chain(l.qkv_bias).for_each(|bytes| hash.sample(bytes));
+        for layers in [h.no_rope, h.window.map_or(LayerSet::default(), |w| w.layers)] {
+            hash.words(layers.words());
+        }
+        hash.words(w.rope_frequencies);
+        let (scales, caps) = (&h.scales, &h.caps);
+        let scales = [scales.embedding, scales.residual, scales.attention, scales.logits];
+        let floats = [h.eps, h.rope_scaling.multiplier, caps.attention, caps.logits, h.temperature.scale];
+        for x in scales.into_iter().chain(floats) {
+            hash.add(&x.to_le_bytes());
+        }
+        hash.add(h.family.name.as_bytes());
+        hash.matrix(&w.token_embd);
+        hash.linear(&w.output);
+        hash.sample(w.output_norm.weight);
+        hash.sample(w.output_norm.bias);
+        for layer in w.layers {
+            layer.for_each(&mut |weights| match weights {
+                LayerWeights::Linear(linear) => hash.linear(linear),
+                LayerWeights::Vector(bytes) => hash.sample(bytes),
+            });
         }
         hash.0
     }
@@ -127,8 +151,27 @@ impl<'m> Model<'m> {
 struct Fingerprint(u64);
 
 impl Fingerprint {
+    #[inline(never)]
     fn add(&mut self, bytes: &[u8]) {
         self.0 = bytes.iter().fold(self.0, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+    }
+
+    fn words(&mut self, words: &[u64]) {
+        words.iter().for_each(|word| self.add(&word.to_le_bytes()));
+    }
+
+    fn linear(&mut self, linear: &Linear<'_>) {
+        self.matrix(&linear.weight);
+        self.sample(linear.bias);
+    }
+
+    #[inline(never)]
+    fn matrix(&mut self, m: &Matrix<'_>) {
+        self.sample(&m.layout().gguf_id(m.dtype()).unwrap_or(u32::MAX).to_le_bytes());
+        self.sample(m.bytes());
+        if m.scale() != 1.0 {
+            self.add(&m.scale().to_le_bytes());
+        }
     }
 
     /// The length, 64 bytes in each 16 KiB, and the last 64.

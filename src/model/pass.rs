@@ -3,11 +3,12 @@
 use core::ops::Range;
 
 use super::buffers::{Buffers, Inputs, MAX_SERIAL_ROWS};
-use super::{Layer, Model};
-use crate::arch::{Activation, Activations, F16Block, Kernels, Quants, Write};
+use super::{Layer, Linear, Model, Norm, NormKind, norm};
+use crate::arch::{Activations, F16Block, Kernels, Quants, Write};
 use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
 use crate::storage::{Executor, Grid, Serial, Tile, TileShape, for_each_row, for_each_tile};
 use crate::util::SliceExt;
+use crate::util::soft_cap::soft_cap;
 
 /// Fewest tokens of a thread for which it reads all weights by itself.
 const MIN_TOKENS_PER_THREAD: usize = 128;
@@ -51,8 +52,10 @@ impl Pass<'_> {
     /// Copies the tokens' rows of the embedding to the residual stream.
     pub(super) fn embed(&self, buffers: &mut Buffers<'_>, tokens: &[u32]) {
         let (cols, table) = (self.model.hparams.n_embd, &self.model.weights.token_embd);
+        let scale = self.model.hparams.scales.embedding;
         for (token, x) in tokens.iter().zip(buffers.x.rows_mut(cols)) {
             table.decode_row(*token as usize, x);
+            norm::multiply(x, scale);
         }
     }
 
@@ -78,19 +81,29 @@ impl Pass<'_> {
         }
     }
 
-    /// RMS norm of each row of `x`, `(tokens, n_embd)`, prepared as the input of `matrices`.
+    /// The norm of each row of `x`, `(tokens, n_embd)`, prepared as the input of `matrices`; `x` itself if there is no norm.
     pub(super) fn norm<'x>(
         &self,
-        x: &[f32],
+        x: &'x [f32],
         tokens: usize,
-        weight: &[u8],
+        norm: &Norm<'_>,
         floats: &'x mut [f32],
         inputs: &'x mut Inputs<'_>,
         matrices: &[&Matrix<'_>],
     ) -> Activations<'x> {
-        let (cols, eps) = (self.model.hparams.n_embd, self.model.hparams.rms_eps);
+        let h = &self.model.hparams;
+        let (cols, eps) = (h.n_embd, h.eps);
+        if norm.weight.is_empty() {
+            return self.prepare_input(x, tokens, inputs, matrices);
+        }
         let floats = floats.first_n_mut(x.len());
-        let norm = |i: usize, out: &mut [f32]| self.kernels.rms_norm(x.row(i, cols), weight, eps, out);
+        let norm = |i: usize, out: &mut [f32]| match h.family.norm {
+            NormKind::Rms => self.kernels.rms_norm(x.row(i, cols), norm.weight, eps, out),
+            NormKind::Layer => {
+                norm::copy(x.row(i, cols), out);
+                norm::normalise(out, h.family.norm, eps, norm.weight, norm.bias);
+            }
+        };
         if !matrices.iter().any(|m| m.dtype().is_quantised()) {
             for_each_row(self.executor_for(tokens), floats, cols, norm);
             return self.prepare_input(floats, tokens, inputs, matrices);
@@ -171,33 +184,82 @@ impl Pass<'_> {
         }
     }
 
-    /// `out += m · x`; `product` has room for `m · x`.
-    pub(super) fn matmul_add(&self, m: &Matrix<'_>, x: &Activations<'_>, out: &mut [f32], product: &mut [f32]) {
-        if m.scale() != 1.0 {
-            // Kernels that add cannot scale.
-            self.matmul(&[m], x, product);
-            out.iter_mut().zip(product.first_n(x.tokens * m.rows())).for_each(|(out, y)| *out += *y);
+    /// `x += scale · norm(m · input + bias)`, with what of these the model has. `floats`, `(tokens, n_embd)`, is overwritten.
+    ///
+    /// What follows the product is little beside it, so the calling thread does it.
+    pub(super) fn add_to_residual(
+        &self,
+        m: &Linear<'_>,
+        post_norm: &[u8],
+        input: &Activations<'_>,
+        floats: &mut [f32],
+        x: &mut [f32],
+    ) {
+        let h = &self.model.hparams;
+        let (tokens, cols, scale) = (input.tokens, m.weight.rows(), h.scales.residual);
+        self.observe(&[&m.weight], input);
+        let plain = m.weight.scale() == 1.0 && m.bias.is_empty() && post_norm.is_empty() && scale == 1.0;
+        let out = if plain { &mut *x } else { &mut *floats };
+        let grid = Grid::new(out.first_n_mut(tokens * cols), cols, self.tile(tokens, cols));
+        for_each_tile(self.exec, [grid], |_, [mut tile]| {
+            let columns = tile.columns();
+            match plain {
+                true => self.kernels.matmul(&m.weight, columns, input, &mut tile, Write::Add),
+                false => self.multiply(&m.weight, columns, input, &mut tile),
+            }
+        });
+        if plain {
             return;
         }
-        self.observe(&[m], x);
-        let grid = Grid::new(out.first_n_mut(x.tokens * m.rows()), m.rows(), self.tile(x.tokens, m.rows()));
-        for_each_tile(self.exec, [grid], |_, [mut tile]| {
-            self.kernels.matmul(m, tile.columns(), x, &mut tile, Write::Add);
-        });
+        let rows = floats.first_n_mut(tokens * cols).rows_mut(cols).zip(x.first_n_mut(tokens * cols).rows_mut(cols));
+        for (y, x) in rows {
+            norm::add(y, m.bias, 0);
+            self.norm_in_place(y, post_norm);
+            x.iter_mut().zip(y).for_each(|(x, y)| *x += scale * *y);
+        }
     }
 
-    /// `gate = silu(W_gate · x) * (W_up · x)`.
+    /// `gate = f(W_gate · x) * (W_up · x)`, or `gate = f(W_up · x)` if there is no W_gate; each with its bias.
     pub(super) fn gate_up(&self, layer: &Layer<'_>, x: &Activations<'_>, gate: &mut [f32], up: &mut [f32]) {
-        self.observe(&[&layer.gate, &layer.up], x);
-        let cols = layer.gate.rows();
+        let (cols, activation) = (layer.up.weight.rows(), self.model.hparams.family.activation);
+        let gated = layer.gate.weight.rows() > 0;
+        self.observe(&[&layer.gate.weight, &layer.up.weight], x);
+        let first = if gated { &layer.gate } else { &layer.up };
         let outputs =
             [gate, up].map(|out| Grid::new(out.first_n_mut(x.tokens * cols), cols, self.tile(x.tokens, cols)));
         for_each_tile(self.exec, outputs, |_, [mut gate, mut up]| {
-            self.multiply(&layer.gate, gate.columns(), x, &mut gate);
-            self.multiply(&layer.up, up.columns(), x, &mut up);
+            let columns = gate.columns();
+            self.multiply(&first.weight, columns.clone(), x, &mut gate);
+            if gated {
+                self.multiply(&layer.up.weight, columns.clone(), x, &mut up);
+            }
             for t in 0..gate.rows().len() {
-                self.kernels.activate(Activation::Silu, gate.row(t), up.row(t));
+                norm::add(gate.row(t), first.bias, columns.start);
+                if gated {
+                    norm::add(up.row(t), layer.up.bias, columns.start);
+                }
+                self.kernels.activate(activation, gate.row(t), if gated { up.row(t) } else { &[] });
             }
         });
+    }
+
+    /// The norm of one row in its place, if there is one.
+    pub(super) fn norm_in_place(&self, x: &mut [f32], weight: &[u8]) {
+        let h = &self.model.hparams;
+        if !weight.is_empty() {
+            norm::normalise(x, h.family.norm, h.eps, weight, &[]);
+        }
+    }
+
+    /// Bias of the output matrix, the model's own scale, and its bound, as far as the model does any of it.
+    pub(super) fn finish_logits(&self, logits: &mut [f32]) {
+        let h = &self.model.hparams;
+        for logits in logits.rows_mut(h.vocab) {
+            norm::add(logits, self.model.weights.output.bias, 0);
+            norm::multiply(logits, h.scales.logits);
+            if h.caps.logits > 0.0 {
+                soft_cap(logits, h.caps.logits);
+            }
+        }
     }
 }

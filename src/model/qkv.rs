@@ -3,22 +3,26 @@
 use super::batch::Batch;
 use super::buffers::Buffers;
 use super::pass::Pass;
-use super::{Hparams, hadamard, kv_buffer::Kv, rope};
+use super::{Hparams, QkNorm, Temperature, hadamard, kv_buffer::Kv, norm, rope};
 use crate::arch::KvType;
 use crate::quant::BLOCK;
 use crate::storage::{Grid, for_each_tile};
 use crate::util::SliceExt;
 
 impl Pass<'_> {
-    /// Adds biases, rotates queries and keys, and makes the queries for the sinks, and int8 queries for int8 keys.
+    /// Adds biases, normalises and rotates queries and keys, and makes the queries for the sinks, and int8 queries for int8
+    /// keys.
     ///
     /// One parallel region: a row is in the cache of the core that works on it.
     pub(super) fn prepare_qkv(&self, layer: usize, buffers: &mut Buffers<'_>, batch: &Batch<'_, '_>) {
         let h = &self.model.hparams;
         let (tokens, q_dim, width) = (batch.tokens(), h.q_dim(), h.q_dim() + 2 * h.kv_dim());
         let blocks = 2 * h.n_heads * h.head_dim.div_ceil(BLOCK);
-        let Some(biases) = self.model.weights.layers.get(layer).map(|l| l.qkv_bias) else { return };
+        let Some(weights) = self.model.weights.layers.get(layer) else { return };
         let (table, base) = (&*buffers.rope, h.rope_base_of(layer));
+        let (q_norm, k_norm) = (HeadNorm::new(h, weights.q_norm), HeadNorm::new(h, weights.k_norm));
+        let late = h.family.qk_norm == QkNorm::HeadAfterRope;
+        let rotated = !h.no_rope.contains(layer);
         let floats = [
             Grid::rows(buffers.qkv.first_n_mut(tokens * width), width),
             Grid::rows(buffers.sink_q.first_n_mut(tokens * q_dim), q_dim),
@@ -26,15 +30,38 @@ impl Pass<'_> {
         let blocks = [Grid::rows(buffers.query_blocks.first_n_mut(tokens * blocks), blocks)];
         for_each_tile(self.executor_for(tokens), (floats, blocks), |t, ([mut qkv, mut sink_q], [mut blocks])| {
             let (qkv, sink_q, blocks) = (qkv.row(0), sink_q.row(0), blocks.row(0));
-            add_biases(h, qkv, biases);
-            copy(qkv.first_n(q_dim), sink_q);
             let Some(token) = batch.locate(t) else { return };
+            let (q, kv) = qkv.split_at_mut_checked(q_dim).unwrap_or_default();
+            let (k, v) = kv.split_at_mut_checked(h.kv_dim()).unwrap_or_default();
+            norm::add(q, weights.q.bias, 0);
+            norm::add(k, weights.k.bias, 0);
+            norm::add(v, weights.v.bias, 0);
+            if !late {
+                q_norm.apply(h, q);
+                k_norm.apply(h, k);
+            }
+            norm::copy(q, sink_q);
             let angles = table.row(t * h.rope_bases() + base, 2 * h.rope_dims);
-            rotate(h, qkv.first_n_mut(q_dim + h.kv_dim()), angles.row(0, h.rope_dims), token.cache.hadamard());
-            rotate(h, sink_q, angles.row(1, h.rope_dims), token.cache.hadamard());
+            let (own, shifted) = (angles.row(0, h.rope_dims), angles.row(1, h.rope_dims));
+            let hadamard = token.cache.hadamard();
+            let by = temperature(h, token.position);
+            for (heads, angles, head_norm, by) in
+                [(&mut *q, own, &q_norm, by), (k, own, &k_norm, 1.0), (&mut *sink_q, shifted, &q_norm, by)]
+            {
+                if rotated {
+                    rotate(h, heads, angles);
+                }
+                if late {
+                    head_norm.apply(h, heads);
+                }
+                if hadamard {
+                    heads.rows_mut(h.head_dim).for_each(hadamard::transform);
+                }
+                norm::multiply(heads, by);
+            }
             if token.cache.kv_type() == KvType::Int8 {
                 let (own, sinks) = blocks.split_at_mut_checked(blocks.len() / 2).unwrap_or_default();
-                self.kernels.quantise_query(qkv.first_n(q_dim), h.head_dim, own);
+                self.kernels.quantise_query(q, h.head_dim, own);
                 self.kernels.quantise_query(sink_q, h.head_dim, sinks);
             }
         });
@@ -59,25 +86,43 @@ impl Pass<'_> {
     }
 }
 
-/// Adds the biases of q, k and v, little-endian f32, as far as there are any.
-fn add_biases(h: &Hparams, qkv: &mut [f32], biases: [&[u8]; 3]) {
-    for (bias, first) in biases.iter().zip([0, h.q_dim(), h.q_dim() + h.kv_dim()]) {
-        for (x, b) in qkv.iter_mut().skip(first).zip(bias.as_chunks::<4>().0) {
-            *x += f32::from_le_bytes(*b);
+/// A norm of queries or of keys.
+struct HeadNorm<'m> {
+    /// (width), or (heads, width); empty for no norm
+    weight: &'m [u8],
+    /// What it is the norm of: a head, or all of them.
+    width: usize,
+}
+
+impl<'m> HeadNorm<'m> {
+    fn new(h: &Hparams, weight: &'m [u8]) -> Self {
+        let whole = h.family.qk_norm == QkNorm::Whole;
+        HeadNorm { weight, width: if whole { weight.len() / 4 } else { h.head_dim } }
+    }
+
+    #[inline(never)]
+    fn apply(&self, h: &Hparams, heads: &mut [f32]) {
+        if self.weight.is_empty() {
+            return;
+        }
+        for (x, weight) in heads.rows_mut(self.width).zip(self.weight.rows(4 * self.width).cycle()) {
+            norm::normalise(x, h.family.norm, h.eps, weight, &[]);
         }
     }
 }
 
-fn copy(from: &[f32], to: &mut [f32]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+/// Applies RoPE to each head.
+#[inline(never)]
+fn rotate(h: &Hparams, heads: &mut [f32], angles: &[f32]) {
+    heads.rows_mut(h.head_dim).for_each(|head| rope::apply(head, angles, h.family.rope));
 }
 
-/// Applies RoPE to each head, and the Hadamard transform if the cache stores keys so.
-fn rotate(h: &Hparams, heads: &mut [f32], angles: &[f32], hadamard: bool) {
-    for head in heads.rows_mut(h.head_dim) {
-        rope::apply(head, angles, h.family.rope);
-        if hadamard {
-            hadamard::transform(head);
-        }
+/// What queries at a position are multiplied by.
+fn temperature(h: &Hparams, position: u64) -> f32 {
+    let Temperature { scale, interval } = h.temperature;
+    if scale == 0.0 {
+        return 1.0;
     }
+    let steps = position.checked_div(interval.get() as u64).unwrap_or(0);
+    1.0 + scale * libm::logf(steps as f32 + 1.0)
 }

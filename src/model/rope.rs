@@ -14,16 +14,28 @@ pub(super) fn fill_table(model: &Model<'_>, batch: &Batch<'_, '_>, table: &mut [
     for (t, bases) in tokens.enumerate() {
         let Some(token) = batch.locate(t) else { return };
         let positions = [token.position, token.position - token.cache.sink_offset(token.position)];
-        let frequencies = model.weights.rope_frequencies.rows(h.rope_dims / 2);
-        for (angles, frequencies) in bases.rows_mut(2 * h.rope_dims).zip(frequencies) {
+        let sets = model.weights.rope_frequencies;
+        let long = is_long(model, token.cache.context());
+        for (base, angles) in bases.rows_mut(2 * h.rope_dims).enumerate() {
+            // The set of a long context is behind the others.
+            let set = if base == 0 && long { h.rope_bases() } else { base };
+            let multiplier = if base == 0 { h.rope_scaling.multiplier } else { 1.0 };
+            let frequencies = sets.row(set, h.rope_dims / 2);
             for (angles, position) in angles.rows_mut(h.rope_dims).zip(positions) {
                 for (pair, frequency) in angles.as_chunks_mut::<2>().0.iter_mut().zip(frequencies) {
                     let (sin, cos) = phase::sin_cos(frequency.wrapping_mul(position));
-                    *pair = [cos, sin];
+                    *pair = [cos * multiplier, sin * multiplier];
                 }
             }
         }
     }
+}
+
+/// Whether tokens that attend to up to `context` positions are rotated by the factors of a long context.
+pub(crate) fn is_long(model: &Model<'_>, context: usize) -> bool {
+    let h = &model.hparams;
+    let sets = model.weights.rope_frequencies.len() / (h.rope_dims / 2).max(1);
+    sets > h.rope_bases() && context > h.rope_scaling.original_context
 }
 
 /// Rotates the first dimensions of a head by the angles of a position. Written for the compiler to vectorise.

@@ -1,9 +1,13 @@
-//! Weights, borrowed from the file. Each tensor's shape is checked against the hyper-parameters before use (rule M2).
+//! Weights, borrowed from the file. Each tensor's shape is checked against the hyper-parameters before use (rule M2), and
+//! every tensor of the file is used, or the file refused.
 
+use core::cell::Cell;
+
+use super::layer::{Layer, Linear, Norm, Part, Presence, QKV, Slot, TensorSpec, tensors};
 use super::{Hparams, ModelError};
 use crate::gguf::{Directory, File, Label, Tensor, Value};
 use crate::quant::{DType, Layout, Matrix, PACK_VERSION};
-use crate::storage::{Arena, ArenaError, unpadded};
+use crate::storage::{Arena, ArenaError};
 use crate::util::phase;
 
 /// The weights of a model.
@@ -13,124 +17,128 @@ pub struct Weights<'m> {
     pub token_embd: Matrix<'m>,
     /// (n_layers)
     pub layers: &'m [Layer<'m>],
-    /// (n_embd) little-endian f32
-    pub output_norm: &'m [u8],
+    /// (n_embd)
+    pub output_norm: Norm<'m>,
     /// (vocab, n_embd); the embedding where the file ties them
-    pub output: Matrix<'m>,
-    /// (bases, rope_dims / 2) turns per token, in units of 2⁻⁶⁴: of the layers without a window, and of those with one
-    /// if these have a base of their own
+    pub output: Linear<'m>,
+    /// (sets, rope_dims / 2) turns per token, in units of 2⁻⁶⁴: of the layers without a window, of those with one if these
+    /// have a base of their own, and of a long context if there are factors for one
     pub rope_frequencies: &'m [u64],
 }
 
-/// The weights of one transformer block.
-#[derive(Clone, Copy, Debug)]
-pub struct Layer<'m> {
-    /// (n_embd) little-endian f32
-    pub attn_norm: &'m [u8],
-    /// (q_dim, n_embd)
-    pub q: Matrix<'m>,
-    /// (kv_dim, n_embd)
-    pub k: Matrix<'m>,
-    /// (kv_dim, n_embd)
-    pub v: Matrix<'m>,
-    /// (q_dim), (kv_dim), (kv_dim) little-endian f32; empty where there is none
-    pub qkv_bias: [&'m [u8]; 3],
-    /// (n_embd, q_dim)
-    pub attn_output: Matrix<'m>,
-    /// (n_embd) little-endian f32
-    pub ffn_norm: &'m [u8],
-    /// (n_ff, n_embd)
-    pub gate: Matrix<'m>,
-    /// (n_ff, n_embd)
-    pub up: Matrix<'m>,
-    /// (n_embd, n_ff)
-    pub down: Matrix<'m>,
-}
+/// The tensors outside the layers that are used.
+static TOP: [&str; 9] = [
+    "token_embd.weight",
+    "output.weight",
+    "output.scale",
+    "output.bias",
+    "output_norm.weight",
+    "output_norm.bias",
+    FACTORS,
+    LONG_FACTORS,
+    SHORT_FACTORS,
+];
+/// Those of them that are matrices.
+const TOP_MATRICES: usize = 2;
 
-// Two norms, three biases, seven matrices.
-unpadded!(Layer<'_>: [&[u8]; 5], [Matrix<'_>; 7]);
+/// What the frequencies of RoPE are divided by.
+const FACTORS: &str = "rope_freqs.weight";
+const LONG_FACTORS: &str = "rope_factors_long.weight";
+const SHORT_FACTORS: &str = "rope_factors_short.weight";
 
-/// The matrices outside the layers.
-const TOP_MATRICES: [&str; 2] = ["token_embd.weight", "output.weight"];
-
-/// A matrix of a layer: its name in the file, its shape, and its field.
-struct LayerMatrix {
-    name: &'static str,
-    rows: fn(&Hparams) -> usize,
-    cols: fn(&Hparams) -> usize,
-    field: for<'l, 'm> fn(&'l mut Layer<'m>) -> &'l mut Matrix<'m>,
-}
-
-/// The matrices of a layer, in the order of the fingerprint: loading, packing and counting walk this list.
-const LAYER_MATRICES: [LayerMatrix; 7] = {
-    const fn matrix(
-        name: &'static str,
-        rows: fn(&Hparams) -> usize,
-        cols: fn(&Hparams) -> usize,
-        field: for<'l, 'm> fn(&'l mut Layer<'m>) -> &'l mut Matrix<'m>,
-    ) -> LayerMatrix {
-        LayerMatrix { name, rows, cols, field }
-    }
-    [
-        matrix("attn_q.weight", Hparams::q_dim, |h| h.n_embd, |l| &mut l.q),
-        matrix("attn_k.weight", Hparams::kv_dim, |h| h.n_embd, |l| &mut l.k),
-        matrix("attn_v.weight", Hparams::kv_dim, |h| h.n_embd, |l| &mut l.v),
-        matrix("attn_output.weight", |h| h.n_embd, Hparams::q_dim, |l| &mut l.attn_output),
-        matrix("ffn_gate.weight", |h| h.n_ff, |h| h.n_embd, |l| &mut l.gate),
-        matrix("ffn_up.weight", |h| h.n_ff, |h| h.n_embd, |l| &mut l.up),
-        matrix("ffn_down.weight", |h| h.n_embd, |h| h.n_ff, |l| &mut l.down),
-    ]
-};
+/// Names of tensors that a text model has no use for: encoders of images and sound, prediction of further tokens.
+static SKIPPED: [&str; 4] = ["v.", "a.", "mm.", "mtp."];
 
 impl<'m> Weights<'m> {
     /// Whether a tensor of this name is used as a matrix, and so may be packed in panels.
     pub fn is_matrix(name: &str) -> bool {
-        match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
-            Some((_, name)) => LAYER_MATRICES.iter().any(|m| m.name == name),
-            None => TOP_MATRICES.contains(&name),
+        match split_block(name) {
+            Some((_, name)) => {
+                let is_linear = split_kind(name).0 == QKV || spec(name).is_some_and(TensorSpec::is_linear);
+                is_linear && name.ends_with(".weight")
+            }
+            None => TOP.iter().take(TOP_MATRICES).any(|top| *top == name),
         }
     }
 
     /// Finds and checks every tensor; the table of layers goes to the arena.
     ///
     /// # Errors
-    /// [`ModelError`]: a tensor that is missing, or of a type or shape that does not fit.
+    /// [`ModelError`]: a tensor that is missing, that the family has no place for, or of a type or shape that does not fit.
     pub fn new<'a>(file: &File<'m>, h: &Hparams, arena: &mut Arena<'a>) -> Result<Weights<'a>, ModelError>
     where
         'm: 'a,
     {
         check_pack_version(file)?;
-        let top = Scope { tensors: file.directory(), block: None };
-        let token_embd = top.matrix("token_embd.weight", h.vocab, h.n_embd)?;
-        let untied = top.find("output.weight").is_some();
-        let output = if untied { top.matrix("output.weight", h.vocab, h.n_embd)? } else { token_embd };
+        let wrong = Cell::new(None);
+        let top = Scope { tensors: file.directory(), block: None, wrong: &wrong };
+        let token_embd = top.matrix("token_embd", h.vocab, h.n_embd);
+        let tied = !h.family.untied && top.find("output.weight").is_none();
+        let weight = if tied { token_embd } else { top.matrix("output", h.vocab, h.n_embd) };
         // Products are scaled, and the rows of an embedding are none.
-        let no_scales = if untied { &["token_embd.scale"][..] } else { &["token_embd.scale", "output.scale"] };
-        if let Some(name) = no_scales.iter().find(|name| top.find(name).is_some()) {
-            return Err(ModelError::TensorScale(top.label(name)));
+        for (name, of_embedding) in [("token_embd.scale", true), ("output.scale", tied)] {
+            if of_embedding && top.find(name).is_some() {
+                top.fail(ModelError::TensorScale(top.label(name)));
+            }
         }
-        let factors = top.optional_vector("rope_freqs.weight", h.rope_dims / 2)?.as_chunks::<4>().0;
-        let pairs = h.rope_dims / 2;
-        let rope_frequencies = arena.build("rope frequencies", h.rope_bases() * pairs, |i| {
-            // The frequencies of a window's own base come second, and without scaling.
-            let second = h.window.and_then(|w| w.rope_base).zip(i.checked_sub(pairs));
-            let factor = factors.get(i).map_or(1.0, |f| f64::from(f32::from_le_bytes(*f)));
-            Ok::<_, ArenaError>(match second {
-                Some((base, i)) => rope_frequency(base, h.rope_dims, i, 1.0),
-                None => rope_frequency(h.rope_base, h.rope_dims, i, h.rope_factor * factor),
-            })
-        })?;
+        let output = top.linear("output", weight);
+        let rope_frequencies = rope_frequencies(&top, h, arena)?;
+        let layer = |i| Ok::<_, ArenaError>(layer(&Scope::of_block(file, i, &wrong), h));
         // A dry run builds nothing, but planning for a broken file should fail as loading it does.
         if arena.is_dry() {
-            (0..h.n_layers).try_for_each(|i| Layer::new(file, h, i).map(drop))?;
+            (0..h.n_layers).try_for_each(|i| layer(i).map(drop))?;
         }
-        let layers = arena.build("layers", h.n_layers, |i| Layer::new(file, h, i))?;
-        let output_norm = top.vector("output_norm.weight", h.n_embd)?;
-        Ok(Weights { token_embd, layers, output_norm, output, rope_frequencies })
+        let layers = arena.build("layers", h.n_layers, layer)?;
+        let mut output_norm = Norm { weight: top.vector("output_norm.weight", [h.n_embd, 1]), bias: &[] };
+        if Part::BiasBefore.presence(h.family) == Presence::Required {
+            output_norm.bias = top.vector("output_norm.bias", [h.n_embd, 1]);
+        }
+        for t in file.tensors() {
+            if !has_place(t.name, h) {
+                top.stray(&t);
+            }
+        }
+        wrong.take().map_or(Ok(Weights { token_embd, layers, output_norm, output, rope_frequencies }), Err)
     }
 }
 
+/// Whether a tensor belongs to a block, whose loading says whether it is used; is one of those outside the blocks; or is known
+/// to be of no use.
+#[inline(never)]
+fn has_place(name: &str, h: &Hparams) -> bool {
+    let Some((block, _)) = split_block(name) else {
+        let bias = name == "output_norm.bias" && Part::BiasBefore.presence(h.family) == Presence::Never;
+        let skipped = core::hint::black_box(&SKIPPED);
+        return core::hint::black_box(&TOP).contains(&name) && !bias || skipped.iter().any(|s| name.starts_with(s));
+    };
+    // `usize::from_str` is larger than this.
+    let digits = || block.bytes().map(|b| usize::from(b.wrapping_sub(b'0')));
+    let block = digits().fold(0, |n: usize, digit| n.saturating_mul(10).saturating_add(digit));
+    digits().all(|digit| digit <= 9) && block < h.n_layers + h.n_extra_layers
+}
+
+/// The number of a block, and the name of a tensor in it.
+fn split_block(name: &str) -> Option<(&str, &str)> {
+    let rest = name.strip_prefix("blk.")?;
+    let dot = rest.bytes().position(|b| b == b'.')?;
+    Some((rest.get(..dot)?, rest.get(dot + 1..)?))
+}
+
+/// A name up to its last dot, and behind it.
+fn split_kind(name: &str) -> (&str, &str) {
+    let dot = name.bytes().rposition(|b| b == b'.').unwrap_or(0);
+    (name.get(..dot).unwrap_or(""), name.get(dot + 1..).unwrap_or(""))
+}
+
+/// The matrix or norm of a layer that a tensor is of.
+fn spec(name: &str) -> Option<&'static TensorSpec> {
+    let (stem, kind) = split_kind(name);
+    let of_matrix = ["weight", "scale", "bias"].contains(&kind);
+    tensors().iter().find(|spec| spec.name == if spec.is_linear() && of_matrix { stem } else { name })
+}
+
 /// A file with packed tensors says which layout they have.
+#[inline(never)]
 fn check_pack_version(file: &File<'_>) -> Result<(), ModelError> {
     const KEY: &str = "armlet.pack.version";
     match file.get(KEY) {
@@ -141,66 +149,126 @@ fn check_pack_version(file: &File<'_>) -> Result<(), ModelError> {
     }
 }
 
-/// θᵢ = base^(−2i/d), divided by the file's factors (Su et al. 2021, arXiv 2104.09864; Llama 3's scaling comes as a
-/// tensor of factors).
-fn rope_frequency(base: f64, dims: usize, i: usize, factor: f64) -> u64 {
-    let exponent = -2.0 * i as f64 / dims as f64;
-    let radians = libm::pow(base, exponent) / factor;
-    phase::frequency(if radians.is_finite() { radians } else { 0.0 })
-}
-
-impl<'m> Layer<'m> {
-    fn new(file: &File<'m>, h: &Hparams, index: usize) -> Result<Self, ModelError> {
-        let s = Scope::of_block(file, index);
-        let other_biases = ["attn_output.bias", "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"];
-        if other_biases.iter().any(|name| s.find(name).is_some()) {
-            return Err(ModelError::Feature("a bias other than those of q, k and v"));
-        }
-        if s.find("attn_q_norm.weight").is_some() {
-            return Err(ModelError::Feature("a norm of q and k"));
-        }
-        let none = Matrix::default();
-        let mut layer = Self {
-            attn_norm: s.vector("attn_norm.weight", h.n_embd)?,
-            q: none,
-            k: none,
-            v: none,
-            qkv_bias: [
-                s.optional_vector("attn_q.bias", h.q_dim())?,
-                s.optional_vector("attn_k.bias", h.kv_dim())?,
-                s.optional_vector("attn_v.bias", h.kv_dim())?,
-            ],
-            attn_output: none,
-            ffn_norm: s.vector("ffn_norm.weight", h.n_embd)?,
-            gate: none,
-            up: none,
-            down: none,
+/// θᵢ = base^(−2i/d), divided by the file's factors (Su et al. 2021, arXiv 2104.09864). The factors of Llama 3 are one tensor,
+/// those of LongRoPE (Ding et al. 2024, arXiv 2402.13753) two: for short contexts and for long ones.
+#[inline(never)]
+fn rope_frequencies<'a>(top: &Scope<'_, '_>, h: &Hparams, arena: &mut Arena<'a>) -> Result<&'a [u64], ArenaError> {
+    let pairs = h.rope_dims / 2;
+    let [any, short, long] =
+        [FACTORS, SHORT_FACTORS, LONG_FACTORS].map(|name| top.optional_vector(name, pairs).as_chunks::<4>().0);
+    // As in llama.cpp, a file that has both kinds means the first.
+    let (short, long) = if any.is_empty() { (short, long) } else { (any, &[][..]) };
+    let (sets, windowed) = (h.rope_bases() + usize::from(!long.is_empty()), h.window.and_then(|w| w.rope_base));
+    let frequencies = arena.build("rope frequencies", sets * pairs, |i| {
+        let (set, i) = (i / pairs.max(1), i % pairs.max(1));
+        // The frequencies of a window's own base come second, and without scaling.
+        let (base, factors) = match windowed {
+            _ if set == 0 => (h.rope_base, Some(short)),
+            Some(base) if set == 1 => (base, None),
+            _ => (h.rope_base, Some(long)),
         };
-        for m in &LAYER_MATRICES {
-            *(m.field)(&mut layer) = s.matrix(m.name, (m.rows)(h), (m.cols)(h))?;
+        let mut radians = libm::pow(base, -2.0 * i as f64 / h.rope_dims as f64);
+        if let Some(factors) = factors {
+            let factor = factors.get(i).map_or(1.0, |f| f64::from(f32::from_le_bytes(*f)));
+            radians = h.rope_scaling.scaled(radians / factor, i);
         }
-        Ok(layer)
-    }
+        Ok::<_, ArenaError>(phase::frequency(if radians.is_finite() { radians } else { 0.0 }))
+    });
+    Ok(frequencies?)
+}
 
-    /// Its matrices, in the order of the file format's names: q, k, v, attention output, gate, up, down.
-    pub fn matrices(&self) -> impl Iterator<Item = Matrix<'m>> + use<'m> {
-        let mut layer = *self;
-        LAYER_MATRICES.iter().map(move |m| *(m.field)(&mut layer))
+/// The weights of a block.
+#[inline(never)]
+fn layer<'m>(s: &Scope<'m, '_>, h: &Hparams) -> Layer<'m> {
+    let mut layer = Layer::default();
+    let fused = Fused {
+        qkv: s.find("attn_qkv.weight").is_some(),
+        gate: h.family.gated
+            && s.find("ffn_gate.weight").is_none()
+            && s.find("ffn_up.weight").is_some_and(|t| t.dims == [h.n_embd as u64, 2 * h.n_ff as u64, 1, 1]),
+    };
+    for t in tensors() {
+        let presence = t.part.presence(h.family);
+        let (rows, cols) = (t.rows.of(h), t.cols.of(h));
+        match (t.slot)(&mut layer) {
+            _ if presence == Presence::Never => {}
+            Slot::Linear(_) if fused.has(t.name) => {}
+            Slot::Linear(linear) => *linear = s.linear(t.name, s.matrix(t.name, rows, cols)),
+            Slot::Vector(_) if presence == Presence::Optional && s.find(t.name).is_none() => {}
+            Slot::Vector(v) => *v = s.vector(t.name, [cols, rows]),
+        }
+    }
+    let (kv, ff) = (h.kv_dim(), h.n_ff);
+    let Layer { q, k, v, gate, up, ffn_norm, .. } = &mut layer;
+    if fused.qkv {
+        s.split(QKV, h.n_embd, &mut [(q, h.q_dim()), (k, kv), (v, kv)]);
+    }
+    if fused.gate {
+        s.split("ffn_up", h.n_embd, &mut [(gate, ff), (up, ff)]);
+    }
+    for t in s.tensors.tensors() {
+        let Some(name) = t.name.strip_prefix(s.label("").as_str()) else { continue };
+        let used = match spec(name) {
+            Some(spec) => {
+                // There may be a tensor that takes its place.
+                let taken = spec.name != "ffn_up" && fused.has(spec.name);
+                let nothing = name == "ffn_norm.bias" && ffn_norm.weight.is_empty();
+                spec.part.presence(h.family) != Presence::Never && !taken && !nothing
+            }
+            None => fused.qkv && split_kind(name).0 == QKV,
+        };
+        if !used {
+            s.stray(&t);
+        }
+    }
+    layer
+}
+
+/// Which matrices of a layer are rows of one tensor.
+struct Fused {
+    /// q, k and v.
+    qkv: bool,
+    /// The gate and `up`.
+    gate: bool,
+}
+
+impl Fused {
+    fn has(&self, name: &str) -> bool {
+        match name {
+            "attn_q" | "attn_k" | "attn_v" => self.qkv,
+            "ffn_gate" | "ffn_up" => self.gate,
+            _ => false,
+        }
     }
 }
 
-/// Look-ups of the tensors of one block, or of those outside the blocks.
-struct Scope<'m> {
+/// Look-ups of the tensors of one block, or of those outside the blocks. A tensor that is wrong gives nothing, and the first
+/// error is kept: one in each result would be most of the code.
+struct Scope<'m, 'e> {
     tensors: Directory<'m>,
     block: Option<usize>,
+    wrong: &'e Cell<Option<ModelError>>,
 }
 
-impl<'m> Scope<'m> {
-    fn of_block(file: &File<'m>, index: usize) -> Self {
+impl<'m, 'e> Scope<'m, 'e> {
+    fn of_block(file: &File<'m>, index: usize, wrong: &'e Cell<Option<ModelError>>) -> Self {
         let prefix = Label::new(format_args!("blk.{index}."));
-        Self { tensors: file.directory().with_prefix(prefix.as_str()), block: Some(index) }
+        Self { tensors: file.directory().with_prefix(prefix.as_str()), block: Some(index), wrong }
     }
 
+    #[inline(never)]
+    fn fail(&self, error: ModelError) {
+        let first = self.wrong.take().unwrap_or(error);
+        self.wrong.set(Some(first));
+    }
+
+    /// Refuses a tensor that is not used.
+    #[inline(never)]
+    fn stray(&self, t: &Tensor<'_>) {
+        self.fail(ModelError::UnknownTensor(Label::from_bytes(t.name.as_bytes())));
+    }
+
+    #[inline(never)]
     fn label(&self, name: &str) -> Label {
         match self.block {
             Some(i) => Label::new(format_args!("blk.{i}.{name}")),
@@ -208,46 +276,75 @@ impl<'m> Scope<'m> {
         }
     }
 
+    #[inline(never)]
     fn find(&self, name: &str) -> Option<Tensor<'m>> {
         self.tensors.tensor(self.label(name).as_str())
     }
 
-    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix<'m>, ModelError> {
-        let label = self.label(name);
-        let t = self.find(name).ok_or(ModelError::MissingTensor(label))?;
-        let (dtype, layout) = t.kind.format().ok_or(ModelError::TensorType { tensor: label, kind: t.kind })?;
-        let expected = [cols as u64, rows as u64];
-        let shape = ModelError::TensorShape { tensor: label, expected, found: t.dims };
-        if t.dims != [expected[0], expected[1], 1, 1] {
-            return Err(shape);
-        }
-        let matrix = Matrix::new_checked(dtype, layout, rows, cols, t.data).ok_or(shape)?;
-        Ok(matrix.with_scale(self.scale(name)?))
+    /// The tensor of this name, columns and rows.
+    #[inline(never)]
+    fn tensor(&self, name: &str, dims: [usize; 2]) -> Option<Tensor<'m>> {
+        let (found, expected) = (self.find(name), dims.map(|d| d as u64));
+        let error = match &found {
+            None => ModelError::MissingTensor(self.label(name)),
+            Some(t) if t.kind.format().is_none() => ModelError::TensorType { tensor: self.label(name), kind: t.kind },
+            Some(t) if t.dims == [expected[0], expected[1], 1, 1] => return found,
+            Some(t) => ModelError::TensorShape { tensor: self.label(name), expected, found: t.dims },
+        };
+        self.fail(error);
+        None
     }
 
-    /// The scale of a matrix.
-    fn scale(&self, matrix: &str) -> Result<f32, ModelError> {
-        let name = Label::new(format_args!("{}scale", matrix.strip_suffix("weight").unwrap_or(matrix)));
-        let scale = self.optional_vector(name.as_str(), 1)?.as_chunks::<4>().0.first();
-        Ok(scale.map_or(1.0, |bytes| f32::from_le_bytes(*bytes)))
+    /// The matrix of this name, without its scale and bias.
+    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Matrix<'m> {
+        let name = Label::new(format_args!("{name}.weight"));
+        let Some(t) = self.tensor(name.as_str(), [cols, rows]) else { return Matrix::default() };
+        let matrix = t.kind.format().and_then(|(dtype, layout)| Matrix::new_checked(dtype, layout, rows, cols, t.data));
+        matrix.unwrap_or_else(|| {
+            let (tensor, expected) = (self.label(name.as_str()), [cols as u64, rows as u64]);
+            self.fail(ModelError::TensorShape { tensor, expected, found: t.dims });
+            Matrix::default()
+        })
     }
 
-    fn vector(&self, name: &str, len: usize) -> Result<&'m [u8], ModelError> {
-        let label = self.label(name);
-        let t = self.find(name).ok_or(ModelError::MissingTensor(label))?;
-        if t.kind.is_packed() {
-            return Err(ModelError::Packed { tensor: label, kind: t.kind });
-        }
-        if t.kind.format() != Some((DType::F32, Layout::Rows)) {
-            return Err(ModelError::TensorType { tensor: label, kind: t.kind });
-        }
-        if t.dims != [len as u64, 1, 1, 1] {
-            return Err(ModelError::TensorShape { tensor: label, expected: [len as u64, 1], found: t.dims });
-        }
-        Ok(t.data)
+    /// A matrix with its scale and its bias.
+    #[inline(never)]
+    fn linear(&self, name: &str, weight: Matrix<'m>) -> Linear<'m> {
+        let vector = |kind, len| self.optional_vector(Label::new(format_args!("{name}.{kind}")).as_str(), len);
+        let bias = vector("bias", weight.rows());
+        let scale = vector("scale", 1).first_chunk().map_or(1.0, |bytes| f32::from_le_bytes(*bytes));
+        Linear { weight: weight.with_scale(scale), bias }
     }
 
-    fn optional_vector(&self, name: &str, len: usize) -> Result<&'m [u8], ModelError> {
-        if self.find(name).is_none() { Ok(&[]) } else { self.vector(name, len) }
+    /// Little-endian f32; `dims` are columns and rows.
+    #[inline(never)]
+    fn vector(&self, name: &str, dims: [usize; 2]) -> &'m [u8] {
+        let (tensor, found) = (self.label(name), self.find(name));
+        match found.filter(|t| t.kind.format() != Some((DType::F32, Layout::Rows))) {
+            Some(Tensor { kind, .. }) if kind.is_packed() => self.fail(ModelError::Packed { tensor, kind }),
+            Some(Tensor { kind, .. }) => self.fail(ModelError::TensorType { tensor, kind }),
+            None => return self.tensor(name, dims).map_or(&[], |t| t.data),
+        }
+        &[]
+    }
+
+    fn optional_vector(&self, name: &str, len: usize) -> &'m [u8] {
+        if self.find(name).is_none() { &[] } else { self.vector(name, [len, 1]) }
+    }
+
+    /// Matrices whose rows are those of one tensor, one after the other. In panels, they must not share one.
+    fn split(&self, name: &str, cols: usize, parts: &mut [(&mut Linear<'m>, usize)]) {
+        let rows = parts.iter().map(|(_, rows)| rows).sum();
+        let whole = self.linear(name, self.matrix(name, rows, cols));
+        let mut start = 0;
+        for (part, rows) in parts {
+            let range = start..start + *rows;
+            start = range.end;
+            part.bias = whole.bias.get(4 * range.start..4 * range.end).unwrap_or_default();
+            match whole.weight.rows_of(range) {
+                Some(rows) => part.weight = rows.with_scale(whole.weight.scale()),
+                None => self.fail(ModelError::Panels(self.label(name))),
+            }
+        }
     }
 }

@@ -98,6 +98,17 @@ impl<'m> Matrix<'m> {
         if self.layout == Layout::Rows { self.data.get(start..end).unwrap_or(&[]) } else { &[] }
     }
 
+    /// The rows `range` as a matrix; `None` if they do not all exist, or the matrix is in panels and they are not whole ones.
+    pub fn rows_of(&self, range: core::ops::Range<usize>) -> Option<Self> {
+        let whole = |row: usize| row == self.rows() || self.layout == Layout::Rows || row.is_multiple_of(PANEL_ROWS);
+        if range.start > range.end || range.end > self.rows() || !whole(range.start) || !whole(range.end) {
+            return None;
+        }
+        let padded = |row: usize| usize::try_from(self.layout.padded(row as u64)?).ok()?.checked_mul(self.row_bytes());
+        let data = self.data.get(padded(range.start)?..padded(range.end)?)?;
+        Self::new_checked(self.dtype, self.layout, range.len(), self.cols, data)
+    }
+
     /// The bytes of panel `p`, 16 times those of a row; empty if there is no such panel, or the matrix is not in panels.
     #[inline(always)]
     pub fn panel(&self, p: usize) -> &'m [u8] {

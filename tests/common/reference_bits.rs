@@ -145,7 +145,7 @@ impl<'m> ReferenceBits<'m> {
         let largest = reference.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
         let error = reference.iter().zip(&want).fold(0.0, |max: f32, (a, b)| max.max((a - b).abs())) / largest;
         // Where keys and values are kept as F16, a difference of rounding can become one of 2⁻¹¹ there.
-        let f16_products = self.kernels.uses_f16_products(1) && self.model.weights.output.dtype() == DType::F16;
+        let f16_products = self.kernels.uses_f16_products(1) && self.model.weights.output.weight.dtype() == DType::F16;
         let bound = match self.kv {
             _ if f16_products => 0.03,
             KvType::F32 => BOUND as f32,

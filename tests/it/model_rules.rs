@@ -20,7 +20,9 @@ fn shown(error: &ModelError) -> (&'static str, String) {
         ModelError::Key(k) => ("key", k.to_string()),
         ModelError::Value(k) => ("value", k.to_string()),
         ModelError::Feature(f) => ("feature", (*f).into()),
+        ModelError::UnsupportedKey(k) => ("unsupported", k.to_string()),
         ModelError::TensorScale(t) => ("scale", t.to_string()),
+        ModelError::UnknownTensor(t) => ("unknown", t.to_string()),
         ModelError::MissingTensor(t) => ("missing", t.to_string()),
         ModelError::TensorType { tensor, kind } => ("type", format!("{tensor} {kind}")),
         ModelError::TensorShape { tensor, .. } => ("shape", tensor.to_string()),
@@ -107,14 +109,22 @@ fn m1_keys_are_there_and_of_their_type() {
         let mut g = Tiny::default().gguf();
         g.unset(&format!("llama.{key}"));
         assert_eq!(shown(&unusable(&g)), ("key", format!("llama.{key}")));
-        for value in [Val::Str("64".into()), Val::I32s(vec![64; 2]), Val::Raw(5, vec![64, 0, 0, 0]), Val::Bool(true)] {
+        for value in [Val::Str("64".into()), Val::Raw(5, vec![64, 0, 0, 0]), Val::Bool(true)] {
             assert_eq!(shown(&unusable(&with(key, value))), ("key", format!("llama.{key}")));
         }
     }
-    // One number for each layer: a model of another kind.
-    for key in ["attention.head_count", "attention.head_count_kv", "feed_forward_length"] {
-        let per_layer = Val::Raw(9, [&4u32.to_le_bytes()[..], &2u64.to_le_bytes(), &[2, 0, 0, 0, 2, 0, 0, 0]].concat());
-        assert_eq!(shown(&unusable(&with(key, per_layer))), ("key", format!("llama.{key}")));
+    // One number for each layer: the same for all, or a model of another kind; too few, or of another type, are none.
+    for (key, n) in [("attention.head_count", 4), ("attention.head_count_kv", 2), ("feed_forward_length", 96)] {
+        let named = |kind| (kind, format!("llama.{key}"));
+        runs(&with(key, Val::I32s(vec![n; 2])));
+        runs(&with(key, Val::I32s(vec![n, n, 7])));
+        assert_eq!(shown(&unusable(&with(key, Val::I32s(vec![n, n / 2])))), named("unsupported"));
+        for list in
+            [Val::Strs(vec!["4".into(); 2]), Val::I32s(vec![n]), Val::I32s(vec![n, -1]), Val::F32s(vec![n as f32; 2])]
+        {
+            assert_eq!(shown(&unusable(&with(key, list))), named("value"));
+        }
+        assert_eq!(shown(&unusable(&with(key, Val::I32s(vec![0; 2])))), named("value"));
     }
     let mut g = Tiny::default().gguf();
     assert_eq!(shown(&unusable(g.unset("general.architecture"))).0, "key");
@@ -129,14 +139,42 @@ fn m1_what_would_change_the_result_is_refused() {
     for (key, value) in [
         ("expert_count", Val::U32(8)),
         ("rope.scaling.type", Val::Str("dynamic".into())),
-        ("rope.scaling.type", Val::Str("yarn".into())),
+        ("expert_count", Val::U32(2)),
         ("rope.scaling.type", Val::U32(1)),
     ] {
         assert_eq!(shown(&unusable(&with(key, value))).0, "feature", "{key}");
     }
     runs(&with("expert_count", Val::U32(0)));
+    runs(&with("expert_count", Val::U32(1)));
+    // Keys of mechanisms that a llama does not have, and what they say where they mean nothing.
+    for (key, value, neutral) in [
+        ("attention.clamp_kqv", Val::F32(8.0), Val::F32(0.0)),
+        ("attention.max_alibi_bias", Val::F32(8.0), Val::F32(0.0)),
+        ("attention.q_lora_rank", Val::U32(8), Val::U32(0)),
+        ("attention.kv_lora_rank", Val::U32(8), Val::U32(0)),
+        ("attention.shared_kv_layers", Val::U32(1), Val::U32(0)),
+        ("attention.causal", Val::Bool(false), Val::Bool(true)),
+        ("attention.key_length_swa", Val::U32(8), Val::U32(16)),
+        ("attention.value_length_swa", Val::U32(8), Val::U32(16)),
+        ("rope.dimension_count_swa", Val::U32(8), Val::U32(16)),
+        ("embedding_length_per_layer_input", Val::U32(8), Val::U32(0)),
+        ("shortconv.l_cache", Val::U32(3), Val::U32(0)),
+        ("ssm.conv_kernel", Val::U32(4), Val::U32(0)),
+        ("embedding_scale", Val::F32(12.0), Val::F32(1.0)),
+        ("residual_scale", Val::F32(0.2), Val::F32(1.0)),
+        ("logit_scale", Val::F32(8.0), Val::F32(1.0)),
+        ("attn_logit_softcapping", Val::F32(50.0), Val::F32(0.0)),
+        ("final_logit_softcapping", Val::F32(30.0), Val::F32(0.0)),
+    ] {
+        assert_eq!(shown(&unusable(&with(key, value))), ("unsupported", format!("llama.{key}")));
+        runs(&with(key, neutral));
+    }
+    let mut adapter = Tiny::default().gguf();
+    let error = unusable(adapter.set("general.type", Val::Str("adapter".into()))).to_string();
+    assert!(error.contains("adapter"), "{error}");
     runs(with("rope.scaling.type", Val::Str("linear".into())).set("llama.rope.scaling.factor", Val::F32(2.0)));
-    assert_eq!(shown(&unusable(&with("rope.scaling.type", Val::Str("linear".into())))).0, "key");
+    // llama.cpp takes a type without a factor as no scaling.
+    runs(&with("rope.scaling.type", Val::Str("linear".into())));
 }
 
 /// Each size is allowed, and together they are 2⁷¹ bytes of cache.
@@ -218,11 +256,42 @@ fn m2_every_tensor_is_there() {
         let g = with_tensor(&name, |t| t.name.push('x'));
         assert_eq!(shown(&unusable(&g)), ("missing", name));
     }
-    // What nobody asks for does no harm.
-    runs(Tiny::default().gguf().tensor("blk.7.what", &[3], 0, vec![0; 12]));
-    // What a forward pass would have to add, does.
-    let g = &mut Tiny::default().gguf();
-    assert_eq!(shown(&unusable(g.tensor("blk.1.attn_output.bias", &[64], 0, vec![0; 256]))).0, "feature");
+}
+
+#[test]
+fn m2_every_tensor_is_used() {
+    let with = |name: &str| {
+        let mut g = Tiny::default().gguf();
+        g.tensor(name, &[64], 0, vec![0; 256]);
+        g
+    };
+    // Of no block, of one that the model does not have, or of another family.
+    for name in [
+        "what",
+        "blk.1.what",
+        "blk.2.attn_norm.weight",
+        "blk.x.attn_norm.weight",
+        "output_norm.bias",
+        "blk.0.attn_norm.bias",
+        "blk.1.attn_q_norm.weight",
+        "blk.1.attn_k_norm.weight",
+        "blk.0.attn_sub_norm.weight",
+        "blk.0.post_attention_norm.weight",
+        "blk.1.post_ffw_norm.weight",
+        "blk.1.attn_qkv.bias",
+        "blk.0.ffn_gate_inp.weight",
+    ] {
+        assert_eq!(shown(&unusable(&with(name))), ("unknown", name.into()));
+    }
+    // A text model has no use for these.
+    for name in ["v.blk.0.attn_q.weight", "mm.0.weight", "mtp.norm.weight"] {
+        runs(&with(name));
+    }
+    // Blocks that predict further tokens are not run.
+    let mut g = with("blk.2.nextn.enorm.weight");
+    g.set("llama.block_count", Val::U32(3)).set("llama.nextn_predict_layers", Val::U32(1));
+    runs(&g);
+    assert_eq!(shown(&unusable(g.tensor("blk.3.x", &[64], 0, vec![0; 256]))).0, "unknown");
 }
 
 #[test]

@@ -270,7 +270,7 @@ fn rope_factors_as_in_llama_cpp() {
         for (key, value) in values {
             value.map(|value| gguf.set(&format!("llama.{key}"), value));
         }
-        with_model(&gguf, |model| assert_eq!(model.hparams.rope_factor, want, "{kind:?}, {factor:?}, {old:?}"));
+        with_model(&gguf, |model| assert_eq!(model.hparams.rope_scaling.factor, want, "{kind:?}, {factor:?}, {old:?}"));
     }
 }
 
@@ -331,7 +331,7 @@ fn same_bits_packed() {
         let rows = Tiny { dtype, tied: dtype == DType::Q4_0, ..shape }.gguf();
         with_model(&rows, |model| {
             with_model(&rows.packed(), |packed| {
-                assert_eq!(packed.weights.output.layout(), Layout::Panels);
+                assert_eq!(packed.weights.output.weight.layout(), Layout::Panels);
                 for kernels in backends() {
                     println!("{dtype}, {}", kernels.backend().name());
                     ReferenceBits { model: packed, ..ReferenceBits::new(model, kernels, KvType::F16) }.check(64);

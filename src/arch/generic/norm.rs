@@ -42,13 +42,8 @@ pub enum Activation {
 pub(in crate::arch) fn activate<I: Isa>(isa: I, activation: Activation, gate: &mut [f32], up: &[f32]) {
     let (gates, gate_tail) = gate.as_chunks_mut::<8>();
     let (ups, up_tail) = up.as_chunks::<8>();
-    if up.is_empty() {
-        for g in gates.iter_mut() {
-            activate8(isa, activation, g, &[1.0; 8]);
-        }
-    }
-    for (g, u) in gates.iter_mut().zip(ups) {
-        activate8(isa, activation, g, u);
+    for (i, g) in gates.iter_mut().enumerate() {
+        activate8(isa, activation, g, ups.get(i).unwrap_or(&[1.0; 8]));
     }
     // The tail through the same arithmetic, so that a value does not depend on its place.
     let (mut g, mut u) = ([0.0; 8], [1.0; 8]);
@@ -75,7 +70,7 @@ fn activate8<I: Isa>(isa: I, activation: Activation, g: &mut [f32; 8], u: &[f32;
         let mut z = x;
         if activation == Activation::Gelu {
             // (1 + tanh y) / 2 = 1 / (1 + e⁻²ʸ), so GELU is SiLU with another exponent: x·(2·√(2/π) + 0.0713…·x²).
-            let factor = isa.fma8(isa.mul8(x, x), isa.splat8(0.071_354_814), isa.splat8(1.595_769_1));
+            let factor = isa.fma8(isa.mul8(x, x), isa.splat8(0.071_354_814), isa.splat8(1.595_769));
             z = isa.mul8(x, factor);
         }
         isa.div8(x, isa.add8(one, exp(isa, isa.sub8(zero, z))))

@@ -118,10 +118,8 @@ impl Reads {
 /// Each matrix is read once per token; of the embedding only one row, unless it is also the output head.
 fn bytes_per_token(model: &Model<'_>) -> usize {
     let w = &model.weights;
-    let layer = |l: &Layer<'_>| -> usize {
-        l.matrices().map(|m| m.bytes().len()).sum::<usize>() + l.attn_norm.len() + l.ffn_norm.len()
-    };
-    w.layers.iter().map(layer).sum::<usize>() + w.output.bytes().len() + w.output_norm.len()
+    let layers = w.layers.iter().map(Layer::bytes).sum::<usize>();
+    layers + w.output.weight.bytes().len() + w.output.bias.len() + w.output_norm.weight.len() + w.output_norm.bias.len()
 }
 
 fn markdown(loaded: &Loaded<'_>, rows: &[Row], reads: &Reads) -> String {

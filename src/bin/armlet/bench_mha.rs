@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use armlet::engine::{Config, Engine, Plan, Session};
 use armlet::host::memory;
-use armlet::model::{Hparams, Layer, Model, Weights};
+use armlet::model::{Hparams, Layer, Linear, Model, Weights};
 use armlet::quant::{Layout, Matrix};
 use armlet::storage::Executor;
 
@@ -40,15 +40,18 @@ impl Copies {
     fn new(model: &Model<'_>) -> Result<Self, Failure> {
         let (heads, group) = (model.hparams.n_kv_heads, model.hparams.group());
         let layers = model.weights.layers;
-        if layers.iter().any(|l| [l.k, l.v].iter().any(|m| m.layout() != Layout::Rows)) {
+        if layers.iter().any(|l| !l.k_norm.is_empty()) {
+            return Err(Failure::Error("--compare-mha cannot use a model that normalises keys".into()));
+        }
+        if layers.iter().any(|l| [l.k.weight, l.v.weight].iter().any(|m| m.layout() != Layout::Rows)) {
             return Err(Failure::Error("--compare-mha cannot use a packed file; give the original one".into()));
         }
         let copy = |bytes: &[u8]| repeated(bytes, heads, group);
         let layer = |l: &Layer<'_>| LayerCopy {
-            k: copy(l.k.bytes()),
-            v: copy(l.v.bytes()),
-            k_bias: copy(l.qkv_bias[1]),
-            v_bias: copy(l.qkv_bias[2]),
+            k: copy(l.k.weight.bytes()),
+            v: copy(l.v.weight.bytes()),
+            k_bias: copy(l.k.bias),
+            v_bias: copy(l.v.bias),
         };
         Ok(Copies(layers.iter().map(layer).collect()))
     }
@@ -59,8 +62,8 @@ impl Copies {
             Matrix::new_checked(m.dtype(), Layout::Rows, h.n_heads * h.head_dim, h.n_embd, data)
         };
         let layers = model.weights.layers.iter().zip(&self.0).map(|(l, copy)| {
-            let qkv_bias = [l.qkv_bias[0], &copy.k_bias, &copy.v_bias];
-            Some(Layer { k: matrix(&l.k, &copy.k)?, v: matrix(&l.v, &copy.v)?, qkv_bias, ..*l })
+            let k = Linear { weight: matrix(&l.k.weight, &copy.k)?, bias: &copy.k_bias };
+            Some(Layer { k, v: Linear { weight: matrix(&l.v.weight, &copy.v)?, bias: &copy.v_bias }, ..*l })
         });
         layers.collect()
     }
