@@ -5,6 +5,8 @@
 
 #[cfg(feature = "capi")]
 pub mod c_context;
+pub mod family_models;
+pub mod family_oracle;
 pub mod gguf;
 pub mod oracle;
 pub mod reference_bits;

@@ -14,6 +14,7 @@ mod cli_metadata;
 mod corrupt;
 #[cfg(feature = "cli")]
 mod example;
+mod families;
 mod gguf_rules;
 mod golden;
 #[cfg(feature = "cli")]
