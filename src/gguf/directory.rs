@@ -34,10 +34,16 @@ impl<'a> Directory<'a> {
     /// From the first tensor whose name starts with `prefix` to the last: all of them, and any that lie between.
     #[must_use]
     pub fn with_prefix(self, prefix: &str) -> Self {
-        let mut found = self.names().filter(|(_, _, name)| name.starts_with(prefix.as_bytes()));
-        let Some((first, cursor, _)) = found.next() else { return Self { len: 0, ..self } };
-        let last = found.last().map_or(first, |(last, ..)| last);
-        Self { cursor, len: last - first + 1, data: self.data }
+        let (mut part, mut first) = (Self { len: 0, ..self }, 0);
+        for (i, cursor, name) in self.names() {
+            if name.starts_with(prefix.as_bytes()) {
+                if part.len == 0 {
+                    (part.cursor, first) = (cursor, i);
+                }
+                part.len = i - first + 1;
+            }
+        }
+        part
     }
 
     /// (index, start, name) of each description. The rest of it is skipped, not decoded: a model of many layers looks

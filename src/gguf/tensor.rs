@@ -145,6 +145,7 @@ pub(super) fn read<'a>(cursor: &mut Cursor<'a>, data: &'a [u8]) -> Option<Tensor
 }
 
 /// Skips a description that has been checked; returns its name.
+#[inline(never)]
 pub(super) fn skip<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], GgufError> {
     let name = cursor.string(NAME_CAP - 1)?;
     let n_dims = cursor.u32()?.min(4) as usize;

@@ -4,6 +4,7 @@ use core::num::NonZeroUsize;
 
 use super::family::{FAMILIES, Family, NoRope, NormKind, Scale, WindowRope};
 use super::keys::{Keys, MAX_CONTEXT};
+use super::layer::listed;
 use super::rope_scaling::RopeScaling;
 use super::{LayerSet, ModelError};
 use crate::gguf::{File, Label, Value};
@@ -122,7 +123,7 @@ impl Hparams {
         let value_dim = keys.size("attention.value_length", Some(head_dim), 8, MAX_HEAD_DIM);
         if !head_dim.is_multiple_of(8) || value_dim != head_dim {
             let what = "a head size that is no multiple of 8, or differs between K and V,";
-            keys.fail(ModelError::Feature(what));
+            keys.lacks(what);
         }
         let rope_dims = keys.size("rope.dimension_count", Some(head_dim), 2, head_dim as u64);
         if !rope_dims.is_multiple_of(2) {
@@ -222,11 +223,7 @@ fn family(file: &File<'_>) -> Result<&'static Family, ModelError> {
     let Some(Value::String(name)) = file.get(key) else {
         return Err(ModelError::Key(Label::new(format_args!("{key}"))));
     };
-    if file.get("general.type") == Some(Value::String(b"adapter")) {
-        return Err(ModelError::Feature("the file is an adapter (LoRA) of a model, not a model; it"));
-    }
-    // Unknown to the compiler, which would else unroll the search.
-    let known = core::hint::black_box(&FAMILIES).iter().find(|f| f.name.as_bytes() == name);
+    let known = listed(&FAMILIES).iter().find(|f| f.name.as_bytes() == name);
     known.ok_or(ModelError::Architecture(Label::from_bytes(name)))
 }
 
@@ -259,17 +256,20 @@ static REFUSED: [&str; 8] = [
 /// Refuses what files may need and this forward pass lacks.
 #[inline(never)]
 fn refuse_unsupported(file: &File<'_>, keys: &Keys<'_, '_>) {
+    if matches!(file.get("general.type"), Some(Value::String(b"adapter"))) {
+        keys.lacks("the file is an adapter (LoRA) of a model, not a model; it");
+    }
     if matches!(file.get("split.count"), Some(Value::Unsigned(n)) if n > 1) {
-        keys.fail(ModelError::Feature("a model split in several files"));
+        keys.lacks("a model split in several files");
     }
     // One expert is no mixture.
     if keys.size("expert_count", Some(0), 0, u64::MAX) > 1 {
-        keys.fail(ModelError::Feature("a mixture of experts"));
+        keys.lacks("a mixture of experts");
     }
-    if keys.get("attention.causal") == Some(Value::Bool(false)) {
+    if matches!(keys.get("attention.causal"), Some(Value::Bool(false))) {
         keys.unsupported("attention.causal");
     }
-    core::hint::black_box(&REFUSED).iter().for_each(|key| keys.refuse(key, 0.0));
+    listed(&REFUSED).iter().for_each(|key| keys.refuse(key, 0.0));
 }
 
 /// Sliding windows as llama.cpp's converters write them: a size; a pattern, which is a list of the layers that have one, or
@@ -305,18 +305,16 @@ fn window(keys: &Keys<'_, '_>, f: &Family, n_layers: usize, base: f64) -> Option
 
 #[inline(never)]
 fn no_rope(keys: &Keys<'_, '_>, f: &Family, n_layers: usize, window: Option<&Window>) -> LayerSet {
-    let all = match f.no_rope {
-        NoRope::IfNotFinetuned => keys.get("rope.scaling.finetuned") == Some(Value::Bool(false)),
-        _ => false,
-    };
     let mut layers = LayerSet::default();
-    for l in 0..n_layers {
-        let none = match f.no_rope {
-            NoRope::Never | NoRope::IfNotFinetuned => all,
-            NoRope::EveryFourth => l % 4 == 3,
-            NoRope::GlobalLayers => window.is_some_and(|w| !w.layers.contains(l)),
-        };
-        if none {
+    // Every layer whose number is this, modulo that; and none that has a window.
+    let (first, step) = match (f.no_rope, window) {
+        (NoRope::EveryFourth, _) => (3, 4),
+        (NoRope::GlobalLayers, Some(_)) => (0, 1),
+        (NoRope::IfNotFinetuned, _) if matches!(keys.get("rope.scaling.finetuned"), Some(Value::Bool(false))) => (0, 1),
+        _ => return layers,
+    };
+    for l in (first..n_layers).step_by(step) {
+        if f.no_rope != NoRope::GlobalLayers || window.is_none_or(|w| !w.layers.contains(l)) {
             layers.insert(l);
         }
     }

@@ -46,13 +46,21 @@ impl<'f, 'a> Keys<'f, 'a> {
     }
 
     /// A key is missing, or of another type.
+    #[inline(never)]
     fn missing(&self, key: &str) {
         self.fail(ModelError::Key(self.label(key)));
     }
 
     /// A value that no model has.
+    #[inline(never)]
     pub(super) fn impossible(&self, key: &str) {
         self.fail(ModelError::Value(self.label(key)));
+    }
+
+    /// The model needs what this program lacks.
+    #[inline(never)]
+    pub(super) fn lacks(&self, what: &'static str) {
+        self.fail(ModelError::Feature(what));
     }
 
     /// A value that some models have, but none that this family or this program covers.
@@ -75,6 +83,7 @@ impl<'f, 'a> Keys<'f, 'a> {
         self.in_range(key, n, min, max)
     }
 
+    #[inline(never)]
     fn in_range(&self, key: &str, n: u64, min: u64, max: u64) -> usize {
         match usize::try_from(n) {
             Ok(size) if (min..=max).contains(&n) => size,
@@ -129,6 +138,7 @@ impl<'f, 'a> Keys<'f, 'a> {
 
     /// As [`float`](Keys::float), in the kernels' precision: where a tiny number becomes 0, and a huge one infinite, it is
     /// impossible.
+    #[inline(never)]
     pub(super) fn f32(&self, key: &str, default: Option<f32>) -> f32 {
         let x = self.float(key, default.map(f64::from)) as f32;
         if x.is_finite() && x > 0.0 || default == Some(x) {
@@ -141,7 +151,7 @@ impl<'f, 'a> Keys<'f, 'a> {
     /// As [`f32`](Keys::f32), but 0 is a number.
     #[inline(never)]
     pub(super) fn f32_or_zero(&self, key: &str, default: f32) -> f32 {
-        if self.get(key) == Some(Value::Float(0.0)) { 0.0 } else { self.f32(key, Some(default)) }
+        if matches!(self.get(key), Some(Value::Float(0.0))) { 0.0 } else { self.f32(key, Some(default)) }
     }
 
     /// Refuses a key whose value means anything.

@@ -103,6 +103,8 @@ pub(super) enum Part {
     /// In its place there may be a tensor of q, k and v together.
     Projection,
     Gate,
+    /// Every model has it; its gate may be in the same tensor.
+    Up,
     NormBefore,
     NormBeforeFfn,
     BiasBefore,
@@ -134,7 +136,7 @@ impl Part {
             Part::QkNorm if f.qk_norm == QkNorm::EachHead => Presence::Optional,
             Part::QkNorm => required(f.qk_norm != QkNorm::None),
             Part::Gate => required(f.gated),
-            Part::All => Presence::Required,
+            Part::All | Part::Up => Presence::Required,
             Part::Projection => Presence::Optional,
         }
     }
@@ -187,10 +189,14 @@ macro_rules! tensor {
 }
 
 /// All tensors that a layer may have. Loading, packing, counting and the fingerprint walk this list.
-///
-/// The compiler is kept from seeing that it is a constant: unrolled, each walk would be kilobytes of firmware.
 pub(super) fn tensors() -> &'static [TensorSpec] {
-    core::hint::black_box(&TENSORS)
+    listed(&TENSORS)
+}
+
+/// A list as the compiler does not know it: unrolled, each search in it would be a kilobyte of firmware.
+#[inline(always)]
+pub(super) fn listed<T>(list: &'static [T]) -> &'static [T] {
+    core::hint::black_box(list)
 }
 
 static TENSORS: [TensorSpec; 17] = [
@@ -199,7 +205,7 @@ static TENSORS: [TensorSpec; 17] = [
     tensor!("attn_v", Kv x Embd, Projection, v),
     tensor!("attn_output", Embd x Q, All, attn_output),
     tensor!("ffn_gate", Ff x Embd, Gate, gate),
-    tensor!("ffn_up", Ff x Embd, All, up),
+    tensor!("ffn_up", Ff x Embd, Up, up),
     tensor!("ffn_down", Embd x Ff, All, down),
     tensor!("attn_norm.weight", Embd, NormBefore, attn_norm.weight),
     tensor!("attn_norm.bias", Embd, BiasBefore, attn_norm.bias),

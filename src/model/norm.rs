@@ -7,13 +7,13 @@ use super::NormKind;
 /// Sums that are made side by side, so that the compiler can vectorise.
 const LANES: usize = 8;
 
-fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+/// The sum of all numbers, or of their squares.
+#[inline(never)]
+fn sum(x: &[f32], squares: bool) -> f32 {
     let mut lanes = [0.0; LANES];
-    let (whole, tail) = x.as_chunks::<LANES>();
-    for x in whole {
-        lanes.iter_mut().zip(x).for_each(|(sum, x)| *sum += f(*x));
+    for x in x.chunks(LANES) {
+        lanes.iter_mut().zip(x).for_each(|(sum, x)| *sum += if squares { *x * *x } else { *x });
     }
-    lanes.iter_mut().zip(tail).for_each(|(sum, x)| *sum += f(*x));
     lanes.iter().sum()
 }
 
@@ -23,10 +23,10 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 pub(super) fn normalise(x: &mut [f32], kind: NormKind, eps: f32, weight: &[u8], bias: &[u8]) {
     let n = x.len() as f32;
     if kind == NormKind::Layer {
-        let mean = sum(x, |x| x) / n;
+        let mean = sum(x, false) / n;
         x.iter_mut().for_each(|x| *x -= mean);
     }
-    let scale = 1.0 / libm::sqrtf(sum(x, |x| x * x) / n + eps);
+    let scale = 1.0 / libm::sqrtf(sum(x, true) / n + eps);
     for (x, w) in x.iter_mut().zip(weight.as_chunks::<4>().0) {
         *x = *x * scale * f32::from_le_bytes(*w);
     }
@@ -47,6 +47,12 @@ pub(super) fn multiply(x: &mut [f32], by: f32) {
     if by != 1.0 {
         x.iter_mut().for_each(|x| *x *= by);
     }
+}
+
+/// `x += by · y`.
+#[inline(never)]
+pub(super) fn add_scaled(x: &mut [f32], y: &[f32], by: f32) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += by * *y);
 }
 
 /// `to = from`, as far as the shorter goes.

@@ -215,7 +215,7 @@ impl Pass<'_> {
         for (y, x) in rows {
             norm::add(y, m.bias, 0);
             self.norm_in_place(y, post_norm);
-            x.iter_mut().zip(y).for_each(|(x, y)| *x += scale * *y);
+            norm::add_scaled(x, y, scale);
         }
     }
 

@@ -20,9 +20,8 @@ impl Pass<'_> {
         let blocks = 2 * h.n_heads * h.head_dim.div_ceil(BLOCK);
         let Some(weights) = self.model.weights.layers.get(layer) else { return };
         let (table, base) = (&*buffers.rope, h.rope_base_of(layer));
-        let (q_norm, k_norm) = (HeadNorm::new(h, weights.q_norm), HeadNorm::new(h, weights.k_norm));
-        let late = h.family.qk_norm == QkNorm::HeadAfterRope;
-        let rotated = !h.no_rope.contains(layer);
+        // No angles, no rotation.
+        let rotated = if h.no_rope.contains(layer) { 0 } else { h.rope_dims };
         let floats = [
             Grid::rows(buffers.qkv.first_n_mut(tokens * width), width),
             Grid::rows(buffers.sink_q.first_n_mut(tokens * q_dim), q_dim),
@@ -36,29 +35,14 @@ impl Pass<'_> {
             norm::add(q, weights.q.bias, 0);
             norm::add(k, weights.k.bias, 0);
             norm::add(v, weights.v.bias, 0);
-            if !late {
-                q_norm.apply(h, q);
-                k_norm.apply(h, k);
-            }
             norm::copy(q, sink_q);
             let angles = table.row(t * h.rope_bases() + base, 2 * h.rope_dims);
             let (own, shifted) = (angles.row(0, h.rope_dims), angles.row(1, h.rope_dims));
             let hadamard = token.cache.hadamard();
             let by = temperature(h, token.position);
-            for (heads, angles, head_norm, by) in
-                [(&mut *q, own, &q_norm, by), (k, own, &k_norm, 1.0), (&mut *sink_q, shifted, &q_norm, by)]
-            {
-                if rotated {
-                    rotate(h, heads, angles);
-                }
-                if late {
-                    head_norm.apply(h, heads);
-                }
-                if hadamard {
-                    heads.rows_mut(h.head_dim).for_each(hadamard::transform);
-                }
-                norm::multiply(heads, by);
-            }
+            prepare_heads(h, q, weights.q_norm, own.first_n(rotated), hadamard, by);
+            prepare_heads(h, k, weights.k_norm, own.first_n(rotated), hadamard, 1.0);
+            prepare_heads(h, sink_q, weights.q_norm, shifted.first_n(rotated), hadamard, by);
             if token.cache.kv_type() == KvType::Int8 {
                 let (own, sinks) = blocks.split_at_mut_checked(blocks.len() / 2).unwrap_or_default();
                 self.kernels.quantise_query(q, h.head_dim, own);
@@ -86,29 +70,27 @@ impl Pass<'_> {
     }
 }
 
-/// A norm of queries or of keys.
-struct HeadNorm<'m> {
-    /// (width), or (heads, width); empty for no norm
-    weight: &'m [u8],
-    /// What it is the norm of: a head, or all of them.
-    width: usize,
-}
-
-impl<'m> HeadNorm<'m> {
-    fn new(h: &Hparams, weight: &'m [u8]) -> Self {
-        let whole = h.family.qk_norm == QkNorm::Whole;
-        HeadNorm { weight, width: if whole { weight.len() / 4 } else { h.head_dim } }
+/// Normalises and rotates each head, transforms it if the cache stores keys so, and multiplies it.
+#[inline(never)]
+fn prepare_heads(h: &Hparams, heads: &mut [f32], weight: &[u8], angles: &[f32], hadamard: bool, by: f32) {
+    let late = h.family.qk_norm == QkNorm::HeadAfterRope;
+    if late {
+        rotate(h, heads, angles);
     }
-
-    #[inline(never)]
-    fn apply(&self, h: &Hparams, heads: &mut [f32]) {
-        if self.weight.is_empty() {
-            return;
-        }
-        for (x, weight) in heads.rows_mut(self.width).zip(self.weight.rows(4 * self.width).cycle()) {
+    // Of each head, or of all together; the same weights for all heads, or each its own.
+    let width = if h.family.qk_norm == QkNorm::Whole { heads.len() } else { h.head_dim };
+    if !weight.is_empty() {
+        for (x, weight) in heads.rows_mut(width).zip(weight.rows(4 * width).cycle()) {
             norm::normalise(x, h.family.norm, h.eps, weight, &[]);
         }
     }
+    if !late {
+        rotate(h, heads, angles);
+    }
+    if hadamard {
+        heads.rows_mut(h.head_dim).for_each(hadamard::transform);
+    }
+    norm::multiply(heads, by);
 }
 
 /// Applies RoPE to each head.
@@ -118,6 +100,7 @@ fn rotate(h: &Hparams, heads: &mut [f32], angles: &[f32]) {
 }
 
 /// What queries at a position are multiplied by.
+#[inline(never)]
 fn temperature(h: &Hparams, position: u64) -> f32 {
     let Temperature { scale, interval } = h.temperature;
     if scale == 0.0 {

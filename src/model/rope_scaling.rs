@@ -2,7 +2,6 @@
 
 use core::f64::consts::PI;
 
-use super::ModelError;
 use super::keys::{Keys, MAX_CONTEXT};
 use crate::gguf::Value;
 
@@ -29,6 +28,12 @@ pub struct Yarn {
     pub high: f64,
 }
 
+/// In f32, as in llama.cpp.
+#[inline(never)]
+fn log(x: f64) -> f64 {
+    libm::logf(x as f32).into()
+}
+
 impl RopeScaling {
     /// A factor without a type means linear scaling, and a type without a factor none, as in llama.cpp; "none" ignores the
     /// factor; unknown kinds are refused (dynamic NTK for good: it changes with the position).
@@ -44,20 +49,20 @@ impl RopeScaling {
             Some(Value::String(b"none")) => scaling.factor = 1.0,
             Some(Value::String(b"yarn")) => {
                 // What YaRN multiplies cosines and sines by, so that scores of longer contexts stay as sharp.
-                let growth = |by: f64| if factor <= 1.0 { 1.0 } else { 0.1 * by * libm::log(factor) + 1.0 };
-                let log = keys.f32_or_zero("rope.scaling.yarn_log_multiplier", 0.0);
-                scaling.multiplier = (multiplier * growth(1.0) / growth(log.into())) as f32;
+                let growth = |by: f64| if factor <= 1.0 { 1.0 } else { 0.1 * by * log(factor) + 1.0 };
+                let damping = keys.f32_or_zero("rope.scaling.yarn_log_multiplier", 0.0);
+                scaling.multiplier = (multiplier * growth(1.0) / growth(damping.into())) as f32;
                 // The pair that makes so many turns in the original context.
-                let pair = |key, turns| {
+                let pair = |key, turns: f64| {
                     let turns = keys.float(key, Some(turns));
-                    dims as f64 * libm::log(original_context as f64 / (turns * 2.0 * PI)) / (2.0 * libm::log(base))
+                    dims as f64 * log(original_context as f64 / (turns * 2.0 * PI)) / (2.0 * log(base))
                 };
                 scaling.yarn = Some(Yarn {
                     low: libm::floor(pair("rope.scaling.yarn_beta_fast", 32.0)).max(0.0),
                     high: libm::ceil(pair("rope.scaling.yarn_beta_slow", 1.0)).min(dims as f64 - 1.0),
                 });
             }
-            _ => keys.fail(ModelError::Feature("this rope.scaling.type")),
+            _ => keys.lacks("this rope.scaling.type"),
         }
         if !scaling.multiplier.is_finite() {
             keys.impossible("rope.scaling.attn_factor");

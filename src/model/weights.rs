@@ -3,7 +3,7 @@
 
 use core::cell::Cell;
 
-use super::layer::{Layer, Linear, Norm, Part, Presence, QKV, Slot, TensorSpec, tensors};
+use super::layer::{Layer, Linear, Norm, Part, Presence, QKV, Slot, TensorSpec, listed, tensors};
 use super::{Hparams, ModelError};
 use crate::gguf::{Directory, File, Label, Tensor, Value};
 use crate::quant::{DType, Layout, Matrix, PACK_VERSION};
@@ -108,8 +108,7 @@ impl<'m> Weights<'m> {
 fn has_place(name: &str, h: &Hparams) -> bool {
     let Some((block, _)) = split_block(name) else {
         let bias = name == "output_norm.bias" && Part::BiasBefore.presence(h.family) == Presence::Never;
-        let skipped = core::hint::black_box(&SKIPPED);
-        return core::hint::black_box(&TOP).contains(&name) && !bias || skipped.iter().any(|s| name.starts_with(s));
+        return listed(&TOP).contains(&name) && !bias || listed(&SKIPPED).iter().any(|s| name.starts_with(s));
     };
     // `usize::from_str` is larger than this.
     let digits = || block.bytes().map(|b| usize::from(b.wrapping_sub(b'0')));
@@ -118,6 +117,7 @@ fn has_place(name: &str, h: &Hparams) -> bool {
 }
 
 /// The number of a block, and the name of a tensor in it.
+#[inline(never)]
 fn split_block(name: &str) -> Option<(&str, &str)> {
     let rest = name.strip_prefix("blk.")?;
     let dot = rest.bytes().position(|b| b == b'.')?;
@@ -125,12 +125,14 @@ fn split_block(name: &str) -> Option<(&str, &str)> {
 }
 
 /// A name up to its last dot, and behind it.
+#[inline(never)]
 fn split_kind(name: &str) -> (&str, &str) {
     let dot = name.bytes().rposition(|b| b == b'.').unwrap_or(0);
     (name.get(..dot).unwrap_or(""), name.get(dot + 1..).unwrap_or(""))
 }
 
 /// The matrix or norm of a layer that a tensor is of.
+#[inline(never)]
 fn spec(name: &str) -> Option<&'static TensorSpec> {
     let (stem, kind) = split_kind(name);
     let of_matrix = ["weight", "scale", "bias"].contains(&kind);
@@ -192,7 +194,7 @@ fn layer<'m>(s: &Scope<'m, '_>, h: &Hparams) -> Layer<'m> {
         let (rows, cols) = (t.rows.of(h), t.cols.of(h));
         match (t.slot)(&mut layer) {
             _ if presence == Presence::Never => {}
-            Slot::Linear(_) if fused.has(t.name) => {}
+            Slot::Linear(_) if fused.has(t.part) => {}
             Slot::Linear(linear) => *linear = s.linear(t.name, s.matrix(t.name, rows, cols)),
             Slot::Vector(_) if presence == Presence::Optional && s.find(t.name).is_none() => {}
             Slot::Vector(v) => *v = s.vector(t.name, [cols, rows]),
@@ -211,7 +213,7 @@ fn layer<'m>(s: &Scope<'m, '_>, h: &Hparams) -> Layer<'m> {
         let used = match spec(name) {
             Some(spec) => {
                 // There may be a tensor that takes its place.
-                let taken = spec.name != "ffn_up" && fused.has(spec.name);
+                let taken = spec.part != Part::Up && fused.has(spec.part);
                 let nothing = name == "ffn_norm.bias" && ffn_norm.weight.is_empty();
                 spec.part.presence(h.family) != Presence::Never && !taken && !nothing
             }
@@ -233,10 +235,10 @@ struct Fused {
 }
 
 impl Fused {
-    fn has(&self, name: &str) -> bool {
-        match name {
-            "attn_q" | "attn_k" | "attn_v" => self.qkv,
-            "ffn_gate" | "ffn_up" => self.gate,
+    fn has(&self, part: Part) -> bool {
+        match part {
+            Part::Projection => self.qkv,
+            Part::Gate | Part::Up => self.gate,
             _ => false,
         }
     }
@@ -296,6 +298,7 @@ impl<'m, 'e> Scope<'m, 'e> {
     }
 
     /// The matrix of this name, without its scale and bias.
+    #[inline(never)]
     fn matrix(&self, name: &str, rows: usize, cols: usize) -> Matrix<'m> {
         let name = Label::new(format_args!("{name}.weight"));
         let Some(t) = self.tensor(name.as_str(), [cols, rows]) else { return Matrix::default() };
@@ -328,6 +331,7 @@ impl<'m, 'e> Scope<'m, 'e> {
         &[]
     }
 
+    #[inline(never)]
     fn optional_vector(&self, name: &str, len: usize) -> &'m [u8] {
         if self.find(name).is_none() { &[] } else { self.vector(name, [len, 1]) }
     }

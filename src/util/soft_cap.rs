@@ -14,7 +14,8 @@ pub(crate) fn soft_cap(x: &mut [f32], cap: f32) {
 }
 
 /// eˣ − 1 for |x| ≤ 40 and clamped outside, as the kernels' `exp`: x = n·ln 2 + r, eʳ − 1 by the polynomial of Cephes' `expf`.
-#[inline(always)]
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
 fn exp_minus_one(x: f32) -> f32 {
     // Adding it rounds to a whole number.
     const ROUND: f32 = 12_582_912.0;
