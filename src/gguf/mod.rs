@@ -185,22 +185,7 @@ impl<'a> File<'a> {
                 *skip = Skip { start: start.at(), end: cursor.at() };
             }
         }
-        duplicates::check(self.metadata_offsets()).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })
-    }
-
-    /// (key, offset) of each entry, skipping long values where it can.
-    fn metadata_offsets(&self) -> impl Iterator<Item = (&'a str, u64)> + Clone + use<'a> {
-        let mut cursor = Cursor::new(self.bytes, self.kv_start);
-        let (bytes, skips) = (self.bytes, self.skips);
-        (0..self.n_kv).map_while(move |_| {
-            let start = cursor.at();
-            let key = key(&mut cursor).ok()?;
-            match skips.iter().find(|s| s.start == start) {
-                Some(skip) => cursor = Cursor::new(bytes, skip.end),
-                None => drop(value::value(&mut cursor, None).ok()?),
-            }
-            Some((key, start as u64))
-        })
+        duplicates::check(self.names(false)).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })
     }
 
     fn infos(&self) -> impl Iterator<Item = (tensor::Info<'a>, u64)> + Clone + use<'a> {
@@ -211,13 +196,18 @@ impl<'a> File<'a> {
         })
     }
 
+    /// The names of tensors or of metadata entries.
+    fn names(&self, of_tensors: bool) -> Names<'_, 'a> {
+        let (start, left) = if of_tensors { (self.tensors_start, self.n_tensors) } else { (self.kv_start, self.n_kv) };
+        Names { file: self, cursor: Cursor::new(self.bytes, start), left, of_tensors }
+    }
+
     /// Rules T1 to T9. The data start at the next multiple of the alignment after the descriptions.
     fn check_tensors(&mut self, cursor: &mut Cursor<'a>) -> Result<(), GgufError> {
         for _ in 0..self.n_tensors {
             tensor::info(cursor)?;
         }
-        let names = self.infos().map(|(t, at)| (t.name, at));
-        duplicates::check(names).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })?;
+        duplicates::check(self.names(true)).map_err(|at| GgufError { problem: Problem::Duplicate, offset: at })?;
 
         let data_start = (cursor.at() as u64).next_multiple_of(self.alignment.max(1));
         // A file without tensors may end before its padding does; `data` is then empty.
@@ -259,6 +249,35 @@ impl<'a> File<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// (name, offset) of each metadata entry, or of each tensor.
+#[derive(Clone)]
+struct Names<'f, 'a> {
+    file: &'f File<'a>,
+    cursor: Cursor<'a>,
+    left: usize,
+    of_tensors: bool,
+}
+
+impl<'a> Iterator for Names<'_, 'a> {
+    type Item = (&'a str, u64);
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let (file, start) = (self.file, self.cursor.at());
+        if self.of_tensors {
+            return tensor::info(&mut self.cursor).ok().map(|t| (t.name, start as u64));
+        }
+        let key = key(&mut self.cursor).ok()?;
+        // Long values are skipped where they can be.
+        match file.skips.iter().find(|s| s.start == start) {
+            Some(skip) => self.cursor = Cursor::new(file.bytes, skip.end),
+            None => drop(value::value(&mut self.cursor, None).ok()?),
+        }
+        Some((key, start as u64))
     }
 }
 

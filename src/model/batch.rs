@@ -63,6 +63,7 @@ impl<'b, 'c> Batch<'b, 'c> {
     }
 
     /// The new keys and values of session `i`.
+    #[inline(never)]
     pub(super) fn new_kv<'n>(&self, h: &Hparams, buffers: &'n NewKvBuffers<'_>, i: usize) -> Option<NewKv<'n>> {
         let cache = self.caches.get(i)?;
         let buffer = buffers.session(i, self.new_kv_shape(h, cache))?;
@@ -70,6 +71,7 @@ impl<'b, 'c> Batch<'b, 'c> {
     }
 
     /// Where to write the new keys and values of session `i`.
+    #[inline(never)]
     pub(super) fn new_kv_mut<'n>(
         &self,
         h: &Hparams,

@@ -155,6 +155,7 @@ impl Pass<'_> {
     }
 
     /// `out = [m₀; m₁; …] · x`: the results of all matrices side by side in each row.
+    #[inline(never)]
     pub(super) fn matmul(&self, matrices: &[&Matrix<'_>], x: &Activations<'_>, out: &mut [f32]) {
         self.observe(matrices, x);
         let cols = matrices.iter().map(|m| m.rows()).sum();
