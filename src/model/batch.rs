@@ -45,6 +45,7 @@ impl<'b, 'c> Batch<'b, 'c> {
     }
 
     /// The session and position of token `row`.
+    #[inline(never)]
     pub(super) fn locate(&self, row: usize) -> Option<Token<'_, 'c>> {
         let (session, index) = (row / self.tokens_each, row % self.tokens_each);
         let cache = self.caches.get(session)?;
@@ -82,6 +83,7 @@ impl<'b, 'c> Batch<'b, 'c> {
     }
 
     /// Copies the new keys and values of all sessions to their caches.
+    #[inline(never)]
     pub(super) fn commit(&mut self, h: &Hparams, buffers: &NewKvBuffers<'_>, layer: usize) {
         for i in 0..self.caches.len() {
             let Some(new) = self.new_kv(h, buffers, i) else { return };

@@ -136,6 +136,7 @@ impl<'a> LayerGroup<'a> {
     }
 
     /// Copies the new keys and values of a layer to their slots.
+    #[inline(never)]
     pub(super) fn commit(&mut self, layer: usize, new: &NewKv<'_>) {
         for i in 0..new.buffer.shape().slots {
             let position = new.start + i as u64;

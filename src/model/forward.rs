@@ -7,7 +7,7 @@
 use super::batch::Batch;
 use super::buffers::Buffers;
 use super::pass::Pass;
-use super::{NormPlaces, rope};
+use super::rope;
 use crate::util::SliceExt;
 
 /// Runs `tokens`, those of each session of the batch in turn: a chunk of one session's, or one token of each of
@@ -31,8 +31,7 @@ pub(crate) fn forward(
         // x += Wo · attention(norm(x))
         let (x, qkv) = (buffers.x.first_n(n * h.n_embd), [&layer.q.weight, &layer.k.weight, &layer.v.weight]);
         let ffn = [&layer.gate.weight, &layer.up.weight];
-        // A model without a norm between attention and the FFN runs both on the same input.
-        let parallel = h.family.norms == NormPlaces::BeforeOrParallel && layer.ffn_norm.weight.is_empty();
+        let parallel = pass.is_parallel(layer);
         let [q, k, v] = qkv;
         let readers = [q, k, v, ffn[0], ffn[1]];
         let readers = readers.first_n(if parallel { 5 } else { 3 });

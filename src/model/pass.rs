@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::buffers::{Buffers, Inputs, MAX_SERIAL_ROWS};
-use super::{Layer, Linear, Model, Norm, NormKind, norm};
+use super::{Layer, Linear, Model, Norm, NormKind, NormPlaces, norm};
 use crate::arch::{Activations, F16Block, Kernels, Quants, Write};
 use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
 use crate::storage::{Executor, Grid, Serial, Tile, TileShape, for_each_row, for_each_tile};
@@ -244,7 +244,14 @@ impl Pass<'_> {
         });
     }
 
+    /// Whether attention and the FFN of a layer have the same input, since no norm is between them.
+    #[inline(never)]
+    pub(super) fn is_parallel(&self, layer: &Layer<'_>) -> bool {
+        self.model.hparams.family.norms == NormPlaces::BeforeOrParallel && layer.ffn_norm.weight.is_empty()
+    }
+
     /// The norm of one row in its place, if there is one.
+    #[inline(never)]
     pub(super) fn norm_in_place(&self, x: &mut [f32], weight: &[u8]) {
         let h = &self.model.hparams;
         if !weight.is_empty() {
@@ -253,6 +260,7 @@ impl Pass<'_> {
     }
 
     /// Bias of the output matrix, the model's own scale, and its bound, as far as the model does any of it.
+    #[inline(never)]
     pub(super) fn finish_logits(&self, logits: &mut [f32]) {
         let h = &self.model.hparams;
         for logits in logits.rows_mut(h.vocab) {

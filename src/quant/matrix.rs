@@ -117,6 +117,7 @@ impl<'m> Matrix<'m> {
     }
 
     /// Dequantises row `r` to `out`, up to the end of the shorter of the two; does nothing if there is no such row.
+    #[inline(never)]
     pub fn decode_row(&self, r: usize, out: &mut [f32]) {
         match self.layout {
             Layout::Rows => self.dtype.decode_row(self.row(r), out),

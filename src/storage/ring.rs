@@ -107,6 +107,7 @@ impl Ring {
     }
 
     /// The slot of a position that is no sink.
+    #[inline(never)]
     pub(crate) fn slot(&self, position: u64) -> usize {
         let (tile, within) = (position / TILE_64, (position % TILE_64) as usize);
         let lane = self.lane(tile);
@@ -138,6 +139,7 @@ impl Ring {
     }
 
     /// The first position that is no sink and that the token at `n` attends to.
+    #[inline(never)]
     fn oldest(&self, n: u64) -> u64 {
         let (sinks, window) = (self.sinks as u64, self.window_start(n));
         // The first kept tile that has others than sinks.
@@ -175,6 +177,7 @@ impl Ring {
     }
 
     /// The tiles that the token at `n` attends to.
+    #[inline(never)]
     fn attended(&self, n: u64) -> Attended {
         let sinks = (n + 1).min(self.sinks as u64).div_ceil(TILE_64);
         let window = self.window_start(n) / TILE_64;
