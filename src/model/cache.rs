@@ -42,6 +42,7 @@ struct LayerPlace {
 }
 
 impl KvGroups {
+    #[inline(never)]
     fn place(&self, h: &Hparams, layer: usize) -> LayerPlace {
         let windowed = self.windowed.is_some() && h.is_windowed(layer);
         let same_group = |l: &usize| self.windowed.is_none() || h.is_windowed(*l) == windowed;

@@ -89,7 +89,7 @@ pub enum WindowRope {
     /// As in the other layers; with a base of its own, and then not scaled, where the key is there.
     Same,
     /// Not scaled, and this base where the key is missing.
-    Base(f32),
+    Base(u16),
     /// Not scaled.
     Unscaled,
 }
@@ -137,9 +137,9 @@ pub struct Family {
     /// Models of so many layers scale attention by 1/√(n_embd / n_heads) in the place of 1/√head_dim.
     pub wide_attention_of_layers: u8,
     /// `attn_logit_softcapping` where the key is missing; `None` if the family has no such key.
-    pub attention_cap: Option<f32>,
+    pub attention_cap: Option<u8>,
     /// `final_logit_softcapping` where the key is missing, 0 for none; `None` if the family has no such key.
-    pub logits_cap: Option<f32>,
+    pub logits_cap: Option<u8>,
     /// Whether the output matrix must be in the file.
     pub untied: bool,
 }
@@ -212,17 +212,17 @@ pub static FAMILIES: [Family; 22] = [
         norms: NormPlaces::Around,
         window: windows(4096, 2, WindowRope::Same),
         wide_attention_of_layers: 46,
-        attention_cap: Some(50.0),
-        logits_cap: Some(30.0),
+        attention_cap: Some(50),
+        logits_cap: Some(30),
         ..GEMMA
     },
     Family {
         name: "gemma3",
         norms: NormPlaces::Around,
         qk_norm: QkNorm::Head,
-        window: windows(0, 6, WindowRope::Base(10_000.0)),
+        window: windows(0, 6, WindowRope::Base(10_000)),
         wide_attention_of_layers: 62,
-        logits_cap: Some(0.0),
+        logits_cap: Some(0),
         ..GEMMA
     },
     Family {

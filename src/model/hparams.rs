@@ -342,9 +342,9 @@ fn scale_of(keys: &Keys<'_, '_>, key: &str, scale: Scale, n_embd: usize, n_layer
     }
 }
 
-fn cap(keys: &Keys<'_, '_>, key: &str, default: Option<f32>) -> f32 {
+fn cap(keys: &Keys<'_, '_>, key: &str, default: Option<u8>) -> f32 {
     match default {
-        Some(default) => keys.f32_or_zero(key, default),
+        Some(default) => keys.f32_or_zero(key, default.into()),
         None => {
             keys.refuse(key, 0.0);
             0.0

@@ -108,10 +108,8 @@ impl<'m> Model<'m> {
         let mut hash = Fingerprint(0xcbf2_9ce4_8422_2325);
         let window = h.window.map_or(0, |w| w.size);
         let sizes = [h.vocab, h.n_embd, h.n_layers, h.n_heads, h.n_kv_heads, h.head_dim, h.rope_dims, h.n_ff, window];
-        let more = [h.rope_scaling.original_context, h.temperature.interval.get()];
-        for n in sizes.into_iter().chain(more) {
-            hash.add(&(n as u64).to_le_bytes());
-        }
+        hash.words(&sizes.map(|n| n as u64));
+        hash.words(&[h.rope_scaling.original_context, h.temperature.interval.get()].map(|n| n as u64));
         for layers in [h.no_rope, h.window.map_or(LayerSet::default(), |w| w.layers)] {
             hash.words(layers.words());
         }
@@ -119,9 +117,8 @@ impl<'m> Model<'m> {
         let (scales, caps) = (&h.scales, &h.caps);
         let scales = [scales.embedding, scales.residual, scales.attention, scales.logits];
         let floats = [h.eps, h.rope_scaling.multiplier, caps.attention, caps.logits, h.temperature.scale];
-        for x in scales.into_iter().chain(floats) {
-            hash.add(&x.to_le_bytes());
-        }
+        hash.floats(&scales);
+        hash.floats(&floats);
         hash.add(h.family.name.as_bytes());
         hash.matrix(&w.token_embd);
         hash.linear(&w.output);
@@ -156,10 +153,17 @@ impl Fingerprint {
         self.0 = bytes.iter().fold(self.0, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
     }
 
+    #[inline(never)]
     fn words(&mut self, words: &[u64]) {
         words.iter().for_each(|word| self.add(&word.to_le_bytes()));
     }
 
+    #[inline(never)]
+    fn floats(&mut self, floats: &[f32]) {
+        floats.iter().for_each(|x| self.add(&x.to_le_bytes()));
+    }
+
+    #[inline(never)]
     fn linear(&mut self, linear: &Linear<'_>) {
         self.matrix(&linear.weight);
         self.sample(linear.bias);
