@@ -4,10 +4,10 @@ use core::num::NonZeroUsize;
 
 use super::family::{FAMILIES, Family, NoRope, NormKind, Scale, WindowRope};
 use super::keys::{Keys, MAX_CONTEXT};
-use super::layer::listed;
 use super::rope_scaling::RopeScaling;
 use super::{LayerSet, ModelError};
 use crate::gguf::{File, Label, Value};
+use crate::util::listed;
 
 /// Limits, far above any model that fits a small board; they bound every product of sizes on a 64-bit machine.
 const MAX_LAYERS: u64 = LayerSet::MAX as u64;

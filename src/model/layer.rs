@@ -4,6 +4,7 @@ use super::Hparams;
 use super::family::{Family, NormKind, NormPlaces, QkNorm};
 use crate::quant::Matrix;
 use crate::storage::unpadded;
+use crate::util::listed;
 
 /// A matrix, which may have a [scale](Matrix::scale), and what is added to its scaled products.
 #[derive(Clone, Copy, Debug, Default)]
@@ -191,12 +192,6 @@ macro_rules! tensor {
 /// All tensors that a layer may have. Loading, packing, counting and the fingerprint walk this list.
 pub(super) fn tensors() -> &'static [TensorSpec] {
     listed(&TENSORS)
-}
-
-/// A list as the compiler does not know it: unrolled, each search in it would be a kilobyte of firmware.
-#[inline(always)]
-pub(super) fn listed<T>(list: &'static [T]) -> &'static [T] {
-    core::hint::black_box(list)
 }
 
 static TENSORS: [TensorSpec; 17] = [

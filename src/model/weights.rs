@@ -3,12 +3,12 @@
 
 use core::cell::Cell;
 
-use super::layer::{Layer, Linear, Norm, Part, Presence, QKV, Slot, TensorSpec, listed, tensors};
+use super::layer::{Layer, Linear, Norm, Part, Presence, QKV, Slot, TensorSpec, tensors};
 use super::{Hparams, ModelError};
 use crate::gguf::{Directory, File, Label, Tensor, Value};
 use crate::quant::{DType, Layout, Matrix, PACK_VERSION};
 use crate::storage::{Arena, ArenaError};
-use crate::util::phase;
+use crate::util::{listed, phase};
 
 /// The weights of a model.
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +27,11 @@ pub struct Weights<'m> {
 }
 
 /// The tensors outside the layers that are used.
-static TOP: [&str; 9] = [
+static TOP: [&str; 10] = [
     "token_embd.weight",
     "output.weight",
     "output.scale",
+    "output.input_scale",
     "output.bias",
     "output_norm.weight",
     "output_norm.bias",
@@ -40,6 +41,9 @@ static TOP: [&str; 9] = [
 ];
 /// Those of them that are matrices.
 const TOP_MATRICES: usize = 2;
+
+/// Tensors of a matrix. The scales of inputs are for hardware that quantises activations to NVFP4; they change no product here.
+static KINDS: [&str; 4] = ["weight", "scale", "bias", "input_scale"];
 
 /// What the frequencies of RoPE are divided by.
 const FACTORS: &str = "rope_freqs.weight";
@@ -135,7 +139,7 @@ fn split_kind(name: &str) -> (&str, &str) {
 #[inline(never)]
 fn spec(name: &str) -> Option<&'static TensorSpec> {
     let (stem, kind) = split_kind(name);
-    let of_matrix = ["weight", "scale", "bias"].contains(&kind);
+    let of_matrix = listed(&KINDS).contains(&kind);
     tensors().iter().find(|spec| spec.name == if spec.is_linear() && of_matrix { stem } else { name })
 }
 
@@ -217,7 +221,7 @@ fn layer<'m>(s: &Scope<'m, '_>, h: &Hparams) -> Layer<'m> {
                 let nothing = name == "ffn_norm.bias" && ffn_norm.weight.is_empty();
                 spec.part.presence(h.family) != Presence::Never && !taken && !nothing
             }
-            None => fused.qkv && split_kind(name).0 == QKV,
+            None => fused.qkv && split_kind(name).0 == QKV && listed(&KINDS).contains(&split_kind(name).1),
         };
         if !used {
             s.stray(&t);

@@ -8,3 +8,9 @@ pub(crate) mod soft_cap;
 
 pub(crate) use crc32::crc32;
 pub(crate) use slice::SliceExt;
+
+/// A list as the compiler does not know it: unrolled, each search in it would be a kilobyte of firmware.
+#[inline(always)]
+pub(crate) fn listed<T>(list: &'static [T]) -> &'static [T] {
+    core::hint::black_box(list)
+}
