@@ -152,6 +152,11 @@ impl Plan {
         self.cache.groups.full.capacity()
     }
 
+    /// Format of the KV cache.
+    pub fn kv_type(&self) -> KvType {
+        self.cache.kv_type
+    }
+
     /// Most tokens that a session can read; `None` with a pattern that evicts.
     pub fn limit(&self) -> Option<u64> {
         self.limit

@@ -192,7 +192,16 @@ fn weights_that_are_not_numbers() {
     let path = f.write("nan.gguf", &model.build());
     for temp in ["0", "1"] {
         // The head is tied to the embedding: its first row makes the first logit a NaN.
-        fails_with(&["complete", "-m", &path, "-p", "A", "--temp", temp, "--json"], 1, "not a number");
+        let fails = |kv: &str, what: &str| {
+            let args = ["complete", "-m", &path, "-p", "A", "--temp", temp, "--json", "--kv-type", kv];
+            fails_with(&args, 1, what);
+        };
+        fails(
+            "f16",
+            "not a number: the model's file is damaged, or its weights overflow; or its keys or values are above 65504",
+        );
+        fails("int8", "int8: --kv-type f32");
+        fails("f32", "or its weights overflow\n");
     }
 }
 

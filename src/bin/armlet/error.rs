@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use armlet::arch::KvType;
+
 /// Why the program stops early.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -46,6 +48,17 @@ impl Failure {
     }
 }
 
+/// What may help against logits that are not numbers, with a KV cache of this format.
+pub(crate) fn instead_of_nan(kv: KvType) -> &'static str {
+    match kv {
+        KvType::F16 => {
+            "; or its keys or values are above 65504, the largest number in a KV cache of f16: --kv-type f32 holds them"
+        }
+        KvType::Int8 => "; or its keys or values are too large for a KV cache of int8: --kv-type f32 holds them",
+        KvType::F32 => "",
+    }
+}
+
 /// Writing to stdout failed.
 impl From<io::Error> for Failure {
     fn from(e: io::Error) -> Self {
@@ -66,7 +79,7 @@ macro_rules! failure_from {
         })+
     };
 }
-failure_from!(armlet::engine::EngineError, armlet::sample::SampleError, armlet::tokenizer::TokenizerError);
+failure_from!(armlet::engine::EngineError, armlet::tokenizer::TokenizerError);
 
 /// Writes to stdout and flushes it.
 pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {

@@ -3,10 +3,10 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use armlet::sample::Sampler;
+use armlet::sample::{SampleError, Sampler};
 use armlet::tokenizer::Detokenizer;
 
-use crate::error::Failure;
+use crate::error::{Failure, instead_of_nan};
 use crate::interrupt;
 use crate::model::{Loaded, Runner};
 
@@ -90,7 +90,18 @@ pub(crate) fn generate(
     let start = Instant::now();
     let mut detokenizer = Detokenizer::new();
     let allowed = |token| !tokenizer.is_suppressed(token);
-    let mut next = if limit > 0 { Some(sampler.sample_allowed(runner.engine.logits(), &allowed)?) } else { None };
+    let kv = runner.kv;
+    let draw = |sampler: &mut Sampler, logits: &[f32]| {
+        let drawn = sampler.sample_allowed(logits, &allowed);
+        drawn.map_err(|e| {
+            Failure::Error(if e == SampleError::NotANumber {
+                format!("{e}{}", instead_of_nan(kv))
+            } else {
+                e.to_string()
+            })
+        })
+    };
+    let mut next = if limit > 0 { Some(draw(sampler, runner.engine.logits())?) } else { None };
     let end = loop {
         let Some(token) = next else { break End::Length };
         stats.generated += 1;
@@ -115,7 +126,7 @@ pub(crate) fn generate(
             break End::Interrupted;
         }
         history.push(token);
-        next = Some(sampler.sample_allowed(runner.eval(&[token])?, &allowed)?);
+        next = Some(draw(sampler, runner.eval(&[token])?)?);
     };
     stats.generation_time = start.elapsed();
     let mut shown = Ok(());

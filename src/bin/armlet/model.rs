@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use armlet::arch::{Backend, Kernels};
+use armlet::arch::{Backend, Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Plan, Prefix, Session};
 use armlet::gguf::File;
 use armlet::host::{MapError, MappedFile, Pool, memory};
@@ -121,6 +121,7 @@ pub(crate) struct Runner<'l> {
     pool: &'l Pool,
     pub(crate) engine: Engine<'l>,
     pub(crate) session: Session<'l>,
+    pub(crate) kv: KvType,
 }
 
 impl<'l> Runner<'l> {
@@ -142,7 +143,7 @@ impl<'l> Runner<'l> {
             Some(prefix) => Session::with_prefix(&loaded.model, plan, prefix, session)?,
             None => Session::new(&loaded.model, plan, session)?,
         };
-        Ok(Runner { pool: &loaded.pool, engine, session })
+        Ok(Runner { pool: &loaded.pool, engine, session, kv: plan.kv_type() })
     }
 
     pub(crate) fn eval(&mut self, tokens: &[u32]) -> Result<&[f32], EngineError> {

@@ -8,7 +8,7 @@ use armlet::engine::{Config, Pattern, Plan};
 use armlet::tokenizer::EncodeOptions;
 
 use crate::args::{KvType, Perplexity};
-use crate::error::{Failure, print};
+use crate::error::{Failure, instead_of_nan, print};
 use crate::model::{self, Loaded, Runner, encode_prompt, read_file, session_memory, with_model, without_line_end};
 
 /// Sums of −ln p and of its square.
@@ -61,7 +61,10 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
         let (score, chunks) =
             if args.stream { stream(loaded, &tokens, args)? } else { pieces(loaded, &mut tokens, args)? };
         if score.sum.is_nan() {
-            return Err(Failure::Error("a logit is not a number; the model's file is damaged".into()));
+            return Err(Failure::Error(format!(
+                "a logit is not a number: the model's file is damaged{}",
+                instead_of_nan(args.kv.kv_type.in_cache())
+            )));
         }
         let (ppl, error) = (score.perplexity(), score.error());
         let kl = args.kl.map(|_| score.divergence / score.n as f64);
