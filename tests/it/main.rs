@@ -28,4 +28,6 @@ mod pre_tokenizers;
 mod quantize;
 mod saving;
 mod streaming;
+#[cfg(feature = "cli")]
+mod templates;
 mod vocabulary_rules;

@@ -8,6 +8,7 @@ use armlet::engine::{Config, Pattern};
 use armlet::quant::DType;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::{Map, Value};
 
 use crate::override_kv::{self, OverrideKv};
 use crate::quantize::{Override, PRESETS, Preset};
@@ -191,10 +192,24 @@ pub(crate) struct Sampling {
     pub(crate) repeat_penalty: Option<f32>,
 }
 
+/// The chat template.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Template {
+    /// Instead of the model's chat template: a built-in format (chatml, llama3, gemma, zephyr), the name of another template
+    /// in the model, or a file with a Jinja template.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) chat_template: Option<OsString>,
+    /// Variables of the chat template, as a JSON object, such as {"enable_thinking": false}.
+    #[arg(long, value_name = "JSON", value_parser = parse_variables)]
+    pub(crate) chat_template_kwargs: Option<Map<String, Value>>,
+}
+
 #[derive(clap::Args, Debug)]
 pub(crate) struct Chat {
     #[command(flatten)]
     pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) template: Template,
     #[command(flatten)]
     pub(crate) cache: Cache,
     #[command(flatten)]
@@ -220,6 +235,8 @@ pub(crate) struct Chat {
 pub(crate) struct Prefix {
     #[command(flatten)]
     pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) template: Template,
     #[command(flatten)]
     pub(crate) text: Text,
     #[command(flatten)]
@@ -484,6 +501,18 @@ fn parse_size(text: &str) -> Result<usize, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "too large".to_string())
 }
 
+/// Parses the variables of `--chat-template-kwargs`.
+fn parse_variables(text: &str) -> Result<Map<String, Value>, String> {
+    let json = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let Value::Object(variables) = json else {
+        return Err("not a JSON object, such as {\"enable_thinking\": false}".into());
+    };
+    match ["messages", "add_generation_prompt"].into_iter().find(|name| variables.contains_key(*name)) {
+        Some(name) => Err(format!("{name} is set by the conversation")),
+        None => Ok(variables),
+    }
+}
+
 /// Parses the length of a piece of text.
 fn parse_chunk(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -526,6 +555,14 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn variables() {
+        assert_eq!(parse_variables(r#"{"a": false}"#).unwrap()["a"], false);
+        for bad in ["", "[1]", "{", r#"{"messages": []}"#, r#"{"add_generation_prompt": false}"#] {
+            assert!(parse_variables(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

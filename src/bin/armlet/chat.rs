@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
             loaded,
             runner,
             sampler: sampler(&args.sampling, loaded.file)?,
-            template: Template::new(loaded.file, &loaded.model.tokenizer)?,
+            template: Template::new(loaded.file, &loaded.model.tokenizer, &args.template)?,
             limit: args.sampling.n_predict.unwrap_or(plan.context()),
             transcript: start.map_or_else(Transcript::default, |s| s.1),
             file: args.session.as_deref(),
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
 pub(crate) fn prefix(args: &args::Prefix) -> Result<(), Failure> {
     let text = text(&args.text)?;
     with_model(&args.model, |loaded| {
-        let template = Template::new(loaded.file, &loaded.model.tokenizer)?;
+        let template = Template::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
         let system = Message { role: Role::System, text: text.trim_end_matches('\n').to_string() };
         // The tokens with which all conversations with this system prompt begin.
         let tokens = |word: &str| {
@@ -111,7 +111,7 @@ pub(crate) fn prefix(args: &args::Prefix) -> Result<(), Failure> {
 }
 
 /// A conversation as token ids.
-fn tokens(loaded: &Loaded<'_>, template: &Template<'_>, messages: &[Message]) -> Result<Vec<u32>, Failure> {
+fn tokens(loaded: &Loaded<'_>, template: &Template<'_, '_>, messages: &[Message]) -> Result<Vec<u32>, Failure> {
     let rendered = template.render(messages)?;
     let options = EncodeOptions { add_special: true, parse_special: true, literal: &rendered.literal };
     encode_prompt(&loaded.model.tokenizer, &rendered.text, options)
@@ -149,7 +149,7 @@ struct Conversation<'l, 's> {
     loaded: &'l Loaded<'l>,
     runner: Runner<'s>,
     sampler: Sampler,
-    template: Template<'l>,
+    template: Template<'l, 'l>,
     limit: usize,
     transcript: Transcript,
     /// Where the conversation is saved.

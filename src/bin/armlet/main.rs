@@ -34,6 +34,9 @@ use args::{Args, Command};
 use error::Failure;
 
 fn main() -> std::process::ExitCode {
+    if template::renderer::is_this() {
+        return template::renderer::serve();
+    }
     let args = Args::parse();
     env_logger::Builder::new().filter_level(args.log_level()).format_timestamp(None).init();
     match command(args) {

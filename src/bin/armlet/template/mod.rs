@@ -1,24 +1,28 @@
-//! Renders a conversation with the file's Jinja chat template, or with a built-in chat format.
+//! Renders a conversation with a Jinja chat template, or with a built-in chat format.
 //!
-//! Templates are untrusted: their size, steps and recursion are limited. Control tokens in a message must not be parsed, so
-//! the byte ranges of messages in the result go to the tokenizer as literal text.
+//! Templates are untrusted: they are rendered in a process with limits. What a person writes makes no control tokens.
 
-use std::ops::Range;
+mod engine;
+#[cfg(test)]
+mod fixture;
+mod json;
+pub(crate) mod renderer;
+mod stand_ins;
 
 use armlet::gguf::{File, Value};
 use armlet::tokenizer::{ChatFormat, Role, Tokenizer, Turn};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, context};
+use serde_json::{Map, Value as Json, json};
 
+use crate::args;
 use crate::error::Failure;
+use engine::Job;
+use renderer::Renderer;
+pub(crate) use stand_ins::Rendered;
+use stand_ins::{Spellings, StandIns};
 
 /// The largest template, in bytes.
 const TEMPLATE_CAP: usize = 256 << 10;
-/// The most steps of the template engine: enough for every public template and a long conversation.
-const FUEL: u64 = 20_000_000;
-/// Marks around a message in the rendered text: private-use characters, which templates do not produce.
-const OPEN: char = '\u{e000}';
-const CLOSE: char = '\u{e001}';
+const KEY: &str = "tokenizer.chat_template";
 
 /// One message.
 #[derive(Clone, Debug)]
@@ -28,172 +32,133 @@ pub(crate) struct Message {
 }
 
 /// How a conversation is rendered.
-pub(crate) enum Template<'m> {
+pub(crate) struct Template<'t, 'm> {
+    kind: Kind,
+    spellings: Spellings<'t, 'm>,
+}
+
+enum Kind {
     Jinja {
-        environment: Box<Environment<'m>>,
-        bos: String,
-        eos: String,
-        /// The tokenizer adds BOS itself, so the template's must go.
-        strip_bos: bool,
+        /// What it is, for errors.
+        name: String,
+        /// A job without messages.
+        job: Box<Job>,
+        renderer: Renderer,
+        /// The tokenizer adds this text, BOS, itself, so the template's must go.
+        bos: Option<String>,
     },
     BuiltIn(ChatFormat),
     /// No known format: one message on each line.
     Plain,
 }
 
-/// A conversation as text.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Rendered {
-    pub(crate) text: String,
-    /// Byte ranges of the messages in `text`.
-    pub(crate) literal: Vec<Range<usize>>,
-}
-
-impl<'m> Template<'m> {
-    /// The file's chat template; else the built-in format whose control tokens the vocabulary has.
-    pub(crate) fn new(file: &File<'m>, tokenizer: &Tokenizer<'_>) -> Result<Self, Failure> {
-        let source = match file.get("tokenizer.chat_template") {
-            Some(Value::String(s)) => s,
-            _ => return Ok(ChatFormat::detect(tokenizer).map_or(Template::Plain, Template::BuiltIn)),
+impl<'t, 'm> Template<'t, 'm> {
+    /// The template that the command line names; else the file's; else the built-in format whose control tokens the
+    /// vocabulary has.
+    pub(crate) fn new(file: &File<'_>, tokenizer: &'t Tokenizer<'m>, args: &args::Template) -> Result<Self, Failure> {
+        let kind = match &args.chat_template {
+            Some(name) => chosen(name, file, tokenizer, args)?,
+            None => match file.get(KEY) {
+                Some(Value::String(source)) if !source.trim_ascii().is_empty() => {
+                    jinja("the model's chat template", source, tokenizer, args)?
+                }
+                _ => ChatFormat::detect(tokenizer).map_or(Kind::Plain, Kind::BuiltIn),
+            },
         };
-        let fail = |why: &str| Failure::new("the model's chat template", why);
-        if source.len() > TEMPLATE_CAP {
-            return Err(fail("it is longer than 256 KiB"));
+        if args.chat_template_kwargs.is_some() && !matches!(kind, Kind::Jinja { .. }) {
+            log::warn!("--chat-template-kwargs changes nothing: the chat format is built in, and has no variables");
         }
-        let source = std::str::from_utf8(source).map_err(|_| fail("it is not UTF-8"))?;
-        let text = |token: Option<u32>| {
-            token.map_or(String::new(), |t| String::from_utf8_lossy(tokenizer.text(t)).into_owned())
-        };
-        let environment = environment(source).map_err(|e| Failure::new("the model's chat template", e))?;
-        Ok(Template::Jinja {
-            environment: Box::new(environment),
-            bos: text(tokenizer.bos()),
-            eos: text(tokenizer.eos()),
-            strip_bos: tokenizer.adds_bos(),
-        })
+        Ok(Template { kind, spellings: Spellings::new(tokenizer) })
     }
 
     /// Renders the conversation and the start of an answer.
     pub(crate) fn render(&self, messages: &[Message]) -> Result<Rendered, Failure> {
-        let marked: Vec<Message> = messages.iter().map(mark).collect();
-        let turns: Vec<_> = marked.iter().map(|m| Turn { role: m.role, text: &m.text }).collect();
-        let text = match self {
-            Template::Jinja { environment, bos, eos, strip_bos } => {
-                let messages: Vec<_> =
-                    turns.iter().map(|t| context! { role => t.role.name(), content => t.text }).collect();
-                let rendered = environment.get_template("chat").and_then(|t| {
-                    t.render(context! { messages, add_generation_prompt => true, bos_token => bos, eos_token => eos })
-                });
-                let text = rendered.map_err(|e| Failure::new("the model's chat template", e))?;
-                match text.strip_prefix(bos.as_str()) {
-                    Some(tail) if *strip_bos => tail.to_string(),
-                    _ => text,
+        let mut texts: Vec<String> = messages.iter().map(|m| m.text.clone()).collect();
+        let others = match &self.kind {
+            Kind::Jinja { job, .. } => vec![job.template.clone(), Json::from(job.variables.clone()).to_string()],
+            _ => Vec::new(),
+        };
+        let others: Vec<&str> = others.iter().map(String::as_str).collect();
+        let stand_ins = StandIns::put(&self.spellings, &mut texts, &others);
+        let turns = || messages.iter().zip(&texts).map(|(m, text)| Turn { role: m.role, text });
+        let text = match &self.kind {
+            Kind::Jinja { name, job, renderer, bos } => {
+                let messages = turns().map(|t| json!({ "role": t.role.name(), "content": t.text })).collect();
+                let job = Job { messages, stand_ins: stand_ins.chars(), ..Job::clone(job) };
+                let text = renderer.render(&job).map_err(|why| Failure::new(name, why))?;
+                match bos.as_ref().and_then(|bos| text.strip_prefix(bos.as_str())) {
+                    Some(tail) => tail.to_string(),
+                    None => text,
                 }
             }
-            Template::BuiltIn(format) => {
+            Kind::BuiltIn(format) => {
                 let mut text = String::new();
                 // Writing to a String cannot fail.
-                let _ = format.write(&turns, &mut text);
+                let _ = format.write(&turns().collect::<Vec<_>>(), &mut text);
                 text
             }
-            Template::Plain => turns.iter().map(|t| format!("{}\n", t.text)).collect(),
+            Kind::Plain => turns().map(|t| format!("{}\n", t.text)).collect(),
         };
-        unmark(&text)
-            .ok_or_else(|| Failure::Error("the model's chat template splits messages, which is not supported".into()))
+        Ok(stand_ins.take(&text))
     }
 }
 
-/// The Jinja environment that Hugging Face templates expect.
-fn environment(source: &str) -> Result<Environment<'_>, Error> {
-    let mut environment = Environment::new();
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.set_fuel(Some(FUEL));
-    environment.set_recursion_limit(100);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
-    });
-    environment.add_template("chat", source)?;
-    Ok(environment)
+/// The template of `--chat-template`: a built-in format, another of the file's templates, or a file of its own.
+fn chosen(
+    name: &std::ffi::OsStr,
+    file: &File<'_>,
+    tokenizer: &Tokenizer<'_>,
+    args: &args::Template,
+) -> Result<Kind, Failure> {
+    let known = name.to_str().unwrap_or_default();
+    if let Some((_, format)) = FORMATS.iter().find(|(name, _)| *name == known) {
+        return Ok(Kind::BuiltIn(*format));
+    }
+    if let Some(Value::String(source)) = file.get(&format!("{KEY}.{known}")) {
+        return jinja(&format!("the model's chat template {known}"), source, tokenizer, args);
+    }
+    let path = std::path::Path::new(name);
+    if !path.exists() {
+        let formats = FORMATS.map(|(name, _)| name).join(", ");
+        return Err(Failure::Usage(format!("--chat-template {known:?} is not a file, and not one of {formats}")));
+    }
+    let source = std::fs::read(path).map_err(|e| Failure::file(path, e))?;
+    jinja(&path.display().to_string(), &source, tokenizer, args)
 }
 
-/// A message with marks within its outer white space, so that a template's `trim` still works.
-fn mark(message: &Message) -> Message {
-    let clean: String = message.text.chars().map(|c| if c == OPEN || c == CLOSE { '\u{fffd}' } else { c }).collect();
-    let inner = clean.trim();
-    let start = clean.len() - clean.trim_start().len();
-    let (before, after) = (&clean[..start], &clean[start + inner.len()..]);
-    let text = if inner.is_empty() { clean } else { format!("{before}{OPEN}{inner}{CLOSE}{after}") };
-    Message { role: message.role, text }
+fn jinja(name: &str, source: &[u8], tokenizer: &Tokenizer<'_>, args: &args::Template) -> Result<Kind, Failure> {
+    if source.len() > TEMPLATE_CAP {
+        return Err(Failure::new(name, "it is longer than 256 KiB"));
+    }
+    let template = std::str::from_utf8(source).map_err(|_| Failure::new(name, "it is not UTF-8"))?.to_string();
+    let text = |token: Option<u32>| token.map(|t| String::from_utf8_lossy(tokenizer.text(t)).into_owned());
+    let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.eos()));
+    let mut variables = Map::new();
+    variables.insert("tools".into(), Json::Null);
+    variables.insert("documents".into(), Json::Null);
+    variables.insert("add_generation_prompt".into(), true.into());
+    variables.extend(bos.clone().map(|bos| ("bos_token".to_string(), bos.into())));
+    variables.extend(eos.map(|eos| ("eos_token".to_string(), eos.into())));
+    variables.extend(args.chat_template_kwargs.clone().unwrap_or_default());
+    Ok(Kind::Jinja {
+        name: name.to_string(),
+        // One time for the whole conversation: what was prefilled stays as it is.
+        job: Box::new(Job {
+            template,
+            messages: Vec::new(),
+            variables,
+            now: chrono::Local::now().naive_local(),
+            stand_ins: String::new(),
+        }),
+        renderer: Renderer::default(),
+        bos: bos.filter(|_| tokenizer.adds_bos()),
+    })
 }
 
-/// Removes the marks and returns the ranges between them. `None` if a template dropped one of a pair: a message could
-/// then pass for text of the template.
-fn unmark(marked: &str) -> Option<Rendered> {
-    let mut rendered = Rendered { text: String::with_capacity(marked.len()), literal: Vec::new() };
-    let mut open = None;
-    for c in marked.chars() {
-        match c {
-            OPEN if open.is_some() => return None,
-            OPEN => open = Some(rendered.text.len()),
-            CLOSE => rendered.literal.push(open.take()?..rendered.text.len()),
-            c => rendered.text.push(c),
-        }
-    }
-    open.is_none().then_some(rendered)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn jinja(source: &str) -> Template<'_> {
-        let environment = Box::new(environment(source).unwrap());
-        Template::Jinja { environment, bos: "<s>".into(), eos: "</s>".into(), strip_bos: true }
-    }
-
-    fn say(text: &str) -> Vec<Message> {
-        vec![Message { role: Role::User, text: text.into() }]
-    }
-
-    #[test]
-    fn a_template_renders_and_knows_where_the_messages_are() {
-        let t = jinja("{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m.content | trim }}{% endfor %}!");
-        let r = t.render(&say("  hi <|im_end|>\n")).unwrap();
-        assert_eq!(r.text, "[user]hi <|im_end|>!");
-        assert_eq!(&r.text[r.literal[0].clone()], "hi <|im_end|>");
-    }
-
-    #[test]
-    fn a_message_cannot_forge_a_mark() {
-        let r = jinja("{{ messages[0].content }}").render(&say("a\u{e001}<b>\u{e000}c")).unwrap();
-        assert_eq!((r.literal.len(), r.literal[0].clone()), (1, 0..r.text.len()));
-    }
-
-    #[test]
-    fn hostile_templates_end_in_an_error() {
-        for source in [
-            "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
-            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-            "{{ raise_exception('no') }}",
-            "{{ messages[0].content.nothing.more }}",
-        ] {
-            assert!(jinja(source).render(&say("x")).is_err(), "{source}");
-        }
-        assert!(environment("{% for %}").is_err());
-    }
-
-    #[test]
-    fn python_methods_work() {
-        let r = jinja("{{ messages[0].content.replace('x', '').strip().upper() }}").render(&say("ab x")).unwrap();
-        assert_eq!(r.text, "AB ");
-    }
-
-    #[test]
-    fn a_template_that_cuts_a_message_cannot_lose_its_marks() {
-        for cut in ["split('q')[0]", "split('q')[1]"] {
-            let t = format!("{{{{ messages[0].content.{cut} }}}}");
-            assert!(jinja(&t).render(&say("<|im_end|>q<|im_end|>")).is_err(), "{cut}");
-        }
-    }
-}
+/// Names of the built-in formats, llama.cpp's where it has them.
+const FORMATS: [(&str, ChatFormat); 4] = [
+    ("chatml", ChatFormat::ChatMl),
+    ("llama3", ChatFormat::Llama3),
+    ("gemma", ChatFormat::Gemma),
+    ("zephyr", ChatFormat::Zephyr),
+];

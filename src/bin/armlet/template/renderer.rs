@@ -1,0 +1,190 @@
+//! The process that renders: it is this program once more, with limits of its own.
+//!
+//! A template comes with a file, and no count of steps bounds one: a dozen filters copy or compare as much as they are given
+//! in one step, and values that are nested deeply enough overflow the stack when they are printed, compared or dropped. So the
+//! system bounds it. Jobs and answers are JSON behind their length (a little-endian u32), on stdin and stdout.
+
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value as Json, json};
+
+use super::engine::Job;
+
+/// The argument that makes this program the process that renders.
+const ARGUMENT: &str = "--render-templates";
+/// Memory that rendering may take, in MiB.
+const MEMORY: u64 = 48;
+/// Stack that rendering may take, in MiB: part of the memory.
+const STACK: u64 = 8;
+/// The longest text that may come of a conversation, in bytes: so much, and four times what went in.
+const TEXT: usize = 1 << 20;
+
+/// Starts the process when it is first needed, and keeps it.
+#[derive(Default)]
+pub(super) struct Renderer(RefCell<Option<Process>>);
+
+impl Renderer {
+    /// What [`Job::render`] gives, or the reason why there is nothing.
+    pub(super) fn render(&self, job: &Job) -> Result<String, String> {
+        let mut kept = self.0.borrow_mut();
+        let mut process = match kept.take().filter(Process::is_alive) {
+            Some(process) => process,
+            None => Process::start().map_err(|e| format!("cannot start the process that renders it: {e}"))?,
+        };
+        // On an error the process ends with its handle.
+        let answer = process.ask(job).map_err(|_| process.why())?;
+        *kept = Some(process);
+        match (answer["text"].as_str(), answer["error"].as_str()) {
+            (Some(text), _) => Ok(text.to_string()),
+            (_, why) => Err(why.unwrap_or("no answer").to_string()),
+        }
+    }
+}
+
+struct Process {
+    child: RefCell<Child>,
+    input: ChildStdin,
+    output: ChildStdout,
+}
+
+impl Process {
+    fn start() -> io::Result<Self> {
+        // On Linux this is the program even if its file has been replaced.
+        let linux = Path::new("/proc/self/exe");
+        let program = if linux.exists() { linux.to_path_buf() } else { std::env::current_exe()? };
+        let mut command = Command::new(program);
+        command.arg(ARGUMENT).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // Ctrl-C in the terminal is for the program, not for this process.
+        let mut child = command.process_group(0).spawn()?;
+        match (child.stdin.take(), child.stdout.take()) {
+            (Some(input), Some(output)) => Ok(Process { child: RefCell::new(child), input, output }),
+            _ => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn is_alive(&self) -> bool {
+        matches!(self.child.borrow_mut().try_wait(), Ok(None))
+    }
+
+    fn ask(&mut self, job: &Job) -> io::Result<Json> {
+        write_frame(&mut self.input, &job.to_json())?;
+        read_frame(&mut self.output)?.ok_or(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Why there is no answer.
+    fn why(&self) -> String {
+        match self.child.borrow_mut().wait() {
+            Ok(status) => match status.signal() {
+                Some(signal) if signal == Signal::XCPU.as_raw() => "it takes too long: more than a second".into(),
+                Some(_) => format!("it needs more than {MEMORY} MiB of memory, or {STACK} MiB of stack"),
+                None => format!("the process that renders it ended: {status}"),
+            },
+            Err(e) => format!("the process that renders it is lost: {e}"),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let child = self.child.get_mut();
+        // If it has ended, that was the aim.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// Whether this process was started to render.
+pub(crate) fn is_this() -> bool {
+    std::env::args_os().nth(1).is_some_and(|argument| argument == ARGUMENT)
+}
+
+/// Renders what stdin asks for, until it is closed.
+pub(crate) fn serve() -> ExitCode {
+    let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
+    let mut serve = || -> io::Result<()> {
+        limit_memory()?;
+        loop {
+            limit_time()?;
+            let Some(job) = read_frame(&mut input)? else { return Ok(()) };
+            let text = match Job::from_json(&job) {
+                Some(job) => job.render().map_err(|e| e.to_string()),
+                None => Err("it is no job".to_string()),
+            };
+            let most = TEXT + 4 * job.to_string().len();
+            let text = text.and_then(|text| {
+                let fits = text.len() <= most;
+                fits.then_some(text).ok_or_else(|| format!("it makes more than {most} bytes of text"))
+            });
+            write_frame(&mut output, &text.map_or_else(|why| json!({ "error": why }), |text| json!({ "text": text })))?;
+        }
+    };
+    if serve().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Limits memory beyond what the program has already, and stack; and has no core dumped where that is exceeded.
+fn limit_memory() -> io::Result<()> {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = pages.split(' ').next().and_then(|pages| pages.parse().ok()).unwrap_or(4096);
+    lower(Resource::As, pages * rustix::param::page_size() as u64 + (MEMORY << 20))?;
+    lower(Resource::Stack, STACK << 20)?;
+    lower(Resource::Core, 0)
+}
+
+fn lower(resource: Resource, most: u64) -> io::Result<()> {
+    let Rlimit { current, maximum } = getrlimit(resource);
+    let most = [current, maximum].into_iter().flatten().fold(most, u64::min);
+    Ok(setrlimit(resource, Rlimit { current: Some(most), maximum })?)
+}
+
+/// Allows the next answer half a second to one and a half of CPU time: the system counts whole seconds.
+fn limit_time() -> io::Result<()> {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(used.tv_sec).unwrap_or(0) + u64::from(used.tv_nsec >= 500_000_000) + 1;
+    let maximum = getrlimit(Resource::Cpu).maximum;
+    let current = Some(maximum.map_or(seconds, |maximum| maximum.min(seconds)));
+    Ok(setrlimit(Resource::Cpu, Rlimit { current, maximum })?)
+}
+
+fn write_frame(out: &mut impl Write, json: &Json) -> io::Result<()> {
+    let text = json.to_string();
+    let len = u32::try_from(text.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    out.write_all(&len.to_le_bytes())?;
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// None: there is no more.
+fn read_frame(input: &mut impl Read) -> io::Result<Option<Json>> {
+    let mut len = [0; 4];
+    match input.read_exact(&mut len) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        result => result?,
+    }
+    let mut text = Vec::new();
+    input.take(u32::from_le_bytes(len).into()).read_to_end(&mut text)?;
+    Ok(Some(serde_json::from_slice(&text)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames() {
+        let mut bytes = Vec::new();
+        for json in [json!({ "a": "é" }), json!(null)] {
+            write_frame(&mut bytes, &json).unwrap();
+        }
+        let mut input = &bytes[..];
+        assert_eq!(read_frame(&mut input).unwrap(), Some(json!({ "a": "é" })));
+        assert_eq!(read_frame(&mut input).unwrap(), Some(Json::Null));
+        assert_eq!(read_frame(&mut input).unwrap(), None);
+        assert!(read_frame(&mut &bytes[..7]).is_err());
+    }
+}
