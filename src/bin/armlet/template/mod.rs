@@ -5,6 +5,8 @@
 mod engine;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod golden;
 mod json;
 pub(crate) mod renderer;
 mod stand_ins;
