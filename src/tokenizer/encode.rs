@@ -264,7 +264,7 @@ fn is_ascii_space(c: char) -> bool {
 
 /// An upper bound of the bytes of the longest word of `text`, whatever special tokens split it, if words end at blanks: a
 /// word has at most one character, then a run without white space, then a run of white space.
-fn longest_between_blanks(text: &str) -> usize {
+pub(super) fn longest_between_blanks(text: &str) -> usize {
     let (mut longest, mut previous, mut current, mut blank) = (0, 0, 0, false);
     for c in text.chars() {
         let is_blank = unicode::class(c) == unicode::Class::Whitespace;

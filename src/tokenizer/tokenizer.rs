@@ -4,7 +4,7 @@ use super::hash_index::{HashIndex, NONE, mix, roll};
 use super::mended::{BOS, EOS, Mended, SPECIAL, TokenizerWarning};
 use super::merge::Merge;
 use super::pretok::PreTokenizer;
-use super::special::Specials;
+use super::special::{self, Specials};
 use super::vocab::{TokenKind, Vocab};
 use crate::storage::unpadded;
 
@@ -145,6 +145,12 @@ impl<'m> Tokenizer<'m> {
     /// The kind of `token`; [`TokenKind::Unused`] for an id beyond the vocabulary.
     pub fn kind(&self, token: u32) -> TokenKind {
         self.vocab.kind(token)
+    }
+
+    /// Whether only the special tokens of a template make `token`, and no text that a person writes.
+    pub fn is_reserved(&self, token: u32) -> bool {
+        let shown = || special::SHOWN.iter().any(|name| self.text(token) == name.as_bytes());
+        matches!(self.kind(token), TokenKind::Control | TokenKind::Unknown) || shown()
     }
 
     /// The token's text as the file spells it; empty for an id beyond the vocabulary.

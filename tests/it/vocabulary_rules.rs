@@ -420,6 +420,7 @@ fn v_tokens_that_divide_an_answer_are_shown() {
         let shown = [TokenKind::UserDefined; 4];
         assert_eq!([0, 1, 2, 3].map(|id| t.kind(id)), shown);
         assert_eq!(t.kind(4), TokenKind::Control);
+        assert!((0..5).all(|id| t.is_reserved(id)));
         let ids = |parse_special| {
             let options = EncodeOptions { add_special: false, parse_special, literal: &[] };
             untrusted::encode(t, &names.concat(), options)

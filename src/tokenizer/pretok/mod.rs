@@ -126,6 +126,7 @@ fn first_piece(stage: Stage, piece: &Piece<'_>, rest: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::encode::longest_between_blanks;
     use super::*;
     use std::vec::Vec;
 
@@ -271,7 +272,7 @@ mod tests {
     /// What the random texts are made of: a few of each kind that a regex
     /// tells from the others, and of each length in UTF-8.
     const KINDS: &str = "  \n\r\t\u{A0}\u{3000}\u{85}\u{200B}'''stremvldSTREaZéß中あعहท\
-                         019٣½Ⅳ\u{301}ि\u{FE0F}\u{200D}😀€$`!.—。\0\u{7F}\u{10FFFF}";
+                         019٣½Ⅳ\u{301}ि\u{FE0F}\u{200D}😀€$`!.//—。\0\u{7F}\u{10FFFF}";
 
     /// A text of KINDS, written into `room`.
     fn random_text<'r>(seed: &mut u64, room: &'r mut [u8; 128]) -> &'r str {
@@ -309,6 +310,22 @@ mod tests {
             let text = random_text(&mut seed, &mut room);
             for pre in all() {
                 rejoins(pre, text);
+            }
+        }
+    }
+
+    /// Memory for a text is planned by this bound of its words.
+    #[test]
+    fn words_are_no_longer_than_planned() {
+        let (mut seed, mut room) = (0x2545_F491_4F6C_DD1D, [0; 128]);
+        let lines = core::iter::repeat_n("//\n", 8).collect::<std::string::String>();
+        let random = (0..4000).map(|_| std::string::String::from(random_text(&mut seed, &mut room)));
+        for text in random.chain([lines.clone(), std::format!("/*\n{lines}x")]) {
+            for pre in all() {
+                let words = PreTokenizer::from_name(pre).unwrap();
+                let bound = if words.ends_words_at_blanks() { longest_between_blanks(&text) } else { text.len() };
+                let longest = words.words(&text).map(str::len).max().unwrap_or(0);
+                assert!(longest <= bound, "{pre}: {longest} bytes of {text:?}, {bound} planned");
             }
         }
     }

@@ -90,14 +90,14 @@ pub(super) static FAMILIES: [Family; 29] = [
     family(&[SEED_CODER], "seed-coder"),
     whole(family(&[&[THREE_NUMBERS], LLAMA3], "minicpm5")),
     family(&[LINES, QWEN2], "laguna"),
-    Family { add_bos: true, ..whole(family(&[TEKKEN], "tekken")) },
-    family(&[GPT4O], "gpt-4o llama4 kanana2 talkie minimax-m2"),
-    whole(family(&[GRANITE_EMBED], "granite-embed-multi-97m")),
+    Family { add_bos: true, ..across_blanks(whole(family(&[TEKKEN], "tekken"))) },
+    across_blanks(family(&[GPT4O], "gpt-4o llama4 kanana2 talkie minimax-m2")),
+    across_blanks(whole(family(&[GRANITE_EMBED], "granite-embed-multi-97m"))),
     family(&[&[THREE_NUMBERS], &[Runs(&[Run::within(Script::ChineseOrKana)])], DEEPSEEK3],
         "deepseek-v3 hunyuan-dense joyai-llm hy_v4"),
     family(&[&[THREE_NUMBERS], &[Runs(&[Run::within(Script::ChineseOrKana)])], SPARK, &[ONE_NUMBER]], "spark2_5"),
-    family(&[&[NumberFromRight], AYA], "tiny_aya cohere2moe"),
-    whole(family(&[YOUTU_SCRIPTS, YOUTU], "youtu")),
+    across_blanks(family(&[&[NumberFromRight], AYA], "tiny_aya cohere2moe")),
+    across_blanks(whole(family(&[YOUTU_SCRIPTS, YOUTU], "youtu"))),
     family(&[&[NumberFromRight], &[Runs(&[Run::within(Script::Asian)])], DEEPSEEK3], "afmoe"),
     family(&[&[Runs(&[Run::some(PUNCTUATION | ASCII_SYMBOL | GRAVE)])], GPT2, &[THREE_DIGITS]], "falcon"),
     across_blanks(family(&[EXAONE_MOE], "exaone-moe")),
@@ -138,6 +138,7 @@ const ONE_LINE_END: Rule = Runs(&[Run::exactly(1, LINE_END)]);
 const LED_LETTERS: Rule = Runs(&[Run::maybe(LEAD), Run::some(LETTER)]);
 const LED_LETTERS_AND_MARKS: Rule = Contracted(&[Run::maybe(LEAD), Run::some(LETTER | MARK)]);
 const ODD_AND_LINE_ENDS: Rule = Runs(&[Run::maybe(BLANK), Run::some(ODD), Run::any(LINE_END)]);
+/// Line ends and slashes in turn: such a word goes on across blanks.
 const ODD_AND_SLASHES: Rule = Runs(&[Run::maybe(BLANK), Run::some(ODD), Run::any(LINE_END | SLASH)]);
 
 const GPT2: Stage = &[
