@@ -86,12 +86,12 @@ CONVERSATIONS = {
 LICENCES = {
     "Apache-2.0": """Apertus-8B-Instruct ByteDance-Seed-OSS HuggingFaceTB-SmolLM3-3B MiniMax-M1
         Mistral-Small-3.2-24B-Instruct-2506 Qwen-QwQ-32B Qwen-Qwen2.5-7B-Instruct Qwen-Qwen3-0.6B Qwen3-Coder Qwen3.5-4B
-        google-gemma-4-31B-it google-gemma-4-31B-it-interleaved ibm-granite-granite-3.3-2B-Instruct ibm-granite-granite-4.0 ibm-granite-granite-4.1
+        google-gemma-4-31B-it ibm-granite-granite-3.3-2B-Instruct ibm-granite-granite-4.0 ibm-granite-granite-4.1
         mistralai-Ministral-3-14B-Reasoning-2512 mistralai-Mistral-Nemo-Instruct-2407 openai-gpt-oss-120b
-        unsloth-mistral-Devstral-Small-2507""",
-    "MIT": """Apriel-1.6-15b-Thinker-fixed GLM-4.6 GLM-4.7-Flash MiMo-VL deepseek-ai-DeepSeek-R1-Distill-Qwen-32B
+        unsloth-Apriel-1.5 unsloth-mistral-Devstral-Small-2507""",
+    "MIT": """GLM-4.6 GLM-4.7-Flash MiMo-VL deepseek-ai-DeepSeek-R1-Distill-Qwen-32B
         deepseek-ai-DeepSeek-V3.1 deepseek-ai-DeepSeek-V3.2 llama-cpp-deepseek-r1
-        llama-cpp-rwkv-world microsoft-Phi-3.5-mini-instruct unsloth-Apriel-1.5""",
+        llama-cpp-rwkv-world microsoft-Phi-3.5-mini-instruct""",
 }
 
 NOTICE = """Chat templates of public models, unchanged, as llama.cpp has them in models/templates.
@@ -99,9 +99,9 @@ NOTICE = """Chat templates of public models, unchanged, as llama.cpp has them in
 The folder names the licence below which each was published with its model:
 Apache-2.0 (the text is LICENSE-APACHE of this repository): Alibaba Cloud (Qwen), ByteDance (Seed-OSS), Google (Gemma 4),
 Hugging Face (SmolLM3), IBM (Granite), MiniMax, Mistral AI and All Hands AI (Mistral, Ministral, Devstral), OpenAI (gpt-oss),
-Swiss AI Initiative (Apertus).
+Swiss AI Initiative (Apertus), the Unsloth team (Apriel-1.5, and its edits of SmolLM3 and Devstral).
 MIT (the text is LICENSE-MIT of this repository, with these holders of copyright): DeepSeek, Microsoft Corporation (Phi-3.5),
-ServiceNow (Apriel), the ggml authors (llama-cpp-*), Xiaomi Corporation (MiMo-VL), Zhipu AI (GLM).
+the ggml authors (llama-cpp-*), Xiaomi Corporation (MiMo-VL), Zhipu AI (GLM).
 """
 
 

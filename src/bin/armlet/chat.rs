@@ -7,6 +7,7 @@ use std::path::Path;
 use armlet::engine::{Config, EngineError, Pattern, Plan, Prefix};
 use armlet::sample::Sampler;
 use armlet::tokenizer::{EncodeOptions, Role};
+use chrono::NaiveDateTime;
 use rustyline::error::ReadlineError;
 
 use crate::args::{self, Chat};
@@ -74,10 +75,11 @@ pub(crate) fn prefix(args: &args::Prefix) -> Result<(), Failure> {
     with_model(&args.model, |loaded| {
         let template = Template::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
         let system = Message { role: Role::System, text: text.trim_end_matches('\n').to_string() };
+        let began = now();
         // The tokens with which all conversations with this system prompt begin.
         let tokens = |word: &str| {
             let user = Message { role: Role::User, text: word.to_string() };
-            tokens(loaded, &template, &[system.clone(), user])
+            tokens(loaded, &template, &[system.clone(), user], began)
         };
         let (a, b) = (tokens("Yes.")?, tokens("42")?);
         let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
@@ -100,7 +102,7 @@ pub(crate) fn prefix(args: &args::Prefix) -> Result<(), Failure> {
         let mut memory = session_memory(&plan)?;
         let mut runner = Runner::new(loaded, &plan, &mut memory)?;
         runner.eval(&read)?;
-        let extra = Transcript { messages: vec![system], read }.encode();
+        let extra = Transcript { messages: vec![system], read, began }.encode();
         replace(&args.output, |out| {
             let written = runner.session.save_prefix(&extra, |part| out.write_all(part));
             written.unwrap_or_else(|e| Err(std::io::Error::other(e)))
@@ -111,24 +113,42 @@ pub(crate) fn prefix(args: &args::Prefix) -> Result<(), Failure> {
 }
 
 /// A conversation as token ids.
-fn tokens(loaded: &Loaded<'_>, template: &Template<'_, '_>, messages: &[Message]) -> Result<Vec<u32>, Failure> {
-    let rendered = template.render(messages)?;
+fn tokens(
+    loaded: &Loaded<'_>,
+    template: &Template<'_>,
+    messages: &[Message],
+    began: NaiveDateTime,
+) -> Result<Vec<u32>, Failure> {
+    let rendered = template.render(messages, began)?;
     let options = EncodeOptions { add_special: true, parse_special: true, literal: &rendered.literal };
     encode_prompt(&loaded.model.tokenizer, &rendered.text, options)
 }
 
 /// The messages of a conversation, and the tokens of it that are in the session. Saved beside the KV cache.
-#[derive(Default)]
 struct Transcript {
     messages: Vec<Message>,
     read: Vec<u32>,
+    /// The time that templates are given throughout, so that what was prefilled stays as it is.
+    began: NaiveDateTime,
+}
+
+impl Default for Transcript {
+    fn default() -> Self {
+        Transcript { messages: Vec::new(), read: Vec::new(), began: now() }
+    }
+}
+
+/// The local time.
+fn now() -> NaiveDateTime {
+    chrono::Local::now().naive_local()
 }
 
 impl Transcript {
     fn encode(&self) -> Vec<u8> {
         let message = |m: &Message| serde_json::json!({ "role": m.role.name(), "text": m.text });
         let messages: Vec<_> = self.messages.iter().map(message).collect();
-        serde_json::json!({ "messages": messages, "read": self.read }).to_string().into_bytes()
+        let began = format!("{:?}", self.began);
+        serde_json::json!({ "messages": messages, "read": self.read, "began": began }).to_string().into_bytes()
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -140,7 +160,8 @@ impl Transcript {
         let read = |t: &serde_json::Value| u32::try_from(t.as_u64()?).ok();
         let messages = value["messages"].as_array()?.iter().map(message).collect::<Option<_>>()?;
         let read = value["read"].as_array()?.iter().map(read).collect::<Option<_>>()?;
-        Some(Transcript { messages, read })
+        let began = value["began"].as_str().map_or_else(|| Some(now()), |began| began.parse().ok())?;
+        Some(Transcript { messages, read, began })
     }
 }
 
@@ -149,7 +170,7 @@ struct Conversation<'l, 's> {
     loaded: &'l Loaded<'l>,
     runner: Runner<'s>,
     sampler: Sampler,
-    template: Template<'l, 'l>,
+    template: Template<'l>,
     limit: usize,
     transcript: Transcript,
     /// Where the conversation is saved.
@@ -209,7 +230,7 @@ impl Conversation<'_, '_> {
 
     /// Lets the model answer the last message. Only tokens that the session does not have yet are prefilled.
     fn answer(&mut self, mut show: impl FnMut(&str) -> Result<(), Failure>) -> Result<(End, Stats), Failure> {
-        let tokens = tokens(self.loaded, &self.template, &self.transcript.messages)?;
+        let tokens = tokens(self.loaded, &self.template, &self.transcript.messages, self.transcript.began)?;
         let common = self.transcript.read.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
         // At least one token is prefilled, to have logits.
         let common = common.min(tokens.len().saturating_sub(1));
@@ -352,4 +373,20 @@ fn reply(
     }
     stats.report(false);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A template that tells the date sees the same one when a conversation goes on the next day.
+    #[test]
+    fn the_time_of_a_conversation_is_saved() {
+        let transcript =
+            Transcript { read: vec![7], began: "2026-07-06T05:04:03.002001".parse().unwrap(), ..Default::default() };
+        let saved = Transcript::decode(&transcript.encode()).unwrap();
+        assert_eq!((saved.began, saved.read), (transcript.began, vec![7]));
+        assert!(Transcript::decode(br#"{"messages":[],"read":[1]}"#).is_some());
+        assert!(Transcript::decode(br#"{"messages":[],"read":[1],"began":"x"}"#).is_none());
+    }
 }

@@ -81,5 +81,5 @@ fn public_templates() {
         }
     }
     assert!(wrong.is_empty(), "{same} agree, and {} do not:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(same >= 140, "{same}");
+    assert!(same >= 139, "{same}");
 }

@@ -13,6 +13,7 @@ mod stand_ins;
 
 use armlet::gguf::{File, Value};
 use armlet::tokenizer::{ChatFormat, Role, Tokenizer, Turn};
+use chrono::NaiveDateTime;
 use serde_json::{Map, Value as Json, json};
 
 use crate::args;
@@ -34,16 +35,16 @@ pub(crate) struct Message {
 }
 
 /// How a conversation is rendered.
-pub(crate) struct Template<'t, 'm> {
+pub(crate) struct Template<'m> {
     kind: Kind,
-    spellings: Spellings<'t, 'm>,
+    spellings: Spellings<'m>,
 }
 
 enum Kind {
     Jinja {
         /// What it is, for errors.
         name: String,
-        /// A job without messages.
+        /// A job without messages and time.
         job: Box<Job>,
         renderer: Renderer,
         /// The tokenizer adds this text, BOS, itself, so the template's must go.
@@ -54,10 +55,10 @@ enum Kind {
     Plain,
 }
 
-impl<'t, 'm> Template<'t, 'm> {
+impl<'m> Template<'m> {
     /// The template that the command line names; else the file's; else the built-in format whose control tokens the
     /// vocabulary has.
-    pub(crate) fn new(file: &File<'_>, tokenizer: &'t Tokenizer<'m>, args: &args::Template) -> Result<Self, Failure> {
+    pub(crate) fn new(file: &File<'_>, tokenizer: &Tokenizer<'m>, args: &args::Template) -> Result<Self, Failure> {
         let kind = match &args.chat_template {
             Some(name) => chosen(name, file, tokenizer, args)?,
             None => match file.get(KEY) {
@@ -74,7 +75,9 @@ impl<'t, 'm> Template<'t, 'm> {
     }
 
     /// Renders the conversation and the start of an answer.
-    pub(crate) fn render(&self, messages: &[Message]) -> Result<Rendered, Failure> {
+    ///
+    /// `began` is the time of `strftime_now`.
+    pub(crate) fn render(&self, messages: &[Message], began: NaiveDateTime) -> Result<Rendered, Failure> {
         let mut texts: Vec<String> = messages.iter().map(|m| m.text.clone()).collect();
         let others = match &self.kind {
             Kind::Jinja { job, .. } => vec![job.template.clone(), Json::from(job.variables.clone()).to_string()],
@@ -86,7 +89,7 @@ impl<'t, 'm> Template<'t, 'm> {
         let text = match &self.kind {
             Kind::Jinja { name, job, renderer, bos } => {
                 let messages = turns().map(|t| json!({ "role": t.role.name(), "content": t.text })).collect();
-                let job = Job { messages, stand_ins: stand_ins.chars(), ..Job::clone(job) };
+                let job = Job { messages, now: began, stand_ins: stand_ins.chars(), ..Job::clone(job) };
                 let text = renderer.render(&job).map_err(|why| Failure::new(name, why))?;
                 match bos.as_ref().and_then(|bos| text.strip_prefix(bos.as_str())) {
                     Some(tail) => tail.to_string(),
@@ -144,12 +147,11 @@ fn jinja(name: &str, source: &[u8], tokenizer: &Tokenizer<'_>, args: &args::Temp
     variables.extend(args.chat_template_kwargs.clone().unwrap_or_default());
     Ok(Kind::Jinja {
         name: name.to_string(),
-        // One time for the whole conversation: what was prefilled stays as it is.
         job: Box::new(Job {
             template,
             messages: Vec::new(),
             variables,
-            now: chrono::Local::now().naive_local(),
+            now: NaiveDateTime::default(),
             stand_ins: String::new(),
         }),
         renderer: Renderer::default(),

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -38,7 +38,10 @@ impl Renderer {
             None => Process::start().map_err(|e| format!("cannot start the process that renders it: {e}"))?,
         };
         // On an error the process ends with its handle.
-        let answer = process.ask(job).map_err(|_| process.why())?;
+        let answer = match process.ask(job) {
+            Ok(answer) => answer,
+            Err(_) => return Err(process.why()),
+        };
         *kept = Some(process);
         match (answer["text"].as_str(), answer["error"].as_str()) {
             (Some(text), _) => Ok(text.to_string()),
@@ -49,7 +52,8 @@ impl Renderer {
 
 struct Process {
     child: RefCell<Child>,
-    input: ChildStdin,
+    /// Closed to end the process.
+    input: Option<ChildStdin>,
     output: ChildStdout,
 }
 
@@ -57,13 +61,16 @@ impl Process {
     fn start() -> io::Result<Self> {
         // On Linux this is the program even if its file has been replaced.
         let linux = Path::new("/proc/self/exe");
-        let program = if linux.exists() { linux.to_path_buf() } else { std::env::current_exe()? };
+        let named = || std::env::args_os().next().map(PathBuf::from).filter(|name| name.components().count() > 1);
+        let program = if linux.exists() { Some(linux.to_path_buf()) } else { named() };
+        let program =
+            program.ok_or_else(|| io::Error::other("there is no /proc, and the program was started without a path"))?;
         let mut command = Command::new(program);
         command.arg(ARGUMENT).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // Ctrl-C in the terminal is for the program, not for this process.
         let mut child = command.process_group(0).spawn()?;
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(input), Some(output)) => Ok(Process { child: RefCell::new(child), input, output }),
+            (Some(input), Some(output)) => Ok(Process { child: RefCell::new(child), input: Some(input), output }),
             _ => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
@@ -73,16 +80,21 @@ impl Process {
     }
 
     fn ask(&mut self, job: &Job) -> io::Result<Json> {
-        write_frame(&mut self.input, &job.to_json())?;
+        let input = self.input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        write_frame(input, &job.to_json())?;
         read_frame(&mut self.output)?.ok_or(io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// Why there is no answer.
-    fn why(&self) -> String {
+    /// Why there is no answer: the process is at its end, or ends when its input does.
+    fn why(&mut self) -> String {
+        self.input = None;
         match self.child.borrow_mut().wait() {
             Ok(status) => match status.signal() {
                 Some(signal) if signal == Signal::XCPU.as_raw() => "it takes too long: more than a second".into(),
-                Some(_) => format!("it needs more than {MEMORY} MiB of memory, or {STACK} MiB of stack"),
+                Some(signal) if signal == Signal::SEGV.as_raw() || signal == Signal::ABORT.as_raw() => {
+                    format!("it needs more than {MEMORY} MiB of memory, or {STACK} MiB of stack")
+                }
+                Some(signal) => format!("the process that renders it was ended by signal {signal}"),
                 None => format!("the process that renders it ended: {status}"),
             },
             Err(e) => format!("the process that renders it is lost: {e}"),
@@ -142,10 +154,10 @@ fn lower(resource: Resource, most: u64) -> io::Result<()> {
     Ok(setrlimit(resource, Rlimit { current: Some(most), maximum })?)
 }
 
-/// Allows the next answer half a second to one and a half of CPU time: the system counts whole seconds.
+/// Allows the next answer one to two seconds of CPU time: the system counts whole ones.
 fn limit_time() -> io::Result<()> {
     let used = clock_gettime(ClockId::ProcessCPUTime);
-    let seconds = u64::try_from(used.tv_sec).unwrap_or(0) + u64::from(used.tv_nsec >= 500_000_000) + 1;
+    let seconds = u64::try_from(used.tv_sec).unwrap_or(0) + 2;
     let maximum = getrlimit(Resource::Cpu).maximum;
     let current = Some(maximum.map_or(seconds, |maximum| maximum.min(seconds)));
     Ok(setrlimit(Resource::Cpu, Rlimit { current, maximum })?)

@@ -4,10 +4,10 @@
 //! for one, so that lengths, slices and searches for anything else give what they would. Afterwards it is put back, as
 //! literal text.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use armlet::tokenizer::{TokenKind, Tokenizer};
+use armlet::tokenizer::Tokenizer;
 
 /// A conversation as text.
 #[derive(Debug, PartialEq)]
@@ -18,55 +18,44 @@ pub(crate) struct Rendered {
 }
 
 /// How the control tokens of a vocabulary are spelled.
-pub(super) struct Spellings<'t, 'm> {
-    tokenizer: &'t Tokenizer<'m>,
-    /// Lengths in bytes of those that start with a byte.
-    lengths: BTreeMap<u8, BTreeSet<usize>>,
-}
+pub(super) struct Spellings<'m>(BTreeSet<&'m [u8]>);
 
-impl<'t, 'm> Spellings<'t, 'm> {
-    pub(super) fn new(tokenizer: &'t Tokenizer<'m>) -> Self {
-        let mut lengths = BTreeMap::<u8, BTreeSet<usize>>::new();
-        for token in control_tokens(tokenizer) {
-            if let Some(first) = token.first() {
-                lengths.entry(*first).or_default().insert(token.len());
+impl<'m> Spellings<'m> {
+    pub(super) fn new(tokenizer: &Tokenizer<'m>) -> Self {
+        let tokens = 0..u32::try_from(tokenizer.len()).unwrap_or(u32::MAX);
+        let texts = tokens.filter(|token| tokenizer.is_reserved(*token)).map(|token| tokenizer.text(token));
+        Spellings(texts.filter(|text| !text.is_empty()).collect())
+    }
+
+    /// Whether a control token is spelled at the start of `text`. What it begins with comes before it in order, and so does
+    /// anything between the two, which shares fewer bytes with it each time: so a few look-ups tell.
+    fn starts(&self, mut text: &[u8]) -> bool {
+        while let Some(before) = self.0.range(..=text).next_back() {
+            let shared = before.iter().zip(text).take_while(|(a, b)| a == b).count();
+            if shared == before.len() {
+                return true;
             }
+            text = &text[..shared];
         }
-        Spellings { tokenizer, lengths }
+        false
     }
 
     /// Byte offsets in `text` at which a control token is spelled, or is at the end as far as the text goes: what follows
     /// in the template could complete it.
     fn find(&self, text: &str) -> Vec<usize> {
-        let bytes = text.as_bytes();
-        let is_spelled = |at: usize, len: usize| {
-            let token = bytes.get(at..at + len).and_then(|spelling| self.tokenizer.find(spelling));
-            token.is_some_and(|token| is_control(self.tokenizer.kind(token)))
-        };
-        let starts = |at: &usize| {
-            self.lengths.get(&bytes[*at]).is_some_and(|lengths| lengths.iter().any(|len| is_spelled(*at, *len)))
-        };
+        let starts = |at: &usize| self.starts(&text.as_bytes()[*at..]);
         let mut found: Vec<usize> = text.char_indices().map(|(at, _)| at).filter(starts).collect();
         let tail = text.trim_end();
-        let completed = |token: &[u8]| {
+        let completed = |token: &&[u8]| {
             let most = token.len().min(tail.len() + 1);
             let fits = |len: &usize| *len >= 2 && tail.as_bytes().ends_with(&token[..*len]);
             (2..most).rev().find(fits).map(|len| tail.len() - len)
         };
-        found.extend(control_tokens(self.tokenizer).filter_map(completed).filter(|at| text.is_char_boundary(*at)));
+        found.extend(self.0.iter().filter_map(completed).filter(|at| text.is_char_boundary(*at)));
         found.sort_unstable();
         found.dedup();
         found
     }
-}
-
-fn is_control(kind: TokenKind) -> bool {
-    matches!(kind, TokenKind::Control | TokenKind::Unknown)
-}
-
-fn control_tokens<'m>(tokenizer: &Tokenizer<'m>) -> impl Iterator<Item = &'m [u8]> {
-    let tokens = 0..u32::try_from(tokenizer.len()).unwrap_or(u32::MAX);
-    tokens.filter(|token| is_control(tokenizer.kind(*token))).map(|token| tokenizer.text(token))
 }
 
 /// Private characters, each with the one that it stands for.
@@ -74,7 +63,7 @@ pub(super) struct StandIns(Vec<(char, char)>);
 
 impl StandIns {
     /// Replaces characters of `texts`. No stand-in occurs in any of them or in `others`.
-    pub(super) fn put(spellings: &Spellings<'_, '_>, texts: &mut [String], others: &[&str]) -> Self {
+    pub(super) fn put(spellings: &Spellings<'_>, texts: &mut [String], others: &[&str]) -> Self {
         let found: Vec<Vec<usize>> = texts.iter().map(|text| spellings.find(text)).collect();
         if found.iter().all(Vec::is_empty) {
             return StandIns(Vec::new());
@@ -158,7 +147,7 @@ mod tests {
     fn controls(tokenizer: &Tokenizer<'_>, rendered: &Rendered) -> usize {
         let options = EncodeOptions { add_special: false, parse_special: true, literal: &rendered.literal };
         let tokens = encode(tokenizer, &rendered.text, options).unwrap();
-        tokens.iter().filter(|token| is_control(tokenizer.kind(**token))).count()
+        tokens.iter().filter(|token| tokenizer.is_reserved(**token)).count()
     }
 
     #[test]
