@@ -134,9 +134,11 @@ fn the_file_recommends_a_sampler_and_options_decide() {
     assert_ne!(penalty, greedy);
     fails(&complete("temp", Val::F32(-1.0), &[]), 1, "general.sampling.temp is -1: not from 0 to 100");
     fails(&complete("top_p", Val::Str("x".into()), &[]), 1, "general.sampling.top_p");
-    for (key, value, said) in [("mirostat", Val::U32(2), true), ("mirostat", Val::U32(0), false)] {
+    let not_used =
+        [("mirostat", Val::U32(2), true), ("mirostat", Val::U32(0), false), ("sequence", Val::Str("k".into()), true)];
+    for (key, value, said) in not_used {
         let output = complete(key, value, &[]);
-        assert_eq!(stderr(&output).contains("general.sampling.mirostat"), said, "{}", stderr(&output));
+        assert_eq!(stderr(&output).contains(&format!("general.sampling.{key}")), said, "{}", stderr(&output));
     }
 }
 

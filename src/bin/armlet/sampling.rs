@@ -18,8 +18,7 @@ const NOT_USED: [(&str, Option<f64>); 4] = [
 /// The sampler that the options and the file describe.
 pub(crate) fn sampler(args: &args::Sampling, file: &File<'_>) -> Result<Sampler, Failure> {
     for (key, neutral) in NOT_USED {
-        let value = file.get(key);
-        if value.is_some() && value.and_then(|value| number(&value)) != neutral {
+        if file.get(key).is_some_and(|value| neutral.is_none() || number(&value) != neutral) {
             log::warn!("the file recommends {key}, which is not supported: it is not used");
         }
     }
