@@ -3,7 +3,7 @@
 use crate::storage::ArenaError;
 
 /// Version of the file format of saved sessions and prefixes.
-pub(super) const SNAPSHOT_VERSION: u32 = 1;
+pub(super) const SNAPSHOT_VERSION: u32 = 2;
 
 /// Why an engine or a session cannot be created, or tokens cannot be run. Both stay usable after any of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
