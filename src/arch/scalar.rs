@@ -34,7 +34,7 @@ fn fma(a: f32, b: f32, c: f32) -> f32 {
     if sum.to_bits() & BELOW_F32 == HALF_WAY || subnormal { libm::fmaf(a, b, c) } else { sum as f32 }
 }
 
-/// Calls where more than an instruction or two would be copied: the backend is a reference, and quick to compile.
+/// Larger operations are calls, not inlined: the backend is a reference, and is to compile quickly.
 impl Isa for Scalar {
     type F32x8 = [f32; 8];
     type F32x16 = F32x8Pair<Self>;

@@ -126,7 +126,7 @@ pub struct Family {
     pub activation: Activation,
     /// Whether the FFN multiplies its activations with a second product of the input.
     pub gated: bool,
-    /// Windows; `None` where the file's are to be ignored.
+    /// Windows; `None` where the file's are to be ignored, as llama.cpp does.
     pub window: Option<WindowRule>,
     /// What the embedding is multiplied by: `embedding_scale`.
     pub embedding: Scale,
@@ -144,7 +144,7 @@ pub struct Family {
     pub untied: bool,
 }
 
-/// What most families have in common: a llama.
+/// What most families have in common: a llama, whose windows, where a file has them, are its own.
 const LLAMA: Family = Family {
     name: "llama",
     rope: RopeKind::Interleaved,
@@ -154,7 +154,7 @@ const LLAMA: Family = Family {
     qk_norm: QkNorm::None,
     activation: Activation::Silu,
     gated: true,
-    window: Some(WindowRule { size: 0, global_every: 0, rope: WindowRope::Same, only_of_layers: None }),
+    window: None,
     embedding: Scale::One,
     residual: Scale::One,
     logits: Scale::One,
@@ -173,14 +173,14 @@ const GEMMA: Family = Family { name: "gemma", activation: Activation::Gelu, embe
 /// What families of GPT-NeoX's kind have in common.
 const LAYER_NORM: Family = Family { norm: NormKind::Layer, gated: false, ..NEOX };
 
-/// The windows of a family that has a period of its own.
+/// The windows of a family, with its size and period where the keys are missing.
 const fn windows(size: u16, global_every: u8, rope: WindowRope) -> Option<WindowRule> {
     Some(WindowRule { size, global_every, rope, only_of_layers: None })
 }
 
 /// Families that the forward pass covers.
 pub static FAMILIES: [Family; 22] = [
-    LLAMA,
+    Family { window: windows(0, 0, WindowRope::Same), ..LLAMA },
     Family { name: "mistral3", ..LLAMA },
     Family { name: "internlm2", untied: true, ..LLAMA },
     Family { name: "ernie4_5", ..LLAMA },
@@ -204,7 +204,7 @@ pub static FAMILIES: [Family; 22] = [
     Family { name: "qwen2", ..NEOX },
     Family { name: "qwen3", qk_norm: QkNorm::Head, ..NEOX },
     Family { name: "hunyuan-dense", qk_norm: QkNorm::HeadAfterRope, ..NEOX },
-    Family { name: "phi3", window: None, ..NEOX },
+    Family { name: "phi3", ..NEOX },
     Family { name: "bitnet", norms: NormPlaces::BeforeAndWithin, ..NEOX },
     GEMMA,
     Family {
@@ -242,7 +242,7 @@ pub static FAMILIES: [Family; 22] = [
         ..NEOX
     },
     Family { name: "nemotron", activation: Activation::ReluSquared, untied: true, ..LAYER_NORM },
-    Family { name: "starcoder2", activation: Activation::Gelu, window: None, ..LAYER_NORM },
+    Family { name: "starcoder2", activation: Activation::Gelu, ..LAYER_NORM },
     Family {
         name: "phi2",
         norms: NormPlaces::BeforeOrParallel,

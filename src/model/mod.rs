@@ -100,8 +100,8 @@ impl<'m> Model<'m> {
         Ok(model)
     }
 
-    /// Fingerprint of the model (FNV-1a: Fowler, Noll and Vo): of the sizes, the rotary frequencies, and of every
-    /// tensor the format, the size and 64 bytes in each 16 KiB.
+    /// Fingerprint of the model (FNV-1a: Fowler, Noll and Vo): of the sizes and scales, the rotary frequencies, and of
+    /// every tensor the format, the size and 64 bytes in each 16 KiB.
     #[inline(never)]
     pub fn fingerprint(&self) -> u64 {
         let (h, w) = (&self.hparams, &self.weights);

@@ -1,6 +1,6 @@
 //! Norms in place, of what is small beside the matrices: heads, and the output of a layer's two halves.
 //!
-//! The norms before matrices have a kernel; see [`Kernels::rms_norm`](crate::arch::Kernels::rms_norm).
+//! RMSNorm before matrices has a kernel; see [`Kernels::rms_norm`](crate::arch::Kernels::rms_norm).
 
 use super::NormKind;
 

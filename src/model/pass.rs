@@ -19,7 +19,7 @@ const MAX_TILE_COLS: usize = 256;
 
 /// Is called before each matrix product, on the thread that runs the pass, with the matrix and its input: `(tokens, cols)`.
 ///
-/// The address of [`Matrix::bytes`] says which tensor of the file it is.
+/// The address of [`Matrix::bytes`] says which tensor of the file it is, or a part of which fused one.
 #[cfg(feature = "std")]
 pub type InputObserver<'o> = &'o (dyn Fn(&Matrix<'_>, &[f32]) + Sync);
 
@@ -224,7 +224,8 @@ impl Pass<'_> {
     pub(super) fn gate_up(&self, layer: &Layer<'_>, x: &Activations<'_>, gate: &mut [f32], up: &mut [f32]) {
         let (cols, activation) = (layer.up.weight.rows(), self.model.hparams.family.activation);
         let gated = layer.gate.weight.rows() > 0;
-        self.observe(&[&layer.gate.weight, &layer.up.weight], x);
+        let both = [&layer.up.weight, &layer.gate.weight];
+        self.observe(both.first_n(1 + usize::from(gated)), x);
         let first = if gated { &layer.gate } else { &layer.up };
         let outputs =
             [gate, up].map(|out| Grid::new(out.first_n_mut(x.tokens * cols), cols, self.tile(x.tokens, cols)));

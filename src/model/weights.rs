@@ -1,5 +1,5 @@
 //! Weights, borrowed from the file. Each tensor's shape is checked against the hyper-parameters before use (rule M2), and
-//! every tensor of the file is used, or the file refused.
+//! every tensor of the file is used, is known to change nothing, or the file is refused.
 
 use core::cell::Cell;
 
@@ -116,8 +116,10 @@ fn has_place(name: &str, h: &Hparams) -> bool {
     };
     // `usize::from_str` is larger than this.
     let digits = || block.bytes().map(|b| usize::from(b.wrapping_sub(b'0')));
-    let block = digits().fold(0, |n: usize, digit| n.saturating_mul(10).saturating_add(digit));
-    digits().all(|digit| digit <= 9) && block < h.n_layers + h.n_extra_layers
+    let number = digits().fold(0, |n: usize, digit| n.saturating_mul(10).saturating_add(digit));
+    // Any other spelling of a number is no block's, and would be read by none.
+    let is_spelled = block == "0" || digits().next().is_some_and(|digit| digit != 0);
+    is_spelled && digits().all(|digit| digit <= 9) && number < h.n_layers + h.n_extra_layers
 }
 
 /// The number of a block, and the name of a tensor in it.
@@ -140,7 +142,7 @@ fn split_kind(name: &str) -> (&str, &str) {
 fn spec(name: &str) -> Option<&'static TensorSpec> {
     let (stem, kind) = split_kind(name);
     let of_matrix = listed(&KINDS).contains(&kind);
-    tensors().iter().find(|spec| spec.name == if spec.is_linear() && of_matrix { stem } else { name })
+    tensors().iter().find(|spec| if spec.is_linear() { of_matrix && spec.name == stem } else { spec.name == name })
 }
 
 /// A file with packed tensors says which layout they have.
@@ -162,6 +164,10 @@ fn rope_frequencies<'a>(top: &Scope<'_, '_>, h: &Hparams, arena: &mut Arena<'a>)
     let pairs = h.rope_dims / 2;
     let [any, short, long] =
         [FACTORS, SHORT_FACTORS, LONG_FACTORS].map(|name| top.optional_vector(name, pairs).as_chunks::<4>().0);
+    if any.is_empty() && short.is_empty() != long.is_empty() {
+        let name = if short.is_empty() { SHORT_FACTORS } else { LONG_FACTORS };
+        top.fail(ModelError::MissingTensor(top.label(name)));
+    }
     // As in llama.cpp, a file that has both kinds means the first.
     let (short, long) = if any.is_empty() { (short, long) } else { (any, &[][..]) };
     let (sets, windowed) = (h.rope_bases() + usize::from(!long.is_empty()), h.window.and_then(|w| w.rope_base));

@@ -99,11 +99,11 @@ proptest! {
 #[test]
 fn windows_of_layers() {
     for (every, base) in [(0, None), (3, None), (3, Some(500.0f32)), (2, Some(1e6))] {
-        let mut gguf = Tiny { n_layers: 4, context: 1024, ..tiny("qwen2", (6, 2, 16, 16), (32, 40), 5) }.gguf();
-        gguf.set("qwen2.attention.sliding_window", Val::U32(24));
-        gguf.set("qwen2.attention.sliding_window_pattern", Val::U32(every));
+        let mut gguf = Tiny { n_layers: 4, context: 1024, ..tiny("llama", (6, 2, 16, 16), (32, 40), 5) }.gguf();
+        gguf.set("llama.attention.sliding_window", Val::U32(24));
+        gguf.set("llama.attention.sliding_window_pattern", Val::U32(every));
         if let Some(base) = base {
-            gguf.set("qwen2.rope.freq_base_swa", Val::F32(base));
+            gguf.set("llama.rope.freq_base_swa", Val::F32(base));
         }
         let tokens = prompt(6, 150, 67);
         for (sinks, window) in [(4, 60), (0, 200), (2, 18)] {
