@@ -82,7 +82,7 @@ CONVERSATIONS = {
 }
 
 # Below these licences a copy may be given away with this notice. Models of others (Llama, Gemma 2, LFM, Command R, Nemotron,
-# Solar, Hunyuan …) have licences of their own, or none that is known for sure: their templates are not here.
+# Solar, Hunyuan …) have licences of their own: their templates are not here.
 LICENCES = {
     "Apache-2.0": """Apertus-8B-Instruct ByteDance-Seed-OSS HuggingFaceTB-SmolLM3-3B MiniMax-M1
         Mistral-Small-3.2-24B-Instruct-2506 Qwen-QwQ-32B Qwen-Qwen2.5-7B-Instruct Qwen-Qwen3-0.6B Qwen3-Coder Qwen3.5-4B
