@@ -47,12 +47,11 @@ impl<'m> Tokenizer<'m> {
         index_tokens(source.tokens, tables.offsets, &mut index)?;
         (vocab.offsets, vocab.index) = (tables.offsets, index.finish());
         let indexed = *vocab;
-        let named = || special::named(&indexed);
-        for token in named() {
+        special::for_each_named(&indexed, &mut |token| {
             if let Some(kind) = tables.kinds.get_mut(token.id as usize) {
                 *kind = token.kind;
             }
-        }
+        });
         let specials = Specials::new(&Vocab { kinds: &*tables.kinds, ..indexed }, tables.specials);
         for name in special::SHOWN {
             if let Some(kind) = indexed.find(name.as_bytes()).and_then(|id| tables.kinds.get_mut(id as usize)) {
@@ -60,10 +59,27 @@ impl<'m> Tokenizer<'m> {
             }
         }
         vocab.kinds = tables.kinds;
-        let says = |id: u32, ends| named().any(|token| token.id == id && token.ends_answer == Some(ends));
-        let by_name = named().map(|token| token.id).filter(|id| says(*id, true));
-        let by_key = source.special.into_iter().skip(EOS).flatten().filter(|id| !says(*id, false));
-        tokenizer.end = fill(tables.end, by_key.chain(by_name));
+        let says_no = |id: u32| {
+            let mut says = false;
+            special::for_each_named(&indexed, &mut |token| says |= token.id == id && token.ends_answer == Some(false));
+            says
+        };
+        let by_key = source.special.into_iter().skip(EOS).flatten().filter(|id| !says_no(*id));
+        let mut ends = tables.end.iter_mut();
+        let mut n = 0;
+        let mut add = |id: u32| {
+            if let Some(end) = ends.next() {
+                *end = id;
+                n += 1;
+            }
+        };
+        by_key.for_each(&mut add);
+        special::for_each_named(&indexed, &mut |token| {
+            if token.ends_answer == Some(true) {
+                add(token.id);
+            }
+        });
+        tokenizer.end = tables.end.first_n(n);
         tokenizer.specials = specials;
         if let (Some(list), Some((merges, mut index))) = (source.merges, tables.merges) {
             index_merges(list, &tokenizer.vocab, merges, &mut index)
@@ -279,12 +295,6 @@ fn index_merges(
 fn split_merge(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let blank = 1 + text.get(1..)?.iter().position(|b| *b == b' ')?;
     Some((text.get(..blank)?, text.get(blank + 1..).filter(|right| !right.is_empty())?))
-}
-
-/// Copies `items` to `slots`; returns the slots that were filled.
-fn fill(slots: &mut [u32], items: impl Iterator<Item = u32>) -> &[u32] {
-    let n = slots.iter_mut().zip(items).map(|(slot, item)| *slot = item).count();
-    slots.first_n(n)
 }
 
 /// llama.cpp's defaults of special tokens. Rule V1 applies to them as to the file's own.
