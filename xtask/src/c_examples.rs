@@ -30,7 +30,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     for target in [Some(&native), cross.as_ref()].into_iter().flatten() {
         let triple = &target.triple;
         // What users have is built with LTO, which takes longer.
-        let profile = if deep { "release" } else { "ci" };
+        let profile = if deep { "release" } else { model::TESTED };
         steps.step(&format!("the library for C on {triple}"), || exports(&dist::build(triple, profile)?))?;
         let mut programs = Vec::new();
         steps.step(&format!("C and C++ on {triple}"), || {

@@ -52,27 +52,27 @@ pub(crate) fn run(steps: &mut Steps, part: Option<&Part>) -> Result<(), Failed> 
     Ok(())
 }
 
-/// Two lists of parts beside each other: neither keeps two CPUs busy alone, because linking with LTO and most runs under
-/// QEMU are one thread.
+/// Lists of parts beside each other, more than two CPUs would need: linking, the last function of a crate to be compiled
+/// and most runs under QEMU are one thread, and some lists wait for the build of another.
 fn all(steps: &mut Steps) -> Result<(), Failed> {
     setup::tools(steps)?;
-    steps.beside(setup::program, lint)?;
-    steps.beside(
-        |steps| {
+    steps.beside([&setup::program, &lint])?;
+    steps.beside([
+        &|steps| {
             host(steps)?;
-            qemu::run(steps)?;
-            insns::gate(steps)?;
             // Two minutes, in which each of its tests has run without Miri already.
             if steps.deep { miri::run(steps) } else { Ok(()) }
         },
-        |steps| {
-            // Firmware's builds have folders of their own, and so do not wait for those of the other list.
+        &|steps| {
+            qemu::run(steps)?;
+            insns::gate(steps)
+        },
+        &|steps| {
             model::run(steps)?;
-            firmware::run(steps)?;
-            // By now the other list only runs what it has built.
             c_examples::run(steps)
         },
-    )
+        &firmware::run,
+    ])
 }
 
 /// What a change must pass before anything else.

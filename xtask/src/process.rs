@@ -63,6 +63,9 @@ pub(crate) struct Steps {
     failed: usize,
 }
 
+/// A list of steps, which a thread of its own runs.
+type List<'f> = &'f (dyn Fn(&mut Steps) -> Result<(), Failed> + Sync);
+
 impl Steps {
     pub(crate) fn new(deep: bool) -> Self {
         Steps { deep, ..Steps::default() }
@@ -96,18 +99,10 @@ impl Steps {
         result
     }
 
-    /// Runs two lists of steps beside each other. If a step fails, the other list still runs to its end.
-    pub(crate) fn beside(
-        &mut self,
-        first: impl FnOnce(&mut Steps) -> Result<(), Failed> + Send,
-        second: impl FnOnce(&mut Steps) -> Result<(), Failed> + Send,
-    ) -> Result<(), Failed> {
+    /// Runs lists of steps beside each other. If a step fails, the other lists still run to their ends.
+    pub(crate) fn beside<const N: usize>(&mut self, lists: [List<'_>; N]) -> Result<(), Failed> {
         let deep = self.deep;
-        let lists = thread::scope(|s| {
-            let first = s.spawn(|| list(deep, first));
-            let second = s.spawn(|| list(deep, second));
-            [first.join(), second.join()]
-        });
+        let lists = thread::scope(|s| lists.map(|run| s.spawn(move || list(deep, run))).map(|thread| thread.join()));
         let mut all = Ok(());
         for joined in lists {
             let ((result, steps), text, cpu) = joined.map_err(|_| Failed("a list of steps panicked".into()))?;
@@ -344,13 +339,12 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_steps_both_run_to_their_ends() {
+    fn lists_of_steps_all_run_to_their_ends() {
         let mut steps = Steps::default();
         let (result, ..) = kept(|| {
-            steps.beside(
-                |steps| steps.step("a step that fails in a test", || Err(Failed("no".into()))),
-                |steps| steps.step("another", || Ok(())).and_then(|()| steps.step("a third", || Ok(()))),
-            )
+            steps.beside([&|steps| steps.step("a step that fails in a test", || Err(Failed("no".into()))), &|steps| {
+                steps.step("another", || Ok(())).and_then(|()| steps.step("a third", || Ok(())))
+            }])
         });
         assert!(result.is_err_and(|Failed(why)| why == "a step that fails in a test: no"));
         assert_eq!(steps.passed.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["another", "a third"]);

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::model::TESTED;
 use crate::process::{Failed, Steps, in_parallel, output, show, tests};
 use crate::setup::LINUX;
 
@@ -49,21 +50,24 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     })
 }
 
-/// The library's tests and the integration tests, built once for all cores.
+/// The library's tests, with every check on, and the integration tests, of whose time most is arithmetic: these share the
+/// library with the gate's program for aarch64. Built once for all cores.
 fn build() -> Result<[PathBuf; 2], Failed> {
+    let lib = ["--lib", "--no-default-features", "--features", "std"];
+    let it = ["--test", "it", "--profile", TESTED];
+    Ok([test_program("armlet", &lib)?, test_program("it", &it)?])
+}
+
+/// Builds a program of tests for aarch64, and says where it is.
+fn test_program(name: &str, what: &[&str]) -> Result<PathBuf, Failed> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["test", "--no-run", "--lib", "--test", "it", "--no-default-features", "--features", "std"]);
-    cargo.args(["--target", LINUX]);
+    cargo.args(["test", "--no-run", "--target", LINUX]).args(what);
     show(&mut cargo)?;
     let messages = output(cargo.args(["--message-format", "json"]))?;
-    let executable = |name: &str| {
-        let line = messages
-            .lines()
-            .find(|line| line.contains(&format!("\"name\":\"{name}\"")) && line.contains("\"executable\":\""))?;
-        line.split_once("\"executable\":\"")?.1.split('"').next().map(PathBuf::from)
-    };
-    let programs = executable("armlet").zip(executable("it"));
-    programs.map(|(lib, it)| [lib, it]).ok_or(Failed("cargo did not say where the tests are".into()))
+    let target = format!("\"name\":\"{name}\"");
+    let executable = |line: &str| Some(PathBuf::from(line.split_once("\"executable\":\"")?.1.split('"').next()?));
+    let found = messages.lines().filter(|line| line.contains(&target)).find_map(executable);
+    found.ok_or_else(|| Failed(format!("cargo did not say where the tests {name} are")))
 }
 
 /// A core has just these backends: what runs on one need not run on another that has the same.
