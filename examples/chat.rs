@@ -75,8 +75,9 @@ pub fn run(path: &Path, question: &str, out: &mut dyn Write) -> Result<(), Box<d
     format.write(&[Turn { role: Role::User, text: question }], &mut prompt)?;
 
     // Text to tokens. Control tokens are parsed, except inside the question: what a user types stays text.
-    let start = format.opening(Role::User).iter().map(|part| part.len()).sum();
-    let typed = start..start + format.text(question).len();
+    let before = format.preamble(Role::User).into_iter().chain(format.opening(Role::User));
+    let start = before.map(str::len).sum();
+    let typed = start..start + format.text(Role::User, question).len();
     let options = EncodeOptions { add_special: true, parse_special: true, literal: std::slice::from_ref(&typed) };
     let mut scratch = memory(tokenizer.scratch_bytes(&prompt)?)?;
     let mut tokens = vec![0; tokenizer.max_tokens(prompt.len())];

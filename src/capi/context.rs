@@ -6,7 +6,7 @@
 //! tables      the vocabulary's index, the offsets of the tensors
 //! workspace   activations and logits
 //! KV cache
-//! text        (text_bytes + TEMPLATE) a turn in its chat format
+//! text        (text_bytes + MOST_ADDED) a turn in its chat format
 //! scratch     of the tokenizer
 //! ```
 
@@ -26,11 +26,9 @@ use crate::gguf::File;
 use crate::model::Model;
 use crate::sample::{Sampler, SamplerConfig};
 use crate::storage::{ALIGN, ArenaError};
-use crate::tokenizer::Detokenizer;
+use crate::tokenizer::{Detokenizer, MOST_ADDED};
 use crate::util::SliceExt;
 
-/// The most bytes that a chat format adds to a text.
-const TEMPLATE: usize = 192;
 /// Marks a complete context.
 const MAGIC: u64 = u64::from_le_bytes(*b"armlet 1");
 
@@ -177,7 +175,7 @@ impl Layout {
         let (model, tables) = Model::sizes(file)?;
         let plan = Plan::new(&model.hparams, &checked.config(&model)?)?;
         let text_bytes = if checked.given.text_bytes == 0 { 4096 } else { checked.given.text_bytes as usize };
-        let text = (text_bytes + TEMPLATE).next_multiple_of(ALIGN);
+        let text = (text_bytes + MOST_ADDED).next_multiple_of(ALIGN);
         let scratch = model.tokenizer.most_scratch_bytes(text)?;
         Ok(Layout { plan, tables, text_bytes, text, scratch, vocab: model.hparams.vocab })
     }

@@ -57,7 +57,9 @@ pub unsafe extern "C" fn armlet_tokenize(
     unsafe { with(ctx, tokenize) }
 }
 
-/// Tokenizes one turn of a conversation in the model's chat format: ChatML, Llama 3, Gemma or Zephyr.
+/// Tokenizes one turn of a conversation in the model's chat format: ChatML, Llama 3, Gemma, Gemma 4, Phi-3, Phi-4, Mistral,
+/// Zephyr, Granite or SmolLM3. A format adds no system prompt of its own but SmolLM3's, which has always one. Gemma has no
+/// system role: what is to be its system prompt goes before the user's text.
 ///
 /// `role`: an `armlet_role`. `flags`: `ARMLET_CLOSE_ANSWER`, `ARMLET_OPEN_ANSWER`. Control tokens in `text` are not
 /// parsed: they stay text. At position 0 the BOS token comes first. Otherwise as `armlet_tokenize`.
@@ -224,6 +226,16 @@ impl<'o> Writer<'o> {
         self.len += bytes.len();
     }
 
+    /// Writes the parts, as far as they fit.
+    #[inline(never)]
+    fn push_all(&mut self, parts: &[&str]) {
+        for byte in parts.iter().flat_map(|part| part.bytes()) {
+            let Some(slot) = self.out.get_mut(self.len) else { return };
+            *slot = byte;
+            self.len += 1;
+        }
+    }
+
     /// # Safety
     /// *Writable*: `len`, for one.
     unsafe fn end(&self, len: *mut usize) -> Result<armlet_status, CallError> {
@@ -262,18 +274,20 @@ impl Context {
         let format = ChatFormat::detect(tokenizer).ok_or(ARMLET_ERR_CHAT)?;
         let mut out = Writer::new(self.text);
         if flags & ARMLET_CLOSE_ANSWER != 0 {
-            out.push(format.closing().as_bytes());
+            out.push_all(&[format.closing(Role::Assistant)]);
         }
-        format.opening(role).iter().for_each(|part| out.push(part.as_bytes()));
-        let text = format.text(text);
+        if self.session.position() == 0 {
+            out.push_all(&format.preamble(role));
+        }
+        out.push_all(&format.opening(role));
+        let text = format.text(role, text);
         let literal = out.len..out.len + text.len();
-        out.push(text.as_bytes());
-        out.push(format.closing().as_bytes());
+        out.push_all(&[text, format.closing(role)]);
         if flags & ARMLET_OPEN_ANSWER != 0 {
-            format.opening(Role::Assistant).iter().for_each(|part| out.push(part.as_bytes()));
+            out.push_all(&format.answer());
         }
         let len = out.len;
-        // What was pushed is UTF-8, and `TEMPLATE` is more than any format adds.
+        // What was pushed is UTF-8, and `MOST_ADDED` is more than any format adds.
         let turn = self.text.get(..len).and_then(|t| core::str::from_utf8(t).ok()).ok_or(ARMLET_ERR_TEXT)?;
         // BOS but never EOS: an answer follows.
         let start = tokenizer.bos().filter(|_| tokenizer.adds_bos() && self.session.position() == 0);

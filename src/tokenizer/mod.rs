@@ -31,6 +31,8 @@ mod tokenizer;
 mod unicode;
 mod vocab;
 
+#[cfg(feature = "capi")]
+pub(crate) use chat::MOST_ADDED;
 pub use chat::{ChatFormat, Role, Turn};
 pub use detok::Detokenizer;
 pub use mended::TokenizerWarning;

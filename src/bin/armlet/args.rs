@@ -195,8 +195,9 @@ pub(crate) struct Sampling {
 /// The chat template.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Template {
-    /// Instead of the model's chat template: a built-in format (chatml, llama3, gemma, zephyr), the name of another template
-    /// in the model, or a file with a Jinja template.
+    /// Instead of the model's chat template: a built-in format (chatml, lfm2, llama3, gemma, gemma4, phi3, phi4, phi4-mini,
+    /// mistral-v7-tekken, zephyr, granite, smollm3), the name of another template in the model, or a file with a Jinja
+    /// template.
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) chat_template: Option<OsString>,
     /// Variables of the chat template, as a JSON object, such as {"enable_thinking": false}.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
+use armlet::tokenizer::{ChatFormat, Role, Turn};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
@@ -82,4 +83,76 @@ fn public_templates() {
     }
     assert!(wrong.is_empty(), "{same} agree, and {} do not:\n{}", wrong.len(), wrong.join("\n"));
     assert!(same >= 139, "{same}");
+}
+
+/// Templates of models, as published, that are short.
+const LLAMA3: &str = "{% for m in messages %}{% set content = '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + \
+    m['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}\
+    {{ content }}{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}";
+const GEMMA3: &str = "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set first = messages[0]['content'] + '\n\n' %}\
+    {% set rest = messages[1:] %}{% else %}{% set first = '' %}{% set rest = messages %}{% endif %}{% for m in rest %}\
+    {% set role = 'model' if m['role'] == 'assistant' else m['role'] %}{{ '<start_of_turn>' + role + '\n' + \
+    (first if loop.first else '') }}{{ m['content'] | trim }}{{ '<end_of_turn>\n' }}{% endfor %}{{ '<start_of_turn>model\n' }}";
+const PHI4: &str = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '<|im_sep|>' + m['content'] + '<|im_end|>' }}\
+    {% endfor %}{{ '<|im_start|>assistant<|im_sep|>' }}";
+const PHI4_MINI: &str =
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}{{ '<|assistant|>' }}";
+const ZEPHYR: &str = "{% for m in messages %}\n{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token }}\n\
+    {% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}";
+
+/// A built-in format writes what the model's template does, where that adds no system prompt of its own.
+#[test]
+fn built_in_formats() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let public = templates(&golden);
+    let turns = [
+        (Role::System, " Be brief, please.\n"),
+        (Role::User, " Hello!\n\n  <b> "),
+        (Role::Assistant, "Hi! [1]"),
+        (Role::User, "2 + 2?"),
+    ];
+    let (alone, first, both, all) = (&turns[1..2], &turns[1..], &turns[..2], &turns[..]);
+    let every: &[_] = &[alone, first, both, all];
+    let with_system: &[_] = &[both, all];
+    for (format, template, conversations) in [
+        (ChatFormat::ChatMl, "Qwen-Qwen3-0.6B", every),
+        (ChatFormat::ChatMl, "Qwen-Qwen2.5-7B-Instruct", with_system),
+        (ChatFormat::ChatMl, "LFM2-8B-A1B", every),
+        (ChatFormat::Llama3, LLAMA3, every),
+        (ChatFormat::Gemma, GEMMA3, every),
+        (ChatFormat::Gemma, "google-gemma-2-2b-it", &[alone, first]),
+        (ChatFormat::Gemma4, "google-gemma-4-31B-it", every),
+        (ChatFormat::Phi3, "microsoft-Phi-3.5-mini-instruct", every),
+        (ChatFormat::Phi4, PHI4, every),
+        (ChatFormat::Phi4Mini, PHI4_MINI, every),
+        (ChatFormat::Mistral, "Mistral-Small-3.2-24B-Instruct-2506", with_system),
+        (ChatFormat::Mistral, "mistralai-Ministral-3-14B-Reasoning-2512", with_system),
+        (ChatFormat::Mistral, "mistralai-Mistral-Nemo-Instruct-2407", &[alone, first]),
+        (ChatFormat::Zephyr, ZEPHYR, every),
+        (ChatFormat::Granite, "ibm-granite-granite-4.1", every),
+        (ChatFormat::Granite, "ibm-granite-granite-4.0", with_system),
+        (ChatFormat::SmolLm3, "HuggingFaceTB-SmolLM3-3B", every),
+    ] {
+        // Those that may not be copied are compared where they are given.
+        let Some(source) = public.get(template).map(String::as_str).or(template.contains('{').then_some(template))
+        else {
+            continue;
+        };
+        for conversation in conversations {
+            let mut job = job(source);
+            let message = |(role, text): &(Role, &str)| json!({ "role": role.name(), "content": text });
+            job.messages = conversation.iter().map(message).collect();
+            let common = json!({
+                "tools": null, "add_generation_prompt": true, "bos_token": "", "eos_token": "</s>", "enable_thinking": false,
+            });
+            job.variables = common.as_object().unwrap().clone();
+            if template == "Qwen-Qwen3-0.6B" {
+                job.variables.remove("enable_thinking");
+            }
+            let turns: Vec<Turn<'_>> = conversation.iter().map(|(role, text)| Turn { role: *role, text }).collect();
+            let mut text = String::new();
+            format.write(&turns, &mut text).unwrap();
+            assert_eq!(text, job.render().unwrap(), "{format:?}, {template}");
+        }
+    }
 }

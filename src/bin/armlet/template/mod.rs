@@ -160,9 +160,17 @@ fn jinja(name: &str, source: &[u8], tokenizer: &Tokenizer<'_>, args: &args::Temp
 }
 
 /// Names of the built-in formats, llama.cpp's where it has them.
-const FORMATS: [(&str, ChatFormat); 4] = [
+const FORMATS: [(&str, ChatFormat); 12] = [
     ("chatml", ChatFormat::ChatMl),
+    ("lfm2", ChatFormat::ChatMl),
     ("llama3", ChatFormat::Llama3),
     ("gemma", ChatFormat::Gemma),
+    ("gemma4", ChatFormat::Gemma4),
+    ("phi3", ChatFormat::Phi3),
+    ("phi4", ChatFormat::Phi4),
+    ("phi4-mini", ChatFormat::Phi4Mini),
+    ("mistral-v7-tekken", ChatFormat::Mistral),
     ("zephyr", ChatFormat::Zephyr),
+    ("granite", ChatFormat::Granite),
+    ("smollm3", ChatFormat::SmolLm3),
 ];
