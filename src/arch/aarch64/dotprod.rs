@@ -120,6 +120,7 @@ impl NeonDot for Dotprod {
 
 impl NeonPanel for Dotprod {
     const UNROLL: bool = true;
+    const SIGNED: bool = true;
 
     #[inline(always)]
     fn dot_int8(self, w: &PanelRows8, x: &[i8; 32]) -> [int32x4_t; 2] {

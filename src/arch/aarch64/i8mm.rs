@@ -134,6 +134,7 @@ impl I8mm {
 impl PanelIsa for I8mm {
     const ROWS: usize = 8;
     const TOKENS: usize = 2;
+    const SIGNED: bool = true;
     type Single = Dotprod;
     type Weights = PanelRows8;
     type Dots = [int32x4_t; 4];
@@ -152,6 +153,10 @@ impl PanelIsa for I8mm {
     #[inline(always)]
     fn nibbles(self, n: &Nibbles, group: usize) -> PanelRows8 {
         pairs(self, self.neon().panel_nibbles(n, group))
+    }
+    #[inline(always)]
+    fn less(self, w: PanelRows8, offset: i32) -> PanelRows8 {
+        self.neon().panel_less(w, offset)
     }
     #[inline(always)]
     fn scales(self, scales: &PanelScales, group: usize) -> [float32x4_t; 4] {

@@ -28,6 +28,10 @@ impl Neon {
         })
     }
     #[inline(always)]
+    pub(super) fn panel_less(self, w: PanelRows8, offset: i32) -> PanelRows8 {
+        w.map(|w| w.map(|w| simd!(self, vsubq_s8(w, vdupq_n_s8(offset as i8)))))
+    }
+    #[inline(always)]
     pub(super) fn panel_scales(self, scales: &PanelScales, group: usize) -> [float32x4_t; 2] {
         let eight = &scales.as_chunks::<16>().0[group & 1];
         simd!(self, {
@@ -59,6 +63,8 @@ impl Neon {
 pub(super) trait NeonPanel: NeonDot {
     /// As [`PanelIsa::UNROLL`].
     const UNROLL: bool = false;
+    /// As [`PanelIsa::SIGNED`].
+    const SIGNED: bool = false;
 
     /// As [`PanelIsa::after`].
     #[inline(always)]
@@ -88,6 +94,7 @@ impl<X: NeonPanel> PanelIsa for X {
     const ROWS: usize = 8;
     const TOKENS: usize = 1;
     const UNROLL: bool = X::UNROLL;
+    const SIGNED: bool = X::SIGNED;
     type Single = Self;
     type Weights = PanelRows8;
     type Dots = [int32x4_t; 2];
@@ -105,6 +112,10 @@ impl<X: NeonPanel> PanelIsa for X {
     #[inline(always)]
     fn nibbles(self, n: &Nibbles, group: usize) -> PanelRows8 {
         self.neon().panel_nibbles(n, group)
+    }
+    #[inline(always)]
+    fn less(self, w: PanelRows8, offset: i32) -> PanelRows8 {
+        self.neon().panel_less(w, offset)
     }
     #[inline(always)]
     fn scales(self, scales: &PanelScales, group: usize) -> [float32x4_t; 2] {

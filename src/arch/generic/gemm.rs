@@ -42,6 +42,7 @@ fn interleave_and_multiply<F: Packed, S: PanelIsa, const N: usize>(
     rows: Range<usize>,
 ) {
     let mut accumulators = Accumulators::<[Sums; N]>::new();
+    let mut blocks = [F::Block::ZERO; N];
     let (all, stride) = (job.w.rows_bytes(rows.clone()), job.w.row_bytes());
     for (first, rows) in rows.step_by(N * PANEL_ROWS).zip(all.chunks_of(N * PANEL_ROWS * stride)) {
         for token in (0..job.x.tokens).step_by(MAX_TOKENS) {
@@ -49,8 +50,7 @@ fn interleave_and_multiply<F: Packed, S: PanelIsa, const N: usize>(
             let mut rows = PanelCursor::<F::Row>::new(rows, stride);
             let mut b = 0;
             while let Some(rows) = rows.next::<S, N>(isa) {
-                let mut blocks = [F::Block::ZERO; N];
-                unroll!(n in 0..N => { blocks[n] = panel::interleave::<F, S>(isa, rows[n]) });
+                unroll!(n in 0..N => { panel::interleave::<F, S>(isa, rows[n], &mut blocks[n]) });
                 panel::add::<F, S, N>(isa, &blocks, b, &job.x, token, sums);
                 b += 1;
             }

@@ -190,7 +190,7 @@ pub(super) fn add<F: PanelFormat, S: PanelIsa, const N: usize>(
         if paired == 0 {
             break;
         }
-        let w = PanelGroup::new::<F>(isa, &blocks[0], group);
+        let w = PanelGroup::new::<F, false>(isa, &blocks[0], group);
         for (x, sums) in token_blocks::<2>(x, b, token).zip(pairs.as_chunks_mut::<2>().0) {
             if S::TOKENS == 2 {
                 w.add::<F, 2>(isa, &x, sums);
@@ -204,8 +204,8 @@ pub(super) fn add<F: PanelFormat, S: PanelIsa, const N: usize>(
         if tail.is_empty() {
             break;
         }
-        let mut w = [PanelGroup::new::<F>(isa, &blocks[0], group); N];
-        unroll!(n in 0..N => { w[n] = PanelGroup::new::<F>(isa, &blocks[n], group) });
+        let mut w = [PanelGroup::new::<F, false>(isa, &blocks[0], group); N];
+        unroll!(n in 0..N => { w[n] = PanelGroup::new::<F, false>(isa, &blocks[n], group) });
         // An x86 CPU fetches ahead by itself, but within a page of memory, and the next block is in another.
         let ahead = x.quants.stride;
         for (x, sums) in token_blocks::<1>(x, b, token + paired).zip(tail.iter_mut()) {
@@ -251,7 +251,7 @@ pub(super) fn gemv<F: PanelFormat, S: PanelIsa>(
         // SAFETY: there are at most `x.left()` blocks.
         let x = unsafe { x.next() };
         unroll!(g in 0..groups => {
-            let w = PanelGroup::new::<F>(isa, block, g);
+            let w = PanelGroup::new::<F, true>(isa, block, g);
             let dots = w.dot::<F, 1, true>(isa, &x);
             acc[g] = w.accumulate::<F, 1>(isa, &x, dots, acc[g]);
             block = isa.after(block, dots[0]);
@@ -272,10 +272,21 @@ struct PanelGroup<S: PanelIsa> {
 }
 
 impl<S: PanelIsa> PanelGroup<S> {
+    /// `ALONE`: for one token.
     #[inline(always)]
-    fn new<F: PanelFormat>(isa: S, block: &F::Block, group: usize) -> Self {
+    fn new<F: PanelFormat, const ALONE: bool>(isa: S, block: &F::Block, group: usize) -> Self {
         let (d, s) = (F::scales(isa, block, group), F::halves(isa, block, group));
-        PanelGroup { group, w: F::weights(isa, block, group), d, s }
+        let mut w = F::weights(isa, block, group);
+        if Self::signed::<F>(ALONE) && F::OFFSET != 0 {
+            w = isa.less(w, F::OFFSET);
+        }
+        PanelGroup { group, w, d, s }
+    }
+
+    /// Whether the weights are less their offset.
+    #[inline(always)]
+    fn signed<F: PanelFormat>(alone: bool) -> bool {
+        S::SIGNED && !alone && !matches!(F::QUANTS, Quants::Halves | Quants::FloatHalves)
     }
 
     /// Adds the products with `T` tokens to their sums in memory.
@@ -296,6 +307,9 @@ impl<S: PanelIsa> PanelGroup<S> {
     fn dot<F: PanelFormat, const T: usize, const ALONE: bool>(&self, isa: S, x: &TokenBlock<'_, T>) -> [S::Dots; 2] {
         if matches!(F::QUANTS, Quants::Halves | Quants::FloatHalves) {
             return isa.dot_halves(&self.w, x, F::OFFSET);
+        }
+        if Self::signed::<F>(ALONE) {
+            return [isa.dot_int8(&self.w, x); 2];
         }
         let mut scaled = *x.bias;
         if F::OFFSET != 8 {
@@ -336,10 +350,9 @@ impl<S: PanelIsa> PanelGroup<S> {
 
 /// Interleaves a block of 16 rows as GGUF lays them out.
 #[inline(always)]
-pub(super) fn interleave<F: Packed, S: PanelIsa>(isa: S, blocks: [&F::Row; PANEL_ROWS]) -> F::Block {
+pub(super) fn interleave<F: Packed, S: PanelIsa>(isa: S, blocks: [&F::Row; PANEL_ROWS], out: &mut F::Block) {
     let sixteen =
         |at: usize| blocks.map(|block| block.as_ref().get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 16]));
-    let mut out = F::Block::ZERO;
     let scales = if F::MINIMUM { 2 } else { 1 };
     let (front, quants) = out.as_mut().split_at_mut_checked(scales * size_of::<PanelScales>()).unwrap_or_default();
     for (out, scales) in front.as_chunks_mut().0.iter_mut().zip(isa.interleave_scales(sixteen(0))) {
@@ -348,5 +361,4 @@ pub(super) fn interleave<F: Packed, S: PanelIsa>(isa: S, blocks: [&F::Row; PANEL
     for (i, out) in quants.as_chunks_mut().0.iter_mut().enumerate() {
         *out = isa.transpose16(sixteen(2 * scales + 16 * i));
     }
-    out
 }

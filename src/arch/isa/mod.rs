@@ -245,6 +245,9 @@ pub(crate) trait PanelIsa: Int8Isa {
     const PANELS: usize = 1;
     /// Whether the loop over single tokens takes two a turn, which saves counting where registers are left for it.
     const UNROLL: bool = false;
+    /// Whether products of int8 cost no more than those of smaller weights: offsets are then subtracted from a group's
+    /// weights, once for all tokens.
+    const SIGNED: bool = false;
     /// The operations for one token at a time.
     type Single: PanelIsa;
     /// A group's quants of one block.
@@ -284,6 +287,11 @@ pub(crate) trait PanelIsa: Int8Isa {
     }
     fn int8(self, q: &Bytes, group: usize) -> Self::Weights;
     fn nibbles(self, n: &Nibbles, group: usize) -> Self::Weights;
+    /// Weights less `offset`, where these are [`SIGNED`](PanelIsa::SIGNED).
+    #[inline(always)]
+    fn less(self, w: Self::Weights, _offset: i32) -> Self::Weights {
+        w
+    }
     fn scales(self, scales: &PanelScales, group: usize) -> Self::Scales;
     /// Sums as [`store`](PanelIsa::store) left them; zeros are zeros in any arrangement.
     fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> Self::Acc;
