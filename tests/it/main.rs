@@ -27,6 +27,8 @@ mod pre_tokenizers;
 #[cfg(feature = "cli")]
 mod quantize;
 mod saving;
+#[cfg(feature = "cli")]
+mod split_files;
 mod streaming;
 #[cfg(feature = "cli")]
 mod templates;

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use armlet::gguf::{File, Tensor};
+use armlet::gguf::Tensor;
 use armlet::host::Pool;
 use armlet::quant::{DType, Layout, PANEL_ROWS};
 use indicatif::ProgressBar;
@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 use crate::atomic_file::{failed, replace_by};
 use crate::error::Failure;
 use crate::interrupt;
+use crate::model::Source;
 use crate::progress::progress;
 
 /// What happens to one tensor.
@@ -99,7 +100,7 @@ pub(crate) fn write_floats(
 /// The file to write.
 pub(crate) struct Output<'a> {
     /// The source of tensors and metadata.
-    pub(crate) file: &'a File<'a>,
+    pub(crate) source: &'a Source<'a>,
     /// One for each tensor.
     pub(crate) actions: &'a [Action<'a>],
     /// Metadata that replace those of the source.
@@ -111,15 +112,16 @@ pub(crate) struct Output<'a> {
 }
 
 impl Output<'_> {
-    /// Writes the file to `path`; `input` is the path of the source.
-    pub(crate) fn write_to(&self, input: &Path, path: &Path) -> Result<(), Failure> {
-        if same_file(input, path) {
+    /// Writes the file to `path`.
+    pub(crate) fn write_to(&self, path: &Path) -> Result<(), Failure> {
+        let paths = self.source.paths;
+        if paths.iter().any(|input| same_file(input, path)) {
             return Err(Failure::Usage("the output is the input; give another name".into()));
         }
         interrupt::catch()?;
         replace_by(path, |out| {
             self.write(out).map_err(|e| match e.kind() {
-                io::ErrorKind::InvalidData => Failure::file(input, e),
+                io::ErrorKind::InvalidData => Failure::file(paths.first().map_or(path, |input| input), e),
                 _ => failed(path, e),
             })
         })
@@ -127,7 +129,7 @@ impl Output<'_> {
 
     /// Writes a whole GGUF v3 file.
     fn write(&self, out: impl Write) -> io::Result<()> {
-        let kept = || self.file.raw_metadata().filter(|(key, _)| !self.set.iter().any(|(k, _)| k == key));
+        let kept = || self.source.file.raw_metadata().filter(|(key, _)| !self.set.iter().any(|(k, _)| k == key));
         let mut out = Counted { out, n: 0 };
         out.header(self.actions.len(), kept().count() + self.set.len())?;
         for (_, raw) in kept() {

@@ -9,7 +9,7 @@ use armlet::model::{Hparams, Model};
 
 use crate::args::Inspect;
 use crate::error::{Failure, print};
-use crate::model::{map, resolve};
+use crate::model::{resolve, with_file};
 use crate::override_kv;
 
 /// Elements of a list that are shown.
@@ -54,12 +54,14 @@ impl Summary {
 
 pub(crate) fn run(args: &Inspect) -> Result<(), Failure> {
     let path = resolve(args.path.as_deref().or(args.model.as_deref()))?;
-    let bytes = map(&path)?;
-    let overrides = override_kv::entries(&args.metadata.override_kv);
-    let file = override_kv::apply(File::new_checked(&bytes).map_err(|e| Failure::file(&path, e))?, &overrides);
-    let metadata = metadata(&file, &overrides);
-    let out = if args.json { format!("{:#}\n", json(&file, &metadata)) } else { text(&file, &metadata, args.tensors) };
-    print(out.as_bytes())
+    let overrides = &args.metadata.override_kv;
+    with_file(&path, overrides, |source| {
+        let file = &source.file;
+        let metadata = metadata(file, &override_kv::entries(overrides));
+        let out =
+            if args.json { format!("{:#}\n", json(file, &metadata)) } else { text(file, &metadata, args.tensors) };
+        print(out.as_bytes())
+    })
 }
 
 /// The file's entries, with the values that count; then those that the command line adds.

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use armlet::arch::{Backend, Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Plan, Prefix, Session};
 use armlet::gguf::File;
-use armlet::host::{MapError, MappedFile, Pool, memory};
+use armlet::host::{MapError, MappedFile, Parts, Pool, is_part, memory};
 use armlet::model::{Hparams, Model};
 use armlet::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args;
 use crate::error::Failure;
-use crate::override_kv;
+use crate::override_kv::{self, OverrideKv};
 use crate::pull;
 
 /// A model, its file, and the kernels and threads that it runs on.
@@ -32,19 +32,46 @@ pub(crate) fn with_model<T>(
 ) -> Result<T, Failure> {
     let kernels = kernels()?;
     let path = resolve(args.model.as_deref())?;
-    let bytes = map(&path)?;
-    let overrides = override_kv::entries(&args.metadata.override_kv);
-    let file = override_kv::apply(File::new_checked(&bytes).map_err(|e| Failure::file(&path, e))?, &overrides);
-    let needed = Model::required_bytes(&file).map_err(|e| Failure::file(&path, e))?;
-    let mut tables = memory(needed).map_err(|e| Failure::new("cannot allocate the model's tables", e))?;
-    let model = Model::new(&file, &mut tables[..needed]).map_err(|e| Failure::file(&path, e))?;
-    warn(&path, &model.tokenizer);
-    let pool = Pool::new(if args.threads == 0 { Pool::cpus() } else { args.threads });
-    let result = f(&Loaded { path: &path, file: &file, model, kernels, pool });
-    if let Some(peak) = peak_resident() {
-        log::info!("peak resident memory {peak} KiB, the model's pages included");
+    with_file(&path, &args.metadata.override_kv, |source| {
+        let file = &source.file;
+        let needed = Model::required_bytes(file).map_err(|e| Failure::file(&path, e))?;
+        let mut tables = memory(needed).map_err(|e| Failure::new("cannot allocate the model's tables", e))?;
+        let model = Model::new(file, &mut tables[..needed]).map_err(|e| Failure::file(&path, e))?;
+        warn(&path, &model.tokenizer);
+        let pool = Pool::new(if args.threads == 0 { Pool::cpus() } else { args.threads });
+        let result = f(&Loaded { path: &path, file, model, kernels, pool });
+        if let Some(peak) = peak_resident() {
+            log::info!("peak resident memory {peak} KiB, the model's pages included");
+        }
+        result
+    })
+}
+
+/// A model's file, or its parts as one.
+pub(crate) struct Source<'s> {
+    pub(crate) file: File<'s>,
+    /// Where it was read from: one file, or several parts.
+    pub(crate) paths: &'s [PathBuf],
+}
+
+/// Maps the file at `path`, with the parts that follow it if it is the first of several, and calls `f` with it.
+#[allow(unsafe_code)]
+pub(crate) fn with_file<T>(
+    path: &Path,
+    overrides: &[OverrideKv],
+    f: impl FnOnce(&Source<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let bytes = map(path)?;
+    let overrides = override_kv::entries(overrides);
+    let file = File::new_checked(&bytes).map_err(|e| Failure::file(path, e))?;
+    if !is_part(&file) {
+        let file = override_kv::apply(file, &overrides);
+        return f(&Source { file, paths: &[path.to_path_buf()] });
     }
-    result
+    // SAFETY: as in `map`.
+    let parts = unsafe { Parts::open(path) }.map_err(|e| Failure::Error(e.to_string()))?;
+    let file = File::new_checked(&parts).map_err(|e| Failure::file(path, e))?;
+    f(&Source { file: override_kv::apply(file, &overrides), paths: parts.paths() })
 }
 
 /// Says what was mended in a vocabulary.

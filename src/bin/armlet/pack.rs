@@ -2,21 +2,24 @@
 //!
 //! The layout is the same for every CPU. Everything else is copied, so the answers have the same bits.
 
-use armlet::gguf::{File, Tensor};
+use armlet::gguf::Tensor;
 use armlet::model::Weights;
 use armlet::quant::{DType, Layout, PACK_VERSION};
 
 use crate::args::Pack;
 use crate::error::Failure;
 use crate::gguf_writer::{Action, Meta, Output};
-use crate::model::map;
+use crate::model::{Source, with_file};
 
 /// Minimum alignment of tensors in a packed file: a cache line.
 const ALIGNMENT: u32 = 64;
 
 pub(crate) fn run(args: &Pack) -> Result<(), Failure> {
-    let bytes = map(&args.input)?;
-    let file = File::new_checked(&bytes).map_err(|e| Failure::file(&args.input, e))?;
+    with_file(&args.input, &[], |source| run_on(args, source))
+}
+
+fn run_on(args: &Pack, source: &Source<'_>) -> Result<(), Failure> {
+    let file = &source.file;
     if let Some(t) = file.tensors().find(|t| t.kind.is_packed()) {
         let why = format!("the file is packed already: tensor {} has type {}", t.name, t.kind);
         return Err(Failure::file(&args.input, why));
@@ -32,8 +35,8 @@ pub(crate) fn run(args: &Pack) -> Result<(), Failure> {
     }
     let alignment = ALIGNMENT.max(u32::try_from(file.alignment()).unwrap_or(ALIGNMENT)); // the reader allows 2²⁰
     let set = [("general.alignment", Meta::U32(alignment)), ("armlet.pack.version", Meta::U32(PACK_VERSION))];
-    let output = Output { file: &file, actions: &actions, set: &set, alignment: alignment.into(), what: "packing" };
-    output.write_to(&args.input, &args.output)
+    let output = Output { source, actions: &actions, set: &set, alignment: alignment.into(), what: "packing" };
+    output.write_to(&args.output)
 }
 
 /// The format of a tensor, if it can be packed.

@@ -4,15 +4,13 @@
 use std::fmt::Write as _;
 
 use armlet::engine::{Config, EngineError, Plan};
-use armlet::gguf::File;
 use armlet::model::{Hparams, Model};
 use armlet::storage::Region;
 
 use crate::args;
 use crate::atomic_file::replace;
 use crate::error::{Failure, print};
-use crate::model::{map, resolve};
-use crate::override_kv;
+use crate::model::{resolve, with_file};
 
 /// A kind of attention, and the memory of a session with it.
 struct Kind {
@@ -48,12 +46,10 @@ struct Shown {
 
 pub(crate) fn run(args: &args::Plan) -> Result<(), Failure> {
     let path = resolve(args.model.as_deref())?;
-    let bytes = map(&path)?;
-    let fail = |e: &dyn std::fmt::Display| Failure::file(&path, e);
-    let overrides = override_kv::entries(&args.metadata.override_kv);
-    let file = override_kv::apply(File::new_checked(&bytes).map_err(|e| fail(&e))?, &overrides);
-    let tables = Model::required_bytes(&file).map_err(|e| fail(&e))?;
-    let h = Hparams::new(&file).map_err(|e| fail(&e))?;
+    let (tables, h) = with_file(&path, &args.metadata.override_kv, |source| {
+        let tables = Model::required_bytes(&source.file).map_err(|e| Failure::file(&path, e))?;
+        Ok((tables, Hparams::new(&source.file).map_err(|e| Failure::file(&path, e))?))
+    })?;
     let shown = shown(&h, args, tables)?;
     if let Some(svg) = &args.svg {
         replace(svg, |out| out.write_all(drawing(&shown).as_bytes()))?;

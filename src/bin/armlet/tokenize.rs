@@ -1,6 +1,7 @@
 //! `armlet tokenize`: prints the token ids of a text.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use armlet::gguf::File;
 use armlet::host::memory;
@@ -9,30 +10,30 @@ use armlet::tokenizer::{EncodeOptions, Tokenizer, TokenizerError};
 
 use crate::args::Tokenize;
 use crate::error::{Failure, print};
-use crate::model::{encode, map, resolve, text, warn};
-use crate::override_kv;
+use crate::model::{encode, resolve, text, warn, with_file};
 
 /// Needs only the vocabulary, so it works for models that armlet cannot run.
 pub(crate) fn run(args: &Tokenize) -> Result<(), Failure> {
     let text = text(&args.text)?;
     let path = resolve(args.model.model.as_deref())?;
-    let bytes = map(&path)?;
-    let overrides = override_kv::entries(&args.model.metadata.override_kv);
-    let file = override_kv::apply(File::new_checked(&bytes).map_err(|e| Failure::file(&path, e))?, &overrides);
-    let fail = |e: TokenizerError| Failure::file(&path, e);
+    with_file(&path, &args.model.metadata.override_kv, |source| run_on(args, &text, &path, &source.file))
+}
+
+fn run_on(args: &Tokenize, text: &str, path: &Path, file: &File<'_>) -> Result<(), Failure> {
+    let fail = |e: TokenizerError| Failure::file(path, e);
     let mut dry = Arena::dry_run();
-    Tokenizer::new(&file, &mut dry).map_err(fail)?;
+    Tokenizer::new(file, &mut dry).map_err(fail)?;
     let mut index = memory(dry.used()).map_err(|e| Failure::new("cannot allocate the vocabulary's tables", e))?;
     let mut arena = Arena::new(&mut index).map_err(|e: ArenaError| fail(e.into()))?;
-    let tokenizer = Tokenizer::new(&file, &mut arena).map_err(fail)?;
-    warn(&path, &tokenizer);
+    let tokenizer = Tokenizer::new(file, &mut arena).map_err(fail)?;
+    warn(path, &tokenizer);
 
     let options = EncodeOptions {
         add_special: !args.no_bos && tokenizer.adds_bos(),
         parse_special: !args.no_parse_special,
         literal: &[],
     };
-    let tokens = encode(&tokenizer, &text, options)?;
+    let tokens = encode(&tokenizer, text, options)?;
     let out = if args.ids { format!("{tokens:?}\n") } else { table(&tokenizer, &tokens) };
     print(out.as_bytes())
 }

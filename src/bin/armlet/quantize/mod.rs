@@ -13,7 +13,7 @@ use armlet::quant::{DType, Layout};
 use crate::args::Quantize;
 use crate::error::{Failure, print};
 use crate::gguf_writer::{Action, Conversion, Meta, Output};
-use crate::model::map;
+use crate::model::{Source, with_file};
 use importance::Importance;
 use mix::{Choice, Named, Shape, Wishes};
 
@@ -140,8 +140,11 @@ fn mib(bytes: u64) -> f64 {
 }
 
 pub(crate) fn run(args: &Quantize) -> Result<(), Failure> {
-    let bytes = map(&args.input)?;
-    let file = File::new_checked(&bytes).map_err(|e| Failure::file(&args.input, e))?;
+    with_file(&args.input, &[], |source| run_on(args, source))
+}
+
+fn run_on(args: &Quantize, source: &Source<'_>) -> Result<(), Failure> {
+    let file = &source.file;
     let importance = args.imatrix.as_deref().map(Importance::read).transpose()?;
     let tensors: Vec<_> = file.tensors().map(|t| named(&t)).collect();
     if let Some(importance) = &importance {
@@ -155,7 +158,7 @@ pub(crate) fn run(args: &Quantize) -> Result<(), Failure> {
         overrides: &args.tensor_type,
         importance: importance.is_some(),
     };
-    let choices = mix::choose(&tensors, &shape(&file), &wishes);
+    let choices = mix::choose(&tensors, &shape(file), &wishes);
     let action = |(t, choice): (_, &Option<_>)| action(t, *choice, importance.as_ref(), args);
     let actions: Vec<_> = file.tensors().zip(&choices).map(action).collect::<Result<_, _>>()?;
     if actions.iter().any(|a| matches!(a, Action::Convert(c) if c.from.is_quantised() && c.to == DType::F32)) {
@@ -167,9 +170,8 @@ pub(crate) fn run(args: &Quantize) -> Result<(), Failure> {
         let mut set =
             vec![("general.file_type", Meta::U32(args.kind.file_type)), ("general.quantization_version", Meta::U32(2))];
         set.extend(importance.iter().flat_map(Importance::metadata));
-        let output =
-            Output { file: &file, actions: &actions, set: &set, alignment: file.alignment(), what: "quantising" };
-        output.write_to(&args.input, path)?;
+        let output = Output { source, actions: &actions, set: &set, alignment: file.alignment(), what: "quantising" };
+        output.write_to(path)?;
     }
     print(report(&actions, &choices, importance.is_some()).as_bytes())
 }
