@@ -18,6 +18,8 @@ mod families;
 mod gguf_rules;
 mod golden;
 #[cfg(feature = "cli")]
+mod hub;
+#[cfg(feature = "cli")]
 mod imatrix;
 mod layering;
 mod logit_hashes;

@@ -70,7 +70,8 @@ pub(crate) enum Command {
 /// The model and the threads it runs on.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Model {
-    /// GGUF file, or name of a known model [default: smollm2, downloaded on first use].
+    /// GGUF file (the first one of several parts), name of a known model, or owner/repo[:QUANT] of a model in the Hugging Face
+    /// cache [default: smollm2, downloaded on first use].
     #[arg(short, long, value_name = "MODEL", env = "ARMLET_MODEL")]
     pub(crate) model: Option<PathBuf>,
     /// Number of threads; 0: one for each CPU that this process may use.
@@ -249,7 +250,8 @@ pub(crate) struct Prefix {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Plan {
-    /// GGUF file, or name of a known model [default: smollm2].
+    /// GGUF file (the first one of several parts), name of a known model, or owner/repo[:QUANT] of a model in the Hugging Face
+    /// cache [default: smollm2].
     #[arg(short, long, value_name = "MODEL", env = "ARMLET_MODEL")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
@@ -383,7 +385,8 @@ pub(crate) enum Output {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Inspect {
-    /// GGUF file, or name of a known model [default: smollm2].
+    /// GGUF file (the first one of several parts), name of a known model, or owner/repo[:QUANT] of a model in the Hugging Face
+    /// cache [default: smollm2].
     #[arg(value_name = "MODEL")]
     pub(crate) path: Option<PathBuf>,
     /// The same, in the form that the other commands take.

@@ -13,6 +13,7 @@ mod complete;
 mod error;
 mod generate;
 mod gguf_writer;
+mod hub;
 mod imatrix;
 mod inspect;
 mod interrupt;

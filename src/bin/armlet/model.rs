@@ -13,6 +13,7 @@ use armlet::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args;
 use crate::error::Failure;
+use crate::hub;
 use crate::override_kv::{self, OverrideKv};
 use crate::pull;
 
@@ -86,15 +87,18 @@ fn peak_resident() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// The file of a model, given as a path or as the name of a known model; the default model if not given.
+/// The file of a model, given as a path, as the name of a known model, or as a repository whose files are in the Hugging Face
+/// cache; the default model if not given.
 pub(crate) fn resolve(model: Option<&Path>) -> Result<PathBuf, Failure> {
-    match model {
-        None => pull::ensure(pull::DEFAULT),
-        Some(path) if path.exists() => Ok(path.to_path_buf()),
-        Some(path) => match path.to_str().and_then(pull::known) {
-            Some(known) => pull::ensure(known),
-            None => Err(Failure::file(path, "no such file; give a GGUF file, or leave -m out for the default model")),
-        },
+    let Some(path) = model else { return pull::ensure(pull::DEFAULT) };
+    if path.exists() {
+        return Ok(path.to_path_buf());
+    }
+    let name = path.to_str().unwrap_or_default();
+    match (pull::known(name), hub::Wanted::parse(name)) {
+        (Some(known), _) => pull::ensure(known),
+        (None, Some(wanted)) => wanted.find(),
+        _ => Err(Failure::file(path, "no such file; give a GGUF file, or leave -m out for the default model")),
     }
 }
 
