@@ -86,12 +86,14 @@ pub struct WindowRule {
 /// The rotation of windowed layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum WindowRope {
-    /// As in the other layers; with a base of its own, and then not scaled, where the key is there.
+    /// As in the other layers.
     Same,
-    /// Not scaled, and this base where the key is missing.
+    /// The same but for a base, which a key may give.
+    OwnBase,
+    /// The angles are not scaled, and this is the base where the key is missing.
     Base(u16),
-    /// Not scaled.
-    Unscaled,
+    /// The base of the other layers, and nothing is scaled.
+    Plain,
 }
 
 /// Layers without a rotation.
@@ -180,7 +182,7 @@ const fn windows(size: u16, global_every: u8, rope: WindowRope) -> Option<Window
 
 /// Families that the forward pass covers.
 pub static FAMILIES: [Family; 22] = [
-    Family { window: windows(0, 0, WindowRope::Same), ..LLAMA },
+    Family { window: windows(0, 0, WindowRope::OwnBase), ..LLAMA },
     Family { name: "mistral3", ..LLAMA },
     Family { name: "internlm2", untied: true, ..LLAMA },
     Family { name: "ernie4_5", ..LLAMA },
@@ -210,7 +212,7 @@ pub static FAMILIES: [Family; 22] = [
     Family {
         name: "gemma2",
         norms: NormPlaces::Around,
-        window: windows(4096, 2, WindowRope::Same),
+        window: windows(4096, 2, WindowRope::OwnBase),
         wide_attention_of_layers: 46,
         attention_cap: Some(50),
         logits_cap: Some(30),
@@ -229,7 +231,7 @@ pub static FAMILIES: [Family; 22] = [
         name: "olmo2",
         norms: NormPlaces::Behind,
         qk_norm: QkNorm::Whole,
-        window: windows(0, 4, WindowRope::Unscaled),
+        window: windows(0, 4, WindowRope::Plain),
         untied: true,
         ..NEOX
     },

@@ -64,8 +64,17 @@ pub struct Window {
     pub size: usize,
     /// The layers that have it.
     pub layers: LayerSet,
-    /// Base of these layers' RoPE frequencies if they have their own; they are not scaled.
-    pub rope_base: Option<f64>,
+    /// These layers' rotation, if it is another.
+    pub rotation: Option<Rotation>,
+}
+
+/// How the layers with a window are rotated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rotation {
+    /// Base of the RoPE frequencies.
+    pub base: f64,
+    /// How they are scaled.
+    pub scaling: RopeScaling,
 }
 
 /// What vectors are multiplied by.
@@ -136,8 +145,9 @@ impl Hparams {
         }
         let context_length = keys.size("context_length", None, 1, MAX_CONTEXT);
         let rope_base = keys.float("rope.freq_base", Some(10_000.0));
-        let window = window(&keys, family, n_layers, rope_base);
-        let rope_scaling = RopeScaling::new(&keys, context_length, rope_base, rope_dims);
+        let scaling = |base| RopeScaling::new(&keys, context_length, base, rope_dims);
+        let rope_scaling = scaling(rope_base);
+        let window = window(&keys, family, n_layers, rope_base, &scaling);
         let scale = |key, scale| scale_of(&keys, key, scale, n_embd, n_layers);
         let wide = n_layers == usize::from(family.wide_attention_of_layers);
         let attention = 1.0 / libm::sqrtf(if wide { width_per_head } else { head_dim } as f32);
@@ -187,7 +197,7 @@ impl Hparams {
 
     /// How many sets of RoPE angles a token has.
     pub(crate) fn rope_bases(&self) -> usize {
-        if self.window.is_some_and(|w| w.rope_base.is_some()) { 2 } else { 1 }
+        if self.window.is_some_and(|w| w.rotation.is_some()) { 2 } else { 1 }
     }
 
     /// The set of RoPE angles of a layer.
@@ -275,7 +285,13 @@ fn refuse_unsupported(file: &File<'_>, keys: &Keys<'_, '_>) {
 /// Sliding windows as llama.cpp's converters write them: a size; a pattern, which is a list of the layers that have one, or
 /// a number, one of so many layers has none; and a base.
 #[inline(never)]
-fn window(keys: &Keys<'_, '_>, f: &Family, n_layers: usize, base: f64) -> Option<Window> {
+fn window(
+    keys: &Keys<'_, '_>,
+    f: &Family,
+    n_layers: usize,
+    base: f64,
+    scaling: &dyn Fn(f64) -> RopeScaling,
+) -> Option<Window> {
     let rule = f.window.filter(|rule| rule.only_of_layers.is_none_or(|n| usize::from(n) == n_layers))?;
     let size = keys.size("attention.sliding_window", Some(rule.size.into()), 0, MAX_CONTEXT);
     if size == 0 {
@@ -295,12 +311,24 @@ fn window(keys: &Keys<'_, '_>, f: &Family, n_layers: usize, base: f64) -> Option
         (0..n_layers).for_each(|l| set(l, l.checked_rem(every).is_none_or(|i| i != every - 1)));
     }
     let key = "rope.freq_base_swa";
-    let rope_base = match rule.rope {
-        WindowRope::Same => keys.get(key).map(|_| keys.float(key, None)),
-        WindowRope::Unscaled => Some(keys.float(key, Some(base))),
-        WindowRope::Base(base) => Some(keys.float(key, Some(base.into()))),
+    let own = match rule.rope {
+        WindowRope::Base(default) => keys.float(key, Some(default.into())),
+        _ => keys.float(key, Some(base)),
     };
-    (layers != LayerSet::default()).then_some(Window { size, layers, rope_base })
+    // llama.cpp reads the key of more families, and rotates their windowed layers by the base of the others.
+    if matches!(rule.rope, WindowRope::Same | WindowRope::Plain) && own != base {
+        keys.unsupported(key);
+    }
+    let scaling = scaling(own);
+    let unscaled = |multiplier| RopeScaling { factor: 1.0, yarn: None, multiplier, ..scaling };
+    let scaling = match rule.rope {
+        WindowRope::Same | WindowRope::OwnBase => scaling,
+        WindowRope::Base(_) => unscaled(keys.float("rope.scaling.attn_factor", Some(1.0)) as f32),
+        WindowRope::Plain => unscaled(1.0),
+    };
+    let is_same = matches!(rule.rope, WindowRope::Same | WindowRope::OwnBase) && own == base;
+    let rotation = (!is_same).then_some(Rotation { base: own, scaling });
+    (layers != LayerSet::default()).then_some(Window { size, layers, rotation })
 }
 
 #[inline(never)]

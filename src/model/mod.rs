@@ -31,7 +31,7 @@ pub use family::{
     Activation, FAMILIES, Family, NoRope, NormKind, NormPlaces, QkNorm, RopeKind, Scale, WindowRope, WindowRule,
 };
 pub(crate) use forward::forward;
-pub use hparams::{Caps, Hparams, Scales, Temperature, Window};
+pub use hparams::{Caps, Hparams, Rotation, Scales, Temperature, Window};
 pub(crate) use kv_buffer::{KvBuffer, KvShape};
 pub use layer::{Layer, LayerWeights, Linear, Norm};
 pub use layer_set::LayerSet;
@@ -119,6 +119,10 @@ impl<'m> Model<'m> {
         let floats = [h.eps, h.rope_scaling.multiplier, caps.attention, caps.logits, h.temperature.scale];
         hash.floats(&scales);
         hash.floats(&floats);
+        let windowed = h.window.and_then(|w| w.rotation).map_or(1.0, |r| r.scaling.multiplier);
+        if windowed != 1.0 {
+            hash.floats(&[windowed]);
+        }
         hash.add(h.family.name.as_bytes());
         hash.matrix(&w.token_embd);
         hash.linear(&w.output);

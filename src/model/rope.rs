@@ -19,7 +19,8 @@ pub(super) fn fill_table(model: &Model<'_>, batch: &Batch<'_, '_>, table: &mut [
         for (base, angles) in bases.rows_mut(2 * h.rope_dims).enumerate() {
             // The set of a long context is behind the others.
             let set = if base == 0 && long { h.rope_bases() } else { base };
-            let multiplier = if base == 0 { h.rope_scaling.multiplier } else { 1.0 };
+            let windowed = h.window.and_then(|w| w.rotation).filter(|_| base > 0);
+            let multiplier = windowed.map_or(h.rope_scaling, |r| r.scaling).multiplier;
             let frequencies = sets.row(set, h.rope_dims / 2);
             for (angles, position) in angles.rows_mut(h.rope_dims).zip(positions) {
                 for (pair, frequency) in angles.as_chunks_mut::<2>().0.iter_mut().zip(frequencies) {

@@ -4,7 +4,7 @@
 use core::cell::Cell;
 
 use super::layer::{Layer, Linear, Norm, Part, Presence, QKV, Slot, TensorSpec, tensors};
-use super::{Hparams, ModelError};
+use super::{Hparams, ModelError, Rotation};
 use crate::gguf::{Directory, File, Label, Tensor, Value};
 use crate::quant::{DType, Layout, Matrix, PACK_VERSION};
 use crate::storage::{Arena, ArenaError};
@@ -22,7 +22,7 @@ pub struct Weights<'m> {
     /// (vocab, n_embd); the embedding where the file ties them
     pub output: Linear<'m>,
     /// (sets, rope_dims / 2) turns per token, in units of 2⁻⁶⁴: of the layers without a window, of those with one if these
-    /// have a base of their own, and of a long context if there are factors for one
+    /// are rotated in their own way, and of a long context if there are factors for one
     pub rope_frequencies: &'m [u64],
 }
 
@@ -170,20 +170,19 @@ fn rope_frequencies<'a>(top: &Scope<'_, '_>, h: &Hparams, arena: &mut Arena<'a>)
     }
     // As in llama.cpp, a file that has both kinds means the first.
     let (short, long) = if any.is_empty() { (short, long) } else { (any, &[][..]) };
-    let (sets, windowed) = (h.rope_bases() + usize::from(!long.is_empty()), h.window.and_then(|w| w.rope_base));
+    let (sets, windowed) = (h.rope_bases() + usize::from(!long.is_empty()), h.window.and_then(|w| w.rotation));
+    let full = Rotation { base: h.rope_base, scaling: h.rope_scaling };
     let frequencies = arena.build("rope frequencies", sets * pairs, |i| {
         let (set, i) = (i / pairs.max(1), i % pairs.max(1));
-        // The frequencies of a window's own base come second, and without scaling.
-        let (base, factors) = match windowed {
-            _ if set == 0 => (h.rope_base, Some(short)),
-            Some(base) if set == 1 => (base, None),
-            _ => (h.rope_base, Some(long)),
+        // The frequencies of windowed layers come second.
+        let (rotation, factors) = match windowed {
+            _ if set == 0 => (full, short),
+            Some(rotation) if set == 1 => (rotation, &[][..]),
+            _ => (full, long),
         };
-        let mut radians = libm::pow(base, -2.0 * i as f64 / h.rope_dims as f64);
-        if let Some(factors) = factors {
-            let factor = factors.get(i).map_or(1.0, |f| f64::from(f32::from_le_bytes(*f)));
-            radians = h.rope_scaling.scaled(radians / factor, i);
-        }
+        let factor = factors.get(i).map_or(1.0, |f| f64::from(f32::from_le_bytes(*f)));
+        let radians = libm::pow(rotation.base, -2.0 * i as f64 / h.rope_dims as f64);
+        let radians = rotation.scaling.scaled(radians / factor, i);
         Ok::<_, ArenaError>(phase::frequency(if radians.is_finite() { radians } else { 0.0 }))
     });
     Ok(frequencies?)

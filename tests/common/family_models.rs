@@ -309,7 +309,10 @@ fn neox() -> Vec<Case> {
         exaone4(4)
             .factors("rope_freqs.weight", 8.0, 8)
             .case("exaone4", &[RopePairs, QkNormWidth, QkNormOrder, NormsBehind, FactorsIgnored, WindowHonoured]),
-        exaone4(64).case("exaone4 of 64 layers", &[WindowIgnored, WindowLonger, NoRopeIgnored, GlobalFirst]),
+        exaone4(64)
+            .factors("rope_freqs.weight", 8.0, 8)
+            .floats(&[("rope.scaling.factor", 2.0)])
+            .case("exaone4 of 64 layers", &[WindowIgnored, WindowLonger, NoRopeIgnored, GlobalFirst, WindowUnscaled]),
     ]
 }
 
@@ -340,6 +343,12 @@ fn gemmas() -> Vec<Case> {
                     EmbeddingScale,
                 ],
             ),
+        Model::new(wide_heads("gemma2"))
+            .norms_behind(true)
+            .yarn(4.0)
+            .key("attention.sliding_window", Val::U32(WINDOW))
+            .floats(&[("rope.freq_base_swa", 3e2), ("rope.scaling.attn_factor", 1.2)])
+            .case("gemma2 with YaRN", &[WindowRope, WindowUnscaled, WindowMultiplier, RampOfDims]),
         // The default caps, and a default window that is longer than the text.
         Model::new(wide_heads("gemma2")).norms_behind(true).case("gemma2 without keys", &[AttentionCap, LogitsCap]),
         gemma3().key("attention.sliding_window", Val::U32(WINDOW)).case(
@@ -364,8 +373,8 @@ fn gemmas() -> Vec<Case> {
         gemma3()
             .key("attention.sliding_window", Val::U32(WINDOW))
             .key("attention.sliding_window_pattern", flags(&[true, true, false, true, false, false, true]))
-            .floats(&[("rope.freq_base_swa", 5e3)])
-            .case("gemma3 with a list of windows", &[WindowIgnored, WindowRope]),
+            .floats(&[("rope.freq_base_swa", 5e3), ("rope.scaling.attn_factor", 1.3)])
+            .case("gemma3 with a list of windows", &[WindowIgnored, WindowRope, WindowMultiplier]),
         gemma3().case("gemma3 without windows", &[LinearNowhere]),
     ]
 }

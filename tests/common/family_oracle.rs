@@ -72,6 +72,10 @@ pub enum Mistake {
     WindowShorter,
     /// Windowed layers rotate as the others do.
     WindowRope,
+    /// Nothing is scaled in windowed layers.
+    WindowUnscaled,
+    /// In windowed layers the multiplier of cosine and sine is forgotten.
+    WindowMultiplier,
     AttentionCap,
     LogitsCap,
     EmbeddingScale,
@@ -240,11 +244,23 @@ impl<'g> FamilyOracle<'g> {
         }
         let mut factors = self.factors();
         // What windowed layers have of their own.
+        let own = self.number("rope.freq_base_swa");
+        if windowed && self.arch == "gemma2" && !self.makes(Mistake::WindowRope) {
+            base = own.unwrap_or(base);
+        }
+        if windowed && self.makes(Mistake::WindowUnscaled) {
+            (factor, yarn, multiplier, factors) = (1.0, false, 1.0, None);
+        }
         if windowed && self.is(&["gemma3", "olmo2"]) && !self.makes(Mistake::WindowRope) {
-            base = self.number("rope.freq_base_swa").unwrap_or(if self.arch == "gemma3" { 1e4 } else { base });
+            base = own.unwrap_or(if self.arch == "gemma3" { 1e4 } else { base });
             if !self.makes(Mistake::LinearEverywhere) {
-                (factor, yarn, multiplier, factors) = (1.0, false, 1.0, None);
+                // That of the file stays, and YaRN's is 1 for a factor of 1; but Olmo 3 does without both.
+                let of_file = self.number("rope.scaling.attn_factor").filter(|_| self.arch == "gemma3");
+                (factor, yarn, multiplier, factors) = (1.0, false, of_file.unwrap_or(1.0), None);
             }
+        }
+        if windowed && self.makes(Mistake::WindowMultiplier) {
+            multiplier = 1.0;
         }
         multiplier = match self.mistake {
             Some(Mistake::RopeMultiplier | Mistake::RopeMultiplierOfScores) => 1.0,

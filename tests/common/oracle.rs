@@ -266,10 +266,7 @@ impl<'g> Oracle<'g> {
         let own = self.number("rope.freq_base_swa").filter(|_| windowed);
         let base = own.unwrap_or(self.number("rope.freq_base").unwrap());
         let factors = self.vector("rope_freqs.weight").filter(|_| !self.makes(Mistake::RopeFactors));
-        let scaling = self
-            .number("rope.scaling.factor")
-            .filter(|_| !self.makes(Mistake::RopeScaling) && own.is_none())
-            .unwrap_or(1.0);
+        let scaling = self.number("rope.scaling.factor").filter(|_| !self.makes(Mistake::RopeScaling)).unwrap_or(1.0);
         let width = if self.makes(Mistake::RopeWidth) { head_dim } else { dims } as f64;
         let step = if self.makes(Mistake::RopeExponent) { 1.0 } else { 2.0 };
         let angle = |i: usize| {

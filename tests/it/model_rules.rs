@@ -1,6 +1,7 @@
 //! One test for each rule of a model's sizes and weights (M), as `gguf_rules.rs` has them for the file around it and
 //! `vocabulary_rules.rs` for the vocabulary: each file is well-formed GGUF whose claims are false.
 
+use crate::common::family_models::cases;
 use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::untrusted::{self, Outcome};
 use armlet::engine::{Config, EngineError, Plan};
@@ -169,6 +170,11 @@ fn m1_what_would_change_the_result_is_refused() {
         assert_eq!(shown(&unusable(&with(key, value))), ("unsupported", format!("llama.{key}")));
         runs(&with(key, neutral));
     }
+    // A base of windowed layers, where llama.cpp rotates them by that of the others.
+    let Some(mut olmo2) = cases().into_iter().find(|c| c.name == "olmo2 with windows") else { panic!() };
+    runs(olmo2.gguf.set("olmo2.rope.freq_base_swa", Val::F32(5e5)));
+    olmo2.gguf.set("olmo2.rope.freq_base_swa", Val::F32(1e4));
+    assert_eq!(shown(&unusable(&olmo2.gguf)), ("unsupported", "olmo2.rope.freq_base_swa".into()));
     let mut adapter = Tiny::default().gguf();
     let error = unusable(adapter.set("general.type", Val::Str("adapter".into()))).to_string();
     assert!(error.contains("adapter"), "{error}");
