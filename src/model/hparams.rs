@@ -228,7 +228,7 @@ impl Hparams {
 }
 
 #[inline(never)]
-fn family(file: &File<'_>) -> Result<&'static Family, ModelError> {
+pub(super) fn family(file: &File<'_>) -> Result<&'static Family, ModelError> {
     let key = "general.architecture";
     let Some(Value::String(name)) = file.get(key) else {
         return Err(ModelError::Key(Label::new(format_args!("{key}"))));

@@ -21,6 +21,7 @@ mod pass;
 mod qkv;
 mod rope;
 mod rope_scaling;
+mod warnings;
 mod weights;
 
 pub(crate) use batch::{Batch, Caches};
@@ -40,6 +41,7 @@ pub use pass::InputObserver;
 pub(crate) use pass::Pass;
 pub(crate) use rope::is_long;
 pub use rope_scaling::{RopeScaling, Yarn};
+pub use warnings::{ModelWarning, warnings};
 pub use weights::Weights;
 
 use crate::gguf::File;

@@ -27,6 +27,37 @@ fn what_is_mended_is_said() {
     assert_eq!(tokenize(&whole, "AB", &[]).1, "");
 }
 
+/// Scaling of positions that says not how far, or by nothing: no scaling, and one line that says so.
+#[test]
+fn scaling_without_a_factor_is_none_and_said() {
+    let f = Folder::new();
+    let run = |kind: &str, factor: Option<f32>| {
+        let mut gguf = Tiny::default().gguf();
+        gguf.set("llama.rope.scaling.type", Val::Str(kind.into()));
+        if let Some(factor) = factor {
+            gguf.set("llama.rope.scaling.factor", Val::F32(factor));
+        }
+        let model = f.write("model.gguf", &gguf.build());
+        let output =
+            armlet().args(["complete", "-m", &model, "-p", "ABCABC", "-n", "8", "--temp", "0"]).output().unwrap();
+        assert!(output.status.success());
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let said = |text: &str| text.lines().filter(|line| line.contains("positions are not scaled")).count();
+    let (plain, warned) = run("none", Some(0.5));
+    assert_eq!(said(&warned), 0);
+    for (kind, factor, what) in [
+        ("linear", None, "no rope.scaling.factor"),
+        ("yarn", None, "no rope.scaling.factor"),
+        ("linear", Some(0.0), "rope.scaling.factor is 0"),
+    ] {
+        let (text, warned) = run(kind, factor);
+        assert!(text == plain && said(&warned) == 1 && warned.contains(what), "{kind}: {warned}");
+    }
+    let (text, warned) = run("linear", Some(0.01));
+    assert!(text != plain && said(&warned) == 0, "{warned}");
+}
+
 #[test]
 fn overridden_metadata_count_before_anything_reads_them() {
     let f = Folder::new();

@@ -259,6 +259,10 @@ fn rope_factors_as_in_llama_cpp() {
         (Some("linear"), Some(4.0), Some(2.0), 4.0),
         (Some("none"), Some(4.0), None, 1.0),
         (Some("none"), None, Some(2.0), 1.0),
+        (Some("linear"), None, None, 1.0),
+        (Some("linear"), Some(0.0), None, 1.0),
+        (None, Some(0.0), Some(2.0), 1.0),
+        (None, None, Some(0.0), 1.0),
     ];
     for (kind, factor, old, want) in cases {
         let mut gguf = Tiny::default().gguf();

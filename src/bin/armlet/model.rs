@@ -8,7 +8,7 @@ use armlet::arch::{Backend, Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Plan, Prefix, Session};
 use armlet::gguf::File;
 use armlet::host::{MapError, MappedFile, Parts, Pool, is_part, memory};
-use armlet::model::{Hparams, Model};
+use armlet::model::{self, Hparams, Model};
 use armlet::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args;
@@ -38,6 +38,7 @@ pub(crate) fn with_model<T>(
         let needed = Model::required_bytes(file).map_err(|e| Failure::file(&path, e))?;
         let mut tables = memory(needed).map_err(|e| Failure::new("cannot allocate the model's tables", e))?;
         let model = Model::new(file, &mut tables[..needed]).map_err(|e| Failure::file(&path, e))?;
+        model::warnings(file).for_each(|warning| log::warn!("{}: {warning}", path.display()));
         warn(&path, &model.tokenizer);
         let pool = Pool::new(if args.threads == 0 { Pool::cpus() } else { args.threads });
         let result = f(&Loaded { path: &path, file, model, kernels, pool });
