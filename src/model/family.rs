@@ -58,7 +58,7 @@ pub enum QkNorm {
 pub enum Scale {
     /// 1; a key that says otherwise is refused.
     One,
-    /// √n_embd.
+    /// √n_embd; a key that says otherwise is refused.
     RootOfWidth,
     /// What the key says, else this.
     Key(f32),
@@ -144,6 +144,21 @@ pub struct Family {
     pub logits_cap: Option<u8>,
     /// Whether the output matrix must be in the file.
     pub untied: bool,
+    /// Whether the output of attention, the FFN, and an output matrix of its own must have biases.
+    pub biased: bool,
+    /// Keys that other families do not have.
+    pub own_keys: OwnKeys,
+}
+
+/// Keys that few families have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnKeys {
+    /// None of them.
+    None,
+    /// `attention.scale`.
+    AttentionScale,
+    /// YaRN's ends and damping, and the growth of queries: `rope.scaling.yarn_*` and `attention.temperature_scale`.
+    LongContext,
 }
 
 /// What most families have in common: a llama, whose windows, where a file has them, are its own.
@@ -164,6 +179,8 @@ const LLAMA: Family = Family {
     attention_cap: None,
     logits_cap: None,
     untied: false,
+    biased: false,
+    own_keys: OwnKeys::None,
 };
 
 /// A llama with the other pairs.
@@ -183,7 +200,7 @@ const fn windows(size: u16, global_every: u8, rope: WindowRope) -> Option<Window
 /// Families that the forward pass covers.
 pub static FAMILIES: [Family; 22] = [
     Family { window: windows(0, 0, WindowRope::OwnBase), ..LLAMA },
-    Family { name: "mistral3", ..LLAMA },
+    Family { name: "mistral3", own_keys: OwnKeys::LongContext, ..LLAMA },
     Family { name: "internlm2", untied: true, ..LLAMA },
     Family { name: "ernie4_5", ..LLAMA },
     Family { name: "arcee", activation: Activation::ReluSquared, gated: false, ..LLAMA },
@@ -194,6 +211,7 @@ pub static FAMILIES: [Family; 22] = [
         embedding: Scale::Key(1.0),
         residual: Scale::Key(1.0),
         logits: Scale::RequiredKey,
+        own_keys: OwnKeys::AttentionScale,
         ..LLAMA
     },
     Family {
@@ -244,12 +262,13 @@ pub static FAMILIES: [Family; 22] = [
         ..NEOX
     },
     Family { name: "nemotron", activation: Activation::ReluSquared, untied: true, ..LAYER_NORM },
-    Family { name: "starcoder2", activation: Activation::Gelu, ..LAYER_NORM },
+    Family { name: "starcoder2", activation: Activation::Gelu, biased: true, ..LAYER_NORM },
     Family {
         name: "phi2",
         norms: NormPlaces::BeforeOrParallel,
         activation: Activation::Gelu,
         untied: true,
+        biased: true,
         ..LAYER_NORM
     },
     Family {

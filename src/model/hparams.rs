@@ -2,7 +2,7 @@
 
 use core::num::NonZeroUsize;
 
-use super::family::{FAMILIES, Family, NoRope, NormKind, Scale, WindowRope};
+use super::family::{FAMILIES, Family, NoRope, NormKind, OwnKeys, Scale, WindowRope};
 use super::keys::{Keys, MAX_CONTEXT};
 use super::rope_scaling::RopeScaling;
 use super::{LayerSet, ModelError};
@@ -145,7 +145,7 @@ impl Hparams {
         }
         let context_length = keys.size("context_length", None, 1, MAX_CONTEXT);
         let rope_base = keys.float("rope.freq_base", Some(10_000.0));
-        let scaling = |base| RopeScaling::new(&keys, context_length, base, rope_dims);
+        let scaling = |base| RopeScaling::new(&keys, family, context_length, base, rope_dims);
         let rope_scaling = scaling(rope_base);
         let window = window(&keys, family, n_layers, rope_base, &scaling);
         let scale = |key, scale| scale_of(&keys, key, scale, n_embd, n_layers);
@@ -174,7 +174,10 @@ impl Hparams {
             scales: Scales {
                 embedding: scale("embedding_scale", family.embedding),
                 residual: scale("residual_scale", family.residual),
-                attention: scale("attention.scale", Scale::Key(attention)),
+                attention: match keys.own("attention.scale", family.own_keys == OwnKeys::AttentionScale, attention) {
+                    0.0 => attention,
+                    found => found,
+                },
                 logits: 1.0 / scale("logit_scale", family.logits),
             },
             caps: Caps {
@@ -182,7 +185,7 @@ impl Hparams {
                 logits: cap(&keys, "final_logit_softcapping", family.logits_cap),
             },
             temperature: Temperature {
-                scale: keys.f32_or_zero("attention.temperature_scale", 0.0),
+                scale: keys.own("attention.temperature_scale", family.own_keys == OwnKeys::LongContext, 0.0),
                 interval: NonZeroUsize::new(rope_scaling.original_context).unwrap_or(NonZeroUsize::MIN),
             },
             rope_scaling,
@@ -349,33 +352,23 @@ fn no_rope(keys: &Keys<'_, '_>, f: &Family, n_layers: usize, window: Option<&Win
     layers
 }
 
-/// A scale that a key may give; 0 means the default, or 1, as in llama.cpp.
+/// A scale that a key may give; 0 means 1, as in llama.cpp.
 #[inline(never)]
 fn scale_of(keys: &Keys<'_, '_>, key: &str, scale: Scale, n_embd: usize, n_layers: usize) -> f32 {
     let default = match scale {
-        Scale::One => {
-            keys.refuse(key, 1.0);
-            return 1.0;
-        }
-        Scale::RootOfWidth => return libm::sqrtf(n_embd as f32),
+        Scale::One => return keys.own(key, false, 1.0),
+        Scale::RootOfWidth => return keys.own(key, false, libm::sqrtf(n_embd as f32)),
         Scale::RequiredKey => return keys.f32(key, None),
         Scale::Key(default) => default,
         Scale::KeyOrByDepth(by) => by / libm::sqrtf(n_layers as f32),
         Scale::KeyOrByWidth(by) => by / n_embd as f32,
     };
     match keys.f32_or_zero(key, default) {
-        0.0 if key == "attention.scale" => default,
         0.0 => 1.0,
         found => found,
     }
 }
 
 fn cap(keys: &Keys<'_, '_>, key: &str, default: Option<u8>) -> f32 {
-    match default {
-        Some(default) => keys.f32_or_zero(key, default.into()),
-        None => {
-            keys.refuse(key, 0.0);
-            0.0
-        }
-    }
+    keys.own(key, default.is_some(), default.unwrap_or(0).into())
 }

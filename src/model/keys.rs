@@ -154,6 +154,16 @@ impl<'f, 'a> Keys<'f, 'a> {
         if matches!(self.get(key), Some(Value::Float(0.0))) { 0.0 } else { self.f32(key, Some(default)) }
     }
 
+    /// What a key says if the family has it, and this if it says nothing. A family without it refuses what means anything.
+    #[inline(never)]
+    pub(super) fn own(&self, key: &str, is_own: bool, default: f32) -> f32 {
+        if is_own {
+            return self.f32_or_zero(key, default);
+        }
+        self.refuse(key, default);
+        default
+    }
+
     /// Refuses a key whose value means anything.
     #[inline(never)]
     pub(super) fn refuse(&self, key: &str, neutral: f32) {

@@ -29,7 +29,8 @@ pub(crate) use buffers::{BufferSizes, Buffers};
 pub(crate) use cache::{CacheShape, KvCache, KvGroups, LayerGroup};
 pub use error::ModelError;
 pub use family::{
-    Activation, FAMILIES, Family, NoRope, NormKind, NormPlaces, QkNorm, RopeKind, Scale, WindowRope, WindowRule,
+    Activation, FAMILIES, Family, NoRope, NormKind, NormPlaces, OwnKeys, QkNorm, RopeKind, Scale, WindowRope,
+    WindowRule,
 };
 pub(crate) use forward::forward;
 pub use hparams::{Caps, Hparams, Rotation, Scales, Temperature, Window};

@@ -2,6 +2,7 @@
 
 use core::f64::consts::PI;
 
+use super::family::{Family, OwnKeys};
 use super::keys::{Keys, MAX_CONTEXT};
 use crate::gguf::Value;
 
@@ -37,7 +38,8 @@ fn log(x: f64) -> f64 {
 impl RopeScaling {
     /// A factor without a type means linear scaling, and a type without a factor, or with one of 0, none, as in llama.cpp;
     /// "none" ignores the factor; unknown kinds are refused (dynamic NTK for good: it changes with the position).
-    pub(super) fn new(keys: &Keys<'_, '_>, context: usize, base: f64, dims: usize) -> Self {
+    pub(super) fn new(keys: &Keys<'_, '_>, family: &Family, context: usize, base: f64, dims: usize) -> Self {
+        let is_own = family.own_keys == OwnKeys::LongContext;
         // The old name of the key, for files without the new one.
         let old = keys.f32_or_zero("rope.scale_linear", 1.0);
         let factor = match keys.f32_or_zero("rope.scaling.factor", old) {
@@ -53,11 +55,12 @@ impl RopeScaling {
             Some(Value::String(b"yarn")) => {
                 // What YaRN multiplies cosines and sines by, so that scores of longer contexts stay as sharp.
                 let growth = |by: f64| if factor <= 1.0 { 1.0 } else { 0.1 * by * log(factor) + 1.0 };
-                let damping = keys.f32_or_zero("rope.scaling.yarn_log_multiplier", 0.0);
+                let damping = keys.own("rope.scaling.yarn_log_multiplier", is_own, 0.0);
                 scaling.multiplier = (multiplier * growth(1.0) / growth(damping.into())) as f32;
                 // The pair that makes so many turns in the original context.
                 let pair = |key, turns: f64| {
-                    let turns = keys.float(key, Some(turns));
+                    // Converters write the ends for any family, and llama.cpp reads them for few.
+                    let turns = if is_own { keys.float(key, Some(turns)) } else { turns };
                     dims as f64 * log(original_context as f64 / (turns * 2.0 * PI)) / (2.0 * log(base))
                 };
                 scaling.yarn = Some(Yarn {

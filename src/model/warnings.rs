@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::family::OwnKeys;
 use super::hparams::family;
 use super::keys::Keys;
 use crate::gguf::{File, Value};
@@ -15,6 +16,8 @@ pub enum ModelWarning {
     NoRopeFactor,
     /// Scaling by nothing.
     ZeroRopeFactor,
+    /// Ends of YaRN's ramp that this family does not read.
+    YarnEnds,
 }
 
 impl fmt::Display for ModelWarning {
@@ -25,19 +28,29 @@ impl fmt::Display for ModelWarning {
                  the model was trained for may be worse"
             }
             Self::ZeroRopeFactor => "rope.scaling.factor is 0: positions are not scaled",
+            Self::YarnEnds => {
+                "rope.scaling.yarn_beta_fast and yarn_beta_slow are not read for this architecture: YaRN takes 32 and 1, as in \
+                 llama.cpp"
+            }
         })
     }
 }
 
 /// What does not count as it stands in a file whose model can be run.
 pub fn warnings(file: &File<'_>) -> impl Iterator<Item = ModelWarning> {
-    let keys = family(file).ok().map(|family| Keys::new(file, family.name));
+    let family = family(file).ok();
+    let keys = family.map(|family| Keys::new(file, family.name));
     let get = |key: &str| keys.as_ref().and_then(|keys| keys.get(key));
-    let scales = matches!(get("rope.scaling.type"), Some(Value::String(b"linear" | b"yarn")));
-    let warning = match get("rope.scaling.factor").or_else(|| get("rope.scale_linear")) {
-        None if scales => Some(ModelWarning::NoRopeFactor),
+    let kind = get("rope.scaling.type");
+    let is_yarn = matches!(kind, Some(Value::String(b"yarn")));
+    let factor = match get("rope.scaling.factor").or_else(|| get("rope.scale_linear")) {
+        None if is_yarn || matches!(kind, Some(Value::String(b"linear"))) => Some(ModelWarning::NoRopeFactor),
         Some(Value::Float(0.0)) => Some(ModelWarning::ZeroRopeFactor),
         _ => None,
     };
-    warning.into_iter()
+    let differs = |key, default| matches!(get(key), Some(Value::Float(x)) if x != default);
+    let differ = differs("rope.scaling.yarn_beta_fast", 32.0) || differs("rope.scaling.yarn_beta_slow", 1.0);
+    let are_read = family.is_some_and(|family| family.own_keys == OwnKeys::LongContext);
+    let ends = (is_yarn && differ && !are_read).then_some(ModelWarning::YarnEnds);
+    [factor, ends].into_iter().flatten()
 }

@@ -86,6 +86,9 @@ impl<'m> Weights<'m> {
             }
         }
         let output = top.linear("output", weight);
+        if h.family.biased && h.family.untied {
+            top.require_bias("output", &output);
+        }
         let rope_frequencies = rope_frequencies(&top, h, arena)?;
         let layer = |i| Ok::<_, ArenaError>(layer(&Scope::of_block(file, i, &wrong), h));
         // A dry run builds nothing, but planning for a broken file should fail as loading it does.
@@ -204,7 +207,12 @@ fn layer<'m>(s: &Scope<'m, '_>, h: &Hparams) -> Layer<'m> {
         match (t.slot)(&mut layer) {
             _ if presence == Presence::Never => {}
             Slot::Linear(_) if fused.has(t.part) => {}
-            Slot::Linear(linear) => *linear = s.linear(t.name, s.matrix(t.name, rows, cols)),
+            Slot::Linear(linear) => {
+                *linear = s.linear(t.name, s.matrix(t.name, rows, cols));
+                if h.family.biased && matches!(t.part, Part::All | Part::Up) {
+                    s.require_bias(t.name, linear);
+                }
+            }
             Slot::Vector(_) if presence == Presence::Optional && s.find(t.name).is_none() => {}
             Slot::Vector(v) => *v = s.vector(t.name, [cols, rows]),
         }
@@ -326,6 +334,14 @@ impl<'m, 'e> Scope<'m, 'e> {
         let bias = vector("bias", weight.rows());
         let scale = vector("scale", 1).first_chunk().map_or(1.0, |bytes| f32::from_le_bytes(*bytes));
         Linear { weight: weight.with_scale(scale), bias }
+    }
+
+    #[inline(never)]
+    fn require_bias(&self, name: &str, linear: &Linear<'_>) {
+        if linear.bias.is_empty() {
+            let name = Label::new(format_args!("{name}.bias"));
+            self.fail(ModelError::MissingTensor(self.label(name.as_str())));
+        }
     }
 
     /// Little-endian f32; `dims` are columns and rows.

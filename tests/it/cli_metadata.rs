@@ -54,6 +54,14 @@ fn scaling_without_a_factor_is_none_and_said() {
         let (text, warned) = run(kind, factor);
         assert!(text == plain && said(&warned) == 1 && warned.contains(what), "{kind}: {warned}");
     }
+    let mut yarn = Tiny::default().gguf();
+    yarn.set("llama.rope.scaling.type", Val::Str("yarn".into())).set("llama.rope.scaling.factor", Val::F32(2.0));
+    for (fast, times) in [(32.0, 0), (8.0, 1)] {
+        yarn.set("llama.rope.scaling.yarn_beta_fast", Val::F32(fast));
+        let model = f.write("yarn.gguf", &yarn.build());
+        let output = armlet().args(["complete", "-m", &model, "-p", "A", "-n", "1"]).output().unwrap();
+        assert_eq!(stderr(&output).matches("are not read for this architecture").count(), times);
+    }
     let (text, warned) = run("linear", Some(0.01));
     assert!(text != plain && said(&warned) == 0, "{warned}");
 }

@@ -3,6 +3,7 @@
 
 use crate::common::family_models::cases;
 use crate::common::gguf::{Gguf, Tiny, Val};
+use crate::common::run::with_model;
 use crate::common::untrusted::{self, Outcome};
 use armlet::engine::{Config, EngineError, Plan};
 use armlet::gguf::File;
@@ -164,6 +165,8 @@ fn m1_what_would_change_the_result_is_refused() {
         ("embedding_scale", Val::F32(12.0), Val::F32(1.0)),
         ("residual_scale", Val::F32(0.2), Val::F32(1.0)),
         ("logit_scale", Val::F32(8.0), Val::F32(1.0)),
+        ("attention.scale", Val::F32(0.5), Val::F32(0.25)),
+        ("attention.temperature_scale", Val::F32(0.1), Val::F32(0.0)),
         ("attn_logit_softcapping", Val::F32(50.0), Val::F32(0.0)),
         ("final_logit_softcapping", Val::F32(30.0), Val::F32(0.0)),
     ] {
@@ -175,6 +178,18 @@ fn m1_what_would_change_the_result_is_refused() {
     runs(olmo2.gguf.set("olmo2.rope.freq_base_swa", Val::F32(5e5)));
     olmo2.gguf.set("olmo2.rope.freq_base_swa", Val::F32(1e4));
     assert_eq!(shown(&unusable(&olmo2.gguf)), ("unsupported", "olmo2.rope.freq_base_swa".into()));
+    let mut gemma = Tiny { arch: "gemma", ..Tiny::default() }.gguf();
+    runs(gemma.set("gemma.embedding_scale", Val::F32(8.0)));
+    gemma.set("gemma.embedding_scale", Val::F32(1.0));
+    assert_eq!(shown(&unusable(&gemma)), ("unsupported", "gemma.embedding_scale".into()));
+    // Of YaRN's keys, converters write the ends of the ramp for any family, and llama.cpp reads them for few.
+    let mut yarn = with("rope.scaling.type", Val::Str("yarn".into()));
+    yarn.set("llama.rope.scaling.factor", Val::F32(4.0));
+    let frequencies = |g: &Gguf| with_model(g, |model| model.weights.rope_frequencies.to_vec());
+    let (plain, ends) = (frequencies(&yarn), "llama.rope.scaling.yarn_beta_fast");
+    assert!(frequencies(yarn.set(ends, Val::F32(8.0))) == plain);
+    yarn.set("llama.rope.scaling.yarn_log_multiplier", Val::F32(0.5));
+    assert_eq!(shown(&unusable(&yarn)), ("unsupported", "llama.rope.scaling.yarn_log_multiplier".into()));
     let mut adapter = Tiny::default().gguf();
     let error = unusable(adapter.set("general.type", Val::Str("adapter".into()))).to_string();
     assert!(error.contains("adapter"), "{error}");
@@ -216,6 +231,29 @@ fn m1_legal_sizes_with_an_impossible_product() {
     }
     let context = Plan::context_for_budget(&h, &Config::default(), usize::MAX, 1).unwrap();
     assert!((1..1 << 32).contains(&context));
+}
+
+/// Biases that are in every file of a family, and those that need not be.
+#[test]
+fn m2_biases_that_a_family_has_are_there() {
+    let without = |family: &str, bias: &str| {
+        let Some(mut case) = cases().into_iter().find(|c| c.name == family) else { panic!("{family}") };
+        let before = case.gguf.tensors.len();
+        case.gguf.tensors.retain(|t| t.name != bias);
+        assert_eq!(case.gguf.tensors.len(), before - 1, "{family} has no {bias}");
+        case.gguf
+    };
+    for (family, bias) in [
+        ("phi2", "output.bias"),
+        ("phi2", "blk.3.ffn_up.bias"),
+        ("starcoder2", "blk.0.attn_output.bias"),
+        ("starcoder2", "blk.1.ffn_down.bias"),
+    ] {
+        assert_eq!(shown(&unusable(&without(family, bias))), ("missing", bias.into()));
+    }
+    for (family, bias) in [("phi2", "blk.0.attn_q.bias"), ("llama", "blk.0.ffn_up.bias"), ("qwen2", "output.bias")] {
+        runs(&without(family, bias));
+    }
 }
 
 /// A tiny model whose tensor `name` was changed.
