@@ -18,6 +18,16 @@ impl<'a> Directory<'a> {
         Self { cursor, len, data }
     }
 
+    /// How many tensors there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// The tensors, in the order of the file.
     pub fn tensors(self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
         let Self { mut cursor, len, data } = self;

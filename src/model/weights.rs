@@ -50,6 +50,9 @@ const FACTORS: &str = "rope_freqs.weight";
 const LONG_FACTORS: &str = "rope_factors_long.weight";
 const SHORT_FACTORS: &str = "rope_factors_short.weight";
 
+/// The most tensors from the first of a block to its last, which each look-up walks. Models have fewer, in any order.
+const MAX_SPAN: usize = 4096;
+
 /// Names of tensors that a text model has no use for: encoders of images and sound, prediction of further tokens.
 static SKIPPED: [&str; 4] = ["v.", "a.", "mm.", "mtp."];
 
@@ -90,7 +93,9 @@ impl<'m> Weights<'m> {
             top.require_bias("output", &output);
         }
         let rope_frequencies = rope_frequencies(&top, h, arena)?;
-        let layer = |i| Ok::<_, ArenaError>(layer(&Scope::of_block(file, i, &wrong), h));
+        // Nothing more is looked up once something is wrong: a hostile file may have many layers, and many tensors.
+        let scope = |i| if wrong.get().is_none() { Scope::of_block(file, i, &wrong) } else { None };
+        let layer = |i| Ok::<_, ArenaError>(scope(i).map_or_else(Layer::default, |scope| layer(&scope, h)));
         // A dry run builds nothing, but planning for a broken file should fail as loading it does.
         if arena.is_dry() {
             (0..h.n_layers).try_for_each(|i| layer(i).map(drop))?;
@@ -270,9 +275,14 @@ struct Scope<'m, 'e> {
 }
 
 impl<'m, 'e> Scope<'m, 'e> {
-    fn of_block(file: &File<'m>, index: usize, wrong: &'e Cell<Option<ModelError>>) -> Self {
+    fn of_block(file: &File<'m>, index: usize, wrong: &'e Cell<Option<ModelError>>) -> Option<Self> {
         let prefix = Label::new(format_args!("blk.{index}."));
-        Self { tensors: file.directory().with_prefix(prefix.as_str()), block: Some(index), wrong }
+        let scope = Self { tensors: file.directory().with_prefix(prefix.as_str()), block: Some(index), wrong };
+        let is_spread = scope.tensors.len() > MAX_SPAN;
+        if is_spread {
+            scope.fail(ModelError::Feature("a block whose tensors are spread over more than 4096"));
+        }
+        (!is_spread).then_some(scope)
     }
 
     #[inline(never)]

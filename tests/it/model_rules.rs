@@ -233,6 +233,22 @@ fn m1_legal_sizes_with_an_impossible_product() {
     assert!((1..1 << 32).contains(&context));
 }
 
+/// A look-up walks the tensors of its block and those among them, so these have a bound.
+#[test]
+fn m2_blocks_are_not_spread_over_the_file() {
+    let spread = |others: usize| {
+        let mut g = Tiny::default().gguf();
+        let first = g.tensors.iter().position(|t| t.name.starts_with("blk.0.")).unwrap();
+        let other =
+            |i| crate::common::gguf::TensorSpec { name: format!("v.{i}"), dims: vec![1], kind: 0, data: vec![0; 4] };
+        g.tensors.splice(first + 1..first + 1, (0..others).map(other));
+        g
+    };
+    let own = spread(0).tensors.iter().filter(|t| t.name.starts_with("blk.0.")).count();
+    runs(&spread(4096 - own));
+    assert_eq!(shown(&unusable(&spread(4097 - own))).0, "feature");
+}
+
 /// Biases that are in every file of a family, and those that need not be.
 #[test]
 fn m2_biases_that_a_family_has_are_there() {
