@@ -6,7 +6,7 @@ use core::cell::Cell;
 use super::layer::{Layer, Linear, Norm, Part, Presence, QKV, Slot, TensorSpec, tensors};
 use super::{Hparams, ModelError, Rotation};
 use crate::gguf::{Directory, File, Label, Tensor, Value};
-use crate::quant::{DType, Layout, Matrix, PACK_VERSION};
+use crate::quant::{DType, Layout, Matrix, PACK_VERSION, PANEL_ROWS};
 use crate::storage::{Arena, ArenaError};
 use crate::util::{listed, phase};
 
@@ -66,6 +66,18 @@ impl<'m> Weights<'m> {
             }
             None => TOP.iter().take(TOP_MATRICES).any(|top| *top == name),
         }
+    }
+
+    /// Whether a tensor that is used as several matrices has whole panels of each, so that it may be packed.
+    pub fn is_whole_panels(t: &Tensor<'_>, h: &Hparams) -> bool {
+        let name = split_block(t.name).map_or("", |(_, name)| split_kind(name).0);
+        let is_fused_gate = h.family.gated && t.dims[1] == 2 * h.n_ff as u64;
+        let parts = match name {
+            QKV => [h.q_dim(), h.kv_dim()],
+            "ffn_up" if is_fused_gate => [h.n_ff; 2],
+            _ => [0; 2],
+        };
+        parts.iter().all(|rows| rows.is_multiple_of(PANEL_ROWS))
     }
 
     /// Finds and checks every tensor; the table of layers goes to the arena.

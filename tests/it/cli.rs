@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::common::family_models::apart_and_fused;
 use crate::common::gguf::{Tiny, Val};
+use crate::common::run::tiny as shape;
 use armlet::gguf::File;
 use armlet::quant::DType;
 
@@ -302,6 +304,25 @@ fn pack_writes_panels_and_minds_its_input() {
     coarse.set("general.alignment", Val::U32(4096)).alignment = 4096;
     ok(&["pack", &f.write("coarse", &coarse.build()), &none]);
     assert_eq!(File::new_checked(&std::fs::read(&none).unwrap()).unwrap().alignment(), 4096);
+}
+
+/// A tensor of several matrices that end within a panel stays as it is; the others of the file are packed.
+#[test]
+fn pack_leaves_what_could_not_be_cut() {
+    let f = Folder::new();
+    let packed = f.name("packed.gguf");
+    for (kv_heads, kind_of_qkv) in [(2, "Q8_0 in panels"), (1, "Q8_0")] {
+        let fused = apart_and_fused(shape("phi3", (4, kv_heads, 8, 8), (64, 96), 5)).1;
+        let model = f.write("fused.gguf", &fused.build());
+        ok(&["pack", &model, &packed]);
+        let bytes = std::fs::read(&packed).unwrap();
+        let file = File::new_checked(&bytes).unwrap();
+        let kind = |name| file.tensor(name).unwrap().kind.name;
+        assert_eq!(kind("blk.0.attn_qkv.weight"), kind_of_qkv);
+        assert_eq!([kind("blk.1.ffn_up.weight"), kind("blk.1.ffn_down.weight")], ["Q8_0 in panels"; 2]);
+        let complete = |model| ok(&["complete", "-m", model, "-p", "ABAB", "-n", "8", "--temp", "0"]);
+        assert_eq!(complete(&packed), complete(&model));
+    }
 }
 
 #[test]

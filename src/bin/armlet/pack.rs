@@ -3,7 +3,7 @@
 //! The layout is the same for every CPU. Everything else is copied, so the answers have the same bits.
 
 use armlet::gguf::Tensor;
-use armlet::model::Weights;
+use armlet::model::{Hparams, Weights};
 use armlet::quant::{DType, Layout, PACK_VERSION};
 
 use crate::args::Pack;
@@ -24,7 +24,10 @@ fn run_on(args: &Pack, source: &Source<'_>) -> Result<(), Failure> {
         let why = format!("the file is packed already: tensor {} has type {}", t.name, t.kind);
         return Err(Failure::file(&args.input, why));
     }
-    let action = |t| match format(&t) {
+    // Of a model that cannot be run, there is no telling which tensors are several matrices.
+    let hparams = Hparams::new(file).ok();
+    let is_whole = |t: &Tensor<'_>| hparams.as_ref().is_none_or(|h| Weights::is_whole_panels(t, h));
+    let action = |t| match format(&t).filter(|_| is_whole(&t)) {
         Some(dtype) => Action::Pack(t, dtype),
         None => Action::Copy(t),
     };
