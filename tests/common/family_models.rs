@@ -1,7 +1,7 @@
 //! A tiny model of each family, with random weights and with all that the family may have: norms that are not 1, biases that
 //! are not 0, windows and original contexts that a short text exceeds.
 
-use super::family_oracle::Mistake::{self, *};
+use super::family_mistakes::Mistake::{self, *};
 use super::gguf::{Gguf, TensorSpec, Tiny, Val, noise};
 use armlet::quant::DType;
 

@@ -1,106 +1,16 @@
 //! The forward pass of every family in f64, in a test's own words: from the papers, and from what llama.cpp's graphs say where
 //! a family has no paper.
 //!
-//! What sets a family apart is decided here once more, by name, without a look at armlet's table. It knows full attention
-//! and windows, no cache and no sinks, and can be told to make a [`Mistake`].
+//! What sets a family apart is decided here once more, by name, without a look at armlet's table. It knows full attention,
+//! windows, and what is left of a text of which all but the first and the last tokens were evicted, has no cache, and can be
+//! told to make a [`Mistake`].
 
 use std::collections::HashMap;
 
+use super::family_mistakes::Mistake;
 use super::gguf::{Gguf, Val};
 use super::oracle::{Rows, Vector, dot};
 use armlet::quant::DType;
-
-/// What an implementation of a family can get wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mistake {
-    /// Pairs of the other kind.
-    RopePairs,
-    /// All dimensions are rotated.
-    RopeWidth,
-    /// Factors of the frequencies ignored.
-    FactorsIgnored,
-    /// Frequencies multiplied by them.
-    FactorsMultiplied,
-    /// The long ones in a short context, and the other way round.
-    LongForShort,
-    /// `rope.scaling.factor` ignored.
-    LinearNowhere,
-    /// The factor of the full layers in windowed ones as well.
-    LinearEverywhere,
-    /// The multiplier of cosine and sine forgotten.
-    RopeMultiplier,
-    /// It twice.
-    RopeMultiplierTwice,
-    /// It as a factor of scores, and so of dimensions that are not rotated.
-    RopeMultiplierOfScores,
-    /// YaRN's ramp goes along dimensions.
-    RampOfDims,
-    /// Its ends are not whole pairs.
-    RampEnds,
-    /// Layer 0, 4, 8… have no rotation.
-    NoRopeFirst,
-    /// All layers are rotated.
-    NoRopeIgnored,
-    TemperatureIgnored,
-    /// Also of keys.
-    TemperatureOfKeys,
-    /// Grows with each position.
-    TemperatureSmooth,
-    /// Scales of tensors ignored.
-    TensorScales,
-    /// Biases are scaled as well.
-    ScaledBiases,
-    BiasOfQ,
-    BiasOfOutput,
-    BiasOfUp,
-    BiasOfDown,
-    BiasOfLogits,
-    BiasOfNorms,
-    /// A norm of all heads together for one of each, and the other way round.
-    QkNormWidth,
-    /// After the rotation for before it, and the other way round.
-    QkNormOrder,
-    /// All heads have the weights of the first.
-    QkNormOfFirstHead,
-    /// The first layers of each period attend to all positions, not the last.
-    GlobalFirst,
-    /// The window is ignored.
-    WindowIgnored,
-    /// The window of a family that has none is honoured.
-    WindowHonoured,
-    WindowLonger,
-    WindowShorter,
-    /// Windowed layers rotate as the others do.
-    WindowRope,
-    /// Nothing is scaled in windowed layers.
-    WindowUnscaled,
-    /// In windowed layers the multiplier of cosine and sine is forgotten.
-    WindowMultiplier,
-    AttentionCap,
-    LogitsCap,
-    EmbeddingScale,
-    ResidualScale,
-    /// Logits are multiplied instead of divided.
-    LogitScale,
-    /// 1/√head_dim whatever the file says.
-    AttentionScale,
-    /// 1 is added to the weights of norms, which the converter has done.
-    NormsPlusOne,
-    /// The norms behind the halves are left out.
-    NormsBehind,
-    /// The sub-norms are left out.
-    NormsWithin,
-    /// The mean is not subtracted.
-    MeanKept,
-    /// SiLU for another activation, or GELU for SiLU.
-    Activation,
-    /// The gate is the second half of a tensor of both.
-    Halves,
-    /// The FFN reads what attention has been added to.
-    NotParallel,
-    /// The embedding as output matrix although the file has one.
-    Head,
-}
 
 /// A tensor in f64: rows of `cols`.
 struct Weights {
@@ -115,7 +25,21 @@ pub struct FamilyOracle<'g> {
     tensors: HashMap<String, Weights>,
     /// Tokens that the session can hold, which chooses between short and long factors.
     pub context: usize,
+    /// Tokens that are never evicted; the others are once the context is full. `None` for a text that fits.
+    pub sinks: Option<usize>,
+    /// Whether queries, keys and values of a head are rounded to multiples of a 127th of the largest.
+    pub int8: bool,
     pub mistake: Option<Mistake>,
+}
+
+/// What a token attends to.
+struct View {
+    /// The first tokens of the text.
+    sinks: std::ops::Range<usize>,
+    /// Others, its own last.
+    others: std::ops::RangeInclusive<usize>,
+    /// The sinks seem to stand directly before the others: the query of them is that of so many positions before.
+    nearer: usize,
 }
 
 /// The rotation of a layer: angle per position of each pair, and what cosines and sines are multiplied by.
@@ -136,7 +60,15 @@ impl<'g> FamilyOracle<'g> {
             let rows = t.data.chunks(dtype.row_bytes(cols).unwrap()).map(decode).collect();
             (t.name.clone(), Weights { cols, rows })
         });
-        let mut oracle = FamilyOracle { gguf, arch: String::new(), tensors: tensors.collect(), context, mistake: None };
+        let mut oracle = FamilyOracle {
+            gguf,
+            arch: String::new(),
+            tensors: tensors.collect(),
+            context,
+            sinks: None,
+            int8: false,
+            mistake: None,
+        };
         let Some(Val::Str(arch)) = oracle.value("general.architecture") else { panic!("no architecture") };
         oracle.arch = arch.clone();
         oracle
@@ -406,7 +338,20 @@ impl<'g> FamilyOracle<'g> {
         }
     }
 
-    fn rotate(&self, x: &mut [Vector], rotation: Option<&Rotation>) {
+    /// What the token at `t` attends to. Layers with a window that is narrower than the context keep no sinks.
+    fn view(&self, layer: usize, t: usize) -> View {
+        let own = self.window(layer).filter(|w| self.sinks.is_none() || *w < self.context);
+        let (sinks, window) = match (own, self.sinks) {
+            (Some(window), _) => (0, window),
+            (None, Some(sinks)) => (sinks, self.context - sinks),
+            (None, None) => (0, usize::MAX),
+        };
+        let first = (t + 1).saturating_sub(window).max(sinks);
+        View { sinks: 0..sinks.min(t + 1), others: first..=t, nearer: first - sinks }
+    }
+
+    /// Rotates each row by its position: its number, less this.
+    fn rotate(&self, x: &mut [Vector], rotation: Option<&Rotation>, less: &dyn Fn(usize) -> usize) {
         let Some(Rotation { radians, multiplier }) = rotation else { return };
         let adjacent = ["llama", "arcee", "mistral3", "smollm3", "minicpm", "ernie4_5", "granite", "internlm2"];
         let adjacent = self.is(&adjacent) != self.makes(Mistake::RopePairs);
@@ -414,7 +359,7 @@ impl<'g> FamilyOracle<'g> {
             for head in row.chunks_mut(self.head_dim()) {
                 for (i, radians) in radians.iter().enumerate() {
                     let (a, b) = if adjacent { (2 * i, 2 * i + 1) } else { (i, i + rotation.unwrap().radians.len()) };
-                    let (sin, cos) = (position as f64 * radians).sin_cos();
+                    let (sin, cos) = ((position - less(position)) as f64 * radians).sin_cos();
                     let (x, y) = (head[a], head[b]);
                     head[a] = (x * cos - y * sin) * multiplier;
                     head[b] = (x * sin + y * cos) * multiplier;
@@ -447,15 +392,22 @@ impl<'g> FamilyOracle<'g> {
 
     fn attention(&self, layer: usize, x: &[Vector]) -> Rows {
         let block = format!("blk.{layer}");
-        let [mut q, mut k, v] = self.project(&block, x);
+        let [mut q, mut k, mut v] = self.project(&block, x);
+        let mut of_sinks = q.clone();
         let late = (self.arch == "hunyuan-dense") != self.makes(Mistake::QkNormOrder);
         let rotation = self.rotation(layer);
-        for (name, x) in [("attn_q_norm.weight", &mut q), ("attn_k_norm.weight", &mut k)] {
+        let (own, nearer) = (|_: usize| 0, |t: usize| self.view(layer, t).nearer);
+        let of_q = "attn_q_norm.weight";
+        for (name, x, less) in [
+            (of_q, &mut q, &own as &dyn Fn(usize) -> usize),
+            (of_q, &mut of_sinks, &nearer),
+            ("attn_k_norm.weight", &mut k, &own),
+        ] {
             let name = format!("{block}.{name}");
             if !late {
                 self.head_norm(&name, x);
             }
-            self.rotate(x, rotation.as_ref());
+            self.rotate(x, rotation.as_ref(), less);
             if late {
                 self.head_norm(&name, x);
             }
@@ -466,28 +418,35 @@ impl<'g> FamilyOracle<'g> {
             }
         };
         heat(&mut q);
+        heat(&mut of_sinks);
         if self.makes(Mistake::TemperatureOfKeys) {
             heat(&mut k);
         }
         let (heads, d) = (self.size("attention.head_count"), self.head_dim());
         let group = heads / self.size("attention.head_count_kv");
-        let (scale, window) = (self.attention_scale(), self.window(layer).unwrap_or(usize::MAX));
+        if self.int8 {
+            for (x, in_cache) in [(&mut q, false), (&mut of_sinks, false), (&mut k, true), (&mut v, true)] {
+                x.iter_mut().flat_map(|row| row.chunks_mut(d)).for_each(|head| round(head, in_cache));
+            }
+        }
+        let scale = self.attention_scale();
         let cap = self.cap("attn_logit_softcapping", 50.0);
         let capped = |s: f64| {
             if cap == 0.0 || self.makes(Mistake::AttentionCap) { s } else { cap * (s / cap).tanh() }
         };
         let part = |row: &Vector, h: usize| row[h * d..][..d].to_vec();
         let token = |t: usize| {
+            let view = self.view(layer, t);
+            let seen: Vec<_> = view.sinks.map(|s| (s, &of_sinks[t])).chain(view.others.map(|s| (s, &q[t]))).collect();
             let head = |h: usize| {
-                let first = (t + 1).saturating_sub(window);
-                let scores: Vector =
-                    (first..=t).map(|s| capped(scale * dot(&part(&q[t], h), &part(&k[s], h / group)))).collect();
+                let score = |(s, q): &(usize, &Vector)| capped(scale * dot(&part(q, h), &part(&k[*s], h / group)));
+                let scores: Vector = seen.iter().map(score).collect();
                 let max = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(*s));
                 let weights: Vector = scores.iter().map(|s| (s - max).exp()).collect();
                 let sum: f64 = weights.iter().sum();
                 let mut out = vec![0.0; d];
-                for (s, w) in (first..=t).zip(weights) {
-                    out.iter_mut().zip(part(&v[s], h / group)).for_each(|(out, v)| *out += w / sum * v);
+                for ((s, _), w) in seen.iter().zip(weights) {
+                    out.iter_mut().zip(part(&v[*s], h / group)).for_each(|(out, v)| *out += w / sum * v);
                 }
                 out
             };
@@ -581,4 +540,13 @@ impl<'g> FamilyOracle<'g> {
         }
         logits
     }
+}
+
+/// Rounds a head to multiples of a 127th of its largest magnitude, which in a cache is a binary16 number.
+fn round(head: &mut [f64], in_cache: bool) {
+    let mut d = head.iter().fold(0.0f64, |m, x| m.max(x.abs())) / 127.0;
+    if in_cache {
+        d = half::f16::from_f64(d).to_f64();
+    }
+    head.iter_mut().for_each(|x| *x = if d > 0.0 { (*x / d).round_ties_even().clamp(-127.0, 127.0) * d } else { 0.0 });
 }

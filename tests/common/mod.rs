@@ -5,6 +5,7 @@
 
 #[cfg(feature = "capi")]
 pub mod c_context;
+pub mod family_mistakes;
 pub mod family_models;
 pub mod family_oracle;
 pub mod gguf;

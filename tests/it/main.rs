@@ -15,6 +15,7 @@ mod corrupt;
 #[cfg(feature = "cli")]
 mod example;
 mod families;
+mod family_caches;
 mod gguf_rules;
 mod golden;
 #[cfg(feature = "cli")]
