@@ -100,14 +100,9 @@ impl<'m> Weights<'m> {
                 top.fail(ModelError::TensorScale(top.label(name)));
             }
         }
-        let output = top.linear("output", weight);
-        if h.family.biased && h.family.untied {
-            top.require_bias("output", &output);
-        }
+        let output = top.linear("output", weight, h.family.biased && h.family.untied);
         let rope_frequencies = rope_frequencies(&top, h, arena)?;
-        // Nothing more is looked up once something is wrong: a hostile file may have many layers, and many tensors.
-        let scope = |i| if wrong.get().is_none() { Scope::of_block(file, i, &wrong) } else { None };
-        let layer = |i| Ok::<_, ArenaError>(scope(i).map_or_else(Layer::default, |scope| layer(&scope, h)));
+        let layer = |i| Ok::<_, ArenaError>(layer(&Scope::of_block(file, i, &wrong), h));
         // A dry run builds nothing, but planning for a broken file should fail as loading it does.
         if arena.is_dry() {
             (0..h.n_layers).try_for_each(|i| layer(i).map(drop))?;
@@ -183,7 +178,7 @@ fn check_pack_version(file: &File<'_>) -> Result<(), ModelError> {
 fn rope_frequencies<'a>(top: &Scope<'_, '_>, h: &Hparams, arena: &mut Arena<'a>) -> Result<&'a [u64], ArenaError> {
     let pairs = h.rope_dims / 2;
     let [any, short, long] =
-        [FACTORS, SHORT_FACTORS, LONG_FACTORS].map(|name| top.optional_vector(name, pairs).as_chunks::<4>().0);
+        [FACTORS, SHORT_FACTORS, LONG_FACTORS].map(|name| top.vector_if(name, pairs, false).as_chunks::<4>().0);
     if any.is_empty() && short.is_empty() != long.is_empty() {
         let name = if short.is_empty() { SHORT_FACTORS } else { LONG_FACTORS };
         top.fail(ModelError::MissingTensor(top.label(name)));
@@ -212,6 +207,9 @@ fn rope_frequencies<'a>(top: &Scope<'_, '_>, h: &Hparams, arena: &mut Arena<'a>)
 #[inline(never)]
 fn layer<'m>(s: &Scope<'m, '_>, h: &Hparams) -> Layer<'m> {
     let mut layer = Layer::default();
+    if s.is_wrong() {
+        return layer;
+    }
     let fused = Fused {
         qkv: s.find("attn_qkv.weight").is_some(),
         gate: h.family.gated
@@ -225,10 +223,8 @@ fn layer<'m>(s: &Scope<'m, '_>, h: &Hparams) -> Layer<'m> {
             _ if presence == Presence::Never => {}
             Slot::Linear(_) if fused.has(t.part) => {}
             Slot::Linear(linear) => {
-                *linear = s.linear(t.name, s.matrix(t.name, rows, cols));
-                if h.family.biased && matches!(t.part, Part::All | Part::Up) {
-                    s.require_bias(t.name, linear);
-                }
+                let biased = h.family.biased && matches!(t.part, Part::All | Part::Up);
+                *linear = s.linear(t.name, s.matrix(t.name, rows, cols), biased);
             }
             Slot::Vector(_) if presence == Presence::Optional && s.find(t.name).is_none() => {}
             Slot::Vector(v) => *v = s.vector(t.name, [cols, rows]),
@@ -287,14 +283,23 @@ struct Scope<'m, 'e> {
 }
 
 impl<'m, 'e> Scope<'m, 'e> {
-    fn of_block(file: &File<'m>, index: usize, wrong: &'e Cell<Option<ModelError>>) -> Option<Self> {
-        let prefix = Label::new(format_args!("blk.{index}."));
-        let scope = Self { tensors: file.directory().with_prefix(prefix.as_str()), block: Some(index), wrong };
-        let is_spread = scope.tensors.len() > MAX_SPAN;
-        if is_spread {
-            scope.fail(ModelError::Feature("a block whose tensors are spread over more than 4096"));
+    #[inline(never)]
+    fn of_block(file: &File<'m>, index: usize, wrong: &'e Cell<Option<ModelError>>) -> Self {
+        let mut scope = Self { tensors: file.directory(), block: Some(index), wrong };
+        if !scope.is_wrong() {
+            scope.tensors = scope.tensors.with_prefix(scope.label("").as_str());
+            if scope.tensors.len() > MAX_SPAN {
+                scope.fail(ModelError::Feature("a block whose tensors are spread over more than 4096"));
+            }
         }
-        (!is_spread).then_some(scope)
+        scope
+    }
+
+    /// Whether there is an error. Nothing more is looked up then: a hostile file may have many layers, and many tensors.
+    fn is_wrong(&self) -> bool {
+        let first = self.wrong.take();
+        self.wrong.set(first);
+        first.is_some()
     }
 
     #[inline(never)]
@@ -349,21 +354,16 @@ impl<'m, 'e> Scope<'m, 'e> {
         })
     }
 
-    /// A matrix with its scale and its bias.
+    /// A matrix with its scale and its bias, which may have to be there.
     #[inline(never)]
-    fn linear(&self, name: &str, weight: Matrix<'m>) -> Linear<'m> {
-        let vector = |kind, len| self.optional_vector(Label::new(format_args!("{name}.{kind}")).as_str(), len);
-        let bias = vector("bias", weight.rows());
-        let scale = vector("scale", 1).first_chunk().map_or(1.0, |bytes| f32::from_le_bytes(*bytes));
+    fn linear(&self, name: &str, weight: Matrix<'m>, biased: bool) -> Linear<'m> {
+        let vector = |kind, len, required| {
+            let name = Label::new(format_args!("{name}.{kind}"));
+            self.vector_if(name.as_str(), len, required)
+        };
+        let bias = vector("bias", weight.rows(), biased);
+        let scale = vector("scale", 1, false).first_chunk().map_or(1.0, |bytes| f32::from_le_bytes(*bytes));
         Linear { weight: weight.with_scale(scale), bias }
-    }
-
-    #[inline(never)]
-    fn require_bias(&self, name: &str, linear: &Linear<'_>) {
-        if linear.bias.is_empty() {
-            let name = Label::new(format_args!("{name}.bias"));
-            self.fail(ModelError::MissingTensor(self.label(name.as_str())));
-        }
     }
 
     /// Little-endian f32; `dims` are columns and rows.
@@ -378,15 +378,16 @@ impl<'m, 'e> Scope<'m, 'e> {
         &[]
     }
 
+    /// A vector that must be there, or need not be.
     #[inline(never)]
-    fn optional_vector(&self, name: &str, len: usize) -> &'m [u8] {
-        if self.find(name).is_none() { &[] } else { self.vector(name, [len, 1]) }
+    fn vector_if(&self, name: &str, len: usize, required: bool) -> &'m [u8] {
+        if !required && self.find(name).is_none() { &[] } else { self.vector(name, [len, 1]) }
     }
 
     /// Matrices whose rows are those of one tensor, one after the other. In panels, they must not share one.
     fn split(&self, name: &str, cols: usize, parts: &mut [(&mut Linear<'m>, usize)]) {
         let rows = parts.iter().map(|(_, rows)| rows).sum();
-        let whole = self.linear(name, self.matrix(name, rows, cols));
+        let whole = self.linear(name, self.matrix(name, rows, cols), false);
         let mut start = 0;
         for (part, rows) in parts {
             let range = start..start + *rows;
