@@ -79,13 +79,20 @@ pub(super) fn page_size() -> usize {
 }
 
 /// Where files of these lengths start that are mapped behind `head` bytes: each at a page.
-pub(super) fn starts(head: usize, lengths: &[usize]) -> impl Iterator<Item = usize> {
+///
+/// # Errors
+/// There are not so many addresses.
+pub(super) fn starts(head: usize, lengths: &[usize]) -> io::Result<Vec<usize>> {
     let page = page_size();
-    lengths.iter().scan(head.next_multiple_of(page), move |next, len| {
-        let start = *next;
-        *next = (start + len).next_multiple_of(page);
-        Some(start)
-    })
+    let (mut starts, mut next) = (Vec::new(), head.checked_next_multiple_of(page));
+    for len in lengths {
+        starts.extend(next);
+        next = next.and_then(|start| start.checked_add(*len)?.checked_next_multiple_of(page));
+    }
+    match next {
+        Some(end) if isize::try_from(end).is_ok() => Ok(starts),
+        _ => Err(io::ErrorKind::OutOfMemory.into()),
+    }
 }
 
 /// Bytes in memory and files behind them, mapped for reading as one slice; see [`starts`].
@@ -106,8 +113,8 @@ impl MappedParts {
     #[allow(unsafe_code)]
     pub(super) unsafe fn new(head: &[u8], files: &[(&File, usize)]) -> io::Result<Self> {
         let lengths: Vec<_> = files.iter().map(|(_, len)| *len).collect();
-        let len =
-            starts(head.len(), &lengths).zip(&lengths).map(|(start, len)| start + len).max().unwrap_or(head.len());
+        let starts = starts(head.len(), &lengths)?;
+        let len = starts.last().zip(lengths.last()).map_or(head.len(), |(start, len)| start + len);
         // Addresses alone: memory that nobody can touch takes none.
         // SAFETY: the system chooses where.
         let reserved = unsafe { mmap_anonymous(null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE)? };
@@ -119,7 +126,7 @@ impl MappedParts {
             mmap_anonymous(reserved, head.len(), ProtFlags::READ | ProtFlags::WRITE, flags)?;
             start.copy_from_nonoverlapping(NonNull::from(head).cast(), head.len());
         }
-        for ((file, len), at) in files.iter().zip(starts(head.len(), &lengths)) {
+        for ((file, len), at) in files.iter().zip(starts) {
             // SAFETY: `starts` gives each file pages of its own within what was reserved; nothing has been lent of it yet.
             unsafe { mmap(start.add(at).as_ptr().cast(), *len, ProtFlags::READ, flags, file, 0)? };
         }
@@ -152,4 +159,20 @@ impl Drop for MappedParts {
 /// The operating system's, if there is not enough.
 pub fn memory(bytes: usize) -> io::Result<MmapMut> {
     MmapMut::map_anon(bytes.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_start_at_pages_of_their_own() {
+        let page = page_size();
+        assert_eq!(starts(1, &[1, page, page + 1, 5]).unwrap(), [page, 2 * page, 3 * page, 5 * page]);
+        assert_eq!(starts(page, &[7]).unwrap(), [page]);
+        assert!(starts(0, &[]).unwrap().is_empty());
+        for lengths in [&[usize::MAX][..], &[usize::MAX / 2, usize::MAX / 2], &[isize::MAX as usize, 1]] {
+            assert_eq!(starts(1, lengths).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+        }
+    }
 }

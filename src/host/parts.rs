@@ -134,7 +134,8 @@ impl Parts {
         let files = parts.iter().map(Opened::file).collect::<Result<Vec<_>, _>>()?;
         check(&parts, &files)?;
         let fail = |e: io::Error| parts[0].error(MapError::Io(e).into());
-        let head = head(&parts, &files, head(&parts, &files, 0).len());
+        let len = head(&parts, &files, 0).map_err(fail)?.len();
+        let head = head(&parts, &files, len).map_err(fail)?;
         let handles: Vec<_> = parts.iter().map(|part| (&part.handle, part.map.len())).collect();
         // SAFETY: the caller promises what `new` asks for.
         let map = unsafe { MappedParts::new(&head, &handles) }.map_err(fail)?;
@@ -240,7 +241,7 @@ fn is_of_file(key: &str) -> bool {
 }
 
 /// The header of the whole, whose length is `len`.
-fn head(parts: &[Opened], files: &[File<'_>], len: usize) -> Vec<u8> {
+fn head(parts: &[Opened], files: &[File<'_>], len: usize) -> io::Result<Vec<u8>> {
     let u64 = |n: usize| (n as u64).to_le_bytes();
     let string = |s: &str| [&u64(s.len()), s.as_bytes()].concat();
     let kept = || files[0].raw_metadata().filter(|(key, _)| !is_of_file(key));
@@ -254,7 +255,7 @@ fn head(parts: &[Opened], files: &[File<'_>], len: usize) -> Vec<u8> {
     out.extend([4, alignment].map(u32::to_le_bytes).concat());
     let data = len.next_multiple_of(alignment as usize);
     let lengths: Vec<_> = parts.iter().map(|part| part.map.len()).collect();
-    for ((part, file), start) in parts.iter().zip(files).zip(mmap::starts(len, &lengths)) {
+    for ((part, file), start) in parts.iter().zip(files).zip(mmap::starts(len, &lengths)?) {
         let at = |t: &Tensor<'_>| start + (t.data.as_ptr().addr() - part.map.as_ptr().addr());
         for t in file.tensors() {
             out.extend(string(t.name));
@@ -264,5 +265,5 @@ fn head(parts: &[Opened], files: &[File<'_>], len: usize) -> Vec<u8> {
             out.extend(u64(at(&t).saturating_sub(data)));
         }
     }
-    out
+    Ok(out)
 }
