@@ -20,6 +20,7 @@ mod interrupt;
 mod model;
 mod override_kv;
 mod pack;
+mod parts;
 mod perplexity;
 mod plan;
 mod progress;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use armlet::arch::{Backend, Kernels, KvType};
 use armlet::engine::{Config, Engine, EngineError, Plan, Prefix, Session};
 use armlet::gguf::File;
-use armlet::host::{MapError, MappedFile, Parts, Pool, is_part, memory};
+use armlet::host::{MapError, MappedFile, Pool, memory};
 use armlet::model::{self, Hparams, Model};
 use armlet::tokenizer::{EncodeOptions, Tokenizer};
 
@@ -15,6 +15,7 @@ use crate::args;
 use crate::error::Failure;
 use crate::hub;
 use crate::override_kv::{self, OverrideKv};
+use crate::parts::{Parts, is_part};
 use crate::pull;
 
 /// A model, its file, and the kernels and threads that it runs on.

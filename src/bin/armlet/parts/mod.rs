@@ -3,18 +3,20 @@
 //! The core reads a model from one slice, and so does not know of parts: these are mapped one behind another, each from a
 //! page on, behind a header in memory that has the metadata of the first part and describes the tensors of all.
 
-use std::fs::File as Handle;
-use std::path::{Path, PathBuf};
-use std::string::String;
-use std::vec::Vec;
-use std::{format, io, vec};
+mod map;
 
-use super::mmap::{self, MapError, MappedFile, MappedParts};
-use crate::gguf::{File, GgufError, Tensor, Value};
+use std::fs::File as Handle;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use armlet::gguf::{File, GgufError, Tensor, Value};
+use armlet::host::{MapError, MappedFile};
+
+use map::MappedParts;
 
 /// The parts of a model, mapped as one file.
 #[derive(Debug)]
-pub struct Parts {
+pub(crate) struct Parts {
     map: MappedParts,
     paths: Vec<PathBuf>,
 }
@@ -22,17 +24,16 @@ pub struct Parts {
 /// Why files are not the parts of a model.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
-pub struct PartError {
+pub(crate) struct PartError {
     /// The part.
-    pub path: PathBuf,
+    path: PathBuf,
     /// What is wrong with it.
-    pub problem: PartProblem,
+    problem: PartProblem,
 }
 
 /// What is wrong with a part of a model.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PartProblem {
+pub(crate) enum PartProblem {
     /// It is not there.
     #[error("part {part} of {count} is missing; fetch all parts of the model into one folder")]
     Missing {
@@ -100,8 +101,7 @@ const TENSORS: &str = "split.tensors.count";
 const ALIGNMENT: &str = "general.alignment";
 
 /// Whether a file is a part of a model.
-#[must_use]
-pub fn is_part(file: &File<'_>) -> bool {
+pub(crate) fn is_part(file: &File<'_>) -> bool {
     number(file, COUNT).is_ok_and(|count| count > 1)
 }
 
@@ -114,7 +114,7 @@ impl Parts {
     /// # Safety
     /// As [`MappedFile::open`] asks, for each part.
     #[allow(unsafe_code)]
-    pub unsafe fn open(path: &Path) -> Result<Self, PartError> {
+    pub(crate) unsafe fn open(path: &Path) -> Result<Self, PartError> {
         // SAFETY: the caller promises what `open` asks for.
         let open = |path: &Path| unsafe { Opened::new(path) };
         let first = open(path)?;
@@ -143,14 +143,13 @@ impl Parts {
     }
 
     /// The files, in order.
-    #[must_use]
-    pub fn paths(&self) -> &[PathBuf] {
+    pub(crate) fn paths(&self) -> &[PathBuf] {
         &self.paths
     }
 }
 
 /// The model as one file.
-impl core::ops::Deref for Parts {
+impl std::ops::Deref for Parts {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         &self.map
@@ -170,9 +169,9 @@ impl Opened {
     #[allow(unsafe_code)]
     unsafe fn new(path: &Path) -> Result<Self, PartError> {
         let fail = |e: MapError| PartError { path: path.into(), problem: e.into() };
+        // SAFETY: the caller promises what `open` asks for.
+        let map = unsafe { MappedFile::open(path) }.map_err(fail)?;
         let handle = Handle::open(path).map_err(|e| fail(e.into()))?;
-        // SAFETY: the caller promises what `of` asks for.
-        let map = unsafe { MappedFile::of(&handle) }.map_err(fail)?;
         Ok(Self { path: path.into(), handle, map })
     }
 
@@ -246,7 +245,7 @@ fn head(parts: &[Opened], files: &[File<'_>], len: usize) -> io::Result<Vec<u8>>
     let string = |s: &str| [&u64(s.len()), s.as_bytes()].concat();
     let kept = || files[0].raw_metadata().filter(|(key, _)| !is_of_file(key));
     // Parts start at pages, so what is aligned in its file is aligned in the whole.
-    let alignment = files.iter().map(File::alignment).fold(mmap::page_size() as u64, u64::min) as u32;
+    let alignment = files.iter().map(File::alignment).fold(map::page_size() as u64, u64::min) as u32;
     let mut out = b"GGUF\x03\0\0\0".to_vec();
     out.extend(u64(files.iter().map(File::tensors_len).sum()));
     out.extend(u64(kept().count() + 1));
@@ -255,7 +254,7 @@ fn head(parts: &[Opened], files: &[File<'_>], len: usize) -> io::Result<Vec<u8>>
     out.extend([4, alignment].map(u32::to_le_bytes).concat());
     let data = len.next_multiple_of(alignment as usize);
     let lengths: Vec<_> = parts.iter().map(|part| part.map.len()).collect();
-    for ((part, file), start) in parts.iter().zip(files).zip(mmap::starts(len, &lengths)?) {
+    for ((part, file), start) in parts.iter().zip(files).zip(map::starts(len, &lengths)?) {
         let at = |t: &Tensor<'_>| start + (t.data.as_ptr().addr() - part.map.as_ptr().addr());
         for t in file.tensors() {
             out.extend(string(t.name));
