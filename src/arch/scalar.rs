@@ -202,6 +202,7 @@ impl Isa for Scalar {
 /// Calls, not copies: there is no instruction set to be compiled for, and many formats.
 impl Int8Isa for Scalar {
     const UNROLL_UNITS: bool = false;
+    const SIGNED_PLANES: bool = true;
     type U32x4 = [u32; 4];
 
     #[inline(never)]
@@ -224,6 +225,11 @@ impl Int8Isa for Scalar {
     #[inline(never)]
     fn bits(self, x: &[u8; 16], u: usize) -> [i8; 32] {
         core::array::from_fn(|i| (x[(4 * u + i / 8) & 15] >> (i % 8) & 1).cast_signed())
+    }
+    #[inline(never)]
+    fn join_planes(self, low: [i8; 32], high: [[i8; 32]; 2], h: [Field; 2]) -> [[i8; 32]; 2] {
+        let half = 8 << h[0].bits;
+        [0, 1].map(|i| self.join(low, Field { at: 4 * i, bits: 4 }, high[i], h[i]).map(|q| (q ^ half) - half))
     }
     #[inline(never)]
     fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[[i8; 32]; 4]; 2], Form, [f32; 4]) {
@@ -272,6 +278,17 @@ impl Int8Isa for Scalar {
     #[inline(always)]
     fn splat_words(self, x: u32) -> [u32; 4] {
         [x; 4]
+    }
+    #[inline(never)]
+    fn load_words(self, x: &[u8; 16]) -> [u32; 4] {
+        core::array::from_fn(|i| u32::from_le_bytes(x.as_chunks::<4>().0[i]))
+    }
+    #[inline(never)]
+    fn load_six_bits(self, x: &[u8; 24]) -> [[u32; 4]; 2] {
+        let (words, _) = x.as_chunks::<4>();
+        let low = |i: usize| u32::from_le_bytes(words[4 + i % 2]) >> (4 * (i / 2)) & 0x0f0f_0f0f;
+        let first = self.load_words(first(x));
+        [first, core::array::from_fn(|i| low(i) | first[i] >> 2 & 0x3030_3030)]
     }
     #[inline(never)]
     fn quads(self, x: [&[u8; 16]; 4]) -> [[u32; 4]; 4] {
@@ -411,6 +428,22 @@ impl PanelIsa for Scalar {
     fn dot_nibbles<const T: usize>(self, w: &Rows<[i8; 32]>, x: &TokenBlock<'_, T>, offset: bool) -> Rows<f32> {
         let bias = if offset { x.bias[0] as f32 } else { 0.0 };
         self.dot_int8(w, x).map(|dot| dot + bias) // exact: integers below 2²⁴
+    }
+    #[inline(never)]
+    fn weights_of<const INT8: bool>(self, q: [[[i8; 32]; 8]; 2]) -> Rows<[i8; 32]> {
+        core::array::from_fn(|r| core::array::from_fn(|i| q[r / 8][i / 4][4 * (r % 8) + i % 4]))
+    }
+    #[inline(always)]
+    fn scales_of(self, d: [[f32; 4]; 4]) -> Rows<f32> {
+        core::array::from_fn(|r| d[r / 4][r % 4])
+    }
+    #[inline(always)]
+    fn ints_of(self, x: [[u32; 4]; 4]) -> Rows<i32> {
+        core::array::from_fn(|r| x[r / 4][r % 4].cast_signed())
+    }
+    #[inline(always)]
+    fn mul_scales(self, a: Rows<f32>, b: Rows<f32>) -> Rows<f32> {
+        map(a, b, |a, b| a * b)
     }
     #[inline(always)]
     fn scales_f32(self, scales: &Sums, _group: usize) -> Rows<f32> {

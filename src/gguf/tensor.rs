@@ -58,13 +58,14 @@ impl TensorType {
 
     /// Format and layout, if this build of armlet has kernels for it.
     pub fn format(self) -> Option<(DType, Layout)> {
-        Layout::from_gguf(self.id).filter(|(dtype, _)| dtype.is_built())
+        Layout::from_gguf(self.id).filter(|(dtype, layout)| layout.is_built(*dtype))
     }
 
     /// Why it cannot be used.
     pub fn why_not(self) -> &'static str {
         match Layout::from_gguf(self.id) {
             Some((dtype, _)) if !dtype.is_built() => "this build leaves out; choose the feature of that name",
+            Some((dtype, layout)) if !layout.is_built(dtype) => "this build leaves out; choose the feature panels",
             _ => "is not supported here; requantise the model, for example to Q4_K_M or Q8_0",
         }
     }

@@ -27,10 +27,9 @@ unpadded!(Matrix<'_>: DType, Layout, [u32; 2], f32, usize, &[u8]);
 
 impl<'m> Matrix<'m> {
     /// A matrix over `data`; `None` unless `cols` is a whole number of blocks, `data` has exactly the bytes of the rows
-    /// (in panels: of whole panels), the format has that layout, and this build the format.
+    /// (in panels: of whole panels), and this build has the format in that layout.
     pub fn new_checked(dtype: DType, layout: Layout, rows: usize, cols: usize, data: &'m [u8]) -> Option<Self> {
-        layout.gguf_id(dtype).filter(|_| dtype.is_built())?;
-        let bytes = dtype.row_bytes(cols)?;
+        let bytes = dtype.row_bytes(cols).filter(|_| layout.is_built(dtype))?;
         let row_bytes = u32::try_from(bytes).ok()?;
         let padded = usize::try_from(layout.padded(rows as u64)?).ok()?;
         let whole = padded.checked_mul(bytes)? == data.len();

@@ -6,17 +6,29 @@
 //! # Panels
 //!
 //! `armlet pack` stores quantised matrices in the order in which the GEMM kernels read them ([`Layout::Panels`]), which is
-//! the same for every instruction set: panels of 16 rows, each block by block of 32 columns, with the pieces of the 16
-//! GGUF blocks interleaved. A packed block is
+//! the same for every instruction set: panels of 16 rows, each block by block, with the fields of the 16 GGUF blocks
+//! interleaved. A packed block is the binary16 scales of the rows, 16 × f16 each, and then units of 32 columns:
 //!
-//! | format | | bytes |
-//! |---|---|---:|
-//! | Q8_0 | d: 16 × f16, q: 8 × 16 × 4 × int8 | 544 |
-//! | Q4_0 | d: 16 × f16, n: 4 × 16 × 4 bytes | 288 |
-//! | Q4_1 | d: 16 × f16, m: 16 × f16, n: 4 × 16 × 4 bytes | 320 |
+//! | format | scales | units | of each: planes of bits | scales | bytes |
+//! |---|---|---:|---|---|---:|
+//! | Q8_0 | d | 1 | 8 | | 544 |
+//! | Q4_0, IQ4_NL | d | 1 | 4 | | 288 |
+//! | Q4_1 | d, m | 1 | 4 | | 320 |
+//! | Q5_0 | d | 1 | 4, 1 | | 352 |
+//! | Q4_K | d, −dmin | 8 | 4 | S and M, 24 bytes | 2304 |
+//! | Q5_K | d, −dmin | 8 | 4, 1 | S and M, 24 bytes | 2816 |
+//! | Q6_K | d | 8 | 4, 2 | S, 2 × 16 × int8 | 3360 |
+//! | Q1_0 | d | 4 | 1 | | 288 |
+//! | Q2_0 | d | 2 | 2 | | 288 |
 //!
-//! where `q[k][row][j]` is the quant of column 4k + j, and `n[k][row][j]` has that of column 4k + j in its low nibble
-//! and that of column 16 + 4k + j in its high one. The last panel of a matrix is padded with rows of zero bytes.
+//! A plane has `b` bits of each quant, the first one the lowest: 64·b bytes, of which byte 64·(k mod b) + 4·row + j has those
+//! of column 4k + j from its bit b·⌊k/b⌋ on. The highest bit of a second plane is inverted.
+//!
+//! Scales of a unit are bytes of 16 rows, that of row r at place 4·(r mod 4) + ⌊r/4⌋: of Q6_K those of the first half, then
+//! of the last. Of Q4_K and Q5_K a byte has S in its lower six bits, and above them the upper two of M; the lower four of M
+//! are nibbles of 8 bytes behind these, of places 0..8 the low ones, of the others the high ones.
+//!
+//! The last panel of a matrix is padded with zeros.
 //!
 //! In the file, such a tensor has the type number 0x41500000 plus that of the format, which other programs refuse; its
 //! dimensions are those of the matrix, without the padding. The file has the metadata `armlet.pack.version` =
@@ -126,7 +138,7 @@ formats! {
     /// 5 bits: 4, a scale and a minimum for 32.
     Q4_1 "Q4_1" 3 q4_1 ["q4_1"] Some("Q4_1 in panels");
     /// 5.5 bits: a scale for 32.
-    Q5_0 "Q5_0" 6 q5_0 ["q5_0"] None;
+    Q5_0 "Q5_0" 6 q5_0 ["q5_0"] Some("Q5_0 in panels");
     /// 6 bits: 5, a scale and a minimum for 32.
     Q5_1 "Q5_1" 7 q5_1 ["q5_1"] None;
     /// 2.625 bits: a scale and a minimum for 16, in blocks of 256.
@@ -134,13 +146,13 @@ formats! {
     /// 3.4375 bits: a scale for 16, in blocks of 256.
     Q3K "Q3_K" 11 q3_k ["q3_k"] None;
     /// 4.5 bits: a scale and a minimum for 32, in blocks of 256.
-    Q4K "Q4_K" 12 q4_k ["q4_k"] None;
+    Q4K "Q4_K" 12 q4_k ["q4_k"] Some("Q4_K in panels");
     /// 5.5 bits: a scale and a minimum for 32, in blocks of 256.
-    Q5K "Q5_K" 13 q5_k ["q5_k"] None;
+    Q5K "Q5_K" 13 q5_k ["q5_k"] Some("Q5_K in panels");
     /// 6.5625 bits: a scale for 16, in blocks of 256.
-    Q6K "Q6_K" 14 q6_k ["q6_k"] None;
+    Q6K "Q6_K" 14 q6_k ["q6_k"] Some("Q6_K in panels");
     /// 4.5 bits: levels of a table, a scale for 32.
-    Iq4Nl "IQ4_NL" 20 iq4_nl ["iq4_nl"] None;
+    Iq4Nl "IQ4_NL" 20 iq4_nl ["iq4_nl"] Some("IQ4_NL in panels");
     /// 4.25 bits: levels of a table, a scale for 32, in blocks of 256.
     Iq4Xs "IQ4_XS" 23 iq4_xs ["iq4_xs"] None;
     /// 1.6875 bits: trits, a scale for 256.
@@ -152,9 +164,9 @@ formats! {
     /// 4.5 bits: E2M1, a scale for 16, and one for the tensor.
     Nvfp4 "NVFP4" 40 nvfp4 ["nvfp4"] None;
     /// 1.125 bits: signs, a scale for 128.
-    Q1_0 "Q1_0" 41 q1_0 ["q1_0"] None;
+    Q1_0 "Q1_0" 41 q1_0 ["q1_0"] Some("Q1_0 in panels");
     /// 2.25 bits: a scale for 64.
-    Q2_0 "Q2_0" 42 q2_0 ["q2_0"] None;
+    Q2_0 "Q2_0" 42 q2_0 ["q2_0"] Some("Q2_0 in panels");
 }
 
 impl DType {

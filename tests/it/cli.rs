@@ -264,7 +264,7 @@ fn quantize_writes_every_format_and_minds_its_input() {
 #[test]
 fn pack_writes_panels_and_minds_its_input() {
     let f = Folder::new();
-    for (dtype, name) in [(DType::Q8_0, "Q8_0"), (DType::Q4_0, "Q4_0"), (DType::Q4_1, "Q4_1")] {
+    for (dtype, name) in [(DType::Q8_0, "Q8_0"), (DType::Q4_1, "Q4_1"), (DType::Q5_0, "Q5_0")] {
         let gguf = Tiny { dtype, bias: true, tied: false, ..Tiny::default() }.gguf();
         let model = f.write("plain.gguf", &gguf.build());
         let out = f.path(name).to_str().unwrap().to_string();

@@ -395,7 +395,7 @@ fn t4_tensor_types() {
 #[test]
 fn t4_panels() {
     const PANELS: u32 = 0x4150_0000;
-    for id in [0, 1, 6, 12, 30, 31, 255].map(|id| PANELS | id).into_iter().chain([0x4150_0102, 0x4151_0002]) {
+    for id in [0, 1, 7, 10, 30, 31, 255].map(|id| PANELS | id).into_iter().chain([0x4150_0102, 0x4151_0002]) {
         refused(&tensor(&[256, 16], id, 1 << 14), Problem::TensorType(id));
     }
     for (id, block, name) in [(2, 18, "Q4_0 in panels"), (3, 20, "Q4_1 in panels"), (8, 34, "Q8_0 in panels")] {

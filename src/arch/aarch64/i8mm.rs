@@ -86,6 +86,12 @@ fn twice(token: I8mm, [a, b]: [float32x4_t; 2]) -> [float32x4_t; 4] {
     simd!(token, [vzip1q_f32(a, a), vzip2q_f32(a, a), vzip1q_f32(b, b), vzip2q_f32(b, b)])
 }
 
+/// The same of integers.
+#[inline(always)]
+fn twice_ints(token: I8mm, [a, b]: [int32x4_t; 2]) -> [int32x4_t; 4] {
+    simd!(token, [vzip1q_s32(a, a), vzip2q_s32(a, a), vzip1q_s32(b, b), vzip2q_s32(b, b)])
+}
+
 /// The numbers of two tokens as `[x₀, x₁, x₀, x₁]`.
 #[inline(always)]
 fn both<const T: usize>(token: I8mm, x: &[f32; T]) -> float32x4_t {
@@ -186,6 +192,22 @@ impl PanelIsa for I8mm {
         self.dot(w, x, offset)
     }
     #[inline(always)]
+    fn weights_of<const INT8: bool>(self, q: [[I8x32; 8]; 2]) -> PanelRows8 {
+        pairs(self, self.dotprod().weights_of::<INT8>(q))
+    }
+    #[inline(always)]
+    fn scales_of(self, [a, b, ..]: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        twice(self, [a, b])
+    }
+    #[inline(always)]
+    fn ints_of(self, x: [uint32x4_t; 4]) -> [int32x4_t; 4] {
+        twice_ints(self, self.dotprod().ints_of(x))
+    }
+    #[inline(always)]
+    fn mul_scales(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        simd!(self, core::array::from_fn(|i| vmulq_f32(a[i], b[i])))
+    }
+    #[inline(always)]
     fn scales_f32(self, scales: &Sums, group: usize) -> [float32x4_t; 4] {
         twice(self, self.neon().load_sums(scales, group))
     }
@@ -199,8 +221,7 @@ impl PanelIsa for I8mm {
     }
     #[inline(always)]
     fn ints(self, x: &[i32; PANEL_ROWS], group: usize) -> [int32x4_t; 4] {
-        let [a, b] = self.neon().load_ints(x, group);
-        simd!(self, [vzip1q_s32(a, a), vzip2q_s32(a, a), vzip1q_s32(b, b), vzip2q_s32(b, b)])
+        twice_ints(self, self.neon().load_ints(x, group))
     }
     #[inline(always)]
     fn add_halves<const T: usize>(

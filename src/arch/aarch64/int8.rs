@@ -48,6 +48,27 @@ fn mask<X: NeonToken>(token: X, mask: u8) -> uint8x16_t {
     mask
 }
 
+/// Ones in the bytes that have bit `at` set. Tests of half of the bits keep half as many masks in registers.
+#[inline(always)]
+fn ones<X: NeonToken>(token: X, x: uint8x16_t, at: usize) -> uint8x16_t {
+    simd!(token, {
+        let x = if at.is_multiple_of(2) { vaddq_u8(x, x) } else { x };
+        if at >= 6 { vcltzq_s8(vreinterpretq_s8_u8(x)) } else { vtstq_u8(x, mask(token, 2 << (at & !1))) }
+    })
+}
+
+/// The low nibbles of `x` with `a` above them, and its high ones with the upper four bits of `b`. In this order nothing needs
+/// to be copied, which the compiler would not keep.
+#[inline(always)]
+fn insert_nibbles<X: NeonToken>(token: X, mut x: uint8x16_t, a: uint8x16_t, mut b: uint8x16_t) -> [int8x16_t; 2] {
+    // SAFETY: two instructions on registers; the token proves NEON.
+    unsafe {
+        asm!("sri {b:v}.16b, {x:v}.16b, #4", "sli {x:v}.16b, {a:v}.16b, #4", x = inout(vreg) x, a = in(vreg) a,
+             b = inout(vreg) b, options(pure, nomem, nostack, preserves_flags));
+    }
+    [signed(token, x), signed(token, b)]
+}
+
 /// Lanes of `x` as they are signed.
 #[inline(always)]
 fn signed<X: NeonToken>(token: X, x: uint8x16_t) -> int8x16_t {
@@ -77,6 +98,7 @@ impl<X: NeonDot> Int8Isa for X {
     type U32x4 = uint32x4_t;
     /// A comparison sets all bits.
     const SET: i8 = -1;
+    const SIGNED_PLANES: bool = true;
 
     #[inline(always)]
     fn field(self, x: I8x32, Field { at, bits }: Field) -> I8x32 {
@@ -144,6 +166,28 @@ impl<X: NeonDot> Int8Isa for X {
                 signed(self, vtstq_u8(vqtbl1q_u8(x, byte), bit))
             })
         })
+    }
+    #[inline(always)]
+    fn bit(self, x: I8x32, at: usize) -> I8x32 {
+        x.map(|x| signed(self, ones(self, bytes(self, x), at)))
+    }
+    /// A bit that is set becomes ones, which the nibble is put below; of two bits the higher becomes the sign.
+    #[inline(always)]
+    fn join_planes(self, low: I8x32, high: [I8x32; 2], h: [Field; 2]) -> [I8x32; 2] {
+        let joined = unroll_array!(i in 0..2 => {
+            // Fields of the low nibbles stay below, those of the high ones go to the upper four bits.
+            let [a, b] = unroll_array!(n in 0..2 => simd!(self, {
+                let x = bytes(self, high[n][i]);
+                if h[n].bits == 1 {
+                    ones(self, x, h[n].at)
+                } else {
+                    let top = vreinterpretq_s8_u8(shift!(6 - h[n].at, vshlq_n_u8(x), x));
+                    vreinterpretq_u8_s8(if n == 0 { vshrq_n_s8::<6>(top) } else { vshrq_n_s8::<2>(top) })
+                }
+            }));
+            insert_nibbles(self, bytes(self, low[i]), a, b)
+        });
+        unroll_array!(n in 0..2 => unroll_array!(i in 0..2 => joined[i][n]))
     }
     /// In planes: the bytes of two rows side by side, of which a shift and a mask take one of the four fields each.
     #[inline(always)]
@@ -304,6 +348,31 @@ impl<X: NeonDot> Int8Isa for X {
     #[inline(always)]
     fn splat_words(self, x: u32) -> uint32x4_t {
         simd!(self, vdupq_n_u32(x))
+    }
+    #[inline(always)]
+    fn load_words(self, x: &[u8; 16]) -> uint32x4_t {
+        simd!(self, vreinterpretq_u32_u8(vld1q_u8(x.as_ptr())))
+    }
+    #[inline(always)]
+    fn load_six_bits(self, x: &[u8; 24]) -> [uint32x4_t; 2] {
+        simd!(self, {
+            let (first, eight) = (vld1q_u8(x.as_ptr()), vld1_u8(x.as_ptr().add(16)));
+            let low = vcombine_u8(eight, vshr_n_u8::<4>(eight));
+            [first, vsliq_n_u8::<4>(low, vshrq_n_u8::<6>(first))].map(|x| vreinterpretq_u32_u8(x))
+        })
+    }
+    /// The conversion shifts.
+    #[inline(always)]
+    fn field_to_f32(self, x: uint32x4_t, at: usize, mask: u32) -> float32x4_t {
+        simd!(self, {
+            let x = vandq_u32(x, vdupq_n_u32(mask << at));
+            match at {
+                0 => vcvtq_f32_u32(x),
+                8 => vcvtq_n_f32_u32::<8>(x),
+                16 => vcvtq_n_f32_u32::<16>(x),
+                _ => vcvtq_n_f32_u32::<24>(x),
+            }
+        })
     }
     #[inline(always)]
     fn quads(self, x: [&[u8; 16]; 4]) -> [uint32x4_t; 4] {

@@ -3,7 +3,6 @@
 //! Products of int8 are added in int16, as many as fit, and then widened to int32.
 
 use core::arch::aarch64::*;
-use core::arch::asm;
 
 use super::isa::NeonDot;
 use super::panel::NeonPanel;
@@ -84,17 +83,7 @@ impl NeonDot for Neon {
 
 impl NeonPanel for Neon {
     /// Widening products need more registers than a group's weights leave.
-    #[inline(always)]
-    #[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointer passes through, unread")]
-    fn after<T>(self, block: &T, dots: [int32x4_t; 2]) -> &T {
-        let mut block = core::ptr::from_ref(block);
-        // SAFETY: there is no instruction, so that the pointer stays what it is: a reference.
-        unsafe {
-            asm!("/* {0} {1:v} {2:v} */", inout(reg) block, in(vreg) dots[0], in(vreg) dots[1],
-                 options(pure, nomem, nostack, preserves_flags));
-            &*block
-        }
-    }
+    const FEW_REGISTERS: bool = true;
 
     /// Products of rows 0 and 1 are in one vector of int16, of rows 2 and 3 in another; two of them fit a lane.
     #[inline(always)]

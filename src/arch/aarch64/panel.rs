@@ -1,6 +1,7 @@
 //! The operations of [`PanelIsa`] on NEON for one token at a time: a group is eight rows, the lanes of two vectors.
 
 use core::arch::aarch64::*;
+use core::arch::asm;
 
 use super::isa::NeonDot;
 use super::registers::{I8x32, PanelRows8};
@@ -66,11 +67,8 @@ pub(super) trait NeonPanel: NeonDot {
     /// As [`PanelIsa::SIGNED`].
     const SIGNED: bool = false;
 
-    /// As [`PanelIsa::after`].
-    #[inline(always)]
-    fn after<T>(self, block: &T, _dots: [int32x4_t; 2]) -> &T {
-        block
-    }
+    /// As [`PanelIsa::FEW_REGISTERS`].
+    const FEW_REGISTERS: bool = false;
 
     fn dot_int8(self, w: &PanelRows8, x: &[i8; 32]) -> [int32x4_t; 2];
 
@@ -95,6 +93,7 @@ impl<X: NeonPanel> PanelIsa for X {
     const TOKENS: usize = 1;
     const UNROLL: bool = X::UNROLL;
     const SIGNED: bool = X::SIGNED;
+    const FEW_REGISTERS: bool = X::FEW_REGISTERS;
     type Single = Self;
     type Weights = PanelRows8;
     type Dots = [int32x4_t; 2];
@@ -130,8 +129,15 @@ impl<X: NeonPanel> PanelIsa for X {
         self.neon().store_sums(acc, &mut sums[0], group)
     }
     #[inline(always)]
-    fn after<T>(self, block: &T, dots: [int32x4_t; 2]) -> &T {
-        NeonPanel::after(self, block, dots)
+    #[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointer passes through, unread")]
+    fn after<T>(self, unit: &T, dots: [int32x4_t; 2]) -> &T {
+        let mut unit = core::ptr::from_ref(unit);
+        // SAFETY: there is no instruction, so that the pointer stays what it is: a reference.
+        unsafe {
+            asm!("/* {0} {1:v} {2:v} */", inout(reg) unit, in(vreg) dots[0], in(vreg) dots[1],
+                 options(pure, nomem, nostack, preserves_flags));
+            &*unit
+        }
     }
     #[inline(always)]
     fn dot_int8<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>) -> [int32x4_t; 2] {
@@ -144,6 +150,22 @@ impl<X: NeonPanel> PanelIsa for X {
     #[inline(always)]
     fn dot_nibbles_alone<const T: usize>(self, w: &PanelRows8, x: &TokenBlock<'_, T>, offset: bool) -> [int32x4_t; 2] {
         NeonPanel::dot_nibbles_alone(self, w, &x.q[0], offset.then_some(x.bias[0]))
+    }
+    #[inline(always)]
+    fn weights_of<const INT8: bool>(self, [q, _]: [[I8x32; 8]; 2]) -> PanelRows8 {
+        [0, 1].map(|h| q.map(|q| q[h]))
+    }
+    #[inline(always)]
+    fn scales_of(self, [a, b, ..]: [float32x4_t; 4]) -> [float32x4_t; 2] {
+        [a, b]
+    }
+    #[inline(always)]
+    fn ints_of(self, [a, b, ..]: [uint32x4_t; 4]) -> [int32x4_t; 2] {
+        simd!(self, [vreinterpretq_s32_u32(a), vreinterpretq_s32_u32(b)])
+    }
+    #[inline(always)]
+    fn mul_scales(self, a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] {
+        simd!(self, [vmulq_f32(a[0], b[0]), vmulq_f32(a[1], b[1])])
     }
     #[inline(always)]
     fn scales_f32(self, scales: &Sums, group: usize) -> [float32x4_t; 2] {

@@ -15,7 +15,8 @@ use core::ops::Range;
 use super::accumulators::{Accumulators, MAX_TOKENS};
 use super::cursor::{PanelCursor, RowCursor, RowQuad};
 use super::job::Job;
-use super::panel::{self, Packed, UnitPanel, Units};
+use super::packed::{self, Interleaved};
+use super::panel::{self, Packed, PanelUnit, UnitPanel, Units};
 use crate::arch::formats::{Format, Quants, Unit};
 use crate::arch::isa::PanelIsa;
 use crate::arch::types::{ROWS, Sums};
@@ -25,7 +26,7 @@ use crate::util::SliceExt;
 
 /// Rows as GGUF lays them out: the blocks of a panel, or of two, are interleaved once for [`MAX_TOKENS`].
 #[inline(always)]
-pub(super) fn multiply_rows<F: Packed, S: PanelIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
+pub(super) fn multiply_rows<F: Interleaved, S: PanelIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
     let rows = job.rows.clone();
     let paired = if S::PANELS == 2 { rows.len() / (2 * PANEL_ROWS) * (2 * PANEL_ROWS) } else { 0 };
     if S::PANELS == 2 {
@@ -36,7 +37,7 @@ pub(super) fn multiply_rows<F: Packed, S: PanelIsa>(isa: S, job: &mut Job<'_, '_
 
 /// `rows` alone, `N` panels at a time.
 #[inline(always)]
-fn interleave_and_multiply<F: Packed, S: PanelIsa, const N: usize>(
+fn interleave_and_multiply<F: Interleaved, S: PanelIsa, const N: usize>(
     isa: S,
     job: &mut Job<'_, '_, '_>,
     rows: Range<usize>,
@@ -50,8 +51,9 @@ fn interleave_and_multiply<F: Packed, S: PanelIsa, const N: usize>(
             let mut rows = PanelCursor::<F::Row>::new(rows, stride);
             let mut b = 0;
             while let Some(rows) = rows.next::<S, N>(isa) {
-                unroll!(n in 0..N => { panel::interleave::<F, S>(isa, rows[n], &mut blocks[n]) });
-                panel::add::<F, S, N>(isa, &blocks, b, &job.x, token, sums);
+                unroll!(n in 0..N => { packed::interleave::<F, S>(isa, rows[n], &mut blocks[n]) });
+                let units = blocks.each_ref().map(F::last);
+                panel::add::<F, S, N>(isa, units, b, &job.x, token, sums);
                 b += 1;
             }
             panel::restore_row_order(isa, sums);
@@ -89,7 +91,8 @@ fn unpack_and_multiply<F: Format, S: PanelIsa, const N: usize>(isa: S, job: &mut
             let mut b = 0;
             while unpack::<F, S, N>(isa, &mut quads, &mut panels) {
                 for panels in panels.first_n(units) {
-                    panel::add::<Units<F>, S, N>(isa, panels, b, &job.x, token, sums);
+                    let units = panels.each_ref().map(|unit| PanelUnit { head: &(), unit });
+                    panel::add::<Units<F>, S, N>(isa, units, b, &job.x, token, sums);
                     b += 1;
                 }
             }
@@ -162,7 +165,7 @@ fn store<F: Format, S: PanelIsa>(isa: S, unit: &Unit<S>, panel: &mut UnitPanel, 
 pub(super) fn multiply_panels_by_one<F: Packed, S: PanelIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
     let mut row = job.rows.start;
     while let Some(panel) = panel_of::<F::Block>(job, row) {
-        let sums = panel::gemv::<F, S::Single>(isa.single(), panel.blocks, &job.x, 0);
+        let sums = panel::gemv::<F, S::Single>(isa.single(), panel.blocks, &job.x);
         job.write_sums(row, 0, sums.get(panel.skip..).unwrap_or(&[]));
         row += PANEL_ROWS - panel.skip;
     }
@@ -176,8 +179,13 @@ pub(super) fn multiply_panels<F: Packed, S: PanelIsa>(isa: S, job: &mut Job<'_, 
     while let Some(panel) = panel_of::<F::Block>(job, row) {
         for token in (0..job.x.tokens).step_by(MAX_TOKENS) {
             let sums = accumulators.zeroed(job.x.tokens - token);
-            for (b, block) in panel.blocks.iter().enumerate() {
-                panel::add::<F, S, 1>(isa, core::array::from_ref(block), b, &job.x, token, sums);
+            let mut b = 0;
+            for block in panel.blocks {
+                let (head, units) = F::split(block);
+                for unit in units {
+                    panel::add::<F, S, 1>(isa, [PanelUnit { head, unit }], b, &job.x, token, sums);
+                    b += 1;
+                }
             }
             panel::restore_row_order(isa, sums);
             for (t, [sums]) in sums.iter().enumerate() {
@@ -190,7 +198,7 @@ pub(super) fn multiply_panels<F: Packed, S: PanelIsa>(isa: S, job: &mut Job<'_, 
 
 /// A panel of a packed matrix.
 struct Panel<'w, B> {
-    /// Its blocks, one for each 32 columns.
+    /// Its blocks.
     blocks: &'w [B],
     /// Rows of it before the one asked for.
     skip: usize,

@@ -24,6 +24,7 @@ use core::ops::Range;
 
 use super::activations::Activations;
 use super::job::{Job, Write};
+use super::packed;
 use super::panel::Packed;
 use super::{float, gemm, gemv, gemv_f16, gemv_quantised};
 use crate::arch::formats::Format;
@@ -79,7 +80,7 @@ impl<F: Format> Product for Units<F> {
 
 /// Quantised rows with many tokens, interleaved to panels.
 pub(in crate::arch) struct Interleaved<F>(PhantomData<F>);
-impl<F: Packed> Product for Interleaved<F> {
+impl<F: packed::Interleaved> Product for Interleaved<F> {
     #[inline(always)]
     fn multiply<S: PanelIsa + FloatIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
         gemm::multiply_rows::<F, S>(isa, job);
@@ -177,17 +178,26 @@ impl Job<'_, '_, '_> {
 macro_rules! dispatch {
     ($product:ident, $job:ident, $widens:expr) => {
         $crate::arch::generic::matmul::dispatch!(@ $product, $job, $widens,
-            packed Q8_0 Q4_0 Q4_1;
-            rows Q5_0 Q5_1 Q2K Q3K Q4K Q5K Q6K Iq4Nl Iq4Xs Tq1_0 Tq2_0 Mxfp4 Nvfp4 Q1_0 Q2_0)
+            interleaved Q8_0 Q4_0 Q4_1;
+            packed Q5_0 Q4K Q5K Q6K Iq4Nl Q1_0 Q2_0;
+            rows Q5_1 Q2K Q3K Iq4Xs Tq1_0 Tq2_0 Mxfp4 Nvfp4)
     };
-    (@ $product:ident, $job:ident, $widens:expr, packed $($packed:ident)*; rows $($rows:ident)*) => {{
+    (@ $product:ident, $job:ident, $widens:expr,
+        interleaved $($interleaved:ident)*; packed $($packed:ident)*; rows $($rows:ident)*) => {{
         use $crate::arch::generic::matmul::{Floats, Interleaved, Panels, Rows, RowsByTwo, Units, Way, Widened};
-        use $crate::quant::{DType, types};
+        use $crate::quant::{DType, Layout, types};
         match $job.w.dtype() {
+            $(DType::$interleaved if const { DType::$interleaved.is_built() } => match $job.way() {
+                Way::Rows => $product::<Rows<types::$interleaved>>(&mut $job),
+                Way::MakePanels => $product::<Interleaved<types::$interleaved>>(&mut $job),
+                Way::Panels => $product::<Panels<types::$interleaved>>(&mut $job),
+            },)*
             $(DType::$packed if const { DType::$packed.is_built() } => match $job.way() {
-                Way::Rows => $product::<Rows<types::$packed>>(&mut $job),
-                Way::MakePanels => $product::<Interleaved<types::$packed>>(&mut $job),
-                Way::Panels => $product::<Panels<types::$packed>>(&mut $job),
+                Way::Rows => $product::<RowsByTwo<types::$packed>>(&mut $job),
+                Way::Panels if const { Layout::Panels.is_built(DType::$packed) } => {
+                    $product::<Panels<types::$packed>>(&mut $job);
+                }
+                _ => $product::<Units<types::$packed>>(&mut $job),
             },)*
             $(DType::$rows if const { DType::$rows.is_built() } => match $job.way() {
                 Way::Rows => $product::<RowsByTwo<types::$rows>>(&mut $job),

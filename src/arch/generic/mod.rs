@@ -13,5 +13,6 @@ mod gemv_quantised;
 pub(super) mod job;
 pub(super) mod matmul;
 pub(super) mod norm;
+mod packed;
 mod padded;
 mod panel;

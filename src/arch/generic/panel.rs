@@ -1,14 +1,15 @@
 //! Panels: sixteen rows of quantised weights with their bytes interleaved, so that rows are the lanes of a vector.
 //!
 //! ```text
-//! panel of 16 rows = its blocks of 32 columns, one after another
-//! block            = [d: 16 × f16] [m: 16 × f16, if any] [quants: [k][row][4]]
+//! panel of 16 rows = its blocks, one after another
+//! block            = [scales: 16 × f16, of one or two] [units of 32 columns]
+//! unit             = [scales of its own] [quants: planes of [k][row][4]]
 //!     int8 quants:   k in 0..8, columns 4k + j
 //!     nibbles:       k in 0..4, low halves columns 4k + j, high halves columns 16 + 4k + j
 //! ```
 //!
-//! That is a packed file's layout. For a prompt and any other format the units of 16 rows are unpacked to int8 with `f32`
-//! scales, and the integer ones of halves: a [`UnitPanel`].
+//! That is a packed file's layout, see [`packed`](super::packed). For a prompt and a format that is not packed the units of 16
+//! rows are unpacked to int8 with `f32` scales, and the integer ones of halves: a [`UnitPanel`].
 //!
 //! Four columns of a row are one 32-bit lane. That is what `sdot` by lane, `vpdpbusd` with a broadcast and, after a
 //! zip, `smmla` take, and no sum across lanes is needed. For a prompt, panels are made on the fly; a file made by
@@ -29,34 +30,68 @@
 
 use super::activations::Activations;
 use super::cursor::{TokenCursor, token_blocks};
-use crate::arch::formats::Quants;
+use crate::arch::formats::{Format, Quants};
 use crate::arch::isa::{Isa, PanelIsa, bias};
-use crate::arch::types::{Bytes, PanelScales, Sums, TokenBlock};
+use crate::arch::types::{Bytes, Sums, TokenBlock};
 use crate::arch::unroll::{unroll, unroll_array};
-use crate::quant::types::{Q4_0, Q4_1, Q8_0};
 use crate::quant::{BLOCK, Block, PANEL_ROWS};
 use crate::util::SliceExt;
 
 /// How 32 columns of 16 rows are arranged.
 pub(super) trait PanelFormat {
-    /// Their bytes or numbers.
-    type Block;
+    /// Bytes that the units of a block share.
+    type Head: 'static;
+    /// The bytes or numbers of a unit.
+    type Unit: 'static;
     /// As [`Format`](crate::arch::formats::Format).
     const QUANTS: Quants;
     /// As [`Format`](crate::arch::formats::Format).
     const OFFSET: i32 = 0;
     /// As [`Format`](crate::arch::formats::Format).
     const MINIMUM: bool = false;
+    /// Planes that a quant is made of.
+    const PLANES: usize = 1;
     /// Quants of `S::ROWS` rows.
-    fn weights<S: PanelIsa>(isa: S, block: &Self::Block, group: usize) -> S::Weights;
+    fn weights<S: PanelIsa>(isa: S, unit: &Self::Unit, group: usize) -> S::Weights;
+    /// What these are less than the quants by; of halves those know that take them.
+    #[inline(always)]
+    fn less<S: PanelIsa>() -> i32 {
+        0
+    }
     /// Their scales and minima, the latter unused if there are none; or what
     /// [`Unit::d`](crate::arch::formats::Unit::d) says of halves.
-    fn scales<S: PanelIsa>(isa: S, block: &Self::Block, group: usize) -> [S::Scales; 2];
+    fn scales<S: PanelIsa>(isa: S, of: PanelUnit<'_, Self>, group: usize) -> [S::Scales; 2];
     /// Integer scales and minima of halves; `None` if the format has none.
     #[inline(always)]
-    fn halves<S: PanelIsa>(_: S, _block: &Self::Block, _group: usize) -> Option<[[S::Ints; 2]; 2]> {
+    fn halves<S: PanelIsa>(_: S, _unit: &Self::Unit, _group: usize) -> Option<[[S::Ints; 2]; 2]> {
         None
     }
+}
+
+/// 32 columns of 16 rows, wherever they are.
+pub(super) struct PanelUnit<'a, F: PanelFormat + ?Sized> {
+    pub(super) head: &'a F::Head,
+    pub(super) unit: &'a F::Unit,
+}
+
+impl<F: PanelFormat + ?Sized> Clone for PanelUnit<'_, F> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<F: PanelFormat + ?Sized> Copy for PanelUnit<'_, F> {}
+
+/// A format of packed files.
+pub(super) trait Packed: PanelFormat {
+    /// A block of a panel.
+    type Block: Block;
+    /// Units of a block.
+    const UNITS: usize;
+    /// What the units share, and these.
+    fn split(block: &Self::Block) -> (&Self::Head, &[Self::Unit]);
+    /// The last unit.
+    fn last(block: &Self::Block) -> PanelUnit<'_, Self>;
 }
 
 /// 32 columns of 16 rows, unpacked.
@@ -77,107 +112,37 @@ impl UnitPanel {
 
 /// A format's units, unpacked.
 pub(super) struct Units<F>(core::marker::PhantomData<F>);
-impl<F: crate::arch::formats::Format> PanelFormat for Units<F> {
-    type Block = UnitPanel;
+impl<F: Format> PanelFormat for Units<F> {
+    type Head = ();
+    type Unit = UnitPanel;
     const QUANTS: Quants = F::QUANTS;
     const OFFSET: i32 = F::OFFSET;
     const MINIMUM: bool = F::MINIMUM;
 
     #[inline(always)]
-    fn weights<S: PanelIsa>(isa: S, block: &UnitPanel, group: usize) -> S::Weights {
+    fn weights<S: PanelIsa>(isa: S, unit: &UnitPanel, group: usize) -> S::Weights {
         match F::QUANTS {
-            Quants::Int8 => isa.int8(&block.q, group),
-            _ => isa.small(&block.q, group),
+            Quants::Int8 => isa.int8(&unit.q, group),
+            _ => isa.small(&unit.q, group),
         }
     }
     #[inline(always)]
-    fn scales<S: PanelIsa>(isa: S, block: &UnitPanel, group: usize) -> [S::Scales; 2] {
-        unroll_array!(i in 0..2 => isa.scales_f32(&block.d[i], group))
+    fn scales<S: PanelIsa>(isa: S, of: PanelUnit<'_, Self>, group: usize) -> [S::Scales; 2] {
+        unroll_array!(i in 0..2 => isa.scales_f32(&of.unit.d[i], group))
     }
     #[inline(always)]
-    fn halves<S: PanelIsa>(isa: S, block: &UnitPanel, group: usize) -> Option<[[S::Ints; 2]; 2]> {
-        let ints = unroll_array!(i in 0..2 => unroll_array!(h in 0..2 => isa.ints(&block.s[i][h], group)));
+    fn halves<S: PanelIsa>(isa: S, unit: &UnitPanel, group: usize) -> Option<[[S::Ints; 2]; 2]> {
+        let ints = unroll_array!(i in 0..2 => unroll_array!(h in 0..2 => isa.ints(&unit.s[i][h], group)));
         matches!(F::QUANTS, Quants::Halves).then_some(ints)
     }
 }
 
-/// A format of packed files: panels are the blocks of 16 rows, interleaved.
-pub(super) trait Packed: PanelFormat<Block: Block> {
-    /// A block of one row.
-    type Row: Block;
-}
-
-impl PanelFormat for Q8_0 {
-    type Block = [u8; 544];
-    const QUANTS: Quants = Quants::Int8;
-
-    #[inline(always)]
-    fn weights<S: PanelIsa>(isa: S, block: &[u8; 544], group: usize) -> S::Weights {
-        isa.int8(quants(block), group)
-    }
-    #[inline(always)]
-    fn scales<S: PanelIsa>(isa: S, block: &[u8; 544], group: usize) -> [S::Scales; 2] {
-        [isa.scales(scales_at(block, 0), group); 2]
-    }
-}
-impl Packed for Q8_0 {
-    type Row = [u8; 34];
-}
-
-impl PanelFormat for Q4_0 {
-    type Block = [u8; 288];
-    const QUANTS: Quants = Quants::Nibbles;
-    const OFFSET: i32 = 8;
-
-    #[inline(always)]
-    fn weights<S: PanelIsa>(isa: S, block: &[u8; 288], group: usize) -> S::Weights {
-        isa.nibbles(quants(block), group)
-    }
-    #[inline(always)]
-    fn scales<S: PanelIsa>(isa: S, block: &[u8; 288], group: usize) -> [S::Scales; 2] {
-        [isa.scales(scales_at(block, 0), group); 2]
-    }
-}
-impl Packed for Q4_0 {
-    type Row = [u8; 18];
-}
-
-impl PanelFormat for Q4_1 {
-    type Block = [u8; 320];
-    const QUANTS: Quants = Quants::Nibbles;
-    const MINIMUM: bool = true;
-
-    #[inline(always)]
-    fn weights<S: PanelIsa>(isa: S, block: &[u8; 320], group: usize) -> S::Weights {
-        isa.nibbles(quants(block), group)
-    }
-    #[inline(always)]
-    fn scales<S: PanelIsa>(isa: S, block: &[u8; 320], group: usize) -> [S::Scales; 2] {
-        unroll_array!(i in 0..2 => isa.scales(scales_at(block, 32 * i), group))
-    }
-}
-impl Packed for Q4_1 {
-    type Row = [u8; 20];
-}
-
-/// The last `N` × 16 bytes of a block.
-#[inline(always)]
-fn quants<const P: usize, const N: usize>(block: &[u8; P]) -> &[[u8; 16]; N] {
-    block.as_rchunks::<16>().1.last_chunk().unwrap_or(&[[0; 16]; N])
-}
-
-/// The f16 of 16 rows, at byte `at` of a block.
-#[inline(always)]
-fn scales_at<const P: usize>(block: &[u8; P], at: usize) -> &PanelScales {
-    block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 32])
-}
-
-/// Adds the products of `blocks`, columns `32·b..` of `N` panels, and tokens `token..token + sums.len()` to `sums`. These
+/// Adds the products of `units`, columns `32·b..` of `N` panels, and tokens `token..token + sums.len()` to `sums`. These
 /// are in the order that `S` wants until [`restore_row_order`].
 #[inline(always)]
 pub(super) fn add<F: PanelFormat, S: PanelIsa, const N: usize>(
     isa: S,
-    blocks: &[F::Block; N],
+    units: [PanelUnit<'_, F>; N],
     b: usize,
     x: &Activations<'_>,
     token: usize,
@@ -190,7 +155,7 @@ pub(super) fn add<F: PanelFormat, S: PanelIsa, const N: usize>(
         if paired == 0 {
             break;
         }
-        let w = PanelGroup::new::<F, false>(isa, &blocks[0], group);
+        let w = PanelGroup::new::<F, false>(isa, units[0], group);
         for (x, sums) in token_blocks::<2>(x, b, token).zip(pairs.as_chunks_mut::<2>().0) {
             if S::TOKENS == 2 {
                 w.add::<F, 2>(isa, &x, sums);
@@ -204,8 +169,8 @@ pub(super) fn add<F: PanelFormat, S: PanelIsa, const N: usize>(
         if tail.is_empty() {
             break;
         }
-        let mut w = [PanelGroup::new::<F, false>(isa, &blocks[0], group); N];
-        unroll!(n in 0..N => { w[n] = PanelGroup::new::<F, false>(isa, &blocks[n], group) });
+        let mut w = [PanelGroup::new::<F, false>(isa, units[0], group); N];
+        unroll!(n in 0..N => { w[n] = PanelGroup::new::<F, false>(isa, units[n], group) });
         // An x86 CPU fetches ahead by itself, but within a page of memory, and the next block is in another.
         let ahead = x.quants.stride;
         for (x, sums) in token_blocks::<1>(x, b, token + paired).zip(tail.iter_mut()) {
@@ -234,32 +199,55 @@ pub(super) fn restore_row_order<S: PanelIsa, const N: usize>(isa: S, sums: &mut 
 
 /// All rows of the panel `blocks` for one token.
 #[inline(always)]
-pub(super) fn gemv<F: PanelFormat, S: PanelIsa>(
-    isa: S,
-    blocks: &[F::Block],
-    x: &Activations<'_>,
-    token: usize,
-) -> Sums {
+pub(super) fn gemv<F: Packed, S: PanelIsa>(isa: S, blocks: &[F::Block], x: &Activations<'_>) -> Sums {
     const { assert!(S::TOKENS == 1) };
-    let mut x = TokenCursor::<1>::new(x, token, 0);
-    let blocks = blocks.first_n(blocks.len().min(x.left()));
-    let groups = PANEL_ROWS / S::ROWS;
+    let mut x = TokenCursor::<1>::new(x, 0, 0);
+    let blocks = blocks.first_n(blocks.len().min(x.left() / F::UNITS));
     let mut sums = [[0.0; PANEL_ROWS]];
     // As many as there are groups; the compiler drops the others.
     let mut acc = [isa.load(&sums, 0); 8];
-    for mut block in blocks {
-        // SAFETY: there are at most `x.left()` blocks.
-        let x = unsafe { x.next() };
-        unroll!(g in 0..groups => {
-            let w = PanelGroup::new::<F, true>(isa, block, g);
-            let dots = w.dot::<F, 1, true>(isa, &x);
-            acc[g] = w.accumulate::<F, 1>(isa, &x, dots, acc[g]);
-            block = isa.after(block, dots[0]);
-        });
-        let _ = block;
+    for block in blocks {
+        if F::UNITS == 1 {
+            // SAFETY: there are at most `x.left()` blocks.
+            add_unit::<F, S>(isa, block, F::last(block), &unsafe { x.next() }, &mut acc);
+            continue;
+        }
+        let (head, units) = F::split(block);
+        for unit in units.first_n(F::UNITS) {
+            // SAFETY: there are at most `x.left() / UNITS` blocks, each with `UNITS` units or none.
+            add_unit::<F, S>(isa, block, PanelUnit { head, unit }, &unsafe { x.next() }, &mut acc);
+        }
     }
-    unroll!(g in 0..groups => { isa.store(acc[g], &mut sums, g) });
+    unroll!(g in 0..PANEL_ROWS / S::ROWS => { isa.store(acc[g], &mut sums, g) });
     sums[0]
+}
+
+/// Adds the products of a unit of `block` and a token.
+#[inline(always)]
+fn add_unit<'w, F: Packed, S: PanelIsa>(
+    isa: S,
+    mut block: &'w F::Block,
+    mut of: PanelUnit<'w, F>,
+    x: &TokenBlock<'_, 1>,
+    acc: &mut [S::Acc; 8],
+) {
+    let mut quants = of.unit;
+    unroll!(g in 0..PANEL_ROWS / S::ROWS => {
+        let w = PanelGroup { w: F::weights(isa, quants, g), ..PanelGroup::new::<F, true>(isa, of, g) };
+        let dots = w.dot::<F, 1, true>(isa, x);
+        acc[g] = w.accumulate::<F, 1>(isa, x, dots, acc[g]);
+        if F::PLANES > 1 || S::FEW_REGISTERS {
+            // What several units share is not loaded anew for a group.
+            if F::UNITS == 1 {
+                block = isa.after(block, dots[0]);
+                of = F::last(block);
+                quants = of.unit;
+            } else {
+                quants = isa.after(quants, dots[0]);
+            }
+        }
+    });
+    let _ = (block, of, quants);
 }
 
 /// A block of a group of rows.
@@ -274,11 +262,11 @@ struct PanelGroup<S: PanelIsa> {
 impl<S: PanelIsa> PanelGroup<S> {
     /// `ALONE`: for one token.
     #[inline(always)]
-    fn new<F: PanelFormat, const ALONE: bool>(isa: S, block: &F::Block, group: usize) -> Self {
-        let (d, s) = (F::scales(isa, block, group), F::halves(isa, block, group));
-        let mut w = F::weights(isa, block, group);
-        if Self::signed::<F>(ALONE) && F::OFFSET != 0 {
-            w = isa.less(w, F::OFFSET);
+    fn new<F: PanelFormat, const ALONE: bool>(isa: S, of: PanelUnit<'_, F>, group: usize) -> Self {
+        let (d, s) = (F::scales(isa, of, group), F::halves(isa, of.unit, group));
+        let mut w = F::weights(isa, of.unit, group);
+        if Self::signed::<F>(ALONE) && F::OFFSET != F::less::<S>() {
+            w = isa.less(w, F::OFFSET - F::less::<S>());
         }
         PanelGroup { group, w, d, s }
     }
@@ -311,15 +299,17 @@ impl<S: PanelIsa> PanelGroup<S> {
         if Self::signed::<F>(ALONE) {
             return [isa.dot_int8(&self.w, x); 2];
         }
+        let less = F::less::<S>();
+        let offset = F::OFFSET - less;
         let mut scaled = *x.bias;
-        if F::OFFSET != 8 {
-            unroll!(t in 0..T => { scaled[t] = bias(x.bias[t], F::OFFSET) });
+        if offset != 8 {
+            unroll!(t in 0..T => { scaled[t] = bias(x.bias[t], offset) });
         }
-        let y = if matches!(F::OFFSET, 0 | 8) { *x } else { TokenBlock { bias: &scaled, ..*x } };
+        let y = if matches!(offset, 0 | 8) { *x } else { TokenBlock { bias: &scaled, ..*x } };
         let dots = match F::QUANTS {
-            Quants::Nibbles if ALONE => isa.dot_nibbles_alone(&self.w, &y, F::OFFSET != 0),
-            Quants::Nibbles => isa.dot_nibbles(&self.w, &y, F::OFFSET != 0),
-            Quants::Five => isa.dot_five(&self.w, &y, F::OFFSET != 0),
+            Quants::Five if less == 0 => isa.dot_five(&self.w, &y, offset != 0),
+            Quants::Nibbles | Quants::Five if ALONE => isa.dot_nibbles_alone(&self.w, &y, offset != 0),
+            Quants::Nibbles | Quants::Five => isa.dot_nibbles(&self.w, &y, offset != 0),
             _ => isa.dot_int8(&self.w, x),
         };
         [dots; 2]
@@ -345,20 +335,5 @@ impl<S: PanelIsa> PanelGroup<S> {
             acc = isa.add_minima(acc, self.d[1], x.dsum);
         }
         acc
-    }
-}
-
-/// Interleaves a block of 16 rows as GGUF lays them out.
-#[inline(always)]
-pub(super) fn interleave<F: Packed, S: PanelIsa>(isa: S, blocks: [&F::Row; PANEL_ROWS], out: &mut F::Block) {
-    let sixteen =
-        |at: usize| blocks.map(|block| block.as_ref().get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 16]));
-    let scales = if F::MINIMUM { 2 } else { 1 };
-    let (front, quants) = out.as_mut().split_at_mut_checked(scales * size_of::<PanelScales>()).unwrap_or_default();
-    for (out, scales) in front.as_chunks_mut().0.iter_mut().zip(isa.interleave_scales(sixteen(0))) {
-        *out = scales;
-    }
-    for (i, out) in quants.as_chunks_mut().0.iter_mut().enumerate() {
-        *out = isa.transpose16(sixteen(2 * scales + 16 * i));
     }
 }

@@ -51,6 +51,8 @@ pub(crate) trait Int8Isa: Isa {
     const UNROLL_UNITS: bool = true;
     /// What [`bits`](Int8Isa::bits) has for a bit that is set: 1 or −1.
     const SET: i8 = 1;
+    /// Whether [`join_planes`](Int8Isa::join_planes) has signed numbers.
+    const SIGNED_PLANES: bool = false;
 
     /// A field of each byte.
     fn field(self, x: Self::I8x32, field: Field) -> Self::I8x32;
@@ -67,6 +69,14 @@ pub(crate) trait Int8Isa: Isa {
     fn lookup_fp4(self, levels: &[i8; 16], x: Self::I8x32) -> (Self::I8x32, Form);
     /// [`SET`](Int8Isa::SET) or 0 for bits `32·u..`, the least significant of the first byte first.
     fn bits(self, x: &[u8; 16], u: usize) -> Self::I8x32;
+    /// [`SET`](Int8Isa::SET) or 0 for bit `at` of each byte.
+    #[inline(always)]
+    fn bit(self, x: Self::I8x32, at: usize) -> Self::I8x32 {
+        self.field(x, Field { at, bits: 1 })
+    }
+    /// The low nibbles of `low`, then its high ones, each below a field of `high` whose highest bit is inverted; less half of the
+    /// range if [`SIGNED_PLANES`](Int8Isa::SIGNED_PLANES).
+    fn join_planes(self, low: Self::I8x32, high: [Self::I8x32; 2], h: [Field; 2]) -> [Self::I8x32; 2];
     /// Fields of two bits, the least significant of the first byte first, and the binary16 scale before them, of four blocks.
     fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[Self::I8x32; ROWS]; 2], Form, Self::F32x4);
     /// `nibble + 16·bit`, and the binary16 scale, of four blocks: the scale, 32 bits, nibbles.
@@ -129,6 +139,16 @@ pub(crate) trait Int8Isa: Isa {
     }
 
     fn splat_words(self, x: u32) -> Self::U32x4;
+    /// Four little-endian words.
+    fn load_words(self, x: &[u8; 16]) -> Self::U32x4;
+    /// Sixteen bytes, of which the lower six bits are the first of two numbers, and the numbers whose upper two bits are above
+    /// them, and whose others are the low nibbles of the eight bytes behind, then the high ones.
+    fn load_six_bits(self, x: &[u8; 24]) -> [Self::U32x4; 2];
+    /// The bits `mask`, of up to eight, of each word shifted to the right by `at`, 0, 8, 16 or 24, as numbers.
+    #[inline(always)]
+    fn field_to_f32(self, x: Self::U32x4, at: usize, mask: u32) -> Self::F32x4 {
+        self.to_f32(self.and_words(self.shr_words(x, at), mask))
+    }
     /// Four little-endian words of each row: the first of all, the second …
     fn quads(self, x: [&[u8; 16]; ROWS]) -> [Self::U32x4; 4];
     /// As signed numbers.

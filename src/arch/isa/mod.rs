@@ -248,6 +248,8 @@ pub(crate) trait PanelIsa: Int8Isa {
     /// Whether products of int8 cost no more than those of smaller weights: offsets are then subtracted from a group's
     /// weights, once for all tokens.
     const SIGNED: bool = false;
+    /// Whether registers do not hold the weights of two groups of any format; of one that has two planes they never do.
+    const FEW_REGISTERS: bool = false;
     /// The operations for one token at a time.
     type Single: PanelIsa;
     /// A group's quants of one block.
@@ -296,11 +298,11 @@ pub(crate) trait PanelIsa: Int8Isa {
     /// Sums as [`store`](PanelIsa::store) left them; zeros are zeros in any arrangement.
     fn load<const T: usize>(self, sums: &[Sums; T], group: usize) -> Self::Acc;
     fn store<const T: usize>(self, acc: Self::Acc, sums: &mut [Sums; T], group: usize);
-    /// `block`, which the compiler takes to depend on `dots`: a group's weights are then not loaded while the group
+    /// `unit`, which the compiler takes to depend on `dots`: a group's weights are then not loaded while the group
     /// before it still needs the registers.
     #[inline(always)]
-    fn after<T>(self, block: &T, _dots: Self::Dots) -> &T {
-        block
+    fn after<T>(self, unit: &T, _dots: Self::Dots) -> &T {
+        unit
     }
     /// Puts what `store` left in the order of tokens and rows.
     #[inline(always)]
@@ -310,6 +312,14 @@ pub(crate) trait PanelIsa: Int8Isa {
     fn small(self, q: &Bytes, group: usize) -> Self::Weights {
         self.int8(q, group)
     }
+    /// Quants from columns of rows 0..8 and 8..16 of a panel, the vectors of `[k][row][4]`, or of a group of eight rows twice;
+    /// int8, or of small magnitude.
+    fn weights_of<const INT8: bool>(self, q: [[Self::I8x32; 8]; 2]) -> Self::Weights;
+    /// Scales or minima from those of four times four rows; a smaller group has the first.
+    fn scales_of(self, d: [Self::F32x4; 4]) -> Self::Scales;
+    /// The same of integers.
+    fn ints_of(self, x: [Self::U32x4; 4]) -> Self::Ints;
+    fn mul_scales(self, a: Self::Scales, b: Self::Scales) -> Self::Scales;
     /// A group's scales or minima, from `f32`.
     fn scales_f32(self, scales: &Sums, group: usize) -> Self::Scales;
     /// A group's integer scales or minima.

@@ -157,6 +157,22 @@ impl PanelIsa for Avx2 {
         })
     }
     #[inline(always)]
+    fn weights_of<const INT8: bool>(self, q: [[__m256i; 8]; 2]) -> [__m256i; 8] {
+        q[0]
+    }
+    #[inline(always)]
+    fn scales_of(self, d: [__m128; 4]) -> __m256 {
+        simd!(self, _mm256_set_m128(d[1], d[0]))
+    }
+    #[inline(always)]
+    fn ints_of(self, x: [__m128i; 4]) -> __m256 {
+        simd!(self, _mm256_cvtepi32_ps(_mm256_set_m128i(x[1], x[0])))
+    }
+    #[inline(always)]
+    fn mul_scales(self, a: __m256, b: __m256) -> __m256 {
+        self.mul8(a, b)
+    }
+    #[inline(always)]
     fn scales_f32(self, scales: &Sums, group: usize) -> __m256 {
         self.load8(&scales.as_chunks::<8>().0[group & 1])
     }

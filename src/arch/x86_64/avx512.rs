@@ -289,6 +289,31 @@ impl PanelIsa for Avx512 {
         simd!(self, unroll_array!(k in 0..8 => _mm512_loadu_si512(rows[k].as_ptr().cast())))
     }
     #[inline(always)]
+    fn weights_of<const INT8: bool>(self, q: [[__m256i; 8]; 2]) -> [__m512i; 8] {
+        simd!(
+            self,
+            unroll_array!(k in 0..8 => {
+                let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(q[0][k]), q[1][k]);
+                _mm512_xor_si512(both, _mm512_set1_epi8(if INT8 { FLIP } else { 0 }))
+            })
+        )
+    }
+    #[inline(always)]
+    fn scales_of(self, d: [__m128; 4]) -> __m512 {
+        simd!(self, join(self, _mm256_set_m128(d[1], d[0]), _mm256_set_m128(d[3], d[2])))
+    }
+    #[inline(always)]
+    fn ints_of(self, x: [__m128i; 4]) -> __m512 {
+        simd!(self, {
+            let (low, high) = (_mm256_set_m128i(x[1], x[0]), _mm256_set_m128i(x[3], x[2]));
+            _mm512_cvtepi32_ps(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high))
+        })
+    }
+    #[inline(always)]
+    fn mul_scales(self, a: __m512, b: __m512) -> __m512 {
+        simd!(self, _mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
     fn scales_f32(self, scales: &Sums, _group: usize) -> __m512 {
         simd!(self, _mm512_loadu_ps(scales.as_ptr()))
     }

@@ -93,6 +93,14 @@ impl<X: AvxDot> Int8Isa for X {
             _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(x, bit), bit), _mm256_set1_epi8(1))
         })
     }
+    #[inline(always)]
+    fn join_planes(self, low: __m256i, high: [__m256i; 2], h: [Field; 2]) -> [__m256i; 2] {
+        let half = simd!(self, _mm256_set1_epi8(8 << h[0].bits));
+        unroll_array!(i in 0..2 => {
+            let q = self.join(low, Field { at: 4 * i, bits: 4 }, high[i], h[i]);
+            simd!(self, _mm256_xor_si256(q, half))
+        })
+    }
     /// A byte to each word, and its fields to the bytes of the word.
     #[inline(always)]
     fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[__m256i; 4]; 2], Form, __m128) {
@@ -165,6 +173,19 @@ impl<X: AvxDot> Int8Isa for X {
     #[inline(always)]
     fn splat_words(self, x: u32) -> __m128i {
         simd!(self, _mm_set1_epi32(x.cast_signed()))
+    }
+    #[inline(always)]
+    fn load_words(self, x: &[u8; 16]) -> __m128i {
+        simd!(self, _mm_loadu_si128(x.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn load_six_bits(self, x: &[u8; 24]) -> [__m128i; 2] {
+        let first = self.load_words(first(x));
+        simd!(self, {
+            let eight = _mm_loadl_epi64(last::<24, 8>(x).as_ptr().cast());
+            let low = self.and_words(_mm_unpacklo_epi64(eight, _mm_srli_epi64::<4>(eight)), 0x0f0f_0f0f);
+            [first, _mm_or_si128(low, self.and_words(self.shr_words(first, 2), 0x3030_3030))]
+        })
     }
     #[inline(always)]
     fn quads(self, x: [&[u8; 16]; 4]) -> [__m128i; 4] {

@@ -4,7 +4,7 @@
 
 use armlet::gguf::Tensor;
 use armlet::model::{Hparams, Weights};
-use armlet::quant::{DType, Layout, PACK_VERSION};
+use armlet::quant::{DType, FORMATS, Layout, PACK_VERSION};
 
 use crate::args::Pack;
 use crate::error::Failure;
@@ -33,8 +33,9 @@ fn run_on(args: &Pack, source: &Source<'_>) -> Result<(), Failure> {
     };
     let actions: Vec<_> = file.tensors().map(action).collect();
     if !actions.iter().any(|a| matches!(a, Action::Pack(..))) {
-        let why = "there is nothing to pack: no matrix is Q8_0, Q4_0 or Q4_1; armlet quantize makes such a file";
-        return Err(Failure::file(&args.input, why));
+        let names: Vec<_> = FORMATS.iter().filter(|f| f.packed.is_some()).map(|f| f.name).collect();
+        let why = "there is nothing to pack: armlet quantize makes a file that has matrices of one of";
+        return Err(Failure::file(&args.input, format!("{why} {}", names.join(", "))));
     }
     let alignment = ALIGNMENT.max(u32::try_from(file.alignment()).unwrap_or(ALIGNMENT)); // the reader allows 2²⁰
     let set = [("general.alignment", Meta::U32(alignment)), ("armlet.pack.version", Meta::U32(PACK_VERSION))];
