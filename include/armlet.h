@@ -470,8 +470,8 @@ armlet_status armlet_tokenize(armlet_ctx *ctx,
                               size_t *n);
 
 /// Tokenizes one turn of a conversation in the model's chat format: ChatML, Llama 3, Gemma, Gemma 4, Phi-3, Phi-4, Mistral,
-/// Zephyr, Granite or SmolLM3. A format adds no system prompt of its own but SmolLM3's, which has always one. Gemma has no
-/// system role: what is to be its system prompt goes before the user's text.
+/// Zephyr, Granite or SmolLM3. No format adds a default system prompt except SmolLM3's. Gemma has no system role: what is to
+/// be its system prompt goes before the user's text. Gemma 4 and SmolLM3 open an answer with an empty thinking block.
 ///
 /// `role`: an `armlet_role`. `flags`: `ARMLET_CLOSE_ANSWER`, `ARMLET_OPEN_ANSWER`. Control tokens in `text` are not
 /// parsed: they stay text. At position 0 the BOS token comes first. Otherwise as `armlet_tokenize`.

@@ -58,8 +58,8 @@ pub unsafe extern "C" fn armlet_tokenize(
 }
 
 /// Tokenizes one turn of a conversation in the model's chat format: ChatML, Llama 3, Gemma, Gemma 4, Phi-3, Phi-4, Mistral,
-/// Zephyr, Granite or SmolLM3. A format adds no system prompt of its own but SmolLM3's, which has always one. Gemma has no
-/// system role: what is to be its system prompt goes before the user's text.
+/// Zephyr, Granite or SmolLM3. No format adds a default system prompt except SmolLM3's. Gemma has no system role: what is to
+/// be its system prompt goes before the user's text. Gemma 4 and SmolLM3 open an answer with an empty thinking block.
 ///
 /// `role`: an `armlet_role`. `flags`: `ARMLET_CLOSE_ANSWER`, `ARMLET_OPEN_ANSWER`. Control tokens in `text` are not
 /// parsed: they stay text. At position 0 the BOS token comes first. Otherwise as `armlet_tokenize`.
@@ -226,12 +226,13 @@ impl<'o> Writer<'o> {
         self.len += bytes.len();
     }
 
-    /// Writes the parts, as far as they fit.
+    /// Writes the parts, as far as they fit, and counts all their bytes.
     #[inline(never)]
     fn push_all(&mut self, parts: &[&str]) {
         for byte in parts.iter().flat_map(|part| part.bytes()) {
-            let Some(slot) = self.out.get_mut(self.len) else { return };
-            *slot = byte;
+            if let Some(slot) = self.out.get_mut(self.len) {
+                *slot = byte;
+            }
             self.len += 1;
         }
     }

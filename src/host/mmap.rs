@@ -38,7 +38,19 @@ impl MappedFile {
     /// keeps the old one.
     #[allow(unsafe_code)]
     pub unsafe fn open(path: &Path) -> Result<Self, MapError> {
-        let file = File::open(path)?;
+        // SAFETY: the caller promises what `of` asks for.
+        unsafe { Self::of(&File::open(path)?) }
+    }
+
+    /// Maps a whole file.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    #[allow(unsafe_code)]
+    pub unsafe fn of(file: &File) -> Result<Self, MapError> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(MapError::NotAFile);
@@ -47,7 +59,7 @@ impl MappedFile {
             return Err(MapError::Empty);
         }
         // SAFETY: the caller promises what `map` asks for, that the file does not change.
-        Ok(Self(unsafe { Mmap::map(&file)? }))
+        Ok(Self(unsafe { Mmap::map(file)? }))
     }
 }
 

@@ -255,13 +255,14 @@ const OF_WINDOWED_LAYERS: [&str; 3] =
     ["attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"];
 
 /// Keys of mechanisms that this forward pass lacks; 0 and false mean none.
-static REFUSED: [&str; 8] = [
+static REFUSED: [&str; 9] = [
     "attention.clamp_kqv",
     "attention.max_alibi_bias",
     "attention.q_lora_rank",
     "attention.kv_lora_rank",
     "attention.shared_kv_layers",
     "embedding_length_per_layer_input",
+    "rope.scaling.alpha",
     "shortconv.l_cache",
     "ssm.conv_kernel",
 ];
@@ -272,7 +273,7 @@ fn refuse_unsupported(file: &File<'_>, keys: &Keys<'_, '_>) {
     if matches!(file.get("general.type"), Some(Value::String(b"adapter"))) {
         keys.lacks("the file is an adapter (LoRA) of a model, not a model; it");
     }
-    if matches!(file.get("split.count"), Some(Value::Unsigned(n)) if n > 1) {
+    if matches!(file.get("split.count"), Some(Value::Unsigned(2..) | Value::Signed(2..))) {
         keys.lacks("a model split in several files");
     }
     // One expert is no mixture.

@@ -5,7 +5,7 @@ use core::fmt;
 use super::family::OwnKeys;
 use super::hparams::family;
 use super::keys::Keys;
-use crate::gguf::{File, Value};
+use crate::gguf::{File, Label, Value};
 
 /// Something that a file says of a model and that does not count as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +16,8 @@ pub enum ModelWarning {
     NoRopeFactor,
     /// Scaling by nothing.
     ZeroRopeFactor,
-    /// Ends of YaRN's ramp that this family does not read.
-    YarnEnds,
+    /// Keys of YaRN that this family does not read.
+    YarnKeys,
 }
 
 impl fmt::Display for ModelWarning {
@@ -28,9 +28,9 @@ impl fmt::Display for ModelWarning {
                  the model was trained for may be worse"
             }
             Self::ZeroRopeFactor => "rope.scaling.factor is 0: positions are not scaled",
-            Self::YarnEnds => {
-                "rope.scaling.yarn_beta_fast and yarn_beta_slow are not read for this architecture: YaRN takes 32 and 1, as in \
-                 llama.cpp"
+            Self::YarnKeys => {
+                "rope.scaling.yarn_beta_fast, yarn_beta_slow, yarn_attn_factor and yarn_ext_factor are not read for this \
+                 architecture: YaRN takes 32, 1, 1 and 1, as in llama.cpp"
             }
         })
     }
@@ -48,9 +48,11 @@ pub fn warnings(file: &File<'_>) -> impl Iterator<Item = ModelWarning> {
         Some(Value::Float(0.0)) => Some(ModelWarning::ZeroRopeFactor),
         _ => None,
     };
-    let differs = |key, default| matches!(get(key), Some(Value::Float(x)) if x != default);
-    let differ = differs("rope.scaling.yarn_beta_fast", 32.0) || differs("rope.scaling.yarn_beta_slow", 1.0);
+    let differs = |key: &str, default| matches!(get(key), Some(Value::Float(x)) if x != default);
+    let differ = [("beta_fast", 32.0), ("beta_slow", 1.0), ("attn_factor", 1.0), ("ext_factor", 1.0)]
+        .iter()
+        .any(|(key, default)| differs(Label::new(format_args!("rope.scaling.yarn_{key}")).as_str(), *default));
     let are_read = family.is_some_and(|family| family.own_keys == OwnKeys::LongContext);
-    let ends = (is_yarn && differ && !are_read).then_some(ModelWarning::YarnEnds);
-    [factor, ends].into_iter().flatten()
+    let ignored = (is_yarn && differ && !are_read).then_some(ModelWarning::YarnKeys);
+    [factor, ignored].into_iter().flatten()
 }

@@ -45,6 +45,7 @@ pub enum ChatFormat {
     /// `<|im_start|>user<|im_sep|>…<|im_end|>`: Phi-4.
     Phi4,
     /// ChatML with a head of its own in the system prompt, also where there is none: SmolLM3, which answers without thinking.
+    /// `/think` in a system message stays text, and its own template lets it choose.
     SmolLm3,
     /// `<|im_start|>user\n…<|im_end|>\n`: Qwen, LFM2, SmolLM2 and many others.
     ChatMl,
@@ -123,6 +124,10 @@ impl ChatFormat {
     /// The format whose control tokens the vocabulary has.
     pub fn detect(tokenizer: &Tokenizer<'_>) -> Option<ChatFormat> {
         let fits = |format: &&ChatFormat| {
+            // Other models with a vocabulary of Llama 3 have its tokens, too.
+            if **format == ChatFormat::SmolLm3 && !tokenizer.is_smollm3 {
+                return false;
+            }
             let mut marks = Some(cut(format.packed(), 0).0);
             while let Some(list) = marks {
                 let (mark, rest) = cut(list, 1);
@@ -180,8 +185,8 @@ impl ChatFormat {
         write(&self.answer())
     }
 
-    /// The text before the first turn of a conversation, if that is of `role`: the system prompt of a format that has always
-    /// one.
+    /// The text before the first turn of a conversation, if that is of `role`: the default system prompt of SmolLM3, the only
+    /// format that has one.
     pub fn preamble(self, role: Role) -> [&'static str; 3] {
         if self != ChatFormat::SmolLm3 || role == Role::System {
             return [""; 3];
@@ -196,6 +201,7 @@ impl ChatFormat {
             (ChatFormat::Gemma, Role::System) => text,
             (ChatFormat::Llama3 | ChatFormat::Gemma | ChatFormat::Gemma4, _) => text.trim(),
             (ChatFormat::SmolLm3, Role::System) => text.trim_end(),
+            (ChatFormat::SmolLm3, Role::Assistant) => text.trim_start_matches('\n'),
             _ => text,
         }
     }

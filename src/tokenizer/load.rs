@@ -121,6 +121,7 @@ struct Source<'m> {
     add_bos: bool,
     add_eos: bool,
     strips_after: bool,
+    is_smollm3: bool,
     mended: Mended,
 }
 
@@ -177,6 +178,7 @@ impl<'m> Source<'m> {
             add_bos,
             add_eos: flag(file, "tokenizer.ggml.add_eos_token", false)?,
             strips_after: is_phi_3(file),
+            is_smollm3: string(file, "general.architecture") == Ok(b"smollm3"),
             mended,
         })
     }
@@ -207,6 +209,7 @@ impl<'m> Source<'m> {
             add_bos: self.add_bos,
             add_eos: self.add_eos,
             strips_after: self.strips_after,
+            is_smollm3: self.is_smollm3,
             mended: self.mended,
         }
     }

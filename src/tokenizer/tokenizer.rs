@@ -87,6 +87,7 @@ pub struct Tokenizer<'m> {
     pub(super) add_eos: bool,
     /// Control tokens take the white space behind them (Phi-3).
     pub(super) strips_after: bool,
+    pub(super) is_smollm3: bool,
     pub(super) mended: Mended,
 }
 

@@ -24,7 +24,7 @@ fn put(cache: &Path, file: &str, name: &str) {
 /// The program with none of the variables that say where the cache is but these.
 fn run(args: &[&str], variables: &[(&str, &Path)]) -> Output {
     let mut command = armlet();
-    for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"] {
+    for name in ["LLAMA_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"] {
         command.env_remove(name);
     }
     command.args(args).envs(variables.iter().copied()).output().unwrap()
@@ -34,24 +34,23 @@ fn run(args: &[&str], variables: &[(&str, &Path)]) -> Output {
 #[cfg(unix)]
 fn a_model_is_found_where_the_variables_say() {
     let f = Folder::new();
-    let folders = ["hub", "home/hub", "xdg/huggingface/hub", "user/.cache/huggingface/hub"];
-    for (folder, name) in folders.iter().zip(["in hub", "in home", "in xdg", "in user"]) {
+    let folders = ["llama", "hub", "old", "home/hub", "xdg/huggingface/hub", "user/.cache/huggingface/hub"];
+    for (folder, name) in folders.iter().zip(["in llama", "in hub", "in old", "in home", "in xdg", "in user"]) {
         put(&f.path(folder), "tiny-Q8_0.gguf", name);
     }
     put(&f.path("hub"), "tiny-Q4_K_M.gguf", "the default");
-    let values = ["hub", "home", "xdg", "user"].map(|folder| f.path(folder));
-    let variables: Vec<_> = ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"]
-        .into_iter()
-        .zip(&values)
-        .map(|(name, path)| (name, path.as_path()))
-        .collect();
-    for (first, found) in ["the default", "in home", "in xdg", "in user"].into_iter().enumerate() {
+    let values = ["llama", "hub", "old", "home", "xdg", "user"].map(|folder| f.path(folder));
+    let names = ["LLAMA_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"];
+    let variables: Vec<_> = names.into_iter().zip(&values).map(|(name, path)| (name, path.as_path())).collect();
+    for (first, found) in ["in llama", "the default", "in old", "in home", "in xdg", "in user"].into_iter().enumerate()
+    {
         let output = run(&["inspect", "some/Tiny-GGUF"], &variables[first..]);
         assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("general.name = \"{found}\"")), "{output:?}");
     }
-    let output = run(&["inspect", "some/Tiny-GGUF:q8_0"], &variables);
+    let variables = &variables[1..];
+    let output = run(&["inspect", "some/Tiny-GGUF:q8_0"], variables);
     assert!(String::from_utf8_lossy(&output.stdout).contains("general.name = \"in hub\""), "{output:?}");
-    let output = run(&["complete", "-m", "some/Tiny-GGUF", "-p", "AB", "-n", "1"], &variables);
+    let output = run(&["complete", "-m", "some/Tiny-GGUF", "-p", "AB", "-n", "1"], variables);
     assert!(output.status.success(), "{output:?}");
 }
 

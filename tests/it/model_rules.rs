@@ -160,6 +160,7 @@ fn m1_what_would_change_the_result_is_refused() {
         ("attention.value_length_swa", Val::U32(8), Val::U32(16)),
         ("rope.dimension_count_swa", Val::U32(8), Val::U32(16)),
         ("embedding_length_per_layer_input", Val::U32(8), Val::U32(0)),
+        ("rope.scaling.alpha", Val::F32(1000.0), Val::F32(0.0)),
         ("shortconv.l_cache", Val::U32(3), Val::U32(0)),
         ("ssm.conv_kernel", Val::U32(4), Val::U32(0)),
         ("embedding_scale", Val::F32(12.0), Val::F32(1.0)),

@@ -30,14 +30,18 @@ impl<'a> Wanted<'a> {
 
     /// The file of the model in the cache.
     pub(crate) fn find(&self) -> Result<PathBuf, Failure> {
-        self.find_in(&cache()?)
+        self.find_in(&cache().ok_or_else(|| {
+            let why = "no such file, and no Hugging Face cache to look into: set HF_HUB_CACHE or HOME";
+            Failure::Error(format!("{}: {why}", self.repo))
+        })?)
     }
 
     fn find_in(&self, cache: &Path) -> Result<PathBuf, Failure> {
         let Self { repo, quant } = self;
         let folder = cache.join(format!("models--{}", repo.replace('/', "--")));
         let pattern = quant.unwrap_or(DEFAULTS[0]);
-        let get = format!("hf download {repo} --include '*{pattern}*.gguf' gets it");
+        // Upper case, as most files have it: the pattern is matched as it is.
+        let get = format!("hf download {repo} --include '*{}*.gguf' gets it", pattern.to_ascii_uppercase());
         let fail = |why: String| Failure::Error(format!("{repo}: {why}; {get}"));
         let snapshot = revision(&folder).map(|revision| folder.join("snapshots").join(revision));
         let Some(snapshot) = snapshot.filter(|snapshot| snapshot.is_dir()) else {
@@ -57,15 +61,15 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// The cache's folder, as huggingface_hub finds it.
-fn cache() -> Result<PathBuf, Failure> {
+/// The cache's folder, as llama.cpp and huggingface_hub find it.
+fn cache() -> Option<PathBuf> {
     let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    var("HF_HUB_CACHE")
+    var("LLAMA_CACHE")
+        .or_else(|| var("HF_HUB_CACHE"))
         .or_else(|| var("HUGGINGFACE_HUB_CACHE"))
         .or_else(|| var("HF_HOME").map(|home| home.join("hub")))
         .or_else(|| var("XDG_CACHE_HOME").map(|cache| cache.join("huggingface/hub")))
         .or_else(|| var("HOME").map(|home| home.join(".cache/huggingface/hub")))
-        .ok_or_else(|| Failure::Error("no Hugging Face cache: set HF_HUB_CACHE or HOME".into()))
 }
 
 /// The commit that was downloaded: that of `main`, else of the first other branch.
@@ -88,7 +92,8 @@ fn models(folder: &Path, prefix: &str, found: &mut Vec<String>) {
         // Files are links to blobs; folders are none.
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => models(&entry.path(), &format!("{path}/"), found),
-            _ if is_model(&name) => found.push(path),
+            // No link whose blob is gone.
+            _ if is_model(&name) && entry.path().is_file() => found.push(path),
             _ => {}
         }
     }
@@ -106,7 +111,12 @@ fn is_model(name: &str) -> bool {
 /// Whether a file's name says that it is of a quantisation, in letters of any case.
 fn is_of(file: &str, quant: &str) -> bool {
     let (file, quant) = (file.to_ascii_uppercase(), quant.to_ascii_uppercase());
-    ['.', '-'].iter().any(|end| file.contains(&format!("{quant}{end}")))
+    // F16 is no end of BF16, and Q4_K no beginning of Q4_K_M.
+    let is_word = |(at, found): (usize, &str)| {
+        let (before, after) = (file[..at].chars().next_back(), file[at + found.len()..].chars().next());
+        !before.is_some_and(char::is_alphanumeric) && matches!(after, Some('.' | '-'))
+    };
+    file.match_indices(&quant).any(is_word)
 }
 
 #[cfg(test)]
@@ -126,7 +136,19 @@ mod tests {
         }
     }
 
-    /// A cache with these files of one repository; returns it and what a name finds.
+    #[test]
+    fn a_revision_is_a_commit_and_no_path() {
+        let repo = tempfile::tempdir().unwrap();
+        std::fs::create_dir(repo.path().join("refs")).unwrap();
+        for (text, found) in
+            [("../../x", None), ("", None), (&"g".repeat(40), None), (&"a".repeat(40), Some("a".repeat(40)))]
+        {
+            std::fs::write(repo.path().join("refs/main"), text).unwrap();
+            assert_eq!(revision(repo.path()), found, "{text}");
+        }
+    }
+
+    /// What a name finds in a cache with these files of one repository.
     fn found(files: &[&str], name: &str) -> Result<String, String> {
         let commit = "0123456789abcdef0123456789abcdef01234567";
         let cache = tempfile::tempdir().unwrap();
@@ -157,6 +179,9 @@ mod tests {
         assert_eq!(found(&["m-F32.gguf", "m-F16.gguf"], "o/r").unwrap(), "m-F16.gguf");
         let parts = ["Q4_K_M/m-00002-of-00002.gguf", "Q4_K_M/m-Q4_K_M-00001-of-00002.gguf", "m-Q2_K.gguf"];
         assert_eq!(found(&parts, "o/r").unwrap(), "Q4_K_M/m-Q4_K_M-00001-of-00002.gguf");
+        let ends = ["m-BF16.gguf", "m-F16.gguf", "m-IQ4_NL.gguf", "m-TQ1_0.gguf"];
+        assert_eq!(found(&ends, "o/r:F16").unwrap(), "m-F16.gguf");
+        assert!(found(&ends, "o/r:Q1_0").is_err() && found(&ends, "o/r:Q4_NL").is_err());
         // Q4_K is no beginning of Q4_K_M.
         let why = found(&all, "o/r:Q4_K").unwrap_err();
         assert!(why.contains("no Q4_K in ") && why.contains("m-F16.gguf, m-Q4_K_M.gguf, m-Q8_0.gguf"), "{why}");

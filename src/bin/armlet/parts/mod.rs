@@ -137,7 +137,7 @@ impl Parts {
         let len = head(&parts, &files, 0).map_err(fail)?.len();
         let head = head(&parts, &files, len).map_err(fail)?;
         let handles: Vec<_> = parts.iter().map(|part| (&part.handle, part.map.len())).collect();
-        // SAFETY: the caller promises what `new` asks for.
+        // SAFETY: the lengths are those of the maps, made of the same open files, which the caller promises not to change.
         let map = unsafe { MappedParts::new(&head, &handles) }.map_err(fail)?;
         Ok(Self { map, paths })
     }
@@ -169,9 +169,9 @@ impl Opened {
     #[allow(unsafe_code)]
     unsafe fn new(path: &Path) -> Result<Self, PartError> {
         let fail = |e: MapError| PartError { path: path.into(), problem: e.into() };
-        // SAFETY: the caller promises what `open` asks for.
-        let map = unsafe { MappedFile::open(path) }.map_err(fail)?;
         let handle = Handle::open(path).map_err(|e| fail(e.into()))?;
+        // SAFETY: the caller promises what `of` asks for.
+        let map = unsafe { MappedFile::of(&handle) }.map_err(fail)?;
         Ok(Self { path: path.into(), handle, map })
     }
 
