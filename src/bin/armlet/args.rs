@@ -404,7 +404,7 @@ pub(crate) struct Inspect {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Quantize {
-    /// Input model.
+    /// Input model; the first one of several parts.
     pub(crate) input: PathBuf,
     /// Output file.
     #[arg(required_unless_present = "dry_run")]
@@ -477,7 +477,7 @@ fn parse_override(text: &str) -> Result<Override, String> {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Pack {
-    /// Input model.
+    /// Input model; the first one of several parts.
     pub(crate) input: PathBuf,
     /// Output file. It gives the same answers, and only armlet can read it.
     pub(crate) output: PathBuf,
