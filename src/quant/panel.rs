@@ -12,6 +12,10 @@ pub const PANEL_ROWS: usize = 16;
 /// The version of the layout, `armlet.pack.version` in a packed file.
 pub const PACK_VERSION: u32 = 1;
 
+/// Whether this build has panels of every format that packs. Without an operating system they are a choice of their own, but
+/// for the formats that interleave rows with the same kernels.
+const ALL: bool = cfg!(any(not(target_os = "none"), feature = "panels"));
+
 /// Layout of a matrix in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -48,11 +52,9 @@ impl Layout {
         }
     }
 
-    /// Whether this build has kernels for `dtype` in it. Without an operating system those for panels are a choice of their
-    /// own, but for the formats that interleave rows with the same kernels.
+    /// Whether this build has kernels for `dtype` in it.
     pub const fn is_built(self, dtype: DType) -> bool {
-        let always = cfg!(any(not(target_os = "none"), feature = "panels"));
-        let panels = always || matches!(dtype, DType::Q8_0 | DType::Q4_0 | DType::Q4_1);
+        let panels = ALL || matches!(dtype, DType::Q8_0 | DType::Q4_0 | DType::Q4_1);
         dtype.is_built() && (matches!(self, Layout::Rows) || (dtype.packs() && panels))
     }
 
@@ -85,15 +87,12 @@ struct Part {
 }
 
 impl Field {
-    /// What a block has in it, of which `at` is the lowest bit.
-    fn get(self, block: &[u8], at: usize) -> u8 {
-        (block.get(at / 8).copied().unwrap_or(0) >> (at % 8) & (0xff >> (8 - self.bits))) ^ self.inverted
-    }
-
-    /// Puts `value` into a block that has zeros there.
-    fn put(block: &mut [u8], at: usize, value: u8) {
-        if let Some(byte) = block.get_mut(at / 8) {
-            *byte |= value << (at % 8);
+    /// Copies it from bit `at` of `block` to bit `to` of `out`, which has zeros there. A call: there are many, in little code.
+    #[inline(never)]
+    fn copy(self, block: &[u8], at: usize, out: &mut [u8], to: usize) {
+        let value = block.get(at / 8).copied().unwrap_or(0) >> (at % 8) & (0xff >> (8 - self.bits));
+        if let Some(byte) = out.get_mut(to / 8) {
+            *byte |= (value ^ self.inverted) << (to % 8);
         }
     }
 }
@@ -201,26 +200,43 @@ impl DType {
     pub fn pack_panel(self, rows: &[u8], panel: &mut [u8]) {
         panel.fill(0);
         let (row_bytes, bytes) = (panel.len() / PANEL_ROWS, self.block_bytes());
-        if !self.packs() || row_bytes < bytes {
+        if !Layout::Panels.is_built(self) || row_bytes < bytes {
             return;
         }
         for (r, row) in rows.chunks_exact(row_bytes).take(PANEL_ROWS).enumerate() {
             for (block, packed) in row.chunks_exact(bytes).zip(panel.chunks_exact_mut(PANEL_ROWS * bytes)) {
-                self.fields(r, |field| Field::put(packed, field.to, field.get(block, field.from)));
+                self.fields(r, |field| field.copy(block, field.from, packed, field.to));
             }
         }
+    }
+
+    /// Where a block has the pieces that are interleaved as they are, and how long these are: binary16 numbers, then words of
+    /// four bytes. None in formats whose fields are taken apart.
+    fn pieces(self) -> impl Iterator<Item = (usize, usize)> {
+        let (scales, bytes) = match self {
+            DType::Q8_0 | DType::Q4_0 => (2, self.block_bytes()),
+            DType::Q4_1 => (4, self.block_bytes()),
+            _ => (0, 0),
+        };
+        (0..scales).step_by(2).map(|at| (at, 2)).chain((scales..bytes).step_by(4).map(|at| (at, 4)))
     }
 
     /// Unpacks one row of `panel`, which may also be a single packed block, to GGUF bytes: the inverse of
     /// [`DType::pack_panel`], up to the end of the shorter of `panel` and `out`. Does nothing if there is no such row.
     pub fn unpack_row(self, panel: &[u8], row: usize, out: &mut [u8]) {
         let bytes = self.block_bytes();
-        if !self.packs() || row >= PANEL_ROWS {
+        if !Layout::Panels.is_built(self) || row >= PANEL_ROWS {
             return;
         }
         for (packed, block) in panel.chunks_exact((PANEL_ROWS * bytes).max(1)).zip(out.chunks_exact_mut(bytes.max(1))) {
             block.fill(0);
-            self.fields(row, |field| Field::put(block, field.from, field.get(packed, field.to)));
+            for (at, n) in self.pieces() {
+                let from = packed.iter().skip(PANEL_ROWS * at + row * n);
+                block.iter_mut().skip(at).zip(from).take(n).for_each(|(to, from)| *to = *from);
+            }
+            if ALL && self.pieces().next().is_none() {
+                self.fields(row, |field| field.copy(packed, field.to, block, field.from));
+            }
         }
     }
 
@@ -228,7 +244,7 @@ impl DType {
     /// [`DType::decode_row`] gives for the row before it was packed.
     pub fn decode_panel_row(self, panel: &[u8], row: usize, out: &mut [f32]) {
         let bytes = self.block_bytes();
-        if !self.packs() || row >= PANEL_ROWS {
+        if !Layout::Panels.is_built(self) || row >= PANEL_ROWS {
             return;
         }
         let mut block = [0; DType::Q6K.block_bytes()]; // the largest of those that pack
