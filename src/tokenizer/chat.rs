@@ -201,7 +201,9 @@ impl ChatFormat {
             (ChatFormat::Gemma, Role::System) => text,
             (ChatFormat::Llama3 | ChatFormat::Gemma | ChatFormat::Gemma4, _) => text.trim(),
             (ChatFormat::SmolLm3, Role::System) => text.trim_end(),
-            (ChatFormat::SmolLm3, Role::Assistant) => text.trim_start_matches('\n'),
+            (ChatFormat::SmolLm3, Role::Assistant) => {
+                text.get(text.bytes().take_while(|byte| *byte == b'\n').count()..).unwrap_or("")
+            }
             _ => text,
         }
     }

@@ -178,7 +178,7 @@ impl<'m> Source<'m> {
             add_bos,
             add_eos: flag(file, "tokenizer.ggml.add_eos_token", false)?,
             strips_after: is_phi_3(file),
-            is_smollm3: string(file, "general.architecture") == Ok(b"smollm3"),
+            is_smollm3: matches!(string(file, "general.architecture"), Ok(b"smollm3")),
             mended,
         })
     }
