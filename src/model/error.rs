@@ -1,5 +1,7 @@
 //! Why a model cannot be used.
 
+use core::fmt;
+
 use crate::gguf::{Label, TensorType};
 use crate::quant::PACK_VERSION;
 use crate::storage::ArenaError;
@@ -57,7 +59,7 @@ pub enum ModelError {
     #[error("tensor {0} is packed so that its parts cannot be told apart; use the original file")]
     Panels(Label),
     /// A tensor whose shape does not fit the hyper-parameters.
-    #[error("tensor {tensor} has shape {found:?}, but the hyper-parameters say {expected:?}")]
+    #[error("tensor {tensor} has shape {}, but the hyper-parameters say {}", Shape(found), Shape(expected))]
     TensorShape {
         /// Its name.
         tensor: Label,
@@ -72,4 +74,19 @@ pub enum ModelError {
     /// The caller's memory.
     #[error(transparent)]
     Arena(#[from] ArenaError),
+}
+
+/// Numbers as their `Debug` shows them, in less code.
+struct Shape<'d>(&'d [u64]);
+
+impl fmt::Display for Shape<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = "[";
+        for dim in self.0 {
+            f.write_str(before)?;
+            fmt::Display::fmt(dim, f)?;
+            before = ", ";
+        }
+        f.write_str("]")
+    }
 }
