@@ -7,7 +7,7 @@ use core::arch::aarch64::*;
 use super::isa::NeonDot;
 use super::panel::NeonPanel;
 use super::registers::{I8x32, PanelRows4, PanelRows8};
-use super::smull2::{smlal2, smull2};
+use super::smull2::{smlal, smlal2, smull, smull2};
 use super::tokens::{Neon, simd};
 use crate::arch::backend::Backend;
 use crate::arch::kernels::{Kernels, kernels};
@@ -91,7 +91,7 @@ impl NeonPanel for Neon {
         let x = self.broadcast(x);
         w.map(|w| {
             simd!(self, {
-                let two = |k| vmlal_s8(self.smull(w[k], x[k]), vget_low_s8(w[k + 1]), vget_low_s8(x[k + 1]));
+                let two = |k| smlal(self, smull(self, w[k], x[k]), w[k + 1], x[k + 1]);
                 let other = |k| smlal2(self, smull2(self, w[k], x[k]), w[k + 1], x[k + 1]);
                 let (mut a, mut b) = (vpaddlq_s16(two(0)), vpaddlq_s16(other(0)));
                 for k in [2, 4, 6] {
@@ -178,9 +178,9 @@ impl Neon {
     #[inline(always)]
     fn products(self, w: &PanelRows4, x: &PanelRows4, columns: core::ops::Range<usize>) -> [int16x8_t; 2] {
         let k = columns.start;
-        let (mut a, mut b) = (self.smull(w[k], x[k]), smull2(self, w[k], x[k]));
+        let (mut a, mut b) = (smull(self, w[k], x[k]), smull2(self, w[k], x[k]));
         for k in k + 1..columns.end {
-            a = simd!(self, vmlal_s8(a, vget_low_s8(w[k]), vget_low_s8(x[k])));
+            a = smlal(self, a, w[k], x[k]);
             b = smlal2(self, b, w[k], x[k]);
         }
         [a, b]

@@ -10,30 +10,32 @@ use super::tokens::Neon;
 /// With the intrinsics, the compiler sees that several tokens or heads use the same high halves of weights, moves each
 /// half to a register of its own first, and runs out of registers.
 macro_rules! high {
-    ($name:ident, $code:literal $(, $acc:ident)?) => {
+    ($name:ident, $code:literal, $operands:literal $(, $acc:ident)?) => {
         #[inline(always)]
         pub(super) fn $name(_: Neon, $($acc: int16x8_t,)? a: int8x16_t, b: int8x16_t) -> int16x8_t {
-            high!(@ $code, a, b $(, $acc)?)
+            high!(@ $code, $operands, a, b $(, $acc)?)
         }
     };
-    (@ $code:literal, $a:ident, $b:ident) => {{
+    (@ $code:literal, $operands:literal, $a:ident, $b:ident) => {{
         let out;
         // SAFETY: one instruction on registers; the token proves that the CPU has NEON.
         unsafe {
-            asm!(concat!($code, " {0:v}.8h, {1:v}.16b, {2:v}.16b"), lateout(vreg) out, in(vreg) $a, in(vreg) $b,
+            asm!(concat!($code, $operands), lateout(vreg) out, in(vreg) $a, in(vreg) $b,
                  options(pure, nomem, nostack, preserves_flags));
         }
         out
     }};
-    (@ $code:literal, $a:ident, $b:ident, $acc:ident) => {{
+    (@ $code:literal, $operands:literal, $a:ident, $b:ident, $acc:ident) => {{
         let mut out = $acc;
         // SAFETY: one instruction on registers; the token proves that the CPU has NEON.
         unsafe {
-            asm!(concat!($code, " {0:v}.8h, {1:v}.16b, {2:v}.16b"), inout(vreg) out, in(vreg) $a, in(vreg) $b,
+            asm!(concat!($code, $operands), inout(vreg) out, in(vreg) $a, in(vreg) $b,
                  options(pure, nomem, nostack, preserves_flags));
         }
         out
     }};
 }
-high!(smull2, "smull2");
-high!(smlal2, "smlal2", acc);
+high!(smull2, "smull2", " {0:v}.8h, {1:v}.16b, {2:v}.16b");
+high!(smlal2, "smlal2", " {0:v}.8h, {1:v}.16b, {2:v}.16b", acc);
+high!(smull, "smull", " {0:v}.8h, {1:v}.8b, {2:v}.8b");
+high!(smlal, "smlal", " {0:v}.8h, {1:v}.8b, {2:v}.8b", acc);
