@@ -4,7 +4,7 @@
 //! tokens.rs       proof that the CPU has one of the sets; cpu.rs detects them
 //! isa.rs          the operations of `Isa` and `FloatIsa`, for all tokens; panel.rs: those of `PanelIsa`
 //! neon.rs         what differs on Armv8.0; dotprod.rs: with the dot product; i8mm.rs: with the int8 matrix multiplication
-//! f16.rs, post_index.rs, smull2.rs    instructions that have no stable intrinsic, or one that compiles to worse code
+//! f16.rs, post_index.rs, widening.rs  instructions that have no stable intrinsic, or one that compiles to worse code
 //! ```
 
 mod cpu;
@@ -17,5 +17,5 @@ pub(super) mod neon;
 mod panel;
 mod post_index;
 mod registers;
-mod smull2;
 mod tokens;
+mod widening;

@@ -64,7 +64,7 @@ fn interleave_and_multiply<F: Interleaved, S: PanelIsa, const N: usize>(
     }
 }
 
-/// Rows of a format without a packed layout: a block of the rows of `N` panels is unpacked once for [`MAX_TOKENS`].
+/// Rows of a format that is not [`Interleaved`]: a block of the rows of `N` panels is unpacked once for [`MAX_TOKENS`].
 #[inline(always)]
 pub(super) fn multiply_units<F: Format, S: PanelIsa>(isa: S, job: &mut Job<'_, '_, '_>) {
     if S::PANELS == 2 {

@@ -8,7 +8,7 @@
 //!     nibbles:       k in 0..4, low halves columns 4k + j, high halves columns 16 + 4k + j
 //! ```
 //!
-//! That is a packed file's layout, see [`packed`](super::packed). For a prompt and a format that is not packed the units of 16
+//! That is a packed file's layout, see [`packed`](super::packed). For a prompt and rows in a file, the units of 16
 //! rows are unpacked to int8 with `f32` scales, and the integer ones of halves: a [`UnitPanel`].
 //!
 //! Four columns of a row are one 32-bit lane. That is what `sdot` by lane, `vpdpbusd` with a broadcast and, after a

@@ -1,19 +1,19 @@
-//! Products of the high halves of vectors.
+//! Products of int8 as int16, of the low or the high halves of vectors.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::tokens::Neon;
 
-/// `smull2` and `smlal2`: products of the high halves, and products added to `acc`.
+/// `smull` and `smlal` of the low halves, `smull2` and `smlal2` of the high ones: products, and products added to `acc`.
 ///
-/// With the intrinsics, the compiler sees that several tokens or heads use the same high halves of weights, moves each
+/// With the intrinsics, the compiler sees that several tokens or heads use the same halves of weights, moves or widens each
 /// half to a register of its own first, and runs out of registers.
-macro_rules! high {
+macro_rules! product {
     ($name:ident, $code:literal, $operands:literal $(, $acc:ident)?) => {
         #[inline(always)]
         pub(super) fn $name(_: Neon, $($acc: int16x8_t,)? a: int8x16_t, b: int8x16_t) -> int16x8_t {
-            high!(@ $code, $operands, a, b $(, $acc)?)
+            product!(@ $code, $operands, a, b $(, $acc)?)
         }
     };
     (@ $code:literal, $operands:literal, $a:ident, $b:ident) => {{
@@ -35,7 +35,7 @@ macro_rules! high {
         out
     }};
 }
-high!(smull2, "smull2", " {0:v}.8h, {1:v}.16b, {2:v}.16b");
-high!(smlal2, "smlal2", " {0:v}.8h, {1:v}.16b, {2:v}.16b", acc);
-high!(smull, "smull", " {0:v}.8h, {1:v}.8b, {2:v}.8b");
-high!(smlal, "smlal", " {0:v}.8h, {1:v}.8b, {2:v}.8b", acc);
+product!(smull2, "smull2", " {0:v}.8h, {1:v}.16b, {2:v}.16b");
+product!(smlal2, "smlal2", " {0:v}.8h, {1:v}.16b, {2:v}.16b", acc);
+product!(smull, "smull", " {0:v}.8h, {1:v}.8b, {2:v}.8b");
+product!(smlal, "smlal", " {0:v}.8h, {1:v}.8b, {2:v}.8b", acc);
