@@ -1,7 +1,7 @@
 //! Encoding: text to tokens.
 
 use super::byte_level::Escaped;
-use super::hash_index::{NONE, roll, roll_both};
+use super::hash_index::{NONE, Roll};
 use super::merge::{Merge, Merger, Symbol};
 use super::options::EncodeOptions;
 use super::pretok::Whole;
@@ -224,17 +224,16 @@ impl Tokenizer<'_> {
     fn encode_sentence(&self, text: &str, merger: &mut Merger<'_>, out: &mut Output<'_>) -> Result<(), TokenizerError> {
         merger.clear();
         for c in characters(text) {
-            merger.push(c.len(), roll(c.iter().copied()))?;
+            merger.push(c.len(), Roll::of(c).hash)?;
         }
         merger.merge_all(&|left, right| {
-            let both =
-                Symbol { len: left.len + right.len, value: roll_both(left.value, right.value, right.len), ..left };
-            let token = self.vocab.find_escaped(both.value, bytes_of(text, both))?;
-            Some(Merge { rank: rank(self.score(token)), value: both.value })
+            let roll = roll_of(left).then(roll_of(right));
+            let token = self.vocab.find_escaped(roll, bytes_of(text, Symbol { len: roll.len, ..left }))?;
+            Some(Merge { rank: rank(self.score(token)), value: roll.hash })
         });
         merger.symbols().try_for_each(|symbol| {
             let raw = bytes_of(text, symbol);
-            match self.vocab.find_escaped(symbol.value, raw) {
+            match self.vocab.find_escaped(roll_of(symbol), raw) {
                 Some(token) => out.push(token),
                 None => self.spell(raw, out),
             }
@@ -250,6 +249,11 @@ impl Tokenizer<'_> {
 /// The bytes of each character of `text`.
 fn characters(text: &str) -> impl Iterator<Item = &[u8]> {
     text.char_indices().map(|(at, c)| text.as_bytes().part(at..at + c.len_utf8()))
+}
+
+/// The roll of a symbol of SentencePiece's normalised text, which has no `▁`.
+fn roll_of(symbol: Symbol) -> Roll {
+    Roll { hash: symbol.value, len: symbol.len }
 }
 
 /// The bytes of a symbol of `text`.

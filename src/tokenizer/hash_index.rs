@@ -1,9 +1,18 @@
-//! An open-addressed hash table of u32 values, with linear probing. Keys are not stored: the caller compares.
+//! An open-addressed hash table of numbers, with linear probing. Keys are not stored: the caller compares.
 
 use crate::storage::{Arena, ArenaError};
 
 /// No value.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// Bits of a value in a slot. The others are those of its hash, so that next to no text is compared but the one looked for.
+const VALUE_BITS: u32 = 21;
+
+/// Every value is below; this one would make a free slot with the right hash.
+pub(super) const MAX_VALUES: usize = (1 << VALUE_BITS) - 1;
+
+/// A slot without a value.
+const FREE: u32 = u32::MAX;
 
 /// A hash table. The caller knows the text that each value stands for, and tells whether it is the one looked for.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +25,7 @@ impl<'m> HashIndex<'m> {
     /// Memory for `n` values at a load factor of two thirds.
     pub(super) fn carve(arena: &mut Arena<'m>, name: &'static str, n: usize) -> Result<Builder<'m>, ArenaError> {
         let slots = arena.alloc(name, &[n.saturating_add(n / 2).saturating_add(1)])?;
-        slots.fill(NONE);
+        slots.fill(FREE);
         Ok(Builder { slots, probes: n.saturating_mul(8).saturating_add(1024) })
     }
 
@@ -24,7 +33,8 @@ impl<'m> HashIndex<'m> {
     pub(super) fn find(&self, hash: u64, is_it: &dyn Fn(u32) -> bool) -> Option<u32> {
         let start = slot_of(hash, self.0.len());
         let (before, after) = self.0.split_at_checked(start)?;
-        after.iter().chain(before).copied().take_while(|n| *n != NONE).find(|n| is_it(*n))
+        let taken = after.iter().chain(before).take_while(|slot| **slot != FREE);
+        taken.filter_map(|slot| value_in(*slot, hash)).find(|n| is_it(*n))
     }
 }
 
@@ -40,19 +50,36 @@ pub(super) struct Builder<'m> {
     probes: usize,
 }
 
+/// Where a value with some hash is, or belongs.
+pub(super) struct Slot<'s> {
+    slot: &'s mut u32,
+    hash: u64,
+}
+
+impl Slot<'_> {
+    pub(super) fn is_free(&self) -> bool {
+        *self.slot == FREE
+    }
+
+    /// Puts a value below [`MAX_VALUES`] here.
+    pub(super) fn set(&mut self, value: u32) {
+        *self.slot = tag_of(self.hash) | value;
+    }
+}
+
 impl<'m> Builder<'m> {
     /// The slot of the value with this hash for which `is_it` is true, or the free slot where it belongs.
-    pub(super) fn slot(&mut self, hash: u64, is_it: &dyn Fn(u32) -> bool) -> Result<&mut u32, TooManyCollisions> {
+    pub(super) fn slot(&mut self, hash: u64, is_it: &dyn Fn(u32) -> bool) -> Result<Slot<'_>, TooManyCollisions> {
         let len = self.slots.len();
         let mut at = slot_of(hash, len);
-        while let Some(n) = self.slots.get(at)
-            && *n != NONE
-            && !is_it(*n)
+        while let Some(slot) = self.slots.get(at)
+            && *slot != FREE
+            && !value_in(*slot, hash).is_some_and(is_it)
         {
             self.probes = self.probes.checked_sub(1).ok_or(TooManyCollisions)?;
             at = if at + 1 == len { 0 } else { at + 1 };
         }
-        self.slots.get_mut(at).ok_or(TooManyCollisions)
+        Ok(Slot { slot: self.slots.get_mut(at).ok_or(TooManyCollisions)?, hash })
     }
 
     /// The filled table.
@@ -66,50 +93,61 @@ fn slot_of(hash: u64, len: usize) -> usize {
     ((u128::from(hash) * len as u128) >> 64) as usize
 }
 
-/// The base of [`roll`].
-const BASE: u32 = 0x9e37_79b1;
-
-/// A hash of a text that can be had from those of its parts: a polynomial in [`BASE`] with the text's bytes as coefficients,
-/// where `▁` counts as the blank that SentencePiece means by it.
-pub(super) fn roll(text: impl Iterator<Item = u8>) -> u32 {
-    text.fold(Roll::default(), Roll::with).h
+/// The low bits of a hash, as a slot has them.
+fn tag_of(hash: u64) -> u32 {
+    (hash as u32) << VALUE_BITS
 }
 
-/// A text so far.
-#[derive(Clone, Copy, Default)]
-struct Roll {
-    h: u32,
-    /// The last three bytes, the first of them highest.
-    last: u32,
-    /// What `h` was before the last two.
-    before: [u32; 2],
+/// The value in a slot, if its hash may be this one.
+fn value_in(slot: u32, hash: u64) -> Option<u32> {
+    Some(slot ^ tag_of(hash)).filter(|value| value >> VALUE_BITS == 0)
+}
+
+/// A hash of a text that can be had from those of its parts: a polynomial in [`BASE`](Roll::BASE) with the text's bytes as
+/// coefficients, where `▁` counts as the blank that SentencePiece means by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Roll {
+    pub(super) hash: u32,
+    /// The number of coefficients.
+    pub(super) len: u32,
 }
 
 impl Roll {
-    #[inline(never)]
-    fn with(self, byte: u8) -> Self {
-        let last = (self.last << 8 | u32::from(byte)) & 0xff_ffff;
-        let [earlier, later] = self.before;
-        let h = if last == 0xe2_9681 { append(earlier, b' ') } else { append(self.h, byte) };
-        Self { h, last, before: [later, self.h] }
-    }
-}
+    const BASE: u32 = 0x9e37_79b1;
 
-fn append(h: u32, byte: u8) -> u32 {
-    h.wrapping_mul(BASE).wrapping_add(u32::from(byte))
-}
-
-/// The [`roll`] of a text and `len` more bytes, none of which is of a `▁`, with that of these.
-pub(super) fn roll_both(left: u32, right: u32, len: u32) -> u32 {
-    let (mut power, mut square, mut n) = (1u32, BASE, len);
-    while n > 0 {
-        if n & 1 == 1 {
-            power = power.wrapping_mul(square);
+    pub(super) fn of(text: &[u8]) -> Self {
+        let (mut roll, mut rest) = (Roll::default(), text);
+        while let Some((byte, tail)) = rest.split_first() {
+            let blank = if *byte == BLANK[0] { rest.strip_prefix(BLANK) } else { None };
+            roll = roll.with(if blank.is_some() { b' ' } else { *byte });
+            rest = blank.unwrap_or(tail);
         }
-        (square, n) = (square.wrapping_mul(square), n / 2);
+        roll
     }
-    left.wrapping_mul(power).wrapping_add(right)
+
+    /// That of a text without any `▁`.
+    pub(super) fn of_bytes(text: impl Iterator<Item = u8>) -> Self {
+        text.fold(Roll::default(), Roll::with)
+    }
+
+    fn with(self, byte: u8) -> Self {
+        Roll { hash: self.hash.wrapping_mul(Self::BASE).wrapping_add(u32::from(byte)), len: self.len + 1 }
+    }
+
+    /// That of this text and another behind it.
+    pub(super) fn then(self, right: Roll) -> Self {
+        let (mut power, mut square, mut n) = (1u32, Self::BASE, right.len);
+        while n > 0 {
+            if n & 1 == 1 {
+                power = power.wrapping_mul(square);
+            }
+            (square, n) = (square.wrapping_mul(square), n / 2);
+        }
+        Roll { hash: self.hash.wrapping_mul(power).wrapping_add(right.hash), len: self.len + right.len }
+    }
 }
+
+const BLANK: &[u8] = "▁".as_bytes();
 
 /// A hash whose high bits depend on all of `n`.
 pub(super) fn mix(n: u64) -> u64 {
@@ -122,6 +160,7 @@ pub(super) fn mix(n: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::storage::ALIGN;
+    use std::vec;
     use std::vec::Vec;
 
     /// Fills a table with the texts that `text` gives of 0 to `n`.
@@ -134,12 +173,12 @@ mod tests {
         let start = memory.as_ptr().align_offset(ALIGN);
         let mut arena = Arena::new(&mut memory[start..]).unwrap();
         let mut table = HashIndex::carve(&mut arena, "test", n as usize).unwrap();
-        let all = (0..n).try_for_each(|i| table.slot(of(text(i)), &|j| text(j) == text(i)).map(|slot| *slot = i));
+        let all = (0..n).try_for_each(|i| table.slot(of(text(i)), &|j| text(j) == text(i)).map(|mut slot| slot.set(i)));
         then(all.map(|()| table.finish()))
     }
 
     fn of(text: u64) -> u64 {
-        mix(roll(text.to_le_bytes().into_iter()).into())
+        mix(Roll::of(&text.to_le_bytes()).hash.into())
     }
 
     #[test]
@@ -175,12 +214,33 @@ mod tests {
         let texts = ["", "a", "ab", " the", "  ", "é漢", "▂\u{2580}\u{2582}", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab"];
         for left in texts {
             for right in texts {
-                let (l, r) = (roll(left.bytes()), roll(right.bytes()));
                 let both = [left, right].concat();
-                assert_eq!(roll_both(l, r, right.len() as u32), roll(both.bytes()));
-                assert_eq!(roll(both.replace(' ', "▁").bytes()), roll(both.bytes()));
+                assert_eq!(Roll::of(left.as_bytes()).then(Roll::of(right.as_bytes())), Roll::of(both.as_bytes()));
+                assert_eq!(Roll::of(both.replace(' ', "▁").as_bytes()), Roll::of(both.as_bytes()));
+                assert_eq!(Roll::of_bytes(both.bytes()), Roll::of(both.as_bytes()));
             }
         }
-        assert_ne!(roll("▁".bytes()), roll("▂".bytes()));
+        assert_ne!(Roll::of("▁".as_bytes()), Roll::of("▂".as_bytes()));
+        assert_eq!(Roll::of("a▁".as_bytes()).then(Roll::of("▁b".as_bytes())), Roll::of(b"a  b"));
+    }
+
+    /// Values with the same bits of their hashes are told apart by the caller, and the greatest one is not taken for none.
+    #[test]
+    fn values_of_one_hash() {
+        let mut memory: Vec<u8> = vec![0; 1024];
+        let start = memory.as_ptr().align_offset(ALIGN);
+        let mut arena = Arena::new(&mut memory[start..]).unwrap();
+        let mut table = HashIndex::carve(&mut arena, "test", 8).unwrap();
+        let values = [0, 1, MAX_VALUES as u32 - 1];
+        let hash = u64::from(u32::MAX);
+        for value in values {
+            let mut slot = table.slot(hash, &|n| n == value).unwrap();
+            assert!(slot.is_free());
+            slot.set(value);
+            assert!(!table.slot(hash, &|n| n == value).unwrap().is_free());
+        }
+        let table = table.finish();
+        assert!(values.iter().all(|value| table.find(hash, &|n| n == *value) == Some(*value)));
+        assert_eq!((table.find(hash, &|_| false), table.find(hash - 1, &|_| true)), (None, None));
     }
 }

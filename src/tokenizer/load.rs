@@ -1,7 +1,7 @@
 //! Reads a tokenizer from a file: checks its metadata, and builds its tables in the arena.
 
 use super::TokenizerError;
-use super::hash_index::{Builder, HashIndex, NONE, TooManyCollisions, mix, roll};
+use super::hash_index::{Builder, HashIndex, NONE, Roll, TooManyCollisions, mix};
 use super::mended::{BOS, EOS, Mended, SPECIAL, UNKNOWN};
 use super::pretok::{PreTokenizer, Whole};
 use super::special::{self, Node, Specials};
@@ -137,6 +137,9 @@ impl<'m> Source<'m> {
         let defaults = Defaults::new(file, algorithm);
         let is_bpe = matches!(algorithm, Algorithm::Bpe { .. });
         let merges = if is_bpe { Some(list(file, MERGES, ValueType::String)?) } else { None };
+        if merges.is_some_and(|merges| merges.len() > MAX_TOKENS) {
+            return Err(TokenizerError::Key(MERGES));
+        }
         let scores = if is_bpe { None } else { scores(file, &mut mended)? };
         let types = optional_list(file, TYPES, ValueType::I32)?;
         for (list, key) in [(scores, SCORES), (types, TYPES)] {
@@ -260,8 +263,8 @@ fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Builder<'_>)
         }
         let same = |id: u32| offsets.get(id as usize).is_some_and(|at| tokens.string_at(*at as usize) == text);
         if !text.is_empty() {
-            let slot = index.slot(mix(roll(text.iter().copied()).into()), &same);
-            *slot.map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(TOKENS))? = id;
+            let slot = index.slot(mix(Roll::of(text).hash.into()), &same);
+            slot.map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(TOKENS))?.set(id);
         }
         // The whole list is shorter than 2³².
         at += 8 + text.len() as u32;
@@ -279,13 +282,16 @@ fn index_merges(
 ) -> Result<(), TooManyCollisions> {
     for (rank, text) in (0..).zip(list.strings()) {
         let Some((left, right)) = split_merge(text) else { continue };
-        let (Some(l), Some(r)) = (vocab.find(left), vocab.find(right)) else { continue };
-        let Some(joined) = vocab.find_joined(left, right) else { continue };
+        let (left_roll, right_roll) = (Roll::of(left), Roll::of(right));
+        let Some(l) = vocab.find_rolled(left_roll, left) else { continue };
+        let Some(r) = vocab.find_rolled(right_roll, right) else { continue };
+        let is_both = |known: &[u8]| known.strip_prefix(left) == Some(right);
+        let Some(joined) = vocab.find_with(left_roll.then(right_roll), &is_both) else { continue };
         let merge = PackedMerge::new(l, r, joined);
         let same = |rank: u32| merges.get(rank as usize).is_some_and(|known| known.pair() == merge.pair());
-        let slot = index.slot(mix(merge.pair()), &same)?;
-        if *slot == NONE {
-            *slot = rank;
+        let mut slot = index.slot(mix(merge.pair()), &same)?;
+        if slot.is_free() {
+            slot.set(rank);
             if let Some(known) = merges.get_mut(rank as usize) {
                 *known = merge;
             }

@@ -1,6 +1,6 @@
 //! The tokenizer of a file: its vocabulary, and the rules by which text becomes tokens.
 
-use super::hash_index::{HashIndex, NONE, mix, roll};
+use super::hash_index::{HashIndex, MAX_VALUES, NONE, Roll, mix};
 use super::mended::{BOS, EOS, Mended, SPECIAL, TokenizerWarning};
 use super::merge::Merge;
 use super::pretok::PreTokenizer;
@@ -27,8 +27,8 @@ impl Algorithm {
     }
 }
 
-/// The most tokens of a vocabulary, so that three of them fit 64 bits.
-pub(super) const MAX_TOKENS: usize = 1 << 21;
+/// The most tokens of a vocabulary, so that three of them fit 64 bits, and the most merges.
+pub(super) const MAX_TOKENS: usize = MAX_VALUES;
 
 /// A merge of two tokens, as 21 bits each: the left one, the right one, both together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl PackedMerge {
     }
 
     fn joined(self) -> u32 {
-        self.0 as u32 & (MAX_TOKENS as u32 - 1)
+        self.0 as u32 & MAX_TOKENS as u32
     }
 }
 
@@ -167,7 +167,7 @@ impl<'m> Tokenizer<'m> {
     /// The token of some bytes of a text, which the vocabulary spells in its own way.
     pub(super) fn find_raw(&self, raw: &[u8]) -> Option<u32> {
         if self.algorithm.escapes_blanks() {
-            self.vocab.find_escaped(roll(raw.iter().copied()), raw)
+            self.vocab.find_escaped(Roll::of(raw), raw)
         } else {
             self.vocab.find_bytes(raw)
         }

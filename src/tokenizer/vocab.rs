@@ -1,7 +1,7 @@
 //! The tokens of a vocabulary: their texts, their kinds, and look-ups by text.
 
 use super::byte_level::ByteChars;
-use super::hash_index::{HashIndex, mix, roll};
+use super::hash_index::{HashIndex, Roll, mix};
 use crate::gguf::Array;
 
 /// What a token stands for, with its number in `tokenizer.ggml.token_type`.
@@ -74,32 +74,31 @@ impl<'m> Vocab<'m> {
     /// The token whose text is exactly `text`.
     #[inline(never)]
     pub(super) fn find(&self, text: &[u8]) -> Option<u32> {
-        self.find_joined(text, &[])
+        self.find_rolled(Roll::of(text), text)
     }
 
-    /// The token whose text is exactly these two together.
-    #[inline(never)]
-    pub(super) fn find_joined(&self, left: &[u8], right: &[u8]) -> Option<u32> {
-        let is_it = |text: &[u8]| text.strip_prefix(left).and_then(|rest| rest.strip_prefix(right)) == Some(&[]);
-        self.find_rolled(roll(left.iter().chain(right).copied()), &is_it)
+    /// The same, of a text whose roll is known.
+    pub(super) fn find_rolled(&self, roll: Roll, text: &[u8]) -> Option<u32> {
+        self.find_with(roll, &|known| known == text)
     }
 
     /// The token that stands for `raw` in GPT-2's letters for bytes.
     #[inline(never)]
     pub(super) fn find_bytes(&self, raw: &[u8]) -> Option<u32> {
         let text = ByteChars::new(raw);
-        self.find_rolled(roll(text.clone()), &|known| known.iter().copied().eq(text.clone()))
+        self.find_with(Roll::of_bytes(text.clone()), &|known| known.iter().copied().eq(text.clone()))
     }
 
-    /// The token whose text is `raw` with `▁` for each blank, given the [`roll`] of `raw`.
+    /// The token whose text is `raw` with `▁` for each blank, given the roll of `raw`.
     #[inline(never)]
-    pub(super) fn find_escaped(&self, roll: u32, raw: &[u8]) -> Option<u32> {
-        self.find_rolled(roll, &|text| spells(text, raw))
+    pub(super) fn find_escaped(&self, roll: Roll, raw: &[u8]) -> Option<u32> {
+        self.find_with(roll, &|text| spells(text, raw))
     }
 
+    /// The token with this roll for whose text `is_it` is true.
     #[inline(never)]
-    fn find_rolled(&self, roll: u32, is_it: &dyn Fn(&[u8]) -> bool) -> Option<u32> {
-        self.index.find(mix(roll.into()), &|id| is_it(self.text(id)))
+    pub(super) fn find_with(&self, roll: Roll, is_it: &dyn Fn(&[u8]) -> bool) -> Option<u32> {
+        self.index.find(mix(roll.hash.into()), &|id| is_it(self.text(id)))
     }
 }
 
