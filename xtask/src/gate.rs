@@ -107,7 +107,7 @@ fn host(steps: &mut Steps) -> Result<(), Failed> {
         let command =
             ["test", "--profile", "loom", "--lib", "--no-default-features", "--features", "std", "host::pool"];
         // A folder of its own, because the flag is every crate's and would have all of them built anew each time.
-        let env = [("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")];
+        let env = [("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom"), sizes[0]];
         tests(Command::new(env!("CARGO")).args(command).envs(env))
     })
 }
