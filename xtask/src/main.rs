@@ -15,6 +15,7 @@ mod process;
 mod qemu;
 mod rust_firmware;
 mod setup;
+mod sizes;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
             --check compares with what is allowed, by default one cheap cell
   mca       bytes of weights per cycle of each decode loop, by llvm-mca, to benches/record/mca.md
+  sizes     bytes of the library for firmware by weight format, to benches/record/sizes.md
 ";
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
         ["header"] => steps.step("include/armlet.h", header::write),
         ["mca"] => mca::run(&mut steps),
+        ["sizes"] => sizes::run(&mut steps),
         ["insns", ref options @ ..] => match insns::Options::parse(options) {
             Ok(options) => setup::run(&mut steps).and_then(|()| insns::run(&mut steps, &options)),
             Err(why) => return usage(&why),

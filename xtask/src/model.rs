@@ -67,15 +67,44 @@ pub(crate) fn build_for_aarch64() -> Result<(), Failed> {
     }
 }
 
-/// The token ids of a question in ChatML and those of its greedy answer, as the program for this machine has them.
-pub(crate) fn greedy_ids(question: &str, n: usize) -> Result<[String; 2], Failed> {
-    let prompt = format!("<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n");
+/// A model that `armlet pull` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    SmolLm2,
+    Gemma3,
+}
+
+impl Known {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Known::SmolLm2 => "smollm2",
+            Known::Gemma3 => "gemma3-270m",
+        }
+    }
+
+    /// Its file.
+    pub(crate) fn file(self) -> Result<PathBuf, Failed> {
+        Ok(PathBuf::from(output(native().args(["pull", self.name()]))?.trim()))
+    }
+
+    /// A question as its chat format has it.
+    fn turn(self, question: &str) -> String {
+        match self {
+            Known::SmolLm2 => format!("<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"),
+            Known::Gemma3 => format!("<start_of_turn>user\n{question}<end_of_turn>\n<start_of_turn>model\n"),
+        }
+    }
+}
+
+/// The token ids of a question and those of its greedy answer, as the program for this machine has them.
+pub(crate) fn greedy_ids(known: Known, question: &str, n: usize) -> Result<[String; 2], Failed> {
+    let (file, prompt) = (known.file()?, known.turn(question));
+    let run = |args: &[&str]| output(native().env("ARMLET_MODEL", &file).args(args));
     let ids = |text: &str, more: &[&str]| -> Result<String, Failed> {
-        let listed = output(native().args(["tokenize", "--ids", "-p", text]).args(more))?;
+        let listed = run(&[&["tokenize", "--ids", "-p", text], more].concat())?;
         Ok(listed.trim().trim_matches(['[', ']']).replace(',', ""))
     };
-    let answer =
-        output(native().args(["complete", "--parse-special", "-p", &prompt, "-n", &n.to_string(), "--temp", "0"]))?;
+    let answer = run(&["complete", "--parse-special", "-p", &prompt, "-n", &n.to_string(), "--temp", "0"])?;
     Ok([ids(&prompt, &[])?, ids(answer.trim_end(), &["--no-bos", "--no-parse-special"])?])
 }
 
@@ -184,7 +213,7 @@ fn compare_to_f32(preset: &str, reference: f64) -> Result<(), Failed> {
 
 /// The model as it is shipped.
 pub(crate) fn shipped() -> Result<PathBuf, Failed> {
-    Ok(PathBuf::from(output(native().args(["pull", "smollm2"]))?.trim()))
+    Known::SmolLm2.file()
 }
 
 /// The model in a format: as it is shipped, or made of that by the program.
@@ -230,7 +259,7 @@ fn int8_cache(deep: bool) -> Result<(), Failed> {
         found.ok_or(Failed(format!("no perplexity in {json:?}")))
     };
     let (reference, _) = run(&[])?;
-    for basis in [&[][..], &["--hadamard"]] {
+    for basis in [&[][..], &["--no-hadamard"]] {
         let (found, divergence) = run(&[&["--kv-type", "int8", "--kl", "f16"], basis].concat())?;
         close("perplexity with an int8 cache", found, reference, INT8.0)?;
         say(format!("    mean KL divergence {divergence:.5} {}", basis.join("")));
