@@ -121,9 +121,12 @@ pub(crate) struct Kv {
     /// Format of the KV cache.
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
     pub(crate) kv_type: KvType,
-    /// Rotate keys by a Hadamard matrix before they are stored: it spreads outliers, so int8 loses less.
-    #[arg(long)]
+    /// Rotate keys by a Hadamard matrix before they are stored: it spreads outliers, so int8 loses less [default: with int8].
+    #[arg(long, overrides_with = "no_hadamard")]
     pub(crate) hadamard: bool,
+    /// Store keys as they are, with int8 too.
+    #[arg(long)]
+    pub(crate) no_hadamard: bool,
     /// Attention pattern: full (a token attends to all before it, until the context is full), window (to the most recent),
     /// sinks (to the first few and the most recent), strided:N (as sinks, and to every N-th tile of 32 between them).
     #[arg(long, value_name = "PATTERN", default_value = "sinks", value_parser = parse_pattern)]
@@ -135,7 +138,8 @@ pub(crate) struct Kv {
 
 impl Kv {
     pub(crate) fn config(self) -> Config {
-        let Kv { kv_type, hadamard, pattern, sinks } = self;
+        let Kv { kv_type, hadamard, no_hadamard, pattern, sinks } = self;
+        let hadamard = hadamard || (kv_type == KvType::Int8 && !no_hadamard);
         Config { kv: kv_type.in_cache(), hadamard, pattern, sinks, ..Config::default() }
     }
 }
@@ -158,9 +162,10 @@ impl KvType {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KvType {
     F16,
+    #[value(alias = "q8_0")]
     Int8,
     F32,
 }

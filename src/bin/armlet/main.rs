@@ -26,11 +26,13 @@ mod plan;
 mod progress;
 mod pull;
 mod quantize;
+mod read_ahead;
 mod sampling;
+mod spellings;
 mod template;
 mod tokenize;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
 use error::Failure;
@@ -39,8 +41,13 @@ fn main() -> std::process::ExitCode {
     if template::renderer::is_this() {
         return template::renderer::serve();
     }
-    let args = Args::parse();
+    let spelled = match spellings::translate(std::env::args_os()) {
+        Ok(spelled) => spelled,
+        Err(why) => Args::command().error(clap::error::ErrorKind::ArgumentConflict, why).exit(),
+    };
+    let args = Args::parse_from(spelled.args);
     env_logger::Builder::new().filter_level(args.log_level()).format_timestamp(None).init();
+    spelled.notes.iter().for_each(|note| log::warn!("{note}"));
     match command(args) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -62,7 +69,7 @@ fn command(args: Args) -> Result<(), Failure> {
         Command::Pack(a) => pack::run(&a),
         Command::Pull(a) => pull::run(&a),
         Command::Completions { shell } => {
-            let mut command = <Args as clap::CommandFactory>::command();
+            let mut command = Args::command();
             let mut out = Vec::new();
             clap_complete::generate(shell, &mut command, "armlet", &mut out);
             error::print(&out)

@@ -16,7 +16,7 @@ use crate::error::Failure;
 use crate::hub;
 use crate::override_kv::{self, OverrideKv};
 use crate::parts::{Parts, is_part};
-use crate::pull;
+use crate::{pull, read_ahead};
 
 /// A model, its file, and the kernels and threads that it runs on.
 pub(crate) struct Loaded<'m> {
@@ -42,7 +42,7 @@ pub(crate) fn with_model<T>(
         model::warnings(file).for_each(|warning| log::warn!("{}: {warning}", path.display()));
         warn(&path, &model.tokenizer);
         let pool = Pool::new(if args.threads == 0 { Pool::cpus() } else { args.threads });
-        let result = f(&Loaded { path: &path, file, model, kernels, pool });
+        let result = read_ahead::during(file, || f(&Loaded { path: &path, file, model, kernels, pool }));
         if let Some(peak) = peak_resident() {
             log::info!("peak resident memory {peak} KiB, the model's pages included");
         }

@@ -4,11 +4,20 @@ use std::fs::File;
 use std::io;
 use std::ptr::{NonNull, null_mut};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 /// Bytes of a page.
 pub(super) fn page_size() -> usize {
     rustix::param::page_size()
+}
+
+/// Asks the operating system to read the pages of `bytes` soon. That it does not is no error.
+#[allow(unsafe_code)]
+pub(crate) fn will_need(bytes: &[u8]) {
+    let before = bytes.as_ptr().addr() % page_size();
+    let start = bytes.as_ptr().wrapping_sub(before).cast_mut();
+    // SAFETY: a hint, which changes neither what is mapped nor what is in it.
+    let _ = unsafe { madvise(start.cast(), before + bytes.len(), Advice::WillNeed) };
 }
 
 /// Where files of these lengths start that are mapped behind `head` bytes: each at a page.

@@ -5,6 +5,8 @@
 
 mod map;
 
+pub(crate) use map::will_need;
+
 use std::fs::File as Handle;
 use std::io;
 use std::path::{Path, PathBuf};

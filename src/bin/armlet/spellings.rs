@@ -1,0 +1,143 @@
+//! llama.cpp's spellings of options, for the hands and scripts that have them: its long names with one hyphen, and what it
+//! needs to be told and armlet does not.
+
+use std::ffi::{OsStr, OsString};
+
+/// What a spelling means here.
+enum Meaning {
+    /// Another name of an option, whose value follows.
+    Is(&'static str),
+    /// Nothing, and why. A value follows if it has one.
+    Needless { values: Values, why: &'static str },
+}
+
+/// Whether an option has a value.
+#[derive(Clone, Copy)]
+enum Values {
+    None,
+    One,
+    /// One of these, or none.
+    Perhaps(&'static [&'static str]),
+}
+
+const FUSED: &str = "attention is always fused";
+const NO_GPU: &str = "every layer runs on the CPU";
+const VALUES_OF_FLASH: Values = Values::Perhaps(&["on", "off", "auto", "0", "1"]);
+
+const SPELLINGS: [(&str, Meaning); 15] = [
+    ("-sys", Meaning::Is("--system")),
+    ("--system-prompt", Meaning::Is("--system")),
+    ("-ctk", Meaning::Is("--kv-type")),
+    ("--cache-type-k", Meaning::Is("--kv-type")),
+    ("-ctv", Meaning::Is(VALUES_TYPE)),
+    ("--cache-type-v", Meaning::Is(VALUES_TYPE)),
+    ("--ctx-size", Meaning::Is("--context")),
+    ("--predict", Meaning::Is("--n-predict")),
+    ("-ub", Meaning::Is("--chunk")),
+    ("--ubatch-size", Meaning::Is("--chunk")),
+    ("-fa", Meaning::Needless { values: VALUES_OF_FLASH, why: FUSED }),
+    ("--flash-attn", Meaning::Needless { values: VALUES_OF_FLASH, why: FUSED }),
+    ("-ngl", Meaning::Needless { values: Values::One, why: NO_GPU }),
+    ("--n-gpu-layers", Meaning::Needless { values: Values::One, why: NO_GPU }),
+    ("--no-warmup", Meaning::Needless { values: Values::None, why: "there is no warm-up" }),
+];
+
+/// Not an option: the format of values, which is that of keys.
+const VALUES_TYPE: &str = "--cache-type-v";
+
+/// Options whose values may begin with a hyphen.
+const TEXTS: [&str; 5] = ["-p", "--prompt", "--system", "--sys", "-sys"];
+
+/// A command line in armlet's words.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Spelled {
+    pub(crate) args: Vec<OsString>,
+    /// What was left out, and why.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Translates a command line.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn translate(args: impl IntoIterator<Item = OsString>) -> Result<Spelled, String> {
+    let mut args = args.into_iter().peekable();
+    let mut spelled = Spelled { args: Vec::new(), notes: Vec::new() };
+    let (mut keys, mut values) = (None, None);
+    while let Some(arg) = args.next() {
+        if arg == "--" {
+            spelled.args.extend([arg].into_iter().chain(args));
+            break;
+        }
+        let is_text = spelled.args.last().is_some_and(|before| TEXTS.iter().any(|text| before == text));
+        let found = SPELLINGS.iter().find(|(name, _)| arg == *name && !is_text);
+        let name = match found {
+            None => arg,
+            Some((name, Meaning::Needless { values, why })) => {
+                skip(*values, &mut args);
+                spelled.notes.push(format!("{name} is not needed: {why}"));
+                continue;
+            }
+            Some((_, Meaning::Is(VALUES_TYPE))) => {
+                values = args.next();
+                continue;
+            }
+            Some((_, Meaning::Is(name))) => OsString::from(name),
+        };
+        let is_type = name == "--kv-type";
+        spelled.args.push(name);
+        if is_type && let Some(value) = args.next() {
+            keys = Some(value.clone());
+            spelled.args.push(value);
+        }
+    }
+    if let Some(values) = values
+        && values != *keys.as_deref().unwrap_or(OsStr::new("f16"))
+    {
+        return Err("keys and values are stored in one format: give -ctk and -ctv, or --kv-type, the same".into());
+    }
+    Ok(spelled)
+}
+
+/// Leaves an option's value out.
+fn skip(values: Values, args: &mut std::iter::Peekable<impl Iterator<Item = OsString>>) {
+    match values {
+        Values::None => {}
+        Values::One => drop(args.next()),
+        Values::Perhaps(known) => drop(args.next_if(|value| known.iter().any(|known| value == known))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spelled(line: &str) -> Result<(String, usize), String> {
+        let found = translate(line.split(' ').map(OsString::from))?;
+        let words: Vec<_> = found.args.iter().map(|arg| arg.to_str().unwrap()).collect();
+        Ok((words.join(" "), found.notes.len()))
+    }
+
+    #[test]
+    fn llama_cpp_is_understood() {
+        let cases = [
+            ("a chat -sys Hi -c 512", "a chat --system Hi -c 512", 0),
+            ("a chat -ctk q8_0 -ctv q8_0", "a chat --kv-type q8_0", 0),
+            ("a chat -ctv q8_0 --kv-type q8_0", "a chat --kv-type q8_0", 0),
+            ("a chat -ctv f16", "a chat", 0),
+            ("a chat -fa on -ngl 99 -t 2", "a chat -t 2", 2),
+            ("a chat -fa -t 2", "a chat -t 2", 1),
+            ("a chat --no-warmup -ub 64", "a chat --chunk 64", 1),
+            // A text is a text.
+            ("a complete -p -fa", "a complete -p -fa", 0),
+            ("a complete -sys -sys", "a complete --system -sys", 0),
+            ("a complete -- -fa", "a complete -- -fa", 0),
+        ];
+        for (line, want, notes) in cases {
+            assert_eq!(spelled(line), Ok((want.to_owned(), notes)), "{line}");
+        }
+        for bad in ["a chat -ctv q8_0", "a chat -ctk f16 -ctv q8_0"] {
+            assert!(spelled(bad).is_err(), "{bad}");
+        }
+    }
+}
