@@ -30,7 +30,7 @@ impl<'m> HashIndex<'m> {
     }
 
     /// The value with this hash for which `is_it` is true.
-    pub(super) fn find(&self, hash: u64, is_it: &dyn Fn(u32) -> bool) -> Option<u32> {
+    pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let start = slot_of(hash, self.0.len());
         let (before, after) = self.0.split_at_checked(start)?;
         let taken = after.iter().chain(before).take_while(|slot| **slot != FREE);
@@ -69,12 +69,12 @@ impl Slot<'_> {
 
 impl<'m> Builder<'m> {
     /// The slot of the value with this hash for which `is_it` is true, or the free slot where it belongs.
-    pub(super) fn slot(&mut self, hash: u64, is_it: &dyn Fn(u32) -> bool) -> Result<Slot<'_>, TooManyCollisions> {
+    pub(super) fn slot(&mut self, hash: u64, is_it: impl Fn(u32) -> bool) -> Result<Slot<'_>, TooManyCollisions> {
         let len = self.slots.len();
         let mut at = slot_of(hash, len);
         while let Some(slot) = self.slots.get(at)
             && *slot != FREE
-            && !value_in(*slot, hash).is_some_and(is_it)
+            && !value_in(*slot, hash).is_some_and(&is_it)
         {
             self.probes = self.probes.checked_sub(1).ok_or(TooManyCollisions)?;
             at = if at + 1 == len { 0 } else { at + 1 };
@@ -115,6 +115,7 @@ pub(super) struct Roll {
 impl Roll {
     const BASE: u32 = 0x9e37_79b1;
 
+    #[inline(never)]
     pub(super) fn of(text: &[u8]) -> Self {
         let (mut roll, mut rest) = (Roll::default(), text);
         while let Some((byte, tail)) = rest.split_first() {
@@ -135,6 +136,7 @@ impl Roll {
     }
 
     /// That of this text and another behind it.
+    #[inline(never)]
     pub(super) fn then(self, right: Roll) -> Self {
         let (mut power, mut square, mut n) = (1u32, Self::BASE, right.len);
         while n > 0 {
@@ -173,7 +175,7 @@ mod tests {
         let start = memory.as_ptr().align_offset(ALIGN);
         let mut arena = Arena::new(&mut memory[start..]).unwrap();
         let mut table = HashIndex::carve(&mut arena, "test", n as usize).unwrap();
-        let all = (0..n).try_for_each(|i| table.slot(of(text(i)), &|j| text(j) == text(i)).map(|mut slot| slot.set(i)));
+        let all = (0..n).try_for_each(|i| table.slot(of(text(i)), |j| text(j) == text(i)).map(|mut slot| slot.set(i)));
         then(all.map(|()| table.finish()))
     }
 
@@ -186,7 +188,7 @@ mod tests {
         for n in [0, 1, 2, 100, 10_000] {
             fill(n, u64::from, |table| {
                 let table = table.unwrap();
-                let find = |i: u32| table.find(of(i.into()), &|j| j == i);
+                let find = |i: u32| table.find(of(i.into()), |j| j == i);
                 assert!((0..n).all(|i| find(i) == Some(i)) && (n..n + 100).all(|i| find(i).is_none()));
             });
         }
@@ -196,10 +198,10 @@ mod tests {
             |i| u64::from(i % 100),
             |table| {
                 let table = table.unwrap();
-                assert!((0..100).all(|i| table.find(of(i), &|j| u64::from(j) % 100 == i) == Some(i as u32 + 100)));
+                assert!((0..100).all(|i| table.find(of(i), |j| u64::from(j) % 100 == i) == Some(i as u32 + 100)));
             },
         );
-        assert_eq!(HashIndex::EMPTY.find(1, &|_| true), None);
+        assert_eq!(HashIndex::EMPTY.find(1, |_| true), None);
     }
 
     #[test]
@@ -234,13 +236,13 @@ mod tests {
         let values = [0, 1, MAX_VALUES as u32 - 1];
         let hash = u64::from(u32::MAX);
         for value in values {
-            let mut slot = table.slot(hash, &|n| n == value).unwrap();
+            let mut slot = table.slot(hash, |n| n == value).unwrap();
             assert!(slot.is_free());
             slot.set(value);
-            assert!(!table.slot(hash, &|n| n == value).unwrap().is_free());
+            assert!(!table.slot(hash, |n| n == value).unwrap().is_free());
         }
         let table = table.finish();
-        assert!(values.iter().all(|value| table.find(hash, &|n| n == *value) == Some(*value)));
-        assert_eq!((table.find(hash, &|_| false), table.find(hash - 1, &|_| true)), (None, None));
+        assert!(values.iter().all(|value| table.find(hash, |n| n == *value) == Some(*value)));
+        assert_eq!((table.find(hash, |_| false), table.find(hash - 1, |_| true)), (None, None));
     }
 }

@@ -263,7 +263,7 @@ fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Builder<'_>)
         }
         let same = |id: u32| offsets.get(id as usize).is_some_and(|at| tokens.string_at(*at as usize) == text);
         if !text.is_empty() {
-            let slot = index.slot(mix(Roll::of(text).hash.into()), &same);
+            let slot = index.slot(mix(Roll::of(text).hash.into()), same);
             slot.map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(TOKENS))?.set(id);
         }
         // The whole list is shorter than 2³².
@@ -289,7 +289,7 @@ fn index_merges(
         let Some(joined) = vocab.find_with(left_roll.then(right_roll), &is_both) else { continue };
         let merge = PackedMerge::new(l, r, joined);
         let same = |rank: u32| merges.get(rank as usize).is_some_and(|known| known.pair() == merge.pair());
-        let mut slot = index.slot(mix(merge.pair()), &same)?;
+        let mut slot = index.slot(mix(merge.pair()), same)?;
         if slot.is_free() {
             slot.set(rank);
             if let Some(known) = merges.get_mut(rank as usize) {

@@ -178,7 +178,7 @@ impl<'m> Tokenizer<'m> {
         let Merges { list, index } = self.merges?;
         let wanted = PackedMerge::new(left, right, 0);
         let merge = |rank: u32| list.get(rank as usize).filter(|merge| merge.pair() == wanted.pair());
-        let rank = index.find(mix(wanted.pair()), &|rank| merge(rank).is_some())?;
+        let rank = index.find(mix(wanted.pair()), |rank| merge(rank).is_some())?;
         merge(rank).map(|merge| Merge { rank, value: merge.joined() })
     }
 

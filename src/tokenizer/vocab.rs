@@ -98,7 +98,7 @@ impl<'m> Vocab<'m> {
     /// The token with this roll for whose text `is_it` is true.
     #[inline(never)]
     pub(super) fn find_with(&self, roll: Roll, is_it: &dyn Fn(&[u8]) -> bool) -> Option<u32> {
-        self.index.find(mix(roll.hash.into()), &|id| is_it(self.text(id)))
+        self.index.find(mix(roll.hash.into()), |id| is_it(self.text(id)))
     }
 }
 
