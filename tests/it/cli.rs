@@ -86,7 +86,7 @@ fn broken_models_get_one_line_each() {
         ("truncated", good[..good.len() - 5000].to_vec(), "truncated"),
         ("corrupt", [&good[..40], &[0xff; 8], &good[48..]].concat(), "at byte"),
         ("architecture", edit("general.architecture", Val::Str("mamba".into())), "mamba"),
-        ("pre", edit("tokenizer.ggml.pre", Val::Str("superbpe".into())), "--override-kv tokenizer.ggml.pre=str:NAME"),
+        ("pre", edit("tokenizer.ggml.pre", Val::Str("whitespace".into())), "--override-kv tokenizer.ggml.pre=str:NAME"),
         ("tokenizer", edit("tokenizer.ggml.model", Val::Str("t5".into())), "t5"),
         ("type", with_type.build(), "IQ2_XXS"),
     ];

@@ -487,7 +487,7 @@ fn v8_text_makes_no_control_tokens() {
 fn v_tokenizers_that_are_unknown_are_named() {
     let g = bpe(&["a"], &[]);
     for (key, name) in
-        [("tokenizer.ggml.model", "bert"), ("tokenizer.ggml.pre", "superbpe"), ("tokenizer.ggml.pre", " ")]
+        [("tokenizer.ggml.model", "bert"), ("tokenizer.ggml.pre", "whitespace"), ("tokenizer.ggml.pre", " ")]
     {
         let error = no_vocabulary(g.clone().set(key, Val::Str(name.into())));
         assert!(error.to_string().contains(&format!("\"{name}\"")), "{error}");

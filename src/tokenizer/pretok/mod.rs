@@ -163,7 +163,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), n, "a name is in two families");
-        for unknown in ["", " ", "gpt2", "GPT-2", "qwen2 ", "qwen2 deepseek-r1-qwen", "llama", "superbpe", "kimi-k2"] {
+        for unknown in ["", " ", "gpt2", "GPT-2", "qwen2 ", "qwen2 deepseek-r1-qwen", "llama", "whitespace"] {
             assert!(PreTokenizer::from_name(unknown).is_none(), "{unknown:?}");
         }
     }
@@ -258,6 +258,24 @@ mod tests {
         cuts(LLAMA, "a \t\n \n  b", &["a", " \t\n \n", " ", " b"]);
         cuts(LLAMA, "a\u{85}\u{2028} b", &["a", "\u{85}\u{2028}", " b"]);
         cuts(GPT2, "a;\r\n\n b", &["a", ";", "\r\n\n", " b"]);
+    }
+
+    #[test]
+    fn digits_are_cut_from_the_right() {
+        cuts("superbpe", "a b 1234567 c", &["a b ", "1", "234", "567", " c"]);
+        cuts("superbpe", "٣123 ٣1234", &["٣", "123", " ", "٣1", "234"]);
+    }
+
+    #[test]
+    fn chinese_characters_are_words_of_their_own_in_kimi() {
+        cuts("kimi-k2", " 漢字かな don't 漢x", &[" ", "漢字", "かな", " don't", " ", "漢", "x"]);
+    }
+
+    #[test]
+    fn chameleon_keeps_its_images_together() {
+        cuts("chameleon", "IMGIMGIMGABZb IMGIMGABCDEZ", &["IMG", "IMGIMGABZ", "b", " IMGIMGABCDEZ"]);
+        cuts("chameleon", "<sentinel:12>", &["<", "sentinel", ":", "1", "2", ">"]);
+        cuts("chameleon", "a     b\t\tc", &["a", "    ", " b", "\t", "\t", "c"]);
     }
 
     #[test]

@@ -4,15 +4,15 @@
 //! characters that the run before does not take. None backtracks further than over an optional first character, and so
 //! each takes a time linear in what it looks at.
 
-use super::set::{ANY, BLANK, LETTER, LINE_END, LOWER, MARK, NUMBER, SPACE, Script, Set, UPPER, kind};
+use super::set::{ANY, BLANK, DIGIT, LETTER, LINE_END, LOWER, MARK, NUMBER, SPACE, Script, Set, UPPER, kind};
 
 /// A run of characters: as many of a class as there are, up to `most`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
     class: Set,
-    /// The class is not a set but the characters of these ranges.
+    /// The class's characters in these ranges only.
     ranges: Option<Script>,
-    /// The class is what is no white space and not in the ranges.
+    /// The class's characters outside the ranges.
     outside: bool,
     least: u8,
     /// 255: without limit.
@@ -47,19 +47,21 @@ impl Run {
 
     /// `X+`, where X is a character of this script.
     pub(super) const fn within(script: Script) -> Self {
-        Self { ranges: Some(script), ..Self::some(0) }
+        Self { ranges: Some(script), ..Self::some(ANY & !SPACE) }
     }
 
-    /// `[^\sX]+`, where X is a character of this script.
-    pub(super) const fn outside(script: Script) -> Self {
-        Self { outside: true, ..Self::within(script) }
+    /// `X{1,most}`, where X is a character of this script.
+    pub(super) const fn up_to_within(most: u8, script: Script) -> Self {
+        Self { most, ..Self::within(script) }
+    }
+
+    /// `X+`, where X is of this set and not of this script.
+    pub(super) const fn outside(script: Script, set: Set) -> Self {
+        Self { ranges: Some(script), outside: true, ..Self::some(set) }
     }
 
     fn has(&self, c: char) -> bool {
-        match self.ranges {
-            None => kind(c) & self.class != 0,
-            Some(script) => kind(c) & SPACE == 0 && script.has(c) != self.outside,
-        }
+        kind(c) & self.class != 0 && self.ranges.is_none_or(|script| script.has(c) != self.outside)
     }
 
     /// The length of the run at the start of `text`, if it is long enough.
@@ -102,6 +104,10 @@ pub(super) enum Rule {
     SpacesByPowers,
     /// Numbers cut from the right into threes. What stands before a number stays with its first one to three digits.
     NumberFromRight,
+    /// `(?=(\d{3})+(?!\d))`: as well, but what stands before three digits is a word of its own.
+    DigitsFromRight,
+    /// A run between two spellings.
+    Between(&'static str, &'static Run, &'static str),
 }
 
 /// What may precede a word: `[^\r\n\p{L}\p{N}]`.
@@ -129,7 +135,13 @@ impl Rule {
             Rule::SpacesAtEnd if follows(SPACE) => return None,
             Rule::SpacesAtEnd => Some(run(text, SPACE)).filter(|len| *len == text.len())?,
             Rule::SpacesByPowers => spaces_by_powers(text),
-            Rule::NumberFromRight => number_from_right(text, follows(NUMBER)),
+            Rule::NumberFromRight => from_right(text, NUMBER, follows(NUMBER)),
+            Rule::DigitsFromRight => from_right(text, DIGIT, follows(DIGIT)),
+            Rule::Between(open, middle, close) => {
+                let inner = text.strip_prefix(open)?;
+                let len = middle.len(inner)?;
+                after(inner, len).starts_with(close).then_some(open.len() + len + close.len())?
+            }
         };
         (len > 0).then_some(len)
     }
@@ -216,12 +228,17 @@ fn spaces_by_powers(text: &str) -> usize {
 }
 
 /// `inside` if a number goes on here, of which the first digits are cut off: then the rest is a multiple of three.
-fn number_from_right(text: &str, inside: bool) -> usize {
-    let before = run(text, ANY & !NUMBER);
+fn from_right(text: &str, digits: Set, inside: bool) -> usize {
+    let before = run(text, ANY & !digits);
     let number = after(text, before);
-    let digits = || number.chars().take_while(|c| kind(*c) & NUMBER != 0).count();
-    let first = if inside && before == 0 { 3 } else { (digits() + 2) % 3 + 1 };
-    before + Run::up_to(first as u8, NUMBER).len(number).unwrap_or(0)
+    let count = || number.chars().take_while(|c| kind(*c) & digits != 0).count();
+    let first = match if inside && before == 0 { 0 } else { count() % 3 } {
+        // Three digits are cut off from what is before, or begin here.
+        0 if before > 0 && digits == DIGIT => return before,
+        0 => 3,
+        some => some,
+    };
+    before + Run::up_to(first as u8, digits).len(number).unwrap_or(0)
 }
 
 /// What follows the first `len` bytes, which end a character.

@@ -26,9 +26,10 @@ const ASCII_PUNCTUATION: Set = 1 << 14;
 /// `[$+<=>^~|]`
 pub(super) const ASCII_SYMBOL: Set = 1 << 15;
 pub(super) const GRAVE: Set = 1 << 16;
+pub(super) const TAB: Set = 1 << 17;
 
 /// `.`, line ends included.
-pub(super) const ANY: Set = (1 << 17) - 1;
+pub(super) const ANY: Set = (1 << 18) - 1;
 /// `\p{L}`
 pub(super) const LETTER: Set = FOREIGN_LETTER | LOWER | UPPER;
 /// `\p{N}`
@@ -40,7 +41,7 @@ pub(super) const SYMBOL: Set = FOREIGN_SYMBOL | ASCII_SYMBOL | GRAVE;
 /// `[!-/:-@\[-`{-~]`: the punctuation and the symbols of ASCII
 pub(super) const ASCII_SIGN: Set = ASCII_PUNCTUATION | SLASH | ASCII_SYMBOL | GRAVE;
 /// `\s`
-pub(super) const SPACE: Set = OTHER_SPACE | BLANK | LINE_END;
+pub(super) const SPACE: Set = OTHER_SPACE | TAB | BLANK | LINE_END;
 /// `[\r\n]`
 pub(super) const LINE_END: Set = RETURN | FEED;
 
@@ -54,6 +55,7 @@ pub(super) fn kind(c: char) -> Set {
         'A'..='Z' => UPPER,
         '0'..='9' => DIGIT,
         ' ' => BLANK,
+        '\t' => TAB,
         '\r' => RETURN,
         '\n' => FEED,
         '/' => SLASH,
@@ -91,6 +93,8 @@ pub(super) enum Script {
     BloomSigns,
     DeepSeekSigns,
     DeepSeekLetters,
+    Han,
+    AToI,
 }
 
 impl Script {
@@ -107,6 +111,8 @@ impl Script {
             Script::BloomSigns => BLOOM_SIGNS,
             Script::DeepSeekSigns => DEEPSEEK_SIGNS,
             Script::DeepSeekLetters => DEEPSEEK_LETTERS,
+            Script::Han => HAN,
+            Script::AToI => &[('A', 'I')],
         };
         let after = ranges.partition_point(|(first, _)| *first <= c);
         let range = after.checked_sub(1).and_then(|i| ranges.get(i));
@@ -172,6 +178,15 @@ const DEEPSEEK_SIGNS: Ranges = &[
     ('\u{3000}', '\u{3002}'),
     ('\u{ff01}', '\u{ff0f}'),
     ('\u{ff1a}', '\u{ff5e}'),
+];
+/// Chinese characters, as Kimi K2 has them.
+const HAN: Ranges = &[
+    ('\u{3400}', '\u{4dbf}'),
+    ('\u{4e00}', '\u{9fff}'),
+    ('\u{f900}', '\u{faff}'),
+    ('\u{20000}', '\u{2a6df}'),
+    ('\u{2a700}', '\u{2ebef}'),
+    ('\u{2f800}', '\u{2fa1f}'),
 ];
 /// The letters of DeepSeek LLM: most of those that have a case.
 #[rustfmt::skip]

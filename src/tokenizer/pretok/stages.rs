@@ -1,13 +1,13 @@
 //! The regexes of llama.cpp's pre-tokenisers, and the names that files have for them.
 
 use super::rule::Rule::{
-    self, Cased, CasedContracted, Contracted, Contraction, ContractionInAnyCase, Lines, NumberFromRight, Phrase, Runs,
-    Spaces, SpacesAtEnd, SpacesByPowers,
+    self, Between, Cased, CasedContracted, Contracted, Contraction, ContractionInAnyCase, DigitsFromRight, Lines,
+    NumberFromRight, Phrase, Runs, Spaces, SpacesAtEnd, SpacesByPowers,
 };
 use super::rule::{LEAD, Run};
 use super::set::{
     ANY, ASCII_SIGN, ASCII_SYMBOL, BLANK, DIGIT, FEED, GRAVE, LETTER, LINE_END, LOWER, MARK, NUMBER, PUNCTUATION,
-    SLASH, SPACE, SYMBOL, Script, UPPER,
+    SLASH, SPACE, SYMBOL, Script, TAB, UPPER,
 };
 
 /// A regex: the first alternative that matches counts.
@@ -74,7 +74,7 @@ pub(super) static DEFAULT: Family =
 
 /// All others. Of a name that llama.cpp knows and this list does not, the words would differ.
 #[rustfmt::skip]
-pub(super) static FAMILIES: [Family; 29] = [
+pub(super) static FAMILIES: [Family; 32] = [
     family(&[GPT2], "gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert exaone4 mpt olmo \
         jais trillion granite-docling jina-v1-en jina-v2-code roberta-bpe"),
     family(&[&[ONE_NUMBER], GPT2], "starcoder refact codeshell exaone minerva-7b mellum2 command-r smollm"),
@@ -119,6 +119,16 @@ pub(super) static FAMILIES: [Family; 29] = [
     ], "deepseek-llm")),
     across_blanks(family(&[BLOOM], "bloom poro-chat gpt3-finnish")),
     across_blanks(family(&[BLOOM, &[ONE_NUMBER]], "viking")),
+    family(&[KIMI_K2], "kimi-k2"),
+    across_blanks(family(&[&[NUMBERS], &[DigitsFromRight]], "superbpe")),
+    Family { add_bos: true, ..family(&[
+        // Sentinels, which llama.cpp cuts out first, are cut again by the stages below.
+        &[Between("IMGIMG", &Run::up_to_within(4, Script::AToI), "Z")],
+        CHAMELEON_SPACES,
+        &[ONE_NUMBER],
+        &[Runs(&[Run::exactly(1, PUNCTUATION | ASCII_SYMBOL | GRAVE)])],
+        GPT2,
+    ], "chameleon") },
     Family { characters: true, add_bos: true, whole: Whole::LineFeeds, ..family(&[LINES], "gemma4 granite-embed-multi-311m") },
     Family { characters: true, ..family(&[LINES], "sarvam-moe") },
 ];
@@ -200,4 +210,15 @@ const EXAONE_MOE: Stage = &[
     Spaces,
 ];
 const JAIS2: Stage = &[ContractionInAnyCase, LED_LETTERS, THREE_NUMBERS, ODD_AND_LINE_ENDS, Lines, SpacesByPowers];
-const BLOOM: Stage = &[Runs(&[Run::maybe(BLANK), Run::outside(Script::BloomSigns)])];
+const BLOOM: Stage = &[Runs(&[Run::maybe(BLANK), Run::outside(Script::BloomSigns, ANY & !SPACE)])];
+const KIMI_K2: Stage = &[
+    Runs(&[Run::within(Script::Han)]),
+    Contracted(&[Run::maybe(LEAD), Run::outside(Script::Han, LETTER)]),
+    THREE_NUMBERS,
+    ODD_AND_LINE_ENDS,
+    Lines,
+    Spaces,
+];
+/// `[\t\n]|    |  `
+const CHAMELEON_SPACES: Stage =
+    &[Runs(&[Run::exactly(1, TAB | FEED)]), Runs(&[Run::exactly(4, BLANK)]), Runs(&[Run::exactly(2, BLANK)])];

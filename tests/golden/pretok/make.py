@@ -144,8 +144,8 @@ def main():
             print(ascii(text), *(ascii(word.decode()) for word in words), sep="\n    ")
         return
     wanted = sorted({group for group, _ in names.values()})
-    # Groups without a regex of their own have the default one. Kimi-K2's, SuperBPE's and Chameleon's are split as well,
-    # though the library does not support them.
+    # Groups without a regex of their own have the default one. That of "whitespace" is split as well, though the library does
+    # not support it.
     groups = [(group, expressions.get(group, expressions["DEFAULT"])) for group in wanted]
     hashes = {}
     for group, words in split(args.llama, groups, texts):
