@@ -90,6 +90,8 @@ pub enum WindowRope {
     Same,
     /// The same but for a base, which a key may give.
     OwnBase,
+    /// As well, and the factor counts even where the type of scaling is "none".
+    OwnBaseScaled,
     /// The angles are not scaled, and this is the base where the key is missing.
     Base(u16),
     /// The base of the other layers, and nothing is scaled.
@@ -230,7 +232,7 @@ pub static FAMILIES: [Family; 22] = [
     Family {
         name: "gemma2",
         norms: NormPlaces::Around,
-        window: windows(4096, 2, WindowRope::OwnBase),
+        window: windows(4096, 2, WindowRope::OwnBaseScaled),
         wide_attention_of_layers: 46,
         attention_cap: Some(50),
         logits_cap: Some(30),

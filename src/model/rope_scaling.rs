@@ -37,15 +37,10 @@ fn log(x: f64) -> f64 {
 
 impl RopeScaling {
     /// A factor without a type means linear scaling, and a type without a factor, or with one of 0, none, as in llama.cpp;
-    /// "none" ignores the factor; unknown kinds are refused (dynamic NTK for good: it changes with the position).
+    /// "none" ignores the factor (but see `WindowRope::OwnBaseScaled`); unknown kinds are refused (dynamic NTK for good: it changes with the position).
     pub(super) fn new(keys: &Keys<'_, '_>, family: &Family, context: usize, base: f64, dims: usize) -> Self {
         let is_own = family.own_keys == OwnKeys::LongContext;
-        // The old name of the key, for files without the new one.
-        let old = keys.f32_or_zero("rope.scale_linear", 1.0);
-        let factor = match keys.f32_or_zero("rope.scaling.factor", old) {
-            0.0 => 1.0,
-            factor => f64::from(factor),
-        };
+        let factor = Self::factor_of(keys);
         let original_context = keys.size("rope.scaling.original_context_length", Some(context), 1, MAX_CONTEXT);
         let multiplier = keys.float("rope.scaling.attn_factor", Some(1.0));
         let mut scaling = Self { factor, yarn: None, multiplier: multiplier as f32, original_context };
@@ -74,6 +69,16 @@ impl RopeScaling {
             keys.impossible("rope.scaling.attn_factor");
         }
         scaling
+    }
+
+    /// The factor that the file gives, whatever the type.
+    pub(super) fn factor_of(keys: &Keys<'_, '_>) -> f64 {
+        // The old name of the key, for files without the new one.
+        let old = keys.f32_or_zero("rope.scale_linear", 1.0);
+        match keys.f32_or_zero("rope.scaling.factor", old) {
+            0.0 => 1.0,
+            factor => factor.into(),
+        }
     }
 
     /// The angle per position of pair `i`, which without scaling is `radians`.

@@ -349,6 +349,12 @@ fn gemmas() -> Vec<Case> {
             .key("attention.sliding_window", Val::U32(WINDOW))
             .floats(&[("rope.freq_base_swa", 3e2), ("rope.scaling.attn_factor", 1.2)])
             .case("gemma2 with YaRN", &[WindowRope, WindowUnscaled, WindowMultiplier, RampOfDims]),
+        Model::new(wide_heads("gemma2"))
+            .norms_behind(true)
+            .key("rope.scaling.type", Val::Str("none".into()))
+            .key("attention.sliding_window", Val::U32(WINDOW))
+            .floats(&[("rope.scaling.factor", 8.0)])
+            .case("gemma2 with a factor and no scaling", &[WindowRope, WindowUnscaled]),
         // The default caps, and a default window that is longer than the text.
         Model::new(wide_heads("gemma2")).norms_behind(true).case("gemma2 without keys", &[AttentionCap, LogitsCap]),
         gemma3().key("attention.sliding_window", Val::U32(WINDOW)).case(

@@ -179,6 +179,8 @@ impl<'g> FamilyOracle<'g> {
         let own = self.number("rope.freq_base_swa");
         if windowed && self.arch == "gemma2" && !self.makes(Mistake::WindowRope) {
             base = own.unwrap_or(base);
+            // llama.cpp reads the type of scaling for the other layers only.
+            factor = self.number("rope.scaling.factor").unwrap_or(1.0);
         }
         if windowed && self.makes(Mistake::WindowUnscaled) {
             (factor, yarn, multiplier, factors) = (1.0, false, 1.0, None);
