@@ -258,12 +258,14 @@ impl Tiny {
     fn matrix(&self, g: &mut Gguf, name: &str, rows: usize, cols: usize, gain: f32) {
         let scale = gain * (3.0 / cols as f32).sqrt();
         let weights: Vec<f32> = self.noise(g, rows * cols).iter().map(|x| x * scale).collect();
-        let bytes = self.dtype.row_bytes(cols).expect("the row is a whole number of blocks");
+        // A float format where rows are no whole number of blocks, as llama-quantize takes.
+        let dtype = self.dtype.row_bytes(cols).map_or(DType::F32, |_| self.dtype);
+        let bytes = dtype.row_bytes(cols).unwrap();
         let mut data = vec![0; rows * bytes];
         for (row, out) in weights.chunks(cols).zip(data.chunks_mut(bytes)) {
-            self.dtype.encode_row(row, out).unwrap();
+            dtype.encode_row(row, out).unwrap();
         }
-        g.tensor(name, &[cols as u64, rows as u64], self.dtype.gguf_id(), data);
+        g.tensor(name, &[cols as u64, rows as u64], dtype.gguf_id(), data);
     }
 
     /// `centre` plus noise of a quarter.

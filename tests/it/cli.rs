@@ -306,6 +306,24 @@ fn pack_writes_panels_and_minds_its_input() {
     assert_eq!(File::new_checked(&std::fs::read(&none).unwrap()).unwrap().alignment(), 4096);
 }
 
+/// As above, of an FFN of an odd width: a gate and an up matrix of their own are padded to whole panels.
+#[test]
+fn pack_leaves_a_fused_gate_of_an_odd_width() {
+    let f = Folder::new();
+    let packed = f.name("packed.gguf");
+    for (is_fused, kind_of_up) in [(true, "Q8_0"), (false, "Q8_0 in panels")] {
+        let (apart, fused) = apart_and_fused(shape("phi3", (4, 2, 8, 8), (64, 40), 5));
+        let model = f.write("odd.gguf", &if is_fused { fused } else { apart }.build());
+        ok(&["pack", &model, &packed]);
+        let bytes = std::fs::read(&packed).unwrap();
+        let file = File::new_checked(&bytes).unwrap();
+        let kind = |name| file.tensor(name).unwrap().kind.name;
+        assert_eq!([kind("blk.0.ffn_up.weight"), kind("blk.0.ffn_down.weight")], [kind_of_up, "F32"]);
+        let complete = |model| ok(&["complete", "-m", model, "-p", "ABAB", "-n", "8", "--temp", "0"]);
+        assert_eq!(complete(&packed), complete(&model));
+    }
+}
+
 /// A tensor of several matrices that end within a panel stays as it is; the others of the file are packed.
 #[test]
 fn pack_leaves_what_could_not_be_cut() {
