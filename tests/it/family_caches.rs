@@ -70,11 +70,35 @@ fn threads_and_short_passes_do_not_show_in_any_family() {
     }
 }
 
+/// The most where every number of queries, keys and values rounds as the oracle's does.
+const ALL_ROUND_ALIKE: f64 = 2e-6;
+/// Models in which one at the middle of two rounds differently in f32 and f64, with half as much again as was measured.
+const TIES: [(&str, f64); 19] = [
+    ("olmo2", 3e-5),
+    ("starcoder2", 5e-5),
+    ("qwen3 with YaRN", 6e-5),
+    ("bitnet", 2e-4),
+    ("nemotron", 4e-4),
+    ("gemma2 without keys", 5e-4),
+    ("stablelm", 2e-3),
+    ("smollm3", 2e-3),
+    ("gemma3 with a list of windows", 2e-3),
+    ("qwen3", 2e-3),
+    ("gemma2 with YaRN", 3e-3),
+    ("gemma", 5e-3),
+    ("olmo2 with windows by its own period", 5e-3),
+    ("exaone4 of 64 layers", 5e-3),
+    ("olmo2 with windows", 5e-3),
+    ("gemma3 without windows", 6e-3),
+    ("llama with scales", 6e-3),
+    ("granite, not finetuned", 7e-3),
+    ("minicpm with keys", 2e-2),
+];
+
 /// Of queries, keys and values that are rounded in the same places. A number at the middle of two may round differently in f32
 /// and f64, which one part in 127 of a head's largest shows; without any rounding, the difference is that of all numbers.
 #[test]
 fn int8_keys_and_values_are_as_rounded_in_every_family() {
-    let mut all = Vec::new();
     for case in cases() {
         let mut oracle = FamilyOracle::new(&case.gguf, CONTEXT);
         oracle.sinks = Some(SINKS);
@@ -84,9 +108,7 @@ fn int8_keys_and_values_are_as_rounded_in_every_family() {
         let got = logits(&case, ring(8, KvType::Int8), &Serial);
         let (e, unrounded) = (worst(&got, &want), worst(&got, &exact));
         println!("{}: {e:.1e}, from what is not rounded {unrounded:.1e}", case.name);
-        assert!(e <= 0.1 && unrounded > 5e-3, "{}: {e:.1e}, from what is not rounded {unrounded:.1e}", case.name);
-        all.push(e);
+        let bound = TIES.iter().find(|(name, _)| *name == case.name).map_or(ALL_ROUND_ALIKE, |(_, bound)| *bound);
+        assert!(e <= bound && unrounded > 5e-3, "{}: {e:.1e}, from what is not rounded {unrounded:.1e}", case.name);
     }
-    all.sort_by(f64::total_cmp);
-    assert!(all[all.len() / 2] <= 3e-3, "{all:?}");
 }
