@@ -107,6 +107,10 @@ fn what_is_no_part_of_the_model_is_named() {
     let missing = write(&f, "missing", &parts);
     std::fs::remove_file(f.path("missing-00003-of-00003.gguf")).unwrap();
     run(&missing, "missing-00003-of-00003.gguf: part 3 of 3 is missing");
+    // The vocabulary is in the first.
+    let ids = |path: &str| ok(&["tokenize", "-m", path, "-p", "ABC", "--ids"]);
+    assert_eq!(ids(&missing), ids(&good));
+    fails_with(&["tokenize", "-m", &second, "-p", "ABC"], 1, "this is part 2 of 3 of a model; give the first");
     let broken = write(&f, "broken", &parts);
     let bytes = parts[1].build();
     f.write("broken-00002-of-00003.gguf", &bytes[..bytes.len() - 100]);

@@ -15,7 +15,7 @@ use crate::args;
 use crate::error::Failure;
 use crate::hub;
 use crate::override_kv::{self, OverrideKv};
-use crate::parts::{Parts, is_part};
+use crate::parts::{Parts, is_first, is_part};
 use crate::{pull, read_ahead};
 
 /// A model, its file, and the kernels and threads that it runs on.
@@ -75,6 +75,20 @@ pub(crate) fn with_file<T>(
     let parts = unsafe { Parts::open(path) }.map_err(|e| Failure::Error(e.to_string()))?;
     let file = File::new_checked(&parts).map_err(|e| Failure::file(path, e))?;
     f(&Source { file: override_kv::apply(file, &overrides), paths: parts.paths() })
+}
+
+/// The same for a command that needs no tensors: of several parts, the first has all metadata, and no other need be there.
+pub(crate) fn with_metadata<T>(
+    path: &Path,
+    overrides: &[OverrideKv],
+    f: impl FnOnce(&File<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let bytes = map(path)?;
+    let file = File::new_checked(&bytes).map_err(|e| Failure::file(path, e))?;
+    if is_part(&file) && !is_first(&file) {
+        return with_file(path, overrides, |source| f(&source.file));
+    }
+    f(&override_kv::apply(file, &override_kv::entries(overrides)))
 }
 
 /// Says what was mended in a vocabulary.

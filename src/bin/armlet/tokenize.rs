@@ -10,13 +10,13 @@ use armlet::tokenizer::{EncodeOptions, Tokenizer, TokenizerError};
 
 use crate::args::Tokenize;
 use crate::error::{Failure, print};
-use crate::model::{encode, resolve, text, warn, with_file};
+use crate::model::{encode, resolve, text, warn, with_metadata};
 
-/// Needs only the vocabulary, so it works for models that armlet cannot run.
+/// Needs only the vocabulary, so it works for models that armlet cannot run, and for the first one of several parts.
 pub(crate) fn run(args: &Tokenize) -> Result<(), Failure> {
     let text = text(&args.text)?;
     let path = resolve(args.model.model.as_deref())?;
-    with_file(&path, &args.model.metadata.override_kv, |source| run_on(args, &text, &path, &source.file))
+    with_metadata(&path, &args.model.metadata.override_kv, |file| run_on(args, &text, &path, file))
 }
 
 fn run_on(args: &Tokenize, text: &str, path: &Path, file: &File<'_>) -> Result<(), Failure> {

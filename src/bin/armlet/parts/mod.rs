@@ -107,6 +107,11 @@ pub(crate) fn is_part(file: &File<'_>) -> bool {
     number(file, COUNT).is_ok_and(|count| count > 1)
 }
 
+/// Whether a part is the first.
+pub(crate) fn is_first(file: &File<'_>) -> bool {
+    number(file, NO).is_ok_and(|no| no == 0)
+}
+
 impl Parts {
     /// Maps all parts of the model whose first one is at `path`.
     ///
