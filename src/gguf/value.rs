@@ -112,6 +112,7 @@ impl<'a> Array<'a> {
     }
 
     /// The string whose length starts at `at` in [`bytes`](Array::bytes); empty where none does.
+    #[inline(never)]
     pub fn string_at(&self, at: usize) -> &'a [u8] {
         self.bytes.get(at..).and_then(first_string).unwrap_or(&[])
     }

@@ -323,16 +323,17 @@ fn window(
     if matches!(rule.rope, WindowRope::Same | WindowRope::Plain) && own != base {
         keys.unsupported(key);
     }
-    let full = scaling(base);
     let scaling = scaling(own);
+    let is_scaled = rule.rope == WindowRope::OwnBaseScaled;
+    let factor = if is_scaled { RopeScaling::factor_of(keys) } else { scaling.factor };
+    let same_factor = factor == scaling.factor;
     let unscaled = |multiplier| RopeScaling { factor: 1.0, yarn: None, multiplier, ..scaling };
     let scaling = match rule.rope {
-        WindowRope::Same | WindowRope::OwnBase => scaling,
-        WindowRope::OwnBaseScaled => RopeScaling { factor: RopeScaling::factor_of(keys), ..scaling },
+        WindowRope::Same | WindowRope::OwnBase | WindowRope::OwnBaseScaled => RopeScaling { factor, ..scaling },
         WindowRope::Base(_) => unscaled(keys.float("rope.scaling.attn_factor", Some(1.0)) as f32),
         WindowRope::Plain => unscaled(1.0),
     };
-    let is_same = !matches!(rule.rope, WindowRope::Base(_) | WindowRope::Plain) && own == base && scaling == full;
+    let is_same = !matches!(rule.rope, WindowRope::Base(_) | WindowRope::Plain) && own == base && same_factor;
     let rotation = (!is_same).then_some(Rotation { base: own, scaling });
     (layers != LayerSet::default()).then_some(Window { size, layers, rotation })
 }

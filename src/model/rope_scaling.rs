@@ -37,7 +37,8 @@ fn log(x: f64) -> f64 {
 
 impl RopeScaling {
     /// A factor without a type means linear scaling, and a type without a factor, or with one of 0, none, as in llama.cpp;
-    /// "none" ignores the factor (but see `WindowRope::OwnBaseScaled`); unknown kinds are refused (dynamic NTK for good: it changes with the position).
+    /// "none" ignores the factor (but see `WindowRope::OwnBaseScaled`); unknown kinds are refused (dynamic NTK for good: it
+    /// changes with the position).
     pub(super) fn new(keys: &Keys<'_, '_>, family: &Family, context: usize, base: f64, dims: usize) -> Self {
         let is_own = family.own_keys == OwnKeys::LongContext;
         let factor = Self::factor_of(keys);
@@ -72,6 +73,7 @@ impl RopeScaling {
     }
 
     /// The factor that the file gives, whatever the type.
+    #[inline(never)]
     pub(super) fn factor_of(keys: &Keys<'_, '_>) -> f64 {
         // The old name of the key, for files without the new one.
         let old = keys.f32_or_zero("rope.scale_linear", 1.0);

@@ -31,10 +31,46 @@ impl<'m> HashIndex<'m> {
 
     /// The value with this hash for which `is_it` is true.
     pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        let start = slot_of(hash, self.0.len());
-        let (before, after) = self.0.split_at_checked(start)?;
-        let taken = after.iter().chain(before).take_while(|slot| **slot != FREE);
-        taken.filter_map(|slot| value_in(*slot, hash)).find(|n| is_it(*n))
+        let mut probe = Probe::new(hash, self.0.len());
+        while let Some(value) = probe.next(self.0) {
+            if is_it(value) {
+                return Some(value);
+            }
+        }
+        None
+    }
+}
+
+/// A walk over the slots in which values with a hash may be.
+struct Probe {
+    hash: u64,
+    /// The last slot that was looked at.
+    at: usize,
+    /// How many were.
+    n: usize,
+}
+
+impl Probe {
+    fn new(hash: u64, len: usize) -> Self {
+        let first = slot_of(hash, len);
+        Probe { hash, at: if first == 0 { len } else { first }.wrapping_sub(1), n: 0 }
+    }
+
+    /// The next value whose hash may be this one; `None` at a free slot, and after the last one.
+    #[inline(never)]
+    fn next(&mut self, slots: &[u32]) -> Option<u32> {
+        while self.n < slots.len() {
+            self.n += 1;
+            self.at = if self.at + 1 >= slots.len() { 0 } else { self.at + 1 };
+            let slot = *slots.get(self.at)?;
+            let value = slot ^ tag_of(self.hash);
+            if slot == FREE {
+                return None;
+            } else if value >> VALUE_BITS == 0 {
+                return Some(value);
+            }
+        }
+        None
     }
 }
 
@@ -70,16 +106,15 @@ impl Slot<'_> {
 impl<'m> Builder<'m> {
     /// The slot of the value with this hash for which `is_it` is true, or the free slot where it belongs.
     pub(super) fn slot(&mut self, hash: u64, is_it: impl Fn(u32) -> bool) -> Result<Slot<'_>, TooManyCollisions> {
-        let len = self.slots.len();
-        let mut at = slot_of(hash, len);
-        while let Some(slot) = self.slots.get(at)
-            && *slot != FREE
-            && !value_in(*slot, hash).is_some_and(&is_it)
-        {
-            self.probes = self.probes.checked_sub(1).ok_or(TooManyCollisions)?;
-            at = if at + 1 == len { 0 } else { at + 1 };
+        let mut probe = Probe::new(hash, self.slots.len());
+        while let Some(value) = probe.next(self.slots) {
+            if is_it(value) {
+                break;
+            }
         }
-        Ok(Slot { slot: self.slots.get_mut(at).ok_or(TooManyCollisions)?, hash })
+        // The last one is free, or has the value.
+        self.probes = (self.probes + 1).checked_sub(probe.n).ok_or(TooManyCollisions)?;
+        Ok(Slot { slot: self.slots.get_mut(probe.at).ok_or(TooManyCollisions)?, hash })
     }
 
     /// The filled table.
@@ -96,11 +131,6 @@ fn slot_of(hash: u64, len: usize) -> usize {
 /// The low bits of a hash, as a slot has them.
 fn tag_of(hash: u64) -> u32 {
     (hash as u32) << VALUE_BITS
-}
-
-/// The value in a slot, if its hash may be this one.
-fn value_in(slot: u32, hash: u64) -> Option<u32> {
-    Some(slot ^ tag_of(hash)).filter(|value| value >> VALUE_BITS == 0)
 }
 
 /// A hash of a text that can be had from those of its parts: a polynomial in [`BASE`](Roll::BASE) with the text's bytes as

@@ -283,10 +283,9 @@ fn index_merges(
     for (rank, text) in (0..).zip(list.strings()) {
         let Some((left, right)) = split_merge(text) else { continue };
         let (left_roll, right_roll) = (Roll::of(left), Roll::of(right));
-        let Some(l) = vocab.find_rolled(left_roll, left) else { continue };
-        let Some(r) = vocab.find_rolled(right_roll, right) else { continue };
-        let is_both = |known: &[u8]| known.strip_prefix(left) == Some(right);
-        let Some(joined) = vocab.find_with(left_roll.then(right_roll), &is_both) else { continue };
+        let Some(l) = vocab.find_joined(left_roll, left, &[]) else { continue };
+        let Some(r) = vocab.find_joined(right_roll, right, &[]) else { continue };
+        let Some(joined) = vocab.find_joined(left_roll.then(right_roll), left, right) else { continue };
         let merge = PackedMerge::new(l, r, joined);
         let same = |rank: u32| merges.get(rank as usize).is_some_and(|known| known.pair() == merge.pair());
         let mut slot = index.slot(mix(merge.pair()), same)?;

@@ -74,12 +74,13 @@ impl<'m> Vocab<'m> {
     /// The token whose text is exactly `text`.
     #[inline(never)]
     pub(super) fn find(&self, text: &[u8]) -> Option<u32> {
-        self.find_rolled(Roll::of(text), text)
+        self.find_joined(Roll::of(text), text, &[])
     }
 
-    /// The same, of a text whose roll is known.
-    pub(super) fn find_rolled(&self, roll: Roll, text: &[u8]) -> Option<u32> {
-        self.find_with(roll, &|known| known == text)
+    /// The token whose text is exactly these two together, given the roll of that.
+    #[inline(never)]
+    pub(super) fn find_joined(&self, roll: Roll, left: &[u8], right: &[u8]) -> Option<u32> {
+        self.find_with(roll, &|known| known.strip_prefix(left) == Some(right))
     }
 
     /// The token that stands for `raw` in GPT-2's letters for bytes.
@@ -97,7 +98,7 @@ impl<'m> Vocab<'m> {
 
     /// The token with this roll for whose text `is_it` is true.
     #[inline(never)]
-    pub(super) fn find_with(&self, roll: Roll, is_it: &dyn Fn(&[u8]) -> bool) -> Option<u32> {
+    fn find_with(&self, roll: Roll, is_it: &dyn Fn(&[u8]) -> bool) -> Option<u32> {
         self.index.find(mix(roll.hash.into()), |id| is_it(self.text(id)))
     }
 }

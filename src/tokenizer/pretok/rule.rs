@@ -107,7 +107,15 @@ pub(super) enum Rule {
     /// `(?=(\d{3})+(?!\d))`: as well, but what stands before three digits is a word of its own.
     DigitsFromRight,
     /// A run between two spellings.
-    Between(&'static str, &'static Run, &'static str),
+    Between(&'static Enclosed),
+}
+
+/// A run between two spellings; apart, because it is large, and rules are many.
+#[derive(Debug)]
+pub(super) struct Enclosed {
+    pub(super) open: &'static str,
+    pub(super) run: Run,
+    pub(super) close: &'static str,
 }
 
 /// What may precede a word: `[^\r\n\p{L}\p{N}]`.
@@ -137,9 +145,9 @@ impl Rule {
             Rule::SpacesByPowers => spaces_by_powers(text),
             Rule::NumberFromRight => from_right(text, NUMBER, follows(NUMBER)),
             Rule::DigitsFromRight => from_right(text, DIGIT, follows(DIGIT)),
-            Rule::Between(open, middle, close) => {
+            Rule::Between(Enclosed { open, run, close }) => {
                 let inner = text.strip_prefix(open)?;
-                let len = middle.len(inner)?;
+                let len = run.len(inner)?;
                 after(inner, len).starts_with(close).then_some(open.len() + len + close.len())?
             }
         };
@@ -155,6 +163,7 @@ fn of_runs(runs: &[Run], text: &str) -> Option<usize> {
 }
 
 /// `X*`: the length of the run at the start of `text`.
+#[inline(never)]
 fn run(text: &str, set: Set) -> usize {
     Run::any(set).len(text).unwrap_or(0)
 }
@@ -231,17 +240,26 @@ fn spaces_by_powers(text: &str) -> usize {
 fn from_right(text: &str, digits: Set, inside: bool) -> usize {
     let before = run(text, ANY & !digits);
     let number = after(text, before);
-    let count = || number.chars().take_while(|c| kind(*c) & digits != 0).count();
-    let first = match if inside && before == 0 { 0 } else { count() % 3 } {
+    let first = match if inside && before == 0 { 0 } else { beyond_threes(number, digits) } {
         // Three digits are cut off from what is before, or begin here.
         0 if before > 0 && digits == DIGIT => return before,
         0 => 3,
         some => some,
     };
-    before + Run::up_to(first as u8, digits).len(number).unwrap_or(0)
+    before + Run::up_to(first, digits).len(number).unwrap_or(0)
+}
+
+/// How many of the digits at the start of `text` are left over when as many as can be are cut off by threes.
+fn beyond_threes(mut text: &str, digits: Set) -> u8 {
+    while let Some(len) = Run::exactly(3, digits).len(text) {
+        text = after(text, len);
+    }
+    let has = |n| Run::exactly(n, digits).len(text).is_some();
+    u8::from(has(1)) + u8::from(has(2))
 }
 
 /// What follows the first `len` bytes, which end a character.
+#[inline(never)]
 pub(super) fn after(text: &str, len: usize) -> &str {
     debug_assert!(text.is_char_boundary(len));
     text.get(len..).unwrap_or_default()

@@ -4,7 +4,7 @@ use super::rule::Rule::{
     self, Between, Cased, CasedContracted, Contracted, Contraction, ContractionInAnyCase, DigitsFromRight, Lines,
     NumberFromRight, Phrase, Runs, Spaces, SpacesAtEnd, SpacesByPowers,
 };
-use super::rule::{LEAD, Run};
+use super::rule::{Enclosed, LEAD, Run};
 use super::set::{
     ANY, ASCII_SIGN, ASCII_SYMBOL, BLANK, DIGIT, FEED, GRAVE, LETTER, LINE_END, LOWER, MARK, NUMBER, PUNCTUATION,
     SLASH, SPACE, SYMBOL, Script, TAB, UPPER,
@@ -123,7 +123,7 @@ pub(super) static FAMILIES: [Family; 32] = [
     across_blanks(family(&[&[NUMBERS], &[DigitsFromRight]], "superbpe")),
     Family { add_bos: true, ..family(&[
         // Sentinels, which llama.cpp cuts out first, are cut again by the stages below.
-        &[Between("IMGIMG", &Run::up_to_within(4, Script::AToI), "Z")],
+        &[Between(&Enclosed { open: "IMGIMG", run: Run::up_to_within(4, Script::AToI), close: "Z" })],
         CHAMELEON_SPACES,
         &[ONE_NUMBER],
         &[Runs(&[Run::exactly(1, PUNCTUATION | ASCII_SYMBOL | GRAVE)])],
