@@ -31,6 +31,7 @@ mod sampling;
 mod spellings;
 mod template;
 mod tokenize;
+mod visible;
 
 use clap::{CommandFactory, Parser};
 
