@@ -18,3 +18,4 @@ pub use error::{EngineError, SnapshotError};
 pub use plan::{Config, Pattern, Plan};
 pub use prefix::Prefix;
 pub use session::Session;
+pub use snapshot::Saved;

@@ -152,6 +152,11 @@ impl Plan {
         self.cache.groups.full.capacity()
     }
 
+    /// Tokens that are never evicted, in layers without a sliding window.
+    pub fn sinks(&self) -> usize {
+        self.cache.groups.full.sinks
+    }
+
     /// Format of the KV cache.
     pub fn kv_type(&self) -> KvType {
         self.cache.kv_type

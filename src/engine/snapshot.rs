@@ -224,3 +224,26 @@ struct Content<'b> {
     /// Rows and scales of the cache.
     rows: &'b [u8],
 }
+
+/// What the header of a saved session says of it, before there is a session to restore it into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Its attention sinks, in tokens: [`Config::sinks`](super::Config::sinks) of the session that was saved.
+    pub sinks: u64,
+    /// Tokens that it has read.
+    pub position: u64,
+}
+
+impl Saved {
+    /// Reads the header of what [`Session::save`] wrote; of what follows, nothing is checked.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn new_checked(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let header = Header::decode(bytes)?;
+        if header.prefix {
+            return Err(SnapshotError::Kind(true));
+        }
+        Ok(Saved { sinks: header.full.sinks, position: header.position })
+    }
+}

@@ -3,7 +3,7 @@
 use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::run::{prompt, tiny, with_model};
 use armlet::arch::{Kernels, KvType};
-use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Prefix, Session, SnapshotError};
+use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Prefix, Saved, Session, SnapshotError};
 use armlet::host::memory;
 use armlet::model::Model;
 use armlet::quant::DType;
@@ -291,4 +291,22 @@ fn sessions_share_a_prefix() {
 
 fn room_bytes(model: &Model<'_>, config: &Config) -> usize {
     Plan::new(&model.hparams, config).unwrap().session_bytes()
+}
+
+/// What a session will need is known before there is one; and no damaged header is believed.
+#[test]
+fn a_saved_session_says_what_it_is() {
+    with_model(&model(), |model| {
+        let mut room = Room::new(model, &Config { context: 70, sinks: 9, ..Config::default() }, 1);
+        let (mut engine, mut sessions) = room.open(model);
+        engine.eval(&Serial, &mut sessions[0], &prompt(1, 20, model.hparams.vocab)).unwrap();
+        let bytes = save(&sessions[0], b"extra");
+        assert_eq!(Saved::new_checked(&bytes), Ok(Saved { sinks: 9, position: 20 }));
+        for at in 0..256 {
+            assert!(Saved::new_checked(&bytes[..at]).is_err(), "{at}");
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x20;
+            assert!(Saved::new_checked(&damaged).is_err(), "{at}");
+        }
+    });
 }
