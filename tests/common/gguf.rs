@@ -280,7 +280,7 @@ const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
 /// The text of each byte's token in a byte-level BPE vocabulary (GPT-2): printable bytes stand for themselves, the others
 /// for characters from U+0100 on.
-fn byte_tokens() -> impl Iterator<Item = String> {
+pub fn byte_tokens() -> impl Iterator<Item = String> {
     let mut next = '\u{100}'..;
     (0..=255u8).map(move |byte| {
         let printable = matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);

@@ -10,8 +10,11 @@ pub mod family_models;
 pub mod family_oracle;
 pub mod gguf;
 pub mod oracle;
+#[cfg(all(unix, feature = "cli"))]
+pub mod pty;
 pub mod reference_bits;
 pub mod run;
+pub mod scripted;
 pub mod untrusted;
 
 use std::path::{Path, PathBuf};

@@ -7,6 +7,8 @@ mod common;
 mod barriers;
 #[cfg(feature = "capi")]
 mod capi;
+#[cfg(all(unix, feature = "cli"))]
+mod chat;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]

@@ -90,7 +90,7 @@ pub(crate) struct Metadata {
 }
 
 /// The KV cache.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Cache {
     /// Context: the most tokens that a token attends to [default: 4096, or the model's own if that is less].
     #[arg(short, long, value_name = "TOKENS", conflicts_with = "kv_budget")]
@@ -131,16 +131,19 @@ pub(crate) struct Kv {
     /// sinks (to the first few and the most recent), strided:N (as sinks, and to every N-th tile of 32 between them).
     #[arg(long, value_name = "PATTERN", default_value = "sinks", value_parser = parse_pattern)]
     pub(crate) pattern: Pattern,
-    /// Attention sinks: how many of the first tokens are never evicted.
-    #[arg(long, value_name = "N", default_value_t = Config::default().sinks)]
-    pub(crate) sinks: usize,
+    /// Attention sinks: how many of the first tokens are never evicted [default: 4; in a chat with --system, those of the
+    /// system prompt, up to half of the context].
+    #[arg(long, value_name = "N")]
+    pub(crate) sinks: Option<usize>,
 }
 
 impl Kv {
     pub(crate) fn config(self) -> Config {
         let Kv { kv_type, hadamard, no_hadamard, pattern, sinks } = self;
         let hadamard = hadamard || (kv_type == KvType::Int8 && !no_hadamard);
-        Config { kv: kv_type.in_cache(), hadamard, pattern, sinks, ..Config::default() }
+        let default = Config::default();
+        let sinks = sinks.unwrap_or(default.sinks);
+        Config { kv: kv_type.in_cache(), hadamard, pattern, sinks, ..default }
     }
 }
 
@@ -173,7 +176,7 @@ pub(crate) enum KvType {
 /// Sampling.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Sampling {
-    /// The most tokens to generate [default: 128 for complete, the context for chat].
+    /// The most tokens to generate [default: 128 for complete, 1024 for each answer of chat].
     #[arg(short, long, value_name = "N")]
     pub(crate) n_predict: Option<usize>,
     /// Seed of the sampler [default: from the clock].
@@ -193,7 +196,8 @@ pub(crate) struct Sampling {
     /// 0.05].
     #[arg(long, value_name = "P", value_parser = parse_range::<0, 1>)]
     pub(crate) min_p: Option<f32>,
-    /// Penalty on tokens that occur among the last 64; 1 changes nothing [default: the file's, or 1].
+    /// Penalty on tokens that occur among the last 64; 1 changes nothing [default: the file's, or 1; 1.1 for chats with
+    /// SmolLM2, except with --temp 0].
     #[arg(long, value_name = "X", value_parser = parse_penalty)]
     pub(crate) repeat_penalty: Option<f32>,
 }
@@ -236,6 +240,13 @@ pub(crate) struct Chat {
     /// Start from a system prompt that `armlet prefix` prefilled. Its KV cache is mapped, not copied.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["system", "sinks"])]
     pub(crate) prefix: Option<PathBuf>,
+    /// Do not show what a model thinks before it answers, between <think> and </think>.
+    #[arg(long)]
+    pub(crate) hide_thinking: bool,
+    /// Neither read nor keep the history of the lines that you type
+    /// [default: it is kept in ~/.local/state/armlet/history].
+    #[arg(long)]
+    pub(crate) no_history: bool,
 }
 
 #[derive(clap::Args, Debug)]

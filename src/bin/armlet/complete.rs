@@ -4,10 +4,11 @@ use armlet::tokenizer::EncodeOptions;
 
 use crate::args::Complete;
 use crate::error::{Failure, print};
-use crate::generate::{End, generate};
+use crate::generate::{End, Request, generate};
 use crate::interrupt;
 use crate::model::{Runner, encode_prompt, plan, prompt, session_memory, with_model};
 use crate::sampling::sampler;
+use crate::terminal::print_text;
 
 pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
     let prompt = prompt(&args.text)?;
@@ -26,11 +27,12 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         let mut answer = String::new();
         let show = |text: &str| {
             answer.push_str(text);
-            if args.json { Ok(()) } else { print(text.as_bytes()) }
+            if args.json { Ok(()) } else { print_text(text) }
         };
         let limit = args.sampling.n_predict.unwrap_or(128);
         let mut sampler = sampler(&args.sampling, loaded.file)?;
-        let (end, stats) = generate(loaded, &mut runner, &mut sampler, &tokens, limit, &mut Vec::new(), show)?;
+        let request = Request { prompt: &tokens, limit, stop_loops: false };
+        let (end, stats) = generate(loaded, &mut runner, &mut sampler, request, &mut Vec::new(), show)?;
         if args.json {
             let object = serde_json::json!({ "text": answer, "stop": end.name(), "timings": stats.json() });
             print(format!("{object}\n").as_bytes())?;

@@ -14,7 +14,7 @@ pub(crate) enum Failure {
     Error(String),
     /// The command line is wrong. Exit 2.
     Usage(String),
-    /// Ctrl-C. Exit 130.
+    /// Ctrl-C, or another signal that ends the program. Exit 130, or 128 and its number.
     Interrupted,
     /// The reader of stdout has closed it, which is a normal end. Exit 0.
     BrokenPipe,

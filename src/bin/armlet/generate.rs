@@ -1,6 +1,6 @@
 //! Prefill of a prompt and generation of an answer, with timings.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use armlet::sample::{SampleError, Sampler};
@@ -9,27 +9,39 @@ use armlet::tokenizer::Detokenizer;
 use crate::error::{Failure, instead_of_nan};
 use crate::interrupt;
 use crate::model::{Loaded, Runner};
+use crate::progress::Reading;
+use crate::repeats::Repeats;
+use crate::terminal;
 
-/// Timings of an answer.
+/// Timings of an answer, and what is in the KV cache after it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stats {
+    /// Tokens of the prompt that were read.
     pub(crate) prompt_tokens: usize,
     pub(crate) prompt_time: Duration,
     pub(crate) generated: usize,
     pub(crate) generation_time: Duration,
+    /// Tokens that the next one attends to.
+    pub(crate) in_cache: u64,
+    /// The most that it can attend to.
+    pub(crate) context: usize,
 }
 
 impl Stats {
     /// Prints the line after an answer to stderr, if asked for or if stderr is a terminal.
     pub(crate) fn report(&self, always: bool) {
         if always || std::io::stderr().is_terminal() {
-            let rate = |n: usize, t: Duration| n as f64 / t.as_secs_f64().max(1e-9);
-            let prompt = rate(self.prompt_tokens, self.prompt_time);
-            // The first token comes from the prompt's logits.
-            let generation = rate(self.generated.saturating_sub(1), self.generation_time);
-            // Nothing depends on this line.
-            let _ = writeln!(std::io::stderr(), "[ Prompt: {prompt:.1} t/s | Generation: {generation:.1} t/s ]");
+            terminal::note(&self.line());
         }
+    }
+
+    pub(crate) fn line(&self) -> String {
+        let rate = |n: usize, t: Duration| n as f64 / t.as_secs_f64().max(1e-9);
+        let prompt = rate(self.prompt_tokens, self.prompt_time);
+        // The first token comes from the prompt's logits.
+        let generation = rate(self.generated.saturating_sub(1), self.generation_time);
+        let Self { in_cache, context, .. } = self;
+        format!("Prompt: {prompt:.1} t/s | Generation: {generation:.1} t/s | K/V: {in_cache} of {context}")
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
@@ -51,8 +63,10 @@ pub(crate) enum End {
     Length,
     /// The context is full.
     ContextFull,
-    /// Ctrl-C.
+    /// Ctrl-C, or a signal that ends the program.
     Interrupted,
+    /// The answer repeats itself.
+    Loop,
 }
 
 impl End {
@@ -62,28 +76,59 @@ impl End {
             End::Length => "length",
             End::ContextFull => "context_full",
             End::Interrupted => "interrupted",
+            End::Loop => "loop",
+        }
+    }
+
+    /// What to say of an answer that the model did not end, or not as it would have.
+    pub(crate) fn note(self, stats: &Stats) -> Option<String> {
+        let Stats { generated, prompt_tokens, .. } = stats;
+        match self {
+            End::Stop => None,
+            End::Length => Some(format!("stopped after {generated} tokens, the most that -n allows")),
+            End::ContextFull => {
+                Some("the context is full: /clear starts a new conversation; or restart with a larger -c".into())
+            }
+            End::Interrupted if *generated == 0 => {
+                Some(format!("stopped after {prompt_tokens} tokens of the prompt were read; there is no answer"))
+            }
+            End::Interrupted => Some("stopped".into()),
+            End::Loop => Some(
+                "stopped, because the answer repeats itself; /regen tries again, --repeat-penalty 1.1 makes it rarer"
+                    .into(),
+            ),
         }
     }
 }
 
-/// Prefills `prompt` and generates up to `limit` tokens, passing text to `show` as it comes. Appends every token that the
-/// session now has to `history`.
+/// What is to be generated.
+pub(crate) struct Request<'a> {
+    /// Tokens to read first; at least one.
+    pub(crate) prompt: &'a [u32],
+    /// The most tokens of the answer.
+    pub(crate) limit: usize,
+    /// Whether an answer ends that has begun to repeat itself exactly.
+    pub(crate) stop_loops: bool,
+}
+
+/// Prefills a prompt and generates an answer, passing text to `show` as it comes. Appends every token that the session now
+/// has to `history`, even where it fails.
 pub(crate) fn generate(
     loaded: &Loaded<'_>,
     runner: &mut Runner<'_>,
     sampler: &mut Sampler,
-    prompt: &[u32],
-    limit: usize,
+    request: Request<'_>,
     history: &mut Vec<u32>,
     mut show: impl FnMut(&str) -> Result<(), Failure>,
 ) -> Result<(End, Stats), Failure> {
+    let Request { prompt, limit, stop_loops } = request;
     let tokenizer = &loaded.model.tokenizer;
-    let mut stats = Stats { prompt_tokens: prompt.len(), ..Stats::default() };
+    let mut stats = Stats::default();
     let start = Instant::now();
-    prefill(runner, prompt, history)?;
+    stats.prompt_tokens = prefill(runner, prompt, history)?;
     stats.prompt_time = start.elapsed();
     if interrupt::take() {
-        return Ok((End::Interrupted, stats));
+        return Ok((End::Interrupted, stats.with_cache(runner)));
     }
     prompt.iter().for_each(|t| sampler.accept(*t));
 
@@ -101,6 +146,7 @@ pub(crate) fn generate(
             })
         })
     };
+    let mut repeats = Repeats::default();
     let mut next = if limit > 0 { Some(draw(sampler, runner.engine.logits())?) } else { None };
     let end = loop {
         let Some(token) = next else { break End::Length };
@@ -122,27 +168,42 @@ pub(crate) fn generate(
         if runner.session.remaining() == 0 {
             break End::ContextFull;
         }
+        if stop_loops && repeats.push(token) {
+            break End::Loop;
+        }
         if interrupt::take() {
             break End::Interrupted;
         }
+        runner.eval(&[token])?;
         history.push(token);
-        next = Some(draw(sampler, runner.eval(&[token])?)?);
+        next = Some(draw(sampler, runner.engine.logits())?);
     };
     stats.generation_time = start.elapsed();
     let mut shown = Ok(());
     detokenizer.finish(|text| shown = show(text));
-    shown.map(|()| (end, stats))
+    shown.map(|()| (end, stats.with_cache(runner)))
 }
 
-/// Prefills a prompt, polling for Ctrl-C between forward passes.
-fn prefill(runner: &mut Runner<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<(), Failure> {
+impl Stats {
+    fn with_cache(self, runner: &Runner<'_>) -> Self {
+        let context = runner.context;
+        Stats { in_cache: runner.session.position().min(context as u64), context, ..self }
+    }
+}
+
+/// Prefills a prompt, polling for Ctrl-C between forward passes; returns how many tokens were read.
+fn prefill(runner: &mut Runner<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<usize, Failure> {
     runner.session.fits(prompt)?;
+    let mut progress = Reading::new(prompt.len());
+    let mut read = 0;
     for chunk in prompt.chunks(runner.engine.chunk()) {
         if interrupt::pending() {
             break;
         }
         runner.eval(chunk)?;
         history.extend(chunk);
+        read += chunk.len();
+        progress.at(read);
     }
-    Ok(())
+    Ok(read)
 }

@@ -1,34 +1,132 @@
-//! Ctrl-C: a flag that long work polls, so that it ends between two steps and leaves nothing half done.
+//! Signals that ask the program to stop. Long work polls them, so that it ends between two steps and leaves nothing half
+//! done: an answer that SIGTERM cuts is still saved.
 
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{self, Write};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::error::Failure;
+use crate::terminal;
 
+/// Ctrl-C was pressed, and nothing has polled it yet.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// Another signal, which ends the program; 0 if none came.
+static ENDING: AtomicI32 = AtomicI32::new(0);
+/// The program waits for a line, and has nothing to finish.
+static AT_PROMPT: AtomicBool = AtomicBool::new(false);
+/// Ctrl-C was pressed at this prompt, or at the one before and no line has come since.
+static HINTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on Ctrl-C sets the flag. If it is set already, because nothing has polled it since the last Ctrl-C, the
-/// program exits at once.
+/// From now on these signals set flags. A second Ctrl-C that comes before anything has polled the first one ends the
+/// program at once.
 pub(crate) fn catch() -> Result<(), Failure> {
-    ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
+    static CAUGHT: Once = Once::new();
+    let mut result = Ok(());
+    CAUGHT.call_once(|| result = install());
+    result.map_err(|e| Failure::new("cannot catch Ctrl-C", e))
+}
+
+fn install() -> io::Result<()> {
+    let ignored = ignored();
+    // `nohup` and shells that start a job in the background have signals ignored, and they stay so.
+    let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(wanted)?;
+    let handle = signals.handle();
+    let thread = move || signals.forever().for_each(received);
+    let spawned = std::thread::Builder::new().name("signals".into()).spawn(thread);
+    if let Err(e) = spawned {
+        // The signals do again what they do by default.
+        handle.close();
+        log::warn!("Ctrl-C ends the program at once, because a thread for it cannot be made: {e}");
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT].into_iter().filter(|s| ignored >> (s - 1) & 1 == 0) {
+            let always = std::sync::Arc::new(AtomicBool::new(true));
+            signal_hook::flag::register_conditional_default(signal, always)?;
         }
-    })
-    .map_err(|e| Failure::new("cannot catch Ctrl-C", e))
+    }
+    Ok(())
 }
 
-/// Whether Ctrl-C was pressed.
+/// Signals that this process was started with as ignored, a bit for each; none where the system does not tell.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn received(signal: i32) {
+    if signal != SIGINT {
+        ENDING.store(signal, SeqCst);
+        if AT_PROMPT.load(SeqCst) {
+            leave(128 + signal);
+        }
+    } else if AT_PROMPT.load(SeqCst) {
+        // Only where the terminal is not in raw mode: there Ctrl-C is a key like others.
+        if pressed_at_prompt() {
+            leave(130);
+        }
+        let _ = write!(io::stderr(), "> ");
+    } else if INTERRUPTED.swap(true, SeqCst) {
+        leave(130);
+    }
+}
+
+/// Ends the program from the signals' thread; the main one waits for input, or does not end by itself.
+fn leave(code: i32) -> ! {
+    terminal::restore();
+    std::process::exit(code)
+}
+
+/// Whether the program was asked to stop.
 pub(crate) fn pending() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
+    INTERRUPTED.load(SeqCst) || ENDING.load(SeqCst) != 0
 }
 
-/// Whether Ctrl-C was pressed; clears the flag.
+/// The same; a Ctrl-C counts as polled then, but not a signal that ends the program.
 pub(crate) fn take() -> bool {
-    INTERRUPTED.swap(false, Ordering::SeqCst)
+    INTERRUPTED.swap(false, SeqCst) | ending()
 }
 
-/// An I/O error if Ctrl-C was pressed: a file that is being written is then abandoned, and its temporary file deleted.
+/// Whether a signal came that ends the program: SIGTERM, SIGHUP or SIGQUIT.
+pub(crate) fn ending() -> bool {
+    ENDING.load(SeqCst) != 0
+}
+
+/// The exit code of a program that was stopped: 130 after Ctrl-C, else 128 and the number of the signal.
+pub(crate) fn exit_code() -> u8 {
+    match ENDING.load(SeqCst) {
+        0 => 130,
+        signal => u8::try_from(128 + signal).unwrap_or(130),
+    }
+}
+
+/// An I/O error if the program was asked to stop: a file that is being written is then abandoned, and its temporary file
+/// deleted.
 pub(crate) fn check() -> io::Result<()> {
     if pending() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+}
+
+/// Waits for a line by `read`. Until it has come, signals that end the program do so at once.
+pub(crate) fn at_prompt<T>(read: impl FnOnce() -> T) -> Result<T, Failure> {
+    INTERRUPTED.store(false, SeqCst);
+    AT_PROMPT.store(true, SeqCst);
+    let result = if ending() { Err(Failure::Interrupted) } else { Ok(read()) };
+    AT_PROMPT.store(false, SeqCst);
+    result
+}
+
+/// Ctrl-C at the prompt: gives a hint the first time; true if it is the second time.
+pub(crate) fn pressed_at_prompt() -> bool {
+    let again = HINTED.swap(true, SeqCst);
+    if !again {
+        let _ = writeln!(io::stderr(), "\nCtrl-C again, Ctrl-D or /exit quits; /help lists commands");
+    }
+    again
+}
+
+/// A line came: the next Ctrl-C at the prompt is a first one.
+pub(crate) fn line_came() {
+    HINTED.store(false, SeqCst);
 }

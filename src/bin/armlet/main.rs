@@ -27,9 +27,11 @@ mod progress;
 mod pull;
 mod quantize;
 mod read_ahead;
+mod repeats;
 mod sampling;
 mod spellings;
 mod template;
+mod terminal;
 mod tokenize;
 mod visible;
 
@@ -51,6 +53,7 @@ fn main() -> std::process::ExitCode {
     spelled.notes.iter().for_each(|note| log::warn!("{note}"));
     match command(args) {
         Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(Failure::Interrupted) => interrupt::exit_code().into(),
         Err(failure) => failure.report(),
     }
 }
@@ -66,7 +69,7 @@ fn command(args: Args) -> Result<(), Failure> {
         Command::Quantize(a) => quantize::run(&a),
         Command::Imatrix(a) => imatrix::run(&a),
         Command::Plan(a) => plan::run(&a),
-        Command::Prefix(a) => chat::prefix(&a),
+        Command::Prefix(a) => chat::prefix::run(&a),
         Command::Pack(a) => pack::run(&a),
         Command::Pull(a) => pull::run(&a),
         Command::Completions { shell } => {

@@ -169,6 +169,8 @@ pub(crate) struct Runner<'l> {
     pub(crate) engine: Engine<'l>,
     pub(crate) session: Session<'l>,
     pub(crate) kv: KvType,
+    /// The most tokens that a token attends to.
+    pub(crate) context: usize,
 }
 
 impl<'l> Runner<'l> {
@@ -190,7 +192,7 @@ impl<'l> Runner<'l> {
             Some(prefix) => Session::with_prefix(&loaded.model, plan, prefix, session)?,
             None => Session::new(&loaded.model, plan, session)?,
         };
-        Ok(Runner { pool: &loaded.pool, engine, session, kv: plan.kv_type() })
+        Ok(Runner { pool: &loaded.pool, engine, session, kv: plan.kv_type(), context: plan.context() })
     }
 
     pub(crate) fn eval(&mut self, tokens: &[u32]) -> Result<&[f32], EngineError> {

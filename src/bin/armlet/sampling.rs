@@ -15,8 +15,23 @@ const NOT_USED: [(&str, Option<f64>); 4] = [
     ("general.sampling.mirostat", Some(0.0)),
 ];
 
+/// A model whose sampling is known: it runs into loops with llama.cpp's, and its file recommends none.
+struct Known {
+    /// `general.basename`, in letters of any case.
+    name: &'static str,
+    repeat_penalty: f32,
+}
+
+/// SmolLM2-135M: of 28 seeded answers to six prompts 10 ran into a loop with the defaults, and none with this.
+const KNOWN: [Known; 1] = [Known { name: "smollm2", repeat_penalty: 1.1 }];
+
 /// The sampler that the options and the file describe.
 pub(crate) fn sampler(args: &args::Sampling, file: &File<'_>) -> Result<Sampler, Failure> {
+    config(args, file, false).map(Sampler::new)
+}
+
+/// The settings that the options and the file describe; in a chat, those of a known model too.
+pub(crate) fn config(args: &args::Sampling, file: &File<'_>, is_chat: bool) -> Result<SamplerConfig, Failure> {
     for (key, neutral) in NOT_USED {
         if file.get(key).is_some_and(|value| neutral.is_none() || number(&value) != neutral) {
             log::warn!("the file recommends {key}, which is not supported: it is not used");
@@ -26,8 +41,17 @@ pub(crate) fn sampler(args: &args::Sampling, file: &File<'_>) -> Result<Sampler,
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(0, |t| t.as_nanos() as u64)
     };
+    let name = match file.get("general.basename") {
+        Some(Value::String(name)) => name,
+        _ => &[],
+    };
+    let known = KNOWN.iter().find(|known| known.name.as_bytes().eq_ignore_ascii_case(name));
+    // At --temp 0 it is the likeliest token that is asked for.
+    let known = known.filter(|_| is_chat && args.temp != Some(0.0));
     let default = SamplerConfig::default();
-    Ok(Sampler::new(SamplerConfig {
+    let default =
+        SamplerConfig { repeat_penalty: known.map_or(default.repeat_penalty, |known| known.repeat_penalty), ..default };
+    Ok(SamplerConfig {
         temperature: choose(args.temp, file, "temp", parse_range::<0, 100>)?.unwrap_or(default.temperature),
         top_k: choose(args.top_k, file, "top_k", parse_top_k)?.unwrap_or(default.top_k),
         top_p: choose(args.top_p, file, "top_p", parse_range::<0, 1>)?.unwrap_or(default.top_p),
@@ -35,7 +59,7 @@ pub(crate) fn sampler(args: &args::Sampling, file: &File<'_>) -> Result<Sampler,
         repeat_penalty: choose(args.repeat_penalty, file, "penalty_repeat", parse_penalty)?
             .unwrap_or(default.repeat_penalty),
         seed: args.seed.unwrap_or_else(fresh),
-    }))
+    })
 }
 
 /// The option, or else what the file recommends, if that is what the option could be too.

@@ -16,13 +16,11 @@ pub(crate) fn acts(c: char) -> bool {
 }
 
 /// Text for a terminal; line ends and tabs stay. Characters are looked at one by one, so a text may come in pieces.
-#[allow(dead_code, reason = "for the answers of a chat")]
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     shown(text, |c| acts(c) && c != '\n' && c != '\t')
 }
 
 /// A name or a message for one line of a terminal: line ends and tabs are made visible too.
-#[allow(dead_code, reason = "for names and error messages")]
 pub(crate) fn line(text: &str) -> Cow<'_, str> {
     shown(text, acts)
 }

@@ -74,6 +74,28 @@ impl<'m> Template<'m> {
         Ok(Template { kind, spellings: Spellings::new(tokenizer) })
     }
 
+    /// The value of a variable of the template.
+    pub(crate) fn variable(&self, name: &str) -> Option<Json> {
+        match &self.kind {
+            Kind::Jinja { job, .. } => job.variables.get(name).cloned(),
+            _ => None,
+        }
+    }
+
+    /// Sets a variable of the template, or removes it; returns whether the template uses it.
+    pub(crate) fn set(&mut self, name: &str, value: Option<Json>) -> bool {
+        match &mut self.kind {
+            Kind::Jinja { job, .. } if job.template.contains(name) => {
+                match value {
+                    Some(value) => job.variables.insert(name.into(), value),
+                    None => job.variables.shift_remove(name),
+                };
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Renders the conversation and the start of an answer.
     ///
     /// `began` is the time of `strftime_now`.

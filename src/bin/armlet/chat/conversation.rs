@@ -1,0 +1,257 @@
+//! A conversation and its session: messages are answered, and taken back, and what has not changed is not read again.
+
+use std::path::Path;
+
+use armlet::sample::{PENALTY_WINDOW, Sampler, SamplerConfig};
+use armlet::tokenizer::Role;
+
+use super::transcript::{Transcript, common, encode_rendered, going_on, start};
+use crate::atomic_file::replace;
+use crate::error::Failure;
+use crate::generate::{End, Request, Stats, generate};
+use crate::model::{Loaded, Runner, map};
+use crate::template::{Message, Template};
+use crate::terminal;
+
+/// A piece of an answer, as it comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Piece<'a> {
+    /// The prompt ended with `<think>`: what follows is thought.
+    Thinking,
+    Text(&'a str),
+}
+
+/// Takes the pieces of an answer.
+pub(super) type Show<'a> = &'a mut dyn FnMut(Piece<'_>) -> Result<(), Failure>;
+
+/// Why an answer ended, and its timings.
+pub(super) type Answered = Result<(End, Stats), Failure>;
+
+/// A conversation and its session.
+pub(super) struct Conversation<'l, 's> {
+    pub(super) loaded: &'l Loaded<'l>,
+    pub(super) runner: Runner<'s>,
+    pub(super) sampler: Sampler,
+    /// The settings of the sampler.
+    pub(super) sampling: SamplerConfig,
+    pub(super) template: Template<'l>,
+    /// The most tokens of an answer.
+    pub(super) limit: usize,
+    pub(super) transcript: Transcript,
+    /// Where the conversation is saved.
+    pub(super) file: Option<&'l Path>,
+    /// Tokens that stay when older ones are evicted; `None` with a pattern that does not evict.
+    pub(super) stay: Option<u64>,
+    /// It starts from a prefix, whose KV cache holds the system prompt.
+    pub(super) has_prefix: bool,
+    /// How many tokens were read when an answer was cut: the last of them are the model's.
+    pub(super) cut: Option<usize>,
+    /// It was said that tokens are evicted.
+    pub(super) told: bool,
+}
+
+impl Conversation<'_, '_> {
+    /// Forgets all messages but the system prompt; returns whether there is one.
+    pub(super) fn clear(&mut self) -> bool {
+        self.told = false;
+        self.transcript.messages.retain(|m| m.role == Role::System);
+        !self.transcript.messages.is_empty()
+    }
+
+    /// Starts a new conversation with this system prompt.
+    pub(super) fn set_system(&mut self, text: Option<&str>) {
+        self.told = false;
+        self.transcript.messages =
+            text.map(|t| Message { role: Role::System, text: t.to_string() }).into_iter().collect();
+    }
+
+    /// Restores the conversation from a file.
+    pub(super) fn load(&mut self, path: &Path) -> Result<(), Failure> {
+        let bytes = map(path)?;
+        let session = &mut self.runner.session;
+        let extra = session.restore(&bytes).map_err(|e| Failure::file(path, e))?;
+        (self.told, self.cut) = (false, None);
+        match Transcript::decode(extra).filter(|transcript| transcript.read.len() as u64 == session.position()) {
+            Some(transcript) => {
+                self.transcript = transcript;
+                Ok(())
+            }
+            None => {
+                // Which tokens the session has now is not known: it is emptied, and the conversation that was there is read
+                // again.
+                let start = session.start();
+                session.rewind(start)?;
+                self.transcript.read.truncate(usize::try_from(start).unwrap_or(0));
+                Err(Failure::file(path, "it is damaged"))
+            }
+        }
+    }
+
+    /// Saves the conversation to its file, if it has one.
+    pub(super) fn save(&self) -> Result<(), Failure> {
+        self.file.map_or(Ok(()), |path| self.save_to(path))
+    }
+
+    pub(super) fn save_to(&self, path: &Path) -> Result<(), Failure> {
+        let extra = self.transcript.encode();
+        replace(path, |out| self.runner.session.save(&extra, |part| out.write_all(part)))
+    }
+
+    /// Adds a message and lets the model answer it.
+    pub(super) fn ask(&mut self, text: &str, show: Show<'_>) -> Answered {
+        if text.trim().is_empty() {
+            return Err(Failure::Error("the message is empty".into()));
+        }
+        let before = self.transcript.messages.clone();
+        self.transcript.messages.push(Message { role: Role::User, text: text.to_string() });
+        self.answer_or(before, show)
+    }
+
+    /// Drops the last answer, and generates another.
+    pub(super) fn again(&mut self, show: Show<'_>) -> Answered {
+        if self.transcript.messages.last().is_none_or(|m| m.role != Role::Assistant) {
+            return Err(Failure::Error("there is no answer to regenerate".into()));
+        }
+        let before = self.transcript.messages.clone();
+        self.transcript.messages.pop();
+        self.answer_or(before, show)
+    }
+
+    /// The last message of the user.
+    pub(super) fn last_message(&self) -> Option<&str> {
+        self.transcript.messages.iter().rfind(|m| m.role == Role::User).map(|m| m.text.as_str())
+    }
+
+    /// Takes the last message of the user back, and its answer; returns it.
+    pub(super) fn undo(&mut self) -> Result<String, Failure> {
+        let at = self.transcript.messages.iter().rposition(|m| m.role == Role::User);
+        let at = at.ok_or_else(|| Failure::Error("there is no message to take back".into()))?;
+        let message = self.transcript.messages.drain(at..).next();
+        Ok(message.map_or_else(String::new, |m| m.text))
+    }
+
+    /// Replaces the last message of the user, and lets the model answer it.
+    pub(super) fn edit(&mut self, text: &str, show: Show<'_>) -> Answered {
+        let before = self.transcript.messages.clone();
+        self.undo()?;
+        self.transcript.messages.push(Message { role: Role::User, text: text.to_string() });
+        self.answer_or(before, show)
+    }
+
+    /// Lets the model answer the last message, and saves the conversation. Without an answer, messages are reset to
+    /// `before`.
+    fn answer_or(&mut self, before: Vec<Message>, show: Show<'_>) -> Answered {
+        let messages = self.transcript.messages.len();
+        let result = self.answer(show);
+        let answered = self.transcript.messages.len() > messages;
+        if !answered {
+            self.transcript.messages = before;
+        }
+        // An answer that could not be shown to its end, because the terminal is gone, is kept.
+        let saved = if answered || result.is_ok() { self.save() } else { Ok(()) };
+        let result = result?;
+        saved?;
+        Ok(result)
+    }
+
+    /// Lets the model answer the last message. Only tokens that the session does not have yet are prefilled.
+    fn answer(&mut self, show: Show<'_>) -> Answered {
+        let Transcript { messages, read, began } = &self.transcript;
+        let rendered = self.template.render(messages, *began)?;
+        let prompt = &rendered.text;
+        let mut tokens = encode_rendered(self.loaded, &rendered)?;
+        if common(read, &tokens) < read.len()
+            && let Some(longer) = going_on(self.loaded, &rendered, read, self.cut == Some(read.len()))?
+        {
+            tokens = longer;
+        }
+        if prompt.trim_end().ends_with("<think>") {
+            show(Piece::Thinking)?;
+        }
+        // At least one token is prefilled, to have logits.
+        let same = common(&self.transcript.read, &tokens).min(tokens.len().saturating_sub(1));
+        // If tokens there have been evicted, the session cannot rewind: everything is prefilled again.
+        let same = match self.runner.session.rewind(same as u64) {
+            Ok(()) => same,
+            Err(_) => self.start_over(&tokens)?,
+        };
+        self.transcript.read.truncate(same);
+        // The penalty is on tokens that are there, not on those of an answer that was taken back.
+        self.sampler.forget();
+        let recent = &self.transcript.read[same.saturating_sub(PENALTY_WINDOW)..];
+        recent.iter().for_each(|token| self.sampler.accept(*token));
+        let mut text = String::new();
+        let request = Request { prompt: &tokens[same..], limit: self.limit, stop_loops: true };
+        let read = &mut self.transcript.read;
+        let result = generate(self.loaded, &mut self.runner, &mut self.sampler, request, read, |piece| {
+            text.push_str(piece);
+            show(Piece::Text(piece))
+        });
+        let nothing = match &result {
+            Ok((end, _)) => *end == End::Interrupted,
+            Err(_) => true,
+        };
+        let was_cut = !text.is_empty() && matches!(&result, Ok((end, _)) if *end != End::Stop);
+        self.cut = was_cut.then_some(self.transcript.read.len());
+        if !(text.is_empty() && nothing) {
+            self.transcript.messages.push(Message { role: Role::Assistant, text });
+        }
+        result
+    }
+
+    /// Rewinds the session to its start, or to the end of a prefix; returns how many of the tokens it then has.
+    fn start_over(&mut self, tokens: &[u32]) -> Result<usize, Failure> {
+        let start = self.runner.session.start();
+        let same = common(&self.transcript.read, tokens);
+        match usize::try_from(start) {
+            Ok(at) if at <= same => {
+                terminal::tell("tokens of the conversation were evicted: it is read again from its start");
+                self.runner.session.rewind(start).map(|()| at).map_err(Failure::from)
+            }
+            _ => Err(Failure::Error("the conversation no longer starts with the prefix; leave --prefix out".into())),
+        }
+    }
+
+    /// Tokens with which the conversation begins: those of its system prompt.
+    pub(super) fn start_tokens(&self) -> Result<u64, Failure> {
+        let Transcript { messages, began, .. } = &self.transcript;
+        let Some(system) = messages.first().filter(|m| m.role == Role::System) else { return Ok(0) };
+        start(self.loaded, &self.template, system, *began).map(|tokens| tokens.len() as u64)
+    }
+
+    /// Tells the template whether the model is to think; returns whether it has a switch for that.
+    pub(super) fn think(&mut self, on: bool) -> Result<bool, String> {
+        const SWITCH: &str = "enable_thinking";
+        let before = self.template.variable(SWITCH);
+        if !self.template.set(SWITCH, Some(on.into())) {
+            return Ok(false);
+        }
+        let start = self.runner.session.start();
+        if start > 0 && self.start_tokens().map_err(|_| "the template fails")? < start {
+            self.template.set(SWITCH, before);
+            return Err("the prefix of --prefix was made with the other setting".into());
+        }
+        Ok(true)
+    }
+
+    /// Tokens that the next one does not attend to any more.
+    pub(super) fn evicted(&self) -> u64 {
+        let context = self.runner.context as u64;
+        self.stay.map_or(0, |_| self.runner.session.position().saturating_sub(context))
+    }
+
+    /// Says once that the ring has begun to evict.
+    pub(super) fn tell_eviction(&mut self) {
+        let (evicted, stay) = (self.evicted(), self.stay.unwrap_or(0));
+        if evicted == 0 || self.told {
+            return;
+        }
+        self.told = true;
+        let context = self.runner.context;
+        let kept = if stay > 0 { format!("; the first {stay} stay") } else { String::new() };
+        terminal::tell(&format!(
+            "the context of {context} tokens is full: the oldest {evicted} were evicted, and more will be{kept}; \
+             /clear starts a new conversation"
+        ));
+    }
+}

@@ -1,0 +1,235 @@
+//! Messages from the terminal: line editing, several lines, and a history that outlives the program.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::FileHistory;
+use rustyline::validate::Validator;
+use rustyline::{CompletionType, Config, Context, Editor, Helper};
+
+use crate::error::Failure;
+use crate::interrupt;
+
+/// Lines of the history.
+const HISTORY: usize = 1000;
+/// Longer messages, in bytes, are not kept in it.
+const HISTORY_ENTRY: usize = 16 << 10;
+/// What begins and ends a message of several lines.
+const QUOTES: &str = "\"\"\"";
+
+/// What came from the terminal.
+#[derive(Debug, PartialEq)]
+pub(super) enum Input {
+    /// A line with a command.
+    Command(String),
+    Message(String),
+    /// Nothing, or a message that was given up.
+    Nothing,
+    /// Ctrl-D: a normal end.
+    End,
+}
+
+/// The line editor.
+pub(super) struct Lines {
+    editor: Editor<Commands, FileHistory>,
+    /// Where the history is kept.
+    file: Option<PathBuf>,
+}
+
+impl Lines {
+    /// Names of commands can be completed.
+    pub(super) fn new(commands: Vec<&'static str>, keep_history: bool) -> Result<Self, Failure> {
+        let config = Config::builder().completion_type(CompletionType::List).max_history_size(HISTORY);
+        let config = config.map_err(failed)?.build();
+        let mut editor = Editor::with_config(config).map_err(failed)?;
+        editor.set_helper(Some(Commands(commands)));
+        let mut lines = Lines { editor, file: keep_history.then(history_file).flatten() };
+        lines.load();
+        Ok(lines)
+    }
+
+    fn load(&mut self) {
+        let Some(file) = &self.file else { return };
+        let why = match file.metadata() {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return,
+            Err(e) => e.to_string(),
+            Ok(metadata) if !metadata.is_file() => "not a regular file".into(),
+            Ok(_) => match self.editor.load_history(file) {
+                Ok(()) => return,
+                Err(e) => e.to_string(),
+            },
+        };
+        self.give_up_history(&why);
+    }
+
+    /// A history that cannot be kept is said once, and no reason to stop.
+    fn give_up_history(&mut self, why: &str) {
+        if let Some(file) = self.file.take() {
+            log::warn!("{}: {why}; lines are not kept for the next time", file.display());
+        }
+    }
+
+    fn remember(&mut self, entry: &str) {
+        let added = entry.len() <= HISTORY_ENTRY && self.editor.add_history_entry(entry).unwrap_or(false);
+        let Some(file) = self.file.clone().filter(|_| added) else { return };
+        let folder = || match file.parent() {
+            Some(folder) => private_folder(folder),
+            None => Ok(()),
+        };
+        let kept = folder().map_err(ReadlineError::from).and_then(|()| self.editor.append_history(&file));
+        if let Err(e) = kept {
+            self.give_up_history(&e.to_string());
+        }
+    }
+
+    /// Reads the next message or command.
+    pub(super) fn read(&mut self) -> Result<Input, Failure> {
+        self.read_from("")
+    }
+
+    /// The same, beginning with a message to edit.
+    pub(super) fn read_from(&mut self, initial: &str) -> Result<Input, Failure> {
+        let text = match interrupt::at_prompt(|| self.read_lines(initial))? {
+            Ok(text) => text,
+            Err(ReadlineError::Interrupted) if interrupt::pressed_at_prompt() => return Err(Failure::Interrupted),
+            Err(ReadlineError::Interrupted) => return Ok(Input::Nothing),
+            Err(ReadlineError::Eof) => return Ok(Input::End),
+            Err(ReadlineError::Io(e)) if e.kind() == std::io::ErrorKind::InvalidData => {
+                let _ = Failure::Error("the line is not UTF-8, and was not sent".into()).report();
+                return Ok(Input::Nothing);
+            }
+            Err(e) => return Err(failed(e)),
+        };
+        interrupt::line_came();
+        if !text.trim().is_empty() {
+            self.remember(&text);
+        }
+        Ok(meaning(&text))
+    }
+
+    /// A line, or the lines of a message that goes on.
+    fn read_lines(&mut self, initial: &str) -> Result<String, ReadlineError> {
+        let mut text = self.editor.readline_with_initial("> ", (initial, ""))?;
+        while goes_on(&text) {
+            text.push('\n');
+            match self.editor.readline(". ") {
+                Ok(line) => text += &line,
+                // In the middle of a message Ctrl-D ends it, and not the program.
+                Err(ReadlineError::Eof) => {
+                    let _ = writeln!(std::io::stderr());
+                    return if text.starts_with(QUOTES) { Ok(text + QUOTES) } else { Ok(text) };
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(text)
+    }
+}
+
+fn failed(e: ReadlineError) -> Failure {
+    Failure::new("cannot read the terminal", e)
+}
+
+/// Whether more lines belong to a message: `"""` has been opened and not closed, or the last line ends with a `\`.
+fn goes_on(text: &str) -> bool {
+    match text.trim_start().strip_prefix(QUOTES) {
+        Some(rest) => !rest.trim_end().ends_with(QUOTES),
+        None => text.ends_with('\\'),
+    }
+}
+
+/// What a line, or several, mean.
+fn meaning(text: &str) -> Input {
+    if let Some(quoted) = text.trim().strip_prefix(QUOTES) {
+        let quoted = quoted.strip_suffix(QUOTES).unwrap_or(quoted);
+        let quoted = quoted.strip_prefix('\n').unwrap_or(quoted);
+        return message(quoted.strip_suffix('\n').unwrap_or(quoted));
+    }
+    let joined = text.replace("\\\n", "\n");
+    match joined.strip_prefix('/') {
+        // Two slashes stand for one.
+        Some(rest) if rest.starts_with('/') => message(rest.trim()),
+        Some(_) => Input::Command(joined.trim().into()),
+        None => message(joined.trim()),
+    }
+}
+
+fn message(text: &str) -> Input {
+    if text.trim().is_empty() { Input::Nothing } else { Input::Message(text.into()) }
+}
+
+/// `$XDG_STATE_HOME/armlet/history`, or `~/.local/state/armlet/history`.
+fn history_file() -> Option<PathBuf> {
+    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    // The specification ignores relative paths.
+    let state = var("XDG_STATE_HOME").filter(|path| path.is_absolute());
+    let state = state.or_else(|| var("HOME").map(|home| home.join(".local/state")))?;
+    Some(state.join("armlet/history"))
+}
+
+/// Makes a folder that only its owner can read, if it is not there.
+fn private_folder(folder: &std::path::Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
+}
+
+/// Completes the names of commands.
+struct Commands(Vec<&'static str>);
+
+impl Completer for Commands {
+    type Candidate = String;
+
+    fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> Result<(usize, Vec<String>), ReadlineError> {
+        let typed = &line[..at];
+        let names = self.0.iter().filter(|name| typed.starts_with('/') && name.starts_with(typed));
+        Ok((0, names.map(|name| format!("{name} ")).collect()))
+    }
+}
+
+impl Hinter for Commands {
+    type Hint = String;
+}
+impl Highlighter for Commands {}
+impl Validator for Commands {}
+impl Helper for Commands {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_go_on() {
+        for text in ["a\\", "\\", "\"\"\"", "\"\"\"a\nb", " \"\"\"a\"\" \"", "a\\\nb\\"] {
+            assert!(goes_on(text), "{text:?}");
+        }
+        for text in ["", "a", "a\\ ", "\"\"\"a\"\"\"", "\"\"\"\n\"\"\" ", "a \"\"\"", "\"\"\"\"\"\""] {
+            assert!(!goes_on(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lines_have_a_meaning() {
+        let message = |text: &str| Input::Message(text.into());
+        for (text, means) in [
+            ("", Input::Nothing),
+            (" \t", Input::Nothing),
+            ("\"\"\"\n\n\"\"\"", Input::Nothing),
+            (" a ", message("a")),
+            ("a\\\nb", message("a\nb")),
+            ("\"\"\"\na\\\n /b\n\"\"\"", message("a\\\n /b")),
+            ("\"\"\"a\"\"\"", message("a")),
+            ("/x y ", Input::Command("/x y".into())),
+            ("//x", message("/x")),
+            (" /x", message("/x")),
+            ("//", message("/")),
+        ] {
+            assert_eq!(meaning(text), means, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `armlet prefix`: prefills a system prompt and saves its KV cache.
+
+use std::io::Write;
+
+use armlet::engine::{Config, EngineError, Pattern, Plan};
+use armlet::tokenizer::Role;
+
+use super::transcript::{Transcript, now, start};
+use crate::args;
+use crate::atomic_file::replace;
+use crate::error::Failure;
+use crate::model::{Runner, session_memory, text, with_model};
+use crate::template::{Message, Template};
+
+pub(crate) fn run(args: &args::Prefix) -> Result<(), Failure> {
+    let text = text(&args.text)?;
+    with_model(&args.model, |loaded| {
+        let template = Template::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
+        let system = Message { role: Role::System, text: text.trim_end_matches('\n').to_string() };
+        let began = now();
+        let read = start(loaded, &template, &system, began)?;
+        let common = read.len();
+        if read.is_empty() {
+            return Err(Failure::Error("the model's chat template does not start with a system prompt".into()));
+        }
+        let h = &loaded.model.hparams;
+        if h.window.is_some() {
+            return Err(EngineError::PrefixAndWindows.into());
+        }
+        if common >= h.context_length {
+            let most = h.context_length - 1;
+            return Err(Failure::Error(format!(
+                "the system prompt has {common} tokens, but at most {most} fit: shorten it"
+            )));
+        }
+        let config = Config { context: (common + 1).min(h.context_length), sinks: common, ..args.kv.config() };
+        let plan = Plan::new(h, &Config { pattern: Pattern::Sinks, ..config })?;
+        let mut memory = session_memory(&plan)?;
+        let mut runner = Runner::new(loaded, &plan, &mut memory)?;
+        runner.eval(&read)?;
+        let extra = Transcript { messages: vec![system], read, began }.encode();
+        replace(&args.output, |out| {
+            let written = runner.session.save_prefix(&extra, |part| out.write_all(part));
+            written.unwrap_or_else(|e| Err(std::io::Error::other(e)))
+        })?;
+        let _ = writeln!(std::io::stderr(), "{common} tokens in {}", args.output.display());
+        Ok(())
+    })
+}

@@ -1,0 +1,146 @@
+//! The thoughts at the start of an answer, between `<think>` and `</think>`.
+
+const OPEN: &str = "<think>";
+const CLOSE: &str = "</think>";
+
+/// Where in an answer the next text is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// Before anything but white space.
+    #[default]
+    Start,
+    Thought,
+    Answer,
+}
+
+/// Tells thoughts from the answer, as text comes. `<think>` counts at the start of an answer only: behind that, it is text
+/// like any other.
+#[derive(Debug, Default)]
+pub(super) struct Thinking {
+    place: Place,
+    /// What may be the beginning of a tag.
+    held: String,
+}
+
+impl Thinking {
+    /// The prompt ended with `<think>`.
+    pub(super) fn begin(&mut self) {
+        self.place = Place::Thought;
+    }
+
+    pub(super) fn is_thought(&self) -> bool {
+        self.place == Place::Thought
+    }
+
+    /// Adds text. Calls `f` with pieces, and whether they are thoughts; tags count as such.
+    pub(super) fn push(&mut self, text: &str, f: &mut dyn FnMut(bool, &str)) {
+        self.held += text;
+        if self.place == Place::Start {
+            let word = self.held.trim_start();
+            if word.starts_with(OPEN) {
+                self.place = Place::Thought;
+                let tag = self.held.len() - word.len() + OPEN.len();
+                f(true, &self.held[..tag]);
+                self.held.drain(..tag);
+            } else if !OPEN.starts_with(word) {
+                self.place = Place::Answer;
+            } else {
+                return;
+            }
+        }
+        if self.place == Place::Thought {
+            let (end, held) = match self.held.find(CLOSE) {
+                Some(at) => (at + CLOSE.len(), 0),
+                None => (self.held.len(), half_tag(&self.held)),
+            };
+            if held == 0 && self.held[..end].ends_with(CLOSE) {
+                self.place = Place::Answer;
+            }
+            self.give(true, end - held, f);
+            if self.place == Place::Thought {
+                return;
+            }
+        }
+        self.give(false, self.held.len(), f);
+    }
+
+    /// Gives what was held back.
+    pub(super) fn finish(&mut self, f: &mut dyn FnMut(bool, &str)) {
+        let is_thought = self.is_thought();
+        self.give(is_thought, self.held.len(), f);
+    }
+
+    fn give(&mut self, is_thought: bool, len: usize, f: &mut dyn FnMut(bool, &str)) {
+        if len > 0 {
+            f(is_thought, &self.held[..len]);
+            self.held.drain(..len);
+        }
+    }
+}
+
+/// How many bytes at the end of a text are the beginning of `</think>`.
+fn half_tag(text: &str) -> usize {
+    (1..CLOSE.len()).rev().find(|len| text.ends_with(&CLOSE[..*len])).unwrap_or(0)
+}
+
+/// An answer without its thoughts, and the white space behind them.
+pub(super) fn without_thoughts(text: &str) -> String {
+    let mut out = String::new();
+    let (mut thinking, mut thought) = (Thinking::default(), false);
+    let mut take = |is_thought: bool, text: &str| {
+        thought |= is_thought;
+        if !is_thought {
+            let is_first = thought && out.is_empty();
+            out += if is_first { text.trim_start() } else { text };
+        }
+    };
+    thinking.push(text, &mut take);
+    thinking.finish(&mut take);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thoughts and answer, of a text that comes in pieces of so many characters.
+    fn split(text: &str, piece: usize, begun: bool) -> (String, String) {
+        let (mut thoughts, mut answer) = (String::new(), String::new());
+        let mut take = |is_thought: bool, text: &str| {
+            if is_thought { &mut thoughts } else { &mut answer }.push_str(text);
+        };
+        let mut thinking = Thinking::default();
+        if begun {
+            thinking.begin();
+        }
+        let chars: Vec<char> = text.chars().collect();
+        chars.chunks(piece).for_each(|c| thinking.push(&c.iter().collect::<String>(), &mut take));
+        thinking.finish(&mut take);
+        (thoughts, answer)
+    }
+
+    #[test]
+    fn thoughts_are_told_from_the_answer_however_the_text_comes() {
+        for piece in [1, 2, 3, 5, 8, 100] {
+            for (text, thoughts, answer) in [
+                ("<think>a < b </thin> ü</think>\n\nc", "<think>a < b </thin> ü</think>", "\n\nc"),
+                ("\n <think></think>c", "\n <think></think>", "c"),
+                ("no <think>thought</think>", "", "no <think>thought</think>"),
+                ("<thin air>", "", "<thin air>"),
+                ("<think>never ends </th", "<think>never ends </th", ""),
+                ("  <th", "", "  <th"),
+                ("<think>a</think>b</think><think>c", "<think>a</think>", "b</think><think>c"),
+            ] {
+                assert_eq!(split(text, piece, false), (thoughts.into(), answer.into()), "{text:?} by {piece}");
+            }
+            assert_eq!(split("a</think>b", piece, true), ("a</think>".into(), "b".into()));
+        }
+    }
+
+    #[test]
+    fn an_answer_without_its_thoughts() {
+        assert_eq!(without_thoughts("<think>a</think>\n\n b\n"), "b\n");
+        assert_eq!(without_thoughts("\n b\n"), "\n b\n");
+        assert_eq!(without_thoughts("<think>a"), "");
+    }
+}
