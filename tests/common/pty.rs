@@ -109,6 +109,12 @@ impl Terminal {
         self.expect(self.ready)
     }
 
+    /// The window gets another width.
+    pub fn resize(&mut self, columns: u16) {
+        let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(self.master.as_ref().unwrap(), size).unwrap();
+    }
+
     pub fn signal(&mut self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }

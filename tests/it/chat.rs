@@ -480,6 +480,42 @@ fn eviction_is_said_and_the_system_prompt_stays() {
     assert!(stderr(&output).contains("only the first 32 stay"), "{}", stderr(&output));
 }
 
+#[test]
+fn a_terminal_that_changes_its_width() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let mut t = chat.start(&[]);
+    let long = "a message of several words that is longer than a narrow window is wide";
+    t.send(&long[..40]);
+    t.expect("words");
+    t.resize(30);
+    t.send(&long[40..]);
+    ask(&mut t, "");
+    let help = command(&mut t, "/help", "quits.");
+    assert!(help.lines().filter(|line| !line.contains('\x1b')).all(|line| line.trim_end().len() <= 36), "{help}");
+    t.resize(200);
+    command(&mut t, "/?", "/tokens [TEXT]     Count the tokens of a text, or of the conversation. Also /tokenize.");
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+    assert_eq!(chat.asked(), [long]);
+}
+
+#[test]
+fn a_session_that_cannot_be_written_is_refused_before_the_answer() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let model = chat.0.name("model.gguf");
+    let refused = |session: &str, what: &str| {
+        fails_with(&["chat", "-m", &model, "-p", "one", "--session", session], 1, what);
+    };
+    refused(&chat.0.name(""), "not a regular file");
+    refused("/dev/null", "not a regular file");
+    refused("/nowhere/session", "/nowhere/session: No such file");
+    // An empty file is a new session.
+    let empty = chat.0.write("session", b"");
+    let output = chat.command(&["-p", "one", "--session", &empty]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(chat.asked(), ["one"]);
+}
+
 /// A file that is a session, but with another program's text in it: the conversation that was there goes on.
 #[test]
 fn a_session_without_a_transcript_is_refused() {

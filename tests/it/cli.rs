@@ -490,6 +490,8 @@ fn a_prefix_is_a_system_prompt_read_before() {
     };
     let (with, without) = (say(&["--prefix", &prefix]), say(&["--system", "ABABABABAB"]));
     assert_eq!(with["text"], without["text"]);
+    // Whether its tokens are sinks shows only when tokens are evicted.
+    assert_eq!(say(&["--system", "ABABABABAB", "--sinks", "4"])["text"], without["text"]);
     let read = |v: &serde_json::Value| v["timings"]["prompt_n"].as_u64().unwrap();
     assert!(read(&with) + 5 < read(&without), "{with} {without}");
     fails_with(&["chat", "-m", &model, "--prefix", &prefix, "-c", "9", "-p", "A"], 1, "prefix must be from");

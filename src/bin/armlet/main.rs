@@ -1,7 +1,7 @@
 //! The `armlet` program: chats with a model, and measures, converts and downloads models.
 //!
 //! Generated text and results go to stdout, everything else to stderr. Exit codes: 0 for success, 1 for a failure, 2 for
-//! wrong usage, 130 after Ctrl-C.
+//! wrong usage, 130 after Ctrl-C, 128 and its number after another signal.
 
 mod args;
 mod atomic_file;
