@@ -618,6 +618,36 @@ fn answers_have_a_limit_and_loops_are_stopped() {
 }
 
 #[test]
+fn an_answer_as_events() {
+    let chat = Chat::new(&answering(&["<think>", "hm", "</think>", " a", "\u{202e}", "b"]));
+    let lines = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.is_ascii());
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    let of = |events: &[serde_json::Value], kind: &str| {
+        let texts = events.iter().filter(|e| e["event"] == kind).map(|e| e["text"].as_str().unwrap());
+        texts.collect::<String>()
+    };
+    let events = lines(&mut chat.command(&["-p", "one", "--json=events"]));
+    assert_eq!(of(&events, "thinking"), "<think>hm</think>");
+    assert_eq!(of(&events, "text"), " a\u{202e}b");
+    let end = events.last().unwrap();
+    assert_eq!((end["event"].as_str(), end["stop"].as_str()), (Some("end"), Some("stop")));
+    assert_eq!(end["text"], "<think>hm</think> a\u{202e}b");
+    assert_eq!(events.iter().filter(|e| e["event"] == "end").count(), 1);
+    let events = lines(&mut chat.command(&["-p", "one", "--json=events", "--hide-thinking"]));
+    assert_eq!((of(&events, "thinking").as_str(), &events.last().unwrap()["text"]), ("", &"a\u{202e}b".into()));
+    let events = lines(armlet().args(["complete", "-m", &chat.0.name("model.gguf"), "-p", "\n", "--json=events"]));
+    assert_eq!(of(&events, "text"), "<think>hm</think> a\u{202e}b");
+    assert_eq!(events.last().unwrap()["event"], "end");
+    let whole = lines(&mut chat.command(&["-p", "one", "--json"]));
+    assert!(whole.len() == 1 && whole[0]["event"].is_null() && whole[0]["stop"] == "stop");
+}
+
+#[test]
 fn piped_text_is_a_message() {
     let chat = Chat::new(&answering(&ANSWER));
     let mut command = chat.command(&[]);

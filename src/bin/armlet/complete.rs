@@ -2,13 +2,13 @@
 
 use armlet::tokenizer::EncodeOptions;
 
-use crate::args::Complete;
+use crate::args::{Complete, Json};
 use crate::error::{Failure, print};
-use crate::generate::{End, Request, generate};
+use crate::generate::{End, Request, ended, generate};
 use crate::interrupt;
 use crate::model::{Runner, encode_prompt, plan, prompt, session_memory, with_model};
 use crate::sampling::sampler;
-use crate::terminal::print_text;
+use crate::terminal::{print_json, print_text};
 
 pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
     let prompt = prompt(&args.text)?;
@@ -27,17 +27,19 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         let mut answer = String::new();
         let show = |text: &str| {
             answer.push_str(text);
-            if args.json { Ok(()) } else { print_text(text) }
+            match args.json {
+                None => print_text(text),
+                Some(Json::Object) => Ok(()),
+                Some(Json::Events) => print_json(&serde_json::json!({ "event": "text", "text": text })),
+            }
         };
         let limit = args.sampling.n_predict.unwrap_or(128);
         let mut sampler = sampler(&args.sampling, loaded.file)?;
         let request = Request { prompt: &tokens, limit, stop_loops: false };
         let (end, stats) = generate(loaded, &mut runner, &mut sampler, request, &mut Vec::new(), show)?;
-        if args.json {
-            let object = serde_json::json!({ "text": answer, "stop": end.name(), "timings": stats.json() });
-            print(format!("{object}\n").as_bytes())?;
-        } else {
-            print(b"\n")?;
+        match args.json {
+            None => print(b"\n")?,
+            Some(kind) => print_json(&ended(kind, &answer, end, &stats))?,
         }
         stats.report(log::log_enabled!(log::Level::Info));
         match end {

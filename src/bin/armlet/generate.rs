@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use armlet::sample::{SampleError, Sampler};
 use armlet::tokenizer::Detokenizer;
 
+use crate::args::Json;
 use crate::error::{Failure, instead_of_nan};
 use crate::interrupt;
 use crate::model::{Loaded, Runner};
@@ -99,6 +100,15 @@ impl End {
             ),
         }
     }
+}
+
+/// The end of an answer as JSON.
+pub(crate) fn ended(kind: Json, text: &str, end: End, stats: &Stats) -> serde_json::Value {
+    let mut object = serde_json::json!({ "text": text, "stop": end.name(), "timings": stats.json() });
+    if kind == Json::Events {
+        object["event"] = "end".into();
+    }
+    object
 }
 
 /// What is to be generated.

@@ -25,6 +25,16 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
     shown(text, acts)
 }
 
+/// JSON on one line, in which these characters are escaped; serde_json does so with those of ASCII only.
+pub(crate) fn json(value: &serde_json::Value) -> String {
+    let mut out = String::new();
+    for c in value.to_string().chars() {
+        // Beyond ASCII they are in strings. Writing to a String cannot fail.
+        let _ = if acts(c) { write!(out, "\\u{:04x}", c as u32) } else { out.write_char(c) };
+    }
+    out
+}
+
 fn shown(text: &str, hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(&hidden) {
         return Cow::Borrowed(text);
@@ -66,6 +76,14 @@ mod tests {
     fn line_ends_and_tabs_stay_in_a_text_and_not_in_a_line() {
         assert_eq!(text("a\n\tb\r\n"), "a\n\tb^M\n");
         assert_eq!(line("a\n\tb"), "a^J^Ib");
+    }
+
+    #[test]
+    fn json_has_none_and_says_the_same() {
+        let value = serde_json::json!({ "a\u{202e}": "b\u{9b}\x1b\n\u{7f}ü" });
+        let text = json(&value);
+        assert_eq!(text, r#"{"a\u202e":"b\u009b\u001b\n\u007fü"}"#);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 
     /// Every control character there is; and letters, emoji with a joiner, combining marks and soft hyphens are none.

@@ -38,12 +38,13 @@ impl Answer {
                 Ok(())
             }
             Piece::Text(text) => self.each(|thinking, f| thinking.push(text, f)),
+            Piece::End => self.each(|thinking, f| thinking.finish(f)),
         }
     }
 
     /// Prints what was held back, and ends the line.
     pub(super) fn finish(mut self) -> Result<(), Failure> {
-        self.each(|thinking, f| thinking.finish(f))?;
+        self.show(Piece::End)?;
         let end = if self.state.dim { PLAIN } else { "" };
         print(format!("{end}\n").as_bytes())
     }

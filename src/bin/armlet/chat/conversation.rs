@@ -19,6 +19,8 @@ pub(super) enum Piece<'a> {
     /// The prompt ended with `<think>`: what follows is thought.
     Thinking,
     Text(&'a str),
+    /// No more comes.
+    End,
 }
 
 /// Takes the pieces of an answer.

@@ -17,10 +17,10 @@ use armlet::engine::{Pattern, Plan, Prefix, Saved};
 use armlet::sample::Sampler;
 use armlet::tokenizer::Role;
 
-use crate::args::Chat;
+use crate::args::{Chat, Json};
 use crate::atomic_file::temporary;
-use crate::error::{Failure, print};
-use crate::generate::End;
+use crate::error::Failure;
+use crate::generate::{End, ended};
 use crate::interrupt;
 use crate::model::{Loaded, Runner, argument, map, plan, read_stdin, session_memory, with_model, without_line_end};
 use crate::sampling;
@@ -30,6 +30,7 @@ use answer::Answer;
 use conversation::{Conversation, Piece};
 use input::{Input, Lines};
 use repl::{Next, Repl};
+use thinking::Thinking;
 use transcript::Transcript;
 
 /// The most tokens of an answer, where -n does not say: a page or two, and some minutes on a small board.
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         None if !std::io::stdin().is_terminal() => Some(without_line_end(read_stdin()?)),
         None => None,
     };
-    if args.json && one_shot.is_none() {
+    if args.json.is_some() && one_shot.is_none() {
         return Err(Failure::Usage("--json needs -p or piped text".into()));
     }
     let prefix = args.prefix.as_deref().map(map).transpose()?;
@@ -169,26 +170,56 @@ fn planned(
 
 /// One question, one answer, on stdout.
 fn once(chat: &mut Conversation<'_, '_>, text: &str, args: &Chat) -> Result<(), Failure> {
-    let mut answer = Answer::new(args.hide_thinking);
-    let mut show = |piece: Piece<'_>| if args.json { Ok(()) } else { answer.show(piece) };
+    let hide = args.hide_thinking;
+    let mut answer = Answer::new(hide);
+    let mut events = Thinking::default();
+    let mut show = |piece: Piece<'_>| match args.json {
+        None => answer.show(piece),
+        Some(Json::Object) => Ok(()),
+        Some(Json::Events) => event(&mut events, piece, hide),
+    };
     let (end, stats) = chat.ask(text, &mut show)?;
-    if args.json {
-        let whole = chat.transcript.messages.last().map_or("", |m| &m.text);
-        let text = if args.hide_thinking { thinking::without_thoughts(whole) } else { whole.to_string() };
-        let object = serde_json::json!({ "text": text, "stop": end.name(), "timings": stats.json() });
-        print(format!("{object}\n").as_bytes())?;
+    if let Some(kind) = args.json {
+        if kind == Json::Events {
+            event(&mut events, Piece::End, hide)?;
+        }
+        let whole = match chat.transcript.messages.last() {
+            Some(message) if message.role == Role::Assistant => message.text.as_str(),
+            _ => "",
+        };
+        let text = if hide { thinking::without_thoughts(whole) } else { whole.to_string() };
+        terminal::print_json(&ended(kind, &text, end, &stats))?;
     } else {
         answer.finish()?;
     }
     match end.note(&stats) {
         // Who gave no limit should know of it.
-        Some(note) if end == End::Length && args.sampling.n_predict.is_none() && !args.json => terminal::note(&note),
+        Some(note) if end == End::Length && args.sampling.n_predict.is_none() && args.json.is_none() => {
+            terminal::note(&note)
+        }
         Some(note) => terminal::tell(&note),
         None => {}
     }
     stats.report(log::log_enabled!(log::Level::Info));
     chat.tell_eviction();
     if end == End::Interrupted { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
+/// A piece of an answer as a line of JSON.
+fn event(thinking: &mut Thinking, piece: Piece<'_>, hide: bool) -> Result<(), Failure> {
+    let mut result = Ok(());
+    let mut print = |is_thought: bool, text: &str| {
+        if result.is_ok() && !(is_thought && hide) {
+            let event = if is_thought { "thinking" } else { "text" };
+            result = terminal::print_json(&serde_json::json!({ "event": event, "text": text }));
+        }
+    };
+    match piece {
+        Piece::Thinking => thinking.begin(),
+        Piece::Text(text) => thinking.push(text, &mut print),
+        Piece::End => thinking.finish(&mut print),
+    }
+    result
 }
 
 /// Answers messages from the terminal until the user quits.
