@@ -243,6 +243,18 @@ fn ctrl_c_stops_the_reading_of_a_prompt() {
 }
 
 #[test]
+fn ctrl_c_stops_a_prefix() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let (model, prefix) = (chat.0.name("model.gguf"), chat.0.name("prefix"));
+    let long = chat.0.write("long.txt", "word ".repeat(800).as_bytes());
+    let mut t = Terminal::new(armlet().args(["prefix", "-m", &model, "-t", "1", "-f", &long, "-o", &prefix]));
+    // Before it catches signals, or after: there is no file.
+    t.send("\x03");
+    assert!([130, 1002].contains(&t.ends()));
+    assert!(!chat.0.path("prefix").exists());
+}
+
+#[test]
 fn messages_of_several_lines() {
     let chat = Chat::new(&answering(&ANSWER));
     let mut t = chat.start(&[]);
@@ -361,6 +373,26 @@ fn signals_keep_the_answer() {
         t.signal(signal);
         assert_eq!(t.ends(), 128 + number);
     }
+}
+
+/// As with `nohup`.
+#[test]
+fn ignored_signals_stay_ignored() {
+    let chat = Chat::new(&endless());
+    let inner = chat.command(&["-n", "1000000"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args());
+    command.env("XDG_STATE_HOME", chat.0.path("state"));
+    let mut t = Terminal::new(&mut command);
+    t.prompt();
+    t.line("one");
+    t.expect("w7 ");
+    t.signal(Signal::HUP);
+    (0..3).for_each(|_| {
+        t.expect("w299 ");
+    });
+    t.signal(Signal::TERM);
+    assert_eq!(t.ends(), 143);
 }
 
 #[test]

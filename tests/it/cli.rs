@@ -136,6 +136,11 @@ fn settings_out_of_range_are_refused() {
         fails_with(&[&["complete", "-m", &model, "-p", "A"], more].concat(), code, what);
     };
     complete(&["-c", "0"], 1, "context");
+    complete(&["-c", "2", "--sinks", "2"], 1, "sinks must be from 0 to 1, not 2");
+    // Sinks that nobody asked for give way.
+    for context in ["1", "2", "4"] {
+        ok(&["complete", "-m", &model, "-p", "ABCABC", "-n", "3", "-c", context]);
+    }
     complete(&["-c", "100000"], 1, "from 1 to 256");
     complete(&["--chunk", "0"], 1, "chunk");
     complete(&["--kv-budget", "7"], 1, "too small");

@@ -231,8 +231,8 @@ pub(crate) struct Chat {
     /// System prompt.
     #[arg(long, visible_alias = "sys", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
-    /// Print JSON instead of text, with -p or piped stdin: one object at the end, or `--json=events` one for each piece of text as
-    /// it comes, and then the other.
+    /// Print JSON instead of text, with -p or piped stdin: an object at the end; with --json=events also a line for each piece of
+    /// text as it comes.
     #[arg(long, value_name = "KIND", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "object")]
     pub(crate) json: Option<Json>,
     /// Save the conversation, with its KV cache, in this file, and continue it if the file exists.
@@ -299,8 +299,7 @@ pub(crate) struct Complete {
     /// Parse text such as <|im_end|> in the prompt as control tokens.
     #[arg(long)]
     pub(crate) parse_special: bool,
-    /// Print JSON instead of text: one object at the end, or `--json=events` one for each piece of text as it comes, and then the
-    /// other.
+    /// Print JSON instead of text: an object at the end; with --json=events also a line for each piece of text as it comes.
     #[arg(long, value_name = "KIND", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "object")]
     pub(crate) json: Option<Json>,
 }

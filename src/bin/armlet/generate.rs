@@ -202,7 +202,7 @@ impl Stats {
 }
 
 /// Prefills a prompt, polling for Ctrl-C between forward passes; returns how many tokens were read.
-fn prefill(runner: &mut Runner<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<usize, Failure> {
+pub(crate) fn prefill(runner: &mut Runner<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<usize, Failure> {
     runner.session.fits(prompt)?;
     let mut progress = Reading::new(prompt.len());
     let mut read = 0;

@@ -152,7 +152,10 @@ pub(crate) fn plan(h: &Hparams, args: &args::Cache, prefix: Option<&Prefix<'_>>)
         (None, Some(budget)) => Plan::context_for_budget(h, &config, budget, 1)?,
         (None, None) => config.context.min(h.context_length),
     };
-    let plan = Plan::new(h, &Config { context, ..config })?;
+    // Sinks that nobody asked for are no reason to refuse a small context.
+    let default = args.kv.sinks.is_none() && prefix.is_none();
+    let sinks = if default { config.sinks.min(context.saturating_sub(1)) } else { config.sinks };
+    let plan = Plan::new(h, &Config { context, sinks, ..config })?;
     let (engine, session) = (plan.engine_bytes(), plan.session_bytes());
     log::info!("context of {context} tokens: KV cache of {session} bytes, workspace of {engine} bytes");
     Ok(plan)

@@ -9,6 +9,8 @@ use super::transcript::{Transcript, now, start};
 use crate::args;
 use crate::atomic_file::replace;
 use crate::error::Failure;
+use crate::generate::prefill;
+use crate::interrupt;
 use crate::model::{Runner, session_memory, text, with_model};
 use crate::template::{Message, Template};
 
@@ -37,7 +39,11 @@ pub(crate) fn run(args: &args::Prefix) -> Result<(), Failure> {
         let plan = Plan::new(h, &Config { pattern: Pattern::Sinks, ..config })?;
         let mut memory = session_memory(&plan)?;
         let mut runner = Runner::new(loaded, &plan, &mut memory)?;
-        runner.eval(&read)?;
+        interrupt::catch()?;
+        prefill(&mut runner, &read, &mut Vec::new())?;
+        if interrupt::take() {
+            return Err(Failure::Interrupted);
+        }
         let extra = Transcript { messages: vec![system], read, began }.encode();
         replace(&args.output, |out| {
             let written = runner.session.save_prefix(&extra, |part| out.write_all(part));
