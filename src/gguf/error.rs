@@ -21,7 +21,7 @@ pub enum Problem {
     #[error("the file is truncated: it is shorter than its header says; fetch it again")]
     Truncated,
     /// Rule K2.
-    #[error("a string is longer than 1 MiB, or a key than 64 KiB")]
+    #[error("a string is longer than 1 MiB, a key than 64 KiB, or all keys together than 4 MiB")]
     StringTooLong,
     /// Rule K2.
     #[error("a metadata key is empty or not UTF-8")]

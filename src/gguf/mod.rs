@@ -26,6 +26,8 @@ use cursor::Cursor;
 const COUNT_CAP: u64 = 65_536;
 /// Longest key: ggml's limit is 2¹⁶ − 1.
 const KEY_CAP: usize = 65_535;
+/// The most bytes of all keys together: they are compared in windows, so that many long ones would take seconds.
+const KEYS_CAP: usize = 4 << 20;
 /// The smallest metadata entry and the smallest tensor description, in bytes (rule H5).
 const MIN_ENTRY: usize = 13;
 const MIN_TENSOR: usize = 24;
@@ -166,9 +168,14 @@ impl<'a> File<'a> {
 
     fn check_metadata(&mut self, cursor: &mut Cursor<'a>) -> Result<(), GgufError> {
         let mut skips = self.skips.iter_mut();
+        let mut keys = 0usize;
         for _ in 0..self.n_kv {
             let start = *cursor;
             let key = key(cursor)?;
+            keys = keys.saturating_add(key.len());
+            if keys > KEYS_CAP {
+                return Err(start.error(Problem::StringTooLong));
+            }
             let mut peek = *cursor;
             let kind = peek.u32()?;
             let value = value::value(cursor, None)?;

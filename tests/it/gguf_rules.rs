@@ -154,6 +154,13 @@ fn k2_key_lengths_and_encoding() {
     refused(&entry(&"k".repeat(65_536), 4, &[0; 4]), Problem::StringTooLong);
     accepted(&entry(&"k".repeat(65_535), 4, &[0; 4]));
     accepted(&entry("ключ", 4, &[0; 4]));
+    // All keys together: 64 of 65,535 bytes, and 64 bytes more.
+    let mut g = Gguf::default();
+    (0..64).for_each(|i| g.metadata.push((format!("{i:065535}"), Val::Bool(true))));
+    g.metadata.push(("k".repeat(64), Val::Bool(true)));
+    accepted(&g.build());
+    g.metadata[64].0.push('k');
+    refused(&g.build(), Problem::StringTooLong);
 }
 
 #[test]
