@@ -39,7 +39,7 @@ impl MappedFile {
     #[allow(unsafe_code)]
     pub unsafe fn open(path: &Path) -> Result<Self, MapError> {
         // SAFETY: the caller promises what `of` asks for.
-        unsafe { Self::of(&File::open(path)?) }
+        unsafe { Self::of(&open(path)?) }
     }
 
     /// Maps a whole file.
@@ -68,6 +68,15 @@ impl core::ops::Deref for MappedFile {
     fn deref(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Opens a regular file for reading. What the path leads to is looked at before it is opened: to open a pipe waits for
+/// whoever writes to it, and to open a device may do anything.
+///
+/// # Errors
+/// [`MapError`].
+pub fn open(path: &Path) -> Result<File, MapError> {
+    if std::fs::metadata(path)?.is_file() { Ok(File::open(path)?) } else { Err(MapError::NotAFile) }
 }
 
 /// `bytes` of zeroed memory, aligned to a page. A page becomes resident when it is first written.

@@ -4,5 +4,5 @@ mod mmap;
 mod pool;
 mod sync;
 
-pub use mmap::{MapError, MappedFile, memory};
+pub use mmap::{MapError, MappedFile, memory, open};
 pub use pool::Pool;

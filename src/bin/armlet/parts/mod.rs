@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use armlet::gguf::{File, GgufError, Tensor, Value};
-use armlet::host::{MapError, MappedFile};
+use armlet::host::{self, MapError, MappedFile};
 
 use map::MappedParts;
 
@@ -176,7 +176,7 @@ impl Opened {
     #[allow(unsafe_code)]
     unsafe fn new(path: &Path) -> Result<Self, PartError> {
         let fail = |e: MapError| PartError { path: path.into(), problem: e.into() };
-        let handle = Handle::open(path).map_err(|e| fail(e.into()))?;
+        let handle = host::open(path).map_err(fail)?;
         // SAFETY: the caller promises what `of` asks for.
         let map = unsafe { MappedFile::of(&handle) }.map_err(fail)?;
         Ok(Self { path: path.into(), handle, map })
