@@ -13,6 +13,8 @@ mod chat;
 mod cli;
 #[cfg(feature = "cli")]
 mod cli_metadata;
+#[cfg(feature = "cli")]
+mod cli_numbers;
 mod corrupt;
 #[cfg(feature = "cli")]
 mod example;

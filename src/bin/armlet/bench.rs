@@ -10,7 +10,7 @@ use armlet::storage::Executor;
 use crate::args::{Bench, Output};
 use crate::bandwidth::Buffer;
 use crate::bench_mha;
-use crate::error::{Failure, print};
+use crate::error::{Failure, print, print_json};
 use crate::inspect;
 use crate::model::{Loaded, Runner, session_memory, with_model};
 
@@ -49,29 +49,29 @@ pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
         return Err(Failure::Usage("nothing to measure: -p and -n are both 0".into()));
     }
     with_model(&args.model, |loaded| {
+        let context = args.n_prompt.max(args.n_gen);
+        let config = Config { context, chunk: args.chunk, pattern: Pattern::Full, ..args.kv.config() };
+        let plan = Plan::new(&loaded.model.hparams, &config)?;
         // Before and after, because other load on the machine comes and goes.
         let buffer = if args.n_gen > 0 { Buffer::new(&loaded.pool) } else { None };
         let before = buffer.as_ref().map(|b| b.read(&loaded.pool));
-        let rows = measure(loaded, args)?;
+        let rows = measure(loaded, args, &plan)?;
         let bandwidth = buffer.map(|b| b.read(&loaded.pool)).into_iter().chain(before).reduce(f64::max);
         let reads = Reads { bandwidth, token: bytes_per_token(&loaded.model) };
         match args.output {
             Output::Md => print(markdown(loaded, &rows, &reads).as_bytes()),
             Output::Json => {
                 let objects: Vec<_> = rows.iter().map(|row| json(loaded, args, row, &reads)).collect();
-                print(format!("{:#}\n", serde_json::Value::Array(objects)).as_bytes())
+                print_json(&serde_json::Value::Array(objects), true)
             }
         }
     })
 }
 
-fn measure(loaded: &Loaded<'_>, args: &Bench) -> Result<Vec<Row>, Failure> {
+fn measure(loaded: &Loaded<'_>, args: &Bench, plan: &Plan) -> Result<Vec<Row>, Failure> {
     let h = &loaded.model.hparams;
-    let context = args.n_prompt.max(args.n_gen);
-    let config = Config { context, chunk: args.chunk, pattern: Pattern::Full, ..args.kv.config() };
-    let plan = Plan::new(h, &config)?;
-    let mut memory = session_memory(&plan)?;
-    let mut runner = Runner::new(loaded, &plan, &mut memory)?;
+    let mut memory = session_memory(plan)?;
+    let mut runner = Runner::new(loaded, plan, &mut memory)?;
     // Arbitrary tokens, as in llama-bench: the time does not depend on them.
     let token = |i: usize| ((i * 7919 + 13) % h.vocab) as u32;
     let prompt: Vec<u32> = (0..args.n_prompt).map(token).collect();

@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use armlet::arch::KvType;
+use serde_json::Value;
+
+use crate::visible;
 
 /// Why the program stops early.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ impl Failure {
         };
         // The text may quote a library's message or a file's bytes: it is made one line without control characters.
         let line = text.split(['\n', '\r']).map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
-        let line = line.replace(char::is_control, "\u{fffd}");
+        let line = visible::line(&line);
         // If stderr is closed too, the exit code has to do.
         let _ = writeln!(io::stderr(), "armlet: {line}");
         ExitCode::from(code)
@@ -81,9 +84,50 @@ macro_rules! failure_from {
 }
 failure_from!(armlet::engine::EngineError, armlet::tokenizer::TokenizerError);
 
+/// Writes a JSON value as a line, or as several that are easier to read.
+pub(crate) fn print_json(value: &Value, lines: bool) -> Result<(), Failure> {
+    let json = if lines { format!("{value:#}\n") } else { format!("{value}\n") };
+    print(escaped(&json).as_bytes())
+}
+
+/// JSON in which nothing acts on a terminal. C0 controls are escaped already; the others that do can only be in strings, where
+/// an escape stands for the same character.
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' || !visible::acts(c) {
+            out.push(c);
+        } else {
+            // None of them is beyond the first 65,536. Writing to a String cannot fail.
+            let _ = std::fmt::Write::write_fmt(&mut out, format_args!("\\u{:04x}", c as u32));
+        }
+    }
+    out
+}
+
 /// Writes to stdout and flushes it.
 pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_acts_on_no_terminal_and_says_the_same() {
+        let text = "a\x1b[2J\u{9b}31m\u{202e}b\u{2028}\x7f\u{85}ż👩";
+        let value = serde_json::json!({ text: [text, 1] });
+        for json in [format!("{value}\n"), format!("{value:#}\n")] {
+            let shown = escaped(&json);
+            assert!(
+                !shown.contains(|c| visible::acts(c) && c != '\n')
+                    && shown.contains("\\u202e")
+                    && shown.contains("ż👩")
+            );
+            assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
+        }
+    }
 }

@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use armlet::engine::{Config, Plan};
 use armlet::gguf::{Array, File, Label, Value, ValueType};
 use armlet::model::{Hparams, Model};
 
 use crate::args::Inspect;
-use crate::error::{Failure, print};
+use crate::error::{Failure, print, print_json};
 use crate::model::{resolve, with_file};
 use crate::override_kv;
+use crate::visible;
 
 /// Elements of a list that are shown.
 const SHOWN: usize = 5;
+/// Characters of a text, and of a name, that are shown.
+const TEXT: usize = 80;
+const NAME: usize = 120;
 
 /// Sizes of a file's tensors.
 pub(crate) struct Summary {
@@ -48,7 +53,7 @@ impl Summary {
     /// Architecture, size and predominant tensor type, such as `llama 135M Q4_1`.
     pub(crate) fn kind(&self) -> String {
         let main = self.types.iter().max_by_key(|(_, bytes)| **bytes).map_or("", |(name, _)| name);
-        format!("{} {main}", self.name)
+        format!("{} {main}", visible::line(&self.name).replace('|', "\\|"))
     }
 }
 
@@ -58,9 +63,10 @@ pub(crate) fn run(args: &Inspect) -> Result<(), Failure> {
     with_file(&path, overrides, |source| {
         let file = &source.file;
         let metadata = metadata(file, &override_kv::entries(overrides));
-        let out =
-            if args.json { format!("{:#}\n", json(file, &metadata)) } else { text(file, &metadata, args.tensors) };
-        print(out.as_bytes())
+        if args.json {
+            return print_json(&json(file, &metadata), true);
+        }
+        print(text(file, &metadata, args.tensors, bytes_of(source.paths)).as_bytes())
     })
 }
 
@@ -76,13 +82,47 @@ fn metadata<'a>(file: &File<'a>, overrides: &[(&'a str, Value<'a>)]) -> Vec<(&'a
     entries
 }
 
-fn text(file: &File<'_>, metadata: &[(&str, Value<'_>)], tensors: bool) -> String {
+/// The first characters of a text, and an ellipsis if there are more.
+fn cut(text: &str, most: usize) -> (&str, &'static str) {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => (&text[..end], "…"),
+        None => (text, ""),
+    }
+}
+
+/// The beginning of a name of the file, with what acts on a terminal or cannot be seen escaped.
+pub(crate) fn name(text: &str) -> String {
+    let (shown, more) = cut(text, NAME);
+    format!("{}{more}", shown.escape_debug())
+}
+
+/// Bytes of all parts of a model's file.
+pub(crate) fn bytes_of(paths: &[PathBuf]) -> u64 {
+    paths.iter().filter_map(|path| path.metadata().ok()).map(|found| found.len()).sum()
+}
+
+/// How much memory a model takes beside the pages of its file, which the system reads and gives up as it likes.
+pub(crate) fn memory_line(file: u64, tables: usize, plan: &Plan, sessions: usize) -> String {
+    let session = plan.session_bytes().saturating_mul(sessions) as u64;
+    let (tables, workspace) = (tables as u64, plan.engine_bytes() as u64);
+    let sum = [file, tables, workspace, session].into_iter().fold(0, u64::saturating_add);
+    format!(
+        "memory: {:.1} MiB file + {:.1} MiB tables + {:.1} MiB workspace + {:.1} MiB KV cache = {:.1} MiB",
+        mib(file),
+        mib(tables),
+        mib(workspace),
+        mib(session),
+        mib(sum)
+    )
+}
+
+fn text(file: &File<'_>, metadata: &[(&str, Value<'_>)], tensors: bool, bytes: u64) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail, so results are ignored here.
     let _ = writeln!(out, "GGUF v{}, alignment {}", file.version(), file.alignment());
     let _ = writeln!(out, "\nmetadata ({})", metadata.len());
     for (key, value) in metadata {
-        let _ = writeln!(out, "  {} = {}", key.escape_debug(), show(value));
+        let _ = writeln!(out, "  {} = {}", name(key), show(value));
     }
     let summary = Summary::new(file);
     let _ = writeln!(
@@ -99,15 +139,15 @@ fn text(file: &File<'_>, metadata: &[(&str, Value<'_>)], tensors: bool) -> Strin
     if tensors {
         for t in file.tensors() {
             let dims: Vec<_> = t.dims.iter().take(t.n_dims).map(u64::to_string).collect();
-            let (name, kind) = (t.name.escape_debug().to_string(), t.kind.name);
+            let (name, kind) = (name(t.name), t.kind.name);
             let _ = writeln!(out, "  {name:40} {kind:width$} [{}]", dims.join(", "));
         }
     }
-    out + &runs(file)
+    out + &runs(file, bytes)
 }
 
 /// Whether armlet can run the file, and how much memory that takes.
-fn runs(file: &File<'_>) -> String {
+fn runs(file: &File<'_>, bytes: u64) -> String {
     let memory = || {
         let tables = Model::required_bytes(file).map_err(|e| e.to_string())?;
         let h = Hparams::new(file).map_err(|e| e.to_string())?;
@@ -117,13 +157,10 @@ fn runs(file: &File<'_>) -> String {
     };
     match memory() {
         Ok((tables, context, plan)) => {
-            let (workspace, session) = (plan.engine_bytes(), plan.session_bytes());
-            format!(
-                "\nruns here: tables of {tables} bytes, workspace of {workspace} bytes, \
-                 KV cache of {session} bytes for each session of {context} tokens\n"
-            )
+            let memory = memory_line(bytes, tables, &plan, 1);
+            format!("\nruns here, with a context of {context} tokens\n{memory}\n")
         }
-        Err(why) => format!("\ndoes not run here: {why}\n"),
+        Err(why) => format!("\ndoes not run here: {}\n", visible::line(&why)),
     }
 }
 
@@ -138,10 +175,11 @@ fn show(value: &Value<'_>) -> String {
         Value::Float(x) => x.to_string(),
         Value::Bool(b) => b.to_string(),
         Value::String(s) => {
-            let text = String::from_utf8_lossy(s);
-            let short: String = text.chars().take(80).collect();
-            let more = if short.len() < text.len() { "…" } else { "" };
-            format!("\"{}\"{more}", short.escape_debug())
+            // A character has at most four bytes, and what is not UTF-8 counts for itself.
+            let begin = String::from_utf8_lossy(&s[..s.len().min(4 * TEXT)]);
+            let (shown, more) = cut(&begin, TEXT);
+            let more = if s.len() > 4 * TEXT { "…" } else { more };
+            format!("\"{}\"{more}", shown.escape_debug())
         }
         Value::Array(a) => {
             let shown: Vec<_> = a.iter().take(SHOWN).map(|v| show(&v)).collect();

@@ -18,6 +18,7 @@ mod imatrix;
 mod inspect;
 mod interrupt;
 mod model;
+mod numbers;
 mod override_kv;
 mod pack;
 mod parts;
@@ -35,7 +36,9 @@ mod terminal;
 mod tokenize;
 mod visible;
 
-use clap::{CommandFactory, Parser};
+use std::io::Write;
+
+use clap::FromArgMatches;
 
 use args::{Args, Command};
 use error::Failure;
@@ -46,15 +49,32 @@ fn main() -> std::process::ExitCode {
     }
     let spelled = match spellings::translate(std::env::args_os()) {
         Ok(spelled) => spelled,
-        Err(why) => Args::command().error(clap::error::ErrorKind::ArgumentConflict, why).exit(),
+        Err(why) => return shown(&Args::grammar().error(clap::error::ErrorKind::ArgumentConflict, why)),
     };
-    let args = Args::parse_from(spelled.args);
-    env_logger::Builder::new().filter_level(args.log_level()).format_timestamp(None).init();
+    let parsed = Args::grammar().try_get_matches_from(spelled.args);
+    let args = match parsed.and_then(|matches| Args::from_arg_matches(&matches)) {
+        Ok(args) => args,
+        Err(e) => return shown(&e),
+    };
+    // A message may quote a file.
+    let line = |out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
+        let message = record.args().to_string();
+        writeln!(out, "[{:5} {}] {}", record.level(), record.target(), visible::line(&message))
+    };
+    env_logger::Builder::new().filter_level(args.log_level()).format(line).init();
     spelled.notes.iter().for_each(|note| log::warn!("{note}"));
     match command(args) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(Failure::Interrupted) => interrupt::exit_code().into(),
         Err(failure) => failure.report(),
+    }
+}
+
+/// Prints what the command line is answered with before anything runs: help, or what is wrong with it.
+fn shown(answer: &clap::Error) -> std::process::ExitCode {
+    match answer.print().and_then(|()| std::io::stdout().flush()) {
+        Err(e) if !answer.use_stderr() => Failure::from(e).report(),
+        _ => std::process::ExitCode::from(answer.exit_code() as u8),
     }
 }
 
@@ -73,7 +93,7 @@ fn command(args: Args) -> Result<(), Failure> {
         Command::Pack(a) => pack::run(&a),
         Command::Pull(a) => pull::run(&a),
         Command::Completions { shell } => {
-            let mut command = Args::command();
+            let mut command = Args::grammar();
             let mut out = Vec::new();
             clap_complete::generate(shell, &mut command, "armlet", &mut out);
             error::print(&out)

@@ -5,10 +5,11 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use armlet::arch::{Backend, Kernels, KvType};
-use armlet::engine::{Config, Engine, EngineError, Plan, Prefix, Session};
+use armlet::engine::{Engine, EngineError, Plan, Prefix, Session};
 use armlet::gguf::File;
 use armlet::host::{MapError, MappedFile, Pool, memory};
 use armlet::model::{self, Hparams, Model};
+use armlet::storage::Executor;
 use armlet::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args;
@@ -41,7 +42,11 @@ pub(crate) fn with_model<T>(
         let model = Model::new(file, &mut tables[..needed]).map_err(|e| Failure::file(&path, e))?;
         model::warnings(file).for_each(|warning| log::warn!("{}: {warning}", path.display()));
         warn(&path, &model.tokenizer);
-        let pool = Pool::new(if args.threads == 0 { Pool::cpus() } else { args.threads });
+        let threads = if args.threads == 0 { Pool::cpus() } else { args.threads.min(Pool::cpus()) };
+        let pool = Pool::new(threads);
+        if pool.workers() < threads {
+            log::warn!("the system refuses more threads: {} of {threads} run", pool.workers());
+        }
         let result = read_ahead::during(file, || f(&Loaded { path: &path, file, model, kernels, pool }));
         if let Some(peak) = peak_resident() {
             log::info!("peak resident memory {peak} KiB, the model's pages included");
@@ -104,9 +109,10 @@ fn peak_resident() -> Option<u64> {
 }
 
 /// The file of a model, given as a path, as the name of a known model, or as a repository whose files are in the Hugging Face
-/// cache; the default model if not given.
+/// cache; the one that `ARMLET_MODEL` names, or the default model, if not given.
 pub(crate) fn resolve(model: Option<&Path>) -> Result<PathBuf, Failure> {
-    let Some(path) = model else { return pull::ensure(pull::DEFAULT) };
+    let named = std::env::var_os("ARMLET_MODEL").filter(|name| !name.is_empty()).map(PathBuf::from);
+    let Some(path) = model.or(named.as_deref()) else { return pull::ensure(pull::DEFAULT) };
     if path.exists() {
         return Ok(path.to_path_buf());
     }
@@ -127,7 +133,7 @@ pub(crate) fn map(path: &Path) -> Result<MappedFile, Failure> {
     let mapped = unsafe { MappedFile::open(path) };
     mapped.map_err(|e| match e {
         MapError::Empty => Failure::file(path, "the file is empty; fetch it again"),
-        MapError::NotAFile => Failure::file(path, "not a regular file; give a GGUF file"),
+        MapError::NotAFile => Failure::file(path, "not a regular file"),
         e => Failure::file(path, e),
     })
 }
@@ -146,16 +152,15 @@ pub(crate) fn kernels() -> Result<Kernels, Failure> {
 
 /// The plan of one session, which starts from a prefix if there is one.
 pub(crate) fn plan(h: &Hparams, args: &args::Cache, prefix: Option<&Prefix<'_>>) -> Result<Plan, Failure> {
-    let config = prefix.map_or(args.config(), |prefix| prefix.config(args.config()));
+    let from_prefix = |config| prefix.map_or(config, |prefix| prefix.config(config));
+    args.kv.check()?;
+    let config = args.config();
     let context = match (args.context, args.kv_budget) {
         (Some(tokens), _) => tokens,
-        (None, Some(budget)) => Plan::context_for_budget(h, &config, budget, 1)?,
+        (None, Some(budget)) => Plan::context_for_budget(h, &from_prefix(config), budget, 1)?,
         (None, None) => config.context.min(h.context_length),
     };
-    // Sinks that nobody asked for are no reason to refuse a small context.
-    let default = args.kv.sinks.is_none() && prefix.is_none();
-    let sinks = if default { config.sinks.min(context.saturating_sub(1)) } else { config.sinks };
-    let plan = Plan::new(h, &Config { context, sinks, ..config })?;
+    let plan = Plan::new(h, &from_prefix(args.kv.with_context(config, context)))?;
     let (engine, session) = (plan.engine_bytes(), plan.session_bytes());
     log::info!("context of {context} tokens: KV cache of {session} bytes, workspace of {engine} bytes");
     Ok(plan)
@@ -163,7 +168,13 @@ pub(crate) fn plan(h: &Hparams, args: &args::Cache, prefix: Option<&Prefix<'_>>)
 
 /// Memory for an engine and a session.
 pub(crate) fn session_memory(plan: &Plan) -> Result<memmap2::MmapMut, Failure> {
-    memory(plan.bytes()).map_err(|e| Failure::new(format!("cannot allocate {} bytes for the session", plan.bytes()), e))
+    memory(plan.bytes()).map_err(|e| {
+        let mib = plan.bytes().div_ceil(1 << 20);
+        Failure::new(
+            format!("cannot allocate {mib} MiB for the session"),
+            format!("{e}; a smaller -c or --kv-budget needs less"),
+        )
+    })
 }
 
 /// One session and its engine, on the program's threads.
@@ -225,14 +236,27 @@ pub(crate) fn without_line_end(mut text: String) -> String {
 pub(crate) fn text(args: &args::Text) -> Result<String, Failure> {
     match (&args.prompt, &args.file) {
         (Some(text), _) => argument(text),
-        (None, Some(path)) if path.as_os_str() != "-" => read_file(path),
-        _ => read_stdin(),
+        (None, Some(path)) => read_file(path),
+        (None, None) => read_stdin(),
     }
 }
 
+/// The text in a file; stdin if it is `-`.
 pub(crate) fn read_file(path: &Path) -> Result<String, Failure> {
-    let bytes = std::fs::read(path).map_err(|e| Failure::file(path, e))?;
-    utf8(bytes, &path.display().to_string())
+    if path.as_os_str() == "-" {
+        return read_stdin();
+    }
+    utf8(read_bytes(path)?, &path.display().to_string())
+}
+
+/// The bytes of a file or a pipe, `<(…)` of a shell for example. A device may have no end.
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = std::fs::metadata(path).map_err(|e| Failure::file(path, e))?.file_type();
+    if !kind.is_file() && !kind.is_fifo() {
+        return Err(Failure::file(path, "neither a file nor a pipe"));
+    }
+    std::fs::read(path).map_err(|e| Failure::file(path, e))
 }
 
 /// Text from the command line.

@@ -2,6 +2,8 @@
 //!
 //! The layout is the same for every CPU. Everything else is copied, so the answers have the same bits.
 
+use std::path::Path;
+
 use armlet::gguf::Tensor;
 use armlet::model::{Hparams, Weights};
 use armlet::quant::{DType, FORMATS, Layout, PACK_VERSION};
@@ -9,20 +11,21 @@ use armlet::quant::{DType, FORMATS, Layout, PACK_VERSION};
 use crate::args::Pack;
 use crate::error::Failure;
 use crate::gguf_writer::{Action, Meta, Output};
-use crate::model::{Source, with_file};
+use crate::model::{Source, resolve, with_file};
 
 /// Minimum alignment of tensors in a packed file: a cache line.
 const ALIGNMENT: u32 = 64;
 
 pub(crate) fn run(args: &Pack) -> Result<(), Failure> {
-    with_file(&args.input, &[], |source| run_on(args, source))
+    let input = resolve(Some(&args.input))?;
+    with_file(&input, &[], |source| run_on(args, &input, source))
 }
 
-fn run_on(args: &Pack, source: &Source<'_>) -> Result<(), Failure> {
+fn run_on(args: &Pack, input: &Path, source: &Source<'_>) -> Result<(), Failure> {
     let file = &source.file;
     if let Some(t) = file.tensors().find(|t| t.kind.is_packed()) {
         let why = format!("the file is packed already: tensor {} has type {}", t.name, t.kind);
-        return Err(Failure::file(&args.input, why));
+        return Err(Failure::file(input, why));
     }
     // Of a model that cannot be run, there is no telling which tensors are several matrices.
     let hparams = Hparams::new(file).ok();
@@ -35,7 +38,7 @@ fn run_on(args: &Pack, source: &Source<'_>) -> Result<(), Failure> {
     if !actions.iter().any(|a| matches!(a, Action::Pack(..))) {
         let names: Vec<_> = FORMATS.iter().filter(|f| f.packed.is_some()).map(|f| f.name).collect();
         let why = "there is nothing to pack: armlet quantize makes a file that has matrices of one of";
-        return Err(Failure::file(&args.input, format!("{why} {}", names.join(", "))));
+        return Err(Failure::file(input, format!("{why} {}", names.join(", "))));
     }
     let alignment = ALIGNMENT.max(u32::try_from(file.alignment()).unwrap_or(ALIGNMENT)); // the reader allows 2²⁰
     let set = [("general.alignment", Meta::U32(alignment)), ("armlet.pack.version", Meta::U32(PACK_VERSION))];

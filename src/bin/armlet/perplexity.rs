@@ -7,8 +7,8 @@
 use armlet::engine::{Config, Pattern, Plan};
 use armlet::tokenizer::EncodeOptions;
 
-use crate::args::{KvType, Perplexity};
-use crate::error::{Failure, instead_of_nan, print};
+use crate::args::{Kv, KvType, Perplexity};
+use crate::error::{Failure, instead_of_nan, print, print_json};
 use crate::model::{self, Loaded, Runner, encode_prompt, read_file, session_memory, with_model, without_line_end};
 
 /// Sums of −ln p and of its square.
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
         let kl = args.kl.map(|_| score.divergence / score.n as f64);
         if args.json {
             let object = serde_json::json!({ "ppl": ppl, "error": error, "n": score.n, "chunks": chunks, "kl": kl });
-            return print(format!("{object}\n").as_bytes());
+            return print_json(&object, false);
         }
         print(format!("\nFinal estimate: PPL = {ppl:.4} +/- {error:.5}\n").as_bytes())?;
         kl.map_or(Ok(()), |kl| print(format!("Mean KL divergence: {kl:.6}\n").as_bytes()))
@@ -156,8 +156,8 @@ fn pieces(loaded: &Loaded<'_>, tokens: &mut [u32], args: &Perplexity) -> Result<
             let first = n_ctx / 2;
             runners.eval(&piece[..first])?;
             // What the last token predicts is not in the chunk.
-            for start in (first..n_ctx - 1).step_by(args.rows) {
-                let end = (start + args.rows).min(n_ctx - 1);
+            for start in (first..n_ctx - 1).step_by(config.logit_rows) {
+                let end = (start + config.logit_rows).min(n_ctx - 1);
                 runners.score(&piece[start..end], &piece[start + 1..=end], &mut score)?;
             }
             if !args.json {
@@ -176,7 +176,11 @@ fn stream(loaded: &Loaded<'_>, tokens: &[u32], args: &Perplexity) -> Result<(Sco
     if tokens.len() < args.skip.saturating_add(2) {
         return Err(Failure::Error(format!("the text has {} tokens, too few for --skip {}", tokens.len(), args.skip)));
     }
-    let config = Config { context: args.context, logit_rows: args.rows, ..args.kv.config() };
+    let pattern = args.pattern.unwrap_or_default();
+    let kv = Kv { format: args.kv, pattern, sinks: args.sinks };
+    kv.check()?;
+    let config = kv.with_context(kv.config(), args.context);
+    let config = Config { logit_rows: args.rows, ..config };
     with_runners(loaded, args, &config, |runners| {
         let (mut score, mut point) = (Score::default(), Score::default());
         let mut read = 0;

@@ -9,7 +9,8 @@ use armlet::storage::Region;
 
 use crate::args;
 use crate::atomic_file::replace;
-use crate::error::{Failure, print};
+use crate::error::{Failure, print, print_json};
+use crate::inspect::{bytes_of, memory_line};
 use crate::model::{resolve, with_file};
 
 /// A kind of attention, and the memory of a session with it.
@@ -36,6 +37,8 @@ struct Point {
 
 /// Everything that is printed.
 struct Shown {
+    /// Bytes of the model's file.
+    file: u64,
     tables: usize,
     context: usize,
     budget: usize,
@@ -46,33 +49,34 @@ struct Shown {
 
 pub(crate) fn run(args: &args::Plan) -> Result<(), Failure> {
     let path = resolve(args.model.as_deref())?;
-    let (tables, h) = with_file(&path, &args.metadata.override_kv, |source| {
+    let (file, tables, h) = with_file(&path, &args.metadata.override_kv, |source| {
         let tables = Model::required_bytes(&source.file).map_err(|e| Failure::file(&path, e))?;
-        Ok((tables, Hparams::new(&source.file).map_err(|e| Failure::file(&path, e))?))
+        let h = Hparams::new(&source.file).map_err(|e| Failure::file(&path, e))?;
+        Ok((bytes_of(source.paths), tables, h))
     })?;
-    let shown = shown(&h, args, tables)?;
+    let shown = shown(&h, args, file, tables)?;
     if let Some(svg) = &args.svg {
         replace(svg, |out| out.write_all(drawing(&shown).as_bytes()))?;
     }
-    let text = if args.json { format!("{:#}\n", json(&shown, args)) } else { table(&shown, args) };
-    print(text.as_bytes())
+    if args.json { print_json(&json(&shown, args), true) } else { print(table(&shown, args).as_bytes()) }
 }
 
-fn shown(h: &Hparams, args: &args::Plan, tables: usize) -> Result<Shown, Failure> {
-    let (config, sessions) = (args.cache.config(), args.sessions.max(1));
+fn shown(h: &Hparams, args: &args::Plan, file: u64, tables: usize) -> Result<Shown, Failure> {
+    args.cache.kv.check()?;
+    let (config, sessions) = (args.cache.config(), args.sessions);
     let context = match (args.cache.context, args.cache.kv_budget) {
         (Some(tokens), _) => tokens,
         (None, Some(budget)) => Plan::context_for_budget(h, &config, budget, sessions)?,
         (None, None) => config.context.min(h.context_length),
     };
-    let config = Config { context, ..config };
+    let config = args.cache.kv.with_context(config, context);
     let plan = Plan::new(h, &config)?;
     let budget = args.cache.kv_budget.unwrap_or(plan.session_bytes().saturating_mul(sessions));
     let mut regions = Vec::new();
     plan.regions(h, &mut |r| regions.push(r))?;
     let kinds = [("MHA", h.n_heads), ("GQA, as trained", h.n_kv_heads), ("MQA", 1)];
     let kinds = kinds.into_iter().map(|(name, kv_heads)| kind(name, kv_heads, h, &config, budget));
-    Ok(Shown { tables, context, budget, plan, regions, kinds: kinds.collect::<Result<_, _>>()? })
+    Ok(Shown { file, tables, context, budget, plan, regions, kinds: kinds.collect::<Result<_, _>>()? })
 }
 
 fn kind(name: &'static str, kv_heads: usize, h: &Hparams, config: &Config, budget: usize) -> Result<Kind, EngineError> {
@@ -101,7 +105,7 @@ fn table(s: &Shown, args: &args::Plan) -> String {
         "\nContext of {} tokens; KV budget of {} bytes for {} session{}.\n",
         s.context,
         s.budget,
-        args.sessions.max(1),
+        args.sessions,
         if args.sessions > 1 { "s" } else { "" }
     );
     let _ =
@@ -110,6 +114,7 @@ fn table(s: &Shown, args: &args::Plan) -> String {
     for k in &s.kinds {
         let _ = writeln!(out, "| {} | {} | {} | {} | {} |", k.name, k.kv_heads, k.token, k.session, k.sessions);
     }
+    let _ = writeln!(out, "\n{}", memory_line(s.file, s.tables, &s.plan, args.sessions));
     out
 }
 
@@ -121,7 +126,7 @@ fn json(s: &Shown, args: &args::Plan) -> serde_json::Value {
                             "bytes_per_session": k.session, "sessions": k.sessions })
     };
     let kinds: Vec<_> = s.kinds.iter().map(kind).collect();
-    serde_json::json!({ "tables": s.tables, "engine": s.plan.engine_bytes(), "session": s.plan.session_bytes(),
+    serde_json::json!({ "file": s.file, "tables": s.tables, "engine": s.plan.engine_bytes(), "session": s.plan.session_bytes(),
                         "context": s.context, "kv_budget": s.budget, "asked_sessions": args.sessions,
                         "regions": regions, "attention": kinds })
 }

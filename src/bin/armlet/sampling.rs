@@ -4,8 +4,9 @@
 use armlet::gguf::{File, Value};
 use armlet::sample::{Sampler, SamplerConfig};
 
-use crate::args::{self, parse_penalty, parse_range};
+use crate::args;
 use crate::error::Failure;
+use crate::numbers;
 
 /// What a file may recommend and does not change anything here, and the value with which that makes no difference.
 const NOT_USED: [(&str, Option<f64>); 4] = [
@@ -52,11 +53,11 @@ pub(crate) fn config(args: &args::Sampling, file: &File<'_>, is_chat: bool) -> R
     let default =
         SamplerConfig { repeat_penalty: known.map_or(default.repeat_penalty, |known| known.repeat_penalty), ..default };
     Ok(SamplerConfig {
-        temperature: choose(args.temp, file, "temp", parse_range::<0, 100>)?.unwrap_or(default.temperature),
+        temperature: choose(args.temp, file, "temp", numbers::range::<0, 100>)?.unwrap_or(default.temperature),
         top_k: choose(args.top_k, file, "top_k", parse_top_k)?.unwrap_or(default.top_k),
-        top_p: choose(args.top_p, file, "top_p", parse_range::<0, 1>)?.unwrap_or(default.top_p),
-        min_p: choose(args.min_p, file, "min_p", parse_range::<0, 1>)?.unwrap_or(default.min_p),
-        repeat_penalty: choose(args.repeat_penalty, file, "penalty_repeat", parse_penalty)?
+        top_p: choose(args.top_p, file, "top_p", numbers::range::<0, 1>)?.unwrap_or(default.top_p),
+        min_p: choose(args.min_p, file, "min_p", numbers::range::<0, 1>)?.unwrap_or(default.min_p),
+        repeat_penalty: choose(args.repeat_penalty, file, "penalty_repeat", numbers::penalty)?
             .unwrap_or(default.repeat_penalty),
         seed: args.seed.unwrap_or_else(fresh),
     })

@@ -3,8 +3,8 @@
 use armlet::sample::SamplerConfig;
 
 use super::repl::{Next, Repl};
-use crate::args::{parse_penalty, parse_range};
 use crate::error::Failure;
+use crate::numbers;
 use crate::visible;
 
 type Set = fn(&mut Repl<'_, '_>, &str) -> Result<(), String>;
@@ -30,7 +30,7 @@ const SETTINGS: [Setting; 9] = [
     setting(
         &["temp", "temperature"],
         "temperature, from 0 (always the likeliest token) to 100",
-        |repl, text| parse_range::<0, 100>(text).map(|x| repl.sample(|s| s.temperature = x)),
+        |repl, text| numbers::range::<0, 100>(text).map(|x| repl.sample(|s| s.temperature = x)),
         |repl| repl.chat.sampling.temperature.to_string(),
     ),
     setting(
@@ -42,19 +42,19 @@ const SETTINGS: [Setting; 9] = [
     setting(
         &["top-p"],
         "keep the likeliest tokens whose probabilities sum to this, from 0 to 1",
-        |repl, text| parse_range::<0, 1>(text).map(|x| repl.sample(|s| s.top_p = x)),
+        |repl, text| numbers::range::<0, 1>(text).map(|x| repl.sample(|s| s.top_p = x)),
         |repl| repl.chat.sampling.top_p.to_string(),
     ),
     setting(
         &["min-p"],
         "keep tokens at least this probable relative to the likeliest, from 0 to 1",
-        |repl, text| parse_range::<0, 1>(text).map(|x| repl.sample(|s| s.min_p = x)),
+        |repl, text| numbers::range::<0, 1>(text).map(|x| repl.sample(|s| s.min_p = x)),
         |repl| repl.chat.sampling.min_p.to_string(),
     ),
     setting(
         &["repeat-penalty"],
         "penalty on tokens among the last 64; 1 changes nothing",
-        |repl, text| parse_penalty(text).map(|x| repl.sample(|s| s.repeat_penalty = x)),
+        |repl, text| numbers::penalty(text).map(|x| repl.sample(|s| s.repeat_penalty = x)),
         |repl| repl.chat.sampling.repeat_penalty.to_string(),
     ),
     setting(

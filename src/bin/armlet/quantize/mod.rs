@@ -6,6 +6,7 @@ mod importance;
 mod mix;
 
 use std::fmt::Write;
+use std::path::Path;
 
 use armlet::gguf::{File, Tensor, Value};
 use armlet::quant::{DType, Layout};
@@ -13,7 +14,8 @@ use armlet::quant::{DType, Layout};
 use crate::args::Quantize;
 use crate::error::{Failure, print};
 use crate::gguf_writer::{Action, Conversion, Meta, Output};
-use crate::model::{Source, with_file};
+use crate::inspect::name;
+use crate::model::{Source, resolve, with_file};
 use importance::Importance;
 use mix::{Choice, Named, Shape, Wishes};
 
@@ -59,8 +61,9 @@ fn action<'a>(
     choice: Option<Choice>,
     importance: Option<&'a Importance>,
     args: &Quantize,
+    input: &Path,
 ) -> Result<Action<'a>, Failure> {
-    let fail = |why: String| Failure::Error(format!("{}: tensor {}: {why}", args.input.display(), t.name));
+    let fail = |why: String| Failure::file(input, format!("tensor {}: {why}", t.name));
     let Some(Choice { dtype: to, .. }) = choice else { return Ok(Action::Copy(t)) };
     let from = match t.kind.format() {
         Some((from, Layout::Rows)) => from,
@@ -90,7 +93,7 @@ fn action<'a>(
 }
 
 /// An error if a weight that is copied is not finite. Those that are converted are checked then.
-fn check_copied(actions: &[Action<'_>], args: &Quantize) -> Result<(), Failure> {
+fn check_copied(actions: &[Action<'_>], input: &Path) -> Result<(), Failure> {
     let mut weights = [0.0; 1024];
     for action in actions {
         let Action::Copy(t) = action else { continue };
@@ -101,7 +104,7 @@ fn check_copied(actions: &[Action<'_>], args: &Quantize) -> Result<(), Failure> 
             dtype.decode_row(part, weights);
             if let Some(w) = weights.iter().find(|w| !w.is_finite()) {
                 let why = format!("tensor {} has a weight of {w}; the file is damaged", t.name);
-                return Err(Failure::file(&args.input, why));
+                return Err(Failure::file(input, why));
             }
         }
     }
@@ -116,7 +119,7 @@ fn report(actions: &[Action<'_>], choices: &[Option<Choice>], importance: bool) 
         let t = action.tensor();
         let bytes = action.result().map_or(0, |(_, bytes)| bytes);
         let dims: Vec<_> = t.dims.iter().take(t.n_dims).map(u64::to_string).collect();
-        let _ = write!(out, "{:40} [{}] {}", t.name.escape_debug().to_string(), dims.join(", "), t.kind);
+        let _ = write!(out, "{:40} [{}] {}", name(t.name), dims.join(", "), t.kind);
         if let Action::Convert(c) = action {
             let _ = write!(out, " -> {}", c.to);
             if importance && c.importance.is_none() {
@@ -140,10 +143,11 @@ fn mib(bytes: u64) -> f64 {
 }
 
 pub(crate) fn run(args: &Quantize) -> Result<(), Failure> {
-    with_file(&args.input, &[], |source| run_on(args, source))
+    let input = resolve(Some(&args.input))?;
+    with_file(&input, &[], |source| run_on(args, &input, source))
 }
 
-fn run_on(args: &Quantize, source: &Source<'_>) -> Result<(), Failure> {
+fn run_on(args: &Quantize, input: &Path, source: &Source<'_>) -> Result<(), Failure> {
     let file = &source.file;
     let importance = args.imatrix.as_deref().map(Importance::read).transpose()?;
     let tensors: Vec<_> = file.tensors().map(|t| named(&t)).collect();
@@ -159,14 +163,14 @@ fn run_on(args: &Quantize, source: &Source<'_>) -> Result<(), Failure> {
         importance: importance.is_some(),
     };
     let choices = mix::choose(&tensors, &shape(file), &wishes);
-    let action = |(t, choice): (_, &Option<_>)| action(t, *choice, importance.as_ref(), args);
+    let action = |(t, choice): (_, &Option<_>)| action(t, *choice, importance.as_ref(), args, input);
     let actions: Vec<_> = file.tensors().zip(&choices).map(action).collect::<Result<_, _>>()?;
     if actions.iter().any(|a| matches!(a, Action::Convert(c) if c.from.is_quantised() && c.to == DType::F32)) {
-        let path = args.input.display();
+        let path = input.display();
         log::warn!("{path} is quantised already: F32 keeps its values, and cannot bring back those before");
     }
     if let Some(path) = args.output.as_deref().filter(|_| !args.dry_run) {
-        check_copied(&actions, args)?;
+        check_copied(&actions, input)?;
         let mut set =
             vec![("general.file_type", Meta::U32(args.kind.file_type)), ("general.quantization_version", Meta::U32(2))];
         set.extend(importance.iter().flat_map(Importance::metadata));

@@ -18,6 +18,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::args;
 use crate::error::Failure;
+use crate::model::{read_bytes, read_stdin};
 use engine::Job;
 use renderer::Renderer;
 pub(crate) use stand_ins::Rendered;
@@ -145,11 +146,14 @@ fn chosen(
         return jinja(&format!("the model's chat template {known}"), source, tokenizer, args);
     }
     let path = std::path::Path::new(name);
+    if known == "-" {
+        return jinja("stdin", read_stdin()?.as_bytes(), tokenizer, args);
+    }
     if !path.exists() {
         let formats = FORMATS.map(|(name, _)| name).join(", ");
         return Err(Failure::Usage(format!("--chat-template {known:?} is not a file, and not one of {formats}")));
     }
-    let source = std::fs::read(path).map_err(|e| Failure::file(path, e))?;
+    let source = read_bytes(path)?;
     jinja(&path.display().to_string(), &source, tokenizer, args)
 }
 
