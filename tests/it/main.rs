@@ -12,6 +12,8 @@ mod chat;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
+mod cli_files;
+#[cfg(feature = "cli")]
 mod cli_metadata;
 #[cfg(feature = "cli")]
 mod cli_numbers;

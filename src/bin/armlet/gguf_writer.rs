@@ -4,16 +4,19 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use armlet::gguf::Tensor;
+use armlet::gguf::{File, Tensor};
 use armlet::host::Pool;
+use armlet::model::Model;
 use armlet::quant::{DType, Layout, PANEL_ROWS};
+use armlet::storage::{Executor, for_each_row};
 use indicatif::ProgressBar;
 
-use crate::atomic_file::{failed, replace_by};
+use crate::atomic_file::{Access, Target, failed};
 use crate::error::Failure;
 use crate::interrupt;
-use crate::model::Source;
+use crate::model::{Source, map};
 use crate::progress::progress;
 
 /// What happens to one tensor.
@@ -56,10 +59,10 @@ impl<'a> Action<'a> {
         }
     }
 
-    fn write(&self, out: &mut Counted<impl Write>, progress: &ProgressBar) -> io::Result<()> {
+    fn write(&self, pool: &Pool, out: &mut Counted<impl Write>, progress: &ProgressBar) -> io::Result<()> {
         match self {
             Action::Copy(t) => t.data.chunks(1 << 20).try_for_each(|part| step(part, part, out, progress)),
-            Action::Convert(c) => c.write(out, progress),
+            Action::Convert(c) => c.write(pool, out, progress),
             Action::Pack(t, dtype) => pack(t, *dtype, out, progress),
         }
     }
@@ -119,12 +122,26 @@ impl Output<'_> {
             return Err(Failure::Usage("the output is the input; give another name".into()));
         }
         interrupt::catch()?;
-        replace_by(path, |out| {
+        let write = |out: &mut dyn Write| {
             self.write(out).map_err(|e| match e.kind() {
                 io::ErrorKind::InvalidData => Failure::file(paths.first().map_or(path, |input| input), e),
                 _ => failed(path, e),
             })
-        })
+        };
+        Target::new(path)?.replace(Access::Shared, write, |written| self.check(written, path))
+    }
+
+    /// An error if what was written is not a file that armlet reads: the keys that are added may be too many, for example.
+    fn check(&self, written: &Path, path: &Path) -> Result<(), Failure> {
+        let refused =
+            |e: &dyn std::fmt::Display| Failure::file(path, format!("not written, as armlet would refuse it: {e}"));
+        let bytes = map(written)?;
+        let file = File::new_checked(&bytes).map_err(|e| refused(&e))?;
+        let runs = |file: &File<'_>| Model::required_bytes(file);
+        if runs(&self.source.file).is_ok() {
+            runs(&file).map_err(|e| refused(&e))?;
+        }
+        Ok(())
     }
 
     /// Writes a whole GGUF v3 file.
@@ -144,10 +161,11 @@ impl Output<'_> {
             out.tensor(t.name, &t.dims[..t.n_dims], kind, offset)?;
             offset = (offset + bytes).next_multiple_of(self.alignment);
         }
+        let pool = Pool::new(Pool::cpus());
         let progress = progress(self.actions.iter().map(|a| a.tensor().data.len() as u64).sum(), self.what);
         for action in self.actions {
             out.pad(self.alignment)?;
-            action.write(&mut out, &progress)?;
+            action.write(&pool, &mut out, &progress)?;
         }
         out.pad(self.alignment)?;
         progress.finish_and_clear();
@@ -164,56 +182,78 @@ fn step(input: &[u8], bytes: &[u8], out: &mut Counted<impl Write>, progress: &Pr
 }
 
 impl Conversion<'_> {
-    /// Weights that a thread converts at a time, about.
+    /// Weights that a thread converts at a time, about; a multiple of every block.
     const AT_ONCE: usize = 1 << 17;
 
-    fn write(&self, out: &mut Counted<impl Write>, progress: &ProgressBar) -> io::Result<()> {
+    /// Columns that are converted together: a row; or a part of a long one, so that a tensor of one row takes no more
+    /// memory than others. Blocks do not depend on each other, except that importance is weighed against the mean square
+    /// of the row.
+    fn piece(&self) -> usize {
         let cols = self.tensor.dims[0] as usize;
-        let (Some(row_in), Some(row_out)) = (self.from.row_bytes(cols), self.to.row_bytes(cols)) else {
+        if self.importance.is_some() { cols } else { cols.min(Self::AT_ONCE) }
+    }
+
+    fn write(&self, pool: &Pool, out: &mut Counted<impl Write>, progress: &ProgressBar) -> io::Result<()> {
+        let piece = self.piece();
+        let (Some(piece_in), Some(piece_out)) = (self.from.row_bytes(piece), self.to.row_bytes(piece)) else {
             return Ok(());
         };
-        let (threads, rows) = (Pool::cpus(), (Self::AT_ONCE / cols.max(1)).max(1));
-        let all = self.tensor.data.len() / row_in.max(1);
-        let mut encoded = vec![0; (threads * rows).min(all) * row_out];
-        for (batch, input) in self.tensor.data.chunks(threads * rows * row_in).enumerate() {
-            let encoded = &mut encoded[..input.len() / row_in * row_out];
-            std::thread::scope(|scope| {
-                let parts = input.chunks(rows * row_in).zip(encoded.chunks_mut(rows * row_out));
-                let start =
-                    |(i, (input, out))| scope.spawn(move || self.rows((batch * threads + i) * rows, input, out));
-                let workers: Vec<_> = parts.enumerate().map(start).collect();
-                let join = |worker: std::thread::ScopedJoinHandle<'_, _>| match worker.join() {
-                    Ok(result) => result,
-                    Err(panic) => std::panic::resume_unwind(panic),
-                };
-                workers.into_iter().try_for_each(join)
-            })?;
+        let (threads, pieces) = (pool.workers(), (Self::AT_ONCE / piece.max(1)).max(1));
+        let data = self.tensor.data;
+        let at_once = (threads * pieces).min(data.len().div_ceil(piece_in.max(1)));
+        let mut encoded = vec![0; at_once * piece_out];
+        for (batch, input) in data.chunks(at_once * piece_in).enumerate() {
+            let encoded = &mut encoded[..self.converted(input.len())];
+            let failed = Mutex::new(None);
+            for_each_row(pool, encoded, pieces * piece_out, |i, out| {
+                let first = i * pieces;
+                let input = &input[first * piece_in..];
+                let input = &input[..input.len().min(pieces * piece_in)];
+                if let Err(e) = self.pieces(batch * at_once + first, input, out) {
+                    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    // The first of the file, whichever thread comes first.
+                    if failed.as_ref().is_none_or(|(other, _)| i < *other) {
+                        *failed = Some((i, e));
+                    }
+                }
+            });
+            if let Some((_, e)) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                return Err(e);
+            }
             step(input, encoded, out, progress)?;
         }
         Ok(())
     }
 
-    /// Converts rows, of which the first is row `first` of the tensor; an error of kind `InvalidData` if a weight is not
+    /// Bytes of so many bytes in the new format.
+    fn converted(&self, bytes: usize) -> usize {
+        bytes / self.from.block_bytes() * self.from.block_len() / self.to.block_len() * self.to.block_bytes()
+    }
+
+    /// Converts pieces, of which the first is piece `first` of the tensor; an error of kind `InvalidData` if a weight is not
     /// finite or does not fit.
-    fn rows(&self, first: usize, input: &[u8], out: &mut [u8]) -> io::Result<()> {
+    fn pieces(&self, first: usize, input: &[u8], out: &mut [u8]) -> io::Result<()> {
         let Conversion { tensor: t, from, to, importance } = self;
-        let cols = t.dims[0] as usize;
-        let (row_in, row_out) = (from.row_bytes(cols).unwrap_or(1), to.row_bytes(cols).unwrap_or(1));
+        let (cols, piece) = (t.dims[0] as usize, self.piece());
+        let (piece_in, piece_out) = (from.row_bytes(piece).unwrap_or(1), to.row_bytes(piece).unwrap_or(1));
         let fail = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("tensor {}: {why}", t.name));
-        let (mut weights, mut back) = (vec![0.0; cols], vec![0.0; cols]);
-        for (i, (input, out)) in input.chunks_exact(row_in).zip(out.chunks_exact_mut(row_out)).enumerate() {
-            from.decode_row(input, &mut weights);
+        let (mut weights, mut back) = (vec![0.0; piece], vec![0.0; piece]);
+        for (i, (input, out)) in input.chunks(piece_in).zip(out.chunks_mut(piece_out)).enumerate() {
+            // The last piece of a tensor may be shorter.
+            let n = input.len() / from.block_bytes() * from.block_len();
+            let (weights, back) = (&mut weights[..n], &mut back[..n]);
+            from.decode_row(input, weights);
+            let row = (first + i) as u64 * piece as u64 / cols.max(1) as u64;
             if let Some(w) = weights.iter().find(|w| !w.is_finite()) {
-                return Err(fail(format!("row {} has a weight of {w}; the file is damaged", first + i)));
+                return Err(fail(format!("row {row} has a weight of {w}; the file is damaged")));
             }
-            let matrix = (first + i) / (t.dims[1] as usize).max(1);
+            let matrix = row as usize / (t.dims[1] as usize).max(1);
             let importance = importance.and_then(|w| w.chunks_exact(cols).nth(matrix));
-            to.encode_row_weighted(&weights, importance, out).map_err(io::Error::other)?;
-            to.decode_row(out, &mut back);
+            to.encode_row_weighted(weights, importance, out).map_err(io::Error::other)?;
+            to.decode_row(out, back);
             let most = largest(*to);
             let unfit = |(w, b): &(&f32, &f32)| !b.is_finite() || w.abs() > most;
-            if let Some((w, _)) = weights.iter().zip(&back).find(unfit) {
-                let row = first + i;
+            if let Some((w, _)) = weights.iter().zip(&*back).find(unfit) {
                 return Err(fail(format!("row {row} has a weight of {w}, beyond the range of {to}; use BF16 or F32")));
             }
         }

@@ -9,8 +9,10 @@ mod bandwidth;
 mod bench;
 mod bench_mha;
 mod chat;
+mod claim;
 mod complete;
 mod error;
+mod fatal;
 mod generate;
 mod gguf_writer;
 mod hub;
@@ -41,12 +43,18 @@ use std::io::Write;
 use clap::FromArgMatches;
 
 use args::{Args, Command};
+use atomic_file::Target;
+use claim::Claim;
 use error::Failure;
+
+#[global_allocator]
+static ALLOCATOR: fatal::Allocator = fatal::Allocator;
 
 fn main() -> std::process::ExitCode {
     if template::renderer::is_this() {
         return template::renderer::serve();
     }
+    fatal::catch();
     let spelled = match spellings::translate(std::env::args_os()) {
         Ok(spelled) => spelled,
         Err(why) => return shown(&Args::grammar().error(clap::error::ErrorKind::ArgumentConflict, why)),
@@ -80,7 +88,10 @@ fn shown(answer: &clap::Error) -> std::process::ExitCode {
 
 fn command(args: Args) -> Result<(), Failure> {
     match args.command {
-        Command::Chat(a) => chat::run(&a),
+        Command::Chat(a) => {
+            let _claim = a.session.as_deref().map(Claim::new).transpose()?;
+            chat::run(&a)
+        }
         Command::Complete(a) => complete::run(&a),
         Command::Tokenize(a) => tokenize::run(&a),
         Command::Perplexity(a) => perplexity::run(&a),
@@ -89,7 +100,10 @@ fn command(args: Args) -> Result<(), Failure> {
         Command::Quantize(a) => quantize::run(&a),
         Command::Imatrix(a) => imatrix::run(&a),
         Command::Plan(a) => plan::run(&a),
-        Command::Prefix(a) => chat::prefix::run(&a),
+        Command::Prefix(a) => {
+            Target::new(&a.output)?.check_folder()?;
+            chat::prefix::run(&a)
+        }
         Command::Pack(a) => pack::run(&a),
         Command::Pull(a) => pull::run(&a),
         Command::Completions { shell } => {

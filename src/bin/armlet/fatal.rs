@@ -1,0 +1,107 @@
+//! What ends the program in the middle of anything, with one line and exit 1: a mapped file whose bytes are gone, and no
+//! memory. The file that was being written is deleted.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::param::page_size;
+use rustix::process::{Resource, getrlimit};
+use rustix::stdio::stderr;
+use signal_hook::consts::SIGBUS;
+
+const GONE: &str = "armlet: the file of the model, session or prefix was cut short, or its disk failed, while it was in use; \
+                    fetch it again, and replace files by renaming them\n";
+const NO_MEMORY: &str = "armlet: out of memory; a smaller -c or --kv-budget needs less\n";
+
+/// The temporary file that is written.
+static PARTIAL: Mutex<Option<CString>> = Mutex::new(None);
+
+/// Whether this process ends by itself where there is no memory.
+static CAUGHT: AtomicBool = AtomicBool::new(false);
+
+/// The file at `path` is deleted if the program ends at once. A path where nothing is any more does no harm.
+pub(crate) fn partial(path: &Path) {
+    if let (Ok(path), Ok(mut partial)) = (CString::new(path.as_os_str().as_bytes()), PARTIAL.lock()) {
+        *partial = Some(path);
+    }
+}
+
+/// Ends the program. Everything here may be called by a signal handler: nothing allocates or waits.
+fn end(line: &str) -> ! {
+    if let Ok(Some(path)) = PARTIAL.try_lock().as_deref() {
+        let _ = rustix::fs::unlink(path.as_c_str());
+    }
+    let _ = rustix::io::write(stderr(), line.as_bytes());
+    signal_hook::low_level::exit(1)
+}
+
+/// What the main thread's stack takes, and more.
+const STACK: usize = 1 << 20;
+
+/// Where addresses are limited (`ulimit -v`) and used up, the stack cannot grow, and that would be a signal: so it grows now,
+/// or is refused in one line.
+fn grow_stack() {
+    let Some(limit) = getrlimit(Resource::As).current else { return };
+    let pages = || std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').next()?.parse().ok();
+    let used = pages().unwrap_or(0u64).saturating_mul(page_size() as u64);
+    if limit.saturating_sub(used) < 2 * STACK as u64 {
+        end(NO_MEMORY);
+    }
+    #[inline(never)]
+    fn grow() {
+        std::hint::black_box(&mut [0u8; STACK]);
+    }
+    grow();
+}
+
+/// From now on, what this module is about ends in one line.
+#[allow(unsafe_code)]
+pub(crate) fn catch() {
+    CAUGHT.store(true, Ordering::Relaxed);
+    grow_stack();
+    // SAFETY: `end` does only what a signal handler may: it takes no lock that is held, writes, unlinks, and leaves the
+    // process without running anything else.
+    let registered = unsafe { signal_hook::low_level::register(SIGBUS, || end(GONE)) };
+    if let Err(e) = registered {
+        log::debug!("a model that is cut short while it is mapped will end the program by a signal: {e}");
+    }
+}
+
+/// The system's allocator; where it has no memory, the program ends as above once [`catch`] has been called.
+pub(crate) struct Allocator;
+
+fn checked(memory: *mut u8) -> *mut u8 {
+    if memory.is_null() && CAUGHT.load(Ordering::Relaxed) {
+        end(NO_MEMORY);
+    }
+    memory
+}
+
+// SAFETY: each call is passed on to the system's allocator under the contract that the caller keeps; what comes back is
+// returned as it is, or not at all.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        checked(unsafe { System.alloc(layout) })
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        checked(unsafe { System.alloc_zeroed(layout) })
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        // SAFETY: as above.
+        checked(unsafe { System.realloc(memory, layout, bytes) })
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
