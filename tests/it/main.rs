@@ -35,6 +35,7 @@ mod oracle;
 mod pre_tokenizers;
 #[cfg(feature = "cli")]
 mod quantize;
+mod rules_table;
 mod saving;
 #[cfg(feature = "cli")]
 mod split_files;
