@@ -19,6 +19,8 @@ mod cli_metadata;
 mod cli_numbers;
 mod corrupt;
 #[cfg(feature = "cli")]
+mod doctor;
+#[cfg(feature = "cli")]
 mod example;
 mod families;
 mod family_caches;

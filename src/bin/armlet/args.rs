@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Pack(Pack),
     /// Download a known model and verify it.
     Pull(Pull),
+    /// Show what this machine is, what slows it down, and how fast models could be; measure how many threads are best.
+    Doctor(Doctor),
     /// Print shell completions.
     Completions {
         /// The shell.
@@ -97,7 +99,8 @@ pub(crate) struct Model {
     /// cache [default: $ARMLET_MODEL, or smollm2, downloaded on first use].
     #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// Number of threads; 0: one for each CPU that this process may use.
+    /// Number of threads; 0: what `armlet doctor` has measured here, else one for each CPU that this process may use, but for
+    /// cores less than half as fast as the fastest.
     #[arg(short, long, value_name = "N", default_value_t = 0, value_parser = numbers::count)]
     pub(crate) threads: usize,
     #[command(flatten)]
@@ -574,6 +577,19 @@ pub(crate) struct Pull {
     /// A known model: smollm2 or gemma3-270m.
     #[arg(default_value = "smollm2")]
     pub(crate) name: String,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Doctor {
+    /// Model to measure, as of the other commands [default: $ARMLET_MODEL, or smollm2 if it is there].
+    #[arg(short, long, value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Measure nothing; show only what the system says.
+    #[arg(long)]
+    pub(crate) no_measure: bool,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Parses the variables of `--chat-template-kwargs`.

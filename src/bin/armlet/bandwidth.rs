@@ -26,7 +26,7 @@ pub(crate) struct Buffer(memmap2::MmapMut);
 impl Buffer {
     /// `None` if there is not enough memory.
     pub(crate) fn new(pool: &Pool) -> Option<Self> {
-        let mut buffer = memory(cache().map_or(UNKNOWN, |c| (c * CACHES).clamp(SMALLEST, LARGEST))).ok()?;
+        let mut buffer = memory(size()).ok()?;
         // Pages that were never written are all backed by one zero page, and would be read from the cache.
         for_each_row(pool, &mut buffer, PIECES[0], |_, row| row.fill(1));
         Some(Self(buffer))
@@ -63,6 +63,11 @@ fn sum<const S: usize>(bytes: &[u8]) -> u64 {
         }
     }
     sums.into_iter().fold(0, u64::wrapping_add)
+}
+
+/// Bytes of a [`Buffer`].
+pub(crate) fn size() -> usize {
+    cache().map_or(UNKNOWN, |cache| cache.saturating_mul(CACHES).clamp(SMALLEST, LARGEST))
 }
 
 /// Bytes of the largest cache, on Linux.

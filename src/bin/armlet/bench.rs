@@ -116,7 +116,7 @@ impl Reads {
 }
 
 /// Each matrix is read once per token; of the embedding only one row, unless it is also the output head.
-fn bytes_per_token(model: &Model<'_>) -> usize {
+pub(crate) fn bytes_per_token(model: &Model<'_>) -> usize {
     let w = &model.weights;
     let layers = w.layers.iter().map(Layer::bytes).sum::<usize>();
     layers + w.output.weight.bytes().len() + w.output.bias.len() + w.output_norm.weight.len() + w.output_norm.bias.len()

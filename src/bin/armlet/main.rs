@@ -11,6 +11,7 @@ mod bench_mha;
 mod chat;
 mod claim;
 mod complete;
+mod doctor;
 mod error;
 mod fatal;
 mod generate;
@@ -106,6 +107,7 @@ fn command(args: Args) -> Result<(), Failure> {
         }
         Command::Pack(a) => pack::run(&a),
         Command::Pull(a) => pull::run(&a),
+        Command::Doctor(a) => doctor::run(&a),
         Command::Completions { shell } => {
             let mut command = Args::grammar();
             let mut out = Vec::new();

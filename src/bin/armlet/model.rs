@@ -13,6 +13,7 @@ use armlet::storage::Executor;
 use armlet::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args;
+use crate::doctor;
 use crate::error::Failure;
 use crate::hub;
 use crate::override_kv::{self, OverrideKv};
@@ -42,7 +43,11 @@ pub(crate) fn with_model<T>(
         let model = Model::new(file, &mut tables[..needed]).map_err(|e| Failure::file(&path, e))?;
         model::warnings(file).for_each(|warning| log::warn!("{}: {warning}", path.display()));
         warn(&path, &model.tokenizer);
-        let threads = if args.threads == 0 { Pool::cpus() } else { args.threads.min(Pool::cpus()) };
+        let cpus = Pool::cpus();
+        let threads = if args.threads == 0 { doctor::threads::default() } else { args.threads.min(cpus) };
+        if args.threads > cpus {
+            log::warn!("{cpus} threads run, not {}: as many as there are CPUs for this process", args.threads);
+        }
         let pool = Pool::new(threads);
         if pool.workers() < threads {
             log::warn!("the system refuses more threads: {} of {threads} run", pool.workers());

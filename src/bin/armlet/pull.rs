@@ -191,8 +191,19 @@ fn remember(model: &Known, path: &Path) {
     }
 }
 
+/// The model's file in the cache folder, if the right one is there.
+pub(crate) fn cached(model: &Known) -> Option<PathBuf> {
+    let path = cache().ok()?.join(model.file);
+    is_verified(model, &path).is_ok_and(|right| right).then_some(path)
+}
+
+/// Names of the known models, and their bytes, all of which a token reads: their embedding is the output head as well.
+pub(crate) fn sizes() -> Vec<(String, u64)> {
+    KNOWN.iter().map(|model| (model.name.to_string(), model.bytes)).collect()
+}
+
 /// The cache folder: `$ARMLET_CACHE`, `$XDG_CACHE_HOME/armlet` or `~/.cache/armlet`.
-fn cache() -> Result<PathBuf, Failure> {
+pub(crate) fn cache() -> Result<PathBuf, Failure> {
     let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     var("ARMLET_CACHE")
         .or_else(|| var("XDG_CACHE_HOME").map(|p| p.join("armlet")))

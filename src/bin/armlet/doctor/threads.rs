@@ -1,0 +1,72 @@
+//! How many threads run a model where nobody says it: measured by `armlet doctor` once for a machine, else told by its cores.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use armlet::host::Pool;
+
+use super::measure::Rate;
+use super::system::System;
+use crate::atomic_file;
+use crate::error::Failure;
+use crate::pull;
+
+/// Fewer threads are better where more are less than this much faster: the rest of the machine stays usable.
+const WORTH: f64 = 1.03;
+
+/// The number of threads for a model.
+pub(crate) fn default() -> usize {
+    let (system, cpus) = (System::read_cores(Path::new("/")), Pool::cpus());
+    let folder = pull::cache().ok();
+    folder.and_then(|folder| measured(&folder, &system, cpus)).unwrap_or_else(|| by_cores(&system, cpus))
+}
+
+/// One for each CPU that this process may use, but for cores less than half as fast as the fastest: all wait for the last one
+/// to end its share.
+pub(crate) fn by_cores(system: &System, cpus: usize) -> usize {
+    let allowed = || system.cores.iter().filter(|core| system.allows(core.number));
+    let fastest = allowed().filter_map(|core| core.capacity).max().unwrap_or(0);
+    let slow = allowed().filter(|core| core.capacity.is_some_and(|c| 2 * c < fastest)).count();
+    // Where the system names no cores, or a quota allows for fewer, the number of CPUs is all that is known.
+    let fast = Some(allowed().count() - slow).filter(|fast| *fast > 0);
+    cpus.min(fast.unwrap_or(cpus)).max(1)
+}
+
+/// The number with the best rate, or the smallest whose rate is hardly worse; `None` if nothing was measured.
+pub(crate) fn by_rates(rates: &[Rate]) -> Option<usize> {
+    let best = rates.iter().map(|rate| rate.per_second).fold(0.0, f64::max);
+    rates.iter().find(|rate| rate.per_second * WORTH >= best).map(|rate| rate.threads)
+}
+
+/// All that the measured number depends on: the cores, those that this process may use, and the quota of its cgroup.
+fn machine(system: &System, cpus: usize) -> String {
+    let cores: Vec<_> = system.cores.iter().map(|c| format!("{} {:?} {:?}", c.kind, c.capacity, c.max_mhz)).collect();
+    let allowed = system.allowed.as_deref().unwrap_or("all");
+    format!("{}; {allowed}; {cpus}; {}", cores.join(", "), std::env::var("ARMLET_CPU").unwrap_or_default())
+}
+
+/// Where a machine's number is: a file of its own, because machines may share a home folder.
+fn file(folder: &Path, machine: &str) -> PathBuf {
+    let mut hash = DefaultHasher::new();
+    machine.hash(&mut hash);
+    folder.join(format!("threads-{:016x}", hash.finish()))
+}
+
+/// The number that was measured for just this machine; `None` if there is none.
+pub(crate) fn measured(folder: &Path, system: &System, cpus: usize) -> Option<usize> {
+    let machine = machine(system, cpus);
+    let text = std::fs::read_to_string(file(folder, &machine)).ok()?;
+    let (threads, rest) = text.split_once('\n')?;
+    let threads = threads.parse().ok().filter(|n| (1..=cpus).contains(n))?;
+    (rest.strip_suffix('\n') == Some(machine.as_str())).then_some(threads)
+}
+
+/// Keeps a number for this machine.
+///
+/// # Errors
+/// The folder cannot be written.
+pub(crate) fn keep(folder: &Path, system: &System, cpus: usize, threads: usize) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder).map_err(|e| Failure::file(folder, e))?;
+    let machine = machine(system, cpus);
+    atomic_file::replace(&file(folder, &machine), |out| write!(out, "{threads}\n{machine}\n"))
+}
