@@ -1,6 +1,6 @@
 //! `armlet doctor` on this machine, and the number of threads that it leaves for other commands.
 
-use crate::cli::{Folder, armlet, fails, fails_with, stderr, tiny};
+use crate::cli::{Folder, armlet, fails, fails_with, ok, stderr, tiny};
 
 fn json(command: &mut std::process::Command) -> serde_json::Value {
     let output = command.arg("--json").output().unwrap();
@@ -71,4 +71,15 @@ fn doctor_says_in_words_what_the_system_says() {
     fails(&doctor("z80"), 2, "ARMLET_CPU=z80 is not a backend");
     fails_with(&["doctor", "-m", "/nowhere.gguf"], 1, "no such file");
     fails_with(&["doctor", "-m", &f.write("x.gguf", b"GGUF")], 1, "truncated");
+}
+
+#[test]
+fn there_is_a_manual_page_for_each_command() {
+    let f = Folder::new();
+    ok(&["manual", f.0.path().to_str().unwrap()]);
+    let page = |name: &str| std::fs::read_to_string(f.path(name)).unwrap();
+    assert!(page("armlet.1").contains(".TH armlet 1") && page("armlet.1").contains("armlet\\-chat(1)"));
+    assert!(page("armlet-chat.1").contains("\\-\\-session") && page("armlet-doctor.1").contains("\\-\\-no\\-measure"));
+    assert!(!f.path("armlet-manual.1").exists(), "a command for packagers");
+    fails_with(&["manual", "/nowhere/folder"], 1, "/nowhere/folder");
 }

@@ -103,7 +103,7 @@ fn native_libs(printed: &str) -> Vec<&str> {
     printed.split_whitespace().filter(|lib| !["-lgcc_s", "-lc"].contains(lib)).collect()
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), Failed> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Failed> {
     parent(to)?;
     fs::copy(from, to).map(drop).map_err(at(from))
 }

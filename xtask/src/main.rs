@@ -11,6 +11,7 @@ mod insns;
 mod mca;
 mod miri;
 mod model;
+mod package;
 mod process;
 mod qemu;
 mod rust_firmware;
@@ -28,8 +29,10 @@ const HELP: &str = "usage: cargo xtask COMMAND
             [PART] runs one part alone; [--deep] runs the full sizes
   lint      that part of the tests; so are model, c and firmware
   header    writes include/armlet.h from src/capi
-  dist      the library for C, static and shared, with what pkg-config and CMake want, to target/dist/TRIPLE
-            [--target TRIPLE]; by default for this machine
+  dist      the library for C, static and shared, with what pkg-config and CMake want, to target/dist/TRIPLE;
+            then the static programs for aarch64 and x86-64 with manual pages and completions, as tarballs and
+            Debian packages, with SHA256SUMS, to target/dist; [--target TRIPLE] only that library
+  deb       installs, runs, upgrades and removes the arm64 package in a Debian made by debootstrap; needs root
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
@@ -60,7 +63,8 @@ fn main() -> ExitCode {
         }
         [name @ ("lint" | "model" | "c" | "firmware")] => gate::run(&mut steps, gate::part(name)),
         ["quick"] => gate::quick(&mut steps),
-        ["dist"] => dist::run(&mut steps, None),
+        ["dist"] => dist::run(&mut steps, None).and_then(|()| package::run(&mut steps)),
+        ["deb"] => package::check(&mut steps),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
         ["header"] => steps.step("include/armlet.h", header::write),
         ["mca"] => mca::run(&mut steps),

@@ -43,7 +43,7 @@ pub(crate) fn rust(steps: &mut Steps) -> Result<(), Failed> {
     })
 }
 
-fn rustup(args: &[&str]) -> Result<(), Failed> {
+pub(crate) fn rustup(args: &[&str]) -> Result<(), Failed> {
     command("rustup", args, &[]).map_err(|Failed(why)| {
         Failed(format!(
             "{why}; without rustup, install the standard libraries of {LINUX}, {GNU} and {NONE}, rustfmt, clippy, Miri"
@@ -98,6 +98,6 @@ pub(crate) fn packages(needed: &[Need]) -> Result<(), Failed> {
     }
 }
 
-fn works(words: &[&str]) -> bool {
+pub(crate) fn works(words: &[&str]) -> bool {
     outcome(Command::new(words[0]).args(&words[1..])).is_ok_and(|output| output.status.success())
 }

@@ -85,6 +85,12 @@ pub(crate) enum Command {
     Pull(Pull),
     /// Show what this machine is, what slows it down, and how fast models could be; measure how many threads are best.
     Doctor(Doctor),
+    /// Write manual pages: armlet.1, and one for each command.
+    #[command(hide = true)]
+    Manual {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// Print shell completions.
     Completions {
         /// The shell.

@@ -108,6 +108,8 @@ fn command(args: Args) -> Result<(), Failure> {
         Command::Pack(a) => pack::run(&a),
         Command::Pull(a) => pull::run(&a),
         Command::Doctor(a) => doctor::run(&a),
+        Command::Manual { folder } => clap_mangen::generate_to(<Args as clap::CommandFactory>::command(), &folder)
+            .map_err(|e| Failure::file(&folder, e)),
         Command::Completions { shell } => {
             let mut command = Args::grammar();
             let mut out = Vec::new();
