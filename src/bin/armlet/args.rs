@@ -204,10 +204,15 @@ impl Kv {
     /// A configuration of [`config`](Self::config) with this context: as many sinks as it has room for, where none were
     /// asked for.
     pub(crate) fn with_context(self, config: Config, context: usize) -> Config {
-        let window = if matches!(config.pattern, Pattern::Strided { .. }) { 2 * TILE } else { 1 };
-        let most = if self.sinks.is_none() { context.saturating_sub(window) } else { usize::MAX };
+        let most = if self.sinks.is_none() { most_sinks(context, config.pattern) } else { usize::MAX };
         Config { context, sinks: config.sinks.min(most), ..config }
     }
+}
+
+/// The most sinks that leave room for the smallest window of a pattern.
+pub(crate) fn most_sinks(context: usize, pattern: Pattern) -> usize {
+    let window = if matches!(pattern, Pattern::Strided { .. }) { 2 * TILE } else { 1 };
+    context.saturating_sub(window)
 }
 
 impl KvType {
@@ -307,8 +312,7 @@ pub(crate) struct Chat {
     /// Do not show what a model thinks before it answers, between <think> and </think>.
     #[arg(long)]
     pub(crate) hide_thinking: bool,
-    /// Neither read nor keep the history of the lines that you type
-    /// [default: it is kept in ~/.local/state/armlet/history].
+    /// Do not keep the lines that you type for the next time, in ~/.local/state/armlet/history, nor read them from there.
     #[arg(long)]
     pub(crate) no_history: bool,
 }

@@ -46,10 +46,6 @@ impl Claim {
                     log::warn!("{}: it cannot be locked ({e}); use it in one program at a time", path.display());
                 }
             }
-            // An empty file, of mktemp for example, is a new session.
-            if target.path().metadata().is_ok_and(|m| m.len() == 0) {
-                std::fs::remove_file(target.path()).map_err(|e| Failure::file(path, e))?;
-            }
             return Ok(Claim { _lock: opened, path: lock });
         }
     }
@@ -102,7 +98,6 @@ mod tests {
             // What a killed process leaves.
             std::fs::write(folder.path().join(".chat.lock"), "").unwrap();
         }
-        std::fs::write(&path, "").unwrap();
         drop(Claim::new(&path).unwrap());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

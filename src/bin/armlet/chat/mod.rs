@@ -17,7 +17,7 @@ use armlet::engine::{Pattern, Plan, Prefix, Saved};
 use armlet::sample::Sampler;
 use armlet::tokenizer::Role;
 
-use crate::args::{Chat, Json};
+use crate::args::{Chat, Json, most_sinks};
 use crate::error::Failure;
 use crate::generate::{End, ended};
 use crate::interrupt;
@@ -61,13 +61,18 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         if let Some(text) = &args.system {
             transcript.messages = vec![Message { role: Role::System, text: text.clone() }];
         }
-        let session = args.session.as_deref().filter(|path| path.exists());
+        // An empty file is a new session.
+        let session = args.session.as_deref().filter(|path| path.metadata().is_ok_and(|found| found.len() > 0));
         let sinks = match session {
             // A session goes on with the sinks that it was made with.
             Some(path) => saved_sinks(path)?,
             None => pinned(args, loaded, &template, &transcript)?,
         };
-        let plan = planned(args, loaded, prefix.as_ref(), sinks)?;
+        // Of a session that does not fit this context, restoring says what is different.
+        let plan = match planned(args, loaded, prefix.as_ref(), sinks) {
+            Err(_) if session.is_some() => planned(args, loaded, prefix.as_ref(), None)?,
+            plan => plan?,
+        };
         let mut memory = session_memory(&plan)?;
         let runner = Runner::with_prefix(loaded, &plan, prefix.as_ref(), &mut memory)?;
         let sampling = sampling::config(&args.sampling, loaded.file, true)?;
@@ -128,7 +133,7 @@ fn pinned(
     let Ok(start) = transcript::start(loaded, template, system, transcript.began) else { return Ok(None) };
     // The conversation needs at least half of the context.
     let context = planned(args, loaded, None, None)?.context();
-    let most = context / 2;
+    let most = (context / 2).min(most_sinks(context, args.cache.kv.pattern));
     if start.len() > most {
         let n = start.len();
         log::warn!(
@@ -136,7 +141,8 @@ fn pinned(
              only the first {most} stay when the context is full; a larger -c keeps it"
         );
     }
-    Ok(Some(start.len().min(most).max(args.cache.kv.config().sinks)))
+    // A few are sinks in any case, if there is room for them.
+    Ok(Some(start.len().min(most)).filter(|sinks| *sinks > args.cache.kv.config().sinks))
 }
 
 fn planned(

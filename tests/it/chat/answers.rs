@@ -1,0 +1,110 @@
+//! What an answer looks like.
+
+use std::process::Command;
+
+use super::{Chat, ask, command};
+use crate::cli::{armlet, stderr};
+use crate::common::gguf::Gguf;
+use crate::common::pty::Terminal;
+use crate::common::scripted::{answering, endless, repeating};
+
+#[test]
+fn what_would_act_on_a_terminal_is_shown_there_and_exact_in_a_pipe() {
+    let evil = ["\x1b]52;c;eA==\x07", "a\x08b", "\u{202e}c", "\u{9b}31m", "\td\n"];
+    let chat = Chat::new(&answering(&evil));
+    let shown = "^[]52;c;eA==^Ga^Hb<U+202E>c<U+009B>31m\td\r\n";
+    let mut t = chat.start(&[]);
+    t.line("one");
+    t.expect(shown);
+    t.prompt();
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+    let mut t = Terminal::new(&mut chat.command(&["-p", "one"]));
+    t.expect(shown);
+    assert_eq!(t.ends(), 0);
+    let output = chat.command(&["-p", "one"]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), evil.concat() + "\n");
+    let model = chat.0.name("model.gguf");
+    let complete = ["complete", "-m", &model, "-p", "\n"];
+    let mut t = Terminal::new(armlet().args(complete));
+    t.expect(shown);
+    assert_eq!(t.ends(), 0);
+    let output = armlet().args(complete).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), evil.concat() + "\n");
+}
+
+#[test]
+fn thoughts_are_dim_or_hidden() {
+    let chat = Chat::new(&answering(&["<th", "ink>", "hm", "</think>", "\n\n", "Some fine answer."]));
+    let mut t = chat.start(&[]);
+    let answer = ask(&mut t, "one");
+    assert!(answer.contains("\x1b[2m<think>hm</think>\x1b[0m"), "{answer}");
+    command(&mut t, "/set think hide", "think is hide");
+    let answer = ask(&mut t, "two");
+    assert!(answer.contains("thinking") && !answer.contains("hm"), "{answer}");
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+    assert_eq!(chat.messages()[3].1, "<think>hm</think>\n\nSome fine answer.");
+    let once = |more: &[&str]| {
+        let output = chat.command(&[&["-p", "one"], more].concat()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(once(&[]), "<think>hm</think>\n\nSome fine answer.\n");
+    assert_eq!(once(&["--hide-thinking"]), "Some fine answer.\n");
+    let json: serde_json::Value = serde_json::from_str(&once(&["--hide-thinking", "--json"])).unwrap();
+    assert_eq!(json["text"], "Some fine answer.");
+    let mut t = Terminal::new(chat.command(&["-p", "one"]).env("NO_COLOR", "1"));
+    let answer = t.expect("Some fine answer.");
+    assert!(!answer.contains('\x1b'), "{answer}");
+    assert_eq!(t.ends(), 0);
+}
+
+#[test]
+fn answers_have_a_limit_and_loops_are_stopped() {
+    let once = |model: &Gguf, more: &[&str]| {
+        let output = Chat::new(model).command(&[&["-p", "one", "--json"], more].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let found = once(&endless(), &[]);
+    assert_eq!((found["stop"].as_str(), found["timings"]["predicted_n"].as_u64()), (Some("length"), Some(1024)));
+    let found = once(&repeating(&["a princess", "'s", " daughter,"]), &["-n", "1000000"]);
+    assert_eq!((found["stop"].as_str(), found["timings"]["predicted_n"].as_u64()), (Some("loop"), Some(192)));
+    let chat = Chat::new(&repeating(&["ab", "cd"]));
+    let mut t = chat.start(&[]);
+    t.line("one");
+    t.expect("stopped, because the answer repeats itself");
+    t.prompt();
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+}
+
+#[test]
+fn an_answer_as_events() {
+    let chat = Chat::new(&answering(&["<think>", "hm", "</think>", " a", "\u{202e}", "b"]));
+    let lines = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.is_ascii());
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    let of = |events: &[serde_json::Value], kind: &str| {
+        let texts = events.iter().filter(|e| e["event"] == kind).map(|e| e["text"].as_str().unwrap());
+        texts.collect::<String>()
+    };
+    let events = lines(&mut chat.command(&["-p", "one", "--json=events"]));
+    assert_eq!(of(&events, "thinking"), "<think>hm</think>");
+    assert_eq!(of(&events, "text"), " a\u{202e}b");
+    let end = events.last().unwrap();
+    assert_eq!((end["event"].as_str(), end["stop"].as_str()), (Some("end"), Some("stop")));
+    assert_eq!(end["text"], "<think>hm</think> a\u{202e}b");
+    assert_eq!(events.iter().filter(|e| e["event"] == "end").count(), 1);
+    let events = lines(&mut chat.command(&["-p", "one", "--json=events", "--hide-thinking"]));
+    assert_eq!((of(&events, "thinking").as_str(), &events.last().unwrap()["text"]), ("", &"a\u{202e}b".into()));
+    let events = lines(armlet().args(["complete", "-m", &chat.0.name("model.gguf"), "-p", "\n", "--json=events"]));
+    assert_eq!(of(&events, "text"), "<think>hm</think> a\u{202e}b");
+    assert_eq!(events.last().unwrap()["event"], "end");
+    let whole = lines(&mut chat.command(&["-p", "one", "--json"]));
+    assert!(whole.len() == 1 && whole[0]["event"].is_null() && whole[0]["stop"] == "stop");
+}

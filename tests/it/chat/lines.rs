@@ -1,0 +1,179 @@
+//! What is typed and pasted, on terminals of several kinds.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use super::{ANSWER, Chat, ask, command};
+use crate::cli::{fails_with, stderr};
+use crate::common::pty::Terminal;
+use crate::common::scripted::{answering, endless};
+
+#[test]
+fn messages_of_several_lines() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let mut t = chat.start(&[]);
+    t.line("\"\"\"a");
+    t.expect(". ");
+    t.line(" /b\\");
+    t.line("");
+    t.line("c\"\"\"");
+    t.expect("K/V: ");
+    t.prompt();
+    t.line("d\\");
+    t.expect(". ");
+    t.line("e");
+    t.expect("K/V: ");
+    t.prompt();
+    ask(&mut t, "//path");
+    ask(&mut t, " /path");
+    // A paste that does not say where it begins and ends is as many messages as it has lines.
+    t.send("one\rtwo\rthree\r");
+    (0..3).for_each(|_| {
+        t.expect("K/V: ");
+    });
+    t.prompt();
+    assert_eq!(chat.asked(), ["a\n /b\\\n\nc", "d\ne", "/path", "/path", "one", "two", "three"]);
+    // A message that is not finished is given up.
+    t.line("\"\"\"a");
+    t.expect(". ");
+    t.send("\x03");
+    t.expect("Ctrl-C again");
+    t.prompt();
+    t.line("/exit");
+    assert_eq!(t.ends(), 0);
+}
+
+/// A paste that says where it begins and ends is one message, which Enter sends.
+#[test]
+fn a_long_paste_is_one_message() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let mut t = chat.start(&["-c", "64"]);
+    let lines: Vec<_> = (0..400).map(|i| format!("{i:04} {}", "x".repeat(44))).collect();
+    let paste = lines.join("\n");
+    assert!(paste.len() >= 19_999);
+    t.send(&format!("\x1b[200~{paste}\x1b[201~"));
+    t.expect("0399 ");
+    ask(&mut t, "");
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+    assert_eq!(chat.asked(), [paste]);
+}
+
+/// What is typed while an answer comes is not echoed into it, and is there at the next prompt.
+#[test]
+fn typing_ahead() {
+    let chat = Chat::new(&endless());
+    let mut t = chat.start(&["-n", "1000000"]);
+    t.line("one");
+    t.expect("w7 ");
+    t.send("ahead\rlast");
+    t.expect("w250 ");
+    t.expect("w9 ");
+    t.send("\x03");
+    let before = t.expect("stopped");
+    assert!(!before.contains("ahead"), "{before}");
+    t.expect("ahead");
+    t.expect("w7 ");
+    t.send("\x03");
+    t.expect("stopped");
+    t.expect("last");
+    t.line("");
+    t.expect("w7 ");
+    t.send("\x03");
+    t.prompt();
+    t.line("/exit");
+    assert_eq!(t.ends(), 0);
+    assert_eq!(chat.asked(), ["one", "ahead", "last"]);
+}
+
+#[test]
+fn a_terminal_that_moves_no_cursor() {
+    let chat = Chat::new(&endless());
+    let mut t = Terminal::dumb(&mut chat.command(&["-n", "1000000"]));
+    t.expect("lines are read without editing");
+    t.prompt();
+    t.line("one");
+    t.expect("w7 ");
+    t.send("\x03");
+    t.expect("[ stopped ]");
+    t.prompt();
+    t.send("\x03");
+    t.expect("Ctrl-C again");
+    t.prompt();
+    t.line("/edit");
+    t.expect("/edit TEXT gives the whole message");
+    t.prompt();
+    assert!(!t.shown().contains('\x1b'), "{}", t.shown());
+    t.send("\x03");
+    t.expect("Ctrl-C again");
+    t.prompt();
+    t.send("\x03");
+    assert_eq!(t.ends(), 130);
+}
+
+#[test]
+fn a_terminal_that_changes_its_width() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let mut t = chat.start(&[]);
+    let long = "a message of several words that is longer than a narrow window is wide";
+    t.send(&long[..40]);
+    t.expect("words");
+    t.resize(30);
+    t.send(&long[40..]);
+    ask(&mut t, "");
+    let help = command(&mut t, "/help", "quits.");
+    assert!(help.lines().filter(|line| !line.contains('\x1b')).all(|line| line.trim_end().len() <= 36), "{help}");
+    t.resize(200);
+    command(&mut t, "/?", "/tokens [TEXT]     Count the tokens of a text, or of the conversation. Also /tokenize.");
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+    assert_eq!(chat.asked(), [long]);
+}
+
+#[test]
+fn lines_are_kept_for_the_next_time() {
+    use std::os::unix::fs::PermissionsExt;
+    let chat = Chat::new(&answering(&ANSWER));
+    let mut t = chat.start(&[]);
+    ask(&mut t, "an earlier line");
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+    let file = chat.0.path("state").join("armlet/history");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let mut t = chat.start(&[]);
+    t.send("\x1b[A");
+    t.expect("an earlier line");
+    t.line(" again");
+    t.expect("K/V: ");
+    t.prompt();
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+    assert_eq!(chat.asked(), ["an earlier line", "an earlier line again"]);
+    let before = std::fs::read(&file).unwrap();
+    let mut t = chat.start(&["--no-history"]);
+    ask(&mut t, "a secret");
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+    assert!(std::fs::read(&file).unwrap() == before);
+    // A history that cannot be kept is said, and the chat goes on.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let mut t = Terminal::new(&mut chat.command(&[]));
+    t.expect("not a regular file; lines are not kept");
+    t.prompt();
+    ask(&mut t, "one");
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+}
+
+#[test]
+fn piped_text_is_a_message() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let mut command = chat.command(&[]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A command is one at the terminal only.
+    child.stdin.take().unwrap().write_all(b"/help\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.stdout.as_slice(), stderr(&output)), (&b"Some fine answer.\n"[..], ""));
+    fails_with(&["chat", "-m", &chat.0.name("model.gguf"), "--json"], 1, "the message is empty");
+}

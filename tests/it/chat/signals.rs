@@ -1,0 +1,140 @@
+//! Ctrl-C, other signals, and a terminal or a reader that is gone.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use super::{ANSWER, Chat, ask, command};
+use crate::cli::{armlet, stderr};
+use crate::common::pty::{Terminal, code};
+use crate::common::scripted::{answering, endless};
+
+#[test]
+fn ctrl_c_stops_an_answer_which_is_kept() {
+    let chat = Chat::new(&endless());
+    let mut t = chat.start(&["-n", "1000000"]);
+    for text in ["one", "two"] {
+        t.line(text);
+        t.expect("w7 ");
+        t.send("\x03");
+        t.expect("[ stopped ]");
+        t.expect("K/V: ");
+        t.prompt();
+    }
+    let messages = chat.messages();
+    assert_eq!(messages.len(), 4);
+    assert!(messages[1].1.starts_with("w0 w1 ") && messages[3].1.starts_with("w0 w1 "));
+    // At the prompt, a hint; a line begins again.
+    t.send("half a line\x03");
+    t.expect("Ctrl-C again");
+    t.prompt();
+    command(&mut t, "/tokens", "2 messages and 2 answers");
+    t.send("\x03");
+    t.expect("Ctrl-C again");
+    t.prompt();
+    t.send("\x03");
+    assert_eq!(t.ends(), 130);
+    let mut t = chat.start(&[]);
+    assert!(t.shown().contains("the conversation of 4 messages in "), "{}", t.shown());
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+}
+
+#[test]
+fn ctrl_c_stops_the_reading_of_a_prompt() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let long = chat.0.write("long.txt", "word ".repeat(100_000).as_bytes());
+    let mut t = chat.start(&["-c", "2048"]);
+    command(&mut t, &format!("/read {long}"), "500000 bytes");
+    t.line("?");
+    t.expect("reading the prompt: ");
+    t.expect(" of 500");
+    t.expect(" left");
+    t.send("\x03");
+    t.expect("stopped after ");
+    let read: usize = t.expect(" tokens of the prompt").parse().unwrap();
+    assert!(read > 0 && read.is_multiple_of(128) && read < 500_000, "{read}");
+    // The message was not answered, and is not there.
+    t.prompt();
+    command(&mut t, "/tokens", "0 messages and 0 answers");
+    ask(&mut t, "one");
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+}
+
+#[test]
+fn ctrl_c_stops_a_prefix() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let (model, prefix) = (chat.0.name("model.gguf"), chat.0.name("prefix"));
+    let long = chat.0.write("long.txt", "word ".repeat(800).as_bytes());
+    let mut t = Terminal::new(armlet().args(["prefix", "-m", &model, "-t", "1", "-f", &long, "-o", &prefix]));
+    // Before it catches signals, or after: there is no file.
+    t.send("\x03");
+    assert!([130, 1002].contains(&t.ends()));
+    assert!(!chat.0.path("prefix").exists());
+}
+
+#[test]
+fn signals_keep_the_answer() {
+    for (signal, number) in [(Signal::TERM, 15), (Signal::HUP, 1), (Signal::QUIT, 3)] {
+        let chat = Chat::new(&endless());
+        let mut t = chat.start(&["-n", "1000000"]);
+        t.line("one");
+        t.expect("w7 ");
+        t.signal(signal);
+        assert_eq!(t.ends(), 128 + number);
+        let messages = chat.messages();
+        assert!(messages.len() == 2 && messages[1].1.starts_with("w0 w1 w2 "), "{messages:?}");
+        // And at the prompt, where there is nothing to keep.
+        let mut t = chat.start(&[]);
+        t.signal(signal);
+        assert_eq!(t.ends(), 128 + number);
+    }
+}
+
+/// As with `nohup`.
+#[test]
+fn ignored_signals_stay_ignored() {
+    let chat = Chat::new(&endless());
+    let inner = chat.command(&["-n", "1000000"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args());
+    command.env("XDG_STATE_HOME", chat.0.path("state"));
+    let mut t = Terminal::new(&mut command);
+    t.prompt();
+    t.line("one");
+    t.expect("w7 ");
+    t.signal(Signal::HUP);
+    (0..3).for_each(|_| {
+        t.expect("w299 ");
+    });
+    t.signal(Signal::TERM);
+    assert_eq!(t.ends(), 143);
+}
+
+#[test]
+fn a_terminal_that_is_gone_keeps_the_answer() {
+    let chat = Chat::new(&endless());
+    let mut t = chat.start(&["-n", "1000000"]);
+    t.line("one");
+    t.expect("w7 ");
+    t.hang_up();
+    let code = t.ends();
+    // The signal comes before the error of a write, or after it.
+    assert!([0, 1, 129].contains(&code), "{code}");
+    let messages = chat.messages();
+    assert!(messages.len() == 2 && messages[1].1.starts_with("w0 w1 w2 "), "{messages:?}");
+}
+
+#[test]
+fn a_reader_that_leaves_keeps_the_answer() {
+    let chat = Chat::new(&endless());
+    let session = chat.0.name("session");
+    let mut command = chat.command(&["-n", "1000000", "--session", &session, "-p", "one"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdout.take().unwrap().read_exact(&mut [0; 10]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((code(output.status), stderr(&output)), (0, ""));
+    assert!(chat.messages()[1].1.starts_with("w0 w1 w2 "));
+}
