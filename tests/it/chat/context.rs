@@ -95,7 +95,7 @@ fn a_session_that_cannot_be_written_is_refused_before_the_answer() {
     };
     refused(&chat.0.name(""), "not a regular file");
     refused("/dev/null", "not a regular file");
-    refused("/nowhere/session", "/nowhere/session: No such file");
+    refused("/nowhere/session", "/nowhere/session: there is no folder /nowhere");
     // An empty file is a new session.
     let empty = chat.0.write("session", b"");
     let output = chat.command(&["-p", "one", "--session", &empty]).output().unwrap();
