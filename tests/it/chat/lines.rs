@@ -43,20 +43,25 @@ fn messages_of_several_lines() {
     assert_eq!(t.ends(), 0);
 }
 
-/// A paste that says where it begins and ends is one message, which Enter sends.
+/// A paste that says where it begins and ends is one line, which Enter sends. The tokens of a long one are counted: to read
+/// it takes long.
 #[test]
 fn a_long_paste_is_one_message() {
     let chat = Chat::new(&answering(&ANSWER));
-    let mut t = chat.start(&["-c", "64"]);
+    let mut t = chat.start(&[]);
+    let paste = |text: &str| format!("\x1b[200~{text}\x1b[201~");
     let lines: Vec<_> = (0..400).map(|i| format!("{i:04} {}", "x".repeat(44))).collect();
-    let paste = lines.join("\n");
-    assert!(paste.len() >= 19_999);
-    t.send(&format!("\x1b[200~{paste}\x1b[201~"));
+    let long = lines.join("\n");
+    assert!(long.len() >= 19_999);
+    t.send("/tokens ");
+    t.send(&paste(&long));
     t.expect("0399 ");
+    command(&mut t, "", &format!("{} tokens: ", long.len()));
+    t.send(&paste("a\n/b\n\n c"));
     ask(&mut t, "");
     t.send("\x04");
     assert_eq!(t.ends(), 0);
-    assert_eq!(chat.asked(), [paste]);
+    assert_eq!(chat.asked(), ["a\n/b\n\n c"]);
 }
 
 /// What is typed while an answer comes is not echoed into it, and is there at the next prompt.

@@ -45,7 +45,7 @@ impl Answer {
     /// Prints what was held back, and ends the line.
     pub(super) fn finish(mut self) -> Result<(), Failure> {
         self.show(Piece::End)?;
-        let end = if self.state.dim { PLAIN } else { "" };
+        let end = if std::mem::take(&mut self.state.dim) { PLAIN } else { "" };
         print(format!("{end}\n").as_bytes())
     }
 
@@ -58,6 +58,15 @@ impl Answer {
             }
         });
         result
+    }
+}
+
+impl Drop for Answer {
+    /// The terminal does not stay dim after an answer that fails.
+    fn drop(&mut self) {
+        if self.state.dim {
+            let _ = print(PLAIN.as_bytes());
+        }
     }
 }
 
