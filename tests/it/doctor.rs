@@ -21,7 +21,8 @@ fn doctor_measures_once_and_others_use_it() {
     assert!(!f.path("cache").exists() && before["bandwidth"].is_null());
     assert!(before["threads_because"].as_str().unwrap().starts_with("by the cores"), "{before}");
 
-    let found = doctor(&[]);
+    let found = doctor(&["--keep"]);
+    assert_eq!(found["threads_because"], "as measured, and kept for this machine");
     let threads = found["threads"].as_u64().unwrap();
     let decode = found["model"]["decode"].as_array().unwrap();
     assert!((1..=decode.len() as u64).contains(&threads), "{found}");

@@ -597,6 +597,9 @@ pub(crate) struct Doctor {
     /// Measure nothing; show only what the system says.
     #[arg(long)]
     pub(crate) no_measure: bool,
+    /// Keep the number of threads that was measured even if other programs were running.
+    #[arg(long)]
+    pub(crate) keep: bool,
     /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,

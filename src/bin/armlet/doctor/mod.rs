@@ -30,6 +30,9 @@ use measure::Rate;
 use report::{ModelReport, Report};
 use system::System;
 
+/// With as many other programs running, what is measured says little of the machine.
+const BUSY: f64 = 0.7;
+
 pub(crate) fn run(args: &args::Doctor) -> Result<(), Failure> {
     let root = Path::new("/");
     let (system, backend, cpus) = (System::read(root), kernels()?.backend(), Pool::cpus());
@@ -47,7 +50,8 @@ pub(crate) fn run(args: &args::Doctor) -> Result<(), Failure> {
     let bandwidth = if args.no_measure { None } else { measure::bandwidth(cpus, system.free_ram, &done) };
     bar.finish_and_clear();
 
-    let threads = choose(&system, cpus, model.as_ref().map_or(&[], |model| &model.decode));
+    let busy = system.load.filter(|load| *load >= BUSY && !args.keep);
+    let threads = choose(&system, cpus, model.as_ref().map_or(&[], |model| &model.decode), busy);
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         page_bytes: rustix::param::page_size(),
@@ -81,6 +85,9 @@ fn about_model(
     };
     let decoding = with_model(&of_model, |loaded| measure::decoding(loaded, numbers, done))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    // Not twice.
+    let bytes = path.metadata().map_or(0, |file| file.len());
+    known.retain(|(_, known)| *known != bytes);
     known.insert(0, (name, decoding.token_bytes as u64));
     Ok(ModelReport {
         path: path.to_path_buf(),
@@ -90,10 +97,16 @@ fn about_model(
     })
 }
 
-/// Threads by default, and why; what was measured is kept for the other commands.
-fn choose(system: &System, cpus: usize, decode: &[Rate]) -> (usize, String) {
+/// Threads by default, and why; what was measured is kept for the other commands, unless so many other programs were running.
+fn choose(system: &System, cpus: usize, decode: &[Rate], busy: Option<f64>) -> (usize, String) {
     let folder: Option<PathBuf> = pull::cache().ok();
-    if let Some(threads) = threads::by_rates(decode) {
+    let measured = threads::by_rates(decode);
+    if let Some((threads, load)) = measured.zip(busy) {
+        let why =
+            format!("as measured, but not kept: other programs were running (load {load}); end them, or give --keep");
+        return (threads, why);
+    }
+    if let Some(threads) = measured {
         let kept = folder.map(|folder| threads::keep(&folder, system, cpus, threads));
         let note = match kept {
             Some(Ok(())) => ", and kept for this machine",

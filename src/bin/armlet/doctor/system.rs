@@ -38,6 +38,8 @@ pub(crate) struct System {
     pub(crate) features: Vec<&'static str>,
     /// CPUs that this process may use, as the kernel writes them: `0-3`.
     pub(crate) allowed: Option<String>,
+    /// Programs that were running in the last minute, on average.
+    pub(crate) load: Option<f64>,
     /// The highest temperature of a sensor, in °C.
     pub(crate) temperature: Option<f64>,
     /// The flags of a Raspberry Pi's firmware.
@@ -59,6 +61,7 @@ impl System {
             board: board(root, &info),
             kernel_arch: text(root, "proc/sys/kernel/arch"),
             features: features(&info),
+            load: text(root, "proc/loadavg").and_then(|load| load.split(' ').next()?.parse().ok()),
             temperature: temperature(root),
             throttled: throttled(root),
             ram: bytes(&memory, "MemTotal"),

@@ -58,6 +58,7 @@ fn pi4() -> tempfile::TempDir {
         "0xd08",
         1_500_000,
         &[
+            file("proc/loadavg", "1.52 0.90 0.51 1/123 4567\n"),
             file("sys/class/thermal/thermal_zone0/temp", "82277\n"),
             file("sys/devices/platform/soc/soc:firmware/get_throttled", "50001\n"),
             file(
@@ -115,6 +116,7 @@ fn a_pi_4_says_what_slows_it() {
     assert_eq!((kinds[0][0].max_mhz, kinds[0][0].governor.as_deref()), (Some(1500), Some("ondemand")));
     assert_eq!(system.features, ["NEON"]);
     assert_eq!((system.temperature, system.throttled), (Some(82.277), Some(0x50001)));
+    assert_eq!(system.load, Some(1.52));
     assert_eq!((system.ram, system.free_ram), (Some(3_884_288 << 10), Some(3_200_000 << 10)));
     let advice = advice(&system, Backend::Neon);
     let expected = [
@@ -240,6 +242,13 @@ fn the_fewest_threads_that_are_as_fast() {
     assert_eq!(numbers(4), [1, 2, 3, 4]);
     assert_eq!(numbers(48), [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 48]);
     assert_eq!(numbers(16), [1, 2, 3, 4, 5, 6, 7, 8, 16]);
+}
+
+#[test]
+fn what_was_measured_beside_other_programs_is_not_kept() {
+    let (number, why) = super::choose(&read(&pi5()), 4, &rates(&[5.0, 9.0]), Some(1.5));
+    assert_eq!(number, 2);
+    assert!(why.starts_with("as measured, but not kept: other programs were running (load 1.5)"), "{why}");
 }
 
 #[test]
