@@ -48,9 +48,13 @@ impl Terminal {
         tcsetwinsize(&slave, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let end = || slave.try_clone().unwrap();
         command.env("TERM", kind).stdin(end()).stdout(end()).stderr(end());
-        // SAFETY: two system calls, which allocate nothing and take no lock.
+        // SAFETY: system calls, which allocate nothing and take no lock.
         unsafe {
             command.pre_exec(|| {
+                // A shell starts what runs in its background with these ignored.
+                for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
                 rustix::process::setsid()?;
                 rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
                 Ok(())
