@@ -48,13 +48,10 @@ impl Terminal {
         tcsetwinsize(&slave, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let end = || slave.try_clone().unwrap();
         command.env("TERM", kind).stdin(end()).stdout(end()).stderr(end());
-        // SAFETY: system calls, which allocate nothing and take no lock.
+        heeds_signals(command);
+        // SAFETY: two system calls, which allocate nothing and take no lock.
         unsafe {
             command.pre_exec(|| {
-                // A shell starts what runs in its background with these ignored.
-                for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
-                    libc::signal(signal, libc::SIG_DFL);
-                }
                 rustix::process::setsid()?;
                 rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
                 Ok(())
@@ -168,6 +165,20 @@ impl Drop for Terminal {
         // Of a test that failed; it is an error where the program has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The program heeds signals, however the tests were started: a shell has some ignored by what it runs in the background.
+#[allow(unsafe_code)]
+pub fn heeds_signals(command: &mut Command) -> &mut Command {
+    // SAFETY: system calls, which allocate nothing and take no lock.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use crate::cli::{Folder, armlet, fails, fails_with, ok, stderr, tiny};
 use crate::common::gguf::{Tiny, Val};
 use crate::common::program;
+use crate::common::pty::heeds_signals;
 use armlet::quant::DType;
 
 fn mode(path: &Path) -> u32 {
@@ -338,7 +339,7 @@ fn an_endless_download_is_stopped() {
     std::fs::write(bin.join("python3"), "#!/bin/sh\nPATH=/usr/bin:/bin\ntouch $TMPDIR/x\nexec sleep 1000\n").unwrap();
     let mut command = armlet();
     command.arg("pull").env("PATH", &bin).env("ARMLET_CACHE", f.path("cache")).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let mut child = heeds_signals(&mut command).spawn().unwrap();
     let downloads = || {
         let folders = names(&f.path("cache")).into_iter().map(|name| f.path("cache").join(name).join("x"));
         folders.filter(|file| file.exists()).count() > 0
