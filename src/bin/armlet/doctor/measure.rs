@@ -7,17 +7,11 @@ use armlet::engine::{Config, Engine, Pattern, Plan, Session};
 use armlet::host::Pool;
 use armlet::model::Model;
 
+use super::rate::Rate;
 use crate::bandwidth::{self, Buffer};
 use crate::bench::bytes_per_token;
 use crate::error::Failure;
 use crate::model::{Loaded, kernels, session_memory};
-
-/// A rate with a number of threads.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Rate {
-    pub(crate) threads: usize,
-    pub(crate) per_second: f64,
-}
 
 /// How long each number of threads decodes, and how many tokens at least.
 const DECODE: (Duration, usize) = (Duration::from_millis(700), 2);

@@ -9,6 +9,7 @@
 mod advice;
 mod disk;
 mod measure;
+mod rate;
 mod report;
 mod system;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use crate::model::{kernels, resolve, with_model};
 use crate::progress::steps;
 use crate::pull;
 
-use measure::Rate;
+use rate::Rate;
 use report::{ModelReport, Report};
 use system::System;
 

@@ -7,7 +7,7 @@ use armlet::arch::Backend;
 use serde_json::{Value, json};
 
 use super::disk::Mount;
-use super::measure::Rate;
+use super::rate::Rate;
 use super::system::{Core, System};
 
 /// Everything that is shown.

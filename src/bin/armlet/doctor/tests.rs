@@ -6,7 +6,8 @@ use armlet::arch::Backend;
 
 use super::advice::advice;
 use super::disk::Mount;
-use super::measure::{Rate, numbers};
+use super::measure::numbers;
+use super::rate::Rate;
 use super::report::{ModelReport, Report};
 use super::system::System;
 use super::threads;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use armlet::host::Pool;
 
-use super::measure::Rate;
+use super::rate::Rate;
 use super::system::System;
 use crate::atomic_file;
 use crate::error::Failure;
