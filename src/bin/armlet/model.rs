@@ -13,7 +13,7 @@ use armlet::storage::Executor;
 use armlet::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args;
-use crate::doctor;
+use crate::doctor::threads;
 use crate::error::Failure;
 use crate::hub;
 use crate::override_kv::{self, OverrideKv};
@@ -44,7 +44,7 @@ pub(crate) fn with_model<T>(
         model::warnings(file).for_each(|warning| log::warn!("{}: {warning}", path.display()));
         warn(&path, &model.tokenizer);
         let cpus = Pool::cpus();
-        let threads = if args.threads == 0 { doctor::threads::default() } else { args.threads.min(cpus) };
+        let threads = if args.threads == 0 { threads::default() } else { args.threads.min(cpus) };
         if args.threads > cpus {
             log::warn!("{cpus} threads run, not {}: as many as there are CPUs for this process", args.threads);
         }
