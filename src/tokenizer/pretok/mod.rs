@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn digits_are_cut_from_the_right() {
         cuts("superbpe", "a b 1234567 c", &["a b ", "1", "234", "567", " c"]);
-        cuts("superbpe", "٣123 ٣1234", &["٣", "123", " ", "٣1", "234"]);
+        cuts("superbpe", "٣123 ٣1234 12٣4567٣8", &["٣", "123", " ", "٣1", "234", " ", "12٣4", "567٣8"]);
     }
 
     #[test]

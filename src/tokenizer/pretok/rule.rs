@@ -104,7 +104,7 @@ pub(super) enum Rule {
     SpacesByPowers,
     /// Numbers cut from the right into threes. What stands before a number stays with its first one to three digits.
     NumberFromRight,
-    /// `(?=(\d{3})+(?!\d))`: as well, but what stands before three digits is a word of its own.
+    /// `(?=(\d{3})+(?!\d))`: as well by places that match no text, which cut off what stands before three digits, too.
     DigitsFromRight,
     /// A run between two spellings.
     Between(&'static Enclosed),
@@ -143,8 +143,8 @@ impl Rule {
             Rule::SpacesAtEnd if follows(SPACE) => return None,
             Rule::SpacesAtEnd => Some(run(text, SPACE)).filter(|len| *len == text.len())?,
             Rule::SpacesByPowers => spaces_by_powers(text),
-            Rule::NumberFromRight => from_right(text, NUMBER, follows(NUMBER)),
-            Rule::DigitsFromRight => from_right(text, DIGIT, follows(DIGIT)),
+            Rule::NumberFromRight => number_from_right(text, follows(NUMBER)),
+            Rule::DigitsFromRight => digits_from_right(text, follows(DIGIT)),
             Rule::Between(Enclosed { open, run, close }) => {
                 let inner = text.strip_prefix(open)?;
                 let len = run.len(inner)?;
@@ -237,25 +237,44 @@ fn spaces_by_powers(text: &str) -> usize {
 }
 
 /// `inside` if a number goes on here, of which the first digits are cut off: then the rest is a multiple of three.
-fn from_right(text: &str, digits: Set, inside: bool) -> usize {
-    let before = run(text, ANY & !digits);
+fn number_from_right(text: &str, inside: bool) -> usize {
+    let before = run(text, ANY & !NUMBER);
     let number = after(text, before);
-    let first = match if inside && before == 0 { 0 } else { beyond_threes(number, digits) } {
-        // Three digits are cut off from what is before, or begin here.
-        0 if before > 0 && digits == DIGIT => return before,
-        0 => 3,
-        some => some,
-    };
-    before + Run::up_to(first, digits).len(number).unwrap_or(0)
+    let first = if inside && before == 0 { 3 } else { first_group(number, NUMBER) };
+    before + Run::up_to(first, NUMBER).len(number).unwrap_or(0)
 }
 
-/// How many of the digits at the start of `text` are left over when as many as can be are cut off by threes.
-fn beyond_threes(mut text: &str, digits: Set) -> u8 {
+/// Up to the next place from which on the digits are a multiple of three; `inside` as above.
+fn digits_from_right(text: &str, inside: bool) -> usize {
+    let mut len = 0;
+    loop {
+        len += run(after(text, len), ANY & !DIGIT);
+        let digits = after(text, len);
+        let first = if inside && len == 0 { 3 } else { first_group(digits, DIGIT) };
+        if first == 3 && len > 0 {
+            return len;
+        }
+        len += Run::up_to(first, DIGIT).len(digits).unwrap_or(0);
+        let is_cut = Run::exactly(1, DIGIT).len(after(text, len)).is_some();
+        if is_cut || len == text.len() {
+            return len;
+        }
+    }
+}
+
+/// How many of the digits at the start of `text` are before as many threes as there can be; three if none are.
+fn first_group(mut text: &str, digits: Set) -> u8 {
     while let Some(len) = Run::exactly(3, digits).len(text) {
         text = after(text, len);
     }
     let has = |n| Run::exactly(n, digits).len(text).is_some();
-    u8::from(has(1)) + u8::from(has(2))
+    if has(2) {
+        2
+    } else if has(1) {
+        1
+    } else {
+        3
+    }
 }
 
 /// What follows the first `len` bytes, which end a character.
