@@ -11,6 +11,9 @@ const VALUE_BITS: u32 = 21;
 /// Every value is below; this one would make a free slot with the right hash.
 pub(super) const MAX_VALUES: usize = (1 << VALUE_BITS) - 1;
 
+/// The most slots that are looked at for one value. Chance needs some dozens among millions of values, at a load of two thirds.
+const LONGEST_PROBE: usize = 1024;
+
 /// A slot without a value.
 const FREE: u32 = u32::MAX;
 
@@ -111,6 +114,9 @@ impl<'m> Builder<'m> {
             if is_it(value) {
                 break;
             }
+        }
+        if probe.n > LONGEST_PROBE {
+            return Err(TooManyCollisions);
         }
         // The last one is free, or has the value.
         self.probes = (self.probes + 1).checked_sub(probe.n).ok_or(TooManyCollisions)?;

@@ -30,7 +30,8 @@ fn what_is_no_file_is_refused_at_once() {
     let pipe = f.name("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for odd in [pipe.as_str(), "/dev/zero", "/"] {
-        let commands: [&[&str]; 9] = [
+        let commands: [&[&str]; 10] = [
+            &["doctor", "-m", odd, "--no-measure"],
             &["complete", "-m", odd, "-p", "A"],
             &["inspect", odd],
             &["tokenize", "-m", odd, "-p", "A"],
@@ -50,7 +51,7 @@ fn what_is_no_file_is_refused_at_once() {
             &["plan", "-m", &model, "--svg", odd],
             &["imatrix", "-m", &model, "-f", &model, "-o", odd],
         ];
-        for command in &outputs[..3] {
+        for command in outputs {
             fails_with(command, 1, "not a regular file");
         }
     }

@@ -198,7 +198,10 @@ pub(crate) fn remove_dead(folder: &Path) {
             continue;
         }
         // Where nothing can be locked, nobody can be known to be dead.
-        if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+        // The lock is held until it is gone: nobody else makes a file of this name and locks it meanwhile.
+        if let Ok(file) = File::open(&path)
+            && file.try_lock().is_ok()
+        {
             // What cannot be removed does no harm.
             let _ = if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         }

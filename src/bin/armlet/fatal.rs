@@ -30,11 +30,16 @@ pub(crate) fn partial(path: &Path) {
     }
 }
 
-/// Ends the program. Everything here may be called by a signal handler: nothing allocates or waits.
-fn end(line: &str) -> ! {
+/// Deletes the file that is being written.
+pub(crate) fn delete_partial() {
     if let Ok(Some(path)) = PARTIAL.try_lock().as_deref() {
         let _ = rustix::fs::unlink(path.as_c_str());
     }
+}
+
+/// Ends the program. Everything here may be called by a signal handler: nothing allocates or waits.
+fn end(line: &str) -> ! {
+    delete_partial();
     let _ = rustix::io::write(stderr(), line.as_bytes());
     signal_hook::low_level::exit(1)
 }

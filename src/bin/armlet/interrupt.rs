@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::error::Failure;
-use crate::terminal;
+use crate::{fatal, terminal};
 
 /// Ctrl-C was pressed, and nothing has polled it yet.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -58,8 +58,8 @@ fn ignored() -> u64 {
 
 fn received(signal: i32) {
     if signal != SIGINT {
-        ENDING.store(signal, SeqCst);
-        if AT_PROMPT.load(SeqCst) {
+        // A second one does not wait for what has not polled the first.
+        if ENDING.swap(signal, SeqCst) != 0 || AT_PROMPT.load(SeqCst) {
             leave(128 + signal);
         }
     } else if AT_PROMPT.load(SeqCst) {
@@ -75,6 +75,7 @@ fn received(signal: i32) {
 
 /// Ends the program from the signals' thread; the main one waits for input, or does not end by itself.
 fn leave(code: i32) -> ! {
+    fatal::delete_partial();
     terminal::restore();
     std::process::exit(code)
 }

@@ -99,7 +99,10 @@ fn command(args: Args) -> Result<(), Failure> {
         Command::Bench(a) => bench::run(&a),
         Command::Inspect(a) => inspect::run(&a),
         Command::Quantize(a) => quantize::run(&a),
-        Command::Imatrix(a) => imatrix::run(&a),
+        Command::Imatrix(a) => {
+            Target::new(&a.output)?.check_folder()?;
+            imatrix::run(&a)
+        }
         Command::Plan(a) => plan::run(&a),
         Command::Prefix(a) => {
             Target::new(&a.output)?.check_folder()?;
@@ -108,8 +111,9 @@ fn command(args: Args) -> Result<(), Failure> {
         Command::Pack(a) => pack::run(&a),
         Command::Pull(a) => pull::run(&a),
         Command::Doctor(a) => doctor::run(&a),
-        Command::Manual { folder } => clap_mangen::generate_to(<Args as clap::CommandFactory>::command(), &folder)
-            .map_err(|e| Failure::file(&folder, e)),
+        Command::Manual { folder } => {
+            clap_mangen::generate_to(Args::grammar(), &folder).map_err(|e| Failure::file(&folder, e))
+        }
         Command::Completions { shell } => {
             let mut command = Args::grammar();
             let mut out = Vec::new();

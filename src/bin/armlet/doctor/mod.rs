@@ -22,7 +22,7 @@ use armlet::arch::{Backend, Kernels};
 use armlet::host::Pool;
 
 use crate::args;
-use crate::error::{Failure, print};
+use crate::error::{Failure, print, print_json};
 use crate::model::{kernels, resolve, with_model};
 use crate::progress::steps;
 use crate::pull;
@@ -65,8 +65,7 @@ pub(crate) fn run(args: &args::Doctor) -> Result<(), Failure> {
         threads,
         known,
     };
-    let out = if args.json { format!("{:#}\n", report.json()) } else { report.text() };
-    print(out.as_bytes())
+    if args.json { print_json(&report.json(), true) } else { print(report.text().as_bytes()) }
 }
 
 /// The model's file and how fast it decodes; the model joins those that are known.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::disk::Mount;
 use super::rate::Rate;
 use super::system::{Core, System};
+use crate::visible;
 
 /// Everything that is shown.
 pub(crate) struct Report {
@@ -49,7 +50,7 @@ impl Report {
         // Names come from the board's firmware: no control character of theirs reaches a terminal. Writing to a String cannot
         // fail.
         let mut line = |name: &str, text: &str| {
-            let _ = writeln!(out, "{name:<12} {}", text.replace(char::is_control, "\u{fffd}"));
+            let _ = writeln!(out, "{name:<12} {}", visible::line(text));
         };
         let s = &self.system;
         line("armlet", self.version);
