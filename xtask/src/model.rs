@@ -321,10 +321,10 @@ fn resident_memory() -> Result<(), Failed> {
 fn one_chunk_everywhere(deep: bool) -> Result<(), Failed> {
     let files = [in_format(ON_CORES[0])?, in_format(ON_CORES[1])?];
     // A few tokens say less of a mean: that products in binary16 stay within the bound shows in full size.
-    let (length, bound) = if deep { ("256", TO_SCALAR) } else { ("16", 5.0 * TO_SCALAR) };
+    let (lengths, bound) = if deep { (["256"; 2], TO_SCALAR) } else { (["8", "16"], 5.0 * TO_SCALAR) };
     let score = |command: &mut Command, format: usize| {
         command.env("ARMLET_MODEL", &files[format]);
-        Ok::<_, Failed>(perplexity(command, &[&["-c", length], &ONE_CHUNK[..]].concat())?.0)
+        Ok::<_, Failed>(perplexity(command, &[&["-c", lengths[format]], &ONE_CHUNK[..]].concat())?.0)
     };
     let scalar = in_parallel(&[0, 1], |format| score(native().env("ARMLET_CPU", "scalar"), *format))?;
     // The Cortex-A72 has the backends of the A53, and the A76's products of binary16 are those of `max`.

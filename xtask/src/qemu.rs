@@ -40,8 +40,8 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
             (true, _) | (_, "max") => {
                 steps.step(&format!("kernels and core on {cpu}"), || test(cpu, lib, None))?;
             }
-            // It has the kernels of the Cortex-A53, see above.
-            (false, "cortex-a72") => (),
+            // The first has the kernels of the Cortex-A53, see above; those of the second run on `max`, and the real model's on it.
+            (false, "cortex-a72" | "cortex-a76") => (),
             (false, _) => steps.step(&format!("kernels on {cpu}"), || test(cpu, lib, Some("arch::")))?,
         }
     }
