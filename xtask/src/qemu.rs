@@ -31,18 +31,19 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     })?;
     let [lib, it] = &programs;
     let sizes = steps.sizes();
-    let test = |cpu: &str, program: &PathBuf, filter: Option<&str>| {
+    let test = |cpu: &str, program: &PathBuf, filter: &[Option<&str>]| {
+        let filter = filter.iter().flatten();
         tests(Command::new("qemu-aarch64").args(["-cpu", cpu]).arg(program).args(filter).envs([sizes]))
     };
     steps.step("backends of each core", || CPUS.iter().try_for_each(|(cpu, names)| has(cpu, names, it)))?;
     for (cpu, _) in CPUS {
         match (steps.deep, cpu) {
             (true, _) | (_, "max") => {
-                steps.step(&format!("kernels and core on {cpu}"), || test(cpu, lib, None))?;
+                steps.step(&format!("kernels and core on {cpu}"), || test(cpu, lib, &[]))?;
             }
             // The first has the kernels of the Cortex-A53, see above; those of the second run on `max`, and the real model's on it.
             (false, "cortex-a72" | "cortex-a76") => (),
-            (false, _) => steps.step(&format!("kernels on {cpu}"), || test(cpu, lib, Some("arch::")))?,
+            (false, _) => steps.step(&format!("kernels on {cpu}"), || test(cpu, lib, &[Some("arch::")]))?,
         }
     }
     let deep = steps.deep;
@@ -53,7 +54,9 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
             let listed = output(Command::new("qemu-aarch64").arg(it).args([MODELS, "--list"]))?;
             models.extend(listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned));
         }
-        in_parallel(&models, |filter| test("max", it, Some(filter))).map(drop)
+        // A whole name is that of one test, and not the beginning of others.
+        let exact = |filter: &String| if filter == HASHES { None } else { Some("--exact") };
+        in_parallel(&models, |filter| test("max", it, &[Some(filter.as_str()), exact(filter)])).map(drop)
     })
 }
 

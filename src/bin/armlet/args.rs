@@ -125,7 +125,7 @@ pub(crate) struct Metadata {
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Cache {
     /// Context: the most tokens that a token attends to [default: 4096, or the model's own if that is less].
-    #[arg(short, long, value_name = "TOKENS", conflicts_with = "kv_budget", value_parser = numbers::count)]
+    #[arg(short, long, alias = "ctx-size", value_name = "TOKENS", conflicts_with = "kv_budget", value_parser = numbers::count)]
     pub(crate) context: Option<usize>,
     /// Memory for the KV cache, such as 64MiB or 1.5GB, instead of --context: the largest context that fits.
     #[arg(long, value_name = "SIZE", value_parser = numbers::size)]
@@ -136,7 +136,7 @@ pub(crate) struct Cache {
     #[arg(long, value_name = "TOKENS", default_value_t = 0, value_parser = numbers::count)]
     pub(crate) slack: usize,
     /// The most prompt tokens of one forward pass (llama.cpp's ubatch).
-    #[arg(long, value_name = "TOKENS", default_value_t = Config::default().chunk, value_parser = numbers::count)]
+    #[arg(long, alias = "ubatch-size", value_name = "TOKENS", default_value_t = Config::default().chunk, value_parser = numbers::count)]
     pub(crate) chunk: usize,
 }
 
@@ -151,7 +151,7 @@ impl Cache {
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct KvFormat {
     /// Format of the KV cache.
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
+    #[arg(long, alias = "cache-type-k", value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
     pub(crate) kv_type: KvType,
     /// Rotate keys by a Hadamard matrix before they are stored: it spreads outliers, so int8 loses less [default: with int8].
     #[arg(long, overrides_with = "no_hadamard")]
@@ -245,7 +245,7 @@ pub(crate) enum KvType {
 #[derive(clap::Args, Debug)]
 pub(crate) struct Sampling {
     /// The most tokens to generate [default: 128 for complete, 1024 for each answer of chat].
-    #[arg(short, long, value_name = "N", value_parser = numbers::count)]
+    #[arg(short, long, alias = "predict", value_name = "N", value_parser = numbers::count)]
     pub(crate) n_predict: Option<usize>,
     /// Seed of the sampler [default: from the clock].
     #[arg(short, long, value_parser = numbers::whole::<0, { u64::MAX }, u64>)]
@@ -297,7 +297,7 @@ pub(crate) struct Chat {
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<OsString>,
     /// System prompt.
-    #[arg(long, visible_alias = "sys", value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(long, visible_alias = "sys", alias = "system-prompt", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
     /// Print JSON instead of text, with -p or piped stdin: an object at the end; with --json=events also a line for each piece of
     /// text as it comes.
@@ -461,7 +461,7 @@ pub(crate) struct Bench {
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = numbers::whole::<1, 10_000, u32>)]
     pub(crate) repetitions: u32,
     /// The most prompt tokens of one forward pass (llama.cpp's ubatch).
-    #[arg(long, value_name = "TOKENS", default_value_t = Config::default().chunk, value_parser = numbers::count)]
+    #[arg(long, alias = "ubatch-size", value_name = "TOKENS", default_value_t = Config::default().chunk, value_parser = numbers::count)]
     pub(crate) chunk: usize,
     /// Instead, compare the model with itself as multi-head attention: sessions that fit a budget, and tokens per second
     /// of one session and of eight, at several depths.

@@ -3,12 +3,12 @@
 use armlet::tokenizer::EncodeOptions;
 
 use crate::args::{Complete, Json};
-use crate::error::{Failure, print};
+use crate::error::{Failure, print, print_json};
 use crate::generate::{End, Request, ended, generate};
 use crate::interrupt;
 use crate::model::{Runner, encode_prompt, plan, prompt, session_memory, with_model};
 use crate::sampling::sampler;
-use crate::terminal::{print_json, print_text};
+use crate::terminal::print_text;
 
 pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
     let prompt = prompt(&args.text)?;
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
             match args.json {
                 None => print_text(text),
                 Some(Json::Object) => Ok(()),
-                Some(Json::Events) => print_json(&serde_json::json!({ "event": "text", "text": text })),
+                Some(Json::Events) => print_json(&serde_json::json!({ "event": "text", "text": text }), false),
             }
         };
         let limit = args.sampling.n_predict.unwrap_or(128);
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         let (end, stats) = generate(loaded, &mut runner, &mut sampler, request, &mut Vec::new(), show)?;
         match args.json {
             None => print(b"\n")?,
-            Some(kind) => print_json(&ended(kind, &answer, end, &stats))?,
+            Some(kind) => print_json(&ended(kind, &answer, end, &stats), false)?,
         }
         stats.report(log::log_enabled!(log::Level::Info));
         match end {

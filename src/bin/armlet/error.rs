@@ -87,22 +87,7 @@ failure_from!(armlet::engine::EngineError, armlet::tokenizer::TokenizerError);
 /// Writes a JSON value as a line, or as several that are easier to read.
 pub(crate) fn print_json(value: &Value, lines: bool) -> Result<(), Failure> {
     let json = if lines { format!("{value:#}\n") } else { format!("{value}\n") };
-    print(escaped(&json).as_bytes())
-}
-
-/// JSON in which nothing acts on a terminal. C0 controls are escaped already; the others that do can only be in strings, where
-/// an escape stands for the same character.
-fn escaped(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        if c == '\n' || !visible::acts(c) {
-            out.push(c);
-        } else {
-            // None of them is beyond the first 65,536. Writing to a String cannot fail.
-            let _ = std::fmt::Write::write_fmt(&mut out, format_args!("\\u{:04x}", c as u32));
-        }
-    }
-    out
+    print(visible::json(&json).as_bytes())
 }
 
 /// Writes to stdout and flushes it.
@@ -110,24 +95,4 @@ pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     Ok(out.flush()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_acts_on_no_terminal_and_says_the_same() {
-        let text = "a\x1b[2J\u{9b}31m\u{202e}b\u{2028}\x7f\u{85}ż👩";
-        let value = serde_json::json!({ text: [text, 1] });
-        for json in [format!("{value}\n"), format!("{value:#}\n")] {
-            let shown = escaped(&json);
-            assert!(
-                !shown.contains(|c| visible::acts(c) && c != '\n')
-                    && shown.contains("\\u202e")
-                    && shown.contains("ż👩")
-            );
-            assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
-        }
-    }
 }

@@ -1,5 +1,5 @@
-//! llama.cpp's spellings of options, for the hands and scripts that have them: its long names with one hyphen, and what it
-//! needs to be told and armlet does not.
+//! llama.cpp's spellings of options, for the hands and scripts that have them: its names of several letters with one hyphen, and
+//! what it needs to be told and armlet does not. Its other names are aliases in `args`.
 
 use std::ffi::{OsStr, OsString};
 
@@ -24,23 +24,21 @@ const FUSED: &str = "attention is always fused";
 const NO_GPU: &str = "every layer runs on the CPU";
 const VALUES_OF_FLASH: Values = Values::Perhaps(&["on", "off", "auto", "0", "1"]);
 
-const SPELLINGS: [(&str, Meaning); 15] = [
+const SPELLINGS: [(&str, Meaning); 10] = [
     ("-sys", Meaning::Is("--system")),
-    ("--system-prompt", Meaning::Is("--system")),
     ("-ctk", Meaning::Is("--kv-type")),
-    ("--cache-type-k", Meaning::Is("--kv-type")),
     ("-ctv", Meaning::Is(VALUES_TYPE)),
     ("--cache-type-v", Meaning::Is(VALUES_TYPE)),
-    ("--ctx-size", Meaning::Is("--context")),
-    ("--predict", Meaning::Is("--n-predict")),
     ("-ub", Meaning::Is("--chunk")),
-    ("--ubatch-size", Meaning::Is("--chunk")),
     ("-fa", Meaning::Needless { values: VALUES_OF_FLASH, why: FUSED }),
     ("--flash-attn", Meaning::Needless { values: VALUES_OF_FLASH, why: FUSED }),
     ("-ngl", Meaning::Needless { values: Values::One, why: NO_GPU }),
     ("--n-gpu-layers", Meaning::Needless { values: Values::One, why: NO_GPU }),
     ("--no-warmup", Meaning::Needless { values: Values::None, why: "there is no warm-up" }),
 ];
+
+/// The option and its other name.
+const KEYS_TYPE: [&str; 2] = ["--kv-type", "--cache-type-k"];
 
 /// Not an option: the format of values, which is that of keys.
 const VALUES_TYPE: &str = "--cache-type-v";
@@ -84,10 +82,11 @@ pub(crate) fn translate(args: impl IntoIterator<Item = OsString>) -> Result<Spel
             }
             Some((_, Meaning::Is(name))) => OsString::from(name),
         };
-        if let Some(value) = name.to_str().and_then(|name| name.strip_prefix("--kv-type=")) {
-            keys = Some(value.into());
-        }
-        let is_type = name == "--kv-type";
+        let of_type = |name: &str| {
+            KEYS_TYPE.iter().find_map(|known| name.strip_prefix(known)?.strip_prefix('=')).map(OsString::from)
+        };
+        keys = name.to_str().and_then(of_type).or(keys);
+        let is_type = KEYS_TYPE.iter().any(|known| name == *known);
         spelled.args.push(name);
         if is_type && let Some(value) = args.next() {
             keys = Some(value.clone());
@@ -129,6 +128,7 @@ mod tests {
             ("a chat -ctk q8_0 -ctv q8_0", "a chat --kv-type q8_0", 0),
             ("a chat -ctv q8_0 --kv-type q8_0", "a chat --kv-type q8_0", 0),
             ("a chat -ctv f16", "a chat", 0),
+            ("a chat --cache-type-k q8_0 -ctv q8_0", "a chat --cache-type-k q8_0", 0),
             ("a chat --kv-type=int8 -ctv q8_0", "a chat --kv-type=int8", 0),
             ("a chat -fa on -ngl 99 -t 2", "a chat -t 2", 2),
             ("a chat -fa -t 2", "a chat -t 2", 1),

@@ -91,11 +91,6 @@ pub(crate) fn tell(text: &str) {
     }
 }
 
-/// Writes JSON to stdout, on a line of its own.
-pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
-    print((visible::json(value) + "\n").as_bytes())
-}
-
 /// Writes generated text to stdout: as it is to a file or a pipe, and to a terminal with what would act on it made
 /// visible.
 pub(crate) fn print_text(text: &str) -> Result<(), Failure> {

@@ -25,12 +25,13 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
     shown(text, acts)
 }
 
-/// JSON on one line, in which these characters are escaped; serde_json does so with those of ASCII only.
-pub(crate) fn json(value: &serde_json::Value) -> String {
-    let mut out = String::new();
-    for c in value.to_string().chars() {
-        // Beyond ASCII they are in strings. Writing to a String cannot fail.
-        let _ = if acts(c) { write!(out, "\\u{:04x}", c as u32) } else { out.write_char(c) };
+/// JSON in which nothing acts on a terminal. C0 controls are escaped already; the others that do can only be in strings, where
+/// an escape stands for the same character.
+pub(crate) fn json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        // None of them is beyond the first 65,536. Writing to a String cannot fail.
+        let _ = if acts(c) && c != '\n' { write!(out, "\\u{:04x}", c as u32) } else { out.write_char(c) };
     }
     out
 }
@@ -79,11 +80,13 @@ mod tests {
     }
 
     #[test]
-    fn json_has_none_and_says_the_same() {
+    fn json_acts_on_no_terminal_and_says_the_same() {
         let value = serde_json::json!({ "a\u{202e}": "b\u{9b}\x1b\n\u{7f}ü" });
-        let text = json(&value);
-        assert_eq!(text, r#"{"a\u202e":"b\u009b\u001b\n\u007fü"}"#);
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        assert_eq!(json(&value.to_string()), r#"{"a\u202e":"b\u009b\u001b\n\u007fü"}"#);
+        for shown in [json(&value.to_string()), json(&format!("{value:#}\n"))] {
+            assert!(!shown.contains(|c| acts(c) && c != '\n'));
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        }
     }
 
     /// Every control character there is; and letters, emoji with a joiner, combining marks and soft hyphens are none.

@@ -18,7 +18,7 @@ use armlet::sample::Sampler;
 use armlet::tokenizer::Role;
 
 use crate::args::{Chat, Json, most_sinks};
-use crate::error::Failure;
+use crate::error::{Failure, print_json};
 use crate::generate::{End, ended};
 use crate::interrupt;
 use crate::model::{Loaded, Runner, argument, map, plan, read_stdin, session_memory, with_model, without_line_end};
@@ -176,7 +176,7 @@ fn once(chat: &mut Conversation<'_, '_>, text: &str, args: &Chat) -> Result<(), 
             _ => "",
         };
         let text = if hide { thinking::without_thoughts(whole) } else { whole.to_string() };
-        terminal::print_json(&ended(kind, &text, end, &stats))?;
+        print_json(&ended(kind, &text, end, &stats), false)?;
     } else {
         answer.finish()?;
     }
@@ -199,7 +199,7 @@ fn event(thinking: &mut Thinking, piece: Piece<'_>, hide: bool) -> Result<(), Fa
     let mut print = |is_thought: bool, text: &str| {
         if result.is_ok() && !(is_thought && hide) {
             let event = if is_thought { "thinking" } else { "text" };
-            result = terminal::print_json(&serde_json::json!({ "event": event, "text": text }));
+            result = print_json(&serde_json::json!({ "event": event, "text": text }), false);
         }
     };
     match piece {
