@@ -77,8 +77,8 @@ macro_rules! kernels {
         }
         $(#[target_feature(enable = $features)])?
         #[inline(never)]
-        fn attend_elements<E: attention::kv_format::KvFormat<B>, const B: usize>(q: &Queries<'_>, spans: &[KvSpan<'_>], out: &mut SoftmaxState<'_>) {
-            attention::attend::<_, E, B>($new, q, spans, out)
+        fn attend_elements<E: attention::kv_format::KvFormat>(q: &Queries<'_>, spans: &[KvSpan<'_>], out: &mut SoftmaxState<'_>) {
+            attention::attend::<_, E>($new, q, spans, out)
         }
         $(#[target_feature(enable = $features)])?
         fn quantise_query(x: &[f32], head_dim: usize, out: &mut [QueryBlock]) {

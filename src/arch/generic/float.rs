@@ -19,24 +19,27 @@ use super::activations::Activations;
 use super::cursor::{RowCursor, RowQuad, Zip};
 use super::gemv::RowKernel;
 use super::job::Job;
-use super::padded::padded;
+use super::padded::{padded, padded_block};
 use crate::arch::isa::{FloatIsa, Int8Isa, Isa};
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::{unroll, unroll_array};
-use crate::quant::DType;
+use crate::quant::{Block, DType};
 use crate::util::SliceExt;
 
-/// A float format. Sixteen weights have `B` bytes.
-pub(super) trait Format<const B: usize> {
+/// A float format.
+pub(super) trait Format {
+    /// Sixteen weights.
+    type Sixteen: Block;
     /// Sixteen weights of each of four rows.
-    fn load<I: Isa>(isa: I, step: BlockQuad<'_, '_, [u8; B]>) -> [[I::F32x8; 2]; ROWS];
+    fn load<I: Isa>(isa: I, step: BlockQuad<'_, '_, Self::Sixteen>) -> [[I::F32x8; 2]; ROWS];
 }
 
 /// Defines a float format: the bytes of sixteen weights, and the load.
 macro_rules! float {
     ($name:ident, $bytes:literal, $load:ident) => {
         pub(super) struct $name;
-        impl Format<$bytes> for $name {
+        impl Format for $name {
+            type Sixteen = [u8; $bytes];
             #[inline(always)]
             fn load<I: Isa>(isa: I, step: BlockQuad<'_, '_, [u8; $bytes]>) -> [[I::F32x8; 2]; ROWS] {
                 isa.$load(step)
@@ -57,9 +60,9 @@ type Sums<I> = [<I as Isa>::F32x8; ROWS];
 struct Piece([f32; if cfg!(target_os = "none") { 2048 } else { 5120 }]);
 
 /// Rows of a format, as a [`RowKernel`].
-pub(super) struct Lanes<F, const B: usize>(PhantomData<F>);
+pub(super) struct Lanes<F>(PhantomData<F>);
 
-impl<F: Format<B>, const B: usize> RowKernel for Lanes<F, B> {
+impl<F: Format> RowKernel for Lanes<F> {
     type Tokens<'a, const T: usize> = [&'a [f32]; T];
 
     #[inline(always)]
@@ -70,19 +73,24 @@ impl<F: Format<B>, const B: usize> RowKernel for Lanes<F, B> {
     #[inline(always)]
     fn tile<I: FloatIsa + Int8Isa, const T: usize>(isa: I, rows: RowQuad<'_>, x: [&[f32]; T]) -> [[f32; ROWS]; T] {
         let mut acc = [[isa.splat8(0.0); ROWS]; T];
-        walk::<F, I, T, B>(isa, rows, x, &mut acc);
+        walk::<F, I, T>(isa, rows, x, &mut acc);
         // The columns after the last whole sixteen, padded with zeros, in the same lanes.
-        let whole = rows.row_bytes() / B;
-        if whole * B < rows.row_bytes() {
-            let tails: [[u8; B]; ROWS] = core::array::from_fn(|r| padded(rows.row(r).get(whole * B..).unwrap_or(&[])));
+        let whole = rows.row_bytes() / size_of::<F::Sixteen>();
+        if whole * size_of::<F::Sixteen>() < rows.row_bytes() {
+            let tails = tails::<F>(rows, whole);
             let x: [[f32; 16]; T] = core::array::from_fn(|t| padded(x[t].get(whole * 16..).unwrap_or(&[])));
-            let rows = RowQuad::new(tails.as_flattened(), B);
-            walk::<F, I, T, B>(isa, rows, x.each_ref().map(<[f32; 16]>::as_slice), &mut acc);
+            walk::<F, I, T>(isa, RowQuad::of_blocks(&tails), x.each_ref().map(<[f32; 16]>::as_slice), &mut acc);
         }
         let mut sums = [[0.0; ROWS]; T];
         unroll!(t in 0..T => { unroll!(r in 0..ROWS => { sums[t][r] = isa.sum8(acc[t][r]) }) });
         sums
     }
+}
+
+/// What four rows have after their first `whole` × 16 columns, less than sixteen, padded with zeros.
+#[inline(always)]
+fn tails<F: Format>(rows: RowQuad<'_>, whole: usize) -> [F::Sixteen; ROWS] {
+    core::array::from_fn(|r| padded_block(rows.row(r).get(whole * size_of::<F::Sixteen>()..).unwrap_or(&[])))
 }
 
 /// Columns `first..` of tokens `token..token + T`.
@@ -94,14 +102,9 @@ fn columns<'a, const T: usize>(x: &Activations<'a>, token: usize, first: usize) 
 
 /// Adds the products of four rows and `T` tokens, sixteen columns at a time, as far as they are whole.
 #[inline(always)]
-fn walk<F: Format<B>, I: Isa, const T: usize, const B: usize>(
-    isa: I,
-    rows: RowQuad<'_>,
-    x: [&[f32]; T],
-    sums: &mut [Sums<I>; T],
-) {
+fn walk<F: Format, I: Isa, const T: usize>(isa: I, rows: RowQuad<'_>, x: [&[f32]; T], sums: &mut [Sums<I>; T]) {
     let mut x = Zip::new(x.map(|x| x.as_chunks::<16>().0));
-    let mut rows = RowCursor::<[u8; B]>::new(rows, x.left());
+    let mut rows = RowCursor::<F::Sixteen>::new(rows, x.left());
     let mut acc = *sums;
     while let Some(step) = rows.next() {
         let w = F::load(isa, step);
@@ -140,9 +143,9 @@ fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
                 let piece = piece.first_n_mut(columns);
                 let blocks = column / 16;
                 match job.w.dtype() {
-                    DType::F32 => widen::<F32, I, 64, R>(isa, rows, stride, blocks, piece),
-                    DType::F16 => widen::<F16, I, 32, R>(isa, rows, stride, blocks, piece),
-                    _ => widen::<Bf16, I, 32, R>(isa, rows, stride, blocks, piece),
+                    DType::F32 => widen::<F32, I, R>(isa, rows, stride, blocks, piece),
+                    DType::F16 => widen::<F16, I, R>(isa, rows, stride, blocks, piece),
+                    _ => widen::<Bf16, I, R>(isa, rows, stride, blocks, piece),
                 }
                 add(isa, piece, &job.x, token, column, sums);
             }
@@ -156,33 +159,22 @@ fn multiply_by<I: FloatIsa, const R: usize>(isa: I, job: &mut Job<'_, '_, '_>) {
 /// Columns of a piece as `f32`, transposed: of `rows`, after the first `blocks` × 16 columns. Beyond the last row it is
 /// repeated.
 #[inline(always)]
-fn widen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
-    isa: I,
-    rows: &[u8],
-    stride: usize,
-    blocks: usize,
-    out: &mut [[f32; R]],
-) {
-    let skip = blocks * B;
+fn widen<F: Format, I: Isa, const R: usize>(isa: I, rows: &[u8], stride: usize, blocks: usize, out: &mut [[f32; R]]) {
+    let skip = blocks * size_of::<F::Sixteen>();
     for h in 0..R / ROWS {
         let rows =
             RowQuad::new(rows.get(h * ROWS * stride..).filter(|r| !r.is_empty()).unwrap_or(rows), stride).skip(skip);
         let (whole, tail) = out.as_chunks_mut::<16>();
         let n = whole.len();
-        let mut walk = RowCursor::<[u8; B]>::new(rows, n).prefetch_from(R * stride);
+        let mut walk = RowCursor::<F::Sixteen>::new(rows, n).prefetch_from(R * stride);
         for out in whole {
             walk.prefetch_near(isa);
-            widen_sixteen::<F, I, B, R>(isa, &mut walk, h, out);
+            widen_sixteen::<F, I, R>(isa, &mut walk, h, out);
         }
         if !tail.is_empty() {
-            let tails: [[u8; B]; ROWS] = core::array::from_fn(|r| padded(rows.row(r).get(n * B..).unwrap_or(&[])));
+            let tails = tails::<F>(rows, n);
             let mut last = [[0.0; R]; 16];
-            widen_sixteen::<F, I, B, R>(
-                isa,
-                &mut RowCursor::new(RowQuad::new(tails.as_flattened(), B), 1),
-                h,
-                &mut last,
-            );
+            widen_sixteen::<F, I, R>(isa, &mut RowCursor::new(RowQuad::of_blocks(&tails), 1), h, &mut last);
             for (out, last) in tail.iter_mut().zip(last) {
                 out.as_chunks_mut::<ROWS>().0[h] = last.as_chunks().0[h];
             }
@@ -192,9 +184,9 @@ fn widen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
 
 /// The next sixteen columns of the four rows at `4·h`; nothing when there are none.
 #[inline(always)]
-fn widen_sixteen<F: Format<B>, I: Isa, const B: usize, const R: usize>(
+fn widen_sixteen<F: Format, I: Isa, const R: usize>(
     isa: I,
-    rows: &mut RowCursor<'_, [u8; B]>,
+    rows: &mut RowCursor<'_, F::Sixteen>,
     h: usize,
     out: &mut [[f32; R]; 16],
 ) {

@@ -119,12 +119,12 @@ impl Product for Floats {
             DType::F16 if S::F16_PRODUCTS && !job.x.f16.is_empty() => {
                 gemv::multiply::<gemv_f16::F16Rows<float::F16>, S, 2>(isa, job);
             }
-            DType::F16 if S::F16_PRODUCTS => gemv::multiply::<float::Lanes<float::F16, 32>, S, 1>(isa, job),
-            DType::F16 => gemv::multiply::<float::Lanes<float::F16, 32>, S, 2>(isa, job),
+            DType::F16 if S::F16_PRODUCTS => gemv::multiply::<float::Lanes<float::F16>, S, 1>(isa, job),
+            DType::F16 => gemv::multiply::<float::Lanes<float::F16>, S, 2>(isa, job),
             DType::Bf16 if !cfg!(target_os = "none") => {
-                gemv::multiply::<float::Lanes<float::Bf16, 32>, S, 1>(isa, job);
+                gemv::multiply::<float::Lanes<float::Bf16>, S, 1>(isa, job);
             }
-            DType::F32 if !cfg!(target_os = "none") => gemv::multiply::<float::Lanes<float::F32, 64>, S, 1>(isa, job),
+            DType::F32 if !cfg!(target_os = "none") => gemv::multiply::<float::Lanes<float::F32>, S, 1>(isa, job),
             _ => {}
         }
     }

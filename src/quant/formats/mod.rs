@@ -33,6 +33,8 @@ pub(crate) trait Block: Copy + AsRef<[u8]> + AsMut<[u8]> + 'static {
 
     /// As many blocks as `bytes` has.
     fn slice_of(bytes: &[u8]) -> &[Self];
+    /// The bytes of `blocks`.
+    fn bytes_of(blocks: &[Self]) -> &[u8];
 }
 
 impl<const N: usize> Block for [u8; N] {
@@ -41,6 +43,11 @@ impl<const N: usize> Block for [u8; N] {
     #[inline(always)]
     fn slice_of(bytes: &[u8]) -> &[Self] {
         bytes.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn bytes_of(blocks: &[Self]) -> &[u8] {
+        blocks.as_flattened()
     }
 }
 

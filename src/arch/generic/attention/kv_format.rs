@@ -4,7 +4,7 @@ use super::super::activations::{round_block, scale};
 use super::super::padded::padded;
 use crate::arch::isa::{F32x16, Isa};
 use crate::arch::unroll::unroll_array;
-use crate::quant::BLOCK;
+use crate::quant::{BLOCK, Block};
 use crate::storage::Plain;
 
 /// How the cache stores a number.
@@ -38,18 +38,21 @@ impl KvType {
     }
 }
 
-/// A format of K and V; eight numbers have `B` bytes.
-pub(in crate::arch) trait KvFormat<const B: usize> {
+/// A format of K and V.
+pub(in crate::arch) trait KvFormat {
+    /// Eight numbers.
+    type Eight: Block;
     /// Whether rows have scales, and keys are multiplied with int8 queries.
     const INT8: bool = false;
     /// Most query heads that are multiplied together, up to 4.
     const HEADS: usize = 4;
     /// Eight numbers of two rows, or sixteen of one.
-    fn load<I: Isa>(isa: I, x: [&[u8; B]; 2]) -> I::F32x16;
+    fn load<I: Isa>(isa: I, x: [&Self::Eight; 2]) -> I::F32x16;
 }
 
 pub(in crate::arch) struct F16;
-impl KvFormat<16> for F16 {
+impl KvFormat for F16 {
+    type Eight = [u8; 16];
     #[inline(always)]
     fn load<I: Isa>(isa: I, x: [&[u8; 16]; 2]) -> I::F32x16 {
         I::F32x16::load_f16(isa, x)
@@ -57,7 +60,8 @@ impl KvFormat<16> for F16 {
 }
 
 pub(in crate::arch) struct Int8;
-impl KvFormat<8> for Int8 {
+impl KvFormat for Int8 {
+    type Eight = [u8; 8];
     const INT8: bool = true;
     #[inline(always)]
     fn load<I: Isa>(isa: I, x: [&[u8; 8]; 2]) -> I::F32x16 {
@@ -66,7 +70,8 @@ impl KvFormat<8> for Int8 {
 }
 
 pub(in crate::arch) struct F32;
-impl KvFormat<32> for F32 {
+impl KvFormat for F32 {
+    type Eight = [u8; 32];
     // For tests of precision: the code for more heads is worth more to what has little memory.
     const HEADS: usize = 1;
     #[inline(always)]

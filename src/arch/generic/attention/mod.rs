@@ -33,7 +33,7 @@ use super::cursor::Prefetcher;
 use super::exp::exp2_below;
 use super::padded::padded;
 use crate::arch::isa::Isa;
-use crate::quant::BLOCK;
+use crate::quant::{BLOCK, Block};
 use crate::storage::TILE;
 use crate::util::SliceExt;
 use crate::util::soft_cap::soft_cap;
@@ -89,9 +89,9 @@ macro_rules! dispatch {
     ($attend:ident, $kv_type:expr, $($args:expr),*) => {{
         use $crate::arch::generic::attention::kv_format::{F16, F32, Int8};
         match $kv_type {
-            KvType::F16 => $attend::<F16, 16>($($args),*),
-            KvType::Int8 => $attend::<Int8, 8>($($args),*),
-            KvType::F32 => $attend::<F32, 32>($($args),*),
+            KvType::F16 => $attend::<F16>($($args),*),
+            KvType::Int8 => $attend::<Int8>($($args),*),
+            KvType::F32 => $attend::<F32>($($args),*),
         }
     }};
 }
@@ -99,7 +99,7 @@ pub(in crate::arch) use dispatch;
 
 /// See [`Kernels::attend`](crate::arch::Kernels::attend).
 #[inline(always)]
-pub(in crate::arch) fn attend<'q, I: Isa, E: KvFormat<B>, const B: usize>(
+pub(in crate::arch) fn attend<'q, I: Isa, E: KvFormat>(
     isa: I,
     q: &Queries<'q>,
     spans: &[KvSpan<'_>],
@@ -127,7 +127,7 @@ pub(in crate::arch) fn attend<'q, I: Isa, E: KvFormat<B>, const B: usize>(
         let part = Heads { ring: part(&q.ring), sinks: part(&q.sinks), row, scale: q.scale, cap: q.cap };
         let (outs, max) = (outs.part_mut(first * row..end * row), out.max.part_mut(first..end));
         let sum = out.sum.part_mut(first..end);
-        tile::<I, E, B>(isa, &part, spans, outs, max, sum);
+        tile::<I, E>(isa, &part, spans, outs, max, sum);
         first = end;
     }
 }
@@ -156,7 +156,7 @@ struct Factors {
 
 /// Up to `GROUP` query heads over a tile, whose rows are in `spans`.
 #[inline(always)]
-fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
+fn tile<I: Isa, E: KvFormat>(
     isa: I,
     q: &Heads<'_>,
     spans: &[KvSpan<'_>],
@@ -172,7 +172,7 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
     let mut factors = Factors { keys: [if E::INT8 { 1.0 } else { scale }; TILE], values: [1.0; TILE] };
     let mut at = 0;
     for span in spans {
-        let k = span.k.as_chunks::<B>().0;
+        let k = E::Eight::slice_of(span.k);
         let len = (k.len() / row.max(1)).min(TILE.saturating_sub(at));
         // While keys are read, their values are prefetched, then the keys behind them; where the next tile is elsewhere, for
         // nothing.
@@ -183,7 +183,7 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
             load_scales(isa, 1.0, span.v_scales, factors.values.part_mut(at..at + len));
             score_int8(isa, q.blocks, 8 * row, span.k.first_n(len * 8 * row), tile, at, ahead);
         } else {
-            score::<I, E, B>(isa, q.floats, row, k.first_n(len * row), tile, at, ahead);
+            score::<I, E>(isa, q.floats, row, k.first_n(len * row), tile, at, ahead);
         }
         at += len;
     }
@@ -193,21 +193,13 @@ fn tile<I: Isa, E: KvFormat<B>, const B: usize>(
     for scores in tile.iter_mut() {
         scores.get_mut(at..).unwrap_or_default().fill(MASKED);
     }
-    let mut rescale = softmax_tile::<I, E, B>(isa, &factors, tile, max, sum);
+    let mut rescale = softmax_tile::<I, E>(isa, &factors, tile, max, sum);
     at = 0;
     for span in spans {
-        let v = span.v.as_chunks::<B>().0;
+        let v = E::Eight::slice_of(span.v);
         let len = (v.len() / row.max(1)).min(TILE.saturating_sub(at));
         let ahead = Prefetcher::behind(span.k);
-        accumulate_values::<I, E, B>(
-            isa,
-            TileRows { vectors: row, at },
-            v.first_n(len * row),
-            tile,
-            &rescale,
-            out,
-            ahead,
-        );
+        accumulate_values::<I, E>(isa, TileRows { vectors: row, at }, v.first_n(len * row), tile, &rescale, out, ahead);
         // What was there before is rescaled once.
         rescale = [1.0; GROUP];
         at += len;
@@ -246,7 +238,7 @@ fn load_scales<I: Isa>(isa: I, by: f32, scales: &[u8], out: &mut [f32]) {
 /// Masked positions get the weight 2⁻¹²⁶, zero beside the maximum's 1, and have no row of V. A score that is not finite
 /// would be lost in the maximum, so it makes the sum NaN.
 #[inline(always)]
-fn softmax_tile<I: Isa, E: KvFormat<B>, const B: usize>(
+fn softmax_tile<I: Isa, E: KvFormat>(
     isa: I,
     factors: &Factors,
     scores: &mut [Scores],

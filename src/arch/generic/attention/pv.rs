@@ -32,10 +32,10 @@ struct Heads<'w, const G: usize> {
 ///
 /// Register tile: `G` heads × `C` vectors of eight, in pairs, chosen so that accumulators and operands fit.
 #[inline(always)]
-pub(super) fn accumulate_values<I: Isa, E: KvFormat<B>, const B: usize>(
+pub(super) fn accumulate_values<I: Isa, E: KvFormat>(
     isa: I,
     rows: TileRows,
-    v: &[[u8; B]],
+    v: &[E::Eight],
     weights: &[Scores],
     rescale: &[f32],
     out: &mut [[f32; 8]],
@@ -46,7 +46,7 @@ pub(super) fn accumulate_values<I: Isa, E: KvFormat<B>, const B: usize>(
         let out = out.part_mut(first * rows.vectors..(first + weights.len()) * rows.vectors);
         by_heads!(
             weights.len(),
-            accumulate_heads::<I, E, B>(isa, rows, v, weights, rescale, out, ahead),
+            accumulate_heads::<I, E>(isa, rows, v, weights, rescale, out, ahead),
             1 => [4, 8], 2 => [4, 8], 3 => [2, 8], 4 => [2, 8]
         );
     }
@@ -54,10 +54,10 @@ pub(super) fn accumulate_values<I: Isa, E: KvFormat<B>, const B: usize>(
 
 /// [`accumulate_values`] for `G` heads, `C` vectors of a row at a time.
 #[inline(always)]
-fn accumulate_heads<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>(
+fn accumulate_heads<I: Isa, E: KvFormat, const G: usize, const C: usize>(
     isa: I,
     rows: TileRows,
-    v: &[[u8; B]],
+    v: &[E::Eight],
     weights: &[Scores],
     rescale: &[f32],
     out: &mut [[f32; 8]],
@@ -67,27 +67,27 @@ fn accumulate_heads<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, cons
     let heads = Heads::<G> { weights, rescale };
     let mut c = 0;
     while c + C <= rows.vectors {
-        strip::<I, E, G, C, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.vectors, c), heads, out);
+        strip::<I, E, G, C>(isa, rows, c, &mut ahead, Strided::new(v, rows.vectors, c), heads, out);
         c += C;
     }
     while I::F32x16::WIDE && c + 2 <= rows.vectors {
-        strip::<I, E, G, 2, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.vectors, c), heads, out);
+        strip::<I, E, G, 2>(isa, rows, c, &mut ahead, Strided::new(v, rows.vectors, c), heads, out);
         c += 2;
     }
     while c < rows.vectors {
-        strip::<I, E, G, 1, B>(isa, rows, c, &mut ahead, Strided::new(v, rows.vectors, c), heads, out);
+        strip::<I, E, G, 1>(isa, rows, c, &mut ahead, Strided::new(v, rows.vectors, c), heads, out);
         c += 1;
     }
 }
 
 /// [`accumulate_heads`] for `C` vectors of a row from `first`.
 #[inline(always)]
-fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>(
+fn strip<I: Isa, E: KvFormat, const G: usize, const C: usize>(
     isa: I,
     rows: TileRows,
     first: usize,
     ahead: &mut Prefetcher,
-    mut v: Strided<'_, [u8; B], C>,
+    mut v: Strided<'_, E::Eight, C>,
     heads: Heads<'_, G>,
     out: &mut [[f32; 8]],
 ) {
@@ -102,17 +102,17 @@ fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>
     let mut at = rows.at;
     // Four positions an iteration, then one at a time.
     while let Some(v) = v.four() {
-        ahead.prefetch(isa, 4 * C * B);
+        ahead.prefetch(isa, 4 * C * size_of::<E::Eight>());
         let w = heads.weights.each_ref().map(|w| scores4(w, at));
-        accumulate::<I, E, G, C, 0, B>(isa, v[0], w, &mut acc);
-        accumulate::<I, E, G, C, 1, B>(isa, v[1], w, &mut acc);
-        accumulate::<I, E, G, C, 2, B>(isa, v[2], w, &mut acc);
-        accumulate::<I, E, G, C, 3, B>(isa, v[3], w, &mut acc);
+        accumulate::<I, E, G, C, 0>(isa, v[0], w, &mut acc);
+        accumulate::<I, E, G, C, 1>(isa, v[1], w, &mut acc);
+        accumulate::<I, E, G, C, 2>(isa, v[2], w, &mut acc);
+        accumulate::<I, E, G, C, 3>(isa, v[3], w, &mut acc);
         at += 4;
     }
     while let Some(v) = v.one() {
         let w = heads.weights.each_ref().map(|w| scores4(w, at));
-        accumulate::<I, E, G, C, 0, B>(isa, v, w, &mut acc);
+        accumulate::<I, E, G, C, 0>(isa, v, w, &mut acc);
         at += 1;
     }
     for (g, acc) in acc.iter().enumerate() {
@@ -125,9 +125,9 @@ fn strip<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const B: usize>
 
 /// Adds the weighted vectors of one position; its weight is lane `J` of each head's four.
 #[inline(always)]
-fn accumulate<I: Isa, E: KvFormat<B>, const G: usize, const C: usize, const J: i32, const B: usize>(
+fn accumulate<I: Isa, E: KvFormat, const G: usize, const C: usize, const J: i32>(
     isa: I,
-    v: &[[u8; B]; C],
+    v: &[E::Eight; C],
     weights: [&[f32; 4]; G],
     acc: &mut [[I::F32x16; C]; G],
 ) {

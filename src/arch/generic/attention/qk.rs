@@ -12,7 +12,7 @@ use super::scores::{Scores, scores4, set_scores4};
 use crate::arch::f32x16::pair_at;
 use crate::arch::isa::{F32x16, Isa};
 use crate::arch::unroll::{unroll, unroll_array};
-use crate::quant::BLOCK;
+use crate::quant::{BLOCK, Block};
 use crate::storage::TILE;
 use crate::util::SliceExt;
 
@@ -91,11 +91,11 @@ fn block(row: &[u8], b: usize) -> [u8; BLOCK] {
 ///
 /// Register tile: `G` heads × `J` positions, in pairs of positions, so that accumulators and operands fit.
 #[inline(always)]
-pub(super) fn score<I: Isa, E: KvFormat<B>, const B: usize>(
+pub(super) fn score<I: Isa, E: KvFormat>(
     isa: I,
     q: &[[f32; 8]],
     row: usize,
-    k: &[[u8; B]],
+    k: &[E::Eight],
     scores: &mut [Scores],
     at: usize,
     ahead: Prefetcher,
@@ -103,7 +103,7 @@ pub(super) fn score<I: Isa, E: KvFormat<B>, const B: usize>(
     for (q, scores) in q.chunks_of(E::HEADS * row).zip(scores.chunks_mut(E::HEADS)) {
         by_heads!(
             scores.len(),
-            score_heads::<I, E, B>(isa, q, row, k, scores, at, ahead),
+            score_heads::<I, E>(isa, q, row, k, scores, at, ahead),
             1 => [4, 4], 2 => [4, 4], 3 => [2, 4], 4 => [2, 4]
         );
     }
@@ -111,11 +111,11 @@ pub(super) fn score<I: Isa, E: KvFormat<B>, const B: usize>(
 
 /// [`score`] for `G` heads, `J` positions at a time.
 #[inline(always)]
-fn score_heads<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
+fn score_heads<I: Isa, E: KvFormat, const G: usize, const J: usize>(
     isa: I,
     q: &[[f32; 8]],
     row: usize,
-    k: &[[u8; B]],
+    k: &[E::Eight],
     scores: &mut [Scores],
     at: usize,
     mut ahead: Prefetcher,
@@ -125,9 +125,9 @@ fn score_heads<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: 
     let mut first = at;
     let mut tail = k;
     while let Some((rows, behind)) = tail.split_at_checked(J * row).filter(|_| row > 0) {
-        ahead.prefetch(isa, J * row * B);
+        ahead.prefetch(isa, J * row * size_of::<E::Eight>());
         tail = behind;
-        let sums = dots::<I, E, G, J, B>(isa, q, core::array::from_fn(|j| rows.row(j, row)));
+        let sums = dots::<I, E, G, J>(isa, q, core::array::from_fn(|j| rows.row(j, row)));
         for g in 0..G {
             if let Some(out) = scores[g].get_mut(first..).and_then(<[f32]>::first_chunk_mut) {
                 *out = sums[g];
@@ -136,7 +136,7 @@ fn score_heads<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: 
         first += J;
     }
     for k in tail.chunks_of(row) {
-        let sums = dots::<I, E, G, 1, B>(isa, q, [k]);
+        let sums = dots::<I, E, G, 1>(isa, q, [k]);
         for g in 0..G {
             scores[g][first % TILE] = sums[g][0];
         }
@@ -146,10 +146,10 @@ fn score_heads<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: 
 
 /// The products of `G` heads with `J` rows.
 #[inline(always)]
-fn dots<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
+fn dots<I: Isa, E: KvFormat, const G: usize, const J: usize>(
     isa: I,
     q: [&[[f32; 8]]; G],
-    k: [&[[u8; B]]; J],
+    k: [&[E::Eight]; J],
 ) -> [[f32; J]; G] {
     // One for each pair of rows; an array's length cannot be half of J, so the rest stay unused.
     let mut acc = [[I::F32x16::splat(isa, 0.0); J]; G];
@@ -160,12 +160,13 @@ fn dots<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
     for _ in 0..q.left().min(k.left()) {
         // SAFETY: both have as many steps.
         let (q, k) = unsafe { (q.next(), k.next()) };
-        multiply::<I, E, G, J, B>(isa, q.map(|q| &q[0]), k.map(|k| &k[0]), &mut acc);
-        multiply::<I, E, G, J, B>(isa, q.map(|q| &q[1]), k.map(|k| &k[1]), &mut acc);
+        multiply::<I, E, G, J>(isa, q.map(|q| &q[0]), k.map(|k| &k[0]), &mut acc);
+        multiply::<I, E, G, J>(isa, q.map(|q| &q[1]), k.map(|k| &k[1]), &mut acc);
     }
     if q_last[0].is_some() {
-        let (q, k) = (q_last.map(|q| q.unwrap_or(&[0.0; 8])), k_last.map(|k| k.unwrap_or(&[0; B])));
-        multiply::<I, E, G, J, B>(isa, q, k, &mut acc);
+        let zeros = E::Eight::ZERO;
+        let (q, k) = (q_last.map(|q| q.unwrap_or(&[0.0; 8])), k_last.map(|k| k.unwrap_or(&zeros)));
+        multiply::<I, E, G, J>(isa, q, k, &mut acc);
     }
     let mut sums = [[0.0; J]; G];
     if J == 1 {
@@ -187,10 +188,10 @@ fn dots<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
 
 /// Adds the products of eight dimensions of each head and position, lane by lane.
 #[inline(always)]
-fn multiply<I: Isa, E: KvFormat<B>, const G: usize, const J: usize, const B: usize>(
+fn multiply<I: Isa, E: KvFormat, const G: usize, const J: usize>(
     isa: I,
     q: [&[f32; 8]; G],
-    k: [&[u8; B]; J],
+    k: [&E::Eight; J],
     acc: &mut [[I::F32x16; J]; G],
 ) {
     let mut rows = [I::F32x16::splat(isa, 0.0); J];

@@ -5,15 +5,15 @@
 /// time has an instance for one alone.
 macro_rules! by_heads {
     (
-        $heads:expr, $function:ident::<$isa:ident, $format:ident, $b:ident>$arguments:tt,
+        $heads:expr, $function:ident::<$isa:ident, $format:ident>$arguments:tt,
         $($g:literal => [$narrow:literal, $wide:literal]),*
     ) => {
         match $heads {
             $(
                 $g if ($g == 1 || $format::HEADS > 1) && <$isa as Isa>::F32x16::WIDE => {
-                    $function::<$isa, $format, $g, $wide, $b>$arguments;
+                    $function::<$isa, $format, $g, $wide>$arguments;
                 }
-                $g if $g == 1 || $format::HEADS > 1 => $function::<$isa, $format, $g, $narrow, $b>$arguments,
+                $g if $g == 1 || $format::HEADS > 1 => $function::<$isa, $format, $g, $narrow>$arguments,
             )*
             _ => {}
         }

@@ -71,6 +71,12 @@ impl<'a> RowQuad<'a> {
         RowQuad { data, stride, len: stride, last: data.len() - stride }
     }
 
+    /// A block of each row.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn of_blocks<B: Block>(blocks: &'a [B; ROWS]) -> Self {
+        RowQuad::new(B::bytes_of(blocks), size_of::<B>())
+    }
+
     /// The rows without their first `bytes`.
     #[inline(always)]
     pub(in crate::arch::generic) fn skip(self, bytes: usize) -> Self {
