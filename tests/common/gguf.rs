@@ -275,7 +275,7 @@ impl Tiny {
     }
 }
 
-/// Control tokens of [`byte_level_model`]; their ids follow those of the 256 bytes.
+/// Control tokens of [`byte_level_model`]; their ids are the last.
 const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
 /// The text of each byte's token in a byte-level BPE vocabulary (GPT-2): printable bytes stand for themselves, the others
@@ -291,16 +291,42 @@ pub fn byte_tokens() -> impl Iterator<Item = String> {
 
 /// The file of a tiny model that can read and write any text: one token per byte, and ChatML's control tokens.
 pub fn byte_level_model(seed: u64) -> Vec<u8> {
-    let tokens: Vec<String> = byte_tokens().chain(CONTROL.map(String::from)).collect();
+    let words = byte_tokens().collect();
+    with_vocabulary(Tiny { dtype: DType::Q8_0, seed, ..Tiny::default() }, words, "A B")
+}
+
+/// The file of a model that costs as much as one of a billion parameters would with fewer layers, and knows nothing: rows
+/// are whole blocks in every format, and `a` behind a space is one token. A token reads 101 million weights, of which 50
+/// million are the output head's.
+pub fn bench_model(seed: u64) -> Vec<u8> {
+    let size = Tiny {
+        n_embd: 1024,
+        n_layers: 4,
+        n_heads: 16,
+        n_kv_heads: 8,
+        head_dim: 64,
+        rope_dims: 64,
+        n_ff: 3072,
+        context: 4096,
+        dtype: DType::F16,
+        seed,
+        ..Tiny::default()
+    };
+    let unused = (0..49_152 - 257 - CONTROL.len()).map(|i| format!("unused{i}"));
+    with_vocabulary(size, byte_tokens().chain(["\u{120}a".into()]).chain(unused).collect(), "\u{120} a")
+}
+
+/// The file of a model whose vocabulary is `words` and the control tokens.
+fn with_vocabulary(size: Tiny, words: Vec<String>, merge: &str) -> Vec<u8> {
     // 1 is text, 3 a control token.
-    let kinds = (0..tokens.len()).map(|i| if i < 256 { 1 } else { 3 }).collect();
+    let kinds = words.iter().map(|_| 1).chain(CONTROL.map(|_| 3)).collect();
+    let tokens: Vec<String> = words.into_iter().chain(CONTROL.map(String::from)).collect();
     let end = tokens.len() as u32 - 1;
-    let tiny = Tiny { vocab: tokens.len(), dtype: DType::Q8_0, seed, ..Tiny::default() };
-    let mut model = tiny.gguf();
+    let mut model = Tiny { vocab: tokens.len(), ..size }.gguf();
     model
         .set("tokenizer.ggml.tokens", Val::Strs(tokens))
         .set("tokenizer.ggml.token_type", Val::I32s(kinds))
-        .set("tokenizer.ggml.merges", Val::Strs(vec!["A B".into()]))
+        .set("tokenizer.ggml.merges", Val::Strs(vec![merge.into()]))
         .set("tokenizer.ggml.eos_token_id", Val::U32(end));
     model.build()
 }

@@ -4,6 +4,7 @@ mod asm;
 mod c_examples;
 mod dist;
 mod firmware;
+mod formats;
 mod gate;
 mod header;
 mod icount;
@@ -36,6 +37,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
+            --random counts a model of random weights instead, in every weight format: half an hour;
             --check compares with what is allowed, by default one cheap cell
   mca       bytes of weights per cycle of each decode loop, by llvm-mca, to benches/record/mca.md
   sizes     bytes of the library for firmware by weight format, to benches/record/sizes.md

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::asm::{self, Loop};
+use crate::formats::{self, Format};
 use crate::process::{Failed, Steps, output, record, root};
 use crate::setup::{self, LINUX, Need};
 
@@ -19,28 +20,6 @@ const OBJDUMP: &str = "llvm-objdump-19";
 const SYMBOLIZER: &str = "llvm-symbolizer-19";
 const MCA: &str = "llvm-mca-19";
 const CPUS: [&str; 3] = ["cortex-a53", "cortex-a72", "neoverse-n1"];
-/// Formats, by the names of their types, and the bytes of 256 weights.
-const FORMATS: [(&str, u32); 19] = [
-    ("Q8_0", 272),
-    ("Q4_0", 144),
-    ("Q4_1", 160),
-    ("F16", 512),
-    ("Q5_0", 176),
-    ("Q5_1", 192),
-    ("Q2K", 84),
-    ("Q3K", 110),
-    ("Q4K", 144),
-    ("Q5K", 176),
-    ("Q6K", 210),
-    ("Iq4Nl", 144),
-    ("Iq4Xs", 136),
-    ("Mxfp4", 136),
-    ("Nvfp4", 144),
-    ("Tq1_0", 54),
-    ("Tq2_0", 66),
-    ("Q1_0", 36),
-    ("Q2_0", 72),
-];
 /// The functions that multiply the only token of a pass: of rows in place, and of panels.
 const DECODE: [&str; 2] = ["multiply_one<", "multiply_panels_by_one<"];
 /// Passes that are simulated.
@@ -56,13 +35,14 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("decode loops", || {
         let mut dump = Command::new(OBJDUMP);
         let disassembly = output(dump.args(["-d", "--no-show-raw-insn", "--mattr=+v8.6a,+fullfp16"]).arg(&program))?;
-        let loops = decode_loops(asm::loops(&disassembly), &program)?;
+        let formats = formats::all()?;
+        let loops = decode_loops(asm::loops(&disassembly), &program, &formats)?;
         if loops.is_empty() {
             return Err(Failed(
                 "no decode loop was found: have the functions that multiply one token other names?".into(),
             ));
         }
-        let text = table(&loops)?;
+        let text = table(&loops, &formats)?;
         print!("\n{text}\n");
         record("mca", "Decode loops by llvm-mca", MCA, &text)
     })
@@ -79,11 +59,11 @@ fn build() -> Result<PathBuf, Failed> {
     path.map(PathBuf::from).ok_or(Failed("cargo did not say where the program is".into()))
 }
 
-/// A kernel and the format of its weights.
+/// A kernel and the format of its weights, by its place in the list.
 type Kernel = (String, usize);
 
 /// The decode loops by kernel; of several of one kernel that which multiplies most.
-fn decode_loops(loops: Vec<Loop>, program: &Path) -> Result<BTreeMap<Kernel, Loop>, Failed> {
+fn decode_loops(loops: Vec<Loop>, program: &Path, formats: &[Format]) -> Result<BTreeMap<Kernel, Loop>, Failed> {
     let mut symbolizer = Command::new(SYMBOLIZER);
     symbolizer.args(["--inlining", "--functions=linkage", "--obj"]).arg(program);
     let mut found: BTreeMap<Kernel, Loop> = BTreeMap::new();
@@ -94,7 +74,9 @@ fn decode_loops(loops: Vec<Loop>, program: &Path) -> Result<BTreeMap<Kernel, Loo
         let decodes = |names: &&str| DECODE.iter().any(|function| names.contains(function));
         let names: Vec<_> = paragraphs.by_ref().take(l.addresses.len()).filter(decodes).collect();
         // Some instructions have no line, so any that has will do.
-        let Some(kernel) = names.iter().flat_map(|p| p.lines()).find_map(decode_kernel) else { continue };
+        let Some(kernel) = names.iter().flat_map(|p| p.lines()).find_map(|name| decode_kernel(name, formats)) else {
+            continue;
+        };
         if found.get(&kernel).is_none_or(|known| known.products < l.products) {
             found.insert(kernel, l);
         }
@@ -103,18 +85,20 @@ fn decode_loops(loops: Vec<Loop>, program: &Path) -> Result<BTreeMap<Kernel, Loo
 }
 
 /// The short name of a function that is generic over a format and has 1 token.
-fn decode_kernel(name: &str) -> Option<Kernel> {
+fn decode_kernel(name: &str, formats: &[Format]) -> Option<Kernel> {
     // Types and numbers only: no closures, and nothing that was given a closure or an array.
     let (function, arguments) =
         name.strip_suffix('>')?.split_once('<').filter(|(_, a)| !a.contains(['<', '[', '{']))?;
     let arguments: Vec<_> = arguments.split(", ").map(|a| a.rsplit("::").next().unwrap_or(a)).collect();
-    let format = FORMATS.iter().position(|(f, _)| arguments.contains(f))?;
+    // A format's type is named as the format is, without the underscores that Rust would not have.
+    let plain = |name: &str| name.replace('_', "").to_ascii_lowercase();
+    let format = formats.iter().position(|f| arguments.iter().any(|a| plain(a) == plain(&f.name)))?;
     let kernel = format!("{function}<{}>", arguments.join(", "));
     let decodes = arguments.contains(&"1") && !arguments.contains(&"Scalar") && !function.starts_with('{');
     decodes.then_some((kernel, format))
 }
 
-fn table(loops: &BTreeMap<Kernel, Loop>) -> Result<String, Failed> {
+fn table(loops: &BTreeMap<Kernel, Loop>, formats: &[Format]) -> Result<String, Failed> {
     let mut text = format!(
         "Bytes of weights per cycle when all data is in the first-level cache; – where the core lacks an instruction.\n\n\
          | kernel | instructions | weights | {} |\n|---|---:|---:|{}\n",
@@ -124,7 +108,7 @@ fn table(loops: &BTreeMap<Kernel, Loop>) -> Result<String, Failed> {
     for ((kernel, format), l) in loops {
         text += &format!("| `{kernel}` | {} | {} |", l.addresses.len(), l.products);
         for cpu in CPUS {
-            let bytes = f64::from(l.products * FORMATS[*format].1) / 256.0;
+            let bytes = f64::from(l.products * formats[*format].bytes_of_256) / 256.0;
             let rate = cycles(cpu, &l.source)?.map(|cycles| bytes * f64::from(PASSES) / cycles);
             text += &rate.map_or(" – |".into(), |rate| format!(" {rate:.2} |"));
         }
@@ -155,12 +139,20 @@ mod tests {
 
     #[test]
     fn decode_kernels_are_told_by_their_type_arguments() {
+        let formats = ["q4_0", "f16", "iq4_nl"].map(|name| Format {
+            name: name.into(),
+            bytes_of_256: 144,
+            packs: false,
+            is_float: false,
+        });
+        let decode_kernel = |name| decode_kernel(name, &formats);
         let name = "quantised_tile<armlet::arch::generic::matmul::Q4_0, armlet::arch::aarch64::neon::Neon, 1, 18>";
-        assert_eq!(decode_kernel(name), Some(("quantised_tile<Q4_0, Neon, 1, 18>".into(), 1)));
+        assert_eq!(decode_kernel(name), Some(("quantised_tile<Q4_0, Neon, 1, 18>".into(), 0)));
         assert_eq!(
             decode_kernel("tile<a::rows::F16, a::neon::Neon, 1, 16>"),
-            Some(("tile<F16, Neon, 1, 16>".into(), 3))
+            Some(("tile<F16, Neon, 1, 16>".into(), 1))
         );
+        assert_eq!(decode_kernel("tile<a::Iq4Nl, a::Neon, 1>"), Some(("tile<Iq4Nl, Neon, 1>".into(), 2)));
         for other in [
             "tile<a::rows::Q4_0, a::neon::Neon, 4, 18>",
             "tile<a::rows::Q4_0, a::scalar::Scalar, 1, 18>",

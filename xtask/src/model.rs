@@ -227,10 +227,24 @@ pub(crate) fn in_format(format: &str) -> Result<PathBuf, Failed> {
     })
 }
 
-/// The model in a format of quants, packed.
-pub(crate) fn packed(format: &str) -> Result<PathBuf, Failed> {
-    let plain = in_format(format)?;
-    made(&format!("smollm2-{format}-packed.gguf"), |path| output(native().arg("pack").arg(plain).arg(path)))
+/// A model of random weights in a format, all matrices alike.
+pub(crate) fn random(format: &str) -> Result<PathBuf, Failed> {
+    let floats = made("random-f16.gguf", |path| {
+        let build = ["run", "--quiet", "--profile", profile(), "--example", "tiny", "--", "--bench"];
+        output(Command::new(env!("CARGO")).args(build).arg(path))
+    })?;
+    if format == "f16" {
+        return Ok(floats);
+    }
+    made(&format!("random-{format}.gguf"), |path| {
+        output(native().args(["quantize", "--pure"]).arg(floats).arg(path).args(["--type", format]))
+    })
+}
+
+/// A model in a format of quants, packed.
+pub(crate) fn packed(plain: &Path) -> Result<PathBuf, Failed> {
+    let name = plain.file_stem().unwrap_or_default().to_string_lossy();
+    made(&format!("{name}-packed.gguf"), |path| output(native().arg("pack").arg(plain).arg(path)))
 }
 
 /// The file that `make` writes, if it has not since the program was built.

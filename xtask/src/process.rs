@@ -286,7 +286,7 @@ pub(crate) fn outcome(command: &mut Command) -> Result<Output, Failed> {
     child.and_then(finish).map_err(|e| cannot(e, command))
 }
 
-/// Writes a record to `benches/record`: a title, the command, of what code, and the text.
+/// Writes a record to `benches/record`: a title, the command, of what code, and the text. `insns --random` is `insns-random.md`.
 pub(crate) fn record(name: &str, title: &str, tools: &str, text: &str) -> Result<(), Failed> {
     let commit = output(Command::new("git").args(["rev-parse", "--short", "HEAD"]))?;
     let changes = output(Command::new("git").args(["status", "--porcelain", "src", "Cargo.lock"]))?;
@@ -294,7 +294,7 @@ pub(crate) fn record(name: &str, title: &str, tools: &str, text: &str) -> Result
     let rustc = output(Command::new("rustc").arg("--version"))?;
     let (commit, rustc) = (commit.trim(), rustc.trim());
     let text = format!("# {title}\n\n`cargo xtask {name}`, commit {commit}{changed}, {rustc}, {tools}.\n\n{text}");
-    let path = root().join("benches/record").join(name).with_extension("md");
+    let path = root().join("benches/record").join(name.replace(" --", "-")).with_extension("md");
     std::fs::write(&path, text).map_err(|e| Failed(format!("{}: {e}", path.display())))
 }
 

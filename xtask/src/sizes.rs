@@ -1,15 +1,13 @@
 //! `cargo xtask sizes`: what each weight format adds to a firmware image, to `benches/record/sizes.md`.
 
 use crate::firmware::{ARMV8, Build, DOTPROD};
-use crate::process::{Failed, Steps, in_parallel, record, root, say};
+use crate::formats;
+use crate::process::{Failed, Steps, in_parallel, record, say};
 use crate::setup;
-
-/// Features without dependencies that are no weight formats.
-const OTHERS: [&str; 3] = ["capi", "panic-handler", "panels"];
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     setup::tools(steps)?;
-    let names = formats()?;
+    let names: Vec<String> = formats::all()?.into_iter().filter(|f| !f.is_float).map(|f| f.name).collect();
     // Floats are in every build; the smallest one has one more format.
     let features: Vec<String> = names.iter().map(|name| format!(",{name}")).collect();
     let everything = format!("{},panels", features.concat());
@@ -44,26 +42,4 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         "`aarch64-unknown-none`, profile `firmware`",
         &text,
     )
-}
-
-/// The features that choose weight formats.
-fn formats() -> Result<Vec<String>, Failed> {
-    let manifest =
-        std::fs::read_to_string(root().join("Cargo.toml")).map_err(|e| Failed(format!("Cargo.toml: {e}")))?;
-    let (_, features) = manifest.split_once("[features]\n").ok_or(Failed("Cargo.toml has no features".into()))?;
-    let (features, _) = features.split_once("\n[").unwrap_or((features, ""));
-    let names = features.lines().filter_map(|line| line.strip_suffix(" = []"));
-    Ok(names.filter(|name| !OTHERS.contains(name)).map(str::to_owned).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn formats_are_those_of_the_manifest() {
-        let names = super::formats().unwrap();
-        assert!(
-            names.len() >= 18 && names.contains(&"q8_0".to_owned()) && names.contains(&"tq2_0".to_owned()),
-            "{names:?}"
-        );
-    }
 }
