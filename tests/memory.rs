@@ -315,7 +315,7 @@ fn a_budget_gives_the_largest_context_that_fits() {
                 let h = &model.hparams;
                 let config = Config { kv, pattern: Pattern::Full, ..base };
                 let context = |budget| Plan::context_for_budget(h, &config, budget, 1);
-                let row = h.head_dim * kv.bytes() + kv.scale_bytes();
+                let row = h.head.dim * kv.bytes() + kv.scale_bytes();
                 let tile = 32 * 2 * h.n_layers * h.n_kv_heads * row;
                 for n in 1..=tiny.context / 32 {
                     assert_eq!(context(n * tile + 128), Ok(n * 32), "a tile of 32 more");

@@ -102,7 +102,7 @@ impl Header {
             keys: keys(model, shape),
             model: model.fingerprint(),
             kv_heads: h.n_kv_heads as u64,
-            head_dim: h.head_dim as u64,
+            head_dim: h.head.dim as u64,
             shared,
             position: 0,
             written: 0,

@@ -117,7 +117,7 @@ impl Plan {
         let fits = |context| Ok::<_, EngineError>(needed(context)? <= budget.min(usize::MAX - 1));
         // The bytes grow with the context, but drop where it exceeds the sliding window and layers get a ring of that
         // size.
-        let windows = h.window.map_or(h.context_length, |w| w.size.clamp(least, h.context_length));
+        let windows = h.window.as_ref().map_or(h.context_length, |w| w.size.clamp(least, h.context_length));
         for (first, last) in [(windows.saturating_add(1), h.context_length), (least, windows)] {
             if first > last || !fits(first)? {
                 continue;
@@ -227,11 +227,15 @@ fn groups(h: &Hparams, config: &Config) -> Result<(KvGroups, Option<u64>), Engin
     let full = ring.ok_or(EngineError::Config { name: "context", value: context, min: 1, max: h.context_length })?;
     // Kept tiles are further back than the context is long.
     let reach = if full.is_strided() { h.context_length } else { context };
-    let narrow = h.window.filter(|w| w.size < reach);
-    if narrow.is_some() && config.prefix > 0 {
+    let windowed = match &h.window {
+        Some(w) if w.size < reach => Ring::new(0, w.size, config.slack),
+        // A window that is no narrower is none, but one buffer has heads of one size.
+        Some(w) if w.head.dim != h.head.dim => Some(full),
+        _ => None,
+    };
+    if windowed.is_some() && config.prefix > 0 {
         return Err(EngineError::PrefixAndWindows);
     }
-    let windowed = narrow.and_then(|w| Ring::new(0, w.size, config.slack));
     let limit = (config.pattern == Pattern::Full).then_some(context as u64);
     Ok((KvGroups { full, windowed }, limit))
 }

@@ -80,9 +80,9 @@ fn shape(header: &Header, model: &Model<'_>) -> Option<KvShape> {
     let slots = usize::try_from(header.full.sinks).ok().filter(|n| (1..=h.context_length).contains(n))?;
     let same = header.full.layers == h.n_layers as u64
         && header.kv_heads == h.n_kv_heads as u64
-        && header.head_dim == h.head_dim as u64
+        && header.head_dim == h.head.dim as u64
         && header.position == header.full.sinks;
-    let shape = KvShape { layers: h.n_layers, kv_heads: h.n_kv_heads, slots, head_dim: h.head_dim, kv_type };
+    let shape = KvShape { layers: h.n_layers, kv_heads: h.n_kv_heads, slots, head_dim: h.head.dim, kv_type };
     same.then_some(shape)
 }
 

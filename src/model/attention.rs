@@ -6,11 +6,11 @@
 
 use core::num::NonZeroUsize;
 
-use super::Hparams;
 use super::batch::{Batch, Token};
 use super::buffers::{Buffers, MAX_SERIAL_ROWS, NewKvBuffers, TILES_PER_PART};
 use super::cache::KvSpans;
 use super::pass::Pass;
+use super::{Head, Hparams};
 use crate::arch::{GroupQueries, Queries, QueryBlock, SoftmaxState};
 use crate::quant::BLOCK;
 use crate::storage::{Grid, for_each_row, for_each_tile};
@@ -26,8 +26,13 @@ impl Pass<'_> {
         let h = &self.model.hparams;
         let n = batch.tokens();
         let Buffers { qkv, sink_q, query_blocks, new_kv, partials, stats, attended, .. } = buffers;
-        let pass = AttentionPass { pass: self, batch, layer, heads: h.kv_heads(), qkv, sink_q, query_blocks, new_kv };
-        let out = Out { attended: attended.first_n_mut(n * h.q_dim()), stats: stats.first_n_mut(n * 2 * h.n_heads) };
+        let head = h.head_of(layer);
+        let pass =
+            AttentionPass { pass: self, batch, layer, head, heads: h.kv_heads(), qkv, sink_q, query_blocks, new_kv };
+        let out = Out {
+            attended: attended.first_n_mut(n * h.n_heads * head.dim),
+            stats: stats.first_n_mut(n * 2 * h.n_heads),
+        };
         // The parts of the longest row, and those of all rows in units of these.
         let parts = (0..n).map(|row| pass.parts(row)).max().unwrap_or(0);
         let rows = (0..n).map(|row| pass.parts(row)).sum::<usize>() / parts.max(1);
@@ -53,6 +58,8 @@ struct AttentionPass<'l, 'b, 'c> {
     pass: &'l Pass<'l>,
     batch: &'l Batch<'b, 'c>,
     layer: usize,
+    /// The layer's heads.
+    head: &'l Head,
     /// KV heads.
     heads: NonZeroUsize,
     qkv: &'l [f32],
@@ -68,8 +75,7 @@ impl AttentionPass<'_, '_, '_> {
 
     /// Numbers of a softmax state: `group · (head_dim + 2)`.
     fn state_len(&self) -> usize {
-        let h = self.hparams();
-        h.group() * (h.head_dim + 2)
+        self.hparams().group() * (self.head.dim + 2)
     }
 
     /// Parts into which the attention of a row is split.
@@ -86,7 +92,7 @@ impl AttentionPass<'_, '_, '_> {
         for_each_row(self.pass.exec, states, len, |i, state| {
             self.attend_part(i / each, i % each, &mut SoftmaxState::new(state, group));
         });
-        let items = out.attended.rows_mut(group * h.head_dim).zip(out.stats.rows_mut(2 * group));
+        let items = out.attended.rows_mut(group * self.head.dim).zip(out.stats.rows_mut(2 * group));
         for ((item, (out, stats)), states) in items.enumerate().zip(states.rows_mut(parts * len)) {
             let mut sum = SoftmaxState::over(out, stats);
             for state in states.rows_mut(len).take(self.parts(item / self.heads)) {
@@ -98,10 +104,9 @@ impl AttentionPass<'_, '_, '_> {
 
     /// A work item for each row and KV head; `states` is `(tokens, n_kv_heads, state_len)`.
     fn attend_by_rows(&self, states: &mut [f32], out: Out<'_>) {
-        let h = self.hparams();
-        let group = h.group();
+        let group = self.hparams().group();
         let outputs = [
-            Grid::rows(out.attended, group * h.head_dim),
+            Grid::rows(out.attended, group * self.head.dim),
             Grid::rows(out.stats, 2 * group),
             Grid::rows(states, self.state_len()),
         ];
@@ -119,14 +124,16 @@ impl AttentionPass<'_, '_, '_> {
     /// The queries of a group of heads, for one KV head of one row.
     fn queries(&self, row: usize, head: usize) -> Queries<'_> {
         let h = self.hparams();
-        let (wide, width) = (h.group() * h.head_dim, h.q_dim() + 2 * h.kv_dim());
-        let blocks_per_group = h.group() * h.head_dim.div_ceil(BLOCK);
+        let Head { dim, scale, .. } = *self.head;
+        let (wide, q_dim) = (h.group() * dim, h.n_heads * dim);
+        let width = q_dim + 2 * h.n_kv_heads * dim;
+        let blocks_per_group = h.group() * dim.div_ceil(BLOCK);
         let blocks = |set: usize| self.query_blocks.row((2 * row + set) * h.n_kv_heads + head, blocks_per_group);
         Queries {
             ring: GroupQueries { floats: self.qkv.row(row, width).row(head, wide), blocks: blocks(0) },
-            sinks: GroupQueries { floats: self.sink_q.row(row, h.q_dim()).row(head, wide), blocks: blocks(1) },
-            head_dim: h.head_dim,
-            scale: h.scales.attention,
+            sinks: GroupQueries { floats: self.sink_q.row(row, q_dim).row(head, wide), blocks: blocks(1) },
+            head_dim: dim,
+            scale,
             cap: h.caps.attention,
         }
     }
@@ -135,7 +142,7 @@ impl AttentionPass<'_, '_, '_> {
     fn attend_part(&self, item: usize, part: usize, out: &mut SoftmaxState<'_>) {
         let (row, head) = (item / self.heads, item % self.heads);
         let Some(token) = self.batch.locate(row) else { return };
-        let Some(new) = self.batch.new_kv(self.hparams(), self.new_kv, token.session) else { return };
+        let Some(new) = self.batch.new_kv(self.hparams(), self.layer, self.new_kv, token.session) else { return };
         let (group, layer) = token.cache.group(self.hparams(), self.layer);
         let queries = self.queries(row, head);
         for tile in (part * TILES_PER_PART..group.ring().tiles(token.position)).take(TILES_PER_PART) {

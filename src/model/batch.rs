@@ -57,36 +57,43 @@ impl<'b, 'c> Batch<'b, 'c> {
         (0..self.caches.len()).filter_map(|i| self.caches.get(i))
     }
 
-    /// Shape of the new keys and values of a session.
-    pub(super) fn new_kv_shape(&self, h: &Hparams, cache: &KvCache<'_>) -> KvShape {
-        let (slots, kv_type) = (self.tokens_each.get(), cache.kv_type());
-        KvShape { layers: 1, kv_heads: h.n_kv_heads, slots, head_dim: h.head_dim, kv_type }
+    /// Shape of a session's new keys and values of a layer.
+    fn new_kv_shape(&self, h: &Hparams, layer: usize, cache: &KvCache<'_>) -> KvShape {
+        let (slots, kv_type, head_dim) = (self.tokens_each.get(), cache.kv_type(), h.head_of(layer).dim);
+        KvShape { layers: 1, kv_heads: h.n_kv_heads, slots, head_dim, kv_type }
     }
 
-    /// The new keys and values of session `i`.
+    /// The new keys and values of a layer and session `i`.
     #[inline(never)]
-    pub(super) fn new_kv<'n>(&self, h: &Hparams, buffers: &'n NewKvBuffers<'_>, i: usize) -> Option<NewKv<'n>> {
+    pub(super) fn new_kv<'n>(
+        &self,
+        h: &Hparams,
+        layer: usize,
+        buffers: &'n NewKvBuffers<'_>,
+        i: usize,
+    ) -> Option<NewKv<'n>> {
         let cache = self.caches.get(i)?;
-        let buffer = buffers.session(i, self.new_kv_shape(h, cache))?;
+        let buffer = buffers.session(i, self.new_kv_shape(h, layer, cache))?;
         Some(NewKv { buffer, start: cache.position() })
     }
 
-    /// Where to write the new keys and values of session `i`.
+    /// Where to write the new keys and values of a layer and session `i`.
     #[inline(never)]
     pub(super) fn new_kv_mut<'n>(
         &self,
         h: &Hparams,
+        layer: usize,
         buffers: &'n mut NewKvBuffers<'_>,
         i: usize,
     ) -> Option<KvBuffer<&'n mut [u8]>> {
-        buffers.session_mut(i, self.new_kv_shape(h, self.caches.get(i)?))
+        buffers.session_mut(i, self.new_kv_shape(h, layer, self.caches.get(i)?))
     }
 
     /// Copies the new keys and values of all sessions to their caches.
     #[inline(never)]
     pub(super) fn commit(&mut self, h: &Hparams, buffers: &NewKvBuffers<'_>, layer: usize) {
         for i in 0..self.caches.len() {
-            let Some(new) = self.new_kv(h, buffers, i) else { return };
+            let Some(new) = self.new_kv(h, layer, buffers, i) else { return };
             let Some(cache) = self.caches.get_mut(i) else { return };
             let (group, index) = cache.group_mut(h, layer);
             group.commit(index, &new);

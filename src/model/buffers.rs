@@ -56,7 +56,7 @@ pub(crate) struct NewKvBuffers<'a> {
 impl<'a> NewKvBuffers<'a> {
     fn carve(h: &Hparams, chunk: usize, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
         Ok(Self {
-            rows: arena.alloc("new K, V", &[chunk, 2, h.kv_dim(), size_of::<f32>()])?,
+            rows: arena.alloc("new K, V", &[chunk, 2, h.n_kv_heads * h.widest_head().0, size_of::<f32>()])?,
             scales: arena.alloc("new scales", &[chunk, 2, h.n_kv_heads, 2])?,
         })
     }
@@ -81,7 +81,8 @@ impl<'a> NewKvBuffers<'a> {
     }
 }
 
-/// The buffers of a pass, in the caller's memory. Only the logits are used after it.
+/// The buffers of a pass, in the caller's memory, as large as the layers with the larger heads need. Only the logits are used
+/// after it.
 pub(crate) struct Buffers<'a> {
     /// (chunk, n_embd): the residual stream
     pub(super) x: &'a mut [f32],
@@ -124,21 +125,23 @@ impl<'a> Buffers<'a> {
         // Sinks, kept tiles and the window each start and end within a tile.
         let parts = (capacity / TILE + 4).div_ceil(TILES_PER_PART);
         let partials = chunk.max(chunk.min(MAX_SERIAL_ROWS) * parts);
-        let widest = h.n_embd.max(h.n_ff).max(h.q_dim());
+        let (head_dim, rope_dims) = h.widest_head();
+        let (q_dim, kv_dim) = (h.n_heads * head_dim, h.n_kv_heads * head_dim);
+        let widest = h.n_embd.max(h.n_ff).max(q_dim);
         Ok(Self {
             x: arena.alloc("residual", &[chunk, h.n_embd])?,
             normed: arena.alloc("norm", &[chunk, h.n_embd])?,
             inputs: Inputs::carve(arena, chunk, widest)?,
-            qkv: arena.alloc("q, k, v", &[chunk, h.q_dim() + 2 * h.kv_dim()])?,
-            sink_q: arena.alloc("q for sinks", &[chunk, h.q_dim()])?,
-            query_blocks: arena.alloc("int8 queries", &[chunk, 2, h.n_heads, h.head_dim.div_ceil(BLOCK)])?,
+            qkv: arena.alloc("q, k, v", &[chunk, q_dim + 2 * kv_dim])?,
+            sink_q: arena.alloc("q for sinks", &[chunk, q_dim])?,
+            query_blocks: arena.alloc("int8 queries", &[chunk, 2, h.n_heads, head_dim.div_ceil(BLOCK)])?,
             new_kv: NewKvBuffers::carve(h, chunk, arena)?,
-            partials: arena.alloc("parts of attention", &[partials, h.n_kv_heads, h.group() * (h.head_dim + 2)])?,
+            partials: arena.alloc("parts of attention", &[partials, h.n_kv_heads, h.group() * (head_dim + 2)])?,
             stats: arena.alloc("softmax maxima and sums", &[chunk, h.n_kv_heads, 2 * h.group()])?,
-            attended: arena.alloc("attention", &[chunk, h.q_dim()])?,
+            attended: arena.alloc("attention", &[chunk, q_dim])?,
             gate: arena.alloc("ffn gate", &[chunk, h.n_ff])?,
             up: arena.alloc("ffn up", &[chunk, h.n_ff])?,
-            rope: arena.alloc("RoPE table", &[chunk, h.rope_bases(), 2, h.rope_dims / 2, 2])?,
+            rope: arena.alloc("RoPE table", &[chunk, h.rope_bases(), 2, rope_dims / 2, 2])?,
             logits: arena.alloc("logits", &[logit_rows, h.vocab])?,
         })
     }

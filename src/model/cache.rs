@@ -4,8 +4,8 @@
 //! those with a window of their own (Mistral, Gemma). A group has a [`Ring`], which maps positions to slots, and
 //! [`KvBuffer`]s for their keys and values. Sinks have a buffer of their own, which several sessions may share.
 
-use super::Hparams;
 use super::kv_buffer::{KvBuffer, KvShape};
+use super::{Head, Hparams};
 use crate::arch::{KvSpan, KvType};
 use crate::storage::{Arena, ArenaError, Ring};
 use crate::util::SliceExt;
@@ -23,7 +23,7 @@ enum Sinks<'a> {
 pub(crate) struct KvGroups {
     /// Of the layers without a window of their own.
     pub(crate) full: Ring,
-    /// Of the others; `None` where there are none, or their window is no narrower.
+    /// Of the others; `None` where there are none, or their window is no narrower and their heads are as large.
     pub(crate) windowed: Option<Ring>,
 }
 
@@ -79,11 +79,12 @@ impl<'a> LayerGroup<'a> {
         ring: Ring,
         layers: usize,
         h: &Hparams,
+        head: &Head,
         shape: &CacheShape,
         arena: &mut Arena<'a>,
     ) -> Result<Self, ArenaError> {
         let kv_heads = h.n_kv_heads;
-        let of = |slots| KvShape { layers, kv_heads, slots, head_dim: h.head_dim, kv_type: shape.kv_type };
+        let of = |slots| KvShape { layers, kv_heads, slots, head_dim: head.dim, kv_type: shape.kv_type };
         let sinks = if shape.shared { 0 } else { ring.sinks };
         let sinks = KvBuffer::carve("sink K, V", "sink scales", of(sinks), arena)?;
         let mut buffer = KvBuffer::carve("K, V ring", "ring scales", of(ring.slots()), arena)?;
@@ -208,8 +209,9 @@ impl<'a> KvCache<'a> {
     /// [`ArenaError`].
     pub(crate) fn new(h: &Hparams, shape: &CacheShape, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
         let layers = shape.groups.layers(h);
-        let full = LayerGroup::carve(shape.groups.full, layers.full, h, shape, arena)?;
-        let windowed = shape.groups.windowed.map(|ring| LayerGroup::carve(ring, layers.windowed, h, shape, arena));
+        let full = LayerGroup::carve(shape.groups.full, layers.full, h, &h.head, shape, arena)?;
+        let carve = |ring| LayerGroup::carve(ring, layers.windowed, h, h.windowed_head(), shape, arena);
+        let windowed = shape.groups.windowed.map(carve);
         Ok(Self { full, windowed: windowed.transpose()?, shape: *shape, position: 0, written: 0 })
     }
 

@@ -41,12 +41,13 @@ pub(crate) fn forward(
             pass.gate_up(layer, &x, buffers.gate, buffers.up);
         }
         pass.prepare_qkv(index, buffers, batch);
-        pass.write_new_kv(buffers, batch);
+        pass.write_new_kv(index, buffers, batch);
         pass.attend(index, buffers, batch);
         // After attention, because the new rows overwrite positions that this pass still reads.
         batch.commit(h, &buffers.new_kv, index);
-        let attended = buffers.attended.first_n_mut(n * h.q_dim());
-        attended.rows_mut(h.q_dim()).for_each(|row| pass.norm_in_place(row, layer.attn_sub_norm));
+        let q_dim = h.q_dim(index);
+        let attended = buffers.attended.first_n_mut(n * q_dim);
+        attended.rows_mut(q_dim).for_each(|row| pass.norm_in_place(row, layer.attn_sub_norm));
         let x = pass.prepare_input(attended, n, &mut buffers.inputs, &[&layer.attn_output.weight]);
         pass.add_to_residual(&layer.attn_output, layer.attn_post_norm, &x, buffers.normed, buffers.x);
 

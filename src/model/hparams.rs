@@ -33,10 +33,8 @@ pub struct Hparams {
     pub n_heads: usize,
     /// Key-value heads; divides `n_heads`.
     pub n_kv_heads: usize,
-    /// Width of a head; a multiple of 8.
-    pub head_dim: usize,
-    /// Dimensions of a head that RoPE rotates; even.
-    pub rope_dims: usize,
+    /// The heads of layers without a sliding window.
+    pub head: Head,
     /// Width of the feed-forward network.
     pub n_ff: usize,
     /// Added to the mean square in a norm.
@@ -57,6 +55,17 @@ pub struct Hparams {
     pub temperature: Temperature,
 }
 
+/// The size of a head, of queries, keys and values alike.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Head {
+    /// Width; a multiple of 8.
+    pub dim: usize,
+    /// Dimensions that RoPE rotates; even.
+    pub rope_dims: usize,
+    /// What products of queries and keys are multiplied by.
+    pub scale: f32,
+}
+
 /// A sliding window of some layers, which attend to the last positions only.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
@@ -64,6 +73,8 @@ pub struct Window {
     pub size: usize,
     /// The layers that have it.
     pub layers: LayerSet,
+    /// These layers' heads.
+    pub head: Head,
     /// These layers' rotation, if it is another.
     pub rotation: Option<Rotation>,
 }
@@ -84,8 +95,6 @@ pub struct Scales {
     pub embedding: f32,
     /// What a layer adds to the residual stream.
     pub residual: f32,
-    /// Products of queries and keys.
-    pub attention: f32,
     /// Logits.
     pub logits: f32,
 }
@@ -128,29 +137,22 @@ impl Hparams {
         }
         let n_embd = keys.size("embedding_length", None, 1, MAX_WIDTH);
         let width_per_head = n_embd / n_heads.max(1);
-        let head_dim = keys.size("attention.key_length", Some(width_per_head), 8, MAX_HEAD_DIM);
-        let value_dim = keys.size("attention.value_length", Some(head_dim), 8, MAX_HEAD_DIM);
-        if !head_dim.is_multiple_of(8) || value_dim != head_dim {
-            let what = "a head size that is no multiple of 8, or differs between K and V,";
-            keys.lacks(what);
-        }
-        let rope_dims = keys.size("rope.dimension_count", Some(head_dim), 2, head_dim as u64);
-        if !rope_dims.is_multiple_of(2) {
-            keys.impossible("rope.dimension_count");
-        }
-        for (key, size) in OF_WINDOWED_LAYERS.into_iter().zip([head_dim, head_dim, rope_dims]) {
-            if keys.size(key, Some(size), 0, MAX_WIDTH) != size {
-                keys.unsupported(key);
+        let wide = n_layers == usize::from(family.wide_attention_of_layers);
+        let scale = |dim| {
+            let default = 1.0 / libm::sqrtf(if wide { width_per_head } else { dim } as f32);
+            match keys.own("attention.scale", family.own_keys == OwnKeys::AttentionScale, default) {
+                0.0 => default,
+                found => found,
             }
-        }
+        };
+        let head = head_of(&keys, HEAD, [width_per_head; 2], &scale);
         let context_length = keys.size("context_length", None, 1, MAX_CONTEXT);
         let rope_base = keys.float("rope.freq_base", Some(10_000.0));
-        let scaling = |base| RopeScaling::new(&keys, family, context_length, base, rope_dims);
-        let rope_scaling = scaling(rope_base);
-        let window = window(&keys, family, n_layers, rope_base, &scaling);
+        let scaling = |base, dims| RopeScaling::new(&keys, family, context_length, base, dims);
+        let rope_scaling = scaling(rope_base, head.rope_dims);
+        let own = head_of(&keys, HEAD_OF_WINDOWED, [head.dim, head.rope_dims], &scale);
+        let window = window(&keys, family, n_layers, rope_base, [&head, &own], &scaling);
         let scale = |key, scale| scale_of(&keys, key, scale, n_embd, n_layers);
-        let wide = n_layers == usize::from(family.wide_attention_of_layers);
-        let attention = 1.0 / libm::sqrtf(if wide { width_per_head } else { head_dim } as f32);
         let eps = match family.norm {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
             NormKind::Layer => "attention.layer_norm_epsilon",
@@ -164,8 +166,7 @@ impl Hparams {
             n_extra_layers,
             n_heads,
             n_kv_heads,
-            head_dim,
-            rope_dims,
+            head,
             n_ff: keys.size_of_layers("feed_forward_length", n_blocks, None, MAX_WIDTH),
             eps: keys.f32(eps, None),
             rope_base,
@@ -174,10 +175,6 @@ impl Hparams {
             scales: Scales {
                 embedding: scale("embedding_scale", family.embedding),
                 residual: scale("residual_scale", family.residual),
-                attention: match keys.own("attention.scale", family.own_keys == OwnKeys::AttentionScale, attention) {
-                    0.0 => attention,
-                    found => found,
-                },
                 logits: 1.0 / scale("logit_scale", family.logits),
             },
             caps: Caps {
@@ -194,13 +191,14 @@ impl Hparams {
     }
 
     /// Whether a layer has a sliding window.
+    #[inline(never)]
     pub fn is_windowed(&self, layer: usize) -> bool {
-        self.window.is_some_and(|w| w.layers.contains(layer))
+        self.window.as_ref().is_some_and(|w| w.layers.contains(layer))
     }
 
     /// How many sets of RoPE angles a token has.
     pub(crate) fn rope_bases(&self) -> usize {
-        if self.window.is_some_and(|w| w.rotation.is_some()) { 2 } else { 1 }
+        if self.window.as_ref().is_some_and(|w| w.rotation.is_some()) { 2 } else { 1 }
     }
 
     /// The set of RoPE angles of a layer.
@@ -219,14 +217,33 @@ impl Hparams {
         self.n_heads / self.kv_heads()
     }
 
-    /// Width of all query heads together.
-    pub fn q_dim(&self) -> usize {
-        self.n_heads * self.head_dim
+    /// The heads of a layer.
+    #[inline(never)]
+    pub fn head_of(&self, layer: usize) -> &Head {
+        if self.is_windowed(layer) { self.windowed_head() } else { &self.head }
     }
 
-    /// Width of all K heads together, and of all V heads.
-    pub fn kv_dim(&self) -> usize {
-        self.n_kv_heads * self.head_dim
+    /// The heads of layers with a sliding window.
+    #[inline(never)]
+    pub(crate) fn windowed_head(&self) -> &Head {
+        self.window.as_ref().map_or(&self.head, |w| &w.head)
+    }
+
+    /// The larger [`dim`](Head::dim) and [`rope_dims`](Head::rope_dims), of a layer with a window or of one without.
+    #[inline(never)]
+    pub(crate) fn widest_head(&self) -> (usize, usize) {
+        let own = self.windowed_head();
+        (self.head.dim.max(own.dim), self.head.rope_dims.max(own.rope_dims))
+    }
+
+    /// Width of all query heads of a layer together.
+    pub fn q_dim(&self, layer: usize) -> usize {
+        self.n_heads * self.head_of(layer).dim
+    }
+
+    /// Width of all K heads of a layer together, and of all V heads.
+    pub fn kv_dim(&self, layer: usize) -> usize {
+        self.n_kv_heads * self.head_of(layer).dim
     }
 }
 
@@ -250,9 +267,30 @@ fn vocab(file: &File<'_>, keys: &Keys<'_, '_>) -> usize {
     }
 }
 
-/// What windowed layers may have of their own, and do not have here: K, V, rotated dimensions.
-const OF_WINDOWED_LAYERS: [&str; 3] =
+/// Keys of a head's size: K, V, and what is rotated.
+const HEAD: [&str; 3] = ["attention.key_length", "attention.value_length", "rope.dimension_count"];
+const HEAD_OF_WINDOWED: [&str; 3] =
     ["attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"];
+
+/// The size of a head; `default` is its width, and what of that is rotated at most.
+#[inline(never)]
+fn head_of(
+    keys: &Keys<'_, '_>,
+    [k, v, rope]: [&str; 3],
+    [width, rotated]: [usize; 2],
+    scale: &dyn Fn(usize) -> f32,
+) -> Head {
+    let dim = keys.size(k, Some(width), 8, MAX_HEAD_DIM);
+    if !dim.is_multiple_of(8) || keys.size(v, Some(dim), 8, MAX_HEAD_DIM) != dim {
+        let what = "a head size that is no multiple of 8, or differs between K and V,";
+        keys.lacks(what);
+    }
+    let rope_dims = keys.size(rope, Some(rotated.min(dim)), 2, dim as u64);
+    if !rope_dims.is_multiple_of(2) {
+        keys.impossible(rope);
+    }
+    Head { dim, rope_dims, scale: scale(dim) }
+}
 
 /// Keys of mechanisms that this forward pass lacks; 0 and false mean none.
 static REFUSED: [&str; 9] = [
@@ -294,7 +332,8 @@ fn window(
     f: &Family,
     n_layers: usize,
     base: f64,
-    scaling: &dyn Fn(f64) -> RopeScaling,
+    [others, head]: [&Head; 2],
+    scaling: &dyn Fn(f64, usize) -> RopeScaling,
 ) -> Option<Window> {
     let rule = f.window.filter(|rule| rule.only_of_layers.is_none_or(|n| usize::from(n) == n_layers))?;
     let size = keys.size("attention.sliding_window", Some(rule.size.into()), 0, MAX_CONTEXT);
@@ -323,7 +362,7 @@ fn window(
     if matches!(rule.rope, WindowRope::Same | WindowRope::Plain) && own != base {
         keys.unsupported(key);
     }
-    let scaling = scaling(own);
+    let scaling = scaling(own, head.rope_dims);
     let is_scaled = rule.rope == WindowRope::OwnBaseScaled;
     let factor = if is_scaled { RopeScaling::factor_of(keys) } else { scaling.factor };
     let same_factor = factor == scaling.factor;
@@ -333,9 +372,12 @@ fn window(
         WindowRope::Base(_) => unscaled(keys.float("rope.scaling.attn_factor", Some(1.0)) as f32),
         WindowRope::Plain => unscaled(1.0),
     };
-    let is_same = !matches!(rule.rope, WindowRope::Base(_) | WindowRope::Plain) && own == base && same_factor;
+    let is_same = !matches!(rule.rope, WindowRope::Base(_) | WindowRope::Plain)
+        && own == base
+        && same_factor
+        && head.rope_dims == others.rope_dims;
     let rotation = (!is_same).then_some(Rotation { base: own, scaling });
-    (layers != LayerSet::default()).then_some(Window { size, layers, rotation })
+    (layers != LayerSet::default()).then_some(Window { size, layers, head: *head, rotation })
 }
 
 #[inline(never)]

@@ -63,7 +63,7 @@ unpadded!(Linear<'_>: Matrix<'_>, &[u8]);
 unpadded!(Norm<'_>: [&[u8]; 2]);
 unpadded!(Layer<'_>: [Norm<'_>; 2], [Linear<'_>; 7], [&[u8]; 6]);
 
-/// A width that the hyper-parameters give.
+/// A width that the hyper-parameters give for a layer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dim {
     One,
@@ -81,16 +81,16 @@ pub(super) enum Dim {
 
 impl Dim {
     #[inline(never)]
-    pub(super) fn of(self, h: &Hparams) -> usize {
+    pub(super) fn of(self, h: &Hparams, layer: usize) -> usize {
         let (whole, each) = (h.family.qk_norm == QkNorm::Whole, h.family.qk_norm == QkNorm::EachHead);
         match self {
-            Dim::QNorm | Dim::KNorm if !whole => h.head_dim,
+            Dim::QNorm | Dim::KNorm if !whole => h.head_of(layer).dim,
             Dim::QNorms if each => h.n_heads,
             Dim::KNorms if each => h.n_kv_heads,
             Dim::One | Dim::QNorms | Dim::KNorms => 1,
             Dim::Embd => h.n_embd,
-            Dim::Q | Dim::QNorm => h.q_dim(),
-            Dim::Kv | Dim::KNorm => h.kv_dim(),
+            Dim::Q | Dim::QNorm => h.q_dim(layer),
+            Dim::Kv | Dim::KNorm => h.kv_dim(layer),
             Dim::Ff => h.n_ff,
         }
     }

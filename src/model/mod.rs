@@ -33,7 +33,7 @@ pub use family::{
     WindowRule,
 };
 pub(crate) use forward::forward;
-pub use hparams::{Caps, Hparams, Rotation, Scales, Temperature, Window};
+pub use hparams::{Caps, Head, Hparams, Rotation, Scales, Temperature, Window};
 pub(crate) use kv_buffer::{KvBuffer, KvShape};
 pub use layer::{Layer, LayerWeights, Linear, Norm};
 pub use layer_set::LayerSet;
@@ -109,20 +109,24 @@ impl<'m> Model<'m> {
     pub fn fingerprint(&self) -> u64 {
         let (h, w) = (&self.hparams, &self.weights);
         let mut hash = Fingerprint(0xcbf2_9ce4_8422_2325);
-        let window = h.window.map_or(0, |w| w.size);
-        let sizes = [h.vocab, h.n_embd, h.n_layers, h.n_heads, h.n_kv_heads, h.head_dim, h.rope_dims, h.n_ff, window];
+        // With the size of its heads, where that is another.
+        let own = h.windowed_head();
+        let own = ((own.dim ^ h.head.dim) << 16 | (own.rope_dims ^ h.head.rope_dims)) as u64;
+        let window = h.window.as_ref().map_or(0, |w| w.size as u64) ^ own << 33;
+        let sizes = [h.vocab, h.n_embd, h.n_layers, h.n_heads, h.n_kv_heads, h.head.dim, h.head.rope_dims, h.n_ff];
         hash.words(&sizes.map(|n| n as u64));
+        hash.words(&[window]);
         hash.words(&[h.rope_scaling.original_context, h.temperature.interval.get()].map(|n| n as u64));
-        for layers in [h.no_rope, h.window.map_or(LayerSet::default(), |w| w.layers)] {
+        for layers in [h.no_rope, h.window.as_ref().map_or(LayerSet::default(), |w| w.layers)] {
             hash.words(layers.words());
         }
         hash.words(w.rope_frequencies);
         let (scales, caps) = (&h.scales, &h.caps);
-        let scales = [scales.embedding, scales.residual, scales.attention, scales.logits];
+        let scales = [scales.embedding, scales.residual, h.head.scale, scales.logits];
         let floats = [h.eps, h.rope_scaling.multiplier, caps.attention, caps.logits, h.temperature.scale];
         hash.floats(&scales);
         hash.floats(&floats);
-        let windowed = h.window.and_then(|w| w.rotation).map_or(1.0, |r| r.scaling.multiplier);
+        let windowed = h.window.as_ref().and_then(|w| w.rotation).map_or(1.0, |r| r.scaling.multiplier);
         if windowed != 1.0 {
             hash.floats(&[windowed]);
         }

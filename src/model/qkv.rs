@@ -16,12 +16,15 @@ impl Pass<'_> {
     /// One parallel region: a row is in the cache of the core that works on it.
     pub(super) fn prepare_qkv(&self, layer: usize, buffers: &mut Buffers<'_>, batch: &Batch<'_, '_>) {
         let h = &self.model.hparams;
-        let (tokens, q_dim, width) = (batch.tokens(), h.q_dim(), h.q_dim() + 2 * h.kv_dim());
-        let blocks = 2 * h.n_heads * h.head_dim.div_ceil(BLOCK);
+        let head = h.head_of(layer);
+        let (q_dim, kv_dim) = (h.n_heads * head.dim, h.n_kv_heads * head.dim);
+        let (tokens, width) = (batch.tokens(), q_dim + 2 * kv_dim);
+        let blocks = 2 * h.n_heads * head.dim.div_ceil(BLOCK);
         let Some(weights) = self.model.weights.layers.get(layer) else { return };
         let (table, base) = (&*buffers.rope, h.rope_base_of(layer));
         // No angles, no rotation.
-        let rotated = if h.no_rope.contains(layer) { 0 } else { h.rope_dims };
+        let rotated = if h.no_rope.contains(layer) { 0 } else { head.rope_dims };
+        let (_, rope_dims) = h.widest_head();
         let floats = [
             Grid::rows(buffers.qkv.first_n_mut(tokens * width), width),
             Grid::rows(buffers.sink_q.first_n_mut(tokens * q_dim), q_dim),
@@ -31,36 +34,38 @@ impl Pass<'_> {
             let (qkv, sink_q, blocks) = (qkv.row(0), sink_q.row(0), blocks.row(0));
             let Some(token) = batch.locate(t) else { return };
             let (q, kv) = qkv.split_at_mut_checked(q_dim).unwrap_or_default();
-            let (k, v) = kv.split_at_mut_checked(h.kv_dim()).unwrap_or_default();
+            let (k, v) = kv.split_at_mut_checked(kv_dim).unwrap_or_default();
             norm::add(q, weights.q.bias, 0);
             norm::add(k, weights.k.bias, 0);
             norm::add(v, weights.v.bias, 0);
             norm::copy(q, sink_q);
-            let angles = table.row(t * h.rope_bases() + base, 2 * h.rope_dims);
-            let (own, shifted) = (angles.row(0, h.rope_dims), angles.row(1, h.rope_dims));
+            let angles = table.row(t * h.rope_bases() + base, 2 * rope_dims);
+            let [own, shifted] = [0, 1].map(|position| angles.row(position, rope_dims).first_n(rotated));
             let hadamard = token.cache.hadamard();
             let by = temperature(h, token.position);
-            prepare_heads(h, q, weights.q_norm, own.first_n(rotated), hadamard, by);
-            prepare_heads(h, k, weights.k_norm, own.first_n(rotated), hadamard, 1.0);
-            prepare_heads(h, sink_q, weights.q_norm, shifted.first_n(rotated), hadamard, by);
+            prepare_heads(h, head.dim, q, weights.q_norm, own, hadamard, by);
+            prepare_heads(h, head.dim, k, weights.k_norm, own, hadamard, 1.0);
+            prepare_heads(h, head.dim, sink_q, weights.q_norm, shifted, hadamard, by);
             if token.cache.kv_type() == KvType::Int8 {
                 let (own, sinks) = blocks.split_at_mut_checked(blocks.len() / 2).unwrap_or_default();
-                self.kernels.quantise_query(q, h.head_dim, own);
-                self.kernels.quantise_query(sink_q, h.head_dim, sinks);
+                self.kernels.quantise_query(q, head.dim, own);
+                self.kernels.quantise_query(sink_q, head.dim, sinks);
             }
         });
     }
 
     /// Converts the new keys and values to the format of the caches, on the calling thread: a barrier would cost more.
-    pub(super) fn write_new_kv(&self, buffers: &mut Buffers<'_>, batch: &Batch<'_, '_>) {
+    pub(super) fn write_new_kv(&self, layer: usize, buffers: &mut Buffers<'_>, batch: &Batch<'_, '_>) {
         let h = &self.model.hparams;
-        let (q_dim, width) = (h.q_dim(), h.q_dim() + 2 * h.kv_dim());
-        let mut tokens = buffers.qkv.rows(width);
+        let head_dim = h.head_of(layer).dim;
+        let (q_dim, kv_dim) = (h.n_heads * head_dim, h.n_kv_heads * head_dim);
+        let width = q_dim + 2 * kv_dim;
+        let mut tokens = buffers.qkv.first_n(batch.tokens() * width).rows(width);
         for (session, cache) in batch.caches().enumerate() {
-            let Some(mut new) = batch.new_kv_mut(h, &mut buffers.new_kv, session) else { return };
+            let Some(mut new) = batch.new_kv_mut(h, layer, &mut buffers.new_kv, session) else { return };
             for (slot, qkv) in tokens.by_ref().take(new.shape().slots).enumerate() {
-                for (kv, x) in [Kv::Key, Kv::Value].into_iter().zip(qkv.part(q_dim..width).rows(h.kv_dim())) {
-                    for (head, x) in x.rows(h.head_dim).enumerate() {
+                for (kv, x) in [Kv::Key, Kv::Value].into_iter().zip(qkv.part(q_dim..width).rows(kv_dim)) {
+                    for (head, x) in x.rows(head_dim).enumerate() {
                         let to = new.row_mut(kv, 0, head, slot);
                         self.kernels.encode_kv(cache.kv_type(), x, to.row, to.scale);
                     }
@@ -72,31 +77,39 @@ impl Pass<'_> {
 
 /// Normalises and rotates each head, transforms it if the cache stores keys so, and multiplies it.
 #[inline(never)]
-fn prepare_heads(h: &Hparams, heads: &mut [f32], weight: &[u8], angles: &[f32], hadamard: bool, by: f32) {
+fn prepare_heads(
+    h: &Hparams,
+    head_dim: usize,
+    heads: &mut [f32],
+    weight: &[u8],
+    angles: &[f32],
+    hadamard: bool,
+    by: f32,
+) {
     let late = h.family.qk_norm == QkNorm::HeadAfterRope;
     if late {
-        rotate(h, heads, angles);
+        rotate(h, head_dim, heads, angles);
     }
     // Of each head, or of all together; the same weights for all heads, or each its own.
-    let width = if h.family.qk_norm == QkNorm::Whole { heads.len() } else { h.head_dim };
+    let width = if h.family.qk_norm == QkNorm::Whole { heads.len() } else { head_dim };
     if !weight.is_empty() {
         for (x, weight) in heads.rows_mut(width).zip(weight.rows(4 * width).cycle()) {
             norm::normalise(x, h.family.norm, h.eps, weight, &[]);
         }
     }
     if !late {
-        rotate(h, heads, angles);
+        rotate(h, head_dim, heads, angles);
     }
     if hadamard {
-        heads.rows_mut(h.head_dim).for_each(hadamard::transform);
+        heads.rows_mut(head_dim).for_each(hadamard::transform);
     }
     norm::multiply(heads, by);
 }
 
 /// Applies RoPE to each head.
 #[inline(never)]
-fn rotate(h: &Hparams, heads: &mut [f32], angles: &[f32]) {
-    heads.rows_mut(h.head_dim).for_each(|head| rope::apply(head, angles, h.family.rope));
+fn rotate(h: &Hparams, head_dim: usize, heads: &mut [f32], angles: &[f32]) {
+    heads.rows_mut(head_dim).for_each(|head| rope::apply(head, angles, h.family.rope));
 }
 
 /// What queries at a position are multiplied by.

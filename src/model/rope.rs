@@ -10,19 +10,20 @@ use crate::util::{SliceExt, phase};
 /// for the token's position, and for the shifted position used against the sinks.
 pub(super) fn fill_table(model: &Model<'_>, batch: &Batch<'_, '_>, table: &mut [f32]) {
     let h = &model.hparams;
-    let tokens = table.rows_mut(h.rope_bases() * 2 * h.rope_dims).take(batch.tokens());
+    let (_, rope_dims) = h.widest_head();
+    let tokens = table.rows_mut(h.rope_bases() * 2 * rope_dims).take(batch.tokens());
     for (t, bases) in tokens.enumerate() {
         let Some(token) = batch.locate(t) else { return };
         let positions = [token.position, token.position - token.cache.sink_offset(token.position)];
         let sets = model.weights.rope_frequencies;
         let long = is_long(model, token.cache.context());
-        for (base, angles) in bases.rows_mut(2 * h.rope_dims).enumerate() {
+        for (base, angles) in bases.rows_mut(2 * rope_dims).enumerate() {
             // The set of a long context is behind the others.
             let set = if base == 0 && long { h.rope_bases() } else { base };
-            let windowed = h.window.and_then(|w| w.rotation).filter(|_| base > 0);
+            let windowed = h.window.as_ref().and_then(|w| w.rotation).filter(|_| base > 0);
             let multiplier = windowed.map_or(h.rope_scaling, |r| r.scaling).multiplier;
-            let frequencies = sets.row(set, h.rope_dims / 2);
-            for (angles, position) in angles.rows_mut(h.rope_dims).zip(positions) {
+            let frequencies = sets.row(set, rope_dims / 2);
+            for (angles, position) in angles.rows_mut(rope_dims).zip(positions) {
                 for (pair, frequency) in angles.as_chunks_mut::<2>().0.iter_mut().zip(frequencies) {
                     let (sin, cos) = phase::sin_cos(frequency.wrapping_mul(position));
                     *pair = [cos * multiplier, sin * multiplier];
@@ -35,7 +36,7 @@ pub(super) fn fill_table(model: &Model<'_>, batch: &Batch<'_, '_>, table: &mut [
 /// Whether tokens that attend to up to `context` positions are rotated by the factors of a long context.
 pub(crate) fn is_long(model: &Model<'_>, context: usize) -> bool {
     let h = &model.hparams;
-    let sets = model.weights.rope_frequencies.len() / (h.rope_dims / 2).max(1);
+    let sets = model.weights.rope_frequencies.len() / (h.widest_head().1 / 2).max(1);
     sets > h.rope_bases() && context > h.rope_scaling.original_context
 }
 

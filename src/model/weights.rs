@@ -21,7 +21,7 @@ pub struct Weights<'m> {
     pub output_norm: Norm<'m>,
     /// (vocab, n_embd); the embedding where the file ties them
     pub output: Linear<'m>,
-    /// (sets, rope_dims / 2) turns per token, in units of 2⁻⁶⁴: of the layers without a window, of those with one if these
+    /// (sets, widest rope_dims / 2) turns per token, in units of 2⁻⁶⁴: of the layers without a window, of those with one if these
     /// are rotated in their own way, and of a long context if there are factors for one
     pub rope_frequencies: &'m [u64],
 }
@@ -70,10 +70,10 @@ impl<'m> Weights<'m> {
 
     /// Whether a tensor that is used as several matrices has whole panels of each, so that it may be packed.
     pub fn is_whole_panels(t: &Tensor<'_>, h: &Hparams) -> bool {
-        let name = split_block(t.name).map_or("", |(_, name)| split_kind(name).0);
+        let (layer, name) = split_block(t.name).map_or((0, ""), |(block, name)| (number(block), split_kind(name).0));
         let is_fused_gate = h.family.gated && t.dims[1] == 2 * h.n_ff as u64;
         let parts = match name {
-            QKV => [h.q_dim(), h.kv_dim()],
+            QKV => [h.q_dim(layer), h.kv_dim(layer)],
             "ffn_up" if is_fused_gate => [h.n_ff; 2],
             _ => [0; 2],
         };
@@ -102,7 +102,7 @@ impl<'m> Weights<'m> {
         }
         let output = top.linear("output", weight, h.family.biased && h.family.untied);
         let rope_frequencies = rope_frequencies(&top, h, arena)?;
-        let layer = |i| Ok::<_, ArenaError>(layer(&Scope::of_block(file, i, &wrong), h));
+        let layer = |i| Ok::<_, ArenaError>(layer(&Scope::of_block(file, i, &wrong), h, i));
         // A dry run builds nothing, but planning for a broken file should fail as loading it does.
         if arena.is_dry() {
             (0..h.n_layers).try_for_each(|i| layer(i).map(drop))?;
@@ -129,12 +129,19 @@ fn has_place(name: &str, h: &Hparams) -> bool {
         let bias = name == "output_norm.bias" && Part::BiasBefore.presence(h.family) == Presence::Never;
         return listed(&TOP).contains(&name) && !bias || listed(&SKIPPED).iter().any(|s| name.starts_with(s));
     };
-    // `usize::from_str` is larger than this.
+    number(block) < h.n_layers + h.n_extra_layers
+}
+
+/// The number of a block; the largest for any other spelling than that of its digits, which is no block's, and would be read
+/// by none. `usize::from_str` is larger.
+#[inline(never)]
+fn number(block: &str) -> usize {
     let digits = || block.bytes().map(|b| usize::from(b.wrapping_sub(b'0')));
-    let number = digits().fold(0, |n: usize, digit| n.saturating_mul(10).saturating_add(digit));
-    // Any other spelling of a number is no block's, and would be read by none.
     let is_spelled = block == "0" || digits().next().is_some_and(|digit| digit != 0);
-    is_spelled && digits().all(|digit| digit <= 9) && number < h.n_layers + h.n_extra_layers
+    if !is_spelled || digits().any(|digit| digit > 9) {
+        return usize::MAX;
+    }
+    digits().fold(0, |n: usize, digit| n.saturating_mul(10).saturating_add(digit))
 }
 
 /// The number of a block, and the name of a tensor in it.
@@ -176,27 +183,27 @@ fn check_pack_version(file: &File<'_>) -> Result<(), ModelError> {
 /// those of LongRoPE (Ding et al. 2024, arXiv 2402.13753) two: for short contexts and for long ones.
 #[inline(never)]
 fn rope_frequencies<'a>(top: &Scope<'_, '_>, h: &Hparams, arena: &mut Arena<'a>) -> Result<&'a [u64], ArenaError> {
-    let pairs = h.rope_dims / 2;
-    let [any, short, long] =
-        [FACTORS, SHORT_FACTORS, LONG_FACTORS].map(|name| top.vector_if(name, pairs, false).as_chunks::<4>().0);
+    let pairs = h.widest_head().1 / 2;
+    let factors = |name| top.vector_if(name, h.head.rope_dims / 2, false).as_chunks::<4>().0;
+    let [any, short, long] = [FACTORS, SHORT_FACTORS, LONG_FACTORS].map(factors);
     if any.is_empty() && short.is_empty() != long.is_empty() {
         let name = if short.is_empty() { SHORT_FACTORS } else { LONG_FACTORS };
         top.fail(ModelError::MissingTensor(top.label(name)));
     }
     // As in llama.cpp, a file that has both kinds means the first.
     let (short, long) = if any.is_empty() { (short, long) } else { (any, &[][..]) };
-    let (sets, windowed) = (h.rope_bases() + usize::from(!long.is_empty()), h.window.and_then(|w| w.rotation));
+    let (sets, windowed) = (h.rope_bases() + usize::from(!long.is_empty()), h.window.as_ref().and_then(|w| w.rotation));
     let full = Rotation { base: h.rope_base, scaling: h.rope_scaling };
     let frequencies = arena.build("rope frequencies", sets * pairs, |i| {
         let (set, i) = (i / pairs.max(1), i % pairs.max(1));
         // The frequencies of windowed layers come second.
-        let (rotation, factors) = match windowed {
-            _ if set == 0 => (full, short),
-            Some(rotation) if set == 1 => (rotation, &[][..]),
-            _ => (full, long),
+        let (rotation, dims, factors) = match windowed {
+            _ if set == 0 => (full, h.head.rope_dims, short),
+            Some(rotation) if set == 1 => (rotation, h.windowed_head().rope_dims, &[][..]),
+            _ => (full, h.head.rope_dims, long),
         };
         let factor = factors.get(i).map_or(1.0, |f| f64::from(f32::from_le_bytes(*f)));
-        let radians = libm::pow(rotation.base, -2.0 * i as f64 / h.rope_dims as f64);
+        let radians = libm::pow(rotation.base, -2.0 * i as f64 / dims as f64);
         let radians = rotation.scaling.scaled(radians / factor, i);
         Ok::<_, ArenaError>(phase::frequency(if radians.is_finite() { radians } else { 0.0 }))
     });
@@ -205,7 +212,7 @@ fn rope_frequencies<'a>(top: &Scope<'_, '_>, h: &Hparams, arena: &mut Arena<'a>)
 
 /// The weights of a block.
 #[inline(never)]
-fn layer<'m>(s: &Scope<'m, '_>, h: &Hparams) -> Layer<'m> {
+fn layer<'m>(s: &Scope<'m, '_>, h: &Hparams, index: usize) -> Layer<'m> {
     let mut layer = Layer::default();
     if s.is_wrong() {
         return layer;
@@ -218,7 +225,7 @@ fn layer<'m>(s: &Scope<'m, '_>, h: &Hparams) -> Layer<'m> {
     };
     for t in tensors() {
         let presence = t.part.presence(h.family);
-        let (rows, cols) = (t.rows.of(h), t.cols.of(h));
+        let (rows, cols) = (t.rows.of(h, index), t.cols.of(h, index));
         match (t.slot)(&mut layer) {
             _ if presence == Presence::Never => {}
             Slot::Linear(_) if fused.has(t.part) => {}
@@ -230,10 +237,10 @@ fn layer<'m>(s: &Scope<'m, '_>, h: &Hparams) -> Layer<'m> {
             Slot::Vector(v) => *v = s.vector(t.name, [cols, rows]),
         }
     }
-    let (kv, ff) = (h.kv_dim(), h.n_ff);
+    let (kv, ff) = (h.kv_dim(index), h.n_ff);
     let Layer { q, k, v, gate, up, ffn_norm, .. } = &mut layer;
     if fused.qkv {
-        s.split(QKV, h.n_embd, &mut [(q, h.q_dim()), (k, kv), (v, kv)]);
+        s.split(QKV, h.n_embd, &mut [(q, h.q_dim(index)), (k, kv), (v, kv)]);
     }
     if fused.gate {
         s.split("ffn_up", h.n_embd, &mut [(gate, ff), (up, ff)]);

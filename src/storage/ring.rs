@@ -73,6 +73,7 @@ struct Lane {
 impl Ring {
     /// The first `sinks` positions and the last `window`; a session can be rewound by at least `slack` positions.
     /// `None` when the window is empty, or sizes overflow.
+    #[inline(never)]
     pub(crate) fn new(sinks: usize, window: usize, slack: usize) -> Option<Self> {
         sinks.checked_add(window).filter(|_| window > 0)?;
         let recent_tiles = window.checked_add(slack)?.div_ceil(TILE);

@@ -66,6 +66,10 @@ pub enum Mistake {
     WindowUnscaled,
     /// In windowed layers the multiplier of cosine and sine is forgotten.
     WindowMultiplier,
+    /// Windowed layers rotate as many dimensions as the others.
+    WindowRopeWidth,
+    /// Their scores are scaled for the heads of the others.
+    WindowScale,
     AttentionCap,
     LogitsCap,
     EmbeddingScale,

@@ -117,6 +117,30 @@ impl Model {
             .key("rope.scaling.original_context_length", Val::U32(ORIGINAL))
     }
 
+    /// Heads of another size in gemma3's windowed layers: five of six.
+    fn windowed_heads(self, dim: u64, rope_dims: u32) -> Self {
+        let sizes = [("key_length", dim as u32), ("value_length", dim as u32)];
+        let m = sizes.into_iter().fold(self, |m, (key, n)| m.key(&format!("attention.{key}_swa"), Val::U32(n)));
+        let m = m.key("rope.dimension_count_swa", Val::U32(rope_dims));
+        (0..m.layers).filter(|l| l % 6 != 5).fold(m, |m, l| {
+            let (q, kv) = (4 * dim, 2 * dim);
+            let matrices = [("q", WIDTH, q), ("k", WIDTH, kv), ("v", WIDTH, kv), ("output", q, WIDTH)];
+            let m = matrices.into_iter().fold(m, |mut m, (name, cols, rows)| {
+                let (name, seed) = (format!("blk.{l}.attn_{name}.weight"), 9000 + m.gguf.tensors.len() as u64);
+                m.gguf.tensors.retain(|t| t.name != name);
+                let scale = (6.0 / cols as f32).sqrt();
+                let data = noise(seed, (cols * rows) as usize).iter().flat_map(|x| (x * scale).to_le_bytes()).collect();
+                m.gguf.tensor(&name, &[cols, rows], 0, data);
+                m
+            });
+            Q_AND_K.into_iter().fold(m, |mut m, name| {
+                let name = format!("blk.{l}.{name}");
+                m.gguf.tensors.retain(|t| t.name != name);
+                m.tensor(&name, &[dim], 1.0)
+            })
+        })
+    }
+
     /// Norms behind the halves of a layer, and perhaps before them.
     fn norms_behind(self, before: bool) -> Self {
         let m = self.norms(&["post_attention_norm.weight", "post_ffw_norm.weight"], WIDTH);
@@ -382,6 +406,19 @@ fn gemmas() -> Vec<Case> {
             .floats(&[("rope.freq_base_swa", 5e3), ("rope.scaling.attn_factor", 1.3)])
             .case("gemma3 with a list of windows", &[WindowIgnored, WindowRope, WindowMultiplier]),
         gemma3().case("gemma3 without windows", &[LinearNowhere]),
+        gemma3()
+            .key("attention.sliding_window", Val::U32(WINDOW))
+            .windowed_heads(16, 12)
+            .case("gemma3 with smaller heads in windows", &[WindowRopeWidth, WindowScale]),
+        gemma3()
+            .key("attention.sliding_window", Val::U32(WINDOW))
+            .windowed_heads(48, 48)
+            .case("gemma3 with larger heads in windows", &[WindowRopeWidth, WindowScale]),
+        // A window that evicts no more than the context does, in a cache of its own.
+        gemma3()
+            .key("attention.sliding_window", Val::U32(3 * WINDOW * WINDOW))
+            .windowed_heads(8, 8)
+            .case("gemma3 with other heads in long windows", &[WindowScale]),
     ]
 }
 

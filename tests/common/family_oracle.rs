@@ -102,8 +102,10 @@ impl<'g> FamilyOracle<'g> {
         self.number(key).unwrap_or_else(|| panic!("no {key}")) as usize
     }
 
-    fn head_dim(&self) -> usize {
-        self.number("attention.key_length")
+    /// Width of a layer's heads.
+    fn head_dim(&self, layer: usize) -> usize {
+        let own = self.number("attention.key_length_swa").filter(|_| self.window(layer).is_some());
+        own.or(self.number("attention.key_length"))
             .map_or_else(|| self.size("embedding_length") / self.size("attention.head_count"), |n| n as usize)
     }
 
@@ -160,7 +162,10 @@ impl<'g> FamilyOracle<'g> {
             return None;
         }
         let wide = self.makes(Mistake::RopeWidth);
-        let dims = self.number("rope.dimension_count").filter(|_| !wide).map_or(self.head_dim(), |n| n as usize);
+        let of_others = self.makes(Mistake::WindowRopeWidth);
+        let own = self.number("rope.dimension_count_swa").filter(|_| windowed && !of_others);
+        let dims = own.or(self.number("rope.dimension_count")).filter(|_| !wide);
+        let dims = dims.map_or(self.head_dim(layer), |n| n as usize).min(self.head_dim(layer));
         let mut base = self.number("rope.freq_base").unwrap_or(1e4);
         let mut factor = self.number("rope.scaling.factor").unwrap_or(1.0);
         let kind = self.text("rope.scaling.type").unwrap_or("linear");
@@ -254,13 +259,16 @@ impl<'g> FamilyOracle<'g> {
         if self.makes(Mistake::LogitScale) { scale } else { 1.0 / scale }
     }
 
-    fn attention_scale(&self) -> f64 {
+    fn attention_scale(&self, layer: usize) -> f64 {
         let heads = self.size("attention.head_count");
         let wide = [("gemma2", 46), ("gemma3", 62)].contains(&(self.arch.as_str(), self.layers()));
-        let width = if wide { self.size("embedding_length") / heads } else { self.head_dim() };
+        let global =
+            (0..self.layers()).find(|l| self.window(*l).is_none()).filter(|_| self.makes(Mistake::WindowScale));
+        let layer = global.unwrap_or(layer);
+        let width = if wide { self.size("embedding_length") / heads } else { self.head_dim(layer) };
         let default = 1.0 / (width as f64).sqrt();
         match self.mistake {
-            Some(Mistake::AttentionScale) => 1.0 / (self.head_dim() as f64).sqrt(),
+            Some(Mistake::AttentionScale) => 1.0 / (self.head_dim(layer) as f64).sqrt(),
             Some(Mistake::RopeMultiplierOfScores) => {
                 default * self.number("rope.scaling.attn_factor").unwrap_or(1.0).powi(2)
             }
@@ -324,11 +332,11 @@ impl<'g> FamilyOracle<'g> {
     }
 
     /// The norm of queries or keys, of each head or of all.
-    fn head_norm(&self, name: &str, x: &mut [Vector]) {
+    fn head_norm(&self, name: &str, head_dim: usize, x: &mut [Vector]) {
         let Some(weights) = self.tensors.get(name) else { return };
         let whole = (self.arch == "olmo2") != self.makes(Mistake::QkNormWidth);
         for row in x {
-            let width = if whole { row.len() } else { self.head_dim() };
+            let width = if whole { row.len() } else { head_dim };
             for (i, head) in row.chunks_mut(width).enumerate() {
                 let first = self.makes(Mistake::QkNormOfFirstHead);
                 let weight = &weights.rows[if weights.rows.len() > 1 && !first { i } else { 0 }];
@@ -353,12 +361,12 @@ impl<'g> FamilyOracle<'g> {
     }
 
     /// Rotates each row by its position: its number, less this.
-    fn rotate(&self, x: &mut [Vector], rotation: Option<&Rotation>, less: &dyn Fn(usize) -> usize) {
+    fn rotate(&self, x: &mut [Vector], head_dim: usize, rotation: Option<&Rotation>, less: &dyn Fn(usize) -> usize) {
         let Some(Rotation { radians, multiplier }) = rotation else { return };
         let adjacent = ["llama", "arcee", "mistral3", "smollm3", "minicpm", "ernie4_5", "granite", "internlm2"];
         let adjacent = self.is(&adjacent) != self.makes(Mistake::RopePairs);
         for (position, row) in x.iter_mut().enumerate() {
-            for head in row.chunks_mut(self.head_dim()) {
+            for head in row.chunks_mut(head_dim) {
                 for (i, radians) in radians.iter().enumerate() {
                     let (a, b) = if adjacent { (2 * i, 2 * i + 1) } else { (i, i + rotation.unwrap().radians.len()) };
                     let (sin, cos) = ((position - less(position)) as f64 * radians).sin_cos();
@@ -371,13 +379,13 @@ impl<'g> FamilyOracle<'g> {
     }
 
     /// Queries, keys and values.
-    fn project(&self, block: &str, x: &[Vector]) -> [Rows; 3] {
+    fn project(&self, block: &str, head_dim: usize, x: &[Vector]) -> [Rows; 3] {
         if !self.tensors.contains_key(&format!("{block}.attn_qkv.weight")) {
             return ["q", "k", "v"].map(|part| self.linear(&format!("{block}.attn_{part}"), x));
         }
         let all = self.linear(&format!("{block}.attn_qkv"), x);
-        let q = self.size("attention.head_count") * self.head_dim();
-        let kv = self.size("attention.head_count_kv") * self.head_dim();
+        let q = self.size("attention.head_count") * head_dim;
+        let kv = self.size("attention.head_count_kv") * head_dim;
         [0..q, q..q + kv, q + kv..q + 2 * kv].map(|part| all.iter().map(|row| row[part.clone()].to_vec()).collect())
     }
 
@@ -394,7 +402,8 @@ impl<'g> FamilyOracle<'g> {
 
     fn attention(&self, layer: usize, x: &[Vector]) -> Rows {
         let block = format!("blk.{layer}");
-        let [mut q, mut k, mut v] = self.project(&block, x);
+        let (heads, d) = (self.size("attention.head_count"), self.head_dim(layer));
+        let [mut q, mut k, mut v] = self.project(&block, d, x);
         let mut of_sinks = q.clone();
         let late = (self.arch == "hunyuan-dense") != self.makes(Mistake::QkNormOrder);
         let rotation = self.rotation(layer);
@@ -407,11 +416,11 @@ impl<'g> FamilyOracle<'g> {
         ] {
             let name = format!("{block}.{name}");
             if !late {
-                self.head_norm(&name, x);
+                self.head_norm(&name, d, x);
             }
-            self.rotate(x, rotation.as_ref(), less);
+            self.rotate(x, d, rotation.as_ref(), less);
             if late {
-                self.head_norm(&name, x);
+                self.head_norm(&name, d, x);
             }
         }
         let heat = |x: &mut Rows| {
@@ -424,14 +433,13 @@ impl<'g> FamilyOracle<'g> {
         if self.makes(Mistake::TemperatureOfKeys) {
             heat(&mut k);
         }
-        let (heads, d) = (self.size("attention.head_count"), self.head_dim());
         let group = heads / self.size("attention.head_count_kv");
         if self.int8 {
             for (x, in_cache) in [(&mut q, false), (&mut of_sinks, false), (&mut k, true), (&mut v, true)] {
                 x.iter_mut().flat_map(|row| row.chunks_mut(d)).for_each(|head| round(head, in_cache));
             }
         }
-        let scale = self.attention_scale();
+        let scale = self.attention_scale(layer);
         let cap = self.cap("attn_logit_softcapping", 50.0);
         let capped = |s: f64| {
             if cap == 0.0 || self.makes(Mistake::AttentionCap) { s } else { cap * (s / cap).tanh() }

@@ -22,6 +22,9 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/family_l
 /// Tokens of a text: more than any window and any original context.
 const TOKENS: usize = 40;
 
+/// llama.cpp has heads of windowed layers' own in families that are not here.
+const NOT_IN_LLAMA_CPP: &str = " heads in ";
+
 /// armlet's largest error at any position, when it reads the text in passes of `chunk`.
 fn worst_error(case: &Case, kernels: Kernels, chunk: usize, tokens: &[u32], want: &Rows) -> f64 {
     let config = Config {
@@ -118,7 +121,7 @@ fn logits_are_those_of_llama_cpp() {
         golden.insert(case["name"].as_str().unwrap().into(), case);
     }
     let ids: Vec<u32> = (0..TOKENS as u32).map(|i| 29 * i % 67).collect();
-    for case in cases() {
+    for case in cases().into_iter().filter(|case| !case.name.contains(NOT_IN_LLAMA_CPP)) {
         let Some(golden) = golden.remove(case.name) else { panic!("{} has no golden logits", case.name) };
         assert_eq!(golden["context"], case.context);
         let config = Config {

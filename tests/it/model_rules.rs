@@ -156,9 +156,6 @@ fn m1_what_would_change_the_result_is_refused() {
         ("attention.kv_lora_rank", Val::U32(8), Val::U32(0)),
         ("attention.shared_kv_layers", Val::U32(1), Val::U32(0)),
         ("attention.causal", Val::Bool(false), Val::Bool(true)),
-        ("attention.key_length_swa", Val::U32(8), Val::U32(16)),
-        ("attention.value_length_swa", Val::U32(8), Val::U32(16)),
-        ("rope.dimension_count_swa", Val::U32(8), Val::U32(16)),
         ("embedding_length_per_layer_input", Val::U32(8), Val::U32(0)),
         ("rope.scaling.alpha", Val::F32(1000.0), Val::F32(0.0)),
         ("shortconv.l_cache", Val::U32(3), Val::U32(0)),
@@ -173,6 +170,21 @@ fn m1_what_would_change_the_result_is_refused() {
     ] {
         assert_eq!(shown(&unusable(&with(key, value))), ("unsupported", format!("llama.{key}")));
         runs(&with(key, neutral));
+    }
+    // Heads of windowed layers: none in a llama; else alike for K and V, of whole vectors, rotated in pairs.
+    runs(&with("attention.key_length_swa", Val::U32(8)));
+    let Some(own) = cases().into_iter().find(|c| c.name == "gemma3 with smaller heads in windows") else { panic!() };
+    runs(&own.gguf);
+    for (key, value, error) in [
+        ("attention.value_length_swa", 8, "feature"),
+        ("attention.key_length_swa", 20, "feature"),
+        ("attention.key_length_swa", 24, "feature"),
+        ("attention.key_length_swa", 4, "value"),
+        ("rope.dimension_count_swa", 7, "value"),
+        ("rope.dimension_count_swa", 18, "value"),
+    ] {
+        let found = unusable(own.gguf.clone().set(&format!("gemma3.{key}"), Val::U32(value)));
+        assert_eq!(shown(&found).0, error, "{key} {value}");
     }
     // A base of windowed layers, where llama.cpp rotates them by that of the others.
     let Some(mut olmo2) = cases().into_iter().find(|c| c.name == "olmo2 with windows") else { panic!() };

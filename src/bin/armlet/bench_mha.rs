@@ -59,7 +59,7 @@ impl Copies {
     fn layers<'m>(&'m self, model: &Model<'m>) -> Option<Vec<Layer<'m>>> {
         let h = &model.hparams;
         let matrix = |m: &Matrix<'_>, data: &'m [u8]| {
-            Matrix::new_checked(m.dtype(), Layout::Rows, h.n_heads * h.head_dim, h.n_embd, data)
+            Matrix::new_checked(m.dtype(), Layout::Rows, h.n_heads * h.head.dim, h.n_embd, data)
         };
         let layers = model.weights.layers.iter().zip(&self.0).map(|(l, copy)| {
             let k = Linear { weight: matrix(&l.k.weight, &copy.k)?, bias: &copy.k_bias };

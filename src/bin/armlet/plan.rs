@@ -86,8 +86,8 @@ fn kind(name: &'static str, kv_heads: usize, h: &Hparams, config: &Config, budge
     // Up to the context that the model was trained with.
     let contexts = (1..=64).map(|i| h.context_length * i / 64);
     let curve = contexts.filter_map(|context| Some(Point { context, session: session(context).ok()? })).collect();
-    let row = h.head_dim * config.kv.bytes() + config.kv.scale_bytes();
-    let token = 2 * h.n_layers * kv_heads * row;
+    let row = |layer| h.head_of(layer).dim * config.kv.bytes() + config.kv.scale_bytes();
+    let token = 2 * kv_heads * (0..h.n_layers).map(row).sum::<usize>();
     Ok(Kind { name, kv_heads, token, session: bytes, sessions: budget / bytes, curve })
 }
 
