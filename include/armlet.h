@@ -137,6 +137,8 @@ enum armlet_status
     ARMLET_ERR_OTHER_STATE = -24,
     /// A callback asked to stop.
     ARMLET_ERR_STOPPED = -25,
+    /// A callback has called a function with the context whose call it is part of; nothing was changed.
+    ARMLET_ERR_BUSY = -26,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -260,8 +262,8 @@ typedef void (*armlet_parallel_for)(void *user, uint32_t workers, armlet_work wo
 
 /// Configuration of a context. Zeros are good defaults, except for the first two members: see `ARMLET_CONFIG_INIT`.
 ///
-/// Callbacks run on the thread that called the function. They must not use the same context, and must return: no
-/// `longjmp`, no exception.
+/// Callbacks run on the thread that called the function. They must not use the same context, which would get
+/// `ARMLET_ERR_BUSY`, and must return: no `longjmp`, no exception.
 typedef struct {
     /// `sizeof(armlet_config)`.
     uint32_t struct_size;

@@ -31,11 +31,19 @@ use crate::util::SliceExt;
 
 /// Marks a complete context.
 const MAGIC: u64 = u64::from_le_bytes(*b"armlet 1");
+/// Marks it while a function of the library uses it.
+const BUSY: u64 = u64::from_le_bytes(*b"armlet b");
 
-/// One conversation, at the start of its arena. `repr(C)` because the magic number must come first.
+/// What the caller's handle points to, at the start of the arena. No reference covers the mark, so that a call from a callback
+/// may read it. `repr(C)` because it must come first.
 #[repr(C)]
+pub(super) struct Marked {
+    mark: u64,
+    context: Context,
+}
+
+/// One conversation.
 pub(super) struct Context {
-    magic: u64,
     pub(super) model: &'static Model<'static>,
     pub(super) engine: Engine<'static>,
     pub(super) session: Session<'static>,
@@ -182,7 +190,7 @@ impl Layout {
 
     fn bytes(&self) -> Option<usize> {
         let parts = [part::<Model<'_>>(), self.tables, self.plan.bytes(), self.text, self.scratch];
-        parts.into_iter().try_fold(part::<Context>(), usize::checked_add)
+        parts.into_iter().try_fold(part::<Marked>(), usize::checked_add)
     }
 
     pub(super) fn requirements(&self) -> Result<armlet_requirements, CallError> {
@@ -222,8 +230,8 @@ impl Context {
         arena: &'static mut [u8],
         bytes: &'static [u8],
         checked: &Checked,
-    ) -> Result<*mut Context, CallError> {
-        const { assert!(align_of::<Context>() <= ALIGN && align_of::<Model<'_>>() <= ALIGN) };
+    ) -> Result<*mut Marked, CallError> {
+        const { assert!(align_of::<Marked>() <= ALIGN && align_of::<Model<'_>>() <= ALIGN) };
         let arena_span = Span::written(arena.as_ptr(), arena.len());
         let kernels = checked.kernels()?;
         let file = File::new_checked(bytes)?;
@@ -233,7 +241,7 @@ impl Context {
             return Err(ArenaError::TooSmall { name: "arena", needed: whole, len: arena.len() }.into());
         }
         let tail = &mut { arena };
-        let home = take(tail, part::<Context>(), whole)?.as_mut_ptr().cast::<Context>();
+        let home = take(tail, part::<Marked>(), whole)?.as_mut_ptr().cast::<Marked>();
         let model_home = take(tail, part::<Model<'_>>(), whole)?.as_mut_ptr().cast::<Model<'static>>();
         let model = Model::new(&file, take(tail, layout.tables, whole)?)?;
         // SAFETY: `take` gave this part of the arena to nothing else; it has the size of a `Model`, and its start is a
@@ -246,7 +254,6 @@ impl Context {
         let given = &checked.given;
         let backend = Backend::ALL.iter().position(|b| *b == kernels.backend()).map_or(0, |i| i as u32 + 1);
         let context = Context {
-            magic: MAGIC,
             model,
             engine,
             session,
@@ -262,31 +269,47 @@ impl Context {
             arena: arena_span,
             file: Span::read(bytes.as_ptr(), bytes.len()),
         };
-        // SAFETY: as for the model, with the size of a `Context`.
-        unsafe { home.write(context) };
+        // SAFETY: as for the model, with the size of a `Marked`.
+        unsafe { home.write(Marked { mark: MAGIC, context }) };
         Ok(home)
     }
 
-    /// The context at `at`.
+    /// Calls `f` with the context at `at`, which until then is marked as in use, and logs its error if it returns one.
     ///
     /// # Safety
-    /// *Writable*: `at`, for a `Context`, during `'c`. *Alive*: if a context is there, its arena and its model.
-    pub(super) unsafe fn at<'c>(at: *mut Context) -> Result<&'c mut Context, armlet_status> {
+    /// *Writable*: `at`, for a `Marked`. *Alive*: if a context is there, its arena and its model.
+    #[inline(never)]
+    pub(super) unsafe fn call(
+        at: *mut Marked,
+        f: &mut dyn FnMut(&mut Context) -> Result<armlet_status, CallError>,
+    ) -> armlet_status {
         if at.is_null() {
-            return Err(ARMLET_ERR_NULL);
+            return ARMLET_ERR_NULL;
         }
         if !at.addr().is_multiple_of(ALIGN) {
-            return Err(ARMLET_ERR_ALIGN);
+            return ARMLET_ERR_ALIGN;
         }
-        // SAFETY: writable for a `Context`, of which the number is the first field; aligned, as was checked.
-        if unsafe { (&raw const (*at).magic).read() } != MAGIC {
-            return Err(ARMLET_ERR_HANDLE);
+        // SAFETY: writable for a `Marked`, of which this is the first field; aligned, as was checked.
+        let mark = unsafe { &mut (*at).mark };
+        match *mark {
+            MAGIC => *mark = BUSY,
+            BUSY => return ARMLET_ERR_BUSY,
+            _ => return ARMLET_ERR_HANDLE,
         }
-        // SAFETY: writable for a `Context`, and it is one: only `carve` writes the number, after all else. What it refers
-        // to is alive.
-        let context = unsafe { &mut *at };
+        // SAFETY: writable for a `Marked`, and it is one: only `carve` writes the number, after all else. What it refers to is
+        // alive. No other reference to it exists: it was not marked as in use.
+        let context = unsafe { &mut (*at).context };
         // A copied or moved arena refers to the memory of the original.
-        if context.arena.starts_at(at.addr()) { Ok(context) } else { Err(ARMLET_ERR_HANDLE) }
+        let status = match context.arena.starts_at(at.addr()) {
+            true => {
+                let result = f(context);
+                context.caller.outcome(result)
+            }
+            false => ARMLET_ERR_HANDLE,
+        };
+        // SAFETY: as above; the reference of before has ended.
+        unsafe { (*at).mark = MAGIC };
+        status
     }
 
     /// Checks that the memory of a call is apart from the arena, and what it writes also from the model and from itself.

@@ -128,16 +128,10 @@ pub unsafe extern "C" fn armlet_init(
 /// *Writable* and *alive*: `ctx`.
 pub(super) unsafe fn with(
     ctx: *mut armlet_ctx,
-    f: impl FnOnce(&mut Context) -> Result<armlet_status, CallError>,
+    mut f: impl FnMut(&mut Context) -> Result<armlet_status, CallError>,
 ) -> armlet_status {
     // SAFETY: `ctx` is writable and alive.
-    match unsafe { Context::at(ctx.cast::<Context>()) } {
-        Err(status) => status,
-        Ok(context) => {
-            let result = f(context);
-            context.caller.outcome(result)
-        }
-    }
+    unsafe { Context::call(ctx.cast(), &mut f) }
 }
 
 /// Empties the context: its KV cache, and the sampler's history. Configuration and sampling parameters stay; the random

@@ -110,7 +110,7 @@ fn engine_status(error: &EngineError) -> armlet_status {
 
 /// A status in a few words.
 pub(super) fn text(status: i32) -> &'static core::ffi::CStr {
-    const TEXTS: [(armlet_status, &core::ffi::CStr); 27] = [
+    const TEXTS: [(armlet_status, &core::ffi::CStr); 28] = [
         (ARMLET_OK, c"done"),
         (ARMLET_END, c"the model ended its turn"),
         (ARMLET_ERR_NULL, c"a pointer is NULL that must not be"),
@@ -138,6 +138,7 @@ pub(super) fn text(status: i32) -> &'static core::ffi::CStr {
         (ARMLET_ERR_STATE, c"not a saved state, or a damaged one"),
         (ARMLET_ERR_OTHER_STATE, c"the saved state belongs to another model or configuration"),
         (ARMLET_ERR_STOPPED, c"a callback asked to stop"),
+        (ARMLET_ERR_BUSY, c"called from a callback"),
     ];
     TEXTS.iter().find(|(s, _)| *s as i32 == status).map_or(c"not a status of this library", |(_, text)| text)
 }

@@ -77,6 +77,8 @@ pub enum armlet_status {
     ARMLET_ERR_OTHER_STATE = -24,
     /// A callback asked to stop.
     ARMLET_ERR_STOPPED = -25,
+    /// A callback has called a function with the context whose call it is part of; nothing was changed.
+    ARMLET_ERR_BUSY = -26,
 }
 
 /// One conversation, stored in the arena that `armlet_init` was given.
@@ -172,8 +174,8 @@ pub type armlet_write = Option<unsafe extern "C" fn(user: *mut c_void, bytes: *c
 
 /// Configuration of a context. Zeros are good defaults, except for the first two members: see `ARMLET_CONFIG_INIT`.
 ///
-/// Callbacks run on the thread that called the function. They must not use the same context, and must return: no
-/// `longjmp`, no exception.
+/// Callbacks run on the thread that called the function. They must not use the same context, which would get
+/// `ARMLET_ERR_BUSY`, and must return: no `longjmp`, no exception.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct armlet_config {

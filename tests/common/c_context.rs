@@ -177,6 +177,51 @@ pub unsafe extern "C" fn append(user: *mut c_void, bytes: *const c_void, len: us
     true
 }
 
+/// Calls the library with the context whose call it is part of, and notes what became of that.
+pub struct Reentry {
+    pub ctx: *mut armlet_ctx,
+    pub seen: Vec<armlet_status>,
+}
+
+impl Reentry {
+    /// # Safety
+    /// `user` is a [`Reentry`], and its context alive.
+    unsafe fn enter(user: *mut c_void) {
+        // SAFETY: as promised.
+        let this = unsafe { &mut *user.cast::<Reentry>() };
+        let (mut token, ctx) = (ARMLET_NO_TOKEN, this.ctx);
+        // SAFETY: the context is alive.
+        let found = unsafe { [armlet_rewind(ctx, 0), armlet_reset(ctx), armlet_step(ctx, &mut token)] };
+        this.seen.extend(found);
+    }
+}
+
+/// As [`append`], of nothing.
+pub unsafe extern "C" fn save_again(user: *mut c_void, _: *const c_void, _: usize) -> bool {
+    // SAFETY: the test's.
+    unsafe { Reentry::enter(user) };
+    true
+}
+
+pub unsafe extern "C" fn go_on_again(user: *mut c_void) -> bool {
+    // SAFETY: the test's.
+    unsafe { Reentry::enter(user) };
+    true
+}
+
+pub unsafe extern "C" fn log_again(user: *mut c_void, _: *const c_char, _: usize) {
+    // SAFETY: the test's.
+    unsafe { Reentry::enter(user) };
+}
+
+pub unsafe extern "C" fn work_again(user: *mut c_void, workers: u32, work: armlet_work, arg: *mut c_void) {
+    // SAFETY: the test's; the library's work is made to be run by several cores.
+    unsafe {
+        Reentry::enter(user);
+        (0..workers).for_each(|core| work(arg, core));
+    }
+}
+
 pub unsafe extern "C" fn refuse(_: *mut c_void, _: *const c_void, _: usize) -> bool {
     false
 }

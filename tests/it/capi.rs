@@ -7,7 +7,8 @@ use std::ffi::{CStr, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::common::c_context::{CContext, config, count_down, note, plan, refuse, requirements, threads};
+use crate::common::c_context::{CContext, Reentry, config, count_down, note, plan, refuse, requirements, threads};
+use crate::common::c_context::{go_on_again, log_again, save_again, work_again};
 use crate::common::gguf::{Gguf, Tiny, Val};
 use armlet::arch::Kernels;
 use armlet::capi::armlet_status::*;
@@ -134,6 +135,39 @@ fn a_stop_leaves_a_context_that_goes_on() {
 }
 
 /// Whether a token was read or chosen makes no difference to how little it is repeated.
+/// Every callback calls back: that is refused, and what it is part of goes on as if nothing had been.
+#[test]
+fn a_call_from_a_callback_is_refused() {
+    let model = chatty().build();
+    let alone = CContext::new(&model, &config()).unwrap();
+    assert_eq!(alone.prefill(&[3, 4, 5]), ARMLET_OK);
+    let want = (alone.steps(3), alone.logits());
+
+    let mut again = Reentry { ctx: std::ptr::null_mut(), seen: Vec::new() };
+    let user = (&raw mut again).cast();
+    let callbacks = armlet_config {
+        user,
+        log: Some(log_again),
+        keep_going: Some(go_on_again),
+        parallel_for: Some(work_again),
+        workers: 2,
+        ..config()
+    };
+    let context = CContext::new(&model, &callbacks).unwrap();
+    again.ctx = context.ctx;
+    assert_eq!(context.prefill(&[3, 4, 5]), ARMLET_OK);
+    assert_eq!((context.steps(3), context.logits()), want);
+    let before = again.seen.len();
+    // The log, for a token that is none; then a state's bytes.
+    assert_eq!(context.prefill(&[u32::MAX]), ARMLET_ERR_TOKEN);
+    let logged = again.seen.len();
+    // SAFETY: the context is this one's, and `save_again` takes a `Reentry`.
+    assert_eq!(unsafe { armlet_save(context.ctx, Some(save_again), user) }, ARMLET_OK);
+    assert!(0 < before && before < logged && logged < again.seen.len());
+    assert!(again.seen.iter().all(|status| *status == ARMLET_ERR_BUSY), "{:?}", again.seen);
+    assert_eq!(context.info().position, alone.info().position);
+}
+
 #[test]
 fn what_was_read_is_repeated_less() {
     let model = chatty().build();
@@ -327,6 +361,10 @@ fn conversations(seen: &mut Seen, model: &[u8]) {
     // SAFETY: its context.
     let refused = unsafe { armlet_save(small.ctx, Some(refuse), null_mut()) };
     seen.expect(refused, ARMLET_ERR_STOPPED);
+    let mut again = Reentry { ctx: small.ctx, seen: Vec::new() };
+    // SAFETY: its context, and `save_again` takes a `Reentry`.
+    seen.expect(unsafe { armlet_save(small.ctx, Some(save_again), (&raw mut again).cast()) }, ARMLET_OK);
+    again.seen.into_iter().for_each(|status| seen.expect(status, ARMLET_ERR_BUSY));
     seen.expect(turn(&small, 3, "", 0).unwrap_err(), ARMLET_ERR_CONFIG);
     seen.expect(turn(&small, 1, "", 64).unwrap_err(), ARMLET_ERR_CONFIG);
     seen.expect(turn(&small, 1, &"a".repeat(257), 0).unwrap_err(), ARMLET_ERR_TEXT);
