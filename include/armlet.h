@@ -180,7 +180,7 @@ enum armlet_kv_type
     ARMLET_F16 = 0,
     /// int8 with a scale for each token and head: little more than half the size of F16.
     ARMLET_INT8 = 1,
-    /// binary32.
+    /// binary32, for tests of precision. Without an operating system it is a feature of the library, `kv_f32`; else CONFIG.
     ARMLET_F32 = 2,
 };
 #ifndef __cplusplus

@@ -52,7 +52,7 @@
 //!
 //! # Features
 //!
-//! `std` adds [`host`]; `cli` the program; `capi` the C API, and `panic-handler` what its static library needs without an
+//! `std` adds [`host`]; `kv_f32` a KV cache in binary32 where there is no operating system; `cli` the program; `capi` the C API, and `panic-handler` what its static library needs without an
 //! operating system; `log` and `defmt` send the library's few messages. The minimum supported Rust version is 1.95.
 
 #![no_std]

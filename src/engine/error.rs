@@ -22,6 +22,9 @@ pub enum EngineError {
         /// The largest allowed.
         max: usize,
     },
+    /// A KV cache in a format that this build leaves out.
+    #[error("this build has no kernels for keys and values in binary32; choose the feature kv_f32")]
+    KvType,
     /// The memory budget is too small for the smallest context.
     #[error("a budget of {budget} bytes is too small: the smallest context, {least} tokens, needs {needed} bytes")]
     Budget {

@@ -85,6 +85,9 @@ impl Plan {
         check("context", config.context, 1, h.context_length)?;
         check("chunk", config.chunk, 1, MAX_CHUNK)?;
         check("logit_rows", config.logit_rows, 1, config.chunk)?;
+        if !config.kv.is_built() {
+            return Err(EngineError::KvType);
+        }
         let (groups, limit) = groups(h, config)?;
         // A pass of one session is no longer than what the session can read.
         let longest = if limit.is_some() { config.context } else { config.chunk };

@@ -20,6 +20,11 @@ pub enum KvType {
 }
 
 impl KvType {
+    /// Whether this build attends to keys and values in this format: binary32 is a feature where there is no operating system.
+    pub const fn is_built(self) -> bool {
+        !matches!(self, KvType::F32) || cfg!(any(not(target_os = "none"), feature = "kv_f32"))
+    }
+
     /// Bytes of one number.
     pub const fn bytes(self) -> usize {
         match self {
