@@ -15,11 +15,12 @@ use std::process::ExitCode;
 
 use armlet::arch::Kernels;
 use armlet::engine::{Config, Engine, Plan, Session};
+use armlet::generation::{Event, Generation, Limits, Run};
 use armlet::gguf::File;
 use armlet::host::{MappedFile, Pool, memory};
 use armlet::model::Model;
-use armlet::sample::{Sampler, SamplerConfig};
-use armlet::tokenizer::{ChatFormat, Detokenizer, EncodeOptions, Role, Turn};
+use armlet::sample::{Rules, Sampler, SamplerConfig};
+use armlet::tokenizer::{ChatFormat, EncodeOptions, Role, Turn};
 
 /// The most tokens of an answer.
 const MAX_TOKENS: usize = 256;
@@ -84,25 +85,21 @@ pub fn run(path: &Path, question: &str, out: &mut dyn Write) -> Result<(), Box<d
     let n = tokenizer.encode(&prompt, options, &mut scratch, &mut tokens)?;
 
     // Prefill: all of the prompt, in passes of many tokens. The logits are those of the token to follow the last one.
-    let mut logits = engine.eval(&pool, &mut session, &tokens[..n])?;
+    engine.eval(&pool, &mut session, &tokens[..n])?;
 
-    // Decode: choose a token, write it, evaluate it. At temperature 0 the choice is always the likeliest token.
+    // Decode: each step reads the last token, and chooses the next. At temperature 0 the choice is always the likeliest token.
     let mut sampler = Sampler::new(SamplerConfig { temperature: 0.0, ..SamplerConfig::default() });
-    let mut detokenizer = Detokenizer::new();
-    for _ in 0..MAX_TOKENS {
-        let token = sampler.sample_allowed(logits, &|token| !tokenizer.is_suppressed(token))?;
-        if tokenizer.is_end(token) {
-            break;
-        }
-        // A token may end inside a character: the detokeniser hands out whole characters only.
+    let mut answer = Generation::new(Limits { tokens: MAX_TOKENS, stops: &[] })?;
+    loop {
+        let mut run = Run { engine: &mut engine, exec: &pool, session: &mut session, sampler: &mut sampler };
+        // A token may end inside a character: whole characters only are shown.
         let mut text = String::new();
-        detokenizer.push(tokenizer.piece(token, false), |piece| text.push_str(piece));
+        let event = answer.step(&mut run, Rules::NONE, &mut |piece| text.push_str(piece))?;
         write!(out, "{text}")?;
         out.flush()?;
-        logits = engine.eval(&pool, &mut session, &[token])?;
+        if let Event::End(_) = event {
+            writeln!(out)?;
+            return Ok(());
+        }
     }
-    let mut text = String::new();
-    detokenizer.finish(|piece| text.push_str(piece));
-    writeln!(out, "{text}")?;
-    Ok(())
 }

@@ -10,7 +10,8 @@
 //!
 //! | layer | modules | what they contain |
 //! |---|---|---|
-//! | 5 | [`host`], [`capi`] | files, threads and memory of an operating system (feature `std`); the C API (feature `capi`) |
+//! | 6 | [`host`], [`capi`] | files, threads and memory of an operating system (feature `std`); the C API (feature `capi`) |
+//! | 5 | [`generation`] | answers, token by token |
 //! | 4 | [`engine`] | plans, engines, sessions and their snapshots |
 //! | 3 | [`tokenizer`], [`model`], [`sample`] | tokens, transformers, sampling |
 //! | 2 | [`gguf`], [`arch`] | untrusted files; kernels |
@@ -70,6 +71,7 @@ pub mod arch;
 pub mod capi;
 pub mod engine;
 pub mod error;
+pub mod generation;
 pub mod gguf;
 #[cfg(feature = "std")]
 pub mod host;

@@ -8,7 +8,8 @@ use super::lifecycle::with;
 use super::pointers::{self, Span};
 use super::status::CallError;
 use super::{ARMLET_NO_TOKEN, armlet_ctx, armlet_sampling};
-use crate::sample::SamplerConfig;
+use crate::generation::sample;
+use crate::sample::{Rules, SamplerConfig};
 
 /// Prefill: appends `n` tokens to the context, in forward passes of at most `chunk`, and computes the logits after the
 /// last one.
@@ -76,7 +77,8 @@ pub unsafe extern "C" fn armlet_set_sampling(ctx: *mut armlet_ctx, sampling: *co
             unsafe { pointers::sized(sampling)? }
         };
         let values = [given.temperature, given.top_p, given.min_p, given.repeat_penalty];
-        if values.iter().any(|v| !(v.is_finite() && *v >= 0.0)) {
+        let more = [given.presence_penalty, given.frequency_penalty];
+        if values.iter().any(|v| !(v.is_finite() && *v >= 0.0)) || more.iter().any(|v| !v.is_finite()) {
             return Err(ARMLET_ERR_CONFIG.into());
         }
         let or_one = |v: f32| if v == 0.0 { 1.0 } else { v };
@@ -86,6 +88,8 @@ pub unsafe extern "C" fn armlet_set_sampling(ctx: *mut armlet_ctx, sampling: *co
             top_p: or_one(given.top_p),
             min_p: given.min_p,
             repeat_penalty: or_one(given.repeat_penalty),
+            presence_penalty: given.presence_penalty,
+            frequency_penalty: given.frequency_penalty,
             seed: given.seed,
         });
         Ok(ARMLET_OK)
@@ -145,7 +149,6 @@ impl Context {
         if self.session.remaining() == 0 {
             return Err(ARMLET_ERR_FULL.into());
         }
-        let tokenizer = &self.model.tokenizer;
-        Ok(self.sampler.sample_allowed(self.engine.logits(), &|token| !tokenizer.is_suppressed(token))?)
+        Ok(sample(&self.model.tokenizer, self.engine.logits(), &mut self.sampler, Rules::NONE)?)
     }
 }

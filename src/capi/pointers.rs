@@ -26,7 +26,7 @@ unsafe impl Plain for armlet_info {}
 
 unpadded!(armlet_config: [u32; 2], u64, [u32; 10], [usize; 4], [u64; 4]);
 unpadded!(armlet_requirements: [u32; 2], [u64; 5], [u32; 4]);
-unpadded!(armlet_sampling: [u32; 6], u64);
+unpadded!(armlet_sampling: [u32; 8], u64);
 unpadded!(armlet_info: [u32; 2], [u64; 2], [u32; 4], [u64; 16]);
 
 /// A struct of the header that begins with its own size.

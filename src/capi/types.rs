@@ -261,6 +261,10 @@ pub struct armlet_sampling {
     pub min_p: f32,
     /// Divides (if positive) or multiplies (if negative) the logits of the last 64 tokens; 0 or 1 changes nothing.
     pub repeat_penalty: f32,
+    /// Subtracted from the logits of the last 64 tokens; 0 changes nothing.
+    pub presence_penalty: f32,
+    /// Subtracted from the logit of one of the last 64 tokens for each time that it occurs; 0 changes nothing.
+    pub frequency_penalty: f32,
     /// Seed of the random numbers.
     pub seed: u64,
 }

@@ -6,6 +6,7 @@ use crate::arch::Kernels;
 use crate::model::InputObserver;
 use crate::model::{Batch, BufferSizes, Buffers, Caches, KvCache, Model, Pass, forward};
 use crate::storage::{Arena, Executor};
+use crate::tokenizer::Tokenizer;
 use crate::util::SliceExt;
 
 /// A model, the CPU's kernels, and the buffers of a forward pass: all that sessions share.
@@ -132,6 +133,11 @@ impl<'e> Engine<'e> {
     /// The logits after the last token run by [`eval`](Engine::eval): `(vocab)`.
     pub fn logits(&self) -> &[f32] {
         self.rows(1)
+    }
+
+    /// The vocabulary of its model.
+    pub fn tokenizer(&self) -> &'e Tokenizer<'e> {
+        &self.model.tokenizer
     }
 
     /// Most tokens of one pass.

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Layers from the bottom up. A module may use those in lines above its own, and in its own line those before it.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["util"],
     &["storage", "quant"],
     &["gguf", "arch"],
     &["tokenizer", "model", "sample"],
     &["engine"],
     &["error"],
+    &["generation"],
     &["capi"],
     &["host"],
     &["bin"],

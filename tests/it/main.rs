@@ -24,6 +24,7 @@ mod doctor;
 mod example;
 mod families;
 mod family_caches;
+mod generation;
 mod gguf_rules;
 mod golden;
 #[cfg(feature = "cli")]

@@ -268,6 +268,12 @@ pub(crate) struct Sampling {
     /// SmolLM2, except with --temp 0].
     #[arg(long, value_name = "X", value_parser = numbers::penalty)]
     pub(crate) repeat_penalty: Option<f32>,
+    /// Subtracted from the logits of tokens that occur among the last 64 [default: 0].
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = numbers::range::<-2, 2>)]
+    pub(crate) presence_penalty: Option<f32>,
+    /// Subtracted from the logit of a token for each time that it occurs among the last 64 [default: 0].
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = numbers::range::<-2, 2>)]
+    pub(crate) frequency_penalty: Option<f32>,
 }
 
 /// The chat template.

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         let limit = args.sampling.n_predict.unwrap_or(128);
         let mut sampler = sampler(&args.sampling, loaded.file)?;
         let request = Request { prompt: &tokens, limit, stop_loops: false };
-        let (end, stats) = generate(loaded, &mut runner, &mut sampler, request, &mut Vec::new(), show)?;
+        let (end, stats) = generate(&mut runner, &mut sampler, request, &mut Vec::new(), show)?;
         match args.json {
             None => print(b"\n")?,
             Some(kind) => print_json(&ended(kind, &answer, end, &stats), false)?,

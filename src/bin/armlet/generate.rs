@@ -3,13 +3,13 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use armlet::sample::{SampleError, Sampler};
-use armlet::tokenizer::Detokenizer;
+use armlet::generation::{self, Event, Generation, Limits};
+use armlet::sample::Sampler;
 
 use crate::args::Json;
-use crate::error::{Failure, instead_of_nan};
+use crate::error::Failure;
 use crate::interrupt;
-use crate::model::{Loaded, Runner};
+use crate::model::Runner;
 use crate::progress::Reading;
 use crate::repeats::Repeats;
 use crate::terminal;
@@ -70,6 +70,16 @@ pub(crate) enum End {
     Loop,
 }
 
+impl From<generation::End> for End {
+    fn from(end: generation::End) -> Self {
+        match end {
+            generation::End::Turn(_) | generation::End::Stop(_) => End::Stop,
+            generation::End::Tokens => End::Length,
+            generation::End::Context => End::ContextFull,
+        }
+    }
+}
+
 impl End {
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -124,7 +134,6 @@ pub(crate) struct Request<'a> {
 /// Prefills a prompt and generates an answer, passing text to `show` as it comes. Appends every token that the session now
 /// has to `history`, even where it fails.
 pub(crate) fn generate(
-    loaded: &Loaded<'_>,
     runner: &mut Runner<'_>,
     sampler: &mut Sampler,
     request: Request<'_>,
@@ -132,7 +141,6 @@ pub(crate) fn generate(
     mut show: impl FnMut(&str) -> Result<(), Failure>,
 ) -> Result<(End, Stats), Failure> {
     let Request { prompt, limit, stop_loops } = request;
-    let tokenizer = &loaded.model.tokenizer;
     let mut stats = Stats::default();
     let start = Instant::now();
     stats.prompt_tokens = prefill(runner, prompt, history)?;
@@ -143,40 +151,29 @@ pub(crate) fn generate(
     prompt.iter().for_each(|t| sampler.accept(*t));
 
     let start = Instant::now();
-    let mut detokenizer = Detokenizer::new();
-    let allowed = |token| !tokenizer.is_suppressed(token);
-    let kv = runner.kv;
-    let draw = |sampler: &mut Sampler, logits: &[f32]| {
-        let drawn = sampler.sample_allowed(logits, &allowed);
-        drawn.map_err(|e| {
-            Failure::Error(if e == SampleError::NotANumber {
-                format!("{e}{}", instead_of_nan(kv))
-            } else {
-                e.to_string()
-            })
-        })
-    };
+    let limits = Limits { tokens: limit, stops: &[] };
+    let mut generation = Generation::new(limits).map_err(|e| Failure::Error(e.to_string()))?;
     let mut repeats = Repeats::default();
-    let mut next = if limit > 0 { Some(draw(sampler, runner.engine.logits())?) } else { None };
+    let (mut last, mut shown) = (None, Ok(()));
     let end = loop {
-        let Some(token) = next else { break End::Length };
-        stats.generated += 1;
-        if tokenizer.is_end(token) {
-            break End::Stop;
-        }
-        let mut shown = Ok(());
-        detokenizer.push(tokenizer.piece(token, false), |text| {
+        let before = runner.session.position();
+        let event = runner.step(&mut generation, sampler, &mut |text| {
             if shown.is_ok() {
                 shown = show(text);
             }
         });
-        shown?;
-        sampler.accept(token);
-        if stats.generated == limit {
-            break End::Length;
+        if runner.session.position() > before {
+            history.extend(last);
         }
-        if runner.session.remaining() == 0 {
-            break End::ContextFull;
+        shown?;
+        shown = Ok(());
+        let token = match event? {
+            Event::Token(token) => token,
+            Event::End(end) => break End::from(end),
+        };
+        last = Some(token);
+        if generation.ends(&runner.session).is_some() {
+            continue;
         }
         if stop_loops && repeats.push(token) {
             break End::Loop;
@@ -184,13 +181,10 @@ pub(crate) fn generate(
         if interrupt::take() {
             break End::Interrupted;
         }
-        runner.eval(&[token])?;
-        history.push(token);
-        next = Some(draw(sampler, runner.engine.logits())?);
     };
+    stats.generated = generation.generated();
     stats.generation_time = start.elapsed();
-    let mut shown = Ok(());
-    detokenizer.finish(|text| shown = show(text));
+    generation.finish(&mut |text| shown = show(text));
     shown.map(|()| (end, stats.with_cache(runner)))
 }
 

@@ -4,17 +4,20 @@ use std::ffi::OsStr;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
+use armlet::Error;
 use armlet::arch::{Backend, Kernels, KvType};
 use armlet::engine::{Engine, EngineError, Plan, Prefix, Session};
+use armlet::generation::{Event, Generation, Run};
 use armlet::gguf::File;
 use armlet::host::{MapError, MappedFile, Pool, memory};
 use armlet::model::{self, Hparams, Model};
+use armlet::sample::{Rules, SampleError, Sampler};
 use armlet::storage::Executor;
 use armlet::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args;
 use crate::doctor::threads;
-use crate::error::Failure;
+use crate::error::{Failure, instead_of_nan};
 use crate::hub;
 use crate::override_kv::{self, OverrideKv};
 use crate::parts::{Parts, is_first, is_part};
@@ -212,6 +215,20 @@ impl<'l> Runner<'l> {
             None => Session::new(&loaded.model, plan, session)?,
         };
         Ok(Runner { pool: &loaded.pool, engine, session, kv: plan.kv_type(), context: plan.context() })
+    }
+
+    /// The next token of an answer.
+    pub(crate) fn step(
+        &mut self,
+        generation: &mut Generation<'_>,
+        sampler: &mut Sampler,
+        show: &mut dyn FnMut(&str),
+    ) -> Result<Event, Failure> {
+        let mut run = Run { engine: &mut self.engine, exec: self.pool, session: &mut self.session, sampler };
+        generation.step(&mut run, Rules::NONE, show).map_err(|e| match e {
+            Error::Sample(SampleError::NotANumber) => Failure::Error(format!("{e}{}", instead_of_nan(self.kv))),
+            e => Failure::Error(e.to_string()),
+        })
     }
 
     pub(crate) fn eval(&mut self, tokens: &[u32]) -> Result<&[f32], EngineError> {

@@ -59,6 +59,8 @@ pub(crate) fn config(args: &args::Sampling, file: &File<'_>, is_chat: bool) -> R
         min_p: choose(args.min_p, file, "min_p", numbers::range::<0, 1>)?.unwrap_or(default.min_p),
         repeat_penalty: choose(args.repeat_penalty, file, "penalty_repeat", numbers::penalty)?
             .unwrap_or(default.repeat_penalty),
+        presence_penalty: args.presence_penalty.unwrap_or(default.presence_penalty),
+        frequency_penalty: args.frequency_penalty.unwrap_or(default.frequency_penalty),
         seed: args.seed.unwrap_or_else(fresh),
     })
 }

@@ -11,11 +11,12 @@ mod board;
 use armlet::Error;
 use armlet::arch::Kernels;
 use armlet::engine::{Config, Engine, Plan, Session};
+use armlet::generation::{Event, Generation, Limits, Run};
 use armlet::gguf::File;
 use armlet::model::Model;
-use armlet::sample::{Sampler, SamplerConfig};
+use armlet::sample::{Rules, Sampler, SamplerConfig};
 use armlet::storage::{Arena, Serial};
-use armlet::tokenizer::{ChatFormat, Detokenizer, EncodeOptions, Role, TokenizerError, Turn};
+use armlet::tokenizer::{ChatFormat, EncodeOptions, Role, TokenizerError, Turn};
 use defmt::{error, info, warn};
 use heapless::String;
 
@@ -65,16 +66,14 @@ fn run(model: &[u8], memory: &mut [u8]) -> Result<(), Error> {
     info!("prompt: {=usize} tokens, {=usize} bytes of memory in use", n, arena.used());
 
     let mut sampler = Sampler::new(SamplerConfig { temperature: 0.0, ..SamplerConfig::default() });
-    let (mut answer, mut detokenizer) = (String::<256>::new(), Detokenizer::new());
-    let mut logits = engine.eval(&Serial, &mut session, &tokens[..n])?;
-    for _ in 0..ANSWER {
-        let token = sampler.sample_allowed(logits, &|token| !tokenizer.is_suppressed(token))?;
-        if tokenizer.is_end(token) {
-            break;
-        }
+    let mut answer = String::<256>::new();
+    engine.eval(&Serial, &mut session, &tokens[..n])?;
+    let mut run = Run { engine: &mut engine, exec: &Serial, session: &mut session, sampler: &mut sampler };
+    // No stop strings, of which one could be too long.
+    if let Ok(mut generation) = Generation::new(Limits { tokens: ANSWER, stops: &[] }) {
         // What does not fit any more is not shown.
-        detokenizer.push(tokenizer.piece(token, false), |piece| _ = answer.push_str(piece));
-        logits = engine.eval(&Serial, &mut session, &[token])?;
+        let show = &mut |piece: &str| _ = answer.push_str(piece);
+        while let Event::Token(_) = generation.step(&mut run, Rules::NONE, show)? {}
     }
     info!("answer: {=str}", answer);
     Ok(())

@@ -185,7 +185,7 @@ impl Conversation<'_, '_> {
         let mut text = String::new();
         let request = Request { prompt: &tokens[same..], limit: self.limit, stop_loops: true };
         let read = &mut self.transcript.read;
-        let result = generate(self.loaded, &mut self.runner, &mut self.sampler, request, read, |piece| {
+        let result = generate(&mut self.runner, &mut self.sampler, request, read, |piece| {
             text.push_str(piece);
             show(Piece::Text(piece))
         });

@@ -1,0 +1,196 @@
+//! Generation: an answer, token by token.
+//!
+//! [`Generation::step`] is the one loop of sampling that the program, the C API and firmware drive: each call gives a token or
+//! says why no more come, and passes on the text that has become certain. It allocates nothing, and holds no more than the
+//! end of the text that may be a stop string.
+
+mod stops;
+
+use crate::Error;
+use crate::engine::{Engine, Session};
+use crate::sample::{Rules, SampleError, Sampler};
+use crate::storage::Executor;
+use crate::tokenizer::{Detokenizer, Tokenizer};
+use stops::Held;
+pub use stops::MAX_STOP;
+
+/// What ends an answer, beside the model.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits<'g> {
+    /// The most tokens.
+    pub tokens: usize,
+    /// Texts that end it, and are no part of it; each of 1 to [`MAX_STOP`] bytes.
+    pub stops: &'g [&'g str],
+}
+
+/// What a step gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A token of the answer. The session reads it in the next step.
+    Token(u32),
+    /// There are no more.
+    End(End),
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The model ended its turn, with this token, which is no part of the answer.
+    Turn(u32),
+    /// As many tokens as asked for.
+    Tokens,
+    /// A stop string, by its number.
+    Stop(usize),
+    /// The context is full.
+    Context,
+}
+
+/// A stop string that is empty or longer than [`MAX_STOP`] bytes, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stop string {0} is empty, or longer than {MAX_STOP} bytes")]
+pub struct StopError(pub usize);
+
+/// What a step works with.
+pub struct Run<'r, 'e, 's> {
+    /// It has the logits behind the prompt, or behind the token of the last step.
+    pub engine: &'r mut Engine<'e>,
+    /// The threads.
+    pub exec: &'r dyn Executor,
+    /// The conversation.
+    pub session: &'r mut Session<'s>,
+    /// The sampler, which has accepted the prompt's tokens.
+    pub sampler: &'r mut Sampler,
+}
+
+/// An answer in the making.
+#[derive(Clone, Debug)]
+pub struct Generation<'g> {
+    limits: Limits<'g>,
+    generated: usize,
+    /// The token that the session has not read yet.
+    pending: Option<u32>,
+    ended: Option<End>,
+    detokenizer: Detokenizer,
+    held: Held,
+}
+
+impl<'g> Generation<'g> {
+    /// An answer of which there is nothing yet.
+    ///
+    /// # Errors
+    /// [`StopError`].
+    pub fn new(limits: Limits<'g>) -> Result<Self, StopError> {
+        let fits = |stop: &&str| (1..=MAX_STOP).contains(&stop.len());
+        if let Some(bad) = limits.stops.iter().position(|stop| !fits(stop)) {
+            return Err(StopError(bad));
+        }
+        let (detokenizer, held) = (Detokenizer::new(), Held::new());
+        Ok(Generation { limits, generated: 0, pending: None, ended: None, detokenizer, held })
+    }
+
+    /// Tokens so far, with the one that ended the turn.
+    pub fn generated(&self) -> usize {
+        self.generated
+    }
+
+    /// The next token: reads the last one, and samples by the rules from what follows. Text that has become certain goes to
+    /// `show`; at the end of the answer, all that is left.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] where the session is not of the engine's model; [`Error::Sample`]. The session is then as before, or has
+    /// read the last token.
+    pub fn step(
+        &mut self,
+        run: &mut Run<'_, '_, '_>,
+        rules: Rules<'_>,
+        show: &mut dyn FnMut(&str),
+    ) -> Result<Event, Error> {
+        if let Some(end) = self.ends(run.session) {
+            return Ok(self.end(end, show));
+        }
+        if let Some(token) = self.pending {
+            run.engine.eval(run.exec, run.session, &[token])?;
+            self.pending = None;
+        }
+        let tokenizer = run.engine.tokenizer();
+        Ok(self.choose(tokenizer, run.engine.logits(), run.sampler, rules, show)?)
+    }
+
+    /// Why there is nothing more to be sampled, before the last token is read.
+    pub fn ends(&self, session: &Session<'_>) -> Option<End> {
+        let full = self.pending.is_some() && session.remaining() == 0;
+        match self.ended {
+            None if self.generated >= self.limits.tokens => Some(End::Tokens),
+            None if full => Some(End::Context),
+            ended => ended,
+        }
+    }
+
+    /// The token that the session is to read next, if there is one.
+    pub fn pending(&self) -> Option<u32> {
+        self.pending
+    }
+
+    /// Samples from the logits behind the last token, which the session has read: for who reads those of several answers in one
+    /// pass.
+    ///
+    /// # Errors
+    /// [`SampleError`].
+    pub fn choose(
+        &mut self,
+        tokenizer: &Tokenizer<'_>,
+        logits: &[f32],
+        sampler: &mut Sampler,
+        rules: Rules<'_>,
+        show: &mut dyn FnMut(&str),
+    ) -> Result<Event, SampleError> {
+        let token = sample(tokenizer, logits, sampler, rules)?;
+        self.generated += 1;
+        self.pending = None;
+        if tokenizer.is_end(token) {
+            return Ok(self.end(End::Turn(token), show));
+        }
+        sampler.accept(token);
+        let (held, stops, mut stop) = (&mut self.held, self.limits.stops, None);
+        self.detokenizer.push(tokenizer.piece(token, false), |text| {
+            if stop.is_none() {
+                stop = held.push(text, stops, show);
+            }
+        });
+        if let Some(stop) = stop {
+            self.ended = Some(End::Stop(stop));
+            return Ok(Event::End(End::Stop(stop)));
+        }
+        self.pending = Some(token);
+        Ok(Event::Token(token))
+    }
+
+    /// Ends the answer, for a reason of the caller's: text that is left goes to `show`.
+    pub fn finish(&mut self, show: &mut dyn FnMut(&str)) {
+        let (held, stops) = (&mut self.held, self.limits.stops);
+        self.detokenizer.finish(|text| _ = held.push(text, stops, show));
+        self.held.finish(show);
+    }
+
+    fn end(&mut self, end: End, show: &mut dyn FnMut(&str)) -> Event {
+        if self.ended.is_none() {
+            self.finish(show);
+        }
+        self.ended = Some(end);
+        Event::End(end)
+    }
+}
+
+/// A token by the rules, of those that the model's vocabulary does not suppress.
+///
+/// # Errors
+/// [`SampleError`].
+pub fn sample(
+    tokenizer: &Tokenizer<'_>,
+    logits: &[f32],
+    sampler: &mut Sampler,
+    rules: Rules<'_>,
+) -> Result<u32, SampleError> {
+    let adjust = |token, logit| if tokenizer.is_suppressed(token) { None } else { (rules.adjust)(token, logit) };
+    sampler.sample_by(logits, Rules { adjust: &adjust, ..rules })
+}

@@ -1,0 +1,132 @@
+//! Stop strings: an answer ends before the first of them.
+
+use crate::util::SliceExt;
+
+/// The longest stop string, in bytes.
+pub const MAX_STOP: usize = 256;
+
+/// The end of the text so far, as far as it may be the start of a stop string.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    bytes: [u8; MAX_STOP],
+    len: usize,
+}
+
+impl Held {
+    pub(super) const fn new() -> Self {
+        Held { bytes: [0; MAX_STOP], len: 0 }
+    }
+
+    /// Takes text, and passes on what belongs to no stop string. If one is complete, its number: what follows is dropped.
+    pub(super) fn push(&mut self, text: &str, stops: &[&str], show: &mut dyn FnMut(&str)) -> Option<usize> {
+        if stops.is_empty() {
+            show(text);
+            return None;
+        }
+        for c in text.chars() {
+            let mut bytes = [0; 4];
+            for byte in c.encode_utf8(&mut bytes).bytes() {
+                // There is room: what is held is shorter than the longest stop string.
+                if let Some(slot) = self.bytes.get_mut(self.len) {
+                    *slot = byte;
+                    self.len += 1;
+                }
+            }
+            let held = self.bytes.first_n(self.len);
+            if let Some(stop) = stops.iter().position(|stop| held.ends_with(stop.as_bytes())) {
+                let before = self.len - stops.get(stop).map_or(0, |stop| stop.len());
+                self.pass_on(before, show);
+                self.len = 0;
+                return Some(stop);
+            }
+            // The longest end of what is held that begins a stop string stays.
+            let begins =
+                |at: &usize| stops.iter().any(|stop| stop.as_bytes().starts_with(held.get(*at..).unwrap_or(&[])));
+            let at = (0..self.len).find(begins).unwrap_or(self.len);
+            self.pass_on(at, show);
+        }
+        None
+    }
+
+    /// Passes on what is still held: the text has ended.
+    pub(super) fn finish(&mut self, show: &mut dyn FnMut(&str)) {
+        self.pass_on(self.len, show);
+    }
+
+    /// Passes on the first `n` bytes. They are whole characters: a stop string begins with one.
+    fn pass_on(&mut self, n: usize, show: &mut dyn FnMut(&str)) {
+        let first = core::str::from_utf8(self.bytes.first_n(n)).unwrap_or("");
+        if !first.is_empty() {
+            show(first);
+        }
+        self.bytes.rotate_left(n % MAX_STOP);
+        self.len -= n;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+    use std::vec::Vec;
+
+    /// The text that is shown of pieces, and which stop string ended it.
+    fn shown(pieces: &[&str], stops: &[&str]) -> (String, Option<usize>) {
+        let (mut held, mut text) = (Held::new(), String::new());
+        for piece in pieces {
+            if let Some(stop) = held.push(piece, stops, &mut |t| text.push_str(t)) {
+                return (text, Some(stop));
+            }
+        }
+        held.finish(&mut |t| text.push_str(t));
+        (text, None)
+    }
+
+    #[test]
+    fn a_stop_string_is_found_across_pieces() {
+        assert_eq!(shown(&["ab", "cd"], &["bc"]), ("a".into(), Some(0)));
+        assert_eq!(shown(&["ab", "xcd"], &["bc"]), ("abxcd".into(), None));
+        assert_eq!(shown(&["aab"], &["ab"]), ("a".into(), Some(0)));
+        // An attempt that fails may hold the start of another.
+        assert_eq!(shown(&["a", "a", "b", "a", "a", "b", "c"], &["aabc"]), ("aab".into(), Some(0)));
+        assert_eq!(shown(&["xé", "漢", "字"], &["漢字"]), ("xé".into(), Some(0)));
+        assert_eq!(shown(&["one\n", "\ntwo"], &["END", "\n\n"]), ("one".into(), Some(1)));
+        assert_eq!(shown(&["abc"], &[]), ("abc".into(), None));
+    }
+
+    #[test]
+    fn what_cannot_become_one_is_shown_at_once() {
+        let (mut held, mut text) = (Held::new(), String::new());
+        for (piece, so_far) in [("Hello", "Hello"), (" EN", "Hello "), ("T", "Hello ENT"), ("E", "Hello ENT")] {
+            assert_eq!(held.push(piece, &["END"], &mut |t| text.push_str(t)), None);
+            assert_eq!(text, so_far);
+        }
+    }
+
+    /// As the first of all ends of a stop string in the whole text.
+    #[test]
+    fn stops_are_those_of_a_naive_search() {
+        let mut state = 7u64;
+        for _ in 0..2000 {
+            let mut random = |n: u64| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (state >> 33) % n
+            };
+            let letters = ["a", "b", "é"];
+            let mut word = |n| (0..1 + random(n)).map(|_| letters[random(3) as usize]).collect::<String>();
+            let pieces: Vec<String> = (0..6).map(|_| word(4)).collect();
+            let stops: Vec<String> = (0..2).map(|_| word(4)).collect();
+            let (pieces, stops): (Vec<&str>, Vec<&str>) =
+                (pieces.iter().map(|s| s.as_str()).collect(), stops.iter().map(|s| s.as_str()).collect());
+            let whole = pieces.concat();
+            let ends = (0..=whole.len()).filter(|end| whole.is_char_boundary(*end));
+            let first =
+                ends.filter_map(|end| Some((end, stops.iter().position(|stop| whole[..end].ends_with(stop))?))).next();
+            let want = match first {
+                Some((end, stop)) => (whole[..end - stops[stop].len()].into(), Some(stop)),
+                None => (whole.clone(), None),
+            };
+            assert_eq!(shown(&pieces, &stops), want, "{pieces:?} {stops:?}");
+        }
+    }
+}

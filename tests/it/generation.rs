@@ -1,0 +1,173 @@
+//! Answers token by token: that they are those of a plain loop, and what ends them.
+
+use crate::common::gguf::{Gguf, Tiny, Val, byte_level_model};
+use crate::common::run::{Reader, prompt, with_model, with_session};
+use armlet::arch::Kernels;
+use armlet::engine::{Config, Pattern};
+use armlet::generation::{End, Event, Generation, Limits, MAX_STOP, Run};
+use armlet::gguf::File;
+use armlet::host::memory;
+use armlet::model::Model;
+use armlet::sample::{Rules, Sampler, SamplerConfig};
+use armlet::storage::Serial;
+use armlet::tokenizer::Detokenizer;
+
+const GREEDY: SamplerConfig = SamplerConfig {
+    temperature: 0.0,
+    top_k: 0,
+    top_p: 1.0,
+    min_p: 0.0,
+    repeat_penalty: 1.3,
+    presence_penalty: 0.0,
+    frequency_penalty: 0.0,
+    seed: 1,
+};
+
+/// An answer: its tokens, its text, its end.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    tokens: Vec<u32>,
+    text: String,
+    end: End,
+}
+
+fn answer(reader: &mut Reader<'_>, sampling: SamplerConfig, limits: Limits<'_>, rules: Rules<'_>) -> Answer {
+    let mut sampler = Sampler::new(sampling);
+    let mut generation = Generation::new(limits).unwrap();
+    let (mut tokens, mut text) = (vec![], String::new());
+    loop {
+        let Reader { engine, session } = reader;
+        let mut run = Run { engine, exec: &Serial, session, sampler: &mut sampler };
+        match generation.step(&mut run, rules, &mut |piece| text.push_str(piece)).unwrap() {
+            Event::Token(token) => tokens.push(token),
+            Event::End(end) => return Answer { tokens, text, end },
+        }
+    }
+}
+
+fn with_bytes<R>(config: Config, f: impl FnOnce(&Model<'_>, &mut Reader<'_>) -> R) -> R {
+    let bytes = byte_level_model(3);
+    let file = File::new_checked(&bytes).unwrap();
+    let mut tables = memory(Model::required_bytes(&file).unwrap()).unwrap();
+    let model = Model::new(&file, &mut tables).unwrap();
+    with_session(&model, Kernels::detect(), config, |reader| {
+        reader.eval(&Serial, &[65, 66, 67]).unwrap();
+        f(&model, reader)
+    })
+}
+
+fn config() -> Config {
+    Config { context: 64, ..Config::default() }
+}
+
+/// The loop that everyone would write.
+fn plain(model: &Model<'_>, reader: &mut Reader<'_>, sampling: SamplerConfig, n: usize) -> (Vec<u32>, String) {
+    let (mut sampler, mut detokenizer) = (Sampler::new(sampling), Detokenizer::new());
+    let (mut tokens, mut text) = (vec![], String::new());
+    let mut logits = reader.engine.logits().to_vec();
+    while tokens.len() < n {
+        let token = sampler.sample(&logits).unwrap();
+        if model.tokenizer.is_end(token) {
+            break;
+        }
+        sampler.accept(token);
+        tokens.push(token);
+        detokenizer.push(model.tokenizer.piece(token, false), |piece| text.push_str(piece));
+        logits = reader.eval(&Serial, &[token]).unwrap().to_vec();
+    }
+    detokenizer.finish(|piece| text.push_str(piece));
+    (tokens, text)
+}
+
+#[test]
+fn an_answer_is_that_of_a_plain_loop() {
+    let seeded = SamplerConfig { temperature: 1.2, seed: 9, ..GREEDY };
+    for sampling in [GREEDY, seeded] {
+        let limits = Limits { tokens: 40, stops: &[] };
+        let got = with_bytes(config(), |_, reader| {
+            let got = answer(reader, sampling, limits, Rules::NONE);
+            // The last token is not read.
+            assert_eq!(reader.session.position(), 3 + 39);
+            got
+        });
+        let (tokens, text) = with_bytes(config(), |model, reader| plain(model, reader, sampling, 40));
+        assert_eq!(got, Answer { tokens, text, end: End::Tokens });
+    }
+}
+
+#[test]
+fn each_limit_ends_an_answer() {
+    let whole = with_bytes(config(), |_, r| answer(r, GREEDY, Limits { tokens: 40, stops: &[] }, Rules::NONE));
+    for n in [0, 1, 7] {
+        let got = with_bytes(config(), |_, r| answer(r, GREEDY, Limits { tokens: n, stops: &[] }, Rules::NONE));
+        assert_eq!((got.tokens, got.end), (whole.tokens[..n].to_vec(), End::Tokens));
+    }
+    // 3 tokens of the prompt and 5 of the answer fit; one more is chosen, and not read.
+    let full = Config { context: 8, pattern: Pattern::Full, ..config() };
+    let got = with_bytes(full, |_, r| answer(r, GREEDY, Limits { tokens: 40, stops: &[] }, Rules::NONE));
+    assert_eq!((got.tokens, got.end), (whole.tokens[..6].to_vec(), End::Context));
+
+    // The end of a turn, where nothing else is allowed from a token on.
+    let chosen = std::cell::Cell::new(0);
+    let end = 258;
+    let adjust = |token: u32, logit: f32| {
+        let is_last = chosen.get() >= 4;
+        (is_last == (token == end)).then_some(logit)
+    };
+    let got = with_bytes(config(), |_, reader| {
+        let mut sampler = Sampler::new(GREEDY);
+        let mut generation = Generation::new(Limits { tokens: 40, stops: &[] }).unwrap();
+        let Reader { engine, session } = reader;
+        let mut run = Run { engine, exec: &Serial, session, sampler: &mut sampler };
+        let rules = Rules { adjust: &adjust, most_raised: 0.0 };
+        let mut step = || generation.step(&mut run, rules, &mut |_| ()).unwrap();
+        while let Event::Token(_) = step() {
+            chosen.set(chosen.get() + 1);
+        }
+        // An answer that has ended stays so.
+        [step(), step()]
+    });
+    assert_eq!((got, chosen.get()), ([Event::End(End::Turn(end)); 2], 4));
+}
+
+#[test]
+fn a_stop_string_ends_an_answer_before_it() {
+    let whole = with_bytes(config(), |_, r| answer(r, GREEDY, Limits { tokens: 40, stops: &[] }, Rules::NONE));
+    let characters: Vec<char> = whole.text.chars().collect();
+    for (from, to) in [(4, 5), (4, 7), (10, 14)] {
+        let stop: String = characters[from..to].iter().collect();
+        let at = whole.text.find(&stop).unwrap();
+        let stops = ["not in it", stop.as_str()];
+        let got = with_bytes(config(), |_, r| answer(r, GREEDY, Limits { tokens: 40, stops: &stops }, Rules::NONE));
+        assert_eq!((got.text.as_str(), got.end), (&whole.text[..at], End::Stop(1)), "{stop:?}");
+        assert!(whole.tokens.starts_with(&got.tokens));
+    }
+    // One that does not come changes nothing.
+    let long = "x".repeat(MAX_STOP);
+    let got = with_bytes(config(), |_, r| answer(r, GREEDY, Limits { tokens: 40, stops: &[&long] }, Rules::NONE));
+    assert_eq!(got, whole);
+    for bad in ["", &"x".repeat(MAX_STOP + 1)] {
+        assert!(Generation::new(Limits { tokens: 1, stops: &["a", bad] }).is_err_and(|e| e.0 == 1));
+    }
+}
+
+#[test]
+fn what_the_vocabulary_suppresses_is_never_sampled() {
+    let sizes = Tiny { dtype: armlet::quant::DType::Q8_0, ..Tiny::default() };
+    let with = |suppressed: &[i32]| -> Gguf {
+        let mut gguf = sizes.gguf();
+        gguf.set("tokenizer.ggml.suppress_tokens", Val::I32s(suppressed.to_vec()));
+        gguf
+    };
+    let tokens = |gguf: &Gguf| {
+        with_model(gguf, |model| {
+            with_session(model, Kernels::detect(), config(), |reader| {
+                reader.eval(&Serial, &prompt(5, 6, 67)).unwrap();
+                answer(reader, GREEDY, Limits { tokens: 12, stops: &[] }, Rules::NONE).tokens
+            })
+        })
+    };
+    let first = tokens(&with(&[]));
+    let second = tokens(&with(&[first[0] as i32, first[1] as i32]));
+    assert!(!second.is_empty() && !second.contains(&first[0]) && !second.contains(&first[1]));
+}
