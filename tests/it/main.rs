@@ -17,6 +17,8 @@ mod cli_files;
 mod cli_metadata;
 #[cfg(feature = "cli")]
 mod cli_numbers;
+#[cfg(feature = "cli")]
+mod cli_sampling;
 mod corrupt;
 #[cfg(feature = "cli")]
 mod doctor;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod quantize;
+mod sampling;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::error::Failure;
 use crate::numbers;
 use crate::override_kv::{self, OverrideKv};
 pub(crate) use quantize::{Pack, Quantize};
+pub(crate) use sampling::{Bias, Sampling};
 
 /// What else the program goes by.
 const ENVIRONMENT: &str = "\
@@ -239,41 +241,6 @@ pub(crate) enum KvType {
     #[value(alias = "q8_0")]
     Int8,
     F32,
-}
-
-/// Sampling.
-#[derive(clap::Args, Debug)]
-pub(crate) struct Sampling {
-    /// The most tokens to generate [default: 128 for complete, 1024 for each answer of chat].
-    #[arg(short, long, alias = "predict", value_name = "N", value_parser = numbers::count)]
-    pub(crate) n_predict: Option<usize>,
-    /// Seed of the sampler [default: from the clock].
-    #[arg(short, long, value_parser = numbers::whole::<0, { u64::MAX }, u64>)]
-    pub(crate) seed: Option<u64>,
-    /// Temperature; 0: greedy decoding, which gives the same bits every time [default: the file's, or 0.8].
-    #[arg(long, value_name = "T", value_parser = numbers::range::<0, 100>)]
-    pub(crate) temp: Option<f32>,
-    /// Keep only this many of the likeliest tokens, at most 1024; 0: 1024 [default: the file's, or 40].
-    #[arg(long, value_name = "K", value_parser = numbers::count)]
-    pub(crate) top_k: Option<usize>,
-    /// Keep only the likeliest tokens whose probabilities sum to this; 1 keeps all [default: the file's, or
-    /// 0.95].
-    #[arg(long, value_name = "P", value_parser = numbers::range::<0, 1>)]
-    pub(crate) top_p: Option<f32>,
-    /// Keep only tokens at least this probable relative to the likeliest; 0 keeps all [default: the file's, or
-    /// 0.05].
-    #[arg(long, value_name = "P", value_parser = numbers::range::<0, 1>)]
-    pub(crate) min_p: Option<f32>,
-    /// Penalty on tokens that occur among the last 64; 1 changes nothing [default: the file's, or 1; 1.1 for chats with
-    /// SmolLM2, except with --temp 0].
-    #[arg(long, value_name = "X", value_parser = numbers::penalty)]
-    pub(crate) repeat_penalty: Option<f32>,
-    /// Subtracted from the logits of tokens that occur among the last 64 [default: 0].
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = numbers::range::<-2, 2>)]
-    pub(crate) presence_penalty: Option<f32>,
-    /// Subtracted from the logit of a token for each time that it occurs among the last 64 [default: 0].
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = numbers::range::<-2, 2>)]
-    pub(crate) frequency_penalty: Option<f32>,
 }
 
 /// The chat template.

@@ -9,6 +9,7 @@ use crate::interrupt;
 use crate::model::{Runner, encode_prompt, plan, prompt, session_memory, with_model};
 use crate::sampling::sampler;
 use crate::terminal::print_text;
+use crate::token_rules::TokenRules;
 
 pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
     let prompt = prompt(&args.text)?;
@@ -35,7 +36,8 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         };
         let limit = args.sampling.n_predict.unwrap_or(128);
         let mut sampler = sampler(&args.sampling, loaded.file)?;
-        let request = Request { prompt: &tokens, limit, stop_loops: false };
+        let rules = TokenRules::new(&args.sampling, loaded.model.hparams.vocab)?;
+        let request = Request { prompt: &tokens, limit, rules: &rules, stop_loops: false };
         let (end, stats) = generate(&mut runner, &mut sampler, request, &mut Vec::new(), show)?;
         match args.json {
             None => print(b"\n")?,

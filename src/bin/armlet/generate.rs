@@ -13,6 +13,7 @@ use crate::model::Runner;
 use crate::progress::Reading;
 use crate::repeats::Repeats;
 use crate::terminal;
+use crate::token_rules::TokenRules;
 
 /// Timings of an answer, and what is in the KV cache after it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -127,6 +128,8 @@ pub(crate) struct Request<'a> {
     pub(crate) prompt: &'a [u32],
     /// The most tokens of the answer.
     pub(crate) limit: usize,
+    /// What is said of its tokens.
+    pub(crate) rules: &'a TokenRules,
     /// Whether an answer ends that has begun to repeat itself exactly.
     pub(crate) stop_loops: bool,
 }
@@ -140,7 +143,7 @@ pub(crate) fn generate(
     history: &mut Vec<u32>,
     mut show: impl FnMut(&str) -> Result<(), Failure>,
 ) -> Result<(End, Stats), Failure> {
-    let Request { prompt, limit, stop_loops } = request;
+    let Request { prompt, limit, rules, stop_loops } = request;
     let mut stats = Stats::default();
     let start = Instant::now();
     stats.prompt_tokens = prefill(runner, prompt, history)?;
@@ -151,17 +154,20 @@ pub(crate) fn generate(
     prompt.iter().for_each(|t| sampler.accept(*t));
 
     let start = Instant::now();
-    let limits = Limits { tokens: limit, stops: &[] };
-    let mut generation = Generation::new(limits).map_err(|e| Failure::Error(e.to_string()))?;
+    let stops: Vec<&str> = rules.stops.iter().map(String::as_str).collect();
+    let mut generation = Generation::new(Limits { tokens: limit, stops: &stops })
+        .map_err(|e| Failure::new("--stop", format!("{:?}: {e}", stops.get(e.0))))?;
     let mut repeats = Repeats::default();
     let (mut last, mut shown) = (None, Ok(()));
     let end = loop {
         let before = runner.session.position();
-        let event = runner.step(&mut generation, sampler, &mut |text| {
+        let show = &mut |text: &str| {
             if shown.is_ok() {
                 shown = show(text);
             }
-        });
+        };
+        let tokenizer = runner.engine.tokenizer();
+        let event = rules.with(tokenizer, history, last, |rules| runner.step(&mut generation, sampler, rules, show));
         if runner.session.position() > before {
             history.extend(last);
         }

@@ -36,6 +36,7 @@ mod sampling;
 mod spellings;
 mod template;
 mod terminal;
+mod token_rules;
 mod tokenize;
 mod visible;
 

@@ -222,10 +222,11 @@ impl<'l> Runner<'l> {
         &mut self,
         generation: &mut Generation<'_>,
         sampler: &mut Sampler,
+        rules: Rules<'_>,
         show: &mut dyn FnMut(&str),
     ) -> Result<Event, Failure> {
         let mut run = Run { engine: &mut self.engine, exec: self.pool, session: &mut self.session, sampler };
-        generation.step(&mut run, Rules::NONE, show).map_err(|e| match e {
+        generation.step(&mut run, rules, show).map_err(|e| match e {
             Error::Sample(SampleError::NotANumber) => Failure::Error(format!("{e}{}", instead_of_nan(self.kv))),
             e => Failure::Error(e.to_string()),
         })

@@ -12,6 +12,7 @@ use crate::generate::{End, Request, Stats, generate};
 use crate::model::{Loaded, Runner, map};
 use crate::template::{Message, Template};
 use crate::terminal;
+use crate::token_rules::TokenRules;
 
 /// A piece of an answer, as it comes.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Conversation<'l, 's> {
     pub(super) sampler: Sampler,
     /// The settings of the sampler.
     pub(super) sampling: SamplerConfig,
+    /// What is said of the tokens of answers.
+    pub(super) rules: TokenRules,
     pub(super) template: Template<'l>,
     /// The most tokens of an answer.
     pub(super) limit: usize,
@@ -183,7 +186,7 @@ impl Conversation<'_, '_> {
         let recent = &self.transcript.read[same.saturating_sub(PENALTY_WINDOW)..];
         recent.iter().for_each(|token| self.sampler.accept(*token));
         let mut text = String::new();
-        let request = Request { prompt: &tokens[same..], limit: self.limit, stop_loops: true };
+        let request = Request { prompt: &tokens[same..], limit: self.limit, rules: &self.rules, stop_loops: true };
         let read = &mut self.transcript.read;
         let result = generate(&mut self.runner, &mut self.sampler, request, read, |piece| {
             text.push_str(piece);

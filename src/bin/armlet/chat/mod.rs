@@ -25,6 +25,7 @@ use crate::model::{Loaded, Runner, argument, map, plan, read_stdin, session_memo
 use crate::sampling;
 use crate::template::{Message, Template};
 use crate::terminal;
+use crate::token_rules::TokenRules;
 use answer::Answer;
 use conversation::{Conversation, Piece};
 use input::{Input, Lines};
@@ -81,6 +82,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
             runner,
             sampler: Sampler::new(sampling),
             sampling,
+            rules: TokenRules::new(&args.sampling, loaded.model.hparams.vocab)?,
             template,
             limit: args.sampling.n_predict.unwrap_or(LIMIT),
             transcript,

@@ -1,0 +1,70 @@
+//! Options of sampling, as a user sees them.
+
+use crate::cli::{Folder, armlet, fails_with, ok, stderr};
+use crate::common::gguf::byte_level_model;
+
+/// A greedy answer of 24 tokens with these options, and why it ended.
+fn answer(model: &str, options: &[&str]) -> (String, String) {
+    let args = ["complete", "-m", model, "-p", "ABC", "-n", "24", "--temp", "0", "-t", "1", "--json"];
+    let json: serde_json::Value = serde_json::from_str(&ok(&[&args, options].concat())).unwrap();
+    let text = |key: &str| json[key].as_str().unwrap().to_string();
+    (text("text"), text("stop"))
+}
+
+fn model(folder: &Folder) -> String {
+    folder.write("model.gguf", &byte_level_model(3))
+}
+
+#[test]
+fn a_stop_text_ends_an_answer() {
+    let f = Folder::new();
+    let model = model(&f);
+    let (whole, end) = answer(&model, &[]);
+    assert_eq!(end, "length");
+    let characters: Vec<char> = whole.chars().collect();
+    let stop: String = characters[3..5].iter().collect();
+    let before = &whole[..whole.find(&stop).unwrap()];
+    for options in [["--stop", &stop], ["-r", &stop], ["--reverse-prompt", &stop]] {
+        assert_eq!(answer(&model, &options), (before.into(), "stop".into()));
+    }
+    assert_eq!(answer(&model, &["--stop", "not there", "--stop", &stop]).0, before);
+    fails_with(&["complete", "-m", &model, "-p", "A", "--stop", ""], 1, "--stop");
+    fails_with(&["complete", "-m", &model, "-p", "A", "--stop", &"x".repeat(257)], 1, "256 bytes");
+}
+
+#[test]
+fn a_bias_forbids_or_forces_a_token() {
+    let f = Folder::new();
+    let model = model(&f);
+    // Byte tokens: `z` is 122.
+    assert_eq!(answer(&model, &["--logit-bias", "122+1000"]).0, "z".repeat(24));
+    let (whole, _) = answer(&model, &[]);
+    let forbidden = whole.bytes().find(u8::is_ascii).unwrap();
+    let (text, _) = answer(&model, &["--logit-bias", &format!("{forbidden}-inf")]);
+    assert!(!text.contains(char::from(forbidden)) && text != whole);
+    fails_with(&["complete", "-m", &model, "-p", "A", "--logit-bias", "999+1"], 1, "not in the vocabulary of 259");
+    let usage = armlet().args(["complete", "-m", &model, "-p", "A", "--logit-bias", "12"]).output().unwrap();
+    assert!(usage.status.code() == Some(2) && stderr(&usage).contains("such as 15043+1"), "{}", stderr(&usage));
+}
+
+#[test]
+fn penalties_weaken_what_came() {
+    let f = Folder::new();
+    let model = model(&f);
+    let forced = ["--logit-bias", "122+50", "--logit-bias", "121+49.5"];
+    // z is ahead of y by half a logit more than the model says, until it has come often enough.
+    let with = |options: &[&str]| answer(&model, &[&forced[..], options].concat()).0;
+    let distinct = |text: &str| text.chars().collect::<std::collections::BTreeSet<_>>().len();
+    let plain = with(&[]);
+    assert!(distinct(&plain) <= 2, "{plain}");
+    // 50 is not enough to bring z back after 2 × 2 × 24.
+    for options in [["--frequency-penalty", "2"], ["--repeat-penalty", "100"]] {
+        assert!(with(&options) != plain, "{options:?}");
+    }
+    assert_ne!(with(&["--presence-penalty", "2"]), with(&["--presence-penalty", "-2"]));
+    // A run of one token is a repetition.
+    let dry = with(&["--dry-multiplier", "10", "--dry-base", "4"]);
+    assert!(distinct(&dry) > distinct(&plain) || !dry.contains("zzzzz"), "{dry}");
+    assert_eq!(with(&["--dry-multiplier", "10", "--dry-penalty-last-n", "0"]), plain);
+    assert_eq!(with(&["--dry-multiplier", "10", "--dry-sequence-breaker", "z", "--dry-sequence-breaker", "y"]), plain);
+}
