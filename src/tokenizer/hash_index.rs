@@ -153,11 +153,15 @@ impl Roll {
 
     #[inline(never)]
     pub(super) fn of(text: &[u8]) -> Self {
-        let (mut roll, mut rest) = (Roll::default(), text);
-        while let Some((byte, tail)) = rest.split_first() {
-            let blank = if *byte == BLANK[0] { rest.strip_prefix(BLANK) } else { None };
-            roll = roll.with(if blank.is_some() { b' ' } else { *byte });
-            rest = blank.unwrap_or(tail);
+        let mut roll = Roll::default();
+        let mut bytes = text.iter();
+        while let Some(byte) = bytes.next() {
+            let mut byte = *byte;
+            if byte == BLANK[0] && bytes.as_slice().starts_with(&BLANK[1..]) {
+                byte = b' ';
+                bytes.nth(BLANK.len() - 2);
+            }
+            roll = roll.with(byte);
         }
         roll
     }

@@ -44,7 +44,7 @@ impl<'m> Tokenizer<'m> {
         }
         let vocab = &mut tokenizer.vocab;
         let mut index = tables.index;
-        index_tokens(source.tokens, tables.offsets, &mut index)?;
+        let distinct = index_tokens(source.tokens, tables.offsets, &mut index)?;
         (vocab.offsets, vocab.index) = (tables.offsets, index.finish());
         let indexed = *vocab;
         special::for_each_named(&indexed, &mut |token| {
@@ -82,7 +82,7 @@ impl<'m> Tokenizer<'m> {
         tokenizer.end = tables.end.first_n(n);
         tokenizer.specials = specials;
         if let (Some(list), Some((merges, mut index))) = (source.merges, tables.merges) {
-            index_merges(list, &tokenizer.vocab, merges, &mut index)
+            index_merges(list, &tokenizer.vocab, distinct, merges, &mut index)
                 .map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(MERGES))?;
             tokenizer.merges = Some(Merges { list: merges, index: index.finish() });
         }
@@ -251,9 +251,10 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// Records the offset of each token and indexes it. Of tokens with the same text the last one counts, as in llama.cpp.
-fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Builder<'_>) -> Result<(), TokenizerError> {
-    let mut at = 0;
+/// Records the offset of each token and indexes it; returns whether there are none with the same text. Of these the last one
+/// counts, as in llama.cpp.
+fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Builder<'_>) -> Result<bool, TokenizerError> {
+    let (mut at, mut distinct) = (0, true);
     for (id, text) in (0..).zip(tokens.strings()) {
         if text.len() > LONGEST_TOKEN {
             return Err(TokenizerError::TokenTooLong(id));
@@ -264,28 +265,39 @@ fn index_tokens(tokens: Array<'_>, offsets: &mut [u32], index: &mut Builder<'_>)
         let same = |id: u32| offsets.get(id as usize).is_some_and(|at| tokens.string_at(*at as usize) == text);
         if !text.is_empty() {
             let slot = index.slot(mix(Roll::of(text).hash.into()), same);
-            slot.map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(TOKENS))?.set(id);
+            let mut slot = slot.map_err(|TooManyCollisions| TokenizerError::TooManyCollisions(TOKENS))?;
+            distinct &= slot.is_free();
+            slot.set(id);
         }
         // The whole list is shorter than 2³².
         at += 8 + text.len() as u32;
     }
-    Ok(())
+    Ok(distinct)
 }
 
 /// Looks the parts of each merge up and indexes it. A merge whose parts or result are no tokens joins nothing (rule V3), and
-/// of merges of the same pair the first one counts.
+/// of merges of the same pair the first one counts. `distinct` says that no two tokens have the same text.
 fn index_merges(
     list: Array<'_>,
     vocab: &Vocab<'_>,
+    distinct: bool,
     merges: &mut [PackedMerge],
     index: &mut Builder<'_>,
 ) -> Result<(), TooManyCollisions> {
+    // Vocabularies have the tokens that merges give in the order of these.
+    let mut next = NONE;
     for (rank, text) in (0..).zip(list.strings()) {
         let Some((left, right)) = split_merge(text) else { continue };
         let (left_roll, right_roll) = (Roll::of(left), Roll::of(right));
         let Some(l) = vocab.find_joined(left_roll, left, &[]) else { continue };
         let Some(r) = vocab.find_joined(right_roll, right, &[]) else { continue };
-        let Some(joined) = vocab.find_joined(left_roll.then(right_roll), left, right) else { continue };
+        let joined = if is_joined(vocab.text(next), left, right) {
+            Some(next)
+        } else {
+            vocab.find_joined(left_roll.then(right_roll), left, right)
+        };
+        let Some(joined) = joined else { continue };
+        next = if distinct { joined.wrapping_add(1) } else { NONE };
         let merge = PackedMerge::new(l, r, joined);
         let same = |rank: u32| merges.get(rank as usize).is_some_and(|known| known.pair() == merge.pair());
         let mut slot = index.slot(mix(merge.pair()), same)?;
@@ -297,6 +309,11 @@ fn index_merges(
         }
     }
     Ok(())
+}
+
+/// Whether a text is these two, one after the other.
+fn is_joined(text: &[u8], left: &[u8], right: &[u8]) -> bool {
+    text.len() == left.len() + right.len() && text.starts_with(left) && text.ends_with(right)
 }
 
 /// The two parts of a merge. A part may itself start with a space, but is not empty.

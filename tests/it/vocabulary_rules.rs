@@ -124,6 +124,8 @@ fn v3_merges_of_what_are_no_tokens_are_left_out() {
     assert_eq!(tokens(&bpe(&vocabulary, &[]), "abc"), [0, 1, 2]);
     // The first of two merges of one pair counts.
     assert_eq!(tokens(&bpe(&vocabulary, &["a b", "b c", "a b"]), "abc"), [3, 2]);
+    // The last of two tokens of one text counts, also where the first follows what the merge before gave.
+    assert_eq!(tokens(&bpe(&["a", "b", "c", "ab", "bc", "bc"], &["a b", "b c"]), "bc"), [5]);
     let wrong = |v| no_vocabulary(good.clone().set("tokenizer.ggml.merges", v));
     assert_eq!(wrong(Val::I32s(vec![0; 6])), TokenizerError::Key("tokenizer.ggml.merges"));
     assert_eq!(
