@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::common::family_models::apart_and_fused;
-use crate::common::gguf::{Tiny, Val};
+use crate::common::gguf::{Tiny, Val, byte_level_model};
 use crate::common::run::tiny as shape;
 use armlet::gguf::File;
 use armlet::quant::DType;
@@ -450,6 +450,29 @@ fn bench_has_llama_benchs_keys_and_rows() {
     }
     assert!(ok(&["bench", "-m", &model, "-p", "16", "-n", "0", "-r", "1"]).contains("| pp16 |"));
     fails_with(&["bench", "-m", &model, "-p", "0", "-n", "0"], 2, "nothing to measure");
+}
+
+#[test]
+fn a_report_is_for_an_issue_and_names_nobody() {
+    let f = Folder::new();
+    let models = [tiny(&f), f.write("other.gguf", &byte_level_model(2))];
+    let bench = ["bench", "-m", &models[0], "-m", &models[1], "-p", "8", "-n", "2", "-r", "1", "-t", "1"];
+    let rows: serde_json::Value = serde_json::from_str(&ok(&[&bench[..], &["-o", "json"]].concat())).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 4, "two tests of each model");
+    let report = ok(&[&bench[..], &["--report"]].concat());
+    let has = |line: &str| assert!(report.contains(line), "{line:?} is not in\n{report}");
+    for row in ["armlet", "board", "CPU", "features", "backend", "kernel", "memory", "temperature", "other load"] {
+        has(&format!("\n| {row} | "));
+    }
+    has(&format!("| armlet | {} (commit ", env!("CARGO_PKG_VERSION")));
+    assert_eq!((report.matches("| pp8 |").count(), report.matches("| tg2 |").count()), (2, 2), "{report}");
+    // Lines of one table have as many cells.
+    let cells: std::collections::BTreeSet<_> =
+        report.lines().filter(|l| l.starts_with("| ")).map(|l| l.matches('|').count()).collect();
+    assert_eq!(cells.into_iter().collect::<Vec<_>>(), [3, 8]);
+    assert!(!report.contains(f.0.path().to_str().unwrap()) && !report.contains(".gguf"), "{report}");
+    fails_with(&[&bench[..], &["--report", "-o", "json"]].concat(), 2, "--output");
+    fails_with(&[&bench[..], &["--compare-mha"]].concat(), 2, "--compare-mha takes one model");
 }
 
 /// A conversation is kept in a file and gone on with, and a file that is no such thing is named.

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod model;
 mod quantize;
 mod sampling;
 
@@ -14,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Failure;
 use crate::numbers;
-use crate::override_kv::{self, OverrideKv};
+pub(crate) use model::{Metadata, Model, Models, Threads};
 pub(crate) use quantize::{Pack, Quantize};
 pub(crate) use sampling::{Bias, Sampling};
 
@@ -98,29 +99,6 @@ pub(crate) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-}
-
-/// The model and the threads it runs on.
-#[derive(clap::Args, Debug)]
-pub(crate) struct Model {
-    /// GGUF file (the first one of several parts), name of a known model, or owner/repo[:QUANT] of a model in the Hugging Face
-    /// cache [default: $ARMLET_MODEL, or smollm2, downloaded on first use].
-    #[arg(short, long, value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
-    /// Number of threads; 0: what `armlet doctor` has measured here, else one for each CPU that this process may use, but for
-    /// cores less than half as fast as the fastest.
-    #[arg(short, long, value_name = "N", default_value_t = 0, value_parser = numbers::count)]
-    pub(crate) threads: usize,
-    #[command(flatten)]
-    pub(crate) metadata: Metadata,
-}
-
-/// Metadata of the model.
-#[derive(clap::Args, Debug)]
-pub(crate) struct Metadata {
-    /// Metadata that counts instead of the file's; TYPE is int, float, bool or str. May be given several times.
-    #[arg(long, value_name = "KEY=TYPE:VALUE", value_parser = override_kv::parse)]
-    pub(crate) override_kv: Vec<OverrideKv>,
 }
 
 /// The KV cache.
@@ -423,7 +401,7 @@ pub(crate) struct Perplexity {
 #[derive(clap::Args, Debug)]
 pub(crate) struct Bench {
     #[command(flatten)]
-    pub(crate) model: Model,
+    pub(crate) models: Models,
     /// Prompt tokens (prefill); 0 skips that test.
     #[arg(short = 'p', long, value_name = "N", default_value_t = 512, value_parser = numbers::count)]
     pub(crate) n_prompt: usize,
@@ -445,6 +423,10 @@ pub(crate) struct Bench {
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Md)]
     pub(crate) output: Output,
+    /// Write what an issue about speed needs: this machine (no host names, no paths), its temperature before and after, and the
+    /// table.
+    #[arg(long, conflicts_with_all = ["output", "compare_mha"])]
+    pub(crate) report: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

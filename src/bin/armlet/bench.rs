@@ -1,6 +1,7 @@
 //! `armlet bench`: llama-bench's tests pp and tg, its table and its JSON keys, and the fraction of the memory bandwidth
 //! that decode reaches.
 
+use std::path::Path;
 use std::time::Instant;
 
 use armlet::engine::{Config, Pattern, Plan};
@@ -9,10 +10,11 @@ use armlet::storage::Executor;
 
 use crate::args::{Bench, Output};
 use crate::bandwidth::Buffer;
-use crate::bench_mha;
+use crate::doctor::system::System;
 use crate::error::{Failure, print, print_json};
 use crate::inspect;
-use crate::model::{Loaded, Runner, session_memory, with_model};
+use crate::model::{Loaded, Runner, kernels, session_memory, with_model};
+use crate::{bench_mha, bench_report};
 
 /// One test: prompt tokens or generated tokens, and the time of each repetition.
 struct Row {
@@ -41,30 +43,65 @@ fn deviation(x: &[f64]) -> f64 {
     if x.len() > 1 { (squares / (x.len() - 1) as f64).sqrt() } else { 0.0 }
 }
 
+/// What was measured of one model.
+struct Run {
+    /// Architecture, size and main format.
+    kind: String,
+    bytes: u64,
+    parameters: u64,
+    path: String,
+    backend: &'static str,
+    threads: usize,
+    rows: Vec<Row>,
+    reads: Reads,
+}
+
 pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
+    let models = args.models.each();
     if args.compare_mha {
-        return with_model(&args.model, |loaded| bench_mha::run(loaded, args));
+        let [model] = models.as_slice() else {
+            return Err(Failure::Usage("--compare-mha takes one model".into()));
+        };
+        return with_model(model, |loaded| bench_mha::run(loaded, args));
     }
     if args.n_prompt == 0 && args.n_gen == 0 {
         return Err(Failure::Usage("nothing to measure: -p and -n are both 0".into()));
     }
-    with_model(&args.model, |loaded| {
-        let context = args.n_prompt.max(args.n_gen);
-        let config = Config { context, chunk: args.chunk, pattern: Pattern::Full, ..args.kv.config() };
-        let plan = Plan::new(&loaded.model.hparams, &config)?;
-        // Before and after, because other load on the machine comes and goes.
-        let buffer = if args.n_gen > 0 { Buffer::new(&loaded.pool) } else { None };
-        let before = buffer.as_ref().map(|b| b.read(&loaded.pool));
-        let rows = measure(loaded, args, &plan)?;
-        let bandwidth = buffer.map(|b| b.read(&loaded.pool)).into_iter().chain(before).reduce(f64::max);
-        let reads = Reads { bandwidth, token: bytes_per_token(&loaded.model) };
-        match args.output {
-            Output::Md => print(markdown(loaded, &rows, &reads).as_bytes()),
-            Output::Json => {
-                let objects: Vec<_> = rows.iter().map(|row| json(loaded, args, row, &reads)).collect();
-                print_json(&serde_json::Value::Array(objects), true)
-            }
+    let before = args.report.then(|| System::read(Path::new("/")));
+    let runs = models.iter().map(|model| with_model(model, |loaded| one(loaded, args)));
+    let runs = runs.collect::<Result<Vec<_>, Failure>>()?;
+    match (before, args.output) {
+        (Some(before), _) => {
+            let (after, kernels) = (System::read(Path::new("/")), kernels()?);
+            print(bench_report::text(&before, &after, kernels.backend(), &markdown(&runs)).as_bytes())
         }
+        (None, Output::Md) => print(markdown(&runs).as_bytes()),
+        (None, Output::Json) => {
+            let objects = runs.iter().flat_map(|run| run.rows.iter().map(|row| json(run, args, row)));
+            print_json(&serde_json::Value::Array(objects.collect()), true)
+        }
+    }
+}
+
+fn one(loaded: &Loaded<'_>, args: &Bench) -> Result<Run, Failure> {
+    let context = args.n_prompt.max(args.n_gen);
+    let config = Config { context, chunk: args.chunk, pattern: Pattern::Full, ..args.kv.config() };
+    let plan = Plan::new(&loaded.model.hparams, &config)?;
+    // Before and after, because other load on the machine comes and goes.
+    let buffer = if args.n_gen > 0 { Buffer::new(&loaded.pool) } else { None };
+    let before = buffer.as_ref().map(|b| b.read(&loaded.pool));
+    let rows = measure(loaded, args, &plan)?;
+    let bandwidth = buffer.map(|b| b.read(&loaded.pool)).into_iter().chain(before).reduce(f64::max);
+    let summary = inspect::Summary::new(loaded.file);
+    Ok(Run {
+        kind: summary.kind(),
+        bytes: summary.bytes,
+        parameters: summary.parameters,
+        path: loaded.path.display().to_string(),
+        backend: loaded.kernels.backend().name(),
+        threads: loaded.pool.workers(),
+        rows,
+        reads: Reads { bandwidth, token: bytes_per_token(&loaded.model) },
     })
 }
 
@@ -122,52 +159,53 @@ pub(crate) fn bytes_per_token(model: &Model<'_>) -> usize {
     layers + w.output.weight.bytes().len() + w.output.bias.len() + w.output_norm.weight.len() + w.output_norm.bias.len()
 }
 
-fn markdown(loaded: &Loaded<'_>, rows: &[Row], reads: &Reads) -> String {
-    let summary = inspect::Summary::new(loaded.file);
+fn markdown(runs: &[Run]) -> String {
     let mut out = String::from("| model | size | params | backend | threads | test | t/s |\n");
     out += "| --- | ---: | ---: | --- | ---: | --- | ---: |\n";
-    for row in rows {
+    for (run, row) in runs.iter().flat_map(|run| run.rows.iter().map(move |row| (run, row))) {
         let rates = row.rates();
         out += &format!(
             "| {} | {:.2} MiB | {:.2} M | {} | {} | {} | {:.2} ± {:.2} |\n",
-            summary.kind(),
-            summary.bytes as f64 / f64::from(1 << 20),
-            summary.parameters as f64 / 1e6,
-            loaded.kernels.backend().name(),
-            loaded.pool.workers(),
+            run.kind,
+            run.bytes as f64 / f64::from(1 << 20),
+            run.parameters as f64 / 1e6,
+            run.backend,
+            run.threads,
             row.name(),
             mean(&rates),
             deviation(&rates),
         );
     }
-    let decode = rows.iter().find_map(|row| Some((row.name(), reads.fraction(row)?)));
-    if let Some(((test, fraction), bandwidth)) = decode.zip(reads.bandwidth) {
-        let (bandwidth, token) = (bandwidth / 1e9, reads.token as f64 / 1e6);
-        out += &format!(
-            "\nmemory: these threads read {bandwidth:.1} GB/s; {test} reaches {fraction:.2} of it, {token:.1} MB of weights \
-             a token\n"
-        );
+    for run in runs {
+        let decode = run.rows.iter().find_map(|row| Some((row.name(), run.reads.fraction(row)?)));
+        if let Some(((test, fraction), bandwidth)) = decode.zip(run.reads.bandwidth) {
+            let model = if runs.len() > 1 { format!(" ({})", run.kind) } else { String::new() };
+            let (bandwidth, token) = (bandwidth / 1e9, run.reads.token as f64 / 1e6);
+            out += &format!(
+                "\nmemory{model}: these threads read {bandwidth:.1} GB/s; {test} reaches {fraction:.2} of it, {token:.1} MB \
+                 of weights a token\n"
+            );
+        }
     }
     out
 }
 
-fn json(loaded: &Loaded<'_>, args: &Bench, row: &Row, reads: &Reads) -> serde_json::Value {
-    let summary = inspect::Summary::new(loaded.file);
+fn json(run: &Run, args: &Bench, row: &Row) -> serde_json::Value {
     let ns: Vec<f64> = row.samples_ns.iter().map(|ns| *ns as f64).collect();
     let rates = row.rates();
     serde_json::json!({
-        "build_commit": option_env!("ARMLET_COMMIT").unwrap_or("unknown"),
+        "build_commit": bench_report::COMMIT.unwrap_or("unknown"),
         "build_number": 0,
         "cpu_info": cpu_info(),
         "gpu_info": "",
-        "backends": loaded.kernels.backend().name(),
-        "model_filename": loaded.path.display().to_string(),
-        "model_type": summary.kind(),
-        "model_size": summary.bytes,
-        "model_n_params": summary.parameters,
+        "backends": run.backend,
+        "model_filename": run.path,
+        "model_type": run.kind,
+        "model_size": run.bytes,
+        "model_n_params": run.parameters,
         "n_batch": args.chunk,
         "n_ubatch": args.chunk,
-        "n_threads": loaded.pool.workers(),
+        "n_threads": run.threads,
         "type_k": args.kv.kv_type.name(),
         "type_v": args.kv.kv_type.name(),
         "n_prompt": row.n_prompt,
@@ -180,9 +218,9 @@ fn json(loaded: &Loaded<'_>, args: &Bench, row: &Row, reads: &Reads) -> serde_js
         "stddev_ts": deviation(&rates),
         "samples_ns": row.samples_ns,
         "samples_ts": rates,
-        "read_bandwidth": reads.bandwidth,
-        "bytes_per_token": reads.token,
-        "bandwidth_fraction": reads.fraction(row),
+        "read_bandwidth": run.reads.bandwidth,
+        "bytes_per_token": run.reads.token,
+        "bandwidth_fraction": run.reads.fraction(row),
     })
 }
 

@@ -8,6 +8,7 @@ mod atomic_file;
 mod bandwidth;
 mod bench;
 mod bench_mha;
+mod bench_report;
 mod chat;
 mod claim;
 mod complete;

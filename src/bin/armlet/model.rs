@@ -47,9 +47,12 @@ pub(crate) fn with_model<T>(
         model::warnings(file).for_each(|warning| log::warn!("{}: {warning}", path.display()));
         warn(&path, &model.tokenizer);
         let cpus = Pool::cpus();
-        let threads = if args.threads == 0 { threads::default() } else { args.threads.min(cpus) };
-        if args.threads > cpus {
-            log::warn!("{cpus} threads run, not {}: as many as there are CPUs for this process", args.threads);
+        let threads = match args.threads.number {
+            0 => threads::default(),
+            number => number.min(cpus),
+        };
+        if args.threads.number > cpus {
+            log::warn!("{cpus} threads run, not {}: as many as there are CPUs for this process", args.threads.number);
         }
         let pool = Pool::new(threads);
         if pool.workers() < threads {

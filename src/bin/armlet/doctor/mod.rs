@@ -6,12 +6,12 @@
 //! advice   what slows the machine down                   report    for people and for programs
 //! ```
 
-mod advice;
+pub(crate) mod advice;
 mod disk;
 mod measure;
 mod rate;
-mod report;
-mod system;
+pub(crate) mod report;
+pub(crate) mod system;
 #[cfg(test)]
 mod tests;
 pub(crate) mod threads;
@@ -80,7 +80,7 @@ fn about_model(
     let read = if numbers.is_empty() { None } else { disk::read_rate(path).ok() };
     let of_model = args::Model {
         model: Some(path.to_path_buf()),
-        threads: 1,
+        threads: args::Threads { number: 1 },
         metadata: args::Metadata { override_kv: Vec::new() },
     };
     let decoding = with_model(&of_model, |loaded| measure::decoding(loaded, numbers, done))?;

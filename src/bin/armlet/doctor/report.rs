@@ -56,6 +56,7 @@ impl Report {
         line("armlet", self.version);
         line("board", s.board.as_deref().unwrap_or("unknown"));
         s.kinds().iter().for_each(|kind| line("cores", &of_kind(kind)));
+        s.kernel.iter().for_each(|_| line("kernel", &kernel(s)));
         line("features", &if s.features.is_empty() { "none that kernels use".into() } else { s.features.join(", ") });
         line("backend", &format!("{}: {}", self.backend.name(), self.because));
         line("RAM", &memory(s, self.page_bytes));
@@ -137,6 +138,7 @@ impl Report {
         json!({
             "version": self.version,
             "board": s.board,
+            "kernel": s.kernel,
             "kernel_arch": s.kernel_arch,
             "cores": cores,
             "features": s.features,
@@ -172,7 +174,14 @@ impl ModelReport {
     }
 }
 
-fn of_kind(cores: &[&Core]) -> String {
+/// The kernel, with its architecture where it says that.
+pub(crate) fn kernel(system: &System) -> String {
+    let name = system.kernel.as_deref().unwrap_or("unknown");
+    [Some(name), system.kernel_arch.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// Cores of one kind.
+pub(crate) fn of_kind(cores: &[&Core]) -> String {
     let Some(first) = cores.first() else { return String::new() };
     let mut about = Vec::new();
     about.extend(first.max_mhz.map(|mhz| format!("{mhz} MHz")));
@@ -182,7 +191,8 @@ fn of_kind(cores: &[&Core]) -> String {
     format!("{} × {}{about}", cores.len(), first.kind)
 }
 
-fn memory(system: &System, page_bytes: usize) -> String {
+/// How much RAM there is.
+pub(crate) fn memory(system: &System, page_bytes: usize) -> String {
     let mib = |bytes: Option<u64>| bytes.map_or("unknown".into(), |b| format!("{} MiB", b >> 20));
     format!("{}, of which {} free; pages of {} KiB", mib(system.ram), mib(system.free_ram), page_bytes >> 10)
 }

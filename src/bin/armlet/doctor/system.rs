@@ -31,6 +31,8 @@ pub(crate) struct Setting {
 pub(crate) struct System {
     /// The board's name.
     pub(crate) board: Option<String>,
+    /// The kernel's name and release, as `Linux 6.12.25+rpt-rpi-2712`.
+    pub(crate) kernel: Option<String>,
     /// The kernel's architecture, if it says one.
     pub(crate) kernel_arch: Option<String>,
     pub(crate) cores: Vec<Core>,
@@ -59,6 +61,7 @@ impl System {
         let memory = text(root, "proc/meminfo").unwrap_or_default();
         System {
             board: board(root, &info),
+            kernel: kernel(root),
             kernel_arch: text(root, "proc/sys/kernel/arch"),
             features: features(&info),
             load: text(root, "proc/loadavg").and_then(|load| load.split(' ').next()?.parse().ok()),
@@ -130,6 +133,11 @@ fn bytes(meminfo: &str, key: &str) -> Option<u64> {
 fn board(root: &Path, info: &str) -> Option<String> {
     let dmi = || text(root, "sys/devices/virtual/dmi/id/product_name");
     text(root, "proc/device-tree/model").or_else(|| field(info, "Model")).or_else(dmi)
+}
+
+fn kernel(root: &Path) -> Option<String> {
+    let part = |name: &str| text(root, &format!("proc/sys/kernel/{name}"));
+    Some(format!("{} {}", part("ostype")?, part("osrelease")?))
 }
 
 fn cores(root: &Path, info: &str) -> Vec<Core> {

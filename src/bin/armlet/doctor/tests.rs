@@ -321,3 +321,20 @@ fn the_report_is_for_people_and_for_programs() {
     let nothing = Report { bandwidth: None, model: None, ..self::report(read(&machine(&[]))) };
     assert!(nothing.text().contains("bandwidth    not measured\n") && nothing.json()["model"].is_null());
 }
+
+#[test]
+fn what_is_pasted_into_an_issue_has_the_machine_before_and_after() {
+    let (cool, hot) = (read(&pi5()), read(&pi4()));
+    let before = System { kernel: Some("Linux 6.12|x".into()), ..cool };
+    let text = crate::bench_report::text(&before, &hot, Backend::Neon, "the table\n");
+    for line in [
+        "| board | Raspberry Pi 5 Model B Rev 1.0 |\n",
+        "| CPU | 4 × Cortex-A76 (2400 MHz, governor ondemand) |\n",
+        "| kernel | Linux 6.12\\|x |\n",
+        "| throttling | none since the start before, flags 0x50001 after |\n",
+        "\nthe table\n\n- the supply voltage is too low now",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+    assert!(text.contains(" before, 82 °C after |\n"), "{text}");
+}

@@ -1,0 +1,62 @@
+//! Which model, or models, and on how many threads.
+
+use std::path::PathBuf;
+
+use crate::numbers;
+use crate::override_kv::{self, OverrideKv};
+
+/// The model and the threads it runs on.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Model {
+    /// GGUF file (the first one of several parts), name of a known model, or owner/repo[:QUANT] of a model in the Hugging Face
+    /// cache [default: $ARMLET_MODEL, or smollm2, downloaded on first use].
+    #[arg(short, long, value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
+    #[command(flatten)]
+    pub(crate) metadata: Metadata,
+}
+
+/// Several models, one after the other, and the threads they run on.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Models {
+    /// GGUF file (the first one of several parts), name of a known model, or owner/repo[:QUANT] of a model in the Hugging Face
+    /// cache [default: $ARMLET_MODEL, or smollm2, downloaded on first use]. May be given several times.
+    #[arg(id = "model", short, long, value_name = "MODEL")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    threads: Threads,
+    #[command(flatten)]
+    metadata: Metadata,
+}
+
+impl Models {
+    /// Each of them; the default if none was given.
+    pub(crate) fn each(&self) -> Vec<Model> {
+        let model =
+            |path: Option<PathBuf>| Model { model: path, threads: self.threads, metadata: self.metadata.clone() };
+        if self.paths.is_empty() {
+            vec![model(None)]
+        } else {
+            self.paths.iter().cloned().map(Some).map(model).collect()
+        }
+    }
+}
+
+/// How many threads a model runs on.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct Threads {
+    /// Number of threads; 0: what `armlet doctor` has measured here, else one for each CPU that this process may use, but for
+    /// cores less than half as fast as the fastest.
+    #[arg(id = "threads", short, long, value_name = "N", default_value_t = 0, value_parser = numbers::count)]
+    pub(crate) number: usize,
+}
+
+/// Metadata of the model.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Metadata {
+    /// Metadata that counts instead of the file's; TYPE is int, float, bool or str. May be given several times.
+    #[arg(long, value_name = "KEY=TYPE:VALUE", value_parser = override_kv::parse)]
+    pub(crate) override_kv: Vec<OverrideKv>,
+}
