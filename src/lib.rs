@@ -20,6 +20,70 @@
 //!
 //! # An answer
 //!
+//! In `Cargo.toml`, the library alone: `std` adds [`host`], and without it nothing of an operating system is used. An
+//! unoptimised build is 40 to 100 times slower, so a program's debug builds need the second part:
+//!
+//! ```toml
+//! [dependencies]
+//! armlet = { version = "0.1", default-features = false, features = ["std"] }
+//!
+//! [profile.dev.package.armlet]
+//! opt-level = 3
+//! ```
+//!
+//! A program that streams an answer, token by token (`examples/chat.rs` adds a chat's control tokens and sampling):
+//!
+#![cfg_attr(feature = "std", doc = "```no_run")]
+#![cfg_attr(not(feature = "std"), doc = "```ignore")]
+//! use std::io::Write;
+//!
+//! use armlet::arch::Kernels;
+//! use armlet::engine::{Config, Engine, Plan, Session};
+//! use armlet::gguf::File;
+//! use armlet::host::{MappedFile, Pool, memory};
+//! use armlet::model::Model;
+//! use armlet::sample::{Sampler, SamplerConfig};
+//! use armlet::tokenizer::{Detokenizer, EncodeOptions};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // SAFETY: nobody changes the file while it is mapped.
+//!     let bytes = unsafe { MappedFile::open("model.gguf".as_ref())? };
+//!     let file = File::new_checked(&bytes)?;
+//!     let mut tables = memory(Model::required_bytes(&file)?)?;
+//!     let model = Model::new(&file, &mut tables)?;
+//!
+//!     // Every byte from here on is planned: 512 tokens of context, attention sinks, a KV cache of fp16.
+//!     let plan = Plan::new(&model.hparams, &Config { context: 512, ..Config::default() })?;
+//!     let (mut workspace, mut cache) = (memory(plan.engine_bytes())?, memory(plan.session_bytes())?);
+//!     let mut engine = Engine::new(&model, Kernels::detect(), &plan, &mut workspace)?;
+//!     let mut session = Session::new(&model, &plan, &mut cache)?;
+//!     let pool = Pool::new(Pool::cpus());
+//!
+//!     let tokenizer = &model.tokenizer;
+//!     let text = "The capital of France is";
+//!     let mut scratch = memory(tokenizer.scratch_bytes(text)?)?;
+//!     let mut tokens = vec![0; tokenizer.max_tokens(text.len())];
+//!     let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
+//!     let n = tokenizer.encode(text, options, &mut scratch, &mut tokens)?;
+//!     // Prefill; then a token at a time, until the model ends the text.
+//!     let mut logits = engine.eval(&pool, &mut session, &tokens[..n])?;
+//!     let (mut sampler, mut detokenizer) = (Sampler::new(SamplerConfig::default()), Detokenizer::new());
+//!     loop {
+//!         let token = sampler.sample_allowed(logits, &|token| !tokenizer.is_suppressed(token))?;
+//!         if tokenizer.is_end(token) {
+//!             return Ok(());
+//!         }
+//!         detokenizer.push(tokenizer.piece(token, false), |text| print!("{text}"));
+//!         std::io::stdout().flush()?;
+//!         logits = engine.eval(&pool, &mut session, &[token])?;
+//!     }
+//! }
+//! ```
+//!
+//! # Without an operating system
+//!
+//! The same with the caller's memory, and without threads:
+//!
 //! ```no_run
 //! use armlet::arch::Kernels;
 //! use armlet::engine::{Config, Engine, Plan, Session};

@@ -27,26 +27,27 @@ pub enum Pattern {
     },
 }
 
-/// Sizes that the user chooses.
+/// Sizes that the user chooses. Defaults are those of [`Config::default`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Most tokens that a token attends to; with [`Pattern::Full`] also the most that a session can read.
+    /// Most tokens that a token attends to; with [`Pattern::Full`] also the most that a session can read. 4096 by default,
+    /// which [`Plan::new`] refuses for a model of less.
     pub context: usize,
-    /// Which tokens those are.
+    /// Which tokens those are. [`Pattern::Sinks`] by default.
     pub pattern: Pattern,
-    /// How many of the first tokens are never evicted (attention sinks), with a pattern that has sinks.
+    /// How many of the first tokens are never evicted (attention sinks), with a pattern that has sinks. 4 by default.
     pub sinks: usize,
-    /// Tokens of a shared prefix, which takes the place of the sinks; 0 for none.
+    /// Tokens of a shared prefix, which takes the place of the sinks; 0, the default, for none.
     pub prefix: usize,
-    /// Tokens by which a session can always be rewound, even after eviction.
+    /// Tokens by which a session can always be rewound, even after eviction. 0 by default.
     pub slack: usize,
-    /// Most tokens of one pass: of a prompt chunk, or of a batch.
+    /// Most tokens of one pass: of a prompt chunk, or of a batch. 128 by default.
     pub chunk: usize,
-    /// Most tokens of one pass with logits: 1 for one session, or as many as are decoded or scored together.
+    /// Most tokens of one pass with logits: 1, the default, for one session, or as many as are decoded or scored together.
     pub logit_rows: usize,
-    /// Number format of the KV cache.
+    /// Number format of the KV cache. [`KvType::F16`] by default.
     pub kv: KvType,
-    /// Whether keys are stored Hadamard-transformed, which spreads outliers and makes int8 more precise.
+    /// Whether keys are stored Hadamard-transformed, which spreads outliers and makes int8 more precise. `false` by default.
     pub hadamard: bool,
 }
 
