@@ -22,6 +22,8 @@ mod cli_sampling;
 mod corrupt;
 #[cfg(feature = "cli")]
 mod doctor;
+#[cfg(all(unix, feature = "cli"))]
+mod documents;
 #[cfg(feature = "cli")]
 mod example;
 mod families;
