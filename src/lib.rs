@@ -39,11 +39,12 @@
 //!
 //! use armlet::arch::Kernels;
 //! use armlet::engine::{Config, Engine, Plan, Session};
+//! use armlet::generation::{Event, Generation, Limits, Run};
 //! use armlet::gguf::File;
 //! use armlet::host::{MappedFile, Pool, memory};
 //! use armlet::model::Model;
-//! use armlet::sample::{Sampler, SamplerConfig};
-//! use armlet::tokenizer::{Detokenizer, EncodeOptions};
+//! use armlet::sample::{Rules, Sampler, SamplerConfig};
+//! use armlet::tokenizer::EncodeOptions;
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     // SAFETY: nobody changes the file while it is mapped.
@@ -66,17 +67,14 @@
 //!     let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
 //!     let n = tokenizer.encode(text, options, &mut scratch, &mut tokens)?;
 //!     // Prefill; then a token at a time, until the model ends the text.
-//!     let mut logits = engine.eval(&pool, &mut session, &tokens[..n])?;
-//!     let (mut sampler, mut detokenizer) = (Sampler::new(SamplerConfig::default()), Detokenizer::new());
-//!     loop {
-//!         let token = sampler.sample_allowed(logits, &|token| !tokenizer.is_suppressed(token))?;
-//!         if tokenizer.is_end(token) {
-//!             return Ok(());
-//!         }
-//!         detokenizer.push(tokenizer.piece(token, false), |text| print!("{text}"));
+//!     engine.eval(&pool, &mut session, &tokens[..n])?;
+//!     let mut sampler = Sampler::new(SamplerConfig::default());
+//!     let mut run = Run { engine: &mut engine, exec: &pool, session: &mut session, sampler: &mut sampler };
+//!     let mut answer = Generation::new(Limits { tokens: 256, stops: &[] })?;
+//!     while let Event::Token(_) = answer.step(&mut run, Rules::NONE, &mut |text| print!("{text}"))? {
 //!         std::io::stdout().flush()?;
-//!         logits = engine.eval(&pool, &mut session, &[token])?;
 //!     }
+//!     Ok(())
 //! }
 //! ```
 //!
