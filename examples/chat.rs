@@ -89,12 +89,12 @@ pub fn run(path: &Path, question: &str, out: &mut dyn Write) -> Result<(), Box<d
 
     // Decode: each step reads the last token, and chooses the next. At temperature 0 the choice is always the likeliest token.
     let mut sampler = Sampler::new(SamplerConfig { temperature: 0.0, ..SamplerConfig::default() });
-    let mut answer = Generation::new(Limits { tokens: MAX_TOKENS, stops: &[] })?;
+    let (mut answer, limits) = (Generation::new(), Limits { tokens: MAX_TOKENS, stops: &[] });
     loop {
         let mut run = Run { engine: &mut engine, exec: &pool, session: &mut session, sampler: &mut sampler };
         // A token may end inside a character: whole characters only are shown.
         let mut text = String::new();
-        let event = answer.step(&mut run, Rules::NONE, &mut |piece| text.push_str(piece))?;
+        let event = answer.step(&mut run, limits, Rules::NONE, &mut |piece| text.push_str(piece))?;
         write!(out, "{text}")?;
         out.flush()?;
         if let Event::End(_) = event {

@@ -70,8 +70,8 @@
 //!     engine.eval(&pool, &mut session, &tokens[..n])?;
 //!     let mut sampler = Sampler::new(SamplerConfig::default());
 //!     let mut run = Run { engine: &mut engine, exec: &pool, session: &mut session, sampler: &mut sampler };
-//!     let mut answer = Generation::new(Limits { tokens: 256, stops: &[] })?;
-//!     while let Event::Token(_) = answer.step(&mut run, Rules::NONE, &mut |text| print!("{text}"))? {
+//!     let (mut answer, limits) = (Generation::new(), Limits { tokens: 256, stops: &[] });
+//!     while let Event::Token(_) = answer.step(&mut run, limits, Rules::NONE, &mut |text| print!("{text}"))? {
 //!         std::io::stdout().flush()?;
 //!     }
 //!     Ok(())

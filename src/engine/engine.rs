@@ -83,7 +83,7 @@ impl<'e> Engine<'e> {
             if !keep_going() {
                 return Err(EngineError::Stopped);
             }
-            self.pass(exec, &mut [&mut *session], chunk, usize::from(chunks.peek().is_none()));
+            self.pass(exec, &mut &mut [&mut *session][..], chunk, usize::from(chunks.peek().is_none()));
         }
         Ok(self.logits())
     }
@@ -101,7 +101,7 @@ impl<'e> Engine<'e> {
     ) -> Result<&[f32], EngineError> {
         self.can_read(session, tokens)?;
         self.can_keep(tokens.len())?;
-        self.pass(exec, &mut [session], tokens, tokens.len());
+        self.pass(exec, &mut &mut [session][..], tokens, tokens.len());
         Ok(self.rows(tokens.len()))
     }
 
@@ -113,7 +113,7 @@ impl<'e> Engine<'e> {
     pub fn step(
         &mut self,
         exec: &dyn Executor,
-        sessions: &mut [&mut Session<'_>],
+        mut sessions: &mut [&mut Session<'_>],
         tokens: &[u32],
     ) -> Result<&[f32], EngineError> {
         if sessions.len() != tokens.len() {
@@ -126,8 +126,34 @@ impl<'e> Engine<'e> {
         for (session, token) in sessions.iter().zip(tokens) {
             self.can_read(session, core::slice::from_ref(token))?;
         }
-        self.pass(exec, sessions, tokens, tokens.len());
+        self.pass(exec, &mut sessions, tokens, tokens.len());
         Ok(self.rows(tokens.len()))
+    }
+
+    /// Runs the next tokens of a prompt, at most [`chunk`](Engine::chunk), which the caller has checked; the logits after the
+    /// last one if they are asked for.
+    pub(crate) fn read(&mut self, exec: &dyn Executor, session: &mut Session<'_>, tokens: &[u32], logits: bool) {
+        self.pass(exec, &mut &mut [session][..], tokens, usize::from(logits));
+    }
+
+    /// As [`step`](Engine::step), of sessions anywhere and of tokens that the caller has checked.
+    pub(crate) fn step_all<'s>(&mut self, exec: &dyn Executor, sessions: &mut dyn Caches<'s>, tokens: &[u32]) {
+        self.pass(exec, sessions, tokens, tokens.len());
+    }
+
+    /// The logits after the `i`-th token of the last pass: `(vocab)`.
+    pub(crate) fn logits_of(&self, i: usize) -> &[f32] {
+        self.buffers.logits.row(i, self.model.hparams.vocab)
+    }
+
+    /// The model that it runs.
+    pub(crate) fn model(&self) -> &'e Model<'e> {
+        self.model
+    }
+
+    /// Most tokens of one pass with logits.
+    pub(crate) fn logit_rows(&self) -> usize {
+        self.sizes.logit_rows
     }
 
     /// The logits after the last token run by [`eval`](Engine::eval): `(vocab)`.
@@ -159,7 +185,7 @@ impl<'e> Engine<'e> {
         if rows > planned { Err(EngineError::LogitRows { asked: rows, planned }) } else { Ok(()) }
     }
 
-    fn pass(&mut self, exec: &dyn Executor, mut sessions: &mut [&mut Session<'_>], tokens: &[u32], outputs: usize) {
+    fn pass<'s>(&mut self, exec: &dyn Executor, sessions: &mut dyn Caches<'s>, tokens: &[u32], outputs: usize) {
         let pass = Pass {
             model: self.model,
             kernels: &self.kernels,
@@ -167,7 +193,7 @@ impl<'e> Engine<'e> {
             #[cfg(feature = "std")]
             observer: self.observer,
         };
-        if let Some(mut batch) = Batch::new(&mut sessions, tokens.len()) {
+        if let Some(mut batch) = Batch::new(sessions, tokens.len()) {
             forward(pass, &mut self.buffers, &mut batch, tokens, outputs);
         }
     }

@@ -85,8 +85,18 @@ impl<'s> Session<'s> {
         }
     }
 
+    /// Its keys and values.
+    pub(crate) fn cache(&self) -> &KvCache<'s> {
+        &self.cache
+    }
+
+    /// Its keys and values, to write.
+    pub(crate) fn cache_mut(&mut self) -> &mut KvCache<'s> {
+        &mut self.cache
+    }
+
     /// Whether its model is `model`, or a copy of it with the same tables.
-    pub(super) fn is_of(&self, model: &Model<'_>) -> bool {
+    pub(crate) fn is_of(&self, model: &Model<'_>) -> bool {
         self.model.weights.layers.as_ptr().addr() == model.weights.layers.as_ptr().addr()
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! [`Generation::step`] is the one loop of sampling that the program, the C API and firmware drive: each call gives a token or
 //! says why no more come, and passes on the text that has become certain. It allocates nothing, and holds no more than the
-//! end of the text that may be a stop string.
+//! end of the text that may be a stop string. A [`Scheduler`] does that for many at a time.
 
+mod scheduler;
+mod slot;
 mod stops;
 
 use crate::Error;
@@ -11,16 +13,29 @@ use crate::engine::{Engine, Session};
 use crate::sample::{Rules, SampleError, Sampler};
 use crate::storage::Executor;
 use crate::tokenizer::{Detokenizer, Tokenizer};
+pub use scheduler::{Clients, Load, MAX_BATCH, Scheduler, SubmitError, Tick};
+pub use slot::{Place, Slot};
 use stops::Held;
 pub use stops::MAX_STOP;
 
-/// What ends an answer, beside the model.
+/// What ends an answer, beside the model: the same in every step of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits<'g> {
     /// The most tokens.
     pub tokens: usize,
-    /// Texts that end it, and are no part of it; each of 1 to [`MAX_STOP`] bytes.
+    /// Texts that end it, and are no part of it; of 1 to [`MAX_STOP`] bytes each, see [`check`](Limits::check).
     pub stops: &'g [&'g str],
+}
+
+impl Limits<'_> {
+    /// Checks the stop strings: others are never found.
+    ///
+    /// # Errors
+    /// [`StopError`].
+    pub fn check(&self) -> Result<(), StopError> {
+        let fits = |stop: &&str| (1..=MAX_STOP).contains(&stop.len());
+        self.stops.iter().position(|stop| !fits(stop)).map_or(Ok(()), |bad| Err(StopError(bad)))
+    }
 }
 
 /// What a step gave.
@@ -64,8 +79,7 @@ pub struct Run<'r, 'e, 's> {
 
 /// An answer in the making.
 #[derive(Clone, Debug)]
-pub struct Generation<'g> {
-    limits: Limits<'g>,
+pub struct Generation {
     generated: usize,
     /// The token that the session has not read yet.
     pending: Option<u32>,
@@ -74,18 +88,17 @@ pub struct Generation<'g> {
     held: Held,
 }
 
-impl<'g> Generation<'g> {
+impl Default for Generation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Generation {
     /// An answer of which there is nothing yet.
-    ///
-    /// # Errors
-    /// [`StopError`].
-    pub fn new(limits: Limits<'g>) -> Result<Self, StopError> {
-        let fits = |stop: &&str| (1..=MAX_STOP).contains(&stop.len());
-        if let Some(bad) = limits.stops.iter().position(|stop| !fits(stop)) {
-            return Err(StopError(bad));
-        }
+    pub const fn new() -> Self {
         let (detokenizer, held) = (Detokenizer::new(), Held::new());
-        Ok(Generation { limits, generated: 0, pending: None, ended: None, detokenizer, held })
+        Generation { generated: 0, pending: None, ended: None, detokenizer, held }
     }
 
     /// Tokens so far, with the one that ended the turn.
@@ -102,10 +115,11 @@ impl<'g> Generation<'g> {
     pub fn step(
         &mut self,
         run: &mut Run<'_, '_, '_>,
+        limits: Limits<'_>,
         rules: Rules<'_>,
         show: &mut dyn FnMut(&str),
     ) -> Result<Event, Error> {
-        if let Some(end) = self.ends(run.session) {
+        if let Some(end) = self.ends(limits, run.session) {
             return Ok(self.end(end, show));
         }
         if let Some(token) = self.pending {
@@ -113,14 +127,14 @@ impl<'g> Generation<'g> {
             self.pending = None;
         }
         let tokenizer = run.engine.tokenizer();
-        Ok(self.choose(tokenizer, run.engine.logits(), run.sampler, rules, show)?)
+        Ok(self.choose(tokenizer, run.engine.logits(), run.sampler, limits, rules, show)?)
     }
 
     /// Why there is nothing more to be sampled, before the last token is read.
-    pub fn ends(&self, session: &Session<'_>) -> Option<End> {
+    pub fn ends(&self, limits: Limits<'_>, session: &Session<'_>) -> Option<End> {
         let full = self.pending.is_some() && session.remaining() == 0;
         match self.ended {
-            None if self.generated >= self.limits.tokens => Some(End::Tokens),
+            None if self.generated >= limits.tokens => Some(End::Tokens),
             None if full => Some(End::Context),
             ended => ended,
         }
@@ -141,6 +155,7 @@ impl<'g> Generation<'g> {
         tokenizer: &Tokenizer<'_>,
         logits: &[f32],
         sampler: &mut Sampler,
+        limits: Limits<'_>,
         rules: Rules<'_>,
         show: &mut dyn FnMut(&str),
     ) -> Result<Event, SampleError> {
@@ -151,7 +166,7 @@ impl<'g> Generation<'g> {
             return Ok(self.end(End::Turn(token), show));
         }
         sampler.accept(token);
-        let (held, stops, mut stop) = (&mut self.held, self.limits.stops, None);
+        let (held, stops, mut stop) = (&mut self.held, limits.stops, None);
         self.detokenizer.push(tokenizer.piece(token, false), |text| {
             if stop.is_none() {
                 stop = held.push(text, stops, show);
@@ -167,9 +182,8 @@ impl<'g> Generation<'g> {
 
     /// Ends the answer, for a reason of the caller's: text that is left goes to `show`.
     pub fn finish(&mut self, show: &mut dyn FnMut(&str)) {
-        let (held, stops) = (&mut self.held, self.limits.stops);
-        self.detokenizer.finish(|text| _ = held.push(text, stops, show));
         self.held.finish(show);
+        self.detokenizer.finish(show);
     }
 
     fn end(&mut self, end: End, show: &mut dyn FnMut(&str)) -> Event {

@@ -33,12 +33,13 @@ struct Answer {
 
 fn answer(reader: &mut Reader<'_>, sampling: SamplerConfig, limits: Limits<'_>, rules: Rules<'_>) -> Answer {
     let mut sampler = Sampler::new(sampling);
-    let mut generation = Generation::new(limits).unwrap();
+    limits.check().unwrap();
+    let mut generation = Generation::new();
     let (mut tokens, mut text) = (vec![], String::new());
     loop {
         let Reader { engine, session } = reader;
         let mut run = Run { engine, exec: &Serial, session, sampler: &mut sampler };
-        match generation.step(&mut run, rules, &mut |piece| text.push_str(piece)).unwrap() {
+        match generation.step(&mut run, limits, rules, &mut |piece| text.push_str(piece)).unwrap() {
             Event::Token(token) => tokens.push(token),
             Event::End(end) => return Answer { tokens, text, end },
         }
@@ -116,11 +117,11 @@ fn each_limit_ends_an_answer() {
     };
     let got = with_bytes(config(), |_, reader| {
         let mut sampler = Sampler::new(GREEDY);
-        let mut generation = Generation::new(Limits { tokens: 40, stops: &[] }).unwrap();
+        let (mut generation, limits) = (Generation::new(), Limits { tokens: 40, stops: &[] });
         let Reader { engine, session } = reader;
         let mut run = Run { engine, exec: &Serial, session, sampler: &mut sampler };
         let rules = Rules { adjust: &adjust, most_raised: 0.0 };
-        let mut step = || generation.step(&mut run, rules, &mut |_| ()).unwrap();
+        let mut step = || generation.step(&mut run, limits, rules, &mut |_| ()).unwrap();
         while let Event::Token(_) = step() {
             chosen.set(chosen.get() + 1);
         }
@@ -147,7 +148,7 @@ fn a_stop_string_ends_an_answer_before_it() {
     let got = with_bytes(config(), |_, r| answer(r, GREEDY, Limits { tokens: 40, stops: &[&long] }, Rules::NONE));
     assert_eq!(got, whole);
     for bad in ["", &"x".repeat(MAX_STOP + 1)] {
-        assert!(Generation::new(Limits { tokens: 1, stops: &["a", bad] }).is_err_and(|e| e.0 == 1));
+        assert!(Limits { tokens: 1, stops: &["a", bad] }.check().is_err_and(|e| e.0 == 1));
     }
 }
 

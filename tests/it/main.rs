@@ -44,6 +44,7 @@ mod pre_tokenizers;
 mod quantize;
 mod rules_table;
 mod saving;
+mod scheduler;
 #[cfg(feature = "cli")]
 mod split_files;
 mod streaming;

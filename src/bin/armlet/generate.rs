@@ -144,6 +144,9 @@ pub(crate) fn generate(
     mut show: impl FnMut(&str) -> Result<(), Failure>,
 ) -> Result<(End, Stats), Failure> {
     let Request { prompt, limit, rules, stop_loops } = request;
+    let stops: Vec<&str> = rules.stops.iter().map(String::as_str).collect();
+    let (mut generation, limits) = (Generation::new(), Limits { tokens: limit, stops: &stops });
+    limits.check().map_err(|e| Failure::new("--stop", e))?;
     let mut stats = Stats::default();
     let start = Instant::now();
     stats.prompt_tokens = prefill(runner, prompt, history)?;
@@ -154,9 +157,6 @@ pub(crate) fn generate(
     prompt.iter().for_each(|t| sampler.accept(*t));
 
     let start = Instant::now();
-    let stops: Vec<&str> = rules.stops.iter().map(String::as_str).collect();
-    let mut generation = Generation::new(Limits { tokens: limit, stops: &stops })
-        .map_err(|e| Failure::new("--stop", format!("{:?}: {e}", stops.get(e.0))))?;
     let mut repeats = Repeats::default();
     let (mut last, mut shown) = (None, Ok(()));
     let end = loop {
@@ -167,7 +167,8 @@ pub(crate) fn generate(
             }
         };
         let tokenizer = runner.engine.tokenizer();
-        let event = rules.with(tokenizer, history, last, |rules| runner.step(&mut generation, sampler, rules, show));
+        let event =
+            rules.with(tokenizer, history, last, |rules| runner.step(&mut generation, sampler, limits, rules, show));
         if runner.session.position() > before {
             history.extend(last);
         }
@@ -178,7 +179,7 @@ pub(crate) fn generate(
             Event::End(end) => break End::from(end),
         };
         last = Some(token);
-        if generation.ends(&runner.session).is_some() {
+        if generation.ends(limits, &runner.session).is_some() {
             continue;
         }
         if stop_loops && repeats.push(token) {

@@ -69,12 +69,10 @@ fn run(model: &[u8], memory: &mut [u8]) -> Result<(), Error> {
     let mut answer = String::<256>::new();
     engine.eval(&Serial, &mut session, &tokens[..n])?;
     let mut run = Run { engine: &mut engine, exec: &Serial, session: &mut session, sampler: &mut sampler };
-    // No stop strings, of which one could be too long.
-    if let Ok(mut generation) = Generation::new(Limits { tokens: ANSWER, stops: &[] }) {
-        // What does not fit any more is not shown.
-        let show = &mut |piece: &str| _ = answer.push_str(piece);
-        while let Event::Token(_) = generation.step(&mut run, Rules::NONE, show)? {}
-    }
+    let (mut generation, limits) = (Generation::new(), Limits { tokens: ANSWER, stops: &[] });
+    // What does not fit any more is not shown.
+    let show = &mut |piece: &str| _ = answer.push_str(piece);
+    while let Event::Token(_) = generation.step(&mut run, limits, Rules::NONE, show)? {}
     info!("answer: {=str}", answer);
     Ok(())
 }

@@ -1,0 +1,186 @@
+//! Where a scheduler keeps a request: a slot with a session, and a place in the queue.
+
+use crate::engine::Session;
+use crate::util::SliceExt;
+
+/// What a slot does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing: its tokens are those of earlier requests.
+    Free,
+    /// Its prompt is being read.
+    Reading,
+    /// The next token of its answer is to be read.
+    Decoding(u32),
+}
+
+/// A session, and the tokens that it has read or is to read.
+pub struct Slot<'s> {
+    session: Session<'s>,
+    /// The first of them, as many as there is room for.
+    tokens: &'s mut [u32],
+    len: usize,
+    /// How many of these the session has read.
+    read: usize,
+    /// How many of these it has read in the passes of a prompt.
+    prefilled: usize,
+    state: State,
+    request: u64,
+    /// The ticket of its request, or when it became free.
+    since: u64,
+}
+
+impl<'s> Slot<'s> {
+    /// A free slot. `tokens` is room for the tokens of a conversation: what a prompt has at most. A session with a shared prefix
+    /// comes with the tokens of that.
+    pub fn new(session: Session<'s>, tokens: &'s mut [u32], prefix: &[u32]) -> Self {
+        let len = prefix.len().min(tokens.len());
+        tokens.first_n_mut(len).copy_from_slice(prefix.first_n(len));
+        Slot { session, tokens, len, read: len, prefilled: len, state: State::Free, request: 0, since: 0 }
+    }
+
+    pub(super) fn most_tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(super) fn request(&self) -> Option<u64> {
+        (self.state != State::Free).then_some(self.request)
+    }
+
+    pub(super) fn since(&self) -> u64 {
+        self.since
+    }
+
+    pub(super) fn session(&self) -> &Session<'s> {
+        &self.session
+    }
+
+    pub(super) fn session_mut(&mut self) -> &mut Session<'s> {
+        &mut self.session
+    }
+
+    /// Tokens that the session has read.
+    pub(super) fn read(&self) -> usize {
+        self.read
+    }
+
+    pub(super) fn unread(&self) -> &[u32] {
+        self.tokens.part(self.read..self.len)
+    }
+
+    pub(super) fn session_and_unread(&mut self) -> (&mut Session<'s>, &[u32]) {
+        (&mut self.session, self.tokens.part(self.read..self.len))
+    }
+
+    /// Tokens of a shared prefix.
+    fn prefix(&self) -> &[u32] {
+        let start = usize::try_from(self.session.start()).unwrap_or(usize::MAX);
+        self.tokens.first_n(start.min(self.len))
+    }
+
+    /// Whether a prompt goes on from the shared prefix, if there is one.
+    pub(super) fn can_start(&self, prompt: &[u32]) -> bool {
+        prompt.len() > self.prefix().len() && prompt.starts_with(self.prefix())
+    }
+
+    /// How many of a prompt's first tokens the session has read.
+    pub(super) fn common(&self, prompt: &[u32]) -> usize {
+        prompt.iter().zip(self.tokens.first_n(self.read)).take_while(|(a, b)| a == b).count()
+    }
+
+    /// Starts a request: what the session has of its prompt stays, but for the last token, whose logits are needed. `exact` says
+    /// that tokens must have been read in passes that start where those of this prompt will, of so many.
+    pub(super) fn start(&mut self, request: u64, ticket: u64, prompt: &[u32], exact: Option<usize>) {
+        let mut keep = self.common(prompt).min(prompt.len().saturating_sub(1));
+        if let Some(chunk) = exact {
+            keep = keep.min(self.prefilled) / chunk.max(1) * chunk.max(1);
+        }
+        keep = keep.max(self.prefix().len());
+        if self.session.rewind(keep as u64).is_err() {
+            // Tokens there have been evicted: all is read again.
+            keep = self.prefix().len();
+            // The start can always be rewound to.
+            let _ = self.session.rewind(keep as u64);
+        }
+        let n = prompt.len().min(self.tokens.len());
+        self.tokens.first_n_mut(n).copy_from_slice(prompt.first_n(n));
+        (self.len, self.read, self.prefilled) = (n, keep, keep.min(self.prefilled));
+        (self.state, self.request, self.since) = (State::Reading, request, ticket);
+    }
+
+    /// The session has read the next `n` tokens of the prompt.
+    pub(super) fn has_read_prompt(&mut self, n: usize) {
+        if self.prefilled == self.read {
+            self.prefilled += n;
+        }
+        self.read += n;
+    }
+
+    /// The session has read a token of the answer; beyond the room, it is not kept.
+    pub(super) fn has_read_answer(&mut self, token: &[u32]) {
+        if self.read == self.len && self.len < self.tokens.len() {
+            self.tokens.part_mut(self.len..self.len + 1).copy_from_slice(token);
+            self.len += 1;
+            self.read += 1;
+        }
+    }
+
+    /// `token` is to be read next.
+    pub(super) fn decode(&mut self, token: u32) {
+        self.state = State::Decoding(token);
+    }
+
+    /// The request has ended; the session keeps what it has.
+    pub(super) fn release(&mut self, now: u64) {
+        (self.state, self.since, self.len) = (State::Free, now, self.read);
+    }
+}
+
+/// A place in the queue: room for the tokens of a prompt.
+pub struct Place<'s> {
+    tokens: &'s mut [u32],
+    len: usize,
+    request: u64,
+    /// 0 if it is free.
+    ticket: u64,
+}
+
+impl<'s> Place<'s> {
+    /// A free place, with room for the tokens of a prompt.
+    pub fn new(tokens: &'s mut [u32]) -> Self {
+        Place { tokens, len: 0, request: 0, ticket: 0 }
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        self.ticket == 0
+    }
+
+    pub(super) fn most_tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(super) fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
+    pub(super) fn request(&self) -> Option<u64> {
+        (self.ticket > 0).then_some(self.request)
+    }
+
+    pub(super) fn tokens(&self) -> &[u32] {
+        self.tokens.first_n(self.len)
+    }
+
+    pub(super) fn set(&mut self, request: u64, ticket: u64, prompt: &[u32]) {
+        self.tokens.first_n_mut(prompt.len()).copy_from_slice(prompt);
+        (self.len, self.request, self.ticket) = (prompt.len(), request, ticket);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.ticket = 0;
+    }
+}

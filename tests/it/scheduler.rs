@@ -1,0 +1,333 @@
+//! The scheduler: whatever else it runs, an answer has the bits that it has alone.
+
+use std::collections::BTreeMap;
+
+use crate::common::deep;
+use crate::common::gguf::Tiny;
+use crate::common::run::with_model;
+use armlet::arch::Kernels;
+use armlet::engine::{Config, Engine, Pattern, Plan, Session};
+use armlet::generation::{
+    Clients, End, Event, Generation, Limits, Load, Place, Run, Scheduler, Slot, SubmitError, Tick,
+};
+use armlet::host::memory;
+use armlet::model::Model;
+use armlet::quant::DType;
+use armlet::sample::{Rules, Sampler, SamplerConfig};
+use armlet::storage::Serial;
+
+/// Room for the tokens of a conversation.
+const ROOM: usize = 64;
+/// Tokens that others' tokens of a slot start with.
+const VOCAB: u64 = 67;
+
+/// A request that is made again and again.
+#[derive(Clone, Debug)]
+struct Request {
+    prompt: Vec<u32>,
+    sampling: SamplerConfig,
+    tokens: usize,
+}
+
+/// Requests whose prompts share beginnings of many lengths; greedy ones, and seeded ones.
+fn requests(random: &mut Random) -> Vec<Request> {
+    let base: Vec<u32> = (0..30).map(|_| random.below(VOCAB) as u32).collect();
+    let request = |i: u64, random: &mut Random| {
+        let mut prompt = base[..random.below(31) as usize].to_vec();
+        prompt.extend((0..1 + random.below(12)).map(|_| random.below(VOCAB) as u32));
+        let temperature = if i.is_multiple_of(2) { 0.0 } else { 1.1 };
+        let sampling = SamplerConfig { temperature, seed: i, repeat_penalty: 1.2, ..SamplerConfig::default() };
+        Request { prompt, sampling, tokens: random.below(14) as usize }
+    };
+    (0..16).map(|i| request(i, random)).collect()
+}
+
+/// xorshift
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 20) % n
+    }
+}
+
+/// An answer in the making, as its client sees it.
+struct Client {
+    sampler: Sampler,
+    generation: Generation,
+    limit: usize,
+    tokens: Vec<u32>,
+    /// Logits behind each token, as bits of the first few.
+    logits: Vec<[u32; 4]>,
+    end: Option<End>,
+}
+
+impl Client {
+    fn new(request: &Request) -> Self {
+        let mut sampler = Sampler::new(request.sampling);
+        request.prompt.iter().for_each(|t| sampler.accept(*t));
+        let generation = Generation::new();
+        Client { sampler, generation, limit: request.tokens, tokens: vec![], logits: vec![], end: None }
+    }
+
+    fn limits(&self) -> Limits<'static> {
+        Limits { tokens: self.limit, stops: &[] }
+    }
+}
+
+/// The clients of a schedule, of which some are not ready at times.
+struct All<'t> {
+    model: &'t Model<'t>,
+    clients: BTreeMap<u64, Client>,
+    random: Random,
+    /// In so many of ten ticks a client is not ready.
+    slow: u64,
+}
+
+impl Clients for All<'_> {
+    fn is_ready(&mut self, request: u64) -> bool {
+        assert!(self.clients.contains_key(&request));
+        self.random.below(10) >= self.slow
+    }
+
+    fn next(&mut self, request: u64, logits: &[f32]) -> Option<u32> {
+        let client = self.clients.get_mut(&request).expect("an answer to nobody");
+        assert!(client.end.is_none(), "an answer goes on after its end");
+        if client.tokens.len() >= client.limit {
+            client.end = Some(End::Tokens);
+            return None;
+        }
+        client.logits.push(std::array::from_fn(|i| logits[i].to_bits()));
+        let (limits, sampler) = (client.limits(), &mut client.sampler);
+        match client.generation.choose(&self.model.tokenizer, logits, sampler, limits, Rules::NONE, &mut |_| ()) {
+            Ok(Event::Token(token)) => {
+                client.tokens.push(token);
+                if client.tokens.len() == client.limit {
+                    client.end = Some(End::Tokens);
+                    return None;
+                }
+                Some(token)
+            }
+            Ok(Event::End(end)) => {
+                client.end = Some(end);
+                None
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    fn is_full(&mut self, request: u64) {
+        self.clients.get_mut(&request).expect("an end to nobody").end = Some(End::Context);
+    }
+}
+
+/// What a request gets when nobody else is there.
+fn alone(model: &Model<'_>, config: Config, request: &Request) -> Client {
+    let plan = Plan::new(&model.hparams, &config).unwrap();
+    let (mut workspace, mut cache) = (memory(plan.engine_bytes()).unwrap(), memory(plan.session_bytes()).unwrap());
+    let mut engine = Engine::new(model, Kernels::detect(), &plan, &mut workspace).unwrap();
+    let mut session = Session::new(model, &plan, &mut cache).unwrap();
+    let mut client = Client::new(request);
+    engine.eval(&Serial, &mut session, &request.prompt).unwrap();
+    loop {
+        let before = client.generation.generated();
+        let limits = client.limits();
+        let mut run = Run { engine: &mut engine, exec: &Serial, session: &mut session, sampler: &mut client.sampler };
+        let event = client.generation.step(&mut run, limits, Rules::NONE, &mut |_| ()).unwrap();
+        if client.generation.generated() > before {
+            client.logits.push(std::array::from_fn(|i| engine.logits()[i].to_bits()));
+        }
+        match event {
+            Event::Token(token) => client.tokens.push(token),
+            Event::End(end) => {
+                client.end = Some(end);
+                return client;
+            }
+        }
+    }
+}
+
+/// Memory that slots and places borrow.
+struct Memory {
+    workspace: Box<dyn std::ops::DerefMut<Target = [u8]>>,
+    caches: Vec<Box<dyn std::ops::DerefMut<Target = [u8]>>>,
+    tokens: Vec<Vec<u32>>,
+}
+
+impl Memory {
+    fn new(plan: &Plan, slots: usize, places: usize) -> Self {
+        let bytes = |n| -> Box<dyn std::ops::DerefMut<Target = [u8]>> { Box::new(memory(n).unwrap()) };
+        Memory {
+            workspace: bytes(plan.engine_bytes()),
+            caches: (0..slots).map(|_| bytes(plan.session_bytes())).collect(),
+            tokens: vec![vec![0; ROOM]; slots + places],
+        }
+    }
+
+    fn scheduler<R>(
+        &mut self,
+        model: &Model<'_>,
+        plan: &Plan,
+        f: impl FnOnce(&mut Engine<'_>, &mut Scheduler<'_>) -> R,
+    ) -> R {
+        let mut engine = Engine::new(model, Kernels::detect(), plan, &mut self.workspace).unwrap();
+        let (of_slots, of_places) = self.tokens.split_at_mut(self.caches.len());
+        let sessions = self.caches.iter_mut().map(|cache| Session::new(model, plan, cache).unwrap());
+        let mut slots: Vec<_> =
+            sessions.zip(of_slots).map(|(session, tokens)| Slot::new(session, tokens, &[])).collect();
+        let mut places: Vec<_> = of_places.iter_mut().map(|tokens| Place::new(tokens)).collect();
+        f(&mut engine, &mut Scheduler::new(&mut slots, &mut places))
+    }
+}
+
+/// A schedule of requests that come, are cancelled, and wait, until all have ended.
+fn schedule(model: &Model<'_>, config: Config, requests: &[(Request, Client)], seed: u64) -> [usize; 3] {
+    let mut random = Random(seed * 2 + 1);
+    let (n_slots, n_places) = (1 + random.below(5) as usize, 1 + random.below(3) as usize);
+    let plan = Plan::new(&model.hparams, &config).unwrap();
+    let mut memory = Memory::new(&plan, n_slots, n_places);
+    let slow = random.below(6);
+    let mut all = All { model, clients: BTreeMap::new(), random: Random(seed + 77), slow };
+    let (mut kinds, mut cancelled, mut refused) = (BTreeMap::new(), BTreeMap::new(), 0);
+    memory.scheduler(model, &plan, |engine, scheduler| {
+        let mut idle = 0;
+        let mut left = 4 + random.below(10);
+        while left > 0 || scheduler.load() != Load::default() {
+            if left > 0 && random.below(3) == 0 {
+                let kind = random.below(requests.len() as u64) as usize;
+                let id = 1000 + left;
+                match scheduler.submit(engine, id, &requests[kind].0.prompt) {
+                    Ok(()) => {
+                        kinds.insert(id, kind);
+                        all.clients.insert(id, Client::new(&requests[kind].0));
+                        left -= 1;
+                    }
+                    Err(e) => {
+                        assert_eq!((e, scheduler.load().waiting), (SubmitError::QueueFull, n_places));
+                        refused += 1;
+                    }
+                }
+            }
+            if random.below(20) == 0 {
+                let open = all.clients.iter().filter(|(_, client)| client.end.is_none()).map(|(id, _)| *id);
+                let open: Vec<u64> = open.collect();
+                if !open.is_empty() {
+                    let id = open[random.below(open.len() as u64) as usize];
+                    assert!(scheduler.cancel(id) && !scheduler.cancel(id));
+                    cancelled.insert(id, all.clients.remove(&id).unwrap());
+                }
+            }
+            let load = scheduler.load();
+            assert!(load.running <= n_slots && load.waiting <= n_places);
+            let Tick { decoded, prefilled } = scheduler.tick(engine, &Serial, &mut all);
+            assert!(decoded <= n_slots.min(config.logit_rows) && prefilled <= config.chunk);
+            idle = if decoded + prefilled == 0 { idle + 1 } else { 0 };
+            assert!(idle < 1000, "nothing goes on");
+        }
+    });
+    for (id, client) in all.clients.iter().chain(&cancelled) {
+        let want = &requests[kinds[id]].1;
+        let n = client.tokens.len();
+        assert!(
+            want.tokens.starts_with(&client.tokens) && want.logits.starts_with(&client.logits),
+            "seed {seed}: {id}"
+        );
+        if !cancelled.contains_key(id) {
+            assert_eq!((n, client.end), (want.tokens.len(), want.end), "seed {seed}: {id}");
+        }
+    }
+    [all.clients.len(), cancelled.len(), refused]
+}
+
+fn schedules(dtype: DType, config: Config, n: u64) {
+    let sizes = Tiny { n_embd: 32, n_heads: 2, n_kv_heads: 1, n_ff: 64, n_layers: 2, dtype, ..Tiny::default() };
+    with_model(&sizes.gguf(), |model| {
+        let mut random = Random(11);
+        let requests: Vec<_> = requests(&mut random)
+            .into_iter()
+            .map(|request| {
+                let client = alone(model, config, &request);
+                (request, client)
+            })
+            .collect();
+        let mut sum = [0; 3];
+        for seed in 0..n {
+            let counts = schedule(model, config, &requests, seed);
+            sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
+        }
+        println!("{dtype:?}: {} answers, {} cancelled, {} refused", sum[0], sum[1], sum[2]);
+        assert!(sum.iter().all(|n| *n > n / 2 && *n > 0));
+    });
+}
+
+fn config() -> Config {
+    Config { context: 64, chunk: 8, logit_rows: 4, ..Config::default() }
+}
+
+/// 1,000 in all.
+#[test]
+fn answers_are_those_alone_whatever_the_schedule() {
+    let n = deep(2000, 334) as u64;
+    schedules(DType::Q8_0, config(), n);
+    // Floats, whose sums depend on how many tokens a pass has.
+    schedules(DType::F32, Config { chunk: 12, ..config() }, n);
+    // Contexts that end: by eviction, and by being full.
+    schedules(DType::Q8_0, Config { context: 24, sinks: 4, ..config() }, n / 2);
+    schedules(DType::Q8_0, Config { context: 44, pattern: Pattern::Full, ..config() }, n / 2);
+}
+
+/// Nobody there: the whole prompt is read. The same again: only its last token is. And a prompt goes where most of it is.
+#[test]
+fn what_a_slot_has_is_not_read_again() {
+    let sizes = Tiny { dtype: DType::Q8_0, ..Tiny::default() };
+    with_model(&sizes.gguf(), |model| {
+        let plan = Plan::new(&model.hparams, &config()).unwrap();
+        Memory::new(&plan, 2, 2).scheduler(model, &plan, |engine, scheduler| {
+            let mut all = All { model, clients: BTreeMap::new(), random: Random(1), slow: 0 };
+            let mut answers = BTreeMap::new();
+            let mut ask = |id: u64, prompt: &[u32], answers: &mut BTreeMap<u64, Vec<u32>>| {
+                let request = Request { prompt: prompt.to_vec(), sampling: SamplerConfig::default(), tokens: 3 };
+                scheduler.submit(engine, id, prompt).unwrap();
+                all.clients.insert(id, Client::new(&request));
+                let mut read = 0;
+                while scheduler.load() != Load::default() {
+                    read += scheduler.tick(engine, &Serial, &mut all).prefilled;
+                }
+                answers.insert(id, all.clients[&id].tokens.clone());
+                read
+            };
+            let first: Vec<u32> = (0..20).collect();
+            let other: Vec<u32> = (40..60).collect();
+            let longer = [&first[..15], &[61, 62]].concat();
+            let mut read = |id, prompt: &[u32]| ask(id, prompt, &mut answers);
+            assert_eq!((read(1, &first), read(2, &first)), (20, 1));
+            assert_eq!((read(3, &other), read(4, &first), read(5, &other)), (20, 1, 1));
+            assert_eq!((read(6, &longer), read(7, &other), read(8, &first)), (2, 1, 5));
+            // A conversation goes on behind its answer, of which all but the last token were read.
+            let turn = [&other[..], &answers[&7], &[1, 2]].concat();
+            assert_eq!(ask(9, &turn, &mut answers), 3);
+        });
+    });
+}
+
+#[test]
+fn requests_that_cannot_be_taken_say_why() {
+    let sizes = Tiny { dtype: DType::Q8_0, ..Tiny::default() };
+    with_model(&sizes.gguf(), |model| {
+        let plan = Plan::new(&model.hparams, &config()).unwrap();
+        Memory::new(&plan, 1, 1).scheduler(model, &plan, |engine, scheduler| {
+            assert_eq!(scheduler.submit(engine, 1, &[]), Err(SubmitError::Empty));
+            assert_eq!(scheduler.submit(engine, 1, &[1, 67]), Err(SubmitError::UnknownToken(67)));
+            let long = SubmitError::TooLong { tokens: ROOM + 1, most: ROOM };
+            assert_eq!(scheduler.submit(engine, 1, &[1; ROOM + 1]), Err(long));
+            assert_eq!(scheduler.submit(engine, 1, &[1; ROOM]), Ok(()));
+            assert_eq!(scheduler.submit(engine, 2, &[1]), Err(SubmitError::QueueFull));
+            assert_eq!(scheduler.load(), Load { running: 0, waiting: 1 });
+            assert!(!scheduler.cancel(2) && scheduler.cancel(1) && !scheduler.cancel(1));
+            assert_eq!(scheduler.load(), Load::default());
+        });
+    });
+}
