@@ -35,6 +35,8 @@ mod golden;
 mod hub;
 #[cfg(feature = "cli")]
 mod imatrix;
+#[cfg(feature = "cli")]
+mod killed;
 mod layering;
 mod logit_hashes;
 mod model_rules;
