@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 /// When a test gives up; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -125,8 +125,32 @@ impl Terminal {
         self.master = None;
     }
 
+    /// Waits until the program catches a signal.
+    pub fn catches(&self, signal: Signal) {
+        let start = Instant::now();
+        let caught = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
+        };
+        while !caught() {
+            assert!(start.elapsed() < PATIENCE, "{signal:?} is not caught");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether what is typed is shown.
+    pub fn echoes(&self) -> bool {
+        tcgetattr(self.master.as_ref().unwrap()).unwrap().local_modes.contains(LocalModes::ECHO)
+    }
+
     /// Waits for the end of the program; returns its exit code.
     pub fn ends(mut self) -> i32 {
+        self.end()
+    }
+
+    /// The same; what is left of the terminal can be looked at.
+    pub fn end(&mut self) -> i32 {
         let start = Instant::now();
         while self.take(false) {
             assert!(start.elapsed() < PATIENCE, "the program does not end; shown is {}", self.shown());

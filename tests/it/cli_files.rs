@@ -245,6 +245,68 @@ fn too_little_memory_is_one_line() {
     assert!(session.status.success(), "{}", stderr(&session));
 }
 
+/// A small stack is enough, or refused; and no more of it is touched than there is, where addresses are limited as well.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_small_stack_is_enough_or_one_line() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let run = |kib: u32, more: &str| {
+        let program = program().display();
+        let script = format!("ulimit -s {kib}; {more} exec env -i {program} complete -m {model} -p AB -n 2 -t 1");
+        Command::new("bash").args(["-c", &script]).stdin(Stdio::null()).output().unwrap()
+    };
+    fails(&run(400, ""), 1, "the stack is limited to less than 512 KiB");
+    for kib in [512, 1024, 8192] {
+        for more in ["", "ulimit -v 1000000;"] {
+            let output = run(kib, more);
+            assert!(output.status.success(), "{kib} {more}: {}", stderr(&output));
+        }
+    }
+}
+
+/// Another user's, from before: it is removed if nobody has it, and if that is not allowed it is said whose it is.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_lock_that_another_left_is_removed_or_named() {
+    use std::os::unix::process::CommandExt;
+    let f = Folder::new();
+    let model = tiny(&f);
+    let (session, lock) = (f.name("chat"), f.path(".chat.lock"));
+    let run = || {
+        let mut command = armlet();
+        command.args(["chat", "-m", &model, "-p", "A", "-n", "2", "--session", &session]);
+        if rustix::process::geteuid().is_root() {
+            command.uid(12_345);
+        }
+        command.output().unwrap()
+    };
+    let rights = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    let leave = || {
+        std::fs::write(&lock, "").unwrap();
+        // For its owner it is as another's.
+        rights(&lock, 0o000);
+    };
+    rights(f.0.path(), 0o777);
+    rights(&f.path("tiny.gguf"), 0o644);
+    leave();
+    let output = run();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(names(f.0.path()), ["chat", "tiny.gguf"]);
+    // In use.
+    leave();
+    let held = std::fs::File::open(&lock).or_else(|_| {
+        rights(&lock, 0o400);
+        std::fs::File::open(&lock)
+    });
+    rights(&lock, 0o000);
+    let held = held.unwrap();
+    held.lock().unwrap();
+    let user = std::os::unix::fs::MetadataExt::uid(&lock.metadata().unwrap());
+    fails(&run(), 1, &format!("this lock is in use by an armlet of user {user}"));
+    drop(held);
+}
+
 /// The two keys that are added are two too many: what would be written is read first, and not put in its place.
 #[test]
 fn what_armlet_would_refuse_is_not_written() {

@@ -224,3 +224,20 @@ fn what_cannot_be_printed_is_a_failure() {
         assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{args:?}");
     }
 }
+
+/// Rust opens /dev/null in its place, where what is printed would be lost without a word.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stdout_that_was_closed_is_a_failure() {
+    let f = Folder::new();
+    let (model, out) = (tiny(&f), f.name("out"));
+    let program = crate::common::program().display();
+    for args in ["--help", "--version", &format!("inspect {model}"), &format!("quantize {model} {out} --type q8_0")] {
+        let shell = |redirected: &str| {
+            let script = format!("{program} {args} {redirected}");
+            std::process::Command::new("sh").args(["-c", &script]).output().unwrap()
+        };
+        crate::cli::fails(&shell(">&-"), 1, "stdout is closed");
+        assert!(shell(">/dev/null").status.success() && shell("<&-").status.success(), "{args}");
+    }
+}

@@ -75,6 +75,24 @@ fn templates_that_take_too_much() {
     }
 }
 
+/// Only one of them would be read, and the other would be empty.
+#[test]
+fn a_template_and_a_message_do_not_both_come_from_stdin() {
+    let f = Folder::new();
+    let (model, out) = (tiny(&f), f.name("out"));
+    let chat = ["chat", "-m", &model, "-n", "1", "--chat-template", "-"];
+    let prefix = ["prefix", "-m", &model, "-o", &out, "--chat-template", "-"];
+    fails_with(&chat, 2, "--chat-template - and the message cannot both come from stdin; give -p");
+    for more in [&[][..], &["-f", "-"]] {
+        fails_with(&[&prefix[..], more].concat(), 2, "--chat-template - and the system prompt cannot both");
+    }
+    let mut command = armlet();
+    command.args(chat).args(["-p", "A"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"{{ messages[0].content }}").unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
 #[test]
 fn a_conversation_is_kept_where_its_template_fails() {
     let f = Folder::new();
@@ -89,7 +107,7 @@ fn a_conversation_is_kept_where_its_template_fails() {
     ok(&[&chat[..], &["B"]].concat());
 }
 
-fn ask(renderer: &mut Child, template: &str) -> std::io::Result<Value> {
+pub(crate) fn ask(renderer: &mut Child, template: &str) -> std::io::Result<Value> {
     let job = json!({
         "template": template, "messages": [{ "role": "user", "content": "hi" }], "variables": {},
         "now": "2026-07-06T05:04:03", "stand_ins": "",
@@ -105,14 +123,16 @@ fn ask(renderer: &mut Child, template: &str) -> std::io::Result<Value> {
     Ok(serde_json::from_slice(&answer)?)
 }
 
+/// A process that renders.
+pub(crate) fn start() -> Child {
+    let mut command = armlet();
+    command.arg("--render-templates").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
 /// A process renders one message after another, and has as much time for each; it ends when nobody is there to ask.
 #[test]
 fn one_process_renders_many_messages() {
-    let start = || {
-        let mut command = armlet();
-        command.arg("--render-templates").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        command.spawn().unwrap()
-    };
     let mut renderer = start();
     // Together these take more time than one may.
     for _ in 0..24 {

@@ -13,6 +13,7 @@ use crate::bandwidth::Buffer;
 use crate::doctor::system::System;
 use crate::error::{Failure, print, print_json};
 use crate::inspect;
+use crate::interrupt;
 use crate::model::{Loaded, Runner, kernels, session_memory, with_model};
 use crate::{bench_mha, bench_report};
 
@@ -57,6 +58,7 @@ struct Run {
 }
 
 pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
+    interrupt::catch()?;
     let models = args.models.each();
     if args.compare_mha {
         let [model] = models.as_slice() else {
@@ -124,7 +126,9 @@ fn measure(loaded: &Loaded<'_>, args: &Bench, plan: &Plan) -> Result<Vec<Row>, F
             if n_prompt > 0 {
                 runner.eval(&prompt)?;
             }
+            interrupt::step()?;
             for i in 0..n_gen {
+                interrupt::step()?;
                 runner.eval(&[token(i)])?;
             }
             if repetition > 0 {

@@ -14,6 +14,7 @@ use armlet::storage::Executor;
 
 use crate::args::{Bench, Output};
 use crate::error::{Failure, print};
+use crate::interrupt;
 use crate::model::{Loaded, session_memory};
 
 const DEPTHS: [usize; 3] = [128, 512, 2048];
@@ -190,6 +191,7 @@ fn side(
         }
         let mut fastest = Row { depth: *depth, alone: 0.0, in_turn: 0.0, batch: 0.0 };
         for repetition in 0..=args.repetitions {
+            interrupt::step()?;
             let (start, steps) = (Instant::now(), 16);
             for i in 0..steps {
                 engine.eval(exec, &mut sessions[0], &[token(i)])?;

@@ -34,7 +34,13 @@ impl Claim {
             let mut options = File::options();
             #[cfg(unix)]
             std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let opened = options.append(true).create(true).open(&lock).map_err(|e| Failure::file(&lock, e))?;
+            let opened = match options.append(true).create(true).open(&lock) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    remove_foreign(&lock, e)?;
+                    continue;
+                }
+                opened => opened.map_err(|e| Failure::file(&lock, e))?,
+            };
             match opened.try_lock() {
                 Ok(()) if !is_at(&opened, &lock) => continue,
                 Ok(()) => {}
@@ -49,6 +55,31 @@ impl Claim {
             return Ok(Claim { _lock: opened, path: lock });
         }
     }
+}
+
+/// Removes a lock's file that another user has left, if no program holds it and the folder lets us; `e` is why it cannot be
+/// opened.
+fn remove_foreign(lock: &Path, e: io::Error) -> Result<(), Failure> {
+    #[cfg(unix)]
+    if let Ok(found) = lock.metadata() {
+        use std::os::unix::fs::MetadataExt;
+        let locks = std::fs::read_to_string("/proc/locks").ok();
+        let is_held = locks.is_none_or(|locks| holds(&locks, found.ino()));
+        if !is_held && std::fs::remove_file(lock).is_ok() {
+            return Ok(());
+        }
+        let why = if is_held { "is in use by" } else { "was left by" };
+        return Err(Failure::file(lock, format!("this lock {why} an armlet of user {}: {e}", found.uid())));
+    }
+    Err(Failure::file(lock, e))
+}
+
+/// Whether a list like `/proc/locks` has a lock of a whole file with this number.
+#[cfg(unix)]
+fn holds(locks: &str, inode: u64) -> bool {
+    let file = |line: &str| line.split_whitespace().find_map(|word| word.rsplit_once(':')?.1.parse::<u64>().ok());
+    // 1: FLOCK  ADVISORY  WRITE 814 08:02:1442 0 EOF
+    locks.lines().filter_map(|line| line.split_once(": ")).any(|(_, rest)| file(rest) == Some(inode))
 }
 
 /// Whether a file is still the one at a path: another program may have removed it before it was locked.
@@ -76,6 +107,19 @@ impl Drop for Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn locks_of_the_system_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let claim = Claim::new(&folder.path().join("chat")).unwrap();
+        let inode = std::os::unix::fs::MetadataExt::ino(&claim.path.metadata().unwrap());
+        let locks = || std::fs::read_to_string("/proc/locks").unwrap();
+        assert!(holds(&locks(), inode) && !holds(&locks(), u64::MAX));
+        drop(claim);
+        assert!(!holds("1: FLOCK  ADVISORY  WRITE 814 08:02:1442 0 EOF\n", 814));
+        assert!(holds("1: -> FLOCK  ADVISORY  WRITE 814 08:02:1442 0 EOF\n", 1442));
+    }
 
     #[test]
     fn a_session_has_one_program() {

@@ -13,6 +13,9 @@ use rustix::process::{Resource, getrlimit};
 use rustix::stdio::stderr;
 use signal_hook::consts::SIGBUS;
 
+use crate::error::Failure;
+use crate::terminal;
+
 const GONE: &str = "armlet: the file of the model, session or prefix was cut short, or its disk failed, while it was in use; \
                     fetch it again, and replace files by renaming them\n";
 const NO_MEMORY: &str = "armlet: out of memory; a smaller -c or --kv-budget needs less\n";
@@ -40,16 +43,26 @@ pub(crate) fn delete_partial() {
 /// Ends the program. Everything here may be called by a signal handler: nothing allocates or waits.
 fn end(line: &str) -> ! {
     delete_partial();
+    terminal::restore();
     let _ = rustix::io::write(stderr(), line.as_bytes());
     signal_hook::low_level::exit(1)
 }
 
 /// What the main thread's stack takes, and more.
 const STACK: usize = 1 << 20;
+/// It is touched in pieces of so many bytes.
+const PIECE: usize = 32 << 10;
+/// With less, nothing works.
+const LEAST_STACK: u64 = 512 << 10;
+const SMALL_STACK: &str = "armlet: the stack is limited to less than 512 KiB; ulimit -s 1024 is enough\n";
 
 /// Where addresses are limited (`ulimit -v`) and used up, the stack cannot grow, and that would be a signal: so it grows now,
 /// or is refused in one line.
 fn grow_stack() {
+    let stack = getrlimit(Resource::Stack).current.unwrap_or(u64::MAX);
+    if stack < LEAST_STACK {
+        end(SMALL_STACK);
+    }
     let Some(limit) = getrlimit(Resource::As).current else { return };
     let pages = || std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').next()?.parse().ok();
     let used = pages().unwrap_or(0u64).saturating_mul(page_size() as u64);
@@ -57,10 +70,43 @@ fn grow_stack() {
         end(NO_MEMORY);
     }
     #[inline(never)]
-    fn grow() {
-        std::hint::black_box(&mut [0u8; STACK]);
+    fn grow(pieces: u64) {
+        std::hint::black_box(&mut [0u8; PIECE]);
+        if pieces > 1 {
+            grow(pieces - 1);
+        }
+        // Not before it has returned: this is no loop.
+        std::hint::black_box(pieces);
     }
-    grow();
+    // With room for what is there already: arguments and the environment.
+    grow((stack / 2).min(STACK as u64) / PIECE as u64);
+}
+
+/// Whether stdout was closed when the program was started.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Before `main`, because Rust opens /dev/null where a standard stream is closed: what is written there is lost.
+#[cfg(target_os = "linux")]
+extern "C" fn look_at_stdout() {
+    CLOSED.store(rustix::io::fcntl_getfd(rustix::stdio::stdout()).is_err(), Ordering::Relaxed);
+}
+
+// SAFETY: functions of this section are called once, before `main`; this one is of the type that they have, makes a system
+// call and stores a flag, and needs nothing that is not there yet.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK: extern "C" fn() = look_at_stdout;
+
+/// An error if what is printed would be lost.
+pub(crate) fn check_stdout() -> Result<(), Failure> {
+    match CLOSED.load(Ordering::Relaxed) {
+        true => Err(Failure::Error(
+            "stdout is closed, so that there is no place for the output; > /dev/null drops it".into(),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// From now on, what this module is about ends in one line.

@@ -109,6 +109,11 @@ pub(crate) fn check() -> io::Result<()> {
     if pending() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
 }
 
+/// Ends what is done step by step, between two steps, if the program was asked to stop.
+pub(crate) fn step() -> Result<(), Failure> {
+    if pending() { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
 /// Waits for a line by `read`. Until it has come, signals that end the program do so at once.
 pub(crate) fn at_prompt<T>(read: impl FnOnce() -> T) -> Result<T, Failure> {
     INTERRUPTED.store(false, SeqCst);

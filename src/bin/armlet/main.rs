@@ -58,6 +58,9 @@ fn main() -> std::process::ExitCode {
         return template::renderer::serve();
     }
     fatal::catch();
+    if let Err(failure) = fatal::check_stdout() {
+        return failure.report();
+    }
     let spelled = match spellings::translate(std::env::args_os()) {
         Ok(spelled) => spelled,
         Err(why) => return shown(&Args::grammar().error(clap::error::ErrorKind::ArgumentConflict, why)),

@@ -291,6 +291,15 @@ pub(crate) fn argument(text: &OsStr) -> Result<String, Failure> {
     utf8(text.as_encoded_bytes().to_vec(), "-p")
 }
 
+/// Refuses a template from stdin where something else comes from there too.
+pub(crate) fn one_stdin(template: &args::Template, what: &str, instead: &str) -> Result<(), Failure> {
+    if template.chat_template.as_deref().is_some_and(|name| name == "-") && !std::io::stdin().is_terminal() {
+        let why = format!("--chat-template - and {what} cannot both come from stdin; give {instead}");
+        return Err(Failure::Usage(why));
+    }
+    Ok(())
+}
+
 /// All of stdin, as text.
 pub(crate) fn read_stdin() -> Result<String, Failure> {
     let mut stdin = std::io::stdin();

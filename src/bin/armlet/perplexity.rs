@@ -9,6 +9,7 @@ use armlet::tokenizer::EncodeOptions;
 
 use crate::args::{Kv, KvType, Perplexity};
 use crate::error::{Failure, instead_of_nan, print, print_json};
+use crate::interrupt;
 use crate::model::{self, Loaded, Runner, encode_prompt, read_file, session_memory, with_model, without_line_end};
 
 /// Sums of −ln p and of its square.
@@ -57,6 +58,7 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
     with_model(&args.model, |loaded| {
         let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
         let mut tokens = encode_prompt(&loaded.model.tokenizer, &text, options)?;
+        interrupt::catch()?;
         tokens.truncate(if args.tokens == 0 { usize::MAX } else { args.tokens });
         let (score, chunks) =
             if args.stream { stream(loaded, &tokens, args)? } else { pieces(loaded, &mut tokens, args)? };
@@ -86,11 +88,16 @@ impl Runners<'_> {
     }
 
     fn eval(&mut self, tokens: &[u32]) -> Result<(), Failure> {
-        self.0.iter_mut().try_for_each(|r| Ok(r.eval(tokens).map(drop)?))
+        for tokens in tokens.chunks(self.0.iter().map(|r| r.engine.chunk()).min().unwrap_or(1)) {
+            interrupt::step()?;
+            self.0.iter_mut().try_for_each(|r| Ok::<_, Failure>(r.eval(tokens).map(drop)?))?;
+        }
+        Ok(())
     }
 
     /// Scores each of `next` given `tokens` up to the one before it.
     fn score(&mut self, tokens: &[u32], next: &[u32], score: &mut Score) -> Result<(), Failure> {
+        interrupt::step()?;
         let Some((first, others)) = self.0.split_first_mut() else { return Ok(()) };
         let logits = first.score(tokens)?;
         let vocab = logits.len() / tokens.len();

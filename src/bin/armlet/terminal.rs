@@ -5,10 +5,16 @@ use std::sync::OnceLock;
 
 use crate::error::{Failure, print};
 use crate::visible;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::stdio::{stdin, stdout};
+use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 
-/// The modes of stdin, as they were at first.
-static ORIGINAL: OnceLock<Termios> = OnceLock::new();
+/// The terminal on stdin, as it was at first.
+static ORIGINAL: OnceLock<Original> = OnceLock::new();
+
+struct Original {
+    modes: Termios,
+    dumb: bool,
+}
 
 /// Whether the terminal moves no cursor, as on some serial consoles: lines are then read without editing.
 pub(crate) fn is_dumb() -> bool {
@@ -37,7 +43,7 @@ impl Quiet {
     /// `None` if stdin is no terminal.
     pub(crate) fn new() -> Option<Self> {
         let mut modes = tcgetattr(io::stdin()).ok()?;
-        let _ = ORIGINAL.set(modes.clone());
+        let _ = ORIGINAL.set(Original { modes: modes.clone(), dumb: is_dumb() });
         modes.local_modes.remove(LocalModes::ECHO);
         // Ctrl-C stops the answer, and drops nothing of what was typed.
         modes.local_modes.insert(LocalModes::NOFLSH);
@@ -51,8 +57,8 @@ impl Quiet {
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        if let Some(modes) = ORIGINAL.get() {
-            set(modes);
+        if let Some(original) = ORIGINAL.get() {
+            set(&original.modes);
         }
     }
 }
@@ -60,17 +66,18 @@ impl Drop for Quiet {
 /// Remembers the modes that [`restore`] puts back.
 pub(crate) fn remember() {
     if let Ok(modes) = tcgetattr(io::stdin()) {
-        let _ = ORIGINAL.set(modes);
+        let _ = ORIGINAL.set(Original { modes, dumb: is_dumb() });
     }
 }
 
-/// Puts the modes back before the program ends in the middle of something.
+/// Puts the modes back before the program ends in the middle of something. A signal handler may call this: nothing
+/// allocates, waits, or reads the environment.
 pub(crate) fn restore() {
-    let Some(modes) = ORIGINAL.get() else { return };
-    set(modes);
-    if io::stdout().is_terminal() && !is_dumb() {
+    let Some(Original { modes, dumb }) = ORIGINAL.get() else { return };
+    let _ = tcsetattr(stdin(), OptionalActions::Now, modes);
+    if isatty(stdout()) && !dumb {
         // No bracketed paste, no colour. A terminal that is gone does not matter, and nobody may hold the lock for ever.
-        let _ = rustix::io::write(rustix::stdio::stdout(), b"\x1b[?2004l\x1b[0m\n");
+        let _ = rustix::io::write(stdout(), b"\x1b[?2004l\x1b[0m\n");
     }
 }
 

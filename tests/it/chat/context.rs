@@ -5,7 +5,7 @@ use armlet::engine::Config;
 use armlet::storage::Serial;
 
 use super::{ANSWER, Chat, ask, command};
-use crate::cli::{armlet, fails_with, stderr};
+use crate::cli::{armlet, fails, fails_with, stderr};
 use crate::common::run::{with_model, with_session};
 use crate::common::scripted::answering;
 
@@ -84,6 +84,47 @@ fn a_session_without_a_transcript_is_refused() {
     assert_eq!(t.ends(), 0);
     assert_eq!(chat.asked(), ["one", "two"]);
     fails_with(&["chat", "-m", &chat.0.name("model.gguf"), "--session", &other, "-p", "one"], 1, "it is damaged");
+}
+
+/// What a file makes the model read is bounded: a transcript that the session has not read has at most as many tokens as fit the
+/// context.
+#[test]
+fn a_transcript_that_was_never_read_is_refused() {
+    let model = answering(&ANSWER);
+    let chat = Chat::new(&model);
+    let file = |name: &str, messages: usize| {
+        let path = chat.0.name(name);
+        let message = r#"{"role":"user","text":"a message of some words"}"#;
+        let extra = format!("{{\"messages\":[{}],\"read\":[1,2,3]}}", vec![message; messages].join(","));
+        with_model(&model, |model| {
+            with_session(model, Kernels::detect(), Config::default(), |reader| {
+                reader.eval(&Serial, &[1, 2, 3]).unwrap();
+                let mut out = Vec::new();
+                let sink = |part: &[u8]| -> Result<(), ()> {
+                    out.extend_from_slice(part);
+                    Ok(())
+                };
+                reader.session.save(extra.as_bytes(), sink).unwrap();
+                std::fs::write(&path, out).unwrap();
+            });
+        });
+        path
+    };
+    let (few, many) = (file("few", 20), file("many", 2000));
+    let args = |file| ["-p", "one", "--session", file];
+    let output = chat.command(&args(&many)).output().unwrap();
+    fails(&output, 1, "but its KV cache 3: armlet did not save it so");
+    let output = chat.command(&args(&few)).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let mut t = chat.start(&[]);
+    command(&mut t, &format!("/load {many}"), "a conversation of 2000 messages goes on");
+    t.line("one");
+    t.expect("armlet did not save it so");
+    t.prompt();
+    command(&mut t, "/clear", "a new conversation begins");
+    ask(&mut t, "two");
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
 }
 
 #[test]

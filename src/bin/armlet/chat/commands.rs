@@ -156,10 +156,12 @@ fn save(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
 
 fn load(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
     repl.chat.load(path(name, "/load")?)?;
-    repl.chat.save()?;
     let n = repl.chat.transcript.messages.len();
-    let own =
-        repl.chat.file.map(|path| format!(", and is what {} has now", visible::line(&path.display().to_string())));
+    // A slip must not cost the session's own conversation.
+    let own = repl.chat.file.map(|path| {
+        let path = path.display().to_string();
+        format!("; from its next answer on it is saved to {} instead of what is there", visible::line(&path))
+    });
     repl.note(&format!("a conversation of {n} messages goes on{}", own.unwrap_or_default()))
 }
 

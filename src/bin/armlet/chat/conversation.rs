@@ -49,6 +49,8 @@ pub(super) struct Conversation<'l, 's> {
     pub(super) stay: Option<u64>,
     /// It starts from a prefix, whose KV cache holds the system prompt.
     pub(super) has_prefix: bool,
+    /// The transcript is a file's, of which nothing was answered yet.
+    pub(super) from_file: bool,
     /// How many tokens were read when an answer was cut: the last of them are the model's.
     pub(super) cut: Option<usize>,
     /// It was said that tokens are evicted.
@@ -58,14 +60,14 @@ pub(super) struct Conversation<'l, 's> {
 impl Conversation<'_, '_> {
     /// Forgets all messages but the system prompt; returns whether there is one.
     pub(super) fn clear(&mut self) -> bool {
-        self.told = false;
+        (self.told, self.from_file) = (false, false);
         self.transcript.messages.retain(|m| m.role == Role::System);
         !self.transcript.messages.is_empty()
     }
 
     /// Starts a new conversation with this system prompt.
     pub(super) fn set_system(&mut self, text: Option<&str>) {
-        self.told = false;
+        (self.told, self.from_file) = (false, false);
         self.transcript.messages =
             text.map(|t| Message { role: Role::System, text: t.to_string() }).into_iter().collect();
     }
@@ -75,7 +77,7 @@ impl Conversation<'_, '_> {
         let bytes = map(path)?;
         let session = &mut self.runner.session;
         let extra = session.restore(&bytes).map_err(|e| Failure::file(path, e))?;
-        (self.told, self.cut) = (false, None);
+        (self.told, self.cut, self.from_file) = (false, None, true);
         match Transcript::decode(extra).filter(|transcript| transcript.read.len() as u64 == session.position()) {
             Some(transcript) => {
                 self.transcript = transcript;
@@ -170,6 +172,7 @@ impl Conversation<'_, '_> {
         {
             tokens = longer;
         }
+        self.check_length(tokens.len())?;
         if prompt.trim_end().ends_with("<think>") {
             show(Piece::Thinking)?;
         }
@@ -199,9 +202,24 @@ impl Conversation<'_, '_> {
         let was_cut = !text.is_empty() && matches!(&result, Ok((end, _)) if *end != End::Stop);
         self.cut = was_cut.then_some(self.transcript.read.len());
         if !(text.is_empty() && nothing) {
+            self.from_file = false;
             self.transcript.messages.push(Message { role: Role::Assistant, text });
         }
         result
+    }
+
+    /// What a file's transcript makes the model read is bounded (rule S5): a conversation is read once, and again where another
+    /// template is used; what was not read yet fits the context. The last message is not the file's.
+    fn check_length(&self, tokens: usize) -> Result<(), Failure> {
+        let (read, own) = (self.transcript.read.len(), self.transcript.messages.last().map_or(0, |m| m.text.len()));
+        let most = [read, self.runner.context, own].into_iter().fold(read, usize::saturating_add);
+        if !self.from_file || tokens <= most {
+            return Ok(());
+        }
+        Err(Failure::Error(format!(
+            "the saved conversation has {tokens} tokens, but its KV cache {read}: armlet did not save it so; \
+             leave --session or --prefix out, or /clear it"
+        )))
     }
 
     /// Rewinds the session to its start, or to the end of a prefix; returns how many of the tokens it then has.

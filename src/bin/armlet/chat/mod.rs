@@ -21,7 +21,9 @@ use crate::args::{Chat, Json, most_sinks};
 use crate::error::{Failure, print_json};
 use crate::generate::{End, ended};
 use crate::interrupt;
-use crate::model::{Loaded, Runner, argument, map, plan, read_stdin, session_memory, with_model, without_line_end};
+use crate::model::{
+    Loaded, Runner, argument, map, one_stdin, plan, read_stdin, session_memory, with_model, without_line_end,
+};
 use crate::sampling;
 use crate::template::{Message, Template};
 use crate::terminal;
@@ -37,6 +39,9 @@ use transcript::Transcript;
 const LIMIT: usize = 1024;
 
 pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
+    if args.prompt.is_none() {
+        one_stdin(&args.template, "the message", "-p")?;
+    }
     let one_shot = match &args.prompt {
         Some(text) => Some(argument(text)?),
         None if !std::io::stdin().is_terminal() => Some(without_line_end(read_stdin()?)),
@@ -89,6 +94,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
             file: args.session.as_deref(),
             stay: plan.limit().is_none().then_some(plan.sinks() as u64),
             has_prefix: prefix.is_some(),
+            from_file: prefix.is_some(),
             cut: None,
             told: false,
         };

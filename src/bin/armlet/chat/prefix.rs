@@ -11,10 +11,13 @@ use crate::atomic_file::replace;
 use crate::error::Failure;
 use crate::generate::prefill;
 use crate::interrupt;
-use crate::model::{Runner, session_memory, text, with_model};
+use crate::model::{Runner, one_stdin, session_memory, text, with_model};
 use crate::template::{Message, Template};
 
 pub(crate) fn run(args: &args::Prefix) -> Result<(), Failure> {
+    if args.text.prompt.is_none() && args.text.file.as_deref().is_none_or(|file| file.as_os_str() == "-") {
+        one_stdin(&args.template, "the system prompt", "-p or -f FILE")?;
+    }
     let text = text(&args.text)?;
     with_model(&args.model, |loaded| {
         let template = Template::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
