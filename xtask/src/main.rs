@@ -1,6 +1,7 @@
 //! The project's chores: `cargo xtask setup` installs what the tests need, `cargo xtask test` runs them.
 
 mod asm;
+mod attack;
 mod c_examples;
 mod dist;
 mod firmware;
@@ -29,6 +30,9 @@ const HELP: &str = "usage: cargo xtask COMMAND
   test      setup, then every test, each in a size that fits into twenty minutes: what CI runs
             [PART] runs one part alone; [--deep] runs the full sizes
   lint      that part of the tests; so are model, c and firmware
+  attack    malformed files through every command that reads one: no panic, signal or hang, little memory
+            [--files N], 100000 by default; [--seed S]; [--every]: each through all of its
+            commands; [--program FILE]: another build than that of the tests
   header    writes include/armlet.h from src/capi
   dist      the library for C, static and shared, with what pkg-config and CMake want, to target/dist/TRIPLE;
             then the static programs for aarch64 and x86-64 with manual pages and completions, as tarballs and
@@ -68,6 +72,10 @@ fn main() -> ExitCode {
         ["dist"] => dist::run(&mut steps, None).and_then(|()| package::run(&mut steps)),
         ["deb"] => package::check(&mut steps),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
+        ["attack", ref options @ ..] => match attack::Options::parse(options) {
+            Ok(options) => attack::run(&mut steps, &options),
+            Err(why) => return usage(&why),
+        },
         ["header"] => steps.step("include/armlet.h", header::write),
         ["mca"] => mca::run(&mut steps),
         ["sizes"] => sizes::run(&mut steps),
