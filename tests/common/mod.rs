@@ -8,6 +8,7 @@ pub mod c_context;
 pub mod family_mistakes;
 pub mod family_models;
 pub mod family_oracle;
+pub mod fuzzed;
 pub mod gguf;
 pub mod oracle;
 #[cfg(all(unix, feature = "cli"))]

@@ -28,6 +28,7 @@ mod documents;
 mod example;
 mod families;
 mod family_caches;
+mod fuzz;
 mod generation;
 mod gguf_rules;
 mod golden;

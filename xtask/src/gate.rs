@@ -94,7 +94,8 @@ pub(crate) fn lint(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("all features", || cargo(&["check", "--all-features"]))?;
     steps.step("fuzz targets", || {
         // Without libFuzzer, which is C++, they do not link.
-        cargo(&["check", "--manifest-path", "tests/fuzz/Cargo.toml", "--no-default-features", "--target-dir", "target"])
+        let fuzz = ["--manifest-path", "tests/fuzz/Cargo.toml", "--target-dir", "target"];
+        cargo(&[&["check", "--no-default-features", "--features", "capi"][..], &fuzz].concat())
     })?;
     steps.step("documentation", || cargo_with(&["doc", "--no-deps", "--lib"], &[("RUSTDOCFLAGS", "--deny warnings")]))
 }
