@@ -284,6 +284,8 @@ pub mod calls {
                         top_p: input.float(),
                         min_p: input.float(),
                         repeat_penalty: input.float(),
+                        presence_penalty: input.float(),
+                        frequency_penalty: input.float(),
                         seed: input.size(),
                     };
                     armlet_set_sampling(c.ctx, &sampling);

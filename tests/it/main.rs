@@ -45,6 +45,8 @@ mod oracle;
 mod pre_tokenizers;
 #[cfg(feature = "cli")]
 mod quantize;
+#[cfg(all(unix, feature = "cli"))]
+mod resident;
 mod rules_table;
 mod saving;
 mod scheduler;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Failure;
 use crate::numbers;
-pub(crate) use model::{Metadata, Model, Models, Threads};
+pub(crate) use model::{Metadata, Model, Models, Resident, Threads};
 pub(crate) use quantize::{Pack, Quantize};
 pub(crate) use sampling::{Bias, Sampling};
 
@@ -115,15 +115,22 @@ pub(crate) struct Cache {
     /// Tokens that can always be rewound, even when older ones have been evicted.
     #[arg(long, value_name = "TOKENS", default_value_t = 0, value_parser = numbers::count)]
     pub(crate) slack: usize,
-    /// The most prompt tokens of one forward pass (llama.cpp's ubatch).
-    #[arg(long, alias = "ubatch-size", value_name = "TOKENS", default_value_t = Config::default().chunk, value_parser = numbers::count)]
-    pub(crate) chunk: usize,
+    /// The most prompt tokens of one forward pass (llama.cpp's ubatch) [default: 128; the whole prompt, up to 512, where the
+    /// model is still to be read from the disk].
+    #[arg(long, alias = "ubatch-size", value_name = "TOKENS", value_parser = numbers::count)]
+    pub(crate) chunk: Option<usize>,
 }
 
 impl Cache {
     /// The configuration without the context.
     pub(crate) fn config(&self) -> Config {
-        Config { slack: self.slack, chunk: self.chunk, ..self.kv.config() }
+        let default = self.kv.config();
+        Config { slack: self.slack, chunk: self.chunk.unwrap_or(default.chunk), ..default }
+    }
+
+    /// The same with passes of this length, unless another was asked for.
+    pub(crate) fn with_chunk(&self, chunk: Option<usize>) -> Self {
+        Cache { chunk: self.chunk.or(chunk), ..self.clone() }
     }
 }
 
@@ -289,6 +296,8 @@ pub(crate) struct Plan {
     /// cache [default: $ARMLET_MODEL, or smollm2].
     #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) resident: Resident,
     #[command(flatten)]
     pub(crate) metadata: Metadata,
     #[command(flatten)]

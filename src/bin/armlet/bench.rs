@@ -15,6 +15,7 @@ use crate::error::{Failure, print, print_json};
 use crate::inspect;
 use crate::interrupt;
 use crate::model::{Loaded, Runner, kernels, session_memory, with_model};
+use crate::progress::steps;
 use crate::{bench_mha, bench_report};
 
 /// One test: prompt tokens or generated tokens, and the time of each repetition.
@@ -120,21 +121,24 @@ fn measure(loaded: &Loaded<'_>, args: &Bench, plan: &Plan) -> Result<Vec<Row>, F
             continue;
         }
         let mut samples_ns = Vec::new();
+        // Drawn between repetitions, so that it takes no time of them.
+        let bar = steps(u64::from(args.repetitions) + 1, if n_gen == 0 { "reading a prompt" } else { "generating" });
+        bar.tick();
         for repetition in 0..=args.repetitions {
             runner.session.rewind(0)?;
             let start = Instant::now();
             if n_prompt > 0 {
-                runner.eval(&prompt)?;
+                runner.eval_or_stop(&prompt)?;
             }
-            interrupt::step()?;
             for i in 0..n_gen {
-                interrupt::step()?;
-                runner.eval(&[token(i)])?;
+                runner.eval_or_stop(&[token(i)])?;
             }
             if repetition > 0 {
                 samples_ns.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1));
             }
+            bar.inc(1);
         }
+        bar.finish_and_clear();
         rows.push(Row { n_prompt, n_gen, samples_ns });
     }
     Ok(rows)

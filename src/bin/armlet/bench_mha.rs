@@ -15,7 +15,8 @@ use armlet::storage::Executor;
 use crate::args::{Bench, Output};
 use crate::error::{Failure, print};
 use crate::interrupt;
-use crate::model::{Loaded, session_memory};
+use crate::model::{Loaded, session_memory, stopped};
+use crate::progress::steps;
 
 const DEPTHS: [usize; 3] = [128, 512, 2048];
 const SESSIONS: usize = 8;
@@ -176,11 +177,15 @@ fn side(
     let (mut rows, mut logits) = (Vec::new(), Vec::new());
     let exec: &dyn Executor = &loaded.pool;
     let token = |i: usize| ((i * 7919 + 13) % model.hparams.vocab) as u32;
+    let bar = steps(depths.len() as u64 * (u64::from(args.repetitions) + 1), "measuring");
     for depth in depths {
+        bar.tick();
         // One session is prefilled, the others are restored from it.
         let read = sessions[0].position() as usize;
         let prompt: Vec<u32> = (read..*depth).map(token).collect();
-        logits.extend(engine.eval(exec, &mut sessions[0], &prompt)?.iter().map(|x| x.to_bits()));
+        let mut keep_going = || interrupt::stop().is_ok();
+        let last = engine.eval_while(exec, &mut sessions[0], &prompt, &mut keep_going).map_err(stopped)?;
+        logits.extend(last.iter().map(|x| x.to_bits()));
         let mut saved = Vec::new();
         sessions[0].save(&[], |part| -> Result<(), Failure> {
             saved.extend_from_slice(part);
@@ -191,12 +196,12 @@ fn side(
         }
         let mut fastest = Row { depth: *depth, alone: 0.0, in_turn: 0.0, batch: 0.0 };
         for repetition in 0..=args.repetitions {
-            interrupt::step()?;
-            let (start, steps) = (Instant::now(), 16);
-            for i in 0..steps {
+            interrupt::stop()?;
+            let (start, tokens) = (Instant::now(), 16);
+            for i in 0..tokens {
                 engine.eval(exec, &mut sessions[0], &[token(i)])?;
             }
-            let alone = steps as f64 / start.elapsed().as_secs_f64();
+            let alone = tokens as f64 / start.elapsed().as_secs_f64();
             let start = Instant::now();
             for i in 0..2 {
                 for session in &mut sessions {
@@ -218,9 +223,11 @@ fn side(
                 fastest.keep_faster(&Row { depth: *depth, alone, in_turn, batch });
             }
             sessions.iter_mut().try_for_each(|s| s.rewind(*depth as u64))?;
+            bar.inc(1);
         }
         rows.push(fastest);
     }
+    bar.finish_and_clear();
     Ok(Side { name, session: plan.session_bytes(), rows, logits })
 }
 

@@ -21,7 +21,8 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
                 "the prompt is empty, and the model has no BOS token to start from; give some text".into(),
             ));
         }
-        let plan = plan(&loaded.model.hparams, &args.cache, None)?;
+        let cache = args.cache.with_chunk(loaded.ahead.chunk(tokens.len()));
+        let plan = plan(&loaded.model.hparams, &cache, None)?;
         let mut memory = session_memory(&plan)?;
         let mut runner = Runner::new(loaded, &plan, &mut memory)?;
         interrupt::catch()?;

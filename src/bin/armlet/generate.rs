@@ -211,10 +211,11 @@ pub(crate) fn prefill(runner: &mut Runner<'_>, prompt: &[u32], history: &mut Vec
         if interrupt::pending() {
             break;
         }
-        runner.eval(chunk)?;
+        let ahead = runner.ahead;
+        ahead.rows(chunk);
+        progress.during(chunk.len(), &|| ahead.left(), || runner.eval(chunk).map(drop))?;
         history.extend(chunk);
         read += chunk.len();
-        progress.at(read);
     }
     Ok(read)
 }

@@ -121,9 +121,7 @@ fn measure<'f>(loaded: &Loaded<'f>, pieces: &[&[u32]], args: &Imatrix) -> Result
     runner.engine.observe_inputs(&observer);
     let progress = steps(pieces.len() as u64, "measuring");
     for piece in pieces {
-        if interrupt::pending() {
-            return Err(Failure::Interrupted);
-        }
+        interrupt::stop()?;
         runner.session.rewind(0)?;
         if args.process_output {
             piece.chunks(rows).try_for_each(|tokens| runner.score(tokens).map(drop))?;

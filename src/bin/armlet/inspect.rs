@@ -8,7 +8,7 @@ use armlet::engine::{Config, Plan};
 use armlet::gguf::{Array, File, Label, Value, ValueType};
 use armlet::model::{Hparams, Model};
 
-use crate::args::Inspect;
+use crate::args::{Inspect, Resident};
 use crate::error::{Failure, print, print_json};
 use crate::model::{resolve, with_file};
 use crate::override_kv;
@@ -101,13 +101,18 @@ pub(crate) fn bytes_of(paths: &[PathBuf]) -> u64 {
     paths.iter().filter_map(|path| path.metadata().ok()).map(|found| found.len()).sum()
 }
 
-/// How much memory a model takes beside the pages of its file, which the system reads and gives up as it likes.
-pub(crate) fn memory_line(file: u64, tables: usize, plan: &Plan, sessions: usize) -> String {
+/// How much memory a model takes. Mapped pages of its file are read, and given up, as the system likes.
+pub(crate) fn memory_line(file: u64, resident: Resident, tables: usize, plan: &Plan, sessions: usize) -> String {
+    let what = match resident {
+        Resident { mlock: true, .. } => "file, locked",
+        Resident { no_mmap: true, .. } => "copy of the file",
+        _ => "file",
+    };
     let session = plan.session_bytes().saturating_mul(sessions) as u64;
     let (tables, workspace) = (tables as u64, plan.engine_bytes() as u64);
     let sum = [file, tables, workspace, session].into_iter().fold(0, u64::saturating_add);
     format!(
-        "memory: {:.1} MiB file + {:.1} MiB tables + {:.1} MiB workspace + {:.1} MiB KV cache = {:.1} MiB",
+        "memory: {:.1} MiB {what} + {:.1} MiB tables + {:.1} MiB workspace + {:.1} MiB KV cache = {:.1} MiB",
         mib(file),
         mib(tables),
         mib(workspace),
@@ -157,7 +162,7 @@ fn runs(file: &File<'_>, bytes: u64) -> String {
     };
     match memory() {
         Ok((tables, context, plan)) => {
-            let memory = memory_line(bytes, tables, &plan, 1);
+            let memory = memory_line(bytes, Resident::default(), tables, &plan, 1);
             format!("\nruns here, with a context of {context} tokens\n{memory}\n")
         }
         Err(why) => format!("\ndoes not run here: {}\n", visible::line(&why)),

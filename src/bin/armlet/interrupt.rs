@@ -15,14 +15,22 @@ use crate::{fatal, terminal};
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Another signal, which ends the program; 0 if none came.
 static ENDING: AtomicI32 = AtomicI32::new(0);
+/// Work polls these flags. Before, there is nothing to finish.
+static POLLED: AtomicBool = AtomicBool::new(false);
 /// The program waits for a line, and has nothing to finish.
 static AT_PROMPT: AtomicBool = AtomicBool::new(false);
 /// Ctrl-C was pressed at this prompt, or at the one before and no line has come since.
 static HINTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on these signals set flags. A second Ctrl-C that comes before anything has polled the first one ends the
-/// program at once.
+/// From now on these signals set flags, which work polls. A second Ctrl-C that comes before anything has polled the first one
+/// ends the program at once.
 pub(crate) fn catch() -> Result<(), Failure> {
+    POLLED.store(true, SeqCst);
+    leave_at_once()
+}
+
+/// From now on, and until [`catch`], these signals end the program with an exit code that says so.
+pub(crate) fn leave_at_once() -> Result<(), Failure> {
     static CAUGHT: Once = Once::new();
     let mut result = Ok(());
     CAUGHT.call_once(|| result = install());
@@ -59,7 +67,7 @@ fn ignored() -> u64 {
 fn received(signal: i32) {
     if signal != SIGINT {
         // A second one does not wait for what has not polled the first.
-        if ENDING.swap(signal, SeqCst) != 0 || AT_PROMPT.load(SeqCst) {
+        if ENDING.swap(signal, SeqCst) != 0 || AT_PROMPT.load(SeqCst) || !POLLED.load(SeqCst) {
             leave(128 + signal);
         }
     } else if AT_PROMPT.load(SeqCst) {
@@ -68,7 +76,7 @@ fn received(signal: i32) {
             leave(130);
         }
         let _ = write!(io::stderr(), "> ");
-    } else if INTERRUPTED.swap(true, SeqCst) {
+    } else if !POLLED.load(SeqCst) || INTERRUPTED.swap(true, SeqCst) {
         leave(130);
     }
 }
@@ -103,15 +111,15 @@ pub(crate) fn exit_code() -> u8 {
     }
 }
 
+/// A failure if the program was asked to stop: for work that leaves nothing.
+pub(crate) fn stop() -> Result<(), Failure> {
+    if pending() { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
 /// An I/O error if the program was asked to stop: a file that is being written is then abandoned, and its temporary file
 /// deleted.
 pub(crate) fn check() -> io::Result<()> {
     if pending() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
-}
-
-/// Ends what is done step by step, between two steps, if the program was asked to stop.
-pub(crate) fn step() -> Result<(), Failure> {
-    if pending() { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
 /// Waits for a line by `read`. Until it has come, signals that end the program do so at once.

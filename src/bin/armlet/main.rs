@@ -33,6 +33,7 @@ mod pull;
 mod quantize;
 mod read_ahead;
 mod repeats;
+mod resident;
 mod sampling;
 mod spellings;
 mod template;
@@ -93,6 +94,7 @@ fn shown(answer: &clap::Error) -> std::process::ExitCode {
 }
 
 fn command(args: Args) -> Result<(), Failure> {
+    interrupt::leave_at_once()?;
     match args.command {
         Command::Chat(a) => {
             let _claim = a.session.as_deref().map(Claim::new).transpose()?;

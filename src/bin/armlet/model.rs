@@ -19,9 +19,11 @@ use crate::args;
 use crate::doctor::threads;
 use crate::error::{Failure, instead_of_nan};
 use crate::hub;
+use crate::interrupt;
 use crate::override_kv::{self, OverrideKv};
 use crate::parts::{Parts, is_first, is_part};
-use crate::{pull, read_ahead};
+use crate::read_ahead::ReadAhead;
+use crate::{pull, resident};
 
 /// A model, its file, and the kernels and threads that it runs on.
 pub(crate) struct Loaded<'m> {
@@ -30,6 +32,7 @@ pub(crate) struct Loaded<'m> {
     pub(crate) model: Model<'m>,
     pub(crate) kernels: Kernels,
     pub(crate) pool: Pool,
+    pub(crate) ahead: &'m ReadAhead<'m>,
 }
 
 /// Maps the model, builds its tables and calls `f` with it.
@@ -39,7 +42,7 @@ pub(crate) fn with_model<T>(
 ) -> Result<T, Failure> {
     let kernels = kernels()?;
     let path = resolve(args.model.as_deref())?;
-    with_file(&path, &args.metadata.override_kv, |source| {
+    with_resident(&path, args, |source| {
         let file = &source.file;
         let needed = Model::required_bytes(file).map_err(|e| Failure::file(&path, e))?;
         let mut tables = memory(needed).map_err(|e| Failure::new("cannot allocate the model's tables", e))?;
@@ -58,7 +61,9 @@ pub(crate) fn with_model<T>(
         if pool.workers() < threads {
             log::warn!("the system refuses more threads: {} of {threads} run", pool.workers());
         }
-        let result = read_ahead::during(file, || f(&Loaded { path: &path, file, model, kernels, pool }));
+        let on_disk = if args.resident.no_mmap || args.resident.mlock { &[][..] } else { source.paths };
+        let ahead = &ReadAhead::new(file, on_disk);
+        let result = ahead.during(|| f(&Loaded { path: &path, file, model, kernels, pool, ahead }));
         if let Some(peak) = peak_resident() {
             log::info!("peak resident memory {peak} KiB, the model's pages included");
         }
@@ -68,6 +73,8 @@ pub(crate) fn with_model<T>(
 
 /// A model's file, or its parts as one.
 pub(crate) struct Source<'s> {
+    /// All of it.
+    bytes: &'s [u8],
     pub(crate) file: File<'s>,
     /// Where it was read from: one file, or several parts.
     pub(crate) paths: &'s [PathBuf],
@@ -85,12 +92,35 @@ pub(crate) fn with_file<T>(
     let file = File::new_checked(&bytes).map_err(|e| Failure::file(path, e))?;
     if !is_part(&file) {
         let file = override_kv::apply(file, &overrides);
-        return f(&Source { file, paths: &[path.to_path_buf()] });
+        return f(&Source { bytes: &bytes, file, paths: &[path.to_path_buf()] });
     }
     // SAFETY: as in `map`.
     let parts = unsafe { Parts::open(path) }.map_err(|e| Failure::Error(e.to_string()))?;
     let file = File::new_checked(&parts).map_err(|e| Failure::file(path, e))?;
-    f(&Source { file: override_kv::apply(file, &overrides), paths: parts.paths() })
+    f(&Source { bytes: &parts, file: override_kv::apply(file, &overrides), paths: parts.paths() })
+}
+
+/// The same for a command that runs the model, with its bytes where the options want them.
+fn with_resident<T>(
+    path: &Path,
+    args: &args::Model,
+    f: impl FnOnce(&Source<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let (overrides, args::Resident { no_mmap, mlock }) = (&args.metadata.override_kv, args.resident);
+    let run = |source: &Source<'_>| {
+        if mlock {
+            resident::lock(source.bytes)?;
+        }
+        f(source)
+    };
+    if !no_mmap {
+        return with_file(path, overrides, run);
+    }
+    let copy = |source: &Source<'_>| Ok((resident::copied(source.bytes, source.paths)?, source.paths.to_vec()));
+    let (bytes, paths) = with_file(path, &[], copy)?;
+    let overrides = override_kv::entries(overrides);
+    let file = File::new_checked(&bytes).map_err(|e| Failure::file(path, e))?;
+    run(&Source { bytes: &bytes, file: override_kv::apply(file, &overrides), paths: &paths })
 }
 
 /// The same for a command that needs no tensors: of several parts, the first has all metadata, and no other need be there.
@@ -191,6 +221,7 @@ pub(crate) fn session_memory(plan: &Plan) -> Result<memmap2::MmapMut, Failure> {
 /// One session and its engine, on the program's threads.
 pub(crate) struct Runner<'l> {
     pool: &'l Pool,
+    pub(crate) ahead: &'l ReadAhead<'l>,
     pub(crate) engine: Engine<'l>,
     pub(crate) session: Session<'l>,
     pub(crate) kv: KvType,
@@ -217,7 +248,14 @@ impl<'l> Runner<'l> {
             Some(prefix) => Session::with_prefix(&loaded.model, plan, prefix, session)?,
             None => Session::new(&loaded.model, plan, session)?,
         };
-        Ok(Runner { pool: &loaded.pool, engine, session, kv: plan.kv_type(), context: plan.context() })
+        Ok(Runner {
+            pool: &loaded.pool,
+            ahead: loaded.ahead,
+            engine,
+            session,
+            kv: plan.kv_type(),
+            context: plan.context(),
+        })
     }
 
     /// The next token of an answer.
@@ -240,9 +278,21 @@ impl<'l> Runner<'l> {
         self.engine.eval(self.pool, &mut self.session, tokens)
     }
 
+    /// The same for a command that leaves nothing: it ends between two passes, or tokens, where the program is asked to
+    /// stop.
+    pub(crate) fn eval_or_stop(&mut self, tokens: &[u32]) -> Result<&[f32], Failure> {
+        let mut keep_going = || !interrupt::pending();
+        self.engine.eval_while(self.pool, &mut self.session, tokens, &mut keep_going).map_err(stopped)
+    }
+
     pub(crate) fn score(&mut self, tokens: &[u32]) -> Result<&[f32], EngineError> {
         self.engine.score(self.pool, &mut self.session, tokens)
     }
+}
+
+/// The failure of a pass, or of those that were to follow.
+pub(crate) fn stopped(e: EngineError) -> Failure {
+    if e == EngineError::Stopped { Failure::Interrupted } else { e.into() }
 }
 
 /// The prompt that the options select. One line end at the end of a file or of piped text is not part of it, as in

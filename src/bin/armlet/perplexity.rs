@@ -55,6 +55,7 @@ impl Score {
 
 pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
     let text = without_line_end(read_file(&args.file)?);
+    interrupt::catch()?;
     with_model(&args.model, |loaded| {
         let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
         let mut tokens = encode_prompt(&loaded.model.tokenizer, &text, options)?;
@@ -88,16 +89,12 @@ impl Runners<'_> {
     }
 
     fn eval(&mut self, tokens: &[u32]) -> Result<(), Failure> {
-        for tokens in tokens.chunks(self.0.iter().map(|r| r.engine.chunk()).min().unwrap_or(1)) {
-            interrupt::step()?;
-            self.0.iter_mut().try_for_each(|r| Ok::<_, Failure>(r.eval(tokens).map(drop)?))?;
-        }
-        Ok(())
+        self.0.iter_mut().try_for_each(|r| r.eval_or_stop(tokens).map(drop))
     }
 
     /// Scores each of `next` given `tokens` up to the one before it.
     fn score(&mut self, tokens: &[u32], next: &[u32], score: &mut Score) -> Result<(), Failure> {
-        interrupt::step()?;
+        interrupt::stop()?;
         let Some((first, others)) = self.0.split_first_mut() else { return Ok(()) };
         let logits = first.score(tokens)?;
         let vocab = logits.len() / tokens.len();

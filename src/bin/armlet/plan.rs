@@ -114,7 +114,7 @@ fn table(s: &Shown, args: &args::Plan) -> String {
     for k in &s.kinds {
         let _ = writeln!(out, "| {} | {} | {} | {} | {} |", k.name, k.kv_heads, k.token, k.session, k.sessions);
     }
-    let _ = writeln!(out, "\n{}", memory_line(s.file, s.tables, &s.plan, args.sessions));
+    let _ = writeln!(out, "\n{}", memory_line(s.file, args.resident, s.tables, &s.plan, args.sessions));
     out
 }
 

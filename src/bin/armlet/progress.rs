@@ -1,6 +1,8 @@
 //! Progress: bars for commands that read or write a whole model, and a line while a prompt is read.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -25,10 +27,20 @@ fn bar(len: u64, template: &str, what: &'static str) -> ProgressBar {
 /// What takes less is not worth a line.
 const PATIENCE: Duration = Duration::from_millis(400);
 
+/// How often the line is drawn.
+const TICK: Duration = Duration::from_millis(200);
+
+/// A part of a whole: of the bytes of a model, say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) done: usize,
+    pub(crate) of: usize,
+}
+
 /// A line on stderr, if that is a terminal, that says how much of a prompt was read; it is gone when this is dropped. It
 /// needs nothing of a terminal but a carriage return.
 pub(crate) struct Reading {
-    tokens: usize,
+    tokens: Part,
     start: Instant,
     /// Columns of the line that stands there.
     width: usize,
@@ -37,17 +49,49 @@ pub(crate) struct Reading {
 
 impl Reading {
     pub(crate) fn new(tokens: usize) -> Self {
+        let tokens = Part { done: 0, of: tokens };
         Reading { tokens, start: Instant::now(), width: 0, is_shown: io::stderr().is_terminal() }
     }
 
-    /// So many tokens were read.
-    pub(crate) fn at(&mut self, read: usize) {
-        let elapsed = self.start.elapsed();
-        if self.is_shown && elapsed >= PATIENCE && read < self.tokens {
-            let mut line = reading(read, self.tokens, elapsed);
-            line.truncate(terminal::columns() - 1);
-            self.put(&line);
+    /// Reads so many tokens by `f`, and says meanwhile how far that is: while pages of the model are missing, `missing` gives
+    /// how many of its bytes are there.
+    pub(crate) fn during<T>(
+        &mut self,
+        tokens: usize,
+        missing: &(dyn Fn() -> Option<Part> + Sync),
+        f: impl FnOnce() -> T,
+    ) -> T {
+        if !self.is_shown {
+            return f();
         }
+        let (working, ended) = mpsc::channel::<()>();
+        let line = &mut *self;
+        let result = thread::scope(|scope| {
+            let ticks = move || {
+                while ended.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    line.draw(missing());
+                }
+            };
+            // Without a thread nothing is shown.
+            let _ = thread::Builder::new().name("progress".into()).spawn_scoped(scope, ticks);
+            let _working = working;
+            f()
+        });
+        self.tokens.done += tokens;
+        result
+    }
+
+    fn draw(&mut self, missing: Option<Part>) {
+        let elapsed = self.start.elapsed();
+        if elapsed < PATIENCE {
+            return;
+        }
+        let mut line = match missing {
+            Some(bytes) => loading(bytes, elapsed),
+            None => reading(self.tokens, elapsed),
+        };
+        line.truncate(terminal::columns() - 1);
+        self.put(&line);
     }
 
     fn put(&mut self, line: &str) {
@@ -65,12 +109,26 @@ impl Drop for Reading {
     }
 }
 
-/// The line: what is left takes as long for each token as what was read.
-fn reading(read: usize, tokens: usize, elapsed: Duration) -> String {
-    let percent = 100 * read / tokens.max(1);
-    let left = elapsed.as_secs_f64() * tokens.saturating_sub(read) as f64 / read.max(1) as f64;
+/// The line of a model whose pages are not all there: the first pass over its layers waits for them.
+fn loading(bytes: Part, elapsed: Duration) -> String {
+    let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+    format!("reading the model: {} of {} MiB, {}", mib(bytes.done), mib(bytes.of), share(bytes, elapsed))
+}
+
+/// The line of a prompt.
+fn reading(tokens: Part, elapsed: Duration) -> String {
+    format!("reading the prompt: {} of {} tokens, {}", tokens.done, tokens.of, share(tokens, elapsed))
+}
+
+/// Per cent, and the time left: the rest takes as long for each piece as what is done.
+fn share(part: Part, elapsed: Duration) -> String {
+    let percent = 100 * part.done / part.of.max(1);
+    if part.done == 0 {
+        return format!("{percent} %");
+    }
+    let left = elapsed.as_secs_f64() * part.of.saturating_sub(part.done) as f64 / part.done as f64;
     let left = if left < 90.0 { format!("{left:.0} s") } else { format!("{:.0} min", left / 60.0) };
-    format!("reading the prompt: {read} of {tokens} tokens, {percent} %, {left} left")
+    format!("{percent} %, {left} left")
 }
 
 #[cfg(test)]
@@ -79,9 +137,12 @@ mod tests {
 
     #[test]
     fn the_time_left_is_in_proportion() {
-        let line = |read, seconds| reading(read, 2000, Duration::from_secs(seconds));
+        let line = |done, seconds| reading(Part { done, of: 2000 }, Duration::from_secs(seconds));
         assert_eq!(line(500, 10), "reading the prompt: 500 of 2000 tokens, 25 %, 30 s left");
         assert_eq!(line(128, 60), "reading the prompt: 128 of 2000 tokens, 6 %, 15 min left");
         assert_eq!(line(1999, 60), "reading the prompt: 1999 of 2000 tokens, 99 %, 0 s left");
+        assert_eq!(line(0, 60), "reading the prompt: 0 of 2000 tokens, 0 %");
+        let bytes = Part { done: 30 << 20, of: 90 << 20 };
+        assert_eq!(loading(bytes, Duration::from_secs(2)), "reading the model: 30 of 90 MiB, 33 %, 4 s left");
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Model {
     #[command(flatten)]
     pub(crate) threads: Threads,
     #[command(flatten)]
+    pub(crate) resident: Resident,
+    #[command(flatten)]
     pub(crate) metadata: Metadata,
 }
 
@@ -28,14 +30,20 @@ pub(crate) struct Models {
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
+    resident: Resident,
+    #[command(flatten)]
     metadata: Metadata,
 }
 
 impl Models {
     /// Each of them; the default if none was given.
     pub(crate) fn each(&self) -> Vec<Model> {
-        let model =
-            |path: Option<PathBuf>| Model { model: path, threads: self.threads, metadata: self.metadata.clone() };
+        let model = |path: Option<PathBuf>| Model {
+            model: path,
+            threads: self.threads,
+            resident: self.resident,
+            metadata: self.metadata.clone(),
+        };
         if self.paths.is_empty() {
             vec![model(None)]
         } else {
@@ -51,6 +59,18 @@ pub(crate) struct Threads {
     /// cores less than half as fast as the fastest.
     #[arg(id = "threads", short, long, value_name = "N", default_value_t = 0, value_parser = numbers::count)]
     pub(crate) number: usize,
+}
+
+/// Where the model's bytes are.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Resident {
+    /// Read the whole model into memory at the start, instead of mapping its file. Without this, pages that are not used
+    /// can be given up, and read again.
+    #[arg(long)]
+    pub(crate) no_mmap: bool,
+    /// Keep the model in memory (mlock): none of it is given up to other programs, or swapped out.
+    #[arg(long)]
+    pub(crate) mlock: bool,
 }
 
 /// Metadata of the model.

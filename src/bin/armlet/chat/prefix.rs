@@ -38,7 +38,9 @@ pub(crate) fn run(args: &args::Prefix) -> Result<(), Failure> {
                 "the system prompt has {common} tokens, but at most {most} fit: shorten it"
             )));
         }
-        let config = Config { context: (common + 1).min(h.context_length), sinks: common, ..args.kv.config() };
+        let config = args.kv.config();
+        let chunk = loaded.ahead.chunk(common).unwrap_or(config.chunk);
+        let config = Config { context: (common + 1).min(h.context_length), sinks: common, chunk, ..config };
         let plan = Plan::new(h, &Config { pattern: Pattern::Sinks, ..config })?;
         let mut memory = session_memory(&plan)?;
         let mut runner = Runner::new(loaded, &plan, &mut memory)?;

@@ -81,6 +81,7 @@ fn about_model(
     let of_model = args::Model {
         model: Some(path.to_path_buf()),
         threads: args::Threads { number: 1 },
+        resident: args::Resident::default(),
         metadata: args::Metadata { override_kv: Vec::new() },
     };
     let decoding = with_model(&of_model, |loaded| measure::decoding(loaded, numbers, done))?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ptr::{NonNull, null_mut};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munmap};
 
 /// Bytes of a page.
 pub(super) fn page_size() -> usize {
@@ -18,6 +18,18 @@ pub(crate) fn will_need(bytes: &[u8]) {
     let start = bytes.as_ptr().wrapping_sub(before).cast_mut();
     // SAFETY: a hint, which changes neither what is mapped nor what is in it.
     let _ = unsafe { madvise(start.cast(), before + bytes.len(), Advice::WillNeed) };
+}
+
+/// Reads the pages of `bytes`, and keeps them in memory as long as they are mapped.
+///
+/// # Errors
+/// The operating system's: more than it allows this process, or than there is.
+#[allow(unsafe_code)]
+pub(crate) fn lock(bytes: &[u8]) -> io::Result<()> {
+    let before = bytes.as_ptr().addr() % page_size();
+    let start = bytes.as_ptr().wrapping_sub(before).cast_mut();
+    // SAFETY: changes neither what is mapped nor what is in it.
+    Ok(unsafe { mlock(start.cast(), before + bytes.len()) }?)
 }
 
 /// Where files of these lengths start that are mapped behind `head` bytes: each at a page.

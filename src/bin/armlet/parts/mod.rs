@@ -5,7 +5,7 @@
 
 mod map;
 
-pub(crate) use map::will_need;
+pub(crate) use map::{lock, will_need};
 
 use std::fs::File as Handle;
 use std::io;
