@@ -17,6 +17,7 @@ mod package;
 mod process;
 mod qemu;
 mod rust_firmware;
+mod sd_card;
 mod setup;
 mod sizes;
 
@@ -38,6 +39,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
             then the static programs for aarch64 and x86-64 with manual pages and completions, as tarballs and
             Debian packages, with SHA256SUMS, to target/dist; [--target TRIPLE] only that library
   deb       installs, runs, upgrades and removes the arm64 package in a Debian made by debootstrap; needs root
+  sd-card   the first token of a long prompt from a disk of 20 MB/s; needs root and cgroups of version 1
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         [name @ ("lint" | "model" | "c" | "firmware")] => gate::run(&mut steps, gate::part(name)),
         ["quick"] => gate::quick(&mut steps),
         ["dist"] => dist::run(&mut steps, None).and_then(|()| package::run(&mut steps)),
+        ["sd-card"] => sd_card::run(&mut steps),
         ["deb"] => package::check(&mut steps),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
         ["attack", ref options @ ..] => match attack::Options::parse(options) {
