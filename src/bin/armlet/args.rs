@@ -257,10 +257,11 @@ pub(crate) struct Chat {
     /// System prompt.
     #[arg(long, visible_alias = "sys", alias = "system-prompt", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
-    /// Print JSON instead of text, with -p or piped stdin: an object at the end; with --json=events also a line for each piece of
-    /// text as it comes.
+    /// Print JSON instead of text. With -p or piped stdin: an object at the end; with --json=events also a line for each piece of
+    /// text as it comes. With --json=lines a program holds the conversation: each line of stdin is {"message": "…"} or
+    /// {"command": "/…"}, and is answered by events, of which the last is "end", "reply" or "error".
     #[arg(long, value_name = "KIND", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "object")]
-    pub(crate) json: Option<Json>,
+    pub(crate) json: Option<ChatJson>,
     /// Save the conversation, with its KV cache, in this file, and continue it if the file exists.
     #[arg(long, value_name = "FILE")]
     pub(crate) session: Option<PathBuf>,
@@ -329,6 +330,14 @@ pub(crate) struct Complete {
     /// Print JSON instead of text: an object at the end; with --json=events also a line for each piece of text as it comes.
     #[arg(long, value_name = "KIND", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "object")]
     pub(crate) json: Option<Json>,
+}
+
+/// JSON of an answer, or of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChatJson {
+    Object,
+    Events,
+    Lines,
 }
 
 /// JSON of an answer.

@@ -8,7 +8,7 @@ use crate::generate::{End, Request, ended, generate};
 use crate::interrupt;
 use crate::model::{Runner, encode_prompt, plan, prompt, session_memory, with_model};
 use crate::sampling::sampler;
-use crate::terminal::print_text;
+use crate::terminal::{print_text, tell};
 use crate::token_rules::TokenRules;
 
 pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
@@ -43,6 +43,9 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         match args.json {
             None => print(b"\n")?,
             Some(kind) => print_json(&ended(kind, &answer, end, &stats), false)?,
+        }
+        if let Some(note) = end.note(&stats, false) {
+            tell(&note);
         }
         stats.report(log::log_enabled!(log::Level::Info));
         match end {

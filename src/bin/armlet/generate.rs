@@ -92,23 +92,24 @@ impl End {
         }
     }
 
-    /// What to say of an answer that the model did not end, or not as it would have.
-    pub(crate) fn note(self, stats: &Stats) -> Option<String> {
+    /// What to say of an answer that the model did not end, or not as it would have; in a chat there are commands.
+    pub(crate) fn note(self, stats: &Stats, in_chat: bool) -> Option<String> {
         let Stats { generated, prompt_tokens, .. } = stats;
         match self {
             End::Stop => None,
             End::Length => Some(format!("stopped after {generated} tokens, the most that -n allows")),
-            End::ContextFull => {
+            End::ContextFull if in_chat => {
                 Some("the context is full: /clear starts a new conversation; or restart with a larger -c".into())
             }
+            End::ContextFull => Some("stopped, because the context is full; a larger -c holds more".into()),
             End::Interrupted if *generated == 0 => {
                 Some(format!("stopped after {prompt_tokens} tokens of the prompt were read; there is no answer"))
             }
             End::Interrupted => Some("stopped".into()),
-            End::Loop => Some(
-                "stopped, because the answer repeats itself; /regen tries again, --repeat-penalty 1.1 makes it rarer"
-                    .into(),
-            ),
+            End::Loop => {
+                let again = if in_chat { "/regen tries again, " } else { "" };
+                Some(format!("stopped, because the answer repeats itself; {again}--repeat-penalty 1.1 makes it rarer"))
+            }
         }
     }
 }

@@ -70,6 +70,10 @@ fn answers_have_a_limit_and_loops_are_stopped() {
     assert_eq!((found["stop"].as_str(), found["timings"]["predicted_n"].as_u64()), (Some("length"), Some(1024)));
     let found = once(&repeating(&["a princess", "'s", " daughter,"]), &["-n", "1000000"]);
     assert_eq!((found["stop"].as_str(), found["timings"]["predicted_n"].as_u64()), (Some("loop"), Some(192)));
+    let model = Chat::new(&endless()).0;
+    let mut t = Terminal::new(armlet().args(["complete", "-m", &model.name("model.gguf"), "-p", "\n", "-n", "2"]));
+    t.expect("[ stopped after 2 tokens, the most that -n allows ]");
+    assert_eq!(t.ends(), 0);
     let chat = Chat::new(&repeating(&["ab", "cd"]));
     let mut t = chat.start(&[]);
     t.line("one");

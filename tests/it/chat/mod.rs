@@ -3,6 +3,7 @@
 mod answers;
 mod commands;
 mod context;
+mod events;
 mod lines;
 mod signals;
 

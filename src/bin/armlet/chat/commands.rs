@@ -7,7 +7,7 @@ use armlet::tokenizer::{EncodeOptions, Role};
 use super::repl::{Next, Repl};
 use super::settings;
 use crate::claim::Claim;
-use crate::error::{Failure, print};
+use crate::error::Failure;
 use crate::model::{encode, map, read_file};
 use crate::visible;
 
@@ -203,9 +203,7 @@ fn tokens(repl: &mut Repl<'_, '_>, text: &str) -> Result<Next, Failure> {
         format!("{id} {:?}", String::from_utf8_lossy(&bytes))
     };
     let pieces: Vec<_> = ids.iter().map(piece).collect();
-    let line = format!("{} tokens: {}\n", ids.len(), pieces.join(", "));
-    print(visible::text(&line).as_bytes())?;
-    Ok(Next::GoOn)
+    repl.print(&format!("{} tokens: {}", ids.len(), pieces.join(", ")))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod answer;
 mod commands;
 mod conversation;
+mod events;
 mod input;
 pub(crate) mod prefix;
 mod repl;
@@ -17,9 +18,9 @@ use armlet::engine::{Pattern, Plan, Prefix, Saved};
 use armlet::sample::Sampler;
 use armlet::tokenizer::Role;
 
-use crate::args::{Chat, Json, most_sinks};
-use crate::error::{Failure, print_json};
-use crate::generate::{End, ended};
+use crate::args::{self, Chat, ChatJson, Json, most_sinks};
+use crate::error::Failure;
+use crate::generate::End;
 use crate::interrupt;
 use crate::model::{
     Loaded, Runner, argument, map, one_stdin, plan, read_stdin, session_memory, with_model, without_line_end,
@@ -30,9 +31,9 @@ use crate::terminal;
 use crate::token_rules::TokenRules;
 use answer::Answer;
 use conversation::{Conversation, Piece};
+use events::Events;
 use input::{Input, Lines};
 use repl::{Next, Repl};
-use thinking::Thinking;
 use transcript::Transcript;
 
 /// The most tokens of an answer, where -n does not say: a page or two, and some minutes on a small board.
@@ -44,11 +45,19 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
     }
     let one_shot = match &args.prompt {
         Some(text) => Some(argument(text)?),
-        None if !std::io::stdin().is_terminal() => Some(without_line_end(read_stdin()?)),
+        None if args.json != Some(ChatJson::Lines) && !std::io::stdin().is_terminal() => {
+            Some(without_line_end(read_stdin()?))
+        }
         None => None,
     };
-    if args.json.is_some() && one_shot.is_none() {
-        return Err(Failure::Usage("--json needs -p or piped text".into()));
+    match (args.json, &one_shot) {
+        (Some(ChatJson::Lines), Some(_)) => {
+            return Err(Failure::Usage("--json=lines takes messages from stdin: leave -p out".into()));
+        }
+        (Some(ChatJson::Object | ChatJson::Events), None) => {
+            return Err(Failure::Usage("--json needs -p or piped text; --json=lines is a whole conversation".into()));
+        }
+        _ => {}
     }
     let prefix = args.prefix.as_deref().map(map).transpose()?;
     with_model(&args.model, |loaded| {
@@ -69,14 +78,17 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         }
         // An empty file is a new session.
         let session = args.session.as_deref().filter(|path| path.metadata().is_ok_and(|found| found.len() > 0));
+        // A text has at most as many tokens as bytes.
+        let chunk = one_shot.as_ref().and_then(|text| loaded.ahead.chunk(text.len()));
+        let cache = args.cache.with_chunk(chunk);
         let sinks = match session {
             // A session goes on with the sinks that it was made with.
             Some(path) => saved_sinks(path)?,
             None => pinned(args, loaded, &template, &transcript)?,
         };
         // Of a session that does not fit this context, restoring says what is different.
-        let plan = match planned(args, loaded, prefix.as_ref(), sinks) {
-            Err(_) if session.is_some() => planned(args, loaded, prefix.as_ref(), None)?,
+        let plan = match planned(&cache, loaded, prefix.as_ref(), sinks) {
+            Err(_) if session.is_some() => planned(&cache, loaded, prefix.as_ref(), None)?,
             plan => plan?,
         };
         let mut memory = session_memory(&plan)?;
@@ -111,8 +123,12 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         match one_shot {
             Some(text) => once(&mut chat, &text, args),
             None => {
-                terminal::remember();
-                let lines = Lines::new(commands::names(), !args.no_history)?;
+                let lines = if args.json.is_some() {
+                    None
+                } else {
+                    terminal::remember();
+                    Some(Lines::new(commands::names(), !args.no_history)?)
+                };
                 converse(&mut Repl::new(chat, lines, args.hide_thinking, plan.session_bytes()))
             }
         }
@@ -140,7 +156,7 @@ fn pinned(
     // What a template says against it is said when there is a message.
     let Ok(start) = transcript::start(loaded, template, system, transcript.began) else { return Ok(None) };
     // The conversation needs at least half of the context.
-    let context = planned(args, loaded, None, None)?.context();
+    let context = planned(&args.cache, loaded, None, None)?.context();
     let most = (context / 2).min(most_sinks(context, args.cache.kv.pattern));
     if start.len() > most {
         let n = start.len();
@@ -154,12 +170,12 @@ fn pinned(
 }
 
 fn planned(
-    args: &Chat,
+    cache: &args::Cache,
     loaded: &Loaded<'_>,
     prefix: Option<&Prefix<'_>>,
     sinks: Option<usize>,
 ) -> Result<Plan, Failure> {
-    let mut cache = args.cache.clone();
+    let mut cache = cache.clone();
     cache.kv.sinks = cache.kv.sinks.or(sinks);
     plan(&loaded.model.hparams, &cache, prefix)
 }
@@ -168,27 +184,23 @@ fn planned(
 fn once(chat: &mut Conversation<'_, '_>, text: &str, args: &Chat) -> Result<(), Failure> {
     let hide = args.hide_thinking;
     let mut answer = Answer::new(hide);
-    let mut events = Thinking::default();
-    let mut show = |piece: Piece<'_>| match args.json {
+    let mut pieces = Events::new(hide);
+    let json = args.json.map(|json| if json == ChatJson::Object { Json::Object } else { Json::Events });
+    let mut show = |piece: Piece<'_>| match json {
         None => answer.show(piece),
         Some(Json::Object) => Ok(()),
-        Some(Json::Events) => event(&mut events, piece, hide),
+        Some(Json::Events) => pieces.show(piece),
     };
     let (end, stats) = chat.ask(text, &mut show)?;
-    if let Some(kind) = args.json {
+    if let Some(kind) = json {
         if kind == Json::Events {
-            event(&mut events, Piece::End, hide)?;
+            pieces.show(Piece::End)?;
         }
-        let whole = match chat.transcript.messages.last() {
-            Some(message) if message.role == Role::Assistant => message.text.as_str(),
-            _ => "",
-        };
-        let text = if hide { thinking::without_thoughts(whole) } else { whole.to_string() };
-        print_json(&ended(kind, &text, end, &stats), false)?;
+        events::end(kind, chat, hide, end, &stats)?;
     } else {
         answer.finish()?;
     }
-    match end.note(&stats) {
+    match end.note(&stats, false) {
         // Who gave no limit should know of it.
         Some(note) if end == End::Length && args.sampling.n_predict.is_none() && args.json.is_none() => {
             terminal::note(&note)
@@ -201,26 +213,9 @@ fn once(chat: &mut Conversation<'_, '_>, text: &str, args: &Chat) -> Result<(), 
     if end == End::Interrupted { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
-/// A piece of an answer as a line of JSON.
-fn event(thinking: &mut Thinking, piece: Piece<'_>, hide: bool) -> Result<(), Failure> {
-    let mut result = Ok(());
-    let mut print = |is_thought: bool, text: &str| {
-        if result.is_ok() && !(is_thought && hide) {
-            let event = if is_thought { "thinking" } else { "text" };
-            result = print_json(&serde_json::json!({ "event": event, "text": text }), false);
-        }
-    };
-    match piece {
-        Piece::Thinking => thinking.begin(),
-        Piece::Text(text) => thinking.push(text, &mut print),
-        Piece::End => thinking.finish(&mut print),
-    }
-    result
-}
-
 /// Answers messages from the terminal until the user quits.
 fn converse(repl: &mut Repl<'_, '_>) -> Result<(), Failure> {
-    repl.greet();
+    repl.greet()?;
     loop {
         let done = match repl.read()? {
             Input::Nothing => continue,
@@ -233,7 +228,7 @@ fn converse(repl: &mut Repl<'_, '_>) -> Result<(), Failure> {
             Ok(Next::Quit) => return Ok(()),
             Err(_) if interrupt::ending() => return Err(Failure::Interrupted),
             // These errors are about one message; the conversation goes on.
-            Err(failure @ Failure::Error(_)) => drop(failure.report()),
+            Err(Failure::Error(text)) => repl.failed(text)?,
             Err(failure) => return Err(failure),
         }
     }

@@ -3,9 +3,11 @@
 use std::io::Write;
 
 use super::answer::Answer;
-use super::conversation::{Answered, Conversation, Show};
+use super::conversation::{Answered, Conversation, Piece, Show};
+use super::events::{self, Events};
 use super::input::{Input, Lines};
-use crate::error::Failure;
+use crate::args::Json;
+use crate::error::{Failure, print};
 use crate::generate::Stats;
 use crate::inspect::Summary;
 use crate::interrupt;
@@ -22,7 +24,8 @@ pub(super) enum Next {
 /// A chat in the terminal.
 pub(super) struct Repl<'l, 's> {
     pub(super) chat: Conversation<'l, 's>,
-    lines: Lines,
+    /// `None` if a program holds the conversation, in JSON.
+    lines: Option<Lines>,
     /// A line of statistics follows each answer.
     pub(super) stats: bool,
     pub(super) hide_thinking: bool,
@@ -37,26 +40,40 @@ pub(super) struct Repl<'l, 's> {
 }
 
 impl<'l, 's> Repl<'l, 's> {
-    pub(super) fn new(chat: Conversation<'l, 's>, lines: Lines, hide_thinking: bool, cache_bytes: usize) -> Self {
+    pub(super) fn new(
+        chat: Conversation<'l, 's>,
+        lines: Option<Lines>,
+        hide_thinking: bool,
+        cache_bytes: usize,
+    ) -> Self {
         Repl { chat, lines, stats: true, hide_thinking, think: "on", last: None, cache_bytes, attached: String::new() }
     }
 
     /// What is said at the start.
-    pub(super) fn greet(&self) {
+    pub(super) fn greet(&self) -> Result<(), Failure> {
+        let messages = self.chat.transcript.messages.len();
+        if self.lines.is_none() {
+            return events::ready(&self.title(), self.chat.runner.context, messages);
+        }
         let mut out = std::io::stderr();
         let _ = writeln!(out, "{}\n/help lists commands, Ctrl-D quits", self.title());
         if is_dumb() {
             let _ = writeln!(out, "this terminal (TERM) moves no cursor: lines are read without editing or history");
         }
         if let Some(path) = self.chat.file.filter(|_| !self.chat.transcript.read.is_empty()) {
-            let (n, path) = (self.chat.transcript.messages.len(), path.display().to_string());
-            note(&format!("the conversation of {n} messages in {} goes on", visible::line(&path)));
+            let path = path.display().to_string();
+            note(&format!("the conversation of {messages} messages in {} goes on", visible::line(&path)));
         }
+        Ok(())
     }
 
     /// Reads a message, with what was attached to it, or a command.
     pub(super) fn read(&mut self) -> Result<Input, Failure> {
-        Ok(match self.lines.read()? {
+        let input = match &mut self.lines {
+            Some(lines) => lines.read()?,
+            None => events::read()?,
+        };
+        Ok(match input {
             Input::Message(text) => Input::Message(std::mem::take(&mut self.attached) + &text),
             other => other,
         })
@@ -77,6 +94,13 @@ impl<'l, 's> Repl<'l, 's> {
     ) -> Result<Next, Failure> {
         // Ignore a Ctrl-C that came between two answers.
         interrupt::take();
+        let stats = if self.lines.is_some() { self.show(ask)? } else { self.print_events(ask)? };
+        self.chat.tell_eviction();
+        self.last = Some(stats);
+        if interrupt::ending() { Err(Failure::Interrupted) } else { Ok(Next::GoOn) }
+    }
+
+    fn show(&mut self, ask: impl FnOnce(&mut Conversation<'l, 's>, Show<'_>) -> Answered) -> Result<Stats, Failure> {
         let quiet = Quiet::new();
         let mut answer = Answer::new(self.hide_thinking);
         let result = ask(&mut self.chat, &mut |piece| answer.show(piece));
@@ -84,23 +108,32 @@ impl<'l, 's> Repl<'l, 's> {
         drop(quiet);
         let (end, stats) = result?;
         finished?;
-        if let Some(text) = end.note(&stats) {
+        if let Some(text) = end.note(&stats, true) {
             tell(&text);
         }
         if self.stats {
             stats.report(false);
         }
-        self.chat.tell_eviction();
-        self.last = Some(stats);
-        if interrupt::ending() { Err(Failure::Interrupted) } else { Ok(Next::GoOn) }
+        Ok(stats)
+    }
+
+    fn print_events(
+        &mut self,
+        ask: impl FnOnce(&mut Conversation<'l, 's>, Show<'_>) -> Answered,
+    ) -> Result<Stats, Failure> {
+        let mut pieces = Events::new(self.hide_thinking);
+        let (end, stats) = ask(&mut self.chat, &mut |piece| pieces.show(piece))?;
+        pieces.show(Piece::End)?;
+        events::end(Json::Events, &self.chat, self.hide_thinking, end, &stats)?;
+        Ok(stats)
     }
 
     /// Lets a message be edited; `None` if it was given up.
     pub(super) fn edit(&mut self, message: &str) -> Result<Option<String>, Failure> {
-        if is_dumb() {
-            return Err(Failure::Error("this terminal cannot edit: /edit TEXT gives the whole message".into()));
-        }
-        match self.lines.read_from(message)? {
+        let Some(lines) = self.lines.as_mut().filter(|_| !is_dumb()) else {
+            return Err(Failure::Error("nothing can be edited here: /edit TEXT gives the whole message".into()));
+        };
+        match lines.read_from(message)? {
             Input::Message(text) | Input::Command(text) => Ok(Some(text)),
             Input::Nothing | Input::End => Ok(None),
         }
@@ -115,13 +148,37 @@ impl<'l, 's> Repl<'l, 's> {
 
     /// The reply to a command.
     pub(super) fn note(&self, text: &str) -> Result<Next, Failure> {
-        note(text);
+        match self.lines {
+            Some(_) => note(text),
+            None => events::reply(text)?,
+        }
         Ok(Next::GoOn)
+    }
+
+    /// A line of text as the reply to a command.
+    pub(super) fn print(&self, text: &str) -> Result<Next, Failure> {
+        match self.lines {
+            Some(_) => print(format!("{}\n", visible::text(text)).as_bytes())?,
+            None => events::reply(text)?,
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// A message or a command failed; the conversation goes on.
+    pub(super) fn failed(&self, text: String) -> Result<(), Failure> {
+        match self.lines {
+            Some(_) => drop(Failure::Error(text).report()),
+            None => events::error(&text)?,
+        }
+        Ok(())
     }
 
     /// A table of names and texts, as the reply to a command.
     pub(super) fn say(&self, rows: &[(String, String)]) -> Result<Next, Failure> {
-        let _ = write!(std::io::stderr(), "{}", table(rows, columns()));
+        match self.lines {
+            Some(_) => drop(write!(std::io::stderr(), "{}", table(rows, columns()))),
+            None => events::reply(table(rows, usize::MAX).trim_end())?,
+        }
         Ok(Next::GoOn)
     }
 }
