@@ -542,7 +542,15 @@ fn plan_says_what_is_needed() {
         |i: usize| attention[i]["kv_heads"].as_u64().unwrap() * attention[2]["bytes_per_token"].as_u64().unwrap();
     assert!((0..3).all(|i| attention[i]["bytes_per_token"].as_u64() == Some(heads(i))));
     let drawing = std::fs::read_to_string(&svg).unwrap();
-    assert!(drawing.starts_with("<svg") && drawing.matches("<polyline").count() == 3 && drawing.contains("budget"));
+    assert!(drawing.starts_with("<svg") && drawing.matches("<polyline").count() == 3);
+    for text in
+        ["tiny: llama F32, KV cache of f16", "memory of a session", "context, tokens", ">budget 64 KiB<", ">32 KiB<"]
+    {
+        assert!(drawing.contains(text), "{text}");
+    }
+    // Nobody set one.
+    ok(&["plan", "-m", &model, "--svg", &svg]);
+    assert!(!std::fs::read_to_string(&svg).unwrap().contains("budget"));
     assert!(ok(&["plan", "-m", &model]).contains("| GQA, as trained | 2 |"));
     fails_with(&["plan", "-m", &model, "--kv-budget", "10"], 1, "too small: the smallest context, 5 tokens, needs");
     fails_with(&["plan", "-m", &model, "-c", "64", "--sinks", "64"], 1, "sinks must be from 0 to 63");

@@ -13,6 +13,7 @@ mod chat;
 mod claim;
 mod complete;
 mod doctor;
+mod drawing;
 mod error;
 mod fatal;
 mod generate;

@@ -9,9 +9,11 @@ use armlet::storage::Region;
 
 use crate::args;
 use crate::atomic_file::replace;
+use crate::drawing::{Curve, Drawing, Point};
 use crate::error::{Failure, print, print_json};
-use crate::inspect::{bytes_of, memory_line};
+use crate::inspect::{Summary, bytes_of, memory_line};
 use crate::model::{resolve, with_file};
+use crate::visible;
 
 /// A kind of attention, and the memory of a session with it.
 struct Kind {
@@ -27,16 +29,10 @@ struct Kind {
     curve: Vec<Point>,
 }
 
-/// A point of a curve.
-#[derive(Clone, Copy)]
-struct Point {
-    context: usize,
-    /// Bytes of a session.
-    session: usize,
-}
-
 /// Everything that is printed.
 struct Shown {
+    /// The model's name and kind.
+    model: String,
     /// Bytes of the model's file.
     file: u64,
     tables: usize,
@@ -49,14 +45,16 @@ struct Shown {
 
 pub(crate) fn run(args: &args::Plan) -> Result<(), Failure> {
     let path = resolve(args.model.as_deref())?;
-    let (file, tables, h) = with_file(&path, &args.metadata.override_kv, |source| {
+    let (model, file, tables, h) = with_file(&path, &args.metadata.override_kv, |source| {
         let tables = Model::required_bytes(&source.file).map_err(|e| Failure::file(&path, e))?;
         let h = Hparams::new(&source.file).map_err(|e| Failure::file(&path, e))?;
-        Ok((bytes_of(source.paths), tables, h))
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let model = visible::line(&format!("{name}: {}", Summary::new(&source.file).kind())).into_owned();
+        Ok((model, bytes_of(source.paths), tables, h))
     })?;
-    let shown = shown(&h, args, file, tables)?;
+    let shown = Shown { model, ..shown(&h, args, file, tables)? };
     if let Some(svg) = &args.svg {
-        replace(svg, |out| out.write_all(drawing(&shown).as_bytes()))?;
+        replace(svg, |out| out.write_all(drawing(&shown, args).as_bytes()))?;
     }
     if args.json { print_json(&json(&shown, args), true) } else { print(table(&shown, args).as_bytes()) }
 }
@@ -76,7 +74,16 @@ fn shown(h: &Hparams, args: &args::Plan, file: u64, tables: usize) -> Result<Sho
     plan.regions(h, &mut |r| regions.push(r))?;
     let kinds = [("MHA", h.n_heads), ("GQA, as trained", h.n_kv_heads), ("MQA", 1)];
     let kinds = kinds.into_iter().map(|(name, kv_heads)| kind(name, kv_heads, h, &config, budget));
-    Ok(Shown { file, tables, context, budget, plan, regions, kinds: kinds.collect::<Result<_, _>>()? })
+    Ok(Shown {
+        model: String::new(),
+        file,
+        tables,
+        context,
+        budget,
+        plan,
+        regions,
+        kinds: kinds.collect::<Result<_, _>>()?,
+    })
 }
 
 fn kind(name: &'static str, kv_heads: usize, h: &Hparams, config: &Config, budget: usize) -> Result<Kind, EngineError> {
@@ -131,63 +138,11 @@ fn json(s: &Shown, args: &args::Plan) -> serde_json::Value {
                         "regions": regions, "attention": kinds })
 }
 
-/// Memory of a session against its context, a line for each kind of attention and one for the budget.
-fn drawing(s: &Shown) -> String {
-    const WIDTH: f64 = 640.0;
-    const HEIGHT: f64 = 400.0;
-    const LEFT: f64 = 80.0;
-    const TOP: f64 = 30.0;
-    const COLOURS: [&str; 3] = ["#c0392b", "#1f6f43", "#2457a6"];
-    let points = || s.kinds.iter().flat_map(|k| &k.curve);
-    // The plot goes up to twice the budget.
-    let near = |p: &&Point| p.session <= 2 * s.budget;
-    let most_tokens = points().filter(near).map(|p| p.context).max().unwrap_or(1) as f64;
-    let top = s.budget as f64 * 2.0;
-    let at = |tokens: f64, bytes: f64| (LEFT + tokens / most_tokens * WIDTH, TOP + HEIGHT - bytes / top * HEIGHT);
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-         <clipPath id=\"plot\"><rect x=\"{LEFT}\" y=\"{TOP}\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/></clipPath>\n",
-        LEFT + WIDTH + 130.0,
-        TOP + HEIGHT + 60.0
-    );
-    for i in 0..=4 {
-        let (tokens, bytes) = (most_tokens * f64::from(i) / 4.0, top * f64::from(i) / 4.0);
-        let ((x, bottom), (_, y)) = (at(tokens, 0.0), at(0.0, bytes));
-        let mib = bytes / f64::from(1 << 20);
-        let _ = writeln!(
-            out,
-            "<path d=\"M{LEFT} {y:.1}h{WIDTH}M{x:.1} {TOP}v{HEIGHT}\" stroke=\"#ddd\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{mib:.1} MiB</text>\
-             <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{tokens:.0}</text>",
-            LEFT - 6.0,
-            y + 4.0,
-            bottom + 18.0
-        );
-    }
-    let _ = writeln!(
-        out,
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">context, tokens</text>",
-        LEFT + WIDTH / 2.0,
-        TOP + HEIGHT + 42.0
-    );
-    let label = |out: &mut String, (x, y): (f64, f64), colour: &str, text: &str| {
-        let _ = writeln!(out, "<text x=\"{:.1}\" y=\"{y:.1}\" fill=\"{colour}\">{text}</text>", x + 8.0);
-    };
-    for (k, colour) in s.kinds.iter().zip(COLOURS) {
-        let line: Vec<_> = k.curve.iter().map(|p| at(p.context as f64, p.session as f64)).collect();
-        let points: Vec<_> = line.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        let _ = writeln!(
-            out,
-            "<polyline clip-path=\"url(#plot)\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>",
-            points.join(" ")
-        );
-        // At the last point within the plot.
-        let inside = line.iter().rev().find(|(x, y)| *x <= LEFT + WIDTH && *y >= TOP);
-        label(&mut out, inside.map_or((LEFT, TOP + 14.0), |(x, y)| (*x, y + 14.0)), colour, k.name);
-    }
-    let (_, y) = at(0.0, s.budget as f64);
-    let _ = writeln!(out, "<path d=\"M{LEFT} {y:.1}h{WIDTH}\" stroke=\"black\" stroke-dasharray=\"6 4\"/>");
-    label(&mut out, (LEFT + WIDTH, y + 4.0), "black", "budget");
-    out + "</svg>\n"
+/// Memory of a session against its context; up to twice the budget, or twice what the plan takes.
+fn drawing(s: &Shown, args: &args::Plan) -> String {
+    let curves = s.kinds.iter().map(|kind| Curve { name: kind.name, points: &kind.curve }).collect();
+    let set = args.cache.kv_budget;
+    let top = set.unwrap_or(s.plan.session_bytes()).saturating_mul(2);
+    let title = format!("{}, KV cache of {}", s.model, args.cache.kv.format.kv_type.name());
+    Drawing { title: &title, curves, top, budget: set }.svg()
 }
