@@ -471,7 +471,8 @@ fn a_report_is_for_an_issue_and_names_nobody() {
         report.lines().filter(|l| l.starts_with("| ")).map(|l| l.matches('|').count()).collect();
     assert_eq!(cells.into_iter().collect::<Vec<_>>(), [3, 8]);
     assert!(!report.contains(f.0.path().to_str().unwrap()) && !report.contains(".gguf"), "{report}");
-    fails_with(&[&bench[..], &["--report", "-o", "json"]].concat(), 2, "--output");
+    let both = armlet().args(bench).args(["--report", "-o", "json"]).output().unwrap();
+    assert!(both.status.code() == Some(2) && stderr(&both).contains("cannot be used with '--output"));
     fails_with(&[&bench[..], &["--compare-mha"]].concat(), 2, "--compare-mha takes one model");
 }
 
