@@ -35,6 +35,14 @@ fn major(version: &str) -> Option<u32> {
     version.split_once("version ")?.1.split('.').next()?.parse().ok()
 }
 
+/// The instructions of a whole run of a program on an emulated core.
+pub(crate) fn whole(plugin: &Path, cpu: &str, program: &Path, args: &[&str]) -> Result<u64, Failed> {
+    let mut command = Command::new("qemu-aarch64");
+    command.args(["-cpu", cpu, "-plugin"]).arg(plugin).arg(program).args(args);
+    let (_, stderr) = outputs(&mut command)?;
+    number(&stderr, COUNT).ok_or_else(|| Failed(format!("no count in {stderr:?}")))
+}
+
 /// Continues `prompt` by `tokens` tokens on one thread of an emulated core.
 pub(crate) fn complete(plugin: &Path, cpu: &str, model: &Path, prompt: &str, tokens: u32) -> Result<Run, Failed> {
     let mut command = Command::new("qemu-aarch64");
@@ -44,13 +52,18 @@ pub(crate) fn complete(plugin: &Path, cpu: &str, model: &Path, prompt: &str, tok
     parse(&json, &stderr).ok_or_else(|| Failed(format!("no counts in {json:?} and {stderr:?}")))
 }
 
+/// What stands before the count of the plugin.
+const COUNT: &str = "guest instructions: ";
+
+/// The number behind the last `before`.
+fn number(text: &str, before: &str) -> Option<u64> {
+    let text = text.rsplit_once(before)?.1.trim_start();
+    text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
 fn parse(json: &str, stderr: &str) -> Option<Run> {
-    let number = |text: &str, before: &str| {
-        let text = text.rsplit_once(before)?.1.trim_start();
-        text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-    };
     Some(Run {
-        instructions: number(stderr, "guest instructions: ")?,
+        instructions: number(stderr, COUNT)?,
         prompt: number(json, "\"prompt_n\":")?,
         generated: number(json, "\"predicted_n\":")?,
     })

@@ -3,6 +3,7 @@
 mod asm;
 mod attack;
 mod c_examples;
+mod deb;
 mod dist;
 mod firmware;
 mod formats;
@@ -10,6 +11,7 @@ mod gate;
 mod header;
 mod icount;
 mod insns;
+mod limits;
 mod mca;
 mod miri;
 mod model;
@@ -73,7 +75,7 @@ fn main() -> ExitCode {
         ["quick"] => gate::quick(&mut steps),
         ["dist"] => dist::run(&mut steps, None).and_then(|()| package::run(&mut steps)),
         ["sd-card"] => sd_card::run(&mut steps),
-        ["deb"] => package::check(&mut steps),
+        ["deb"] => deb::run(&mut steps),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
         ["attack", ref options @ ..] => match attack::Options::parse(options) {
             Ok(options) => attack::run(&mut steps, &options),

@@ -5,22 +5,29 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::dist::{at, copy};
-use crate::process::{Failed, Steps, cargo, command, output, root, say, version};
+use crate::limits;
+use crate::process::{Failed, Steps, cargo, cargo_with, command, output, root, say, version};
 use crate::setup::{self, works};
 
 /// An architecture that packages are made for.
 pub(crate) struct Arch {
     /// Rust's name of a target whose programs are static.
-    triple: &'static str,
+    pub(crate) triple: &'static str,
     /// Debian's.
     debian: &'static str,
     /// `uname -m`, and Rust's name of the host.
-    machine: &'static str,
+    pub(crate) machine: &'static str,
+    /// The most bytes of its program.
+    pub(crate) most_bytes: u64,
 }
 
-pub(crate) const ARM64: Arch = Arch { triple: "aarch64-unknown-linux-musl", debian: "arm64", machine: "aarch64" };
-const AMD64: Arch = Arch { triple: "x86_64-unknown-linux-musl", debian: "amd64", machine: "x86_64" };
-const ARCHS: [Arch; 2] = [ARM64, AMD64];
+/// 4.5 MiB.
+pub(crate) const ARM64: Arch =
+    Arch { triple: "aarch64-unknown-linux-musl", debian: "arm64", machine: "aarch64", most_bytes: 9 << 19 };
+/// 5.5 MiB: its kernels are larger, those without SIMD among them.
+const AMD64: Arch =
+    Arch { triple: "x86_64-unknown-linux-musl", debian: "amd64", machine: "x86_64", most_bytes: 11 << 19 };
+pub(crate) const ARCHS: [Arch; 2] = [ARM64, AMD64];
 
 /// The version of cargo-deb that is installed where there is none.
 const CARGO_DEB: &str = "3.8.0";
@@ -35,7 +42,8 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     for arch in &ARCHS {
         steps.step(&format!("the program for {}", arch.triple), || build(arch))?;
     }
-    steps.step("manual pages and completions", texts)?;
+    limits::check(steps)?;
+    steps.step("manual pages and completions", || texts(host()?))?;
     let mut made = Vec::new();
     for arch in &ARCHS {
         steps.step(&format!("the tarball for {}", arch.triple), || {
@@ -51,7 +59,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
 }
 
 /// Rust's targets and cargo-deb.
-fn tools(steps: &mut Steps) -> Result<(), Failed> {
+pub(crate) fn tools(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("tools", || {
         setup::rustup(&["target", "add", ARM64.triple, AMD64.triple])?;
         if works(&["cargo", "deb", "--version"]) {
@@ -61,28 +69,42 @@ fn tools(steps: &mut Steps) -> Result<(), Failed> {
     })
 }
 
-fn build(arch: &Arch) -> Result<(), Failed> {
-    cargo(&["build", "--release", "--bin", "armlet", "--target", arch.triple])
+/// The program, which knows of which commit it is: that of the environment, where there is no repository.
+pub(crate) fn build(arch: &Arch) -> Result<(), Failed> {
+    let words = ["build", "--release", "--bin", "armlet", "--target", arch.triple];
+    if std::env::var_os("ARMLET_COMMIT").is_some() {
+        return cargo(&words);
+    }
+    let git = |args: &[&str]| output(Command::new("git").args(args)).unwrap_or_default().trim().to_string();
+    let changed = if git(&["status", "--porcelain", "src", "Cargo.lock", "Cargo.toml"]).is_empty() { "" } else { "+" };
+    let commit = git(&["rev-parse", "--short", "HEAD"]);
+    let commit = if commit.is_empty() { "unknown".into() } else { commit + changed };
+    cargo_with(&words, &[("ARMLET_COMMIT", &commit)])
 }
 
 /// The program.
-fn program(arch: &Arch) -> PathBuf {
+pub(crate) fn program(arch: &Arch) -> PathBuf {
     root().join("target").join(arch.triple).join("release/armlet")
 }
 
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     root().join("target/dist")
 }
 
-fn full_version() -> Result<String, Failed> {
+pub(crate) fn full_version() -> Result<String, Failed> {
     Ok(version()?.join("."))
 }
 
-/// The same for every architecture, so the program of this one writes them.
-fn texts() -> Result<(), Failed> {
+/// This machine's architecture.
+fn host() -> Result<&'static Arch, Failed> {
     let host = std::env::consts::ARCH;
     let arch = ARCHS.iter().find(|arch| arch.machine == host);
-    let program = program(arch.ok_or_else(|| Failed(format!("there is no program for {host} to write them")))?);
+    arch.ok_or_else(|| Failed(format!("there is no program for {host} to write them")))
+}
+
+/// The same for every architecture, so the program of one that runs here writes them.
+pub(crate) fn texts(arch: &Arch) -> Result<(), Failed> {
+    let program = program(arch);
     let [manual, completions] = ["manual", "completions"].map(|name| folder().join(name));
     for folder in [&manual, &completions] {
         anew(folder)?;
@@ -96,7 +118,7 @@ fn texts() -> Result<(), Failed> {
 }
 
 /// An empty folder.
-fn anew(folder: &Path) -> Result<(), Failed> {
+pub(crate) fn anew(folder: &Path) -> Result<(), Failed> {
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(at(folder))?;
     }
@@ -146,103 +168,4 @@ fn sums(files: &[PathBuf]) -> Result<(), Failed> {
     say(format!("    {}", folder().display()));
     sums.lines().for_each(|line| say(format!("    {line}")));
     Ok(())
-}
-
-/// `cargo xtask deb`: the arm64 package is installed, run, upgraded and removed in a Debian of its own.
-///
-/// # Errors
-/// What this needs and is not here, or what went wrong.
-pub(crate) fn check(steps: &mut Steps) -> Result<(), Failed> {
-    steps.step("what it takes", || {
-        if !works(&["sh", "-c", "test $(id -u) = 0"]) {
-            return Err(Failed("debootstrap and chroot need root: sudo cargo xtask deb".into()));
-        }
-        setup::packages(&[(&["debootstrap", "--version"], "debootstrap"), (&["chroot", "--version"], "coreutils")])?;
-        if std::env::consts::ARCH != ARM64.machine && !Path::new(BINFMT).exists() {
-            let why =
-                "the kernel does not run arm64 programs by QEMU here: apt-get install qemu-user-static binfmt-support";
-            return Err(Failed(why.into()));
-        }
-        Ok(())
-    })?;
-    tools(steps)?;
-    steps.step("the programs", || ARCHS.iter().try_for_each(build))?;
-    steps.step("manual pages and completions", texts)?;
-    let version = full_version()?;
-    let mut packages = Vec::new();
-    steps.step("two versions of the package", || {
-        for version in [format!("{version}~earlier"), version.clone()] {
-            packages.push(deb(&ARM64, &version)?);
-        }
-        Ok(())
-    })?;
-    let debian = folder().join("debian-arm64");
-    steps.step("a Debian for arm64", || {
-        let to = debian.display().to_string();
-        if debian.join("etc/debian_version").exists() {
-            return Ok(());
-        }
-        anew(&debian)?;
-        command("debootstrap", &["--arch=arm64", "--variant=minbase", "stable", &to], &[])
-    })?;
-    let before = files(&debian)?;
-    steps.step("install and run", || {
-        install(&debian, &packages[0])?;
-        let shown = inside(&debian, &["armlet", "--version"])?;
-        let expected = format!("armlet {version}");
-        if shown.trim() != expected {
-            return Err(Failed(format!("it says {shown:?} and not {expected:?}")));
-        }
-        inside(&debian, &["armlet", "doctor", "--no-measure", "--json"])?;
-        inside(&debian, &["bash", "-n", "/usr/share/bash-completion/completions/armlet"])?;
-        inside(&debian, &["gzip", "-t", "/usr/share/man/man1/armlet.1.gz"]).map(drop)
-    })?;
-    steps.step("upgrade", || {
-        install(&debian, &packages[1])?;
-        let status = inside(&debian, &["dpkg-query", "--show", "--showformat=${Status} ${Version}", "armlet"])?;
-        if status != format!("install ok installed {version}") {
-            return Err(Failed(format!("the package is {status:?}")));
-        }
-        inside(&debian, &["armlet", "--version"]).map(drop)
-    })?;
-    steps.step("remove", || {
-        inside(&debian, &["dpkg", "--purge", "armlet"])?;
-        let after = files(&debian)?;
-        match after.lines().find(|line| !before.lines().any(|known| known == *line)) {
-            Some(left) => Err(Failed(format!("{left} is left"))),
-            None => Ok(()),
-        }
-    })
-}
-
-/// Where the kernel says that it runs programs for arm64 by QEMU.
-const BINFMT: &str = "/proc/sys/fs/binfmt_misc/qemu-aarch64";
-
-/// Runs a command in the Debian.
-fn inside(debian: &Path, words: &[&str]) -> Result<String, Failed> {
-    output(
-        Command::new("chroot")
-            .arg(debian)
-            .args(words)
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("HOME", "/root"),
-    )
-}
-
-fn install(debian: &Path, package: &Path) -> Result<(), Failed> {
-    let inner = "/tmp/armlet.deb";
-    copy(package, &debian.join("tmp/armlet.deb"))?;
-    inside(debian, &["dpkg", "--install", inner])?;
-    inside(debian, &["rm", inner]).map(drop)
-}
-
-/// All files, but for what dpkg and the caches of others write.
-fn files(debian: &Path) -> Result<String, Failed> {
-    let skip = ["proc", "sys", "dev", "tmp", "var/lib/dpkg", "var/log", "var/cache"].map(|path| format!("./{path}"));
-    let mut find = Command::new("find");
-    find.arg(".").current_dir(debian);
-    for path in &skip {
-        find.args(["-path", path, "-prune", "-o"]);
-    }
-    output(find.arg("-print"))
 }
