@@ -230,7 +230,7 @@ pub(crate) fn in_format(format: &str) -> Result<PathBuf, Failed> {
 /// A model of random weights in a format, all matrices alike.
 pub(crate) fn random(format: &str) -> Result<PathBuf, Failed> {
     let floats = made("random-f16.gguf", |path| {
-        let build = ["run", "--quiet", "--profile", profile(), "--example", "tiny", "--", "--bench"];
+        let build = ["run", "--quiet", "--example", "tiny", "--", "--bench"];
         output(Command::new(env!("CARGO")).args(build).arg(path))
     })?;
     if format == "f16" {
