@@ -66,6 +66,20 @@ fn every_preset_is_written_as_the_encoder_writes_it() {
     }
 }
 
+/// llama-quantize's other names of mixes, which with `--pure` are any single format.
+#[test]
+fn formats_stand_for_their_mixes() {
+    let f = Folder::new();
+    let model = wide(&f);
+    for (short, preset) in [("Q3_K", "Q3_K_M"), ("q4_k", "Q4_K_M"), ("Q5_K", "Q5_K_M")] {
+        let shown = |name| ok(&["quantize", &model, "--type", name, "--dry-run"]);
+        assert_eq!(shown(short), shown(preset));
+        let out = f.name("pure");
+        ok(&["quantize", &model, &out, "--type", short, "--pure"]);
+        assert_eq!(kind(&out, "token_embd.weight"), short.to_uppercase());
+    }
+}
+
 #[test]
 fn options_choose_formats_and_a_dry_run_writes_nothing() {
     let f = Folder::new();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use armlet::quant::DType;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::quantize::{Override, PRESETS, Preset};
 
@@ -44,7 +44,8 @@ pub(crate) struct Quantize {
 /// Accepts the names of presets, in any case.
 fn preset_parser() -> impl clap::builder::TypedValueParser<Value = Preset> {
     let unknown = "unknown".to_string();
-    PossibleValuesParser::new(PRESETS.map(|p| p.name)).try_map(move |name| Preset::named(&name).ok_or(unknown.clone()))
+    let values = PRESETS.map(|p| PossibleValue::new(p.name).aliases(p.alias()));
+    PossibleValuesParser::new(values).try_map(move |name| Preset::named(&name).ok_or(unknown.clone()))
 }
 
 /// Parses the name of a weight format.

@@ -49,9 +49,15 @@ pub(crate) const PRESETS: [Preset; 26] = [
 ];
 
 impl Preset {
-    /// The preset of this name, in any case.
+    /// The preset of this name or [other name](Preset::alias), in any case.
     pub(crate) fn named(name: &str) -> Option<Preset> {
-        PRESETS.into_iter().find(|p| p.name.eq_ignore_ascii_case(name))
+        let is_it = |p: &Preset| [Some(p.name), p.alias()].into_iter().flatten().any(|n| n.eq_ignore_ascii_case(name));
+        PRESETS.into_iter().find(is_it)
+    }
+
+    /// What it may be called too, as in llama-quantize: Q4_K for Q4_K_M.
+    pub(crate) fn alias(&self) -> Option<&'static str> {
+        self.name.strip_suffix("_M").filter(|format| format.ends_with("_K"))
     }
 }
 
