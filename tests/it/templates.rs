@@ -61,6 +61,7 @@ fn templates_that_take_too_much() {
     let cases = [
         ("{{ 'a' * 10000000 }}".to_string(), "bytes of text"),
         ("{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}".into(), "fuel"),
+        ("{{ 'A' * 9000 }}".into(), "the chat template adds "),
         ("{{ raise_exception('only\ntext') }}".into(), "only; text"),
         ("{{ 'a' * 100000000 }}".into(), memory),
         ("{{ ([[1]] * 100000) | tojson(indent=10000) | length }}".into(), memory),

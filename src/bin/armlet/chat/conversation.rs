@@ -24,6 +24,11 @@ pub(super) enum Piece<'a> {
     End,
 }
 
+/// Tokens that a template may add beside those of each turn, whatever the context: public ones add up to two thousand.
+const ADDED: usize = 4096;
+/// Tokens that it may add to each message.
+const TURN: usize = 64;
+
 /// Takes the pieces of an answer.
 pub(super) type Show<'a> = &'a mut dyn FnMut(Piece<'_>) -> Result<(), Failure>;
 
@@ -208,10 +213,23 @@ impl Conversation<'_, '_> {
         result
     }
 
-    /// What a file's transcript makes the model read is bounded (rule S5): a conversation is read once, and again where another
+    /// What a file makes the model read is bounded. A template may add to the messages as much as fits the context, or a few
+    /// pages (rule C6).
+    ///
+    /// So is a file's transcript (rule S5): a conversation is read once, and again where another
     /// template is used; what was not read yet fits the context. The last message is not the file's.
     fn check_length(&self, tokens: usize) -> Result<(), Failure> {
-        let (read, own) = (self.transcript.read.len(), self.transcript.messages.last().map_or(0, |m| m.text.len()));
+        let messages = &self.transcript.messages;
+        let said: usize = messages.iter().map(|m| m.text.len() + TURN).sum();
+        let added = tokens.saturating_sub(said);
+        if added > self.runner.context.max(ADDED) {
+            return Err(Failure::Error(format!(
+                "the chat template adds {added} tokens to the messages, more than the context of {}; \
+                 --chat-template chatml is another",
+                self.runner.context
+            )));
+        }
+        let (read, own) = (self.transcript.read.len(), messages.last().map_or(0, |m| m.text.len()));
         let most = [read, self.runner.context, own].into_iter().fold(read, usize::saturating_add);
         if !self.from_file || tokens <= most {
             return Ok(());

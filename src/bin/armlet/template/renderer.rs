@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::engine::Job;
 
@@ -27,12 +27,33 @@ const TEXT: usize = 1 << 20;
 
 /// Starts the process when it is first needed, and keeps it.
 #[derive(Default)]
-pub(super) struct Renderer(RefCell<Option<Process>>);
+pub(super) struct Renderer {
+    process: RefCell<Option<Process>>,
+    refused: RefCell<Option<Box<Refused>>>,
+}
+
+/// A conversation that took too much: its length, the variables of the template, and why.
+struct Refused {
+    length: usize,
+    variables: Map<String, Json>,
+    why: String,
+}
+
+/// Conversations whose lengths in bytes differ by less than this take about as much.
+const ALIKE: usize = 64;
 
 impl Renderer {
     /// What [`Job::render`] gives, or the reason why there is nothing.
     pub(super) fn render(&self, job: &Job) -> Result<String, String> {
-        let mut kept = self.0.borrow_mut();
+        let length = job.to_json()["messages"].to_string().len();
+        // Each try would take as long as the first.
+        if let Some(refused) = &*self.refused.borrow()
+            && length + ALIKE > refused.length
+            && refused.variables == job.variables
+        {
+            return Err(refused.why.clone());
+        }
+        let mut kept = self.process.borrow_mut();
         let mut process = match kept.take().filter(Process::is_alive) {
             Some(process) => process,
             None => Process::start().map_err(|e| format!("cannot start the process that renders it: {e}"))?,
@@ -40,7 +61,12 @@ impl Renderer {
         // On an error the process ends with its handle.
         let answer = match process.ask(job) {
             Ok(answer) => answer,
-            Err(_) => return Err(process.why()),
+            Err(_) => {
+                let why = process.why();
+                let refused = Refused { length, variables: job.variables.clone(), why: why.clone() };
+                *self.refused.borrow_mut() = Some(Box::new(refused));
+                return Err(why);
+            }
         };
         *kept = Some(process);
         match (answer["text"].as_str(), answer["error"].as_str()) {
