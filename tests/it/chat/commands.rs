@@ -27,7 +27,14 @@ fn every_command_does_what_it_says() {
     assert_eq!(roles(&chat), ["system", "user", "assistant", "user", "assistant"]);
     ask(&mut t, "/edit three");
     assert_eq!(chat.asked(), ["one", "three"]);
-    // The message stands on the line, to be edited.
+    // The message stands on the line, to be edited, or to be left as it is.
+    for key in ["\x03", "\x15\x04"] {
+        t.line("/edit");
+        t.expect("three");
+        t.send(key);
+        t.expect("nothing is changed");
+        t.prompt();
+    }
     t.line("/edit");
     t.expect("three");
     t.line(" four");
@@ -68,6 +75,30 @@ fn every_command_does_what_it_says() {
         command(&mut t, line, reply);
     }
     t.line("/exit");
+    assert_eq!(t.ends(), 0);
+}
+
+#[test]
+fn commands_have_the_names_of_other_programs() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let mut t = chat.start(&[]);
+    for (line, reply) in [
+        ("/h", "quits."),
+        ("/reset", "a new conversation begins"),
+        ("/new", "a new conversation begins"),
+        ("/forget", "a new conversation begins"),
+        ("/regenerate", "no answer to regenerate"),
+        ("/retry", "no answer to regenerate"),
+        ("/file", "/read needs the name of a file"),
+        ("/context", "evicted"),
+        ("/tokenize", "0 messages and 0 answers"),
+    ] {
+        command(&mut t, line, reply);
+    }
+    t.line("/q");
+    assert_eq!(t.ends(), 0);
+    let mut t = chat.start(&[]);
+    t.line("/quit");
     assert_eq!(t.ends(), 0);
 }
 

@@ -129,6 +129,25 @@ fn sigint_stops_an_answer_of_events() {
 }
 
 #[test]
+fn a_program_that_leaves_keeps_the_answer() {
+    let chat = Chat::new(&endless());
+    let session = chat.0.name("session");
+    let mut command = chat.command(&["--json=lines", "-n", "1000000", "--session", &session]);
+    let Program { mut child, stdin, stdout } = {
+        let mut program = Program::new(&mut command);
+        program.event();
+        program.write(r#"{"message": "one"}"#);
+        program.event();
+        program
+    };
+    drop(stdout);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(stdin);
+    // At least what was read of it.
+    assert!(chat.messages()[1].1.starts_with("w0"), "{:?}", chat.messages());
+}
+
+#[test]
 fn kinds_of_json_have_their_input() {
     let chat = Chat::new(&answering(&ANSWER));
     fails(&chat.command(&["--json=lines", "-p", "one"]).output().unwrap(), 2, "leave -p out");

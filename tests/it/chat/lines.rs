@@ -108,6 +108,10 @@ fn a_terminal_that_moves_no_cursor() {
     t.line("/edit");
     t.expect("/edit TEXT gives the whole message");
     t.prompt();
+    // The kernel takes no more of a line.
+    t.line(&"x".repeat(5000));
+    t.expect("cuts lines at 4095 bytes");
+    t.prompt();
     assert!(!t.shown().contains('\x1b'), "{}", t.shown());
     t.send("\x03");
     t.expect("Ctrl-C again");
@@ -133,6 +137,18 @@ fn a_terminal_that_changes_its_width() {
     t.send("\x04");
     assert_eq!(t.ends(), 0);
     assert_eq!(chat.asked(), [long]);
+    // In the middle of an answer.
+    let chat = Chat::new(&endless());
+    let mut t = chat.start(&["-n", "1000000"]);
+    t.line("one");
+    t.expect("w7 ");
+    t.resize(20);
+    t.expect("w250 ");
+    t.send("\x03");
+    t.expect("[ stopped ]");
+    t.prompt();
+    t.line("/exit");
+    assert_eq!(t.ends(), 0);
 }
 
 #[test]

@@ -125,6 +125,38 @@ fn signals_keep_the_answer() {
     }
 }
 
+/// A message whose prompt was not read to its end is not there; the conversation before it is.
+#[test]
+fn a_signal_while_a_prompt_is_read_keeps_the_conversation() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let long = chat.0.write("long.txt", "word ".repeat(100_000).as_bytes());
+    type End = fn(&mut Terminal);
+    let ends: [(End, &[i32]); 2] = [(|t| t.signal(Signal::TERM), &[143]), (Terminal::hang_up, &[0, 1, 129])];
+    for (end, codes) in ends {
+        let mut t = chat.start(&["-c", "2048"]);
+        command(&mut t, "/clear", "a new conversation begins");
+        ask(&mut t, "one");
+        command(&mut t, &format!("/read {long}"), "500000 bytes");
+        t.line("?");
+        t.expect("reading the prompt: ");
+        end(&mut t);
+        let code = t.ends();
+        assert!(codes.contains(&code), "{code}");
+        assert_eq!(chat.asked(), ["one"]);
+    }
+}
+
+#[test]
+fn a_terminal_that_is_gone_ends_the_prompt() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let mut t = chat.start(&[]);
+    ask(&mut t, "one");
+    t.hang_up();
+    let code = t.ends();
+    assert!([0, 1, 129].contains(&code), "{code}");
+    assert_eq!(chat.asked(), ["one"]);
+}
+
 /// As with `nohup`.
 #[test]
 fn ignored_signals_stay_ignored() {

@@ -13,11 +13,14 @@ use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
 use crate::error::Failure;
 use crate::interrupt;
+use crate::terminal;
 
 /// Lines of the history.
 const HISTORY: usize = 1000;
 /// Longer messages, in bytes, are not kept in it.
 const HISTORY_ENTRY: usize = 16 << 10;
+/// Bytes of a line that the kernel edits, where the line editor does not.
+const LONGEST: usize = 4095;
 /// What begins and ends a message of several lines.
 const QUOTES: &str = "\"\"\"";
 
@@ -105,6 +108,13 @@ impl Lines {
             Err(e) => return Err(failed(e)),
         };
         interrupt::line_came();
+        if terminal::is_dumb() && text.lines().any(|line| line.len() >= LONGEST) {
+            let why = format!(
+                "this terminal (TERM) cuts lines at {LONGEST} bytes: the message is not whole, and was not sent"
+            );
+            let _ = Failure::Error(why + "; a \\ at the end of a line goes on in the next").report();
+            return Ok(Input::Nothing);
+        }
         if !text.trim().is_empty() {
             self.remember(&text);
         }
