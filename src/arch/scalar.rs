@@ -4,10 +4,10 @@ use half::{bf16, f16};
 
 use super::backend::Backend;
 use super::f32x16::F32x8Pair;
-use super::isa::{Field, FloatIsa, Form, Int8Isa, Isa, PanelIsa, bias, first, last, pair};
+use super::isa::{At, Field, FloatIsa, Form, Int8Isa, Isa, PanelIsa, UnitIsa, bias, first, last, pair};
 use super::kernels::{Kernels, kernels};
 use super::types::{BlockQuad, Bytes, Nibbles, PanelScales, Sums, TokenBlock};
-use crate::quant::PANEL_ROWS;
+use crate::quant::{Block, PANEL_ROWS};
 
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
@@ -38,8 +38,6 @@ fn fma(a: f32, b: f32, c: f32) -> f32 {
 impl Isa for Scalar {
     type F32x8 = [f32; 8];
     type F32x16 = F32x8Pair<Self>;
-    type F32x4 = [f32; 4];
-    type I8x32 = [i8; 32];
     type Sums = [i32; 4];
 
     #[inline(always)]
@@ -140,10 +138,6 @@ impl Isa for Scalar {
         core::array::from_fn(|c| rows.map(|row| row[c]))
     }
     #[inline(always)]
-    fn splat4(self, x: f32) -> [f32; 4] {
-        [x; 4]
-    }
-    #[inline(always)]
     fn load4(self, x: &[f32; 4]) -> [f32; 4] {
         *x
     }
@@ -151,35 +145,7 @@ impl Isa for Scalar {
     fn store4(self, x: [f32; 4]) -> [f32; 4] {
         x
     }
-    #[inline(never)]
-    fn gather4_f16(self, x: [&[u8; 2]; 4]) -> [f32; 4] {
-        x.map(|b| f16::from_le_bytes(*b).to_f32())
-    }
-    #[inline(always)]
-    fn mul4(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        map(a, b, |a, b| a * b)
-    }
-    #[inline(never)]
-    fn fma4(self, a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
-        core::array::from_fn(|i| fma(a[i], b[i], c[i]))
-    }
 
-    #[inline(always)]
-    fn load_i8(self, x: &[i8; 32]) -> [i8; 32] {
-        *x
-    }
-    #[inline(always)]
-    fn load_u8(self, x: &[u8; 32]) -> [i8; 32] {
-        x.map(u8::cast_signed)
-    }
-    #[inline(never)]
-    fn load_nibbles(self, x: &[u8; 16]) -> [i8; 32] {
-        core::array::from_fn(|i| if i < 16 { x[i] & 15 } else { x[i - 16] >> 4 }.cast_signed())
-    }
-    #[inline(never)]
-    fn dot4_i8(self, w: &[[i8; 32]; 4], x: [i8; 32], _bias: i32) -> [f32; 4] {
-        self.fold_i8(self.add_i8(w, x, [0; 4]))
-    }
     #[inline(always)]
     fn sums_i8(self, _bias: i32) -> [i32; 4] {
         [0; 4]
@@ -193,18 +159,52 @@ impl Isa for Scalar {
     fn fold_i8(self, sums: [i32; 4]) -> [f32; 4] {
         sums.map(|sum| sum as f32)
     }
+}
+
+impl UnitIsa for Scalar {
+    type F32x4 = [f32; 4];
+    type I8x32 = [i8; 32];
+    const UNROLL_UNITS: bool = false;
+    type U32x4 = [u32; 4];
+    type Stored = [f32; 4];
+    type Places = [*const u8; 4];
+
+    #[inline(always)]
+    fn splat4(self, x: f32) -> [f32; 4] {
+        [x; 4]
+    }
+    #[inline(never)]
+    fn gather4_f16(self, x: [At<'_, Self, [u8; 2]>; 4]) -> [f32; 4] {
+        x.map(|b| f16::from_le_bytes(*b).to_f32())
+    }
+    #[inline(always)]
+    fn mul4(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        map(a, b, |a, b| a * b)
+    }
+    #[inline(never)]
+    fn fma4(self, a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+        core::array::from_fn(|i| fma(a[i], b[i], c[i]))
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; 32]) -> [i8; 32] {
+        *x
+    }
+    #[inline(always)]
+    fn load_u8(self, x: At<'_, Self, [u8; 32]>) -> [i8; 32] {
+        x.map(u8::cast_signed)
+    }
+    #[inline(never)]
+    fn load_nibbles(self, x: At<'_, Self, [u8; 16]>) -> [i8; 32] {
+        core::array::from_fn(|i| if i < 16 { x[i] & 15 } else { x[i - 16] >> 4 }.cast_signed())
+    }
+    #[inline(never)]
+    fn dot4_i8(self, w: &[[i8; 32]; 4], x: [i8; 32], _bias: i32) -> [f32; 4] {
+        self.fold_i8(self.add_i8(w, x, [0; 4]))
+    }
     #[inline(never)]
     fn dot4_nibbles(self, w: &[[i8; 32]; 4], x: [i8; 32], bias: i32) -> [f32; 4] {
         w.map(|w| (w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(x)).sum::<i32>() + bias) as f32)
     }
-}
-
-/// Calls, not copies: there is no instruction set to be compiled for, and many formats.
-impl Int8Isa for Scalar {
-    const UNROLL_UNITS: bool = false;
-    const SIGNED_PLANES: bool = true;
-    type U32x4 = [u32; 4];
-
     #[inline(never)]
     fn field(self, x: [i8; 32], field: Field) -> [i8; 32] {
         x.map(|x| (x.cast_unsigned() >> field.at & ((1 << field.bits) - 1)).cast_signed())
@@ -223,13 +223,8 @@ impl Int8Isa for Scalar {
         (self.lookup(levels, x), Form::less(12))
     }
     #[inline(never)]
-    fn bits(self, x: &[u8; 16], u: usize) -> [i8; 32] {
+    fn bits(self, x: At<'_, Self, [u8; 16]>, u: usize) -> [i8; 32] {
         core::array::from_fn(|i| (x[(4 * u + i / 8) & 15] >> (i % 8) & 1).cast_signed())
-    }
-    #[inline(never)]
-    fn join_planes(self, low: [i8; 32], high: [[i8; 32]; 2], h: [Field; 2]) -> [[i8; 32]; 2] {
-        let half = 8 << h[0].bits;
-        [0, 1].map(|i| self.join(low, Field { at: 4 * i, bits: 4 }, high[i], h[i]).map(|q| (q ^ half) - half))
     }
     #[inline(never)]
     fn crumbs(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([[[i8; 32]; 4]; 2], Form, [f32; 4]) {
@@ -267,36 +262,13 @@ impl Int8Isa for Scalar {
         let offset = offset - form.less;
         [0, 1].map(|h| w.map(|w| (dot_half(&w, &x, h) - offset * sums[h]) as f32))
     }
-    #[inline(never)]
-    fn panel_quants(self, q: [[i8; 32]; 4], form: Form, less: i32) -> [[i8; 32]; 4] {
-        q.map(|q| q.map(|q| q.wrapping_add((form.less - less) as i8)))
-    }
-    #[inline(never)]
-    fn interleave(self, w: &[[i8; 32]; 4]) -> [[u8; 16]; 8] {
-        core::array::from_fn(|k| core::array::from_fn(|i| w[i / 4][4 * k + i % 4].cast_unsigned()))
-    }
     #[inline(always)]
     fn splat_words(self, x: u32) -> [u32; 4] {
         [x; 4]
     }
     #[inline(never)]
-    fn load_words(self, x: &[u8; 16]) -> [u32; 4] {
-        core::array::from_fn(|i| u32::from_le_bytes(x.as_chunks::<4>().0[i]))
-    }
-    #[inline(never)]
-    fn load_six_bits(self, x: &[u8; 24]) -> [[u32; 4]; 2] {
-        let (words, _) = x.as_chunks::<4>();
-        let low = |i: usize| u32::from_le_bytes(words[4 + i % 2]) >> (4 * (i / 2)) & 0x0f0f_0f0f;
-        let first = self.load_words(first(x));
-        [first, core::array::from_fn(|i| low(i) | first[i] >> 2 & 0x3030_3030)]
-    }
-    #[inline(never)]
-    fn quads(self, x: [&[u8; 16]; 4]) -> [[u32; 4]; 4] {
+    fn quads(self, x: [At<'_, Self, [u8; 16]>; 4]) -> [[u32; 4]; 4] {
         core::array::from_fn(|k| x.map(|x| u32::from_le_bytes(x.as_chunks::<4>().0[k])))
-    }
-    #[inline(always)]
-    fn store_words(self, x: [u32; 4]) -> [i32; 4] {
-        x.map(u32::cast_signed)
     }
     #[inline(always)]
     fn xor_words(self, x: [u32; 4], mask: u32) -> [u32; 4] {
@@ -345,6 +317,58 @@ impl Int8Isa for Scalar {
     #[inline(never)]
     fn halves_f16(self, x: [u32; 4]) -> [[f32; 4]; 2] {
         [0, 16].map(|shift| x.map(|x| f16::from_bits((x >> shift) as u16).to_f32()))
+    }
+    #[inline(always)]
+    fn stored(self, x: [f32; 4]) -> [f32; 4] {
+        self.store4(x)
+    }
+    #[inline(always)]
+    fn load_made<B: Block>(self, of: At<'_, Self, B>, u: usize, make: fn(&B, usize) -> [u8; 32]) -> [i8; 32] {
+        self.load_u8(&make(of, u))
+    }
+    #[inline(always)]
+    fn load_scales(self, of: [At<'_, Self, [u8; 4]>; 4], i: usize, make: fn(u8) -> f32) -> [f32; 4] {
+        self.load4(&of.map(|bytes| make(bytes[i & 3])))
+    }
+}
+
+/// Calls, not copies: there is no instruction set to be compiled for, and many formats.
+impl Int8Isa for Scalar {
+    type Decode = Self;
+
+    #[inline(always)]
+    fn decode(self) -> Self {
+        self
+    }
+    const SIGNED_PLANES: bool = true;
+
+    #[inline(never)]
+    fn join_planes(self, low: [i8; 32], high: [[i8; 32]; 2], h: [Field; 2]) -> [[i8; 32]; 2] {
+        let half = 8 << h[0].bits;
+        [0, 1].map(|i| self.join(low, Field { at: 4 * i, bits: 4 }, high[i], h[i]).map(|q| (q ^ half) - half))
+    }
+    #[inline(never)]
+    fn panel_quants(self, q: [[i8; 32]; 4], form: Form, less: i32) -> [[i8; 32]; 4] {
+        q.map(|q| q.map(|q| q.wrapping_add((form.less - less) as i8)))
+    }
+    #[inline(never)]
+    fn interleave(self, w: &[[i8; 32]; 4]) -> [[u8; 16]; 8] {
+        core::array::from_fn(|k| core::array::from_fn(|i| w[i / 4][4 * k + i % 4].cast_unsigned()))
+    }
+    #[inline(never)]
+    fn load_words(self, x: &[u8; 16]) -> [u32; 4] {
+        core::array::from_fn(|i| u32::from_le_bytes(x.as_chunks::<4>().0[i]))
+    }
+    #[inline(never)]
+    fn load_six_bits(self, x: &[u8; 24]) -> [[u32; 4]; 2] {
+        let (words, _) = x.as_chunks::<4>();
+        let low = |i: usize| u32::from_le_bytes(words[4 + i % 2]) >> (4 * (i / 2)) & 0x0f0f_0f0f;
+        let first = self.load_words(first(x));
+        [first, core::array::from_fn(|i| low(i) | first[i] >> 2 & 0x3030_3030)]
+    }
+    #[inline(always)]
+    fn store_words(self, x: [u32; 4]) -> [i32; 4] {
+        x.map(u32::cast_signed)
     }
 }
 

@@ -56,37 +56,98 @@ impl<'a, const T: usize> TokenBlock<'a, T> {
     }
 }
 
-/// The next block of each of four rows.
-pub(in crate::arch) struct BlockQuad<'n, 'w, B> {
-    next: &'n mut [*const u8; ROWS],
+/// A pointer into each of some rows of weights, and what is there.
+pub(in crate::arch) trait Places: Copy {
+    /// How many rows: a multiple of [`ROWS`].
+    const ROWS: usize;
+    /// A block of a row, or of both rows that share a vector.
+    type Of<'w, B: Block>: Copy;
+
+    /// Those that `place` has for 0, 1 …
+    fn from_fn(place: impl Fn(usize) -> *const u8) -> Self;
+    /// `N` bytes of a block from `from` on, which it has.
+    fn part<const B: usize, const N: usize>(block: Self::Of<'_, [u8; B]>, from: usize) -> Self::Of<'_, [u8; N]>;
+    /// The blocks; moves each pointer to the block behind.
+    ///
+    /// # Safety
+    /// Each pointer has a block that can be read for as long as `'w`.
+    unsafe fn take<'w, B: Block>(&mut self) -> [Self::Of<'w, B>; ROWS];
+}
+
+impl Places for [*const u8; ROWS] {
+    const ROWS: usize = ROWS;
+    type Of<'w, B: Block> = &'w B;
+
+    #[inline(always)]
+    fn from_fn(place: impl Fn(usize) -> *const u8) -> Self {
+        core::array::from_fn(place)
+    }
+    #[inline(always)]
+    fn part<const B: usize, const N: usize>(block: Self::Of<'_, [u8; B]>, from: usize) -> Self::Of<'_, [u8; N]> {
+        debug_assert!(from + N <= B);
+        block.get(from..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; N])
+    }
+    #[inline(always)]
+    unsafe fn take<'w, B: Block>(&mut self) -> [&'w B; ROWS] {
+        self.each_mut().map(|next| {
+            let block = *next;
+            *next = block.wrapping_add(size_of::<B>());
+            // SAFETY: the caller promises a readable block, of bytes at any alignment, at each pointer.
+            unsafe { &*block.cast() }
+        })
+    }
+}
+
+/// Rows r and r + 4 share a vector.
+impl Places for [[*const u8; ROWS]; 2] {
+    const ROWS: usize = 2 * ROWS;
+    type Of<'w, B: Block> = [&'w B; 2];
+
+    #[inline(always)]
+    fn from_fn(place: impl Fn(usize) -> *const u8) -> Self {
+        [Places::from_fn(&place), Places::from_fn(|r| place(ROWS + r))]
+    }
+    #[inline(always)]
+    fn part<const B: usize, const N: usize>(block: Self::Of<'_, [u8; B]>, from: usize) -> Self::Of<'_, [u8; N]> {
+        block.map(|block| <[*const u8; ROWS]>::part(block, from))
+    }
+    #[inline(always)]
+    unsafe fn take<'w, B: Block>(&mut self) -> [[&'w B; 2]; ROWS] {
+        // SAFETY: as the caller promises of each pointer.
+        let [low, high] = self.each_mut().map(|next| unsafe { next.take() });
+        core::array::from_fn(|r| [low[r], high[r]])
+    }
+}
+
+/// The next block of each of four rows, or of as many as `P` has.
+pub(in crate::arch) struct BlockQuad<'n, 'w, B, P = [*const u8; ROWS]> {
+    next: &'n mut P,
     blocks: PhantomData<&'w B>,
 }
 
-impl<'n, 'w, B: Block> BlockQuad<'n, 'w, B> {
+impl<'n, 'w, B: Block, P: Places> BlockQuad<'n, 'w, B, P> {
     /// # Safety
     /// Each pointer has a block that can be read for as long as `'w`.
     #[inline(always)]
-    pub(in crate::arch) unsafe fn new(next: &'n mut [*const u8; ROWS]) -> Self {
+    pub(in crate::arch) unsafe fn new(next: &'n mut P) -> Self {
         BlockQuad { next, blocks: PhantomData }
     }
 
     /// The blocks; moves each pointer to the block behind.
     #[inline(always)]
-    pub(in crate::arch) fn blocks(self) -> [&'w B; ROWS] {
-        self.next.each_mut().map(|next| {
-            let block = *next;
-            *next = block.wrapping_add(size_of::<B>());
-            // SAFETY: `new` was promised a readable block, of bytes at any alignment, at each pointer, and taking `self` makes this their only use.
-            unsafe { &*block.cast() }
-        })
+    pub(in crate::arch) fn blocks(self) -> [P::Of<'w, B>; ROWS] {
+        // SAFETY: `new` was promised a readable block at each pointer, and taking `self` makes this their only use.
+        unsafe { self.next.take() }
     }
+}
 
+#[cfg(target_arch = "aarch64")]
+impl<'n, B: Block> BlockQuad<'n, '_, B> {
     /// For each row the pointer to its block, for loads that advance it.
     ///
     /// # Safety
     /// Each pointer is then advanced by exactly a block, or not at all.
     #[inline(always)]
-    #[cfg(target_arch = "aarch64")]
     pub(in crate::arch) unsafe fn pointers(self) -> &'n mut [*const u8; ROWS] {
         self.next
     }

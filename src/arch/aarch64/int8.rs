@@ -7,9 +7,10 @@ use super::isa::NeonDot;
 use super::post_index;
 use super::registers::I8x32;
 use super::tokens::{Neon, NeonToken, simd};
-use crate::arch::isa::{Field, Form, Int8Isa, bias};
+use crate::arch::isa::{At, Field, Form, Int8Isa, Isa, UnitIsa, bias};
 use crate::arch::types::BlockQuad;
 use crate::arch::unroll::unroll_array;
+use crate::quant::Block;
 
 /// A shift by a constant number of bits, which is known after inlining.
 macro_rules! shift {
@@ -94,12 +95,89 @@ impl Neon {
     }
 }
 
-impl<X: NeonDot> Int8Isa for X {
+impl<X: NeonDot> UnitIsa for X {
+    type F32x4 = float32x4_t;
+    type I8x32 = I8x32;
     type U32x4 = uint32x4_t;
-    /// A comparison sets all bits.
     const SET: i8 = -1;
-    const SIGNED_PLANES: bool = true;
+    type Stored = [f32; 4];
+    type Places = [*const u8; 4];
 
+    #[inline(always)]
+    fn splat4(self, x: f32) -> float32x4_t {
+        simd!(self, vdupq_n_f32(x))
+    }
+    #[inline(always)]
+    fn gather4_f16(self, x: [At<'_, Self, [u8; 2]>; 4]) -> float32x4_t {
+        simd!(self, {
+            // Set lane by lane, these become `ld1` of a lane each, at any alignment.
+            let [a, b, c, d] = x.map(|x| u16::from_le_bytes(*x));
+            let bits = vset_lane_u16::<1>(b, vset_lane_u16::<0>(a, vdup_n_u16(0)));
+            let bits = vset_lane_u16::<3>(d, vset_lane_u16::<2>(c, bits));
+            vcvt_f32_f16(vreinterpret_f16_u16(bits))
+        })
+    }
+    #[inline(always)]
+    fn mul4(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        simd!(self, vmulq_f32(a, b))
+    }
+    #[inline(always)]
+    fn fma4(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        simd!(self, vfmaq_f32(c, a, b))
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; 32]) -> I8x32 {
+        simd!(self, [vld1q_s8(x.as_ptr()), vld1q_s8(x.as_ptr().add(16))])
+    }
+    #[inline(always)]
+    fn load_u8(self, x: At<'_, Self, [u8; 32]>) -> I8x32 {
+        simd!(self, [vld1q_s8(x.as_ptr().cast()), vld1q_s8(x.as_ptr().add(16).cast())])
+    }
+    #[inline(always)]
+    fn load_nibbles(self, x: At<'_, Self, [u8; 16]>) -> I8x32 {
+        self.neon().split_nibbles(simd!(self, vld1q_u8(x.as_ptr())))
+    }
+    #[inline(always)]
+    fn dot4_i8(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> float32x4_t {
+        self.fold_i8(Isa::add_i8(self, w, x, self.sums_i8(bias)))
+    }
+    #[inline(always)]
+    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> float32x4_t {
+        simd!(self, vcvtq_f32_s32(NeonDot::dot4_nibbles(self, w, x, Some(bias))))
+    }
+    #[inline(always)]
+    fn scaled_i8(self, step: BlockQuad<'_, '_, [u8; 34]>) -> ([I8x32; 4], float32x4_t) {
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 34 bytes, of which 2 and then 32 are taken.
+        unsafe {
+            let rows = step.pointers();
+            let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
+            (rows.each_mut().map(|row| post_index::take_32(neon, row)), d)
+        }
+    }
+    #[inline(always)]
+    fn scaled_nibbles(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([I8x32; 4], float32x4_t) {
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 18 bytes, of which 2 and then 16 are taken.
+        unsafe {
+            let rows = step.pointers();
+            let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
+            (rows.each_mut().map(|row| neon.split_nibbles(post_index::take_16(neon, row))), d)
+        }
+    }
+    #[inline(always)]
+    fn scaled_nibbles_min(self, step: BlockQuad<'_, '_, [u8; 20]>) -> ([I8x32; 4], float32x4_t, float32x4_t) {
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 20 bytes, of which 4 and then 16 are taken.
+        unsafe {
+            let rows = step.pointers();
+            let dm = vreinterpretq_u16_u32(post_index::take_u32x4(neon, rows));
+            let [d, m] =
+                [vuzp1q_u16(dm, dm), vuzp2q_u16(dm, dm)].map(|x| vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(x))));
+            (rows.each_mut().map(|row| neon.split_nibbles(post_index::take_16(neon, row))), d, m)
+        }
+    }
+    /// A comparison sets all bits.
     #[inline(always)]
     fn field(self, x: I8x32, Field { at, bits }: Field) -> I8x32 {
         simd!(
@@ -156,7 +234,7 @@ impl<X: NeonDot> Int8Isa for X {
         (self.lookup(levels, x), Form::less(12))
     }
     #[inline(always)]
-    fn bits(self, x: &[u8; 16], u: usize) -> I8x32 {
+    fn bits(self, x: At<'_, Self, [u8; 16]>, u: usize) -> I8x32 {
         simd!(self, {
             let x = vld1q_u8(x.as_ptr());
             let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
@@ -166,28 +244,6 @@ impl<X: NeonDot> Int8Isa for X {
                 signed(self, vtstq_u8(vqtbl1q_u8(x, byte), bit))
             })
         })
-    }
-    #[inline(always)]
-    fn bit(self, x: I8x32, at: usize) -> I8x32 {
-        x.map(|x| signed(self, ones(self, bytes(self, x), at)))
-    }
-    /// A bit that is set becomes ones, which the nibble is put below; of two bits the higher becomes the sign.
-    #[inline(always)]
-    fn join_planes(self, low: I8x32, high: [I8x32; 2], h: [Field; 2]) -> [I8x32; 2] {
-        let joined = unroll_array!(i in 0..2 => {
-            // Fields of the low nibbles stay below, those of the high ones go to the upper four bits.
-            let [a, b] = unroll_array!(n in 0..2 => simd!(self, {
-                let x = bytes(self, high[n][i]);
-                if h[n].bits == 1 {
-                    ones(self, x, h[n].at)
-                } else {
-                    let top = vreinterpretq_s8_u8(shift!(6 - h[n].at, vshlq_n_u8(x), x));
-                    vreinterpretq_u8_s8(if n == 0 { vshrq_n_s8::<6>(top) } else { vshrq_n_s8::<2>(top) })
-                }
-            }));
-            insert_nibbles(self, bytes(self, low[i]), a, b)
-        });
-        unroll_array!(n in 0..2 => unroll_array!(i in 0..2 => joined[i][n]))
     }
     /// In planes: the bytes of two rows side by side, of which a shift and a mask take one of the four fields each.
     #[inline(always)]
@@ -302,41 +358,8 @@ impl<X: NeonDot> Int8Isa for X {
         })
     }
     #[inline(always)]
-    fn panel_quants(self, q: [I8x32; 4], form: Form, less: i32) -> [I8x32; 4] {
-        simd!(self, {
-            if form.planes {
-                let pairs = unroll_array!(p in 0..2 => {
-                    let [[a, b], [c, d]] = [q[2 * p], q[2 * p + 1]];
-                    let (first, last) = ((vzip1q_s8(a, c), vzip1q_s8(b, d)), (vzip2q_s8(a, c), vzip2q_s8(b, d)));
-                    let row = |(even, odd)| [vzip1q_s8(even, odd), vzip2q_s8(even, odd)];
-                    [row(first), row(last)]
-                });
-                return [pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1]];
-            }
-            q.map(|q| {
-                q.map(|q| {
-                    let q = signed(self, shift!(form.shift, vshrq_n_u8(bytes(self, q)), bytes(self, q)));
-                    vaddq_s8(q, vdupq_n_s8((form.less - less) as i8))
-                })
-            })
-        })
-    }
-    #[inline(always)]
-    fn interleave(self, w: &[I8x32; 4]) -> [[u8; 16]; 8] {
-        let mut out = [[0; 16]; 8];
-        simd!(self, {
-            for h in 0..2 {
-                let words = self.neon().transpose4x4(w.map(|row| vreinterpretq_f32_s8(row[h])));
-                for k in 0..4 {
-                    vst1q_u8(out[4 * h + k].as_mut_ptr(), vreinterpretq_u8_f32(words[k]));
-                }
-            }
-        });
-        out
-    }
-    #[inline(always)]
     #[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointers pass through, unread")]
-    fn blocks_after<B>(self, blocks: [&B; 4], acc: float32x4_t) -> [&B; 4] {
+    fn blocks_after<'w, B: Block>(self, blocks: [At<'w, Self, B>; 4], acc: float32x4_t) -> [At<'w, Self, B>; 4] {
         let [mut a, mut b, mut c, mut d] = blocks.map(core::ptr::from_ref);
         // SAFETY: there is no instruction, so that the pointers stay what they are: references.
         unsafe {
@@ -350,40 +373,9 @@ impl<X: NeonDot> Int8Isa for X {
         simd!(self, vdupq_n_u32(x))
     }
     #[inline(always)]
-    fn load_words(self, x: &[u8; 16]) -> uint32x4_t {
-        simd!(self, vreinterpretq_u32_u8(vld1q_u8(x.as_ptr())))
-    }
-    #[inline(always)]
-    fn load_six_bits(self, x: &[u8; 24]) -> [uint32x4_t; 2] {
-        simd!(self, {
-            let (first, eight) = (vld1q_u8(x.as_ptr()), vld1_u8(x.as_ptr().add(16)));
-            let low = vcombine_u8(eight, vshr_n_u8::<4>(eight));
-            [first, vsliq_n_u8::<4>(low, vshrq_n_u8::<6>(first))].map(|x| vreinterpretq_u32_u8(x))
-        })
-    }
-    /// The conversion shifts.
-    #[inline(always)]
-    fn field_to_f32(self, x: uint32x4_t, at: usize, mask: u32) -> float32x4_t {
-        simd!(self, {
-            let x = vandq_u32(x, vdupq_n_u32(mask << at));
-            match at {
-                0 => vcvtq_f32_u32(x),
-                8 => vcvtq_n_f32_u32::<8>(x),
-                16 => vcvtq_n_f32_u32::<16>(x),
-                _ => vcvtq_n_f32_u32::<24>(x),
-            }
-        })
-    }
-    #[inline(always)]
-    fn quads(self, x: [&[u8; 16]; 4]) -> [uint32x4_t; 4] {
+    fn quads(self, x: [At<'_, Self, [u8; 16]>; 4]) -> [uint32x4_t; 4] {
         let rows = simd!(self, x.map(|x| vreinterpretq_f32_u8(vld1q_u8(x.as_ptr()))));
         simd!(self, self.neon().transpose4x4(rows).map(|x| vreinterpretq_u32_f32(x)))
-    }
-    #[inline(always)]
-    fn store_words(self, x: uint32x4_t) -> [i32; 4] {
-        let mut out = [0; 4];
-        simd!(self, vst1q_s32(out.as_mut_ptr(), vreinterpretq_s32_u32(x)));
-        out
     }
     #[inline(always)]
     fn and_words(self, x: uint32x4_t, mask: u32) -> uint32x4_t {
@@ -448,5 +440,114 @@ impl<X: NeonDot> Int8Isa for X {
     #[inline(always)]
     fn halves_f16(self, x: uint32x4_t) -> [float32x4_t; 2] {
         simd!(self, [vmovn_u32(x), vshrn_n_u32::<16>(x)].map(|x| vcvt_f32_f16(vreinterpret_f16_u16(x))))
+    }
+    #[inline(always)]
+    fn stored(self, x: float32x4_t) -> [f32; 4] {
+        self.store4(x)
+    }
+    #[inline(always)]
+    fn load_made<B: Block>(self, of: At<'_, Self, B>, u: usize, make: fn(&B, usize) -> [u8; 32]) -> I8x32 {
+        self.load_u8(&make(of, u))
+    }
+    #[inline(always)]
+    fn load_scales(self, of: [At<'_, Self, [u8; 4]>; 4], i: usize, make: fn(u8) -> f32) -> float32x4_t {
+        self.load4(&of.map(|bytes| make(bytes[i & 3])))
+    }
+}
+
+impl<X: NeonDot> Int8Isa for X {
+    type Decode = Self;
+
+    #[inline(always)]
+    fn decode(self) -> Self {
+        self
+    }
+    const SIGNED_PLANES: bool = true;
+
+    #[inline(always)]
+    fn bit(self, x: I8x32, at: usize) -> I8x32 {
+        x.map(|x| signed(self, ones(self, bytes(self, x), at)))
+    }
+    /// A bit that is set becomes ones, which the nibble is put below; of two bits the higher becomes the sign.
+    #[inline(always)]
+    fn join_planes(self, low: I8x32, high: [I8x32; 2], h: [Field; 2]) -> [I8x32; 2] {
+        let joined = unroll_array!(i in 0..2 => {
+            // Fields of the low nibbles stay below, those of the high ones go to the upper four bits.
+            let [a, b] = unroll_array!(n in 0..2 => simd!(self, {
+                let x = bytes(self, high[n][i]);
+                if h[n].bits == 1 {
+                    ones(self, x, h[n].at)
+                } else {
+                    let top = vreinterpretq_s8_u8(shift!(6 - h[n].at, vshlq_n_u8(x), x));
+                    vreinterpretq_u8_s8(if n == 0 { vshrq_n_s8::<6>(top) } else { vshrq_n_s8::<2>(top) })
+                }
+            }));
+            insert_nibbles(self, bytes(self, low[i]), a, b)
+        });
+        unroll_array!(n in 0..2 => unroll_array!(i in 0..2 => joined[i][n]))
+    }
+    #[inline(always)]
+    fn panel_quants(self, q: [I8x32; 4], form: Form, less: i32) -> [I8x32; 4] {
+        simd!(self, {
+            if form.planes {
+                let pairs = unroll_array!(p in 0..2 => {
+                    let [[a, b], [c, d]] = [q[2 * p], q[2 * p + 1]];
+                    let (first, last) = ((vzip1q_s8(a, c), vzip1q_s8(b, d)), (vzip2q_s8(a, c), vzip2q_s8(b, d)));
+                    let row = |(even, odd)| [vzip1q_s8(even, odd), vzip2q_s8(even, odd)];
+                    [row(first), row(last)]
+                });
+                return [pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1]];
+            }
+            q.map(|q| {
+                q.map(|q| {
+                    let q = signed(self, shift!(form.shift, vshrq_n_u8(bytes(self, q)), bytes(self, q)));
+                    vaddq_s8(q, vdupq_n_s8((form.less - less) as i8))
+                })
+            })
+        })
+    }
+    #[inline(always)]
+    fn interleave(self, w: &[I8x32; 4]) -> [[u8; 16]; 8] {
+        let mut out = [[0; 16]; 8];
+        simd!(self, {
+            for h in 0..2 {
+                let words = self.neon().transpose4x4(w.map(|row| vreinterpretq_f32_s8(row[h])));
+                for k in 0..4 {
+                    vst1q_u8(out[4 * h + k].as_mut_ptr(), vreinterpretq_u8_f32(words[k]));
+                }
+            }
+        });
+        out
+    }
+    #[inline(always)]
+    fn load_words(self, x: &[u8; 16]) -> uint32x4_t {
+        simd!(self, vreinterpretq_u32_u8(vld1q_u8(x.as_ptr())))
+    }
+    #[inline(always)]
+    fn load_six_bits(self, x: &[u8; 24]) -> [uint32x4_t; 2] {
+        simd!(self, {
+            let (first, eight) = (vld1q_u8(x.as_ptr()), vld1_u8(x.as_ptr().add(16)));
+            let low = vcombine_u8(eight, vshr_n_u8::<4>(eight));
+            [first, vsliq_n_u8::<4>(low, vshrq_n_u8::<6>(first))].map(|x| vreinterpretq_u32_u8(x))
+        })
+    }
+    /// The conversion shifts.
+    #[inline(always)]
+    fn field_to_f32(self, x: uint32x4_t, at: usize, mask: u32) -> float32x4_t {
+        simd!(self, {
+            let x = vandq_u32(x, vdupq_n_u32(mask << at));
+            match at {
+                0 => vcvtq_f32_u32(x),
+                8 => vcvtq_n_f32_u32::<8>(x),
+                16 => vcvtq_n_f32_u32::<16>(x),
+                _ => vcvtq_n_f32_u32::<24>(x),
+            }
+        })
+    }
+    #[inline(always)]
+    fn store_words(self, x: uint32x4_t) -> [i32; 4] {
+        let mut out = [0; 4];
+        simd!(self, vst1q_s32(out.as_mut_ptr(), vreinterpretq_s32_u32(x)));
+        out
     }
 }

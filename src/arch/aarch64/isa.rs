@@ -78,8 +78,6 @@ impl Neon {
 impl<X: NeonDot> Isa for X {
     type F32x8 = [float32x4_t; 2];
     type F32x16 = F32x8Pair<Self>;
-    type F32x4 = float32x4_t;
-    type I8x32 = I8x32;
     type Sums = [int32x4_t; 4];
 
     #[inline(always)]
@@ -221,10 +219,6 @@ impl<X: NeonDot> Isa for X {
         [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
     }
     #[inline(always)]
-    fn splat4(self, x: f32) -> float32x4_t {
-        simd!(self, vdupq_n_f32(x))
-    }
-    #[inline(always)]
     fn load4(self, x: &[f32; 4]) -> float32x4_t {
         simd!(self, vld1q_f32(x.as_ptr()))
     }
@@ -234,41 +228,7 @@ impl<X: NeonDot> Isa for X {
         simd!(self, vst1q_f32(out.as_mut_ptr(), x));
         out
     }
-    #[inline(always)]
-    fn gather4_f16(self, x: [&[u8; 2]; 4]) -> float32x4_t {
-        simd!(self, {
-            // Set lane by lane, these become `ld1` of a lane each, at any alignment.
-            let [a, b, c, d] = x.map(|x| u16::from_le_bytes(*x));
-            let bits = vset_lane_u16::<1>(b, vset_lane_u16::<0>(a, vdup_n_u16(0)));
-            let bits = vset_lane_u16::<3>(d, vset_lane_u16::<2>(c, bits));
-            vcvt_f32_f16(vreinterpret_f16_u16(bits))
-        })
-    }
-    #[inline(always)]
-    fn mul4(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        simd!(self, vmulq_f32(a, b))
-    }
-    #[inline(always)]
-    fn fma4(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
-        simd!(self, vfmaq_f32(c, a, b))
-    }
 
-    #[inline(always)]
-    fn load_i8(self, x: &[i8; 32]) -> I8x32 {
-        simd!(self, [vld1q_s8(x.as_ptr()), vld1q_s8(x.as_ptr().add(16))])
-    }
-    #[inline(always)]
-    fn load_u8(self, x: &[u8; 32]) -> I8x32 {
-        simd!(self, [vld1q_s8(x.as_ptr().cast()), vld1q_s8(x.as_ptr().add(16).cast())])
-    }
-    #[inline(always)]
-    fn load_nibbles(self, x: &[u8; 16]) -> I8x32 {
-        self.neon().split_nibbles(simd!(self, vld1q_u8(x.as_ptr())))
-    }
-    #[inline(always)]
-    fn dot4_i8(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> float32x4_t {
-        self.fold_i8(Isa::add_i8(self, w, x, self.sums_i8(bias)))
-    }
     #[inline(always)]
     fn sums_i8(self, _bias: i32) -> [int32x4_t; 4] {
         simd!(self, [vdupq_n_s32(0); 4])
@@ -281,43 +241,7 @@ impl<X: NeonDot> Isa for X {
     fn fold_i8(self, sums: [int32x4_t; 4]) -> float32x4_t {
         simd!(self, vcvtq_f32_s32(self.neon().fold(sums)))
     }
-    #[inline(always)]
-    fn dot4_nibbles(self, w: &[I8x32; 4], x: I8x32, bias: i32) -> float32x4_t {
-        simd!(self, vcvtq_f32_s32(NeonDot::dot4_nibbles(self, w, x, Some(bias))))
-    }
 
-    #[inline(always)]
-    fn scaled_i8(self, step: BlockQuad<'_, '_, [u8; 34]>) -> ([I8x32; 4], float32x4_t) {
-        let neon = self.neon();
-        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 34 bytes, of which 2 and then 32 are taken.
-        unsafe {
-            let rows = step.pointers();
-            let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
-            (rows.each_mut().map(|row| post_index::take_32(neon, row)), d)
-        }
-    }
-    #[inline(always)]
-    fn scaled_nibbles(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([I8x32; 4], float32x4_t) {
-        let neon = self.neon();
-        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 18 bytes, of which 2 and then 16 are taken.
-        unsafe {
-            let rows = step.pointers();
-            let d = vcvt_f32_f16(vreinterpret_f16_u16(post_index::take_u16x4(neon, rows)));
-            (rows.each_mut().map(|row| neon.split_nibbles(post_index::take_16(neon, row))), d)
-        }
-    }
-    #[inline(always)]
-    fn scaled_nibbles_min(self, step: BlockQuad<'_, '_, [u8; 20]>) -> ([I8x32; 4], float32x4_t, float32x4_t) {
-        let neon = self.neon();
-        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 20 bytes, of which 4 and then 16 are taken.
-        unsafe {
-            let rows = step.pointers();
-            let dm = vreinterpretq_u16_u32(post_index::take_u32x4(neon, rows));
-            let [d, m] =
-                [vuzp1q_u16(dm, dm), vuzp2q_u16(dm, dm)].map(|x| vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(x))));
-            (rows.each_mut().map(|row| neon.split_nibbles(post_index::take_16(neon, row))), d, m)
-        }
-    }
     #[inline(always)]
     fn f32x16(self, step: BlockQuad<'_, '_, [u8; 64]>) -> [[[float32x4_t; 2]; 2]; 4] {
         let neon = self.neon();

@@ -1,7 +1,7 @@
 //! IQ4_NL and IQ4_XS: nibbles that index a table of levels.
 
-use super::{Format, Quants, Unit, at};
-use crate::arch::isa::{Form, Int8Isa};
+use super::{Format, Quants, Unit};
+use crate::arch::isa::{At, Form, UnitIsa, at};
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::unroll_array;
 use crate::quant::tables::IQ4_LEVELS;
@@ -9,23 +9,23 @@ use crate::quant::types::{Iq4Nl, Iq4Xs};
 
 impl Format for Iq4Nl {
     const QUANTS: Quants = Quants::Int8;
-    type Head<'w, I: Int8Isa> = Unit<I>;
+    type Head<'w, I: UnitIsa> = Unit<I>;
 
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18]>) -> Unit<I> {
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18], I::Places>) -> Unit<I> {
         let (q, d) = isa.scaled_nibbles(blocks);
         Unit::scaled(isa, unroll_array!(r in 0..4 => isa.lookup(&IQ4_LEVELS, q[r])), Form::PLAIN, d)
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(_: I, head: &Unit<I>, _: usize) -> Unit<I> {
+    fn unit<I: UnitIsa>(_: I, head: &Unit<I>, _: usize) -> Unit<I> {
         *head
     }
 }
 
 /// A block of four rows of IQ4_XS.
 #[derive(Clone, Copy)]
-pub(in crate::arch) struct Head<'w, I: Int8Isa> {
-    blocks: [&'w [u8; 136]; ROWS],
+pub(in crate::arch) struct Head<'w, I: UnitIsa> {
+    blocks: [At<'w, I, [u8; 136]>; ROWS],
     /// d/4
     d: I::F32x4,
     /// 4·(S − 32) as int8, of even units and of odd ones.
@@ -35,13 +35,13 @@ pub(in crate::arch) struct Head<'w, I: Int8Isa> {
 impl Format for Iq4Xs {
     const QUANTS: Quants = Quants::Int8;
     const UNITS_TOGETHER: usize = 1;
-    type Head<'w, I: Int8Isa> = Head<'w, I>;
+    type Head<'w, I: UnitIsa> = Head<'w, I>;
 
     /// d, the two high bits of eight scales in 16 bits, their four low bits in four bytes.
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 136]>) -> Head<'w, I> {
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 136], I::Places>) -> Head<'w, I> {
         let blocks = blocks.blocks();
-        let [first, low, ..] = isa.quads(unroll_array!(r in 0..4 => at(blocks[r], 0)));
+        let [first, low, ..] = isa.quads(unroll_array!(r in 0..4 => at::<I, _, _>(blocks[r], 0)));
         // The high bits of two units to each byte.
         let high = isa.shr_words(first, 16);
         let high = isa.and_words(isa.or_words(high, isa.shl_words(high, 8)), 0x00ff_00ff);
@@ -61,14 +61,14 @@ impl Format for Iq4Xs {
         }
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I>, u: usize) -> Unit<I> {
-        let q = unroll_array!(r in 0..4 => isa.lookup(&IQ4_LEVELS, isa.load_nibbles(at(head.blocks[r], 8 + 16 * u))));
+    fn unit<I: UnitIsa>(isa: I, head: &Head<'_, I>, u: usize) -> Unit<I> {
+        let q = unroll_array!(r in 0..4 => isa.lookup(&IQ4_LEVELS, isa.load_nibbles(at::<I, _, _>(head.blocks[r], 8 + 16 * u))));
         // Exact.
         let d = isa.mul4(isa.to_f32(isa.byte_i8(head.scales[u % 2], u / 2)), head.d);
         Unit::scaled(isa, q, Form::PLAIN, d)
     }
     #[inline(always)]
-    fn after<I: Int8Isa>(isa: I, head: &mut Head<'_, I>, acc: I::F32x4) {
+    fn after<I: UnitIsa>(isa: I, head: &mut Head<'_, I>, acc: I::F32x4) {
         head.blocks = isa.blocks_after(head.blocks, acc);
     }
 }

@@ -1,25 +1,25 @@
 //! Q2_K to Q6_K: blocks of eight units, whose scales are decoded for all four rows together.
 
-use super::{Format, Quants, Unit, at};
-use crate::arch::isa::{Field, Form, Int8Isa};
+use super::{Format, Quants, Unit};
+use crate::arch::isa::{At, Field, Form, UnitIsa, at};
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::unroll_array;
 use crate::quant::types::{Q2K, Q3K, Q4K, Q5K, Q6K};
 
 /// A block of four rows: its bytes, d and −dmin, and the bytes of the scales and minima, four in a word.
 #[derive(Clone, Copy)]
-pub(in crate::arch) struct Head<'w, I: Int8Isa, const B: usize> {
-    blocks: [&'w [u8; B]; ROWS],
+pub(in crate::arch) struct Head<'w, I: UnitIsa, const B: usize> {
+    blocks: [At<'w, I, [u8; B]>; ROWS],
     d: [I::F32x4; 2],
     scales: [I::U32x4; 4],
     minima: [I::U32x4; 4],
 }
 
-impl<I: Int8Isa, const B: usize> Head<'_, I, B> {
+impl<I: UnitIsa, const B: usize> Head<'_, I, B> {
     /// 32 bytes from `at` on, of each row.
     #[inline(always)]
     fn bytes(&self, isa: I, from: usize) -> [I::I8x32; ROWS] {
-        unroll_array!(r in 0..4 => isa.load_u8(at(self.blocks[r], from)))
+        unroll_array!(r in 0..4 => isa.load_u8(at::<I, _, _>(self.blocks[r], from)))
     }
     /// The scale and the minimum of unit `u`: d·S, exact, and −dmin·M.
     #[inline(always)]
@@ -31,19 +31,19 @@ impl<I: Int8Isa, const B: usize> Head<'_, I, B> {
 
 /// 16 bytes of each row, from `from` on, as words.
 #[inline(always)]
-fn quads<I: Int8Isa, const B: usize>(isa: I, blocks: &[&[u8; B]; ROWS], from: usize) -> [I::U32x4; 4] {
-    isa.quads(unroll_array!(r in 0..4 => at(blocks[r], from)))
+fn quads<I: UnitIsa, const B: usize>(isa: I, blocks: &[At<'_, I, [u8; B]>; ROWS], from: usize) -> [I::U32x4; 4] {
+    isa.quads(unroll_array!(r in 0..4 => at::<I, _, _>(blocks[r], from)))
 }
 
 /// The binary16 at `from` of each row, twice.
 #[inline(always)]
-fn scale<I: Int8Isa, const B: usize>(isa: I, blocks: &[&[u8; B]; ROWS], from: usize) -> [I::F32x4; 2] {
-    [isa.gather4_f16(unroll_array!(r in 0..4 => at(blocks[r], from))); 2]
+fn scale<I: UnitIsa, const B: usize>(isa: I, blocks: &[At<'_, I, [u8; B]>; ROWS], from: usize) -> [I::F32x4; 2] {
+    [isa.gather4_f16(unroll_array!(r in 0..4 => at::<I, _, _>(blocks[r], from))); 2]
 }
 
 /// d and −dmin, from the word with d and dmin.
 #[inline(always)]
-fn scale_and_minimum<I: Int8Isa>(isa: I, word: I::U32x4) -> [I::F32x4; 2] {
+fn scale_and_minimum<I: UnitIsa>(isa: I, word: I::U32x4) -> [I::F32x4; 2] {
     let [d, m] = isa.halves_f16(word);
     [d, isa.mul4(m, isa.splat4(-1.0))]
 }
@@ -51,7 +51,10 @@ fn scale_and_minimum<I: Int8Isa>(isa: I, word: I::U32x4) -> [I::F32x4; 2] {
 /// d, dmin, then eight scales and eight minima of 6 bits in 12 bytes: of Q4_K and Q5_K. The first four of each are the low
 /// bits of bytes, the others four bits of the last four bytes, and two high bits of the first eight.
 #[inline(always)]
-fn head_of_six_bits<'w, I: Int8Isa, const B: usize>(isa: I, blocks: BlockQuad<'_, 'w, [u8; B]>) -> Head<'w, I, B> {
+fn head_of_six_bits<'w, I: UnitIsa, const B: usize>(
+    isa: I,
+    blocks: BlockQuad<'_, 'w, [u8; B], I::Places>,
+) -> Head<'w, I, B> {
     let blocks = blocks.blocks();
     let [d, s, m, low] = quads(isa, &blocks, 0);
     let (s03, m03) = (isa.and_words(s, 0x3f3f_3f3f), isa.and_words(m, 0x3f3f_3f3f));
@@ -65,21 +68,21 @@ fn head_of_six_bits<'w, I: Int8Isa, const B: usize>(isa: I, blocks: BlockQuad<'_
 impl Format for Q4K {
     const QUANTS: Quants = Quants::Nibbles;
     const MINIMUM: bool = true;
-    type Head<'w, I: Int8Isa> = Head<'w, I, 144>;
+    type Head<'w, I: UnitIsa> = Head<'w, I, 144>;
 
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 144]>) -> Head<'w, I, 144> {
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 144], I::Places>) -> Head<'w, I, 144> {
         head_of_six_bits(isa, blocks)
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 144>, u: usize) -> Unit<I> {
+    fn unit<I: UnitIsa>(isa: I, head: &Head<'_, I, 144>, u: usize) -> Unit<I> {
         let bytes = head.bytes(isa, 16 + 32 * (u / 2));
         let q = unroll_array!(r in 0..4 => isa.field(bytes[r], Field { at: 4 * (u % 2), bits: 4 }));
         let [d, m] = head.scaled(isa, u);
         Unit::new(isa, q, Form::PLAIN, d, m)
     }
     #[inline(always)]
-    fn after<I: Int8Isa>(isa: I, head: &mut Head<'_, I, 144>, acc: I::F32x4) {
+    fn after<I: UnitIsa>(isa: I, head: &mut Head<'_, I, 144>, acc: I::F32x4) {
         head.blocks = isa.blocks_after(head.blocks, acc);
     }
 }
@@ -87,14 +90,14 @@ impl Format for Q4K {
 impl Format for Q5K {
     const QUANTS: Quants = Quants::Five;
     const MINIMUM: bool = true;
-    type Head<'w, I: Int8Isa> = Head<'w, I, 176>;
+    type Head<'w, I: UnitIsa> = Head<'w, I, 176>;
 
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 176]>) -> Head<'w, I, 176> {
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 176], I::Places>) -> Head<'w, I, 176> {
         head_of_six_bits(isa, blocks)
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 176>, u: usize) -> Unit<I> {
+    fn unit<I: UnitIsa>(isa: I, head: &Head<'_, I, 176>, u: usize) -> Unit<I> {
         let (low, high) = (head.bytes(isa, 48 + 32 * (u / 2)), head.bytes(isa, 16));
         let q = unroll_array!(r in 0..4 => {
             isa.join(low[r], Field { at: 4 * (u % 2), bits: 4 }, high[r], Field { at: u, bits: 1 })
@@ -103,7 +106,7 @@ impl Format for Q5K {
         Unit::new(isa, q, Form::PLAIN, d, m)
     }
     #[inline(always)]
-    fn after<I: Int8Isa>(isa: I, head: &mut Head<'_, I, 176>, acc: I::F32x4) {
+    fn after<I: UnitIsa>(isa: I, head: &mut Head<'_, I, 176>, acc: I::F32x4) {
         head.blocks = isa.blocks_after(head.blocks, acc);
     }
 }
@@ -111,16 +114,16 @@ impl Format for Q5K {
 impl Format for Q6K {
     const QUANTS: Quants = Quants::Halves;
     const OFFSET: i32 = 32;
-    type Head<'w, I: Int8Isa> = Head<'w, I, 210>;
+    type Head<'w, I: UnitIsa> = Head<'w, I, 210>;
 
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 210]>) -> Head<'w, I, 210> {
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 210], I::Places>) -> Head<'w, I, 210> {
         let blocks = blocks.blocks();
         let scales = quads(isa, &blocks, 192);
         Head { d: scale(isa, &blocks, 208), scales, minima: scales, blocks }
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 210>, u: usize) -> Unit<I> {
+    fn unit<I: UnitIsa>(isa: I, head: &Head<'_, I, 210>, u: usize) -> Unit<I> {
         let (half, group) = (u / 4, u % 4);
         let low = head.bytes(isa, 64 * half + 32 * (group % 2));
         let high = head.bytes(isa, 128 + 32 * half);
@@ -131,7 +134,7 @@ impl Format for Q6K {
         Unit { q, form: Form::PLAIN, d: head.d, s: [s; 2] }
     }
     #[inline(always)]
-    fn after<I: Int8Isa>(isa: I, head: &mut Head<'_, I, 210>, acc: I::F32x4) {
+    fn after<I: UnitIsa>(isa: I, head: &mut Head<'_, I, 210>, acc: I::F32x4) {
         head.blocks = isa.blocks_after(head.blocks, acc);
     }
 }
@@ -139,11 +142,11 @@ impl Format for Q6K {
 impl Format for Q3K {
     const QUANTS: Quants = Quants::Halves;
     const OFFSET: i32 = 4;
-    type Head<'w, I: Int8Isa> = Head<'w, I, 110>;
+    type Head<'w, I: UnitIsa> = Head<'w, I, 110>;
 
     /// Sixteen scales of 6 bits: four bits of each in the first eight bytes, two in the other four.
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 110]>) -> Head<'w, I, 110> {
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 110], I::Places>) -> Head<'w, I, 110> {
         let blocks = blocks.blocks();
         let [_, first, second, high] = quads(isa, &blocks, 92);
         let scales = unroll_array!(k in 0..4 => {
@@ -155,7 +158,7 @@ impl Format for Q3K {
         Head { d: scale(isa, &blocks, 108), scales, minima: scales, blocks }
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 110>, u: usize) -> Unit<I> {
+    fn unit<I: UnitIsa>(isa: I, head: &Head<'_, I, 110>, u: usize) -> Unit<I> {
         let (low, high) = (head.bytes(isa, 32 + 32 * (u / 4)), head.bytes(isa, 0));
         let q = unroll_array!(r in 0..4 => {
             isa.join(low[r], Field { at: 2 * (u % 4), bits: 2 }, high[r], Field { at: u, bits: 1 })
@@ -166,7 +169,7 @@ impl Format for Q3K {
         Unit { q, form: Form::PLAIN, d: head.d, s: [s; 2] }
     }
     #[inline(always)]
-    fn after<I: Int8Isa>(isa: I, head: &mut Head<'_, I, 110>, acc: I::F32x4) {
+    fn after<I: UnitIsa>(isa: I, head: &mut Head<'_, I, 110>, acc: I::F32x4) {
         head.blocks = isa.blocks_after(head.blocks, acc);
     }
 }
@@ -174,10 +177,10 @@ impl Format for Q3K {
 impl Format for Q2K {
     const QUANTS: Quants = Quants::Halves;
     const MINIMUM: bool = true;
-    type Head<'w, I: Int8Isa> = Head<'w, I, 84>;
+    type Head<'w, I: UnitIsa> = Head<'w, I, 84>;
 
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 84]>) -> Head<'w, I, 84> {
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 84], I::Places>) -> Head<'w, I, 84> {
         let blocks = blocks.blocks();
         let both = quads(isa, &blocks, 0);
         Head {
@@ -188,7 +191,7 @@ impl Format for Q2K {
         }
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 84>, u: usize) -> Unit<I> {
+    fn unit<I: UnitIsa>(isa: I, head: &Head<'_, I, 84>, u: usize) -> Unit<I> {
         let bytes = head.bytes(isa, 16 + 32 * (u / 4));
         let q = unroll_array!(r in 0..4 => isa.field_in_place(bytes[r], Field { at: 2 * (u % 4), bits: 2 }));
         let s = unroll_array!(h in 0..2 => isa.byte_u8(head.scales[u / 2], 2 * (u % 2) + h));
@@ -196,7 +199,7 @@ impl Format for Q2K {
         Unit { q: unroll_array!(r in 0..4 => q[r].0), form: q[0].1, d: head.d, s: [s, m] }
     }
     #[inline(always)]
-    fn after<I: Int8Isa>(isa: I, head: &mut Head<'_, I, 84>, acc: I::F32x4) {
+    fn after<I: UnitIsa>(isa: I, head: &mut Head<'_, I, 84>, acc: I::F32x4) {
         head.blocks = isa.blocks_after(head.blocks, acc);
     }
 }

@@ -1,7 +1,7 @@
 //! Q1_0, Q2_0, TQ1_0 and TQ2_0: one scale for many weights of two or three values.
 
-use super::{Format, Quants, Unit, at};
-use crate::arch::isa::{Field, Form, Int8Isa};
+use super::{Format, Quants, Unit};
+use crate::arch::isa::{At, Field, Form, UnitIsa, at};
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::unroll_array;
 use crate::quant::tables::trit;
@@ -9,17 +9,17 @@ use crate::quant::types::{Q1_0, Q2_0, Tq1_0, Tq2_0};
 
 /// A block of four rows: its bytes, and its scales.
 #[derive(Clone, Copy)]
-pub(in crate::arch) struct Head<'w, I: Int8Isa, const B: usize> {
-    blocks: [&'w [u8; B]; ROWS],
+pub(in crate::arch) struct Head<'w, I: UnitIsa, const B: usize> {
+    blocks: [At<'w, I, [u8; B]>; ROWS],
     d: I::F32x4,
 }
 
-impl<'w, I: Int8Isa, const B: usize> Head<'w, I, B> {
+impl<'w, I: UnitIsa, const B: usize> Head<'w, I, B> {
     /// With the binary16 at byte `d` for the scale.
     #[inline(always)]
-    fn new(isa: I, blocks: BlockQuad<'_, 'w, [u8; B]>, d: usize) -> Self {
+    fn new(isa: I, blocks: BlockQuad<'_, 'w, [u8; B], I::Places>, d: usize) -> Self {
         let blocks = blocks.blocks();
-        Head { d: isa.gather4_f16(unroll_array!(r in 0..4 => at(blocks[r], d))), blocks }
+        Head { d: isa.gather4_f16(unroll_array!(r in 0..4 => at::<I, _, _>(blocks[r], d))), blocks }
     }
 }
 
@@ -27,20 +27,20 @@ impl<'w, I: Int8Isa, const B: usize> Head<'w, I, B> {
 impl Format for Q1_0 {
     const QUANTS: Quants = Quants::Nibbles;
     const MINIMUM: bool = true;
-    type Head<'w, I: Int8Isa> = Head<'w, I, 18>;
+    type Head<'w, I: UnitIsa> = Head<'w, I, 18>;
 
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18]>) -> Head<'w, I, 18> {
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18], I::Places>) -> Head<'w, I, 18> {
         Head::new(isa, blocks, 0)
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 18>, u: usize) -> Unit<I> {
-        let q = unroll_array!(r in 0..4 => isa.bits(at(head.blocks[r], 2), u));
+    fn unit<I: UnitIsa>(isa: I, head: &Head<'_, I, 18>, u: usize) -> Unit<I> {
+        let q = unroll_array!(r in 0..4 => isa.bits(at::<I, _, _>(head.blocks[r], 2), u));
         let d = isa.mul4(head.d, isa.splat4(2.0 * f32::from(I::SET)));
         Unit::new(isa, q, Form::PLAIN, d, isa.mul4(head.d, isa.splat4(-1.0)))
     }
     #[inline(always)]
-    fn after<I: Int8Isa>(isa: I, head: &mut Head<'_, I, 18>, acc: I::F32x4) {
+    fn after<I: UnitIsa>(isa: I, head: &mut Head<'_, I, 18>, acc: I::F32x4) {
         head.blocks = isa.blocks_after(head.blocks, acc);
     }
 }
@@ -49,16 +49,16 @@ impl Format for Q1_0 {
 impl Format for Q2_0 {
     const QUANTS: Quants = Quants::Nibbles;
     const MINIMUM: bool = true;
-    type Head<'w, I: Int8Isa> = [Unit<I>; 2];
+    type Head<'w, I: UnitIsa> = [Unit<I>; 2];
 
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18]>) -> [Unit<I>; 2] {
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18], I::Places>) -> [Unit<I>; 2] {
         let (q, form, d) = isa.crumbs(blocks);
         let m = isa.mul4(d, isa.splat4(-1.0));
         [Unit::new(isa, q[0], form, d, m), Unit::new(isa, q[1], form, d, m)]
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(_: I, head: &[Unit<I>; 2], u: usize) -> Unit<I> {
+    fn unit<I: UnitIsa>(_: I, head: &[Unit<I>; 2], u: usize) -> Unit<I> {
         head[u & 1]
     }
 }
@@ -67,22 +67,22 @@ impl Format for Q2_0 {
 impl Format for Tq2_0 {
     const QUANTS: Quants = Quants::Nibbles;
     const MINIMUM: bool = true;
-    type Head<'w, I: Int8Isa> = Head<'w, I, 66>;
+    type Head<'w, I: UnitIsa> = Head<'w, I, 66>;
 
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 66]>) -> Head<'w, I, 66> {
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 66], I::Places>) -> Head<'w, I, 66> {
         Head::new(isa, blocks, 64)
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 66>, u: usize) -> Unit<I> {
+    fn unit<I: UnitIsa>(isa: I, head: &Head<'_, I, 66>, u: usize) -> Unit<I> {
         let q = unroll_array!(r in 0..4 => {
-            isa.field_in_place(isa.load_u8(at(head.blocks[r], 32 * (u / 4))), Field { at: 2 * (u % 4), bits: 2 })
+            isa.field_in_place(isa.load_u8(at::<I, _, _>(head.blocks[r], 32 * (u / 4))), Field { at: 2 * (u % 4), bits: 2 })
         });
         let m = isa.mul4(head.d, isa.splat4(-1.0));
         Unit::new(isa, unroll_array!(r in 0..4 => q[r].0), q[0].1, head.d, m)
     }
     #[inline(always)]
-    fn after<I: Int8Isa>(isa: I, head: &mut Head<'_, I, 66>, acc: I::F32x4) {
+    fn after<I: UnitIsa>(isa: I, head: &mut Head<'_, I, 66>, acc: I::F32x4) {
         head.blocks = isa.blocks_after(head.blocks, acc);
     }
 }
@@ -90,15 +90,15 @@ impl Format for Tq2_0 {
 impl Format for Tq1_0 {
     const QUANTS: Quants = Quants::Nibbles;
     const OFFSET: i32 = 1;
-    type Head<'w, I: Int8Isa> = Head<'w, I, 54>;
+    type Head<'w, I: UnitIsa> = Head<'w, I, 54>;
 
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 54]>) -> Head<'w, I, 54> {
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 54], I::Places>) -> Head<'w, I, 54> {
         Head::new(isa, blocks, 52)
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(isa: I, head: &Head<'_, I, 54>, u: usize) -> Unit<I> {
-        let q = unroll_array!(r in 0..4 => isa.load_u8(&trits(head.blocks[r], u)));
+    fn unit<I: UnitIsa>(isa: I, head: &Head<'_, I, 54>, u: usize) -> Unit<I> {
+        let q = unroll_array!(r in 0..4 => isa.load_made(head.blocks[r], u, trits));
         Unit::scaled(isa, q, Form::PLAIN, head.d)
     }
 }
@@ -106,11 +106,14 @@ impl Format for Tq1_0 {
 /// Unit `u`: columns 0..160 are digits of 32 bytes, the next 80 of 16, the last 16 of 4.
 #[inline(never)]
 fn trits(block: &[u8; 54], u: usize) -> [u8; 32] {
+    fn part<const N: usize>(block: &[u8; 54], from: usize) -> &[u8; N] {
+        block.get(from..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; N])
+    }
     core::array::from_fn(|i| {
         let (byte, digit) = match (u, i) {
-            (0..5, _) => (at::<54, 32>(block, 0)[i], u),
-            (7, 16..) => (at::<54, 4>(block, 48)[i % 4], (i - 16) / 4),
-            _ => (at::<54, 16>(block, 32)[i % 16], (2 * u + i / 16).saturating_sub(10)),
+            (0..5, _) => (part::<32>(block, 0)[i], u),
+            (7, 16..) => (part::<4>(block, 48)[i % 4], (i - 16) / 4),
+            _ => (part::<16>(block, 32)[i % 16], (2 * u + i / 16).saturating_sub(10)),
         };
         trit(byte, digit)
     })

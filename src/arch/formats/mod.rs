@@ -12,7 +12,7 @@ mod legacy;
 mod low_bits;
 mod mx;
 
-use super::isa::{Form, Int8Isa};
+use super::isa::{Form, UnitIsa};
 use super::types::{BlockQuad, ROWS};
 use crate::quant::BlockFormat;
 
@@ -34,7 +34,7 @@ pub(in crate::arch) enum Quants {
 
 /// 32 columns of four rows.
 #[derive(Clone, Copy)]
-pub(in crate::arch) struct Unit<I: Int8Isa> {
+pub(in crate::arch) struct Unit<I: UnitIsa> {
     /// Quants, of each row.
     pub(in crate::arch) q: [I::I8x32; ROWS],
     /// What these are to the format's quants.
@@ -45,7 +45,7 @@ pub(in crate::arch) struct Unit<I: Int8Isa> {
     pub(in crate::arch) s: [[I::U32x4; 2]; 2],
 }
 
-impl<I: Int8Isa> Unit<I> {
+impl<I: UnitIsa> Unit<I> {
     /// With a scale, and no minimum.
     #[inline(always)]
     fn scaled(isa: I, q: [I::I8x32; ROWS], form: Form, d: I::F32x4) -> Self {
@@ -69,21 +69,14 @@ pub(in crate::arch) trait Format: BlockFormat {
     /// Units that share bytes; see [`after`](Format::after).
     const UNITS_TOGETHER: usize = 2;
     /// Four rows' blocks, and their scales as far as they are decoded once for a block.
-    type Head<'w, I: Int8Isa>: Copy;
+    type Head<'w, I: UnitIsa>: Copy;
 
     /// The next block of four rows.
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, Self::Block>) -> Self::Head<'w, I>;
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, Self::Block, I::Places>) -> Self::Head<'w, I>;
     /// Columns `32·u..32·u + 32`.
-    fn unit<I: Int8Isa>(isa: I, head: &Self::Head<'_, I>, u: usize) -> Unit<I>;
-    /// As [`Int8Isa::blocks_after`], after [`UNITS_TOGETHER`](Format::UNITS_TOGETHER), for a block of so many units that
+    fn unit<I: UnitIsa>(isa: I, head: &Self::Head<'_, I>, u: usize) -> Unit<I>;
+    /// As [`UnitIsa::blocks_after`], after [`UNITS_TOGETHER`](Format::UNITS_TOGETHER), for a block of so many units that
     /// registers do not hold it.
     #[inline(always)]
-    fn after<I: Int8Isa>(_: I, _head: &mut Self::Head<'_, I>, _acc: I::F32x4) {}
-}
-
-/// `N` bytes of a block from `at` on, which it has.
-#[inline(always)]
-fn at<const B: usize, const N: usize>(block: &[u8; B], at: usize) -> &[u8; N] {
-    debug_assert!(at + N <= B);
-    block.get(at..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; N])
+    fn after<I: UnitIsa>(_: I, _head: &mut Self::Head<'_, I>, _acc: I::F32x4) {}
 }

@@ -1,7 +1,7 @@
 //! MXFP4 and NVFP4: numbers of four bits (E2M1), doubled to be integers.
 
-use super::{Format, Quants, Unit, at};
-use crate::arch::isa::Int8Isa;
+use super::{Format, Quants, Unit};
+use crate::arch::isa::{At, UnitIsa, at};
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::unroll_array;
 use crate::quant::tables::{FP4_LEVELS, ue4m3};
@@ -10,10 +10,10 @@ use crate::quant::types::{Mxfp4, Nvfp4};
 impl Format for Mxfp4 {
     const QUANTS: Quants = Quants::Five;
     const OFFSET: i32 = 12;
-    type Head<'w, I: Int8Isa> = Unit<I>;
+    type Head<'w, I: UnitIsa> = Unit<I>;
 
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 17]>) -> Unit<I> {
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 17], I::Places>) -> Unit<I> {
         let (e, nibbles) = isa.byte_and_nibbles(blocks);
         let q = unroll_array!(r in 0..4 => isa.lookup_fp4(&FP4_LEVELS, nibbles[r]));
         // 2^(e − 128): its exponent, which is larger than the subnormal numbers of 0 and 1 from 2 on.
@@ -22,7 +22,7 @@ impl Format for Mxfp4 {
         Unit::scaled(isa, unroll_array!(r in 0..4 => q[r].0), q[0].1, isa.f32_of_bits(bits))
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(_: I, head: &Unit<I>, _: usize) -> Unit<I> {
+    fn unit<I: UnitIsa>(_: I, head: &Unit<I>, _: usize) -> Unit<I> {
         *head
     }
 }
@@ -30,19 +30,19 @@ impl Format for Mxfp4 {
 impl Format for Nvfp4 {
     const QUANTS: Quants = Quants::FloatHalves;
     const OFFSET: i32 = 12;
-    type Head<'w, I: Int8Isa> = [&'w [u8; 36]; ROWS];
+    type Head<'w, I: UnitIsa> = [At<'w, I, [u8; 36]>; ROWS];
 
     #[inline(always)]
-    fn head<'w, I: Int8Isa>(_: I, blocks: BlockQuad<'_, 'w, [u8; 36]>) -> [&'w [u8; 36]; ROWS] {
+    fn head<'w, I: UnitIsa>(_: I, blocks: BlockQuad<'_, 'w, [u8; 36], I::Places>) -> [At<'w, I, [u8; 36]>; ROWS] {
         blocks.blocks()
     }
     #[inline(always)]
-    fn unit<I: Int8Isa>(isa: I, head: &[&[u8; 36]; ROWS], u: usize) -> Unit<I> {
+    fn unit<I: UnitIsa>(isa: I, head: &[At<'_, I, [u8; 36]>; ROWS], u: usize) -> Unit<I> {
         let q = unroll_array!(r in 0..4 => {
-            isa.lookup_fp4(&FP4_LEVELS, isa.load_u8(&nibbles(at(head[r], 4 + 16 * u))))
+            isa.lookup_fp4(&FP4_LEVELS, isa.load_made(at::<I, _, _>(head[r], 4 + 16 * u), 0, nibbles))
         });
         let [first, last] = unroll_array!(h in 0..2 => {
-            isa.load4(&unroll_array!(r in 0..4 => ue4m3(at::<36, 4>(head[r], 0)[(2 * u + h) & 3])))
+            isa.load_scales(unroll_array!(r in 0..4 => at::<I, _, _>(head[r], 0)), 2 * u + h, ue4m3)
         });
         Unit::new(isa, unroll_array!(r in 0..4 => q[r].0), q[0].1, first, last)
     }
@@ -50,6 +50,6 @@ impl Format for Nvfp4 {
 
 /// Sixteen columns are the low nibbles of eight bytes, then their high ones.
 #[inline(never)]
-fn nibbles(bytes: &[u8; 16]) -> [u8; 32] {
+fn nibbles(bytes: &[u8; 16], _: usize) -> [u8; 32] {
     core::array::from_fn(|i| bytes[8 * (i / 16) + i % 8] >> (4 * (i / 8 % 2)) & 15)
 }

@@ -64,6 +64,7 @@ pub(super) struct Lanes<F>(PhantomData<F>);
 
 impl<F: Format> RowKernel for Lanes<F> {
     type Tokens<'a, const T: usize> = [&'a [f32]; T];
+    type Sums<I: Int8Isa> = [f32; ROWS];
 
     #[inline(always)]
     fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> [&'a [f32]; T] {
@@ -83,6 +84,11 @@ impl<F: Format> RowKernel for Lanes<F> {
         }
         let mut sums = [[0.0; ROWS]; T];
         unroll!(t in 0..T => { unroll!(r in 0..ROWS => { sums[t][r] = isa.sum8(acc[t][r]) }) });
+        sums
+    }
+    #[inline(always)]
+    fn tile_of_one<I: FloatIsa + Int8Isa>(isa: I, rows: RowQuad<'_>, x: [&[f32]; 1]) -> [f32; ROWS] {
+        let [sums] = Self::tile::<I, 1>(isa, rows, x);
         sums
     }
 }

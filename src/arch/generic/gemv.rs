@@ -23,12 +23,18 @@ pub(super) trait RowKernel {
         Self::tokens(x, 0)
     }
 
+    /// The products of the rows that are multiplied at once with the only token of a pass.
+    type Sums<I: Int8Isa>: AsRef<[f32]>;
+
     /// The products, `(T, ROWS)`.
     fn tile<I: FloatIsa + Int8Isa, const T: usize>(
         isa: I,
         rows: RowQuad<'_>,
         x: Self::Tokens<'_, T>,
     ) -> [[f32; ROWS]; T];
+
+    /// The products with the only token of a pass, of as many rows as [`Sums`](RowKernel::Sums) has.
+    fn tile_of_one<I: FloatIsa + Int8Isa>(isa: I, rows: RowQuad<'_>, x: Self::Tokens<'_, 1>) -> Self::Sums<I>;
 }
 
 /// All tokens, `T` at a time while there are as many.
@@ -38,7 +44,7 @@ pub(super) fn multiply<K: RowKernel, I: FloatIsa + Int8Isa, const T: usize>(isa:
         return multiply_one::<K, I>(isa, job);
     }
     let bytes = job.w.row_bytes();
-    for (first, rows) in job.rows.clone().step_by(ROWS).zip(RowQuads::new(rows_of(job), bytes)) {
+    for (first, rows) in job.rows.clone().step_by(ROWS).zip(RowQuads::new(rows_of(job), bytes, ROWS)) {
         let mut token = 0;
         while token + T <= job.x.tokens {
             let sums = K::tile::<I, T>(isa, rows, K::tokens(&job.x, token));
@@ -62,7 +68,7 @@ pub(super) fn multiply_by_two<K: RowKernel, I: FloatIsa + Int8Isa>(isa: I, job: 
         return multiply_one::<K, I>(isa, job);
     }
     let bytes = job.w.row_bytes();
-    for (first, rows) in job.rows.clone().step_by(ROWS).zip(RowQuads::new(rows_of(job), bytes)) {
+    for (first, rows) in job.rows.clone().step_by(ROWS).zip(RowQuads::new(rows_of(job), bytes, ROWS)) {
         for token in (0..job.x.tokens).step_by(2) {
             let pair = token.min(job.x.tokens - 2);
             let sums = K::tile::<I, 2>(isa, rows, K::tokens(&job.x, pair));
@@ -79,11 +85,12 @@ pub(super) fn multiply_one<K: RowKernel, I: FloatIsa + Int8Isa>(isa: I, job: &mu
     let (rows, bytes, x, write) = (rows_of(job), job.w.row_bytes(), K::only_token(&job.x), job.write);
     let asked = job.rows.len();
     let out = job.out.row(0).get_mut(..asked).unwrap_or(&mut []);
-    for (rows, out) in RowQuads::new(rows, bytes).zip(out.chunks_mut(ROWS)) {
-        let [sums] = K::tile::<I, 1>(isa, rows, x);
-        match out.first_chunk_mut::<ROWS>() {
-            Some(out) => write_to(out, &sums, write),
-            None => write_to(out, &sums, write),
+    let together = size_of::<K::Sums<I>>() / size_of::<f32>();
+    for (rows, out) in RowQuads::new(rows, bytes, together).zip(out.chunks_mut(together)) {
+        let sums = K::tile_of_one::<I>(isa, rows, x);
+        match out.split_at_mut_checked(together) {
+            Some((out, _)) => write_to(out, sums.as_ref(), write),
+            None => write_to(out, sums.as_ref(), write),
         }
     }
 }

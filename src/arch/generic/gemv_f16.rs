@@ -73,6 +73,7 @@ pub(super) struct F16Rows<F>(PhantomData<F>);
 
 impl<F> RowKernel for F16Rows<F> {
     type Tokens<'a, const T: usize> = [&'a [F16Block]; T];
+    type Sums<I: Int8Isa> = [f32; ROWS];
 
     #[inline(always)]
     fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> [&'a [F16Block]; T] {
@@ -98,6 +99,11 @@ impl<F> RowKernel for F16Rows<F> {
         }
         let mut sums = [[0.0; ROWS]; T];
         unroll!(t in 0..T => { sums[t] = isa.fold_f16(acc[t]) });
+        sums
+    }
+    #[inline(always)]
+    fn tile_of_one<I: FloatIsa + Int8Isa>(isa: I, rows: RowQuad<'_>, x: [&[F16Block]; 1]) -> [f32; ROWS] {
+        let [sums] = Self::tile::<I, 1>(isa, rows, x);
         sums
     }
 }

@@ -15,7 +15,7 @@ use super::activations::Activations;
 use super::cursor::{RowCursor, RowQuad, TokenCursor};
 use super::gemv::RowKernel;
 use crate::arch::formats::{Format, Quants, Unit};
-use crate::arch::isa::{FloatIsa, Int8Isa};
+use crate::arch::isa::{FloatIsa, Int8Isa, Isa, UnitIsa};
 use crate::arch::types::{ROWS, TokenBlock};
 use crate::arch::unroll::unroll;
 use crate::quant::BLOCK;
@@ -25,6 +25,7 @@ pub(super) struct Quantised<F>(PhantomData<F>);
 
 impl<F: Format> RowKernel for Quantised<F> {
     type Tokens<'a, const T: usize> = TokenCursor<'a, T>;
+    type Sums<I: Int8Isa> = <I::Decode as UnitIsa>::Stored;
 
     #[inline(always)]
     fn tokens<'a, const T: usize>(x: &Activations<'a>, token: usize) -> TokenCursor<'a, T> {
@@ -40,40 +41,57 @@ impl<F: Format> RowKernel for Quantised<F> {
     fn tile<I: FloatIsa + Int8Isa, const T: usize>(
         isa: I,
         rows: RowQuad<'_>,
-        mut x: TokenCursor<'_, T>,
+        x: TokenCursor<'_, T>,
     ) -> [[f32; ROWS]; T] {
-        let units = F::LEN / BLOCK;
-        let mut rows = RowCursor::<F::Block>::new(rows, x.left() / units);
-        let mut acc = [isa.splat4(0.0); T];
-        while let Some(blocks) = rows.next() {
-            let mut head = F::head(isa, blocks);
-            rows.prefetch(isa);
-            if I::UNROLL_UNITS {
-                unroll!(u in 0..units => {
-                    // SAFETY: there are at most `x.left() / units` blocks.
-                    let x = unsafe { x.next() };
-                    acc = add::<F, I, T>(isa, &F::unit(isa, &head, u), &x, acc);
-                    if (u + 1).is_multiple_of(F::UNITS_TOGETHER) {
-                        F::after(isa, &mut head, acc[T - 1]);
-                    }
-                });
-            } else {
-                for u in 0..units {
-                    // SAFETY: as above.
-                    let x = unsafe { x.next() };
-                    acc = add::<F, I, T>(isa, &F::unit(isa, &head, u), &x, acc);
-                }
-            }
-        }
+        let acc = walk::<F, I, I, T>(isa, isa, rows, x);
         let mut sums = [[0.0; ROWS]; T];
         unroll!(t in 0..T => { sums[t] = isa.store4(acc[t]) });
         sums
     }
+    #[inline(always)]
+    fn tile_of_one<I: FloatIsa + Int8Isa>(isa: I, rows: RowQuad<'_>, x: TokenCursor<'_, 1>) -> Self::Sums<I> {
+        let [acc] = walk::<F, I, I::Decode, 1>(isa, isa.decode(), rows, x);
+        isa.decode().stored(acc)
+    }
+}
+
+/// The products of rows, as many as `isa` takes at once, and `T` tokens; `plain` prefetches.
+#[inline(always)]
+fn walk<F: Format, P: Isa, I: UnitIsa, const T: usize>(
+    plain: P,
+    isa: I,
+    rows: RowQuad<'_>,
+    mut x: TokenCursor<'_, T>,
+) -> [I::F32x4; T] {
+    let units = F::LEN / BLOCK;
+    let mut rows = RowCursor::<F::Block, I::Places>::new(rows, x.left() / units);
+    let mut acc = [isa.splat4(0.0); T];
+    while let Some(blocks) = rows.next() {
+        let mut head = F::head(isa, blocks);
+        rows.prefetch(plain);
+        if I::UNROLL_UNITS {
+            unroll!(u in 0..units => {
+                // SAFETY: there are at most `x.left() / units` blocks.
+                let x = unsafe { x.next() };
+                acc = add::<F, I, T>(isa, &F::unit(isa, &head, u), &x, acc);
+                if (u + 1).is_multiple_of(F::UNITS_TOGETHER) {
+                    F::after(isa, &mut head, acc[T - 1]);
+                }
+            });
+        } else {
+            for u in 0..units {
+                // SAFETY: as above.
+                let x = unsafe { x.next() };
+                acc = add::<F, I, T>(isa, &F::unit(isa, &head, u), &x, acc);
+            }
+        }
+    }
+    acc
 }
 
 /// Adds the products of a unit and `T` tokens.
 #[inline(always)]
-fn add<F: Format, I: FloatIsa + Int8Isa, const T: usize>(
+fn add<F: Format, I: UnitIsa, const T: usize>(
     isa: I,
     w: &Unit<I>,
     x: &TokenBlock<'_, T>,

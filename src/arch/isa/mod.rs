@@ -1,9 +1,11 @@
 //! What an instruction set must offer for the generic algorithms to run on it.
 
 mod int8;
+mod units;
 
 pub(crate) use int8::Int8Isa;
-pub(in crate::arch) use int8::{Field, Form, bias};
+pub(crate) use units::UnitIsa;
+pub(in crate::arch) use units::{At, Field, Form, at, bias};
 
 use super::types::{BlockQuad, Bytes, F16Block, Nibbles, PanelScales, ROWS, Sums, TokenBlock};
 use super::unroll::unroll_array;
@@ -20,15 +22,11 @@ use crate::quant::PANEL_ROWS;
 /// Every method must be `#[inline(always)]`, so that it is compiled inside a function that enables its instructions.
 ///
 /// Loads take byte arrays: weights in a file have any alignment.
-pub(crate) trait Isa: Copy {
+pub(crate) trait Isa: UnitIsa<Places = [*const u8; ROWS]> {
     /// Eight `f32`.
     type F32x8: Copy;
     /// Two of these, in one register where that is as wide.
     type F32x16: F32x16<Self>;
-    /// Four `f32`, one for each of four rows of weights.
-    type F32x4: Copy;
-    /// A block of 32 int8.
-    type I8x32: Copy;
     /// Exact sums of products of four rows, in as many parts as the instructions leave them.
     type Sums: Copy;
 
@@ -81,53 +79,16 @@ pub(crate) trait Isa: Copy {
 
     /// Four rows of eight to eight columns of four.
     fn transpose8x4(self, rows: [Self::F32x8; 4]) -> [Self::F32x4; 8];
-    fn splat4(self, x: f32) -> Self::F32x4;
     fn load4(self, x: &[f32; 4]) -> Self::F32x4;
     fn store4(self, x: Self::F32x4) -> [f32; 4];
-    /// Four little-endian binary16 from four places: the scales of four rows' blocks.
-    fn gather4_f16(self, x: [&[u8; 2]; 4]) -> Self::F32x4;
-    fn mul4(self, a: Self::F32x4, b: Self::F32x4) -> Self::F32x4;
-    /// `a·b + c`, rounded once.
-    fn fma4(self, a: Self::F32x4, b: Self::F32x4, c: Self::F32x4) -> Self::F32x4;
 
-    fn load_i8(self, x: &[i8; 32]) -> Self::I8x32;
-    fn load_u8(self, x: &[u8; 32]) -> Self::I8x32;
-    /// Low nibbles of the 16 bytes, then their high nibbles.
-    fn load_nibbles(self, x: &[u8; 16]) -> Self::I8x32;
-    /// The exact dot product of each of four blocks of int8 weights with one block of activations within ±127, whose
-    /// sum times −8 is `bias`: some CPUs want unsigned weights, and correct the result by it.
-    fn dot4_i8(self, w: &[Self::I8x32; ROWS], x: Self::I8x32, bias: i32) -> Self::F32x4;
     /// The same in steps, for sums across blocks: what to begin with, where `bias` is of all blocks together.
     fn sums_i8(self, bias: i32) -> Self::Sums;
     /// `sums` and the products of another block.
     fn add_i8(self, w: &[Self::I8x32; ROWS], x: Self::I8x32, sums: Self::Sums) -> Self::Sums;
     /// The four sums.
     fn fold_i8(self, sums: Self::Sums) -> Self::F32x4;
-    /// The dot products for weights within 0..=15, which some CPUs multiply faster, plus `bias`.
-    fn dot4_nibbles(self, w: &[Self::I8x32; ROWS], x: Self::I8x32, bias: i32) -> Self::F32x4;
 
-    /// int8 quants and their binary16 scale, which comes first, of four blocks.
-    #[inline(always)]
-    fn scaled_i8(self, step: BlockQuad<'_, '_, [u8; 34]>) -> ([Self::I8x32; ROWS], Self::F32x4) {
-        let blocks = step.blocks();
-        let d = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 0)));
-        (unroll_array!(r in 0..4 => self.load_u8(last(blocks[r]))), d)
-    }
-    /// Nibbles and their binary16 scale, which comes first, of four blocks.
-    #[inline(always)]
-    fn scaled_nibbles(self, step: BlockQuad<'_, '_, [u8; 18]>) -> ([Self::I8x32; ROWS], Self::F32x4) {
-        let blocks = step.blocks();
-        let d = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 0)));
-        (unroll_array!(r in 0..4 => self.load_nibbles(last(blocks[r]))), d)
-    }
-    /// Nibbles, and their binary16 scale and minimum, which come first, of four blocks.
-    #[inline(always)]
-    fn scaled_nibbles_min(self, step: BlockQuad<'_, '_, [u8; 20]>) -> ([Self::I8x32; ROWS], Self::F32x4, Self::F32x4) {
-        let blocks = step.blocks();
-        let d = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 0)));
-        let m = self.gather4_f16(unroll_array!(r in 0..4 => pair(blocks[r], 2)));
-        (unroll_array!(r in 0..4 => self.load_nibbles(last(blocks[r]))), d, m)
-    }
     /// Sixteen binary32 of each of four rows.
     #[inline(always)]
     fn f32x16(self, step: BlockQuad<'_, '_, [u8; 64]>) -> [[Self::F32x8; 2]; ROWS] {

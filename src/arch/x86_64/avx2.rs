@@ -26,7 +26,12 @@ fn products(token: Avx2, a: __m256i, b: __m256i) -> __m256i {
 
 impl AvxDot for Avx2 {
     type F32x16 = F32x8Pair<Self>;
+    type Decode = Self;
 
+    #[inline(always)]
+    fn decode(self) -> Self {
+        self
+    }
     /// Zero: signed weights need no correction.
     #[inline(always)]
     fn start_i8(self, _bias: i32) -> __m256i {

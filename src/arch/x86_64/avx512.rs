@@ -24,7 +24,12 @@ const FLIP: i8 = -128;
 
 impl AvxDot for Avx512 {
     type F32x16 = __m512;
+    type Decode = Self;
 
+    #[inline(always)]
+    fn decode(self) -> Self {
+        self
+    }
     #[inline(always)]
     fn start_i8(self, bias: i32) -> __m256i {
         start(self, bias << 4)

@@ -4,9 +4,10 @@ use core::arch::x86_64::*;
 
 use super::isa::AvxDot;
 use super::tokens::{Avx2, simd};
-use crate::arch::isa::{Field, Form, Int8Isa, Isa, bias, first, last, pair};
+use crate::arch::isa::{At, Field, Form, Int8Isa, Isa, UnitIsa, bias, first, last, pair};
 use crate::arch::types::BlockQuad;
 use crate::arch::unroll::{unroll, unroll_array};
+use crate::quant::Block;
 
 /// A shift by a constant number of bits, which is known after inlining.
 macro_rules! shift {
@@ -43,9 +44,57 @@ impl Avx2 {
     }
 }
 
-impl<X: AvxDot> Int8Isa for X {
+impl<X: AvxDot> UnitIsa for X {
+    type F32x4 = __m128;
+    type I8x32 = __m256i;
     type U32x4 = __m128i;
+    type Stored = [f32; 4];
+    type Places = [*const u8; 4];
 
+    #[inline(always)]
+    fn splat4(self, x: f32) -> __m128 {
+        simd!(self, _mm_set1_ps(x))
+    }
+    #[inline(always)]
+    fn gather4_f16(self, x: [At<'_, Self, [u8; 2]>; 4]) -> __m128 {
+        let [a, b, c, d] = x.map(|b| i32::from(u16::from_le_bytes(*b)));
+        simd!(self, {
+            let x = _mm_insert_epi16::<1>(_mm_cvtsi32_si128(a), b);
+            _mm_cvtph_ps(_mm_insert_epi16::<3>(_mm_insert_epi16::<2>(x, c), d))
+        })
+    }
+    #[inline(always)]
+    fn mul4(self, a: __m128, b: __m128) -> __m128 {
+        simd!(self, _mm_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma4(self, a: __m128, b: __m128, c: __m128) -> __m128 {
+        simd!(self, _mm_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; 32]) -> __m256i {
+        simd!(self, _mm256_loadu_si256(x.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn load_u8(self, x: At<'_, Self, [u8; 32]>) -> __m256i {
+        simd!(self, _mm256_loadu_si256(x.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn load_nibbles(self, x: At<'_, Self, [u8; 16]>) -> __m256i {
+        simd!(self, {
+            let x = _mm_loadu_si128(x.as_ptr().cast());
+            let both = _mm256_set_m128i(_mm_srli_epi16::<4>(x), x);
+            _mm256_and_si256(both, _mm256_set1_epi8(15))
+        })
+    }
+    #[inline(always)]
+    fn dot4_i8(self, w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128 {
+        self.fold_i8(Isa::add_i8(self, w, x, self.sums_i8(bias)))
+    }
+    #[inline(always)]
+    fn dot4_nibbles(self, w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128 {
+        simd!(self, _mm_cvtepi32_ps(AvxDot::dot4_nibbles(self, w, x, bias)))
+    }
     #[inline(always)]
     fn field(self, x: __m256i, Field { at, bits }: Field) -> __m256i {
         simd!(self, {
@@ -83,7 +132,7 @@ impl<X: AvxDot> Int8Isa for X {
         })
     }
     #[inline(always)]
-    fn bits(self, x: &[u8; 16], u: usize) -> __m256i {
+    fn bits(self, x: At<'_, Self, [u8; 16]>, u: usize) -> __m256i {
         simd!(self, {
             let eight = 0x0101_0101_0101_0101;
             let bytes = _mm256_setr_epi64x(0, eight, 2 * eight, 3 * eight);
@@ -91,14 +140,6 @@ impl<X: AvxDot> Int8Isa for X {
             let word = i32::from_le_bytes(x.as_chunks::<4>().0[u & 3]);
             let x = _mm256_shuffle_epi8(_mm256_set1_epi32(word), bytes);
             _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(x, bit), bit), _mm256_set1_epi8(1))
-        })
-    }
-    #[inline(always)]
-    fn join_planes(self, low: __m256i, high: [__m256i; 2], h: [Field; 2]) -> [__m256i; 2] {
-        let half = simd!(self, _mm256_set1_epi8(8 << h[0].bits));
-        unroll_array!(i in 0..2 => {
-            let q = self.join(low, Field { at: 4 * i, bits: 4 }, high[i], h[i]);
-            simd!(self, _mm256_xor_si256(q, half))
         })
     }
     /// A byte to each word, and its fields to the bytes of the word.
@@ -139,7 +180,7 @@ impl<X: AvxDot> Int8Isa for X {
     }
     #[inline(always)]
     fn dot4_five(self, w: &[__m256i; 4], _: Form, x: __m256i, sum: i32, offset: i32) -> __m128 {
-        Isa::dot4_nibbles(self, w, x, bias(sum, offset))
+        UnitIsa::dot4_nibbles(self, w, x, bias(sum, offset))
     }
     #[inline(always)]
     fn dot4_halves(self, w: &[__m256i; 4], _: Form, x: __m256i, sums: &[i32; 2], offset: i32) -> [__m128; 2] {
@@ -151,51 +192,12 @@ impl<X: AvxDot> Int8Isa for X {
         })
     }
     #[inline(always)]
-    fn interleave(self, w: &[__m256i; 4]) -> [[u8; 16]; 8] {
-        simd!(self, {
-            let (ab0, ab1) = (_mm256_unpacklo_epi32(w[0], w[1]), _mm256_unpackhi_epi32(w[0], w[1]));
-            let (cd0, cd1) = (_mm256_unpacklo_epi32(w[2], w[3]), _mm256_unpackhi_epi32(w[2], w[3]));
-            // Columns 4k and 16 + 4k.
-            let words = [
-                _mm256_unpacklo_epi64(ab0, cd0),
-                _mm256_unpackhi_epi64(ab0, cd0),
-                _mm256_unpacklo_epi64(ab1, cd1),
-                _mm256_unpackhi_epi64(ab1, cd1),
-            ];
-            let mut out = [[0; 16]; 8];
-            unroll!(k in 0..4 => {
-                _mm_storeu_si128(out[k].as_mut_ptr().cast(), _mm256_castsi256_si128(words[k]));
-                _mm_storeu_si128(out[k + 4].as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(words[k]));
-            });
-            out
-        })
-    }
-    #[inline(always)]
     fn splat_words(self, x: u32) -> __m128i {
         simd!(self, _mm_set1_epi32(x.cast_signed()))
     }
     #[inline(always)]
-    fn load_words(self, x: &[u8; 16]) -> __m128i {
-        simd!(self, _mm_loadu_si128(x.as_ptr().cast()))
-    }
-    #[inline(always)]
-    fn load_six_bits(self, x: &[u8; 24]) -> [__m128i; 2] {
-        let first = self.load_words(first(x));
-        simd!(self, {
-            let eight = _mm_loadl_epi64(last::<24, 8>(x).as_ptr().cast());
-            let low = self.and_words(_mm_unpacklo_epi64(eight, _mm_srli_epi64::<4>(eight)), 0x0f0f_0f0f);
-            [first, _mm_or_si128(low, self.and_words(self.shr_words(first, 2), 0x3030_3030))]
-        })
-    }
-    #[inline(always)]
-    fn quads(self, x: [&[u8; 16]; 4]) -> [__m128i; 4] {
+    fn quads(self, x: [At<'_, Self, [u8; 16]>; 4]) -> [__m128i; 4] {
         self.avx2().transpose_words(simd!(self, unroll_array!(r in 0..4 => _mm_loadu_si128(x[r].as_ptr().cast()))))
-    }
-    #[inline(always)]
-    fn store_words(self, x: __m128i) -> [i32; 4] {
-        let mut out = [0; 4];
-        simd!(self, _mm_storeu_si128(out.as_mut_ptr().cast(), x));
-        out
     }
     #[inline(always)]
     fn xor_words(self, x: __m128i, mask: u32) -> __m128i {
@@ -249,5 +251,74 @@ impl<X: AvxDot> Int8Isa for X {
             let x = _mm256_cvtph_ps(_mm_shuffle_epi8(x, order));
             [_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x)]
         })
+    }
+    #[inline(always)]
+    fn stored(self, x: __m128) -> [f32; 4] {
+        self.store4(x)
+    }
+    #[inline(always)]
+    fn load_made<B: Block>(self, of: At<'_, Self, B>, u: usize, make: fn(&B, usize) -> [u8; 32]) -> __m256i {
+        self.load_u8(&make(of, u))
+    }
+    #[inline(always)]
+    fn load_scales(self, of: [At<'_, Self, [u8; 4]>; 4], i: usize, make: fn(u8) -> f32) -> __m128 {
+        self.load4(&of.map(|bytes| make(bytes[i & 3])))
+    }
+}
+
+impl<X: AvxDot> Int8Isa for X {
+    type Decode = X::Decode;
+
+    #[inline(always)]
+    fn decode(self) -> X::Decode {
+        AvxDot::decode(self)
+    }
+
+    #[inline(always)]
+    fn join_planes(self, low: __m256i, high: [__m256i; 2], h: [Field; 2]) -> [__m256i; 2] {
+        let half = simd!(self, _mm256_set1_epi8(8 << h[0].bits));
+        unroll_array!(i in 0..2 => {
+            let q = self.join(low, Field { at: 4 * i, bits: 4 }, high[i], h[i]);
+            simd!(self, _mm256_xor_si256(q, half))
+        })
+    }
+    #[inline(always)]
+    fn interleave(self, w: &[__m256i; 4]) -> [[u8; 16]; 8] {
+        simd!(self, {
+            let (ab0, ab1) = (_mm256_unpacklo_epi32(w[0], w[1]), _mm256_unpackhi_epi32(w[0], w[1]));
+            let (cd0, cd1) = (_mm256_unpacklo_epi32(w[2], w[3]), _mm256_unpackhi_epi32(w[2], w[3]));
+            // Columns 4k and 16 + 4k.
+            let words = [
+                _mm256_unpacklo_epi64(ab0, cd0),
+                _mm256_unpackhi_epi64(ab0, cd0),
+                _mm256_unpacklo_epi64(ab1, cd1),
+                _mm256_unpackhi_epi64(ab1, cd1),
+            ];
+            let mut out = [[0; 16]; 8];
+            unroll!(k in 0..4 => {
+                _mm_storeu_si128(out[k].as_mut_ptr().cast(), _mm256_castsi256_si128(words[k]));
+                _mm_storeu_si128(out[k + 4].as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(words[k]));
+            });
+            out
+        })
+    }
+    #[inline(always)]
+    fn load_words(self, x: &[u8; 16]) -> __m128i {
+        simd!(self, _mm_loadu_si128(x.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn load_six_bits(self, x: &[u8; 24]) -> [__m128i; 2] {
+        let first = self.load_words(first(x));
+        simd!(self, {
+            let eight = _mm_loadl_epi64(last::<24, 8>(x).as_ptr().cast());
+            let low = self.and_words(_mm_unpacklo_epi64(eight, _mm_srli_epi64::<4>(eight)), 0x0f0f_0f0f);
+            [first, _mm_or_si128(low, self.and_words(self.shr_words(first, 2), 0x3030_3030))]
+        })
+    }
+    #[inline(always)]
+    fn store_words(self, x: __m128i) -> [i32; 4] {
+        let mut out = [0; 4];
+        simd!(self, _mm_storeu_si128(out.as_mut_ptr().cast(), x));
+        out
     }
 }

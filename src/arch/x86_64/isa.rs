@@ -4,13 +4,17 @@ use core::arch::x86_64::*;
 
 use super::tokens::{Avx2, Avx2Token, simd};
 use crate::arch::isa::F32x16;
-use crate::arch::isa::Isa;
+use crate::arch::isa::{Isa, UnitIsa};
 use crate::arch::unroll::{unroll, unroll_array};
 
 /// The operations that differ between AVX2 and AVX-512: pairs of vectors, and dot products of int8.
 pub(crate) trait AvxDot: Avx2Token {
     /// Two vectors of eight `f32`, in one register where that is as wide.
     type F32x16: F32x16<Self>;
+    /// As [`Int8Isa::Decode`](crate::arch::isa::Int8Isa::Decode).
+    type Decode: UnitIsa;
+
+    fn decode(self) -> Self::Decode;
 
     /// The initial value of a row's sum of int8 products; `bias` is −8·Σx of all blocks.
     fn start_i8(self, bias: i32) -> __m256i;
@@ -63,8 +67,6 @@ impl Avx2 {
 impl<X: AvxDot> Isa for X {
     type F32x8 = __m256;
     type F32x16 = X::F32x16;
-    type F32x4 = __m128;
-    type I8x32 = __m256i;
     type Sums = [__m256i; 4];
 
     #[inline(always)]
@@ -214,10 +216,6 @@ impl<X: AvxDot> Isa for X {
         })
     }
     #[inline(always)]
-    fn splat4(self, x: f32) -> __m128 {
-        simd!(self, _mm_set1_ps(x))
-    }
-    #[inline(always)]
     fn load4(self, x: &[f32; 4]) -> __m128 {
         simd!(self, _mm_loadu_ps(x.as_ptr()))
     }
@@ -227,43 +225,7 @@ impl<X: AvxDot> Isa for X {
         simd!(self, _mm_storeu_ps(out.as_mut_ptr(), x));
         out
     }
-    #[inline(always)]
-    fn gather4_f16(self, x: [&[u8; 2]; 4]) -> __m128 {
-        let [a, b, c, d] = x.map(|b| i32::from(u16::from_le_bytes(*b)));
-        simd!(self, {
-            let x = _mm_insert_epi16::<1>(_mm_cvtsi32_si128(a), b);
-            _mm_cvtph_ps(_mm_insert_epi16::<3>(_mm_insert_epi16::<2>(x, c), d))
-        })
-    }
-    #[inline(always)]
-    fn mul4(self, a: __m128, b: __m128) -> __m128 {
-        simd!(self, _mm_mul_ps(a, b))
-    }
-    #[inline(always)]
-    fn fma4(self, a: __m128, b: __m128, c: __m128) -> __m128 {
-        simd!(self, _mm_fmadd_ps(a, b, c))
-    }
 
-    #[inline(always)]
-    fn load_i8(self, x: &[i8; 32]) -> __m256i {
-        simd!(self, _mm256_loadu_si256(x.as_ptr().cast()))
-    }
-    #[inline(always)]
-    fn load_u8(self, x: &[u8; 32]) -> __m256i {
-        simd!(self, _mm256_loadu_si256(x.as_ptr().cast()))
-    }
-    #[inline(always)]
-    fn load_nibbles(self, x: &[u8; 16]) -> __m256i {
-        simd!(self, {
-            let x = _mm_loadu_si128(x.as_ptr().cast());
-            let both = _mm256_set_m128i(_mm_srli_epi16::<4>(x), x);
-            _mm256_and_si256(both, _mm256_set1_epi8(15))
-        })
-    }
-    #[inline(always)]
-    fn dot4_i8(self, w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128 {
-        self.fold_i8(Isa::add_i8(self, w, x, self.sums_i8(bias)))
-    }
     #[inline(always)]
     fn sums_i8(self, bias: i32) -> [__m256i; 4] {
         [self.start_i8(bias); 4]
@@ -275,10 +237,6 @@ impl<X: AvxDot> Isa for X {
     #[inline(always)]
     fn fold_i8(self, sums: [__m256i; 4]) -> __m128 {
         simd!(self, _mm_cvtepi32_ps(self.avx2().fold(sums)))
-    }
-    #[inline(always)]
-    fn dot4_nibbles(self, w: &[__m256i; 4], x: __m256i, bias: i32) -> __m128 {
-        simd!(self, _mm_cvtepi32_ps(AvxDot::dot4_nibbles(self, w, x, bias)))
     }
     #[inline(always)]
     fn transpose4(self, rows: [&[u8; 16]; 4]) -> [[u8; 16]; 4] {

@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use super::prefetch::Prefetcher;
 use crate::arch::isa::Isa;
-use crate::arch::types::{BlockQuad, ROWS};
+use crate::arch::types::{BlockQuad, Places, ROWS};
 use crate::quant::{Block, PANEL_ROWS};
 
 /// Distance in bytes from the end of the rows that are read to what is prefetched to the first-level cache: as many lines as
@@ -13,16 +13,16 @@ const NEAR: usize = 2048;
 /// Distance to what is prefetched to the second-level cache.
 const FAR: usize = 32768;
 
-/// Blocks of four rows, one after another.
-pub(in crate::arch::generic) struct RowCursor<'a, B> {
-    next: [*const u8; ROWS],
+/// Blocks of four rows, or of as many as `P` has, one after another.
+pub(in crate::arch::generic) struct RowCursor<'a, B, P = [*const u8; ROWS]> {
+    next: P,
     /// What to prefetch.
     ahead: *const u8,
     left: usize,
     borrow: PhantomData<&'a B>,
 }
 
-/// Four adjacent rows of weights; beyond the last row of the matrix, it is repeated.
+/// Four adjacent rows of weights, or more; beyond the last row of the matrix, it is repeated.
 #[derive(Clone, Copy)]
 pub(in crate::arch) struct RowQuad<'a> {
     data: &'a [u8],
@@ -34,18 +34,20 @@ pub(in crate::arch) struct RowQuad<'a> {
     last: usize,
 }
 
-/// Rows of weights, four at a time.
+/// Rows of weights, some at a time.
 pub(in crate::arch::generic) struct RowQuads<'a> {
     data: &'a [u8],
     stride: usize,
     left: usize,
+    /// How many at a time.
+    together: usize,
 }
 
 impl<'a> RowQuads<'a> {
-    /// `data` has whole rows of `stride` bytes.
+    /// `data` has whole rows of `stride` bytes, of which `together` are taken at a time.
     #[inline(always)]
-    pub(in crate::arch::generic) fn new(data: &'a [u8], stride: usize) -> Self {
-        RowQuads { data, stride, left: data.len().checked_div(stride).unwrap_or(0) }
+    pub(in crate::arch::generic) fn new(data: &'a [u8], stride: usize, together: usize) -> Self {
+        RowQuads { data, stride, left: data.len().checked_div(stride).unwrap_or(0), together }
     }
 }
 
@@ -55,10 +57,10 @@ impl<'a> Iterator for RowQuads<'a> {
     /// All have the same `stride` and `len`, so that a caller's loop computes what depends on these once.
     #[inline(always)]
     fn next(&mut self) -> Option<RowQuad<'a>> {
-        let rows = self.left.min(ROWS);
+        let rows = self.left.min(self.together);
         let (data, stride) = (self.data, self.stride);
         self.left -= rows;
-        self.data = data.get(ROWS * stride..).unwrap_or(&[]);
+        self.data = data.get(self.together * stride..).unwrap_or(&[]);
         (rows > 0).then(|| RowQuad { data, stride, len: stride, last: (rows - 1) * stride })
     }
 }
@@ -97,22 +99,16 @@ impl<'a> RowQuad<'a> {
     }
 }
 
-impl<'a, B: Block> RowCursor<'a, B> {
+impl<'a, B: Block, P: Places> RowCursor<'a, B, P> {
     /// At most `blocks` blocks of each row.
     #[inline(always)]
     pub(in crate::arch::generic) fn new(rows: RowQuad<'a>, blocks: usize) -> Self {
         const { assert!(align_of::<B>() == 1) };
         let first = rows.data.as_ptr();
         // Each offset is at most `last`, where a row of `len` bytes starts.
-        let next = core::array::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
-        let ahead = first.wrapping_add(ROWS * rows.stride + NEAR);
+        let next = P::from_fn(|r| first.wrapping_add((r * rows.stride).min(rows.last)));
+        let ahead = first.wrapping_add(P::ROWS * rows.stride + NEAR);
         RowCursor { next, ahead, left: blocks.min(rows.len / size_of::<B>()), borrow: PhantomData }
-    }
-
-    /// Prefetches from `bytes` after what is read.
-    #[inline(always)]
-    pub(in crate::arch::generic) fn prefetch_from(self, bytes: usize) -> Self {
-        RowCursor { ahead: self.next[0].wrapping_add(bytes), ..self }
     }
 
     /// Prefetches as many bytes as a step reads, in the order of addresses.
@@ -121,29 +117,37 @@ impl<'a, B: Block> RowCursor<'a, B> {
     /// first-level cache has too few fill buffers to keep memory busy, so lines go to the second level first.
     #[inline(always)]
     pub(in crate::arch::generic) fn prefetch<I: Isa>(&mut self, isa: I) {
-        isa.prefetch_far(self.ahead.wrapping_add(FAR - NEAR), ROWS * size_of::<B>());
+        isa.prefetch_far(self.ahead.wrapping_add(FAR - NEAR), P::ROWS * size_of::<B>());
         self.prefetch_near(isa);
     }
 
     /// As [`prefetch`](RowCursor::prefetch), to the first-level cache alone.
     #[inline(always)]
     pub(in crate::arch::generic) fn prefetch_near<I: Isa>(&mut self, isa: I) {
-        isa.prefetch(self.ahead, ROWS * size_of::<B>());
-        self.ahead = self.ahead.wrapping_add(ROWS * size_of::<B>());
+        isa.prefetch(self.ahead, P::ROWS * size_of::<B>());
+        self.ahead = self.ahead.wrapping_add(P::ROWS * size_of::<B>());
+    }
+
+    /// The next block of each row.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn next(&mut self) -> Option<BlockQuad<'_, 'a, B, P>> {
+        self.left = self.left.checked_sub(1)?;
+        // SAFETY: a block was left in each row, at its pointer: every `BlockQuad` advances these by at most a block.
+        Some(unsafe { BlockQuad::new(&mut self.next) })
+    }
+}
+
+impl<'a, B: Block> RowCursor<'a, B> {
+    /// Prefetches from `bytes` after what is read.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn prefetch_from(self, bytes: usize) -> Self {
+        RowCursor { ahead: self.next[0].wrapping_add(bytes), ..self }
     }
 
     /// How many blocks each row has, and the cursor for a loop that counts them itself.
     #[inline(always)]
     pub(in crate::arch::generic) fn uncounted(self) -> (usize, UncountedRows<'a, B>) {
         (self.left, UncountedRows { next: self.next, borrow: PhantomData })
-    }
-
-    /// The next block of each row.
-    #[inline(always)]
-    pub(in crate::arch::generic) fn next(&mut self) -> Option<BlockQuad<'_, 'a, B>> {
-        self.left = self.left.checked_sub(1)?;
-        // SAFETY: a block was left in each row, at its pointer: every `BlockQuad` advances these by at most a block.
-        Some(unsafe { BlockQuad::new(&mut self.next) })
     }
 }
 
