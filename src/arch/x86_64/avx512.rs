@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::*;
 
+use super::eight_rows::EightRows;
 use super::isa::AvxDot;
 use super::tokens::{Avx2Token, Avx512, simd};
 use crate::arch::backend::Backend;
@@ -24,11 +25,11 @@ const FLIP: i8 = -128;
 
 impl AvxDot for Avx512 {
     type F32x16 = __m512;
-    type Decode = Self;
+    type Decode = EightRows;
 
     #[inline(always)]
-    fn decode(self) -> Self {
-        self
+    fn decode(self) -> EightRows {
+        EightRows(self)
     }
     #[inline(always)]
     fn start_i8(self, bias: i32) -> __m256i {
