@@ -32,7 +32,7 @@
 #define ARMLET_CONFIG_INIT \
     {sizeof(armlet_config), ARMLET_ABI_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, {0, 0, 0, 0}}
 #define ARMLET_REQUIREMENTS_INIT {sizeof(armlet_requirements), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-#define ARMLET_SAMPLING_INIT {sizeof(armlet_sampling), 0, 0, 0, 0, 0, 0}
+#define ARMLET_SAMPLING_INIT {sizeof(armlet_sampling), 0, 0, 0, 0, 0, 0, 0, 0}
 #define ARMLET_INFO_INIT {sizeof(armlet_info), 0, 0, 0, 0, 0, 0, 0, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}}
 
 /// Firmware must define this function, and it must not return: without an operating system the library calls it where
@@ -365,6 +365,10 @@ typedef struct {
     float min_p;
     /// Divides (if positive) or multiplies (if negative) the logits of the last 64 tokens; 0 or 1 changes nothing.
     float repeat_penalty;
+    /// Subtracted from the logits of the last 64 tokens; 0 changes nothing.
+    float presence_penalty;
+    /// Subtracted from the logit of one of the last 64 tokens for each time that it occurs; 0 changes nothing.
+    float frequency_penalty;
     /// Seed of the random numbers.
     uint64_t seed;
 } armlet_sampling;

@@ -1,7 +1,7 @@
 //! Generation: an answer, token by token.
 //!
-//! [`Generation::step`] is the one loop of sampling that the program, the C API and firmware drive: each call gives a token or
-//! says why no more come, and passes on the text that has become certain. It allocates nothing, and holds no more than the
+//! [`Generation::step`] is the one loop of sampling that the program and firmware in Rust drive (the C API has its step, and
+//! draws by the same [`sample`]): each call gives a token or says why no more come, and passes on the text that has become certain. It allocates nothing, and holds no more than the
 //! end of the text that may be a stop string. A [`Scheduler`] does that for many at a time.
 
 mod scheduler;
@@ -15,8 +15,8 @@ use crate::storage::Executor;
 use crate::tokenizer::{Detokenizer, Tokenizer};
 pub use scheduler::{Clients, Load, MAX_BATCH, Scheduler, SubmitError, Tick};
 pub use slot::{Place, Slot};
-use stops::Held;
 pub use stops::MAX_STOP;
+use stops::{Held, fits};
 
 /// What ends an answer, beside the model: the same in every step of it.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,6 @@ impl Limits<'_> {
     /// # Errors
     /// [`StopError`].
     pub fn check(&self) -> Result<(), StopError> {
-        let fits = |stop: &&str| (1..=MAX_STOP).contains(&stop.len());
         self.stops.iter().position(|stop| !fits(stop)).map_or(Ok(()), |bad| Err(StopError(bad)))
     }
 }
@@ -173,6 +172,8 @@ impl Generation {
             }
         });
         if let Some(stop) = stop {
+            // What was left of a character is behind the stop string.
+            self.detokenizer = Detokenizer::new();
             self.ended = Some(End::Stop(stop));
             return Ok(Event::End(End::Stop(stop)));
         }
@@ -180,7 +181,7 @@ impl Generation {
         Ok(Event::Token(token))
     }
 
-    /// Ends the answer, for a reason of the caller's: text that is left goes to `show`.
+    /// Passes text that is left to `show`: of an answer that its caller ends. [`step`](Generation::step) does so at any other end.
     pub fn finish(&mut self, show: &mut dyn FnMut(&str)) {
         self.held.finish(show);
         self.detokenizer.finish(show);

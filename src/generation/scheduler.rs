@@ -12,7 +12,7 @@
 
 use super::slot::{Place, Slot, State};
 use crate::engine::Engine;
-use crate::model::{Caches, KvCache, LayerWeights};
+use crate::model::{Caches, KvCache};
 use crate::storage::Executor;
 use crate::util::SliceExt;
 
@@ -21,7 +21,8 @@ pub const MAX_BATCH: usize = 8;
 
 /// The clients of a scheduler.
 pub trait Clients {
-    /// Whether a request's client takes another token now. One that does not holds up nobody else.
+    /// Whether a request's client takes another token now. One that does not holds up nobody else. It is not asked for the first
+    /// token, which comes with the end of the prompt.
     fn is_ready(&mut self, request: u64) -> bool;
 
     /// The token to follow, given the logits behind all that the session of a request has read, `(vocab)`; none if the answer
@@ -52,6 +53,12 @@ pub enum SubmitError {
     /// A token that the vocabulary does not have.
     #[error("token {0} is not in the vocabulary")]
     UnknownToken(u32),
+    /// There is such a request already.
+    #[error("there is a request {0} already")]
+    Duplicate(u64),
+    /// The slots' sessions are of another model than the engine.
+    #[error("the slots belong to another model than the engine")]
+    OtherModel,
     /// Every slot starts with a prefix, with which the prompt does not.
     #[error("the prompt does not start with the shared prefix")]
     OtherPrefix,
@@ -103,6 +110,13 @@ impl<'s> Scheduler<'s> {
         if prompt.is_empty() {
             return Err(SubmitError::Empty);
         }
+        if !self.slots.iter().all(|slot| slot.session().is_of(engine.model())) {
+            return Err(SubmitError::OtherModel);
+        }
+        let running = self.slots.iter().any(|slot| slot.request() == Some(request));
+        if running || self.queue.iter().any(|place| place.request() == Some(request)) {
+            return Err(SubmitError::Duplicate(request));
+        }
         let most = self.slots.iter().map(|slot| slot.most_tokens()).min().unwrap_or(0);
         let place = self.queue.iter_mut().find(|place| place.is_free()).ok_or(SubmitError::QueueFull)?;
         let most = most.min(place.most_tokens());
@@ -146,9 +160,12 @@ impl<'s> Scheduler<'s> {
     /// Gives requests that wait, oldest first, the free slots that have most of their prompts; of equals the one that has been
     /// free for longest. One that no free slot can start waits, and those behind it do not.
     fn assign(&mut self, engine: &Engine<'_>) {
+        if self.queue.iter().all(Place::is_free) {
+            return;
+        }
         let mut after = 0;
         // Passes of these lengths, where lengths matter.
-        let exact = Some(engine.chunk()).filter(|_| sums_depend_on_passes(engine));
+        let exact = Some(engine.chunk()).filter(|_| engine.model().has_float_matrices());
         while let Some(place) = oldest(self.queue, after) {
             after = place.ticket();
             let Some(request) = place.request() else { continue };
@@ -170,7 +187,7 @@ impl<'s> Scheduler<'s> {
             let at = (self.first + i) % slots.max(1);
             let Some(slot) = self.slots.get_mut(at).filter(|_| n < most) else { continue };
             let (State::Decoding(token), Some(request)) = (slot.state(), slot.request()) else { continue };
-            if !slot.session().is_of(engine.model()) || slot.session().remaining() == 0 {
+            if slot.session().remaining() == 0 {
                 clients.is_full(request);
                 self.clock += 1;
                 slot.release(self.clock);
@@ -199,16 +216,10 @@ impl<'s> Scheduler<'s> {
     fn prefill(&mut self, engine: &mut Engine<'_>, exec: &dyn Executor, clients: &mut dyn Clients) -> usize {
         let reading = self.slots.iter_mut().filter(|slot| slot.state() == State::Reading);
         let Some(slot) = reading.min_by_key(|slot| slot.since()) else { return 0 };
-        // Chunks start at multiples of their length, whatever was there before: floats are summed in another order in long
-        // passes than in short ones.
-        let position = slot.read();
+        // Behind a prefix, chunks start at multiples of their length, whatever was there before: floats are summed in another
+        // order in long passes than in short ones.
+        let position = slot.read() - slot.prefix().len().min(slot.read());
         let n = (engine.chunk() - position % engine.chunk().max(1)).min(slot.unread().len());
-        if n as u64 > slot.session().remaining() || !slot.session().is_of(engine.model()) {
-            slot.request().into_iter().for_each(|request| clients.is_full(request));
-            self.clock += 1;
-            slot.release(self.clock);
-            return 0;
-        }
         let is_last = n == slot.unread().len();
         let (session, tokens) = slot.session_and_unread();
         engine.read(exec, session, tokens.first_n(n), is_last);
@@ -253,17 +264,4 @@ impl<'s> Caches<'s> for Chosen<'_, 's> {
     fn get_mut(&mut self, i: usize) -> Option<&mut KvCache<'s>> {
         self.slots.get_mut(*self.chosen.get(i)?).map(|slot| slot.session_mut().cache_mut())
     }
-}
-
-/// Whether a model's products depend on how many tokens a pass has: those of float matrices do.
-fn sums_depend_on_passes(engine: &Engine<'_>) -> bool {
-    let mut found = false;
-    for layer in engine.model().weights.layers {
-        layer.for_each(&mut |weights| {
-            if let LayerWeights::Linear(linear) = weights {
-                found |= linear.weight.rows() > 0 && linear.weight.dtype().block_len() == 1;
-            }
-        });
-    }
-    found
 }

@@ -32,15 +32,20 @@ pub struct Slot<'s> {
 
 impl<'s> Slot<'s> {
     /// A free slot. `tokens` is room for the tokens of a conversation: what a prompt has at most. A session with a shared prefix
-    /// comes with the tokens of that.
-    pub fn new(session: Session<'s>, tokens: &'s mut [u32], prefix: &[u32]) -> Self {
-        let len = prefix.len().min(tokens.len());
-        tokens.first_n_mut(len).copy_from_slice(prefix.first_n(len));
-        Slot { session, tokens, len, read: len, prefilled: len, state: State::Free, request: 0, since: 0 }
+    /// comes with the tokens of that, and is new: `None` if it has not read just these, or there is no room for them.
+    pub fn new(session: Session<'s>, tokens: &'s mut [u32], prefix: &[u32]) -> Option<Self> {
+        let len = prefix.len();
+        if session.position() != len as u64 || session.start() != len as u64 {
+            return None;
+        }
+        tokens.get_mut(..len)?.copy_from_slice(prefix);
+        Some(Slot { session, tokens, len, read: len, prefilled: len, state: State::Free, request: 0, since: 0 })
     }
 
+    /// The most tokens of a prompt.
     pub(super) fn most_tokens(&self) -> usize {
-        self.tokens.len()
+        let limit = self.session.position().saturating_add(self.session.remaining());
+        self.tokens.len().min(usize::try_from(limit).unwrap_or(usize::MAX))
     }
 
     pub(super) fn state(&self) -> State {
@@ -77,7 +82,7 @@ impl<'s> Slot<'s> {
     }
 
     /// Tokens of a shared prefix.
-    fn prefix(&self) -> &[u32] {
+    pub(super) fn prefix(&self) -> &[u32] {
         let start = usize::try_from(self.session.start()).unwrap_or(usize::MAX);
         self.tokens.first_n(start.min(self.len))
     }
@@ -96,13 +101,15 @@ impl<'s> Slot<'s> {
     /// that tokens must have been read in passes that start where those of this prompt will, of so many.
     pub(super) fn start(&mut self, request: u64, ticket: u64, prompt: &[u32], exact: Option<usize>) {
         let mut keep = self.common(prompt).min(prompt.len().saturating_sub(1));
+        let start = self.prefix().len();
         if let Some(chunk) = exact {
-            keep = keep.min(self.prefilled) / chunk.max(1) * chunk.max(1);
+            keep = keep.min(self.prefilled);
+            keep -= keep.saturating_sub(start).checked_rem(chunk).unwrap_or(0);
         }
-        keep = keep.max(self.prefix().len());
+        keep = keep.max(start);
         if self.session.rewind(keep as u64).is_err() {
             // Tokens there have been evicted: all is read again.
-            keep = self.prefix().len();
+            keep = start;
             // The start can always be rewound to.
             let _ = self.session.rewind(keep as u64);
         }

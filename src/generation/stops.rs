@@ -5,6 +5,11 @@ use crate::util::SliceExt;
 /// The longest stop string, in bytes.
 pub const MAX_STOP: usize = 256;
 
+/// Whether a stop string is found: others count as absent.
+pub(super) fn fits(stop: &str) -> bool {
+    (1..=MAX_STOP).contains(&stop.len())
+}
+
 /// The end of the text so far, as far as it may be the start of a stop string.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
@@ -33,15 +38,17 @@ impl Held {
                 }
             }
             let held = self.bytes.first_n(self.len);
-            if let Some(stop) = stops.iter().position(|stop| held.ends_with(stop.as_bytes())) {
+            if let Some(stop) = stops.iter().position(|stop| fits(stop) && held.ends_with(stop.as_bytes())) {
                 let before = self.len - stops.get(stop).map_or(0, |stop| stop.len());
                 self.pass_on(before, show);
                 self.len = 0;
                 return Some(stop);
             }
             // The longest end of what is held that begins a stop string stays.
-            let begins =
-                |at: &usize| stops.iter().any(|stop| stop.as_bytes().starts_with(held.get(*at..).unwrap_or(&[])));
+            let begins = |at: &usize| {
+                let end = held.get(*at..).unwrap_or(&[]);
+                stops.iter().any(|stop| fits(stop) && stop.as_bytes().starts_with(end))
+            };
             let at = (0..self.len).find(begins).unwrap_or(self.len);
             self.pass_on(at, show);
         }
@@ -92,6 +99,9 @@ mod tests {
         assert_eq!(shown(&["xé", "漢", "字"], &["漢字"]), ("xé".into(), Some(0)));
         assert_eq!(shown(&["one\n", "\ntwo"], &["END", "\n\n"]), ("one".into(), Some(1)));
         assert_eq!(shown(&["abc"], &[]), ("abc".into(), None));
+        // What is no stop string changes nothing, whatever its length.
+        let (text, long) = ("x".repeat(300), "x".repeat(MAX_STOP + 4));
+        assert_eq!(shown(&[&text, "é", "END"], &["", &long, "END"]), (text.clone() + "é", Some(2)));
     }
 
     #[test]

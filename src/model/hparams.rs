@@ -145,13 +145,13 @@ impl Hparams {
                 found => found,
             }
         };
-        let head = head_of(&keys, HEAD, [width_per_head; 2], &scale);
+        let head = head_of(&keys, HEAD, [width_per_head, usize::MAX], &scale);
         let context_length = keys.size("context_length", None, 1, MAX_CONTEXT);
         let rope_base = keys.float("rope.freq_base", Some(10_000.0));
         let scaling = |base, dims| RopeScaling::new(&keys, family, context_length, base, dims);
         let rope_scaling = scaling(rope_base, head.rope_dims);
-        let own = head_of(&keys, HEAD_OF_WINDOWED, [head.dim, head.rope_dims], &scale);
-        let window = window(&keys, family, n_layers, rope_base, [&head, &own], &scaling);
+        let own = || head_of(&keys, HEAD_OF_WINDOWED, [head.dim, head.rope_dims], &scale);
+        let window = window(&keys, family, n_layers, rope_base, &head, &own, &scaling);
         let scale = |key, scale| scale_of(&keys, key, scale, n_embd, n_layers);
         let eps = match family.norm {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
@@ -272,7 +272,7 @@ const HEAD: [&str; 3] = ["attention.key_length", "attention.value_length", "rope
 const HEAD_OF_WINDOWED: [&str; 3] =
     ["attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"];
 
-/// The size of a head; `default` is its width, and what of that is rotated at most.
+/// The size of a head: where keys say nothing, this wide, and of that so many dimensions are rotated at most.
 #[inline(never)]
 fn head_of(
     keys: &Keys<'_, '_>,
@@ -332,7 +332,8 @@ fn window(
     f: &Family,
     n_layers: usize,
     base: f64,
-    [others, head]: [&Head; 2],
+    others: &Head,
+    head: &dyn Fn() -> Head,
     scaling: &dyn Fn(f64, usize) -> RopeScaling,
 ) -> Option<Window> {
     let rule = f.window.filter(|rule| rule.only_of_layers.is_none_or(|n| usize::from(n) == n_layers))?;
@@ -340,6 +341,7 @@ fn window(
     if size == 0 {
         return None;
     }
+    let head = head();
     let pattern = "attention.sliding_window_pattern";
     let mut layers = LayerSet::default();
     let mut set = |layer, windowed| {
@@ -377,7 +379,7 @@ fn window(
         && same_factor
         && head.rope_dims == others.rope_dims;
     let rotation = (!is_same).then_some(Rotation { base: own, scaling });
-    (layers != LayerSet::default()).then_some(Window { size, layers, head: *head, rotation })
+    (layers != LayerSet::default()).then_some(Window { size, layers, head, rotation })
 }
 
 #[inline(never)]

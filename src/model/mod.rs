@@ -144,6 +144,20 @@ impl<'m> Model<'m> {
         hash.0
     }
 
+    /// Whether a layer has a matrix of floats. The sums of these have another order in passes of more than eight tokens, so that
+    /// how tokens are cut into passes shows in the last bits; of quantised matrices nothing does.
+    pub fn has_float_matrices(&self) -> bool {
+        let mut found = false;
+        for layer in self.weights.layers {
+            layer.for_each(&mut |weights| {
+                if let LayerWeights::Linear(linear) = weights {
+                    found |= linear.weight.rows() > 0 && linear.weight.dtype().block_len() == 1;
+                }
+            });
+        }
+        found
+    }
+
     fn carve<'a>(file: &File<'m>, arena: &mut Arena<'a>) -> Result<Model<'a>, ModelError>
     where
         'm: 'a,

@@ -6,6 +6,10 @@ use super::candidate::{Candidate, better};
 /// as it has room for. Of a token beyond the vocabulary, −∞. It takes time in proportion to the room.
 pub fn log_probability(logits: &[f32], token: u32, likeliest: &mut [Candidate]) -> f32 {
     let most = logits.iter().fold(f32::NEG_INFINITY, |m, l| m.max(*l));
+    if most == f32::NEG_INFINITY {
+        likeliest.fill(Candidate { token: u32::MAX, logit: most });
+        return most;
+    }
     let sum: f64 = logits.iter().map(|l| f64::from(libm::expf(l - most))).sum();
     let total = most + libm::log(sum) as f32;
     likeliest.fill(Candidate { token: u32::MAX, logit: f32::NEG_INFINITY });
@@ -38,6 +42,7 @@ mod tests {
         likeliest.iter().for_each(|c| assert!((c.logit.exp() - p[c.token as usize]).abs() < 1e-6, "{c:?}"));
         assert_eq!(log_probability(&logits, 4, &mut []), f32::NEG_INFINITY);
         assert_eq!(log_probability(&[], 0, &mut likeliest), f32::NEG_INFINITY);
+        assert_eq!(log_probability(&[f32::NEG_INFINITY; 3], 0, &mut likeliest), f32::NEG_INFINITY);
     }
 
     #[test]

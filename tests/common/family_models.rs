@@ -294,7 +294,10 @@ fn neox() -> Vec<Case> {
         Model::new(Tiny { bias: true, tied: false, ..tiny("qwen2") })
             .tensor("output.bias", &[67], 0.0)
             .case("qwen2", &[RopePairs, BiasOfQ, BiasOfLogits, Head]),
-        Model::new(wide_heads("qwen3")).norms(&Q_AND_K, 32).case("qwen3", &[RopePairs, QkNormWidth, QkNormOrder]),
+        Model::new(wide_heads("qwen3"))
+            .without_key("rope.dimension_count")
+            .norms(&Q_AND_K, 32)
+            .case("qwen3", &[RopePairs, QkNormWidth, QkNormOrder]),
         Model::new(wide_heads("qwen3"))
             .yarn(4.0)
             .norms(&Q_AND_K, 32)
@@ -342,7 +345,9 @@ fn neox() -> Vec<Case> {
 
 fn gemmas() -> Vec<Case> {
     let gemma3 = || {
+        // As its converter writes it: all of a head is rotated, however wide the model is.
         let m = Model::new(Tiny { n_layers: 7, rope_base: 1e6, ..wide_heads("gemma3") })
+            .without_key("rope.dimension_count")
             .norms_behind(true)
             .norms(&Q_AND_K, 32);
         m.key("rope.scaling.type", Val::Str("linear".into())).floats(&[("rope.scaling.factor", 8.0)])

@@ -134,7 +134,6 @@ fn a_stop_leaves_a_context_that_goes_on() {
     assert_eq!(context.logits(), plain.logits());
 }
 
-/// Whether a token was read or chosen makes no difference to how little it is repeated.
 /// Every callback calls back: that is refused, and what it is part of goes on as if nothing had been.
 #[test]
 fn a_call_from_a_callback_is_refused() {
@@ -168,6 +167,7 @@ fn a_call_from_a_callback_is_refused() {
     assert_eq!(context.info().position, alone.info().position);
 }
 
+/// Whether a token was read or chosen makes no difference to how little it is repeated.
 #[test]
 fn what_was_read_is_repeated_less() {
     let model = chatty().build();

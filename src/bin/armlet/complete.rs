@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
                 "the prompt is empty, and the model has no BOS token to start from; give some text".into(),
             ));
         }
-        let cache = args.cache.with_chunk(loaded.ahead.chunk(tokens.len()));
+        let cache = args.cache.with_chunk(loaded.ahead.chunk(loaded.model.has_float_matrices(), tokens.len()));
         let plan = plan(&loaded.model.hparams, &cache, None)?;
         let mut memory = session_memory(&plan)?;
         let mut runner = Runner::new(loaded, &plan, &mut memory)?;

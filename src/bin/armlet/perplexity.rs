@@ -59,7 +59,6 @@ pub(crate) fn run(args: &Perplexity) -> Result<(), Failure> {
     with_model(&args.model, |loaded| {
         let options = EncodeOptions { add_special: true, ..EncodeOptions::default() };
         let mut tokens = encode_prompt(&loaded.model.tokenizer, &text, options)?;
-        interrupt::catch()?;
         tokens.truncate(if args.tokens == 0 { usize::MAX } else { args.tokens });
         let (score, chunks) =
             if args.stream { stream(loaded, &tokens, args)? } else { pieces(loaded, &mut tokens, args)? };

@@ -90,7 +90,7 @@ impl<'m> ReadAhead<'m> {
     fn ask(&self) {
         // A page is there when it can be touched.
         let arrived = |piece: &[u8]| {
-            std::hint::black_box(piece.last());
+            std::hint::black_box(piece.last().copied());
             self.read.fetch_add(piece.len(), Relaxed);
         };
         let behind = iter::repeat_n(None, LEAD).chain(self.pieces.iter().map(Some));
@@ -122,10 +122,11 @@ impl<'m> ReadAhead<'m> {
         Some(bytes).filter(|bytes| bytes.done < bytes.of)
     }
 
-    /// The most tokens of a pass over a prompt of `tokens`, the first of this process, if they should be more than usual.
-    pub(crate) fn chunk(&self, tokens: usize) -> Option<usize> {
+    /// The most tokens of a pass over a prompt of `tokens`, the first of this process, if they should be more than usual. Not
+    /// with float matrices, where it would show in the last bits.
+    pub(crate) fn chunk(&self, has_floats: bool, tokens: usize) -> Option<usize> {
         let is_longer = tokens > Config::default().chunk;
-        (self.is_cold && is_longer).then_some(tokens.min(LONGEST))
+        (self.is_cold && is_longer && !has_floats).then_some(tokens.min(LONGEST))
     }
 }
 
@@ -181,7 +182,8 @@ mod tests {
         assert!(whole.left().is_some_and(|part| part.done == 0 && part.of == bytes.len()));
         whole.ask();
         assert!(whole.left().is_none());
-        assert_eq!([100, 400, 5000].map(|n| whole.chunk(n)), [None, Some(400), Some(LONGEST)]);
+        assert_eq!([100, 400, 5000].map(|n| whole.chunk(false, n)), [None, Some(400), Some(LONGEST)]);
+        assert_eq!(whole.chunk(true, 400), None);
         let stopped = ahead(bytes.chunks(PIECE).collect());
         stopped.during(|| ());
         stopped.ask();

@@ -62,7 +62,8 @@ impl Events {
 /// Prints the end of an answer, with all of it.
 pub(super) fn end(kind: Json, chat: &Conversation<'_, '_>, hide: bool, end: End, stats: &Stats) -> Result<(), Failure> {
     let whole = match chat.transcript.messages.last() {
-        Some(message) if message.role == Role::Assistant => message.text.as_str(),
+        // Without a token there is no answer, and the last one is another's.
+        Some(message) if message.role == Role::Assistant && stats.generated > 0 => message.text.as_str(),
         _ => "",
     };
     let text = if hide { without_thoughts(whole) } else { whole.to_string() };

@@ -40,35 +40,11 @@ use transcript::Transcript;
 const LIMIT: usize = 1024;
 
 pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
-    if args.prompt.is_none() {
-        one_stdin(&args.template, "the message", "-p")?;
-    }
-    let one_shot = match &args.prompt {
-        Some(text) => Some(argument(text)?),
-        None if args.json != Some(ChatJson::Lines) && !std::io::stdin().is_terminal() => {
-            Some(without_line_end(read_stdin()?))
-        }
-        None => None,
-    };
-    match (args.json, &one_shot) {
-        (Some(ChatJson::Lines), Some(_)) => {
-            return Err(Failure::Usage("--json=lines takes messages from stdin: leave -p out".into()));
-        }
-        (Some(ChatJson::Object | ChatJson::Events), None) => {
-            return Err(Failure::Usage("--json needs -p or piped text; --json=lines is a whole conversation".into()));
-        }
-        _ => {}
-    }
+    let one_shot = one_message(args)?;
     let prefix = args.prefix.as_deref().map(map).transpose()?;
     with_model(&args.model, |loaded| {
         let start = match (&args.prefix, &prefix) {
-            (Some(path), Some(bytes)) => {
-                let fail = |e: &dyn std::fmt::Display| Failure::file(path, e);
-                let prefix = Prefix::new_checked(bytes, &loaded.model).map_err(|e| fail(&e))?;
-                let transcript =
-                    Transcript::decode(prefix.extra()).filter(|transcript| transcript.read.len() == prefix.len());
-                Some((prefix, transcript.ok_or_else(|| fail(&"its system prompt is damaged"))?))
-            }
+            (Some(path), Some(bytes)) => Some(begun(path, bytes, loaded)?),
             _ => None,
         };
         let (prefix, mut transcript) = start.map_or((None, Transcript::default()), |(p, t)| (Some(p), t));
@@ -79,7 +55,8 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         // An empty file is a new session.
         let session = args.session.as_deref().filter(|path| path.metadata().is_ok_and(|found| found.len() > 0));
         // A text has at most as many tokens as bytes.
-        let chunk = one_shot.as_ref().and_then(|text| loaded.ahead.chunk(text.len()));
+        let chunk =
+            one_shot.as_ref().and_then(|text| loaded.ahead.chunk(loaded.model.has_float_matrices(), text.len()));
         let cache = args.cache.with_chunk(chunk);
         let sinks = match session {
             // A session goes on with the sinks that it was made with.
@@ -133,6 +110,37 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
             }
         }
     })
+}
+
+/// The one message to answer, if it is not a conversation.
+fn one_message(args: &Chat) -> Result<Option<String>, Failure> {
+    if args.prompt.is_none() {
+        one_stdin(&args.template, "the message", "-p")?;
+    }
+    let one_shot = match &args.prompt {
+        Some(text) => Some(argument(text)?),
+        None if args.json != Some(ChatJson::Lines) && !std::io::stdin().is_terminal() => {
+            Some(without_line_end(read_stdin()?))
+        }
+        None => None,
+    };
+    match (args.json, &one_shot) {
+        (Some(ChatJson::Lines), Some(_)) => {
+            Err(Failure::Usage("--json=lines takes messages from stdin: leave -p out".into()))
+        }
+        (Some(ChatJson::Object | ChatJson::Events), None) => {
+            Err(Failure::Usage("--json needs -p or piped text; --json=lines is a whole conversation".into()))
+        }
+        _ => Ok(one_shot),
+    }
+}
+
+/// A prefix, and the system prompt that it holds.
+fn begun<'p>(path: &Path, bytes: &'p [u8], loaded: &Loaded<'_>) -> Result<(Prefix<'p>, Transcript), Failure> {
+    let fail = |e: &dyn std::fmt::Display| Failure::file(path, e);
+    let prefix = Prefix::new_checked(bytes, &loaded.model).map_err(|e| fail(&e))?;
+    let transcript = Transcript::decode(prefix.extra()).filter(|transcript| transcript.read.len() == prefix.len());
+    Ok((prefix, transcript.ok_or_else(|| fail(&"its system prompt is damaged"))?))
 }
 
 /// The sinks of a saved session.

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &args::Prefix) -> Result<(), Failure> {
             )));
         }
         let config = args.kv.config();
-        let chunk = loaded.ahead.chunk(common).unwrap_or(config.chunk);
+        let chunk = loaded.ahead.chunk(loaded.model.has_float_matrices(), common).unwrap_or(config.chunk);
         let config = Config { context: (common + 1).min(h.context_length), sinks: common, chunk, ..config };
         let plan = Plan::new(h, &Config { pattern: Pattern::Sinks, ..config })?;
         let mut memory = session_memory(&plan)?;
