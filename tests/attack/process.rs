@@ -15,8 +15,10 @@ pub(crate) struct Ended {
     pub(crate) wall: Duration,
 }
 
-/// Seconds after which a process is ended by SIGALRM: it hangs.
-const PATIENCE: u32 = 60;
+/// Seconds of CPU time after which a process is ended by SIGXCPU: it hangs.
+const CPU: u64 = 30;
+/// Seconds after which it is ended by SIGALRM, because it waits for what does not come; on a busy machine all take long.
+const PATIENCE: u32 = 600;
 /// Bytes of addresses, so that no mistake takes the machine.
 const ADDRESSES: u64 = 4 << 30;
 
@@ -24,12 +26,13 @@ const ADDRESSES: u64 = 4 << 30;
 #[allow(unsafe_code)]
 pub(crate) fn run(command: &mut Command) -> Ended {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    // SAFETY: three system calls, which allocate nothing and take no lock.
+    // SAFETY: system calls, which allocate nothing and take no lock.
     unsafe {
         command.pre_exec(|| {
             let limit = libc::rlimit { rlim_cur: ADDRESSES, rlim_max: ADDRESSES };
             libc::setrlimit(libc::RLIMIT_AS, &limit);
             libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 });
+            libc::setrlimit(libc::RLIMIT_CPU, &libc::rlimit { rlim_cur: CPU, rlim_max: CPU });
             libc::alarm(PATIENCE);
             Ok(())
         })
