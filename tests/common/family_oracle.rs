@@ -164,7 +164,8 @@ impl<'g> FamilyOracle<'g> {
         let wide = self.makes(Mistake::RopeWidth);
         let of_others = self.makes(Mistake::WindowRopeWidth);
         let own = self.number("rope.dimension_count_swa").filter(|_| windowed && !of_others);
-        let dims = own.or(self.number("rope.dimension_count")).filter(|_| !wide);
+        let others = self.number("attention.key_length").filter(|_| of_others);
+        let dims = own.or(self.number("rope.dimension_count")).or(others).filter(|_| !wide);
         let dims = dims.map_or(self.head_dim(layer), |n| n as usize).min(self.head_dim(layer));
         let mut base = self.number("rope.freq_base").unwrap_or(1e4);
         let mut factor = self.number("rope.scaling.factor").unwrap_or(1.0);

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::common::deep;
 use crate::common::gguf::Tiny;
-use crate::common::run::with_model;
+use crate::common::run::{with_model, with_session};
 use armlet::arch::Kernels;
-use armlet::engine::{Config, Engine, Pattern, Plan, Session};
+use armlet::engine::{Config, Engine, Pattern, Plan, Prefix, Session};
 use armlet::generation::{
     Clients, End, Event, Generation, Limits, Load, Place, Run, Scheduler, Slot, SubmitError, Tick,
 };
@@ -28,11 +28,37 @@ struct Request {
     tokens: usize,
 }
 
+/// What sessions are of: a model and a plan, and the prefix that they share, if they do.
+#[derive(Clone, Copy)]
+struct Sessions<'m> {
+    model: &'m Model<'m>,
+    plan: &'m Plan,
+    config: Config,
+    prefix: Option<&'m Prefix<'m>>,
+}
+
+impl<'m> Sessions<'m> {
+    fn new(&self, memory: &'m mut [u8]) -> Session<'m> {
+        match self.prefix {
+            Some(prefix) => Session::with_prefix(self.model, self.plan, prefix, memory).unwrap(),
+            None => Session::new(self.model, self.plan, memory).unwrap(),
+        }
+    }
+
+    /// The tokens of the prefix.
+    fn first(&self) -> &'static [u32] {
+        PREFIX.get(..self.prefix.map_or(0, Prefix::len)).unwrap()
+    }
+}
+
+/// Tokens that sessions may share.
+const PREFIX: [u32; 10] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3];
+
 /// Requests whose prompts share beginnings of many lengths; greedy ones, and seeded ones.
-fn requests(random: &mut Random) -> Vec<Request> {
+fn requests(random: &mut Random, first: &[u32]) -> Vec<Request> {
     let base: Vec<u32> = (0..30).map(|_| random.below(VOCAB) as u32).collect();
     let request = |i: u64, random: &mut Random| {
-        let mut prompt = base[..random.below(31) as usize].to_vec();
+        let mut prompt = [first, &base[..random.below(31) as usize]].concat();
         prompt.extend((0..1 + random.below(12)).map(|_| random.below(VOCAB) as u32));
         let temperature = if i.is_multiple_of(2) { 0.0 } else { 1.1 };
         let sampling = SamplerConfig { temperature, seed: i, repeat_penalty: 1.2, ..SamplerConfig::default() };
@@ -124,13 +150,13 @@ impl Clients for All<'_> {
 }
 
 /// What a request gets when nobody else is there.
-fn alone(model: &Model<'_>, config: Config, request: &Request) -> Client {
-    let plan = Plan::new(&model.hparams, &config).unwrap();
+fn alone(sessions: Sessions<'_>, request: &Request) -> Client {
+    let Sessions { model, plan, .. } = sessions;
     let (mut workspace, mut cache) = (memory(plan.engine_bytes()).unwrap(), memory(plan.session_bytes()).unwrap());
-    let mut engine = Engine::new(model, Kernels::detect(), &plan, &mut workspace).unwrap();
-    let mut session = Session::new(model, &plan, &mut cache).unwrap();
+    let mut engine = Engine::new(model, Kernels::detect(), plan, &mut workspace).unwrap();
+    let mut session = sessions.new(&mut cache);
     let mut client = Client::new(request);
-    engine.eval(&Serial, &mut session, &request.prompt).unwrap();
+    engine.eval(&Serial, &mut session, &request.prompt[sessions.first().len()..]).unwrap();
     loop {
         let before = client.generation.generated();
         let limits = client.limits();
@@ -166,32 +192,33 @@ impl Memory {
         }
     }
 
-    fn scheduler<R>(
-        &mut self,
-        model: &Model<'_>,
-        plan: &Plan,
-        f: impl FnOnce(&mut Engine<'_>, &mut Scheduler<'_>) -> R,
-    ) -> R {
+    fn scheduler<R>(&mut self, sessions: Sessions<'_>, f: impl FnOnce(&mut Engine<'_>, &mut Scheduler<'_>) -> R) -> R {
+        let Sessions { model, plan, .. } = sessions;
         let mut engine = Engine::new(model, Kernels::detect(), plan, &mut self.workspace).unwrap();
         let (of_slots, of_places) = self.tokens.split_at_mut(self.caches.len());
-        let sessions = self.caches.iter_mut().map(|cache| Session::new(model, plan, cache).unwrap());
-        let mut slots: Vec<_> =
-            sessions.zip(of_slots).map(|(session, tokens)| Slot::new(session, tokens, &[]).unwrap()).collect();
+        let slot = |(cache, tokens)| Slot::new(sessions.new(cache), tokens, sessions.first()).unwrap();
+        let mut slots: Vec<_> = self
+            .caches
+            .iter_mut()
+            .map(|cache| &mut ***cache)
+            .zip(of_slots.iter_mut().map(|t| &mut t[..]))
+            .map(slot)
+            .collect();
         let mut places: Vec<_> = of_places.iter_mut().map(|tokens| Place::new(tokens)).collect();
         f(&mut engine, &mut Scheduler::new(&mut slots, &mut places))
     }
 }
 
 /// A schedule of requests that come, are cancelled, and wait, until all have ended.
-fn schedule(model: &Model<'_>, config: Config, requests: &[(Request, Client)], seed: u64) -> [usize; 3] {
+fn schedule(sessions: Sessions<'_>, requests: &[(Request, Client)], seed: u64) -> [usize; 3] {
+    let Sessions { model, plan, config, .. } = sessions;
     let mut random = Random(seed * 2 + 1);
     let (n_slots, n_places) = (1 + random.below(5) as usize, 1 + random.below(3) as usize);
-    let plan = Plan::new(&model.hparams, &config).unwrap();
-    let mut memory = Memory::new(&plan, n_slots, n_places);
+    let mut memory = Memory::new(plan, n_slots, n_places);
     let slow = random.below(6);
     let mut all = All { model, clients: BTreeMap::new(), random: Random(seed + 77), slow };
     let (mut kinds, mut cancelled, mut refused) = (BTreeMap::new(), BTreeMap::new(), 0);
-    memory.scheduler(model, &plan, |engine, scheduler| {
+    memory.scheduler(sessions, |engine, scheduler| {
         let mut idle = 0;
         let mut left = 4 + random.below(10);
         while left > 0 || scheduler.load() != Load::default() {
@@ -241,23 +268,29 @@ fn schedule(model: &Model<'_>, config: Config, requests: &[(Request, Client)], s
     [all.clients.len(), cancelled.len(), refused]
 }
 
-fn schedules(dtype: DType, config: Config, n: u64) {
+fn schedules(dtype: DType, config: Config, shared: bool, n: u64) {
     let sizes = Tiny { n_embd: 32, n_heads: 2, n_kv_heads: 1, n_ff: 64, n_layers: 2, dtype, ..Tiny::default() };
     with_model(&sizes.gguf(), |model| {
-        let mut random = Random(11);
-        let requests: Vec<_> = requests(&mut random)
+        let saved = if shared { saved_prefix(model, config) } else { vec![] };
+        let mut bytes = memory(saved.len()).unwrap();
+        bytes[..saved.len()].copy_from_slice(&saved);
+        let prefix = shared.then(|| Prefix::new_checked(&bytes[..saved.len()], model).unwrap());
+        let config = prefix.as_ref().map_or(config, |prefix| prefix.config(config));
+        let plan = Plan::new(&model.hparams, &config).unwrap();
+        let sessions = Sessions { model, plan: &plan, config, prefix: prefix.as_ref() };
+        let requests: Vec<_> = requests(&mut Random(11), sessions.first())
             .into_iter()
             .map(|request| {
-                let client = alone(model, config, &request);
+                let client = alone(sessions, &request);
                 (request, client)
             })
             .collect();
         let mut sum = [0; 3];
         for seed in 0..n {
-            let counts = schedule(model, config, &requests, seed);
+            let counts = schedule(sessions, &requests, seed);
             sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
         }
-        println!("{dtype:?}: {} answers, {} cancelled, {} refused", sum[0], sum[1], sum[2]);
+        println!("{dtype:?}, {shared}: {} answers, {} cancelled, {} refused", sum[0], sum[1], sum[2]);
         assert!(sum.iter().all(|count| *count > n as usize / 2));
     });
 }
@@ -266,16 +299,33 @@ fn config() -> Config {
     Config { context: 64, chunk: 8, logit_rows: 4, ..Config::default() }
 }
 
-/// 1,000 in all.
+/// The file of a prefix with the tokens that sessions may share.
+fn saved_prefix(model: &Model<'_>, config: Config) -> Vec<u8> {
+    with_session(model, Kernels::detect(), Config { sinks: PREFIX.len(), ..config }, |reader| {
+        reader.eval(&Serial, &PREFIX).unwrap();
+        let mut saved = Vec::new();
+        let sink = |part: &[u8]| {
+            saved.extend(part);
+            Ok::<_, ()>(())
+        };
+        reader.session.save_prefix(&[], sink).unwrap().unwrap();
+        saved
+    })
+}
+
+/// More than 1,000 in all.
 #[test]
 fn answers_are_those_alone_whatever_the_schedule() {
     let n = deep(2000, 334) as u64;
-    schedules(DType::Q8_0, config(), n);
+    schedules(DType::Q8_0, config(), false, n);
     // Floats, whose sums depend on how many tokens a pass has.
-    schedules(DType::F32, Config { chunk: 12, ..config() }, n);
+    schedules(DType::F32, Config { chunk: 12, ..config() }, false, n);
     // Contexts that end: by eviction, and by being full.
-    schedules(DType::Q8_0, Config { context: 24, sinks: 4, ..config() }, n / 2);
-    schedules(DType::Q8_0, Config { context: 44, pattern: Pattern::Full, ..config() }, n / 2);
+    schedules(DType::Q8_0, Config { context: 24, sinks: 4, ..config() }, false, n / 2);
+    schedules(DType::Q8_0, Config { context: 44, pattern: Pattern::Full, ..config() }, false, n / 2);
+    // A prefix that all share, behind which passes of floats start.
+    schedules(DType::Q8_0, config(), true, n / 4);
+    schedules(DType::F32, Config { chunk: 12, ..config() }, true, n / 4);
 }
 
 /// Nobody there: the whole prompt is read. The same again: only its last token is. And a prompt goes where most of it is.
@@ -284,7 +334,8 @@ fn what_a_slot_has_is_not_read_again() {
     let sizes = Tiny { dtype: DType::Q8_0, ..Tiny::default() };
     with_model(&sizes.gguf(), |model| {
         let plan = Plan::new(&model.hparams, &config()).unwrap();
-        Memory::new(&plan, 2, 2).scheduler(model, &plan, |engine, scheduler| {
+        let sessions = Sessions { model, plan: &plan, config: config(), prefix: None };
+        Memory::new(&plan, 2, 2).scheduler(sessions, |engine, scheduler| {
             let mut all = All { model, clients: BTreeMap::new(), random: Random(1), slow: 0 };
             let mut answers = BTreeMap::new();
             let mut ask = |id: u64, prompt: &[u32], answers: &mut BTreeMap<u64, Vec<u32>>| {
@@ -317,7 +368,8 @@ fn requests_that_cannot_be_taken_say_why() {
     let sizes = Tiny { dtype: DType::Q8_0, ..Tiny::default() };
     with_model(&sizes.gguf(), |model| {
         let plan = Plan::new(&model.hparams, &config()).unwrap();
-        Memory::new(&plan, 1, 1).scheduler(model, &plan, |engine, scheduler| {
+        let sessions = Sessions { model, plan: &plan, config: config(), prefix: None };
+        Memory::new(&plan, 1, 1).scheduler(sessions, |engine, scheduler| {
             assert_eq!(scheduler.submit(engine, 1, &[]), Err(SubmitError::Empty));
             assert_eq!(scheduler.submit(engine, 1, &[1, 67]), Err(SubmitError::UnknownToken(67)));
             let long = SubmitError::TooLong { tokens: ROOM + 1, most: ROOM };

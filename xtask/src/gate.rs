@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::process::{Failed, Steps, cargo, cargo_with, say, tests};
 use crate::setup::{self, LINUX, NONE};
-use crate::{c_examples, firmware, header, insns, miri, model, qemu, rust_firmware, sd_card};
+use crate::{c_examples, firmware, header, insns, miri, model, qemu, rust_firmware};
 
 /// A part of the tests.
 pub(crate) struct Part {
@@ -72,9 +72,7 @@ fn all(steps: &mut Steps) -> Result<(), Failed> {
             c_examples::run(steps)
         },
         &firmware::run,
-    ])?;
-    // Alone, because it measures.
-    if steps.deep { sd_card::check(steps) } else { Ok(()) }
+    ])
 }
 
 /// What a change must pass before anything else.
