@@ -83,7 +83,7 @@ fn ctrl_c_stops_what_measures() {
     let commands: [&[&str]; 4] = [
         &["perplexity", "-f", &long, "-c", "64"],
         &["perplexity", "-f", &long, "-c", "64", "--stream"],
-        &["bench", "-p", "4000", "-n", "0", "-r", "10000"],
+        &["bench", "-p", "64", "-n", "0", "-r", "10000"],
         &["bench", "--compare-mha", "-r", "10000"],
     ];
     for command in commands {
