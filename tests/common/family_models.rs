@@ -180,6 +180,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = llamas();
     cases.extend(neox());
     cases.extend(gemmas());
+    cases.extend(windowed_heads());
     cases.extend(layer_norms());
     cases
 }
@@ -343,15 +344,16 @@ fn neox() -> Vec<Case> {
     ]
 }
 
+/// As its converter writes it: all of a head is rotated, however wide the model is.
+fn gemma3() -> Model {
+    let m = Model::new(Tiny { n_layers: 7, rope_base: 1e6, ..wide_heads("gemma3") })
+        .without_key("rope.dimension_count")
+        .norms_behind(true)
+        .norms(&Q_AND_K, 32);
+    m.key("rope.scaling.type", Val::Str("linear".into())).floats(&[("rope.scaling.factor", 8.0)])
+}
+
 fn gemmas() -> Vec<Case> {
-    let gemma3 = || {
-        // As its converter writes it: all of a head is rotated, however wide the model is.
-        let m = Model::new(Tiny { n_layers: 7, rope_base: 1e6, ..wide_heads("gemma3") })
-            .without_key("rope.dimension_count")
-            .norms_behind(true)
-            .norms(&Q_AND_K, 32);
-        m.key("rope.scaling.type", Val::Str("linear".into())).floats(&[("rope.scaling.factor", 8.0)])
-    };
     vec![
         Model::new(wide_heads("gemma")).case("gemma", &[RopePairs, EmbeddingScale, NormsPlusOne, Activation]),
         Model::new(wide_heads("gemma2"))
@@ -411,6 +413,12 @@ fn gemmas() -> Vec<Case> {
             .floats(&[("rope.freq_base_swa", 5e3), ("rope.scaling.attn_factor", 1.3)])
             .case("gemma3 with a list of windows", &[WindowIgnored, WindowRope, WindowMultiplier]),
         gemma3().case("gemma3 without windows", &[LinearNowhere]),
+    ]
+}
+
+/// Heads of windowed layers of their own.
+fn windowed_heads() -> Vec<Case> {
+    vec![
         gemma3()
             .key("attention.sliding_window", Val::U32(WINDOW))
             .windowed_heads(16, 12)

@@ -38,7 +38,7 @@ struct Sessions<'m> {
 }
 
 impl<'m> Sessions<'m> {
-    fn new(&self, memory: &'m mut [u8]) -> Session<'m> {
+    fn session(&self, memory: &'m mut [u8]) -> Session<'m> {
         match self.prefix {
             Some(prefix) => Session::with_prefix(self.model, self.plan, prefix, memory).unwrap(),
             None => Session::new(self.model, self.plan, memory).unwrap(),
@@ -154,7 +154,7 @@ fn alone(sessions: Sessions<'_>, request: &Request) -> Client {
     let Sessions { model, plan, .. } = sessions;
     let (mut workspace, mut cache) = (memory(plan.engine_bytes()).unwrap(), memory(plan.session_bytes()).unwrap());
     let mut engine = Engine::new(model, Kernels::detect(), plan, &mut workspace).unwrap();
-    let mut session = sessions.new(&mut cache);
+    let mut session = sessions.session(&mut cache);
     let mut client = Client::new(request);
     engine.eval(&Serial, &mut session, &request.prompt[sessions.first().len()..]).unwrap();
     loop {
@@ -196,7 +196,7 @@ impl Memory {
         let Sessions { model, plan, .. } = sessions;
         let mut engine = Engine::new(model, Kernels::detect(), plan, &mut self.workspace).unwrap();
         let (of_slots, of_places) = self.tokens.split_at_mut(self.caches.len());
-        let slot = |(cache, tokens)| Slot::new(sessions.new(cache), tokens, sessions.first()).unwrap();
+        let slot = |(cache, tokens)| Slot::new(sessions.session(cache), tokens, sessions.first()).unwrap();
         let mut slots: Vec<_> = self
             .caches
             .iter_mut()
