@@ -186,17 +186,26 @@ fn what_a_killed_program_left_is_removed() {
 #[test]
 fn a_model_that_is_cut_short_is_one_line() {
     let f = Folder::new();
-    let model = tiny(&f);
     let text = f.write("text.txt", "ABCDEFGH".repeat(20_000).as_bytes());
-    let mut imatrix = armlet();
-    imatrix.args(["imatrix", "-m", &model, "-f", &text, "-c", "64", "-o", &f.name("out")]);
-    let mut child = imatrix.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    while !names(f.0.path()).iter().any(|name| name.starts_with(".armlet-tmp-")) {
-        assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
+    // Cut before it is mapped, a model is too short by its header: then another is cut.
+    for _ in 0..100 {
+        let model = tiny(&f);
+        let mut imatrix = armlet();
+        imatrix.args(["imatrix", "-m", &model, "-f", &text, "-c", "64", "-o", &f.name("out")]);
+        let mut child = imatrix.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while !names(f.0.path()).iter().any(|name| name.starts_with(".armlet-tmp-")) {
+            assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
+        }
+        std::fs::File::options().write(true).open(&model).unwrap().set_len(4096).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let was_mapped = !stderr(&output).contains("shorter than its header says");
+        fails(&output, 1, if was_mapped { "was cut short" } else { "" });
+        assert_eq!(names(f.0.path()), ["text.txt", "tiny.gguf"]);
+        if was_mapped {
+            return;
+        }
     }
-    std::fs::File::options().write(true).open(&model).unwrap().set_len(4096).unwrap();
-    fails(&child.wait_with_output().unwrap(), 1, "was cut short");
-    assert_eq!(names(f.0.path()), ["text.txt", "tiny.gguf"]);
+    panic!("no model was cut while it was mapped");
 }
 
 /// Runs the program with a limit of its address space.
@@ -235,7 +244,10 @@ fn too_little_memory_is_one_line() {
             if !output.status.success() {
                 // Warnings may come first, of threads that cannot be made.
                 let last = stderr(&output).lines().last().unwrap_or_default();
-                assert!(output.status.code() == Some(1) && last.starts_with("armlet: "), "{command}: {output:?}");
+                // glibc ends a thread by itself for which it has no memory; the static programs are not built with it.
+                let by_glibc = stderr(&output).contains("Fatal glibc error");
+                let in_a_line = output.status.code() == Some(1) && last.starts_with("armlet: ");
+                assert!(in_a_line || by_glibc, "{command}: {output:?}");
                 refused += 1;
             }
         }

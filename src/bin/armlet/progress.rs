@@ -42,6 +42,8 @@ pub(crate) struct Part {
 pub(crate) struct Reading {
     tokens: Part,
     start: Instant,
+    /// When the line was last drawn, or would have been.
+    drawn: Instant,
     /// Columns of the line that stands there.
     width: usize,
     is_shown: bool,
@@ -50,7 +52,8 @@ pub(crate) struct Reading {
 impl Reading {
     pub(crate) fn new(tokens: usize) -> Self {
         let tokens = Part { done: 0, of: tokens };
-        Reading { tokens, start: Instant::now(), width: 0, is_shown: io::stderr().is_terminal() }
+        let now = Instant::now();
+        Reading { tokens, start: now, drawn: now, width: 0, is_shown: io::stderr().is_terminal() }
     }
 
     /// Reads so many tokens by `f`, and says meanwhile how far that is: while pages of the model are missing, `missing` gives
@@ -78,10 +81,15 @@ impl Reading {
             f()
         });
         self.tokens.done += tokens;
+        // Passes may all be shorter than a tick.
+        if self.drawn.elapsed() >= TICK {
+            self.draw(missing());
+        }
         result
     }
 
     fn draw(&mut self, missing: Option<Part>) {
+        self.drawn = Instant::now();
         let elapsed = self.start.elapsed();
         if elapsed < PATIENCE {
             return;
