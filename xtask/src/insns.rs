@@ -153,8 +153,10 @@ impl Options {
 
     /// The formats to measure.
     fn formats(&self) -> Result<Vec<Format>, Failed> {
-        let named = |name: &String| Format { name: name.clone(), bytes_of_256: 0, packs: false, is_float: false };
-        if self.model.is_some() {
+        // Without the table, which takes a build of the library: what is shipped has those that are named, and a file its own.
+        let packs = |name: &str| FORMATS.contains(&name) && name != "f16";
+        let named = |name: &String| Format { name: name.clone(), bytes_of_256: 0, packs: packs(name), is_float: false };
+        if !self.random && self.formats.iter().all(|name| self.model.is_some() || FORMATS.contains(&name.as_str())) {
             return Ok(self.formats.iter().map(named).collect());
         }
         let all = formats::all()?;
