@@ -115,8 +115,8 @@
 //!
 //! # Features
 //!
-//! `std` adds [`host`]; `kv_f32` a KV cache in binary32 where there is no operating system; `cli` the program; `capi` the C API, and `panic-handler` what its static library needs without an
-//! operating system; `log` and `defmt` send the library's few messages. The minimum supported Rust version is 1.95.
+//! `std` adds [`host`]; `kv_f32` a KV cache in binary32 where there is no operating system; `cli` the program; `capi` the C API,
+//! and `panic-handler` what its static library needs without an operating system; `log` and `defmt` send the library's few messages. The minimum supported Rust version is 1.95.
 
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]

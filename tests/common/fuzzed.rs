@@ -104,7 +104,8 @@ fn with_checksums(choice: u8, bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn save(session: &Session<'_>, extra: &[u8]) -> Vec<u8> {
+/// The file of a session.
+pub fn save(session: &Session<'_>, extra: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let sink = |part: &[u8]| -> Result<(), ()> {
         out.extend_from_slice(part);

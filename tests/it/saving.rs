@@ -1,5 +1,6 @@
 //! Saved sessions and prefixes: the same bits after a restore, and an error for anything else.
 
+use crate::common::fuzzed::save;
 use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::run::{prompt, tiny, with_model};
 use armlet::arch::{Kernels, KvType};
@@ -37,17 +38,6 @@ impl Room {
         let engine = Engine::new(model, Kernels::detect(), plan, memories.next().unwrap()).unwrap();
         (engine, memories.map(|m| Session::new(model, plan, m).unwrap()).collect())
     }
-}
-
-fn save(session: &Session<'_>, extra: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let sink = |part: &[u8]| -> Result<(), ()> {
-        out.extend_from_slice(part);
-        Ok(())
-    };
-    session.save(extra, sink).unwrap();
-    assert_eq!(out.len() as u64, session.saved_bytes(extra.len()));
-    out
 }
 
 fn bits(logits: &[f32]) -> Vec<u32> {
