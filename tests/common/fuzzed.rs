@@ -260,6 +260,20 @@ pub mod calls {
         assert_eq!(c.logits().len(), 259);
     }
 
+    fn sampling(input: &mut Input<'_>) -> armlet_sampling {
+        armlet_sampling {
+            struct_size: size_of::<armlet_sampling>() as u32,
+            temperature: input.float(),
+            top_k: input.number(),
+            top_p: input.float(),
+            min_p: input.float(),
+            repeat_penalty: input.float(),
+            presence_penalty: input.float(),
+            frequency_penalty: input.float(),
+            seed: input.size(),
+        }
+    }
+
     fn call(c: &CContext<'_>, input: &mut Input<'_>, saved: &mut Vec<u8>) {
         let (mut tokens, mut text, mut n) = ([0u32; 40], [0i8; 40], 0usize);
         let cap = usize::from(input.byte() % 41);
@@ -278,17 +292,7 @@ pub mod calls {
                     c.restore(&state);
                 }
                 5 => {
-                    let sampling = armlet_sampling {
-                        struct_size: size_of::<armlet_sampling>() as u32,
-                        temperature: input.float(),
-                        top_k: input.number(),
-                        top_p: input.float(),
-                        min_p: input.float(),
-                        repeat_penalty: input.float(),
-                        presence_penalty: input.float(),
-                        frequency_penalty: input.float(),
-                        seed: input.size(),
-                    };
+                    let sampling = sampling(input);
                     armlet_set_sampling(c.ctx, &sampling);
                 }
                 6 => {
