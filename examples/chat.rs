@@ -91,7 +91,8 @@ pub fn run(path: &Path, question: &str, out: &mut dyn Write) -> Result<(), Box<d
     let mut sampler = Sampler::new(SamplerConfig { temperature: 0.0, ..SamplerConfig::default() });
     let (mut answer, limits) = (Generation::new(), Limits { tokens: MAX_TOKENS, stops: &[] });
     loop {
-        let mut run = Run { engine: &mut engine, exec: &pool, session: &mut session, sampler: &mut sampler };
+        let mut run =
+            Run { engine: &mut engine, exec: &pool, session: &mut session, sampler: &mut sampler, lookup: None };
         // A token may end inside a character: whole characters only are shown.
         let mut text = String::new();
         let event = answer.step(&mut run, limits, Rules::NONE, &mut |piece| text.push_str(piece))?;

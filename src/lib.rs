@@ -69,7 +69,7 @@
 //!     // Prefill; then a token at a time, until the model ends the text.
 //!     engine.eval(&pool, &mut session, &tokens[..n])?;
 //!     let mut sampler = Sampler::new(SamplerConfig::default());
-//!     let mut run = Run { engine: &mut engine, exec: &pool, session: &mut session, sampler: &mut sampler };
+//!     let mut run = Run { engine: &mut engine, exec: &pool, session: &mut session, sampler: &mut sampler, lookup: None };
 //!     let (mut answer, limits) = (Generation::new(), Limits { tokens: 256, stops: &[] });
 //!     while let Event::Token(_) = answer.step(&mut run, limits, Rules::NONE, &mut |text| print!("{text}"))? {
 //!         std::io::stdout().flush()?;

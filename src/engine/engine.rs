@@ -20,6 +20,8 @@ pub struct Engine<'e> {
     sizes: BufferSizes,
     buffers: Buffers<'e>,
     used: usize,
+    /// Passes so far.
+    passes: u64,
     #[cfg(feature = "std")]
     observer: Option<InputObserver<'e>>,
 }
@@ -40,6 +42,7 @@ impl<'e> Engine<'e> {
             sizes,
             buffers,
             used: arena.used(),
+            passes: 0,
             #[cfg(feature = "std")]
             observer: None,
         })
@@ -136,6 +139,27 @@ impl<'e> Engine<'e> {
         self.pass(exec, &mut &mut [session][..], tokens, usize::from(logits));
     }
 
+    /// Runs a token and a draft of what follows it, which the session then forgets: it [can](Session::can_forget). The logits
+    /// behind each stay until the next pass.
+    ///
+    /// # Errors
+    /// As [`score`](Engine::score).
+    pub(crate) fn verify(
+        &mut self,
+        exec: &dyn Executor,
+        session: &mut Session<'_>,
+        tokens: &[u32],
+    ) -> Result<(), EngineError> {
+        let position = session.position() + 1;
+        self.score(exec, session, tokens)?;
+        session.rewind(position)
+    }
+
+    /// Passes so far: the logits are those of the last one.
+    pub(crate) fn passes(&self) -> u64 {
+        self.passes
+    }
+
     /// As [`step`](Engine::step), of sessions anywhere and of tokens that the caller has checked.
     pub(crate) fn step_all<'s>(&mut self, exec: &dyn Executor, sessions: &mut dyn Caches<'s>, tokens: &[u32]) {
         self.pass(exec, sessions, tokens, tokens.len());
@@ -193,6 +217,7 @@ impl<'e> Engine<'e> {
             #[cfg(feature = "std")]
             observer: self.observer,
         };
+        self.passes += 1;
         if let Some(mut batch) = Batch::new(sessions, tokens.len()) {
             forward(pass, &mut self.buffers, &mut batch, tokens, outputs);
         }

@@ -67,6 +67,16 @@ impl<'s> Session<'s> {
         if self.cache.rewind(position) { Ok(()) } else { Err(EngineError::Gone { position }) }
     }
 
+    /// Whether it can read a token and `n` more, and forget these.
+    pub(crate) fn can_forget(&self, n: usize) -> bool {
+        self.cache.can_forget(n)
+    }
+
+    /// Takes the next token as read, which has been read before and whose keys and values are still there.
+    pub(crate) fn take_again(&mut self) {
+        self.cache.advance(1);
+    }
+
     /// Checks that `tokens` can be run: at least one, all in the vocabulary, and no more than fit.
     ///
     /// # Errors

@@ -221,7 +221,7 @@ impl<'a> KvCache<'a> {
     }
 
     /// Counts `n` more tokens as read; the pass has written their keys and values.
-    pub(super) fn advance(&mut self, n: usize) {
+    pub(crate) fn advance(&mut self, n: usize) {
         self.position += n as u64;
         self.written = self.written.max(self.position);
     }
@@ -268,6 +268,13 @@ impl<'a> KvCache<'a> {
             self.written = position;
         }
         true
+    }
+
+    /// Whether, once it has read one more token and `n` behind that, it can forget those `n`.
+    pub(crate) fn can_forget(&self, n: usize) -> bool {
+        let position = self.position + 1;
+        let written = self.written.max(position + n as u64);
+        n == 0 || self.groups().all(|g| g.ring.holds(position, written))
     }
 
     /// Distance by which sinks are shifted towards token `n`; see [`Ring::sink_offset`].

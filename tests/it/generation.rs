@@ -2,12 +2,13 @@
 
 use crate::common::gguf::{Gguf, Tiny, Val, byte_level_model};
 use crate::common::run::{Reader, prompt, with_model, with_session};
-use armlet::arch::Kernels;
+use armlet::arch::{Kernels, KvType};
 use armlet::engine::{Config, Pattern};
-use armlet::generation::{End, Event, Generation, Limits, MAX_STOP, Run};
+use armlet::generation::{End, Event, Generation, Limits, Lookup, MAX_DRAFT, MAX_STOP, Run, Speculation};
 use armlet::gguf::File;
 use armlet::host::memory;
 use armlet::model::Model;
+use armlet::quant::DType;
 use armlet::sample::{Rules, Sampler, SamplerConfig};
 use armlet::storage::Serial;
 use armlet::tokenizer::Detokenizer;
@@ -38,7 +39,7 @@ fn answer(reader: &mut Reader<'_>, sampling: SamplerConfig, limits: Limits<'_>, 
     let (mut tokens, mut text) = (vec![], String::new());
     loop {
         let Reader { engine, session } = reader;
-        let mut run = Run { engine, exec: &Serial, session, sampler: &mut sampler };
+        let mut run = Run { engine, exec: &Serial, session, sampler: &mut sampler, lookup: None };
         match generation.step(&mut run, limits, rules, &mut |piece| text.push_str(piece)).unwrap() {
             Event::Token(token) => tokens.push(token),
             Event::End(end) => return Answer { tokens, text, end },
@@ -119,7 +120,7 @@ fn each_limit_ends_an_answer() {
         let mut sampler = Sampler::new(GREEDY);
         let (mut generation, limits) = (Generation::new(), Limits { tokens: 40, stops: &[] });
         let Reader { engine, session } = reader;
-        let mut run = Run { engine, exec: &Serial, session, sampler: &mut sampler };
+        let mut run = Run { engine, exec: &Serial, session, sampler: &mut sampler, lookup: None };
         let rules = Rules { adjust: &adjust, most_raised: 0.0 };
         let mut step = || generation.step(&mut run, limits, rules, &mut |_| ()).unwrap();
         while let Event::Token(_) = step() {
@@ -171,4 +172,80 @@ fn what_the_vocabulary_suppresses_is_never_sampled() {
     let first = tokens(&with(&[]));
     let second = tokens(&with(&[first[0] as i32, first[1] as i32]));
     assert!(!second.is_empty() && !second.contains(&first[0]) && !second.contains(&first[1]));
+}
+
+/// Only a few tokens: an answer of them repeats itself soon.
+fn few() -> Rules<'static> {
+    Rules { adjust: &|token, logit| (token < 8).then_some(logit), most_raised: 0.0 }
+}
+
+/// An answer with drafts, and how many of their tokens were drafted and held.
+fn speculated(reader: &mut Reader<'_>, read: &[u32], sampling: SamplerConfig, n: usize) -> (Answer, (usize, usize)) {
+    let (mut sampler, mut generation) = (Sampler::new(sampling), Generation::new());
+    let (mut tokens, mut text, mut history) = (vec![], String::new(), read.to_vec());
+    let (mut speculation, limits) = (Speculation::new(MAX_DRAFT), Limits { tokens: n, stops: &[] });
+    loop {
+        let Reader { engine, session } = &mut *reader;
+        let before = session.position();
+        let lookup = Some(Lookup { speculation: &mut speculation, tokens: &history });
+        let mut run = Run { engine, exec: &Serial, session, sampler: &mut sampler, lookup };
+        let event = generation.step(&mut run, limits, few(), &mut |piece| text.push_str(piece)).unwrap();
+        // What is read is what the answer has, whatever was drafted.
+        let read = (session.position() - before) as usize;
+        history.extend(tokens.last().filter(|_| read == 1));
+        let reads = !tokens.is_empty() && event != Event::End(End::Tokens);
+        assert_eq!(read, usize::from(reads));
+        match event {
+            Event::Token(token) => tokens.push(token),
+            Event::End(end) => return (Answer { tokens, text, end }, speculation.counts()),
+        }
+    }
+}
+
+/// Answers that repeat themselves, and go beyond what the cache keeps; with windows, weights of floats and int8 keys too.
+#[test]
+fn drafts_change_no_bit_of_an_answer() {
+    let full = Config { pattern: Pattern::Full, context: 256, logit_rows: 1 + MAX_DRAFT, ..Config::default() };
+    let ring = Config { pattern: Pattern::Sinks, context: 40, ..full };
+    let slack = Config { slack: MAX_DRAFT, ..ring };
+    let strided = Config { context: 96, pattern: Pattern::Strided { every: 2 }, slack: MAX_DRAFT, ..ring };
+    let int8 = Config { kv: KvType::Int8, hadamard: true, ..slack };
+    let tiny = |dtype| Tiny { dtype, ..Tiny::default() };
+    let mut windows = tiny(DType::Q8_0).gguf();
+    windows.set("llama.attention.sliding_window", Val::U32(24));
+    let models = [tiny(DType::Q8_0).gguf(), tiny(DType::F32).gguf(), windows];
+    let likely = SamplerConfig { repeat_penalty: 1.0, ..GREEDY };
+    let seeded = SamplerConfig { temperature: 0.2, seed: 5, ..likely };
+    let mut all = vec![];
+    for (i, model) in models.iter().enumerate() {
+        for config in [full, ring, slack, strided, int8, Config { logit_rows: 3, ..full }] {
+            for sampling in [likely, seeded] {
+                all.push((i, config.context, with_and_without_drafts(model, config, sampling)));
+            }
+        }
+    }
+    // Each model has drafts that hold and some that do not, in a ring too where there is slack.
+    assert!(
+        (0..3).all(|i| all.iter().any(|(model, _, (drafted, held))| *model == i && 0 < *held && held < drafted)),
+        "{all:?}"
+    );
+    assert!(all.iter().any(|(.., (_, held))| *held > 40), "{all:?}");
+}
+
+/// Compares an answer with that without drafts; returns how many tokens were drafted and held.
+fn with_and_without_drafts(model: &Gguf, config: Config, sampling: SamplerConfig) -> (usize, usize) {
+    with_model(model, |model| {
+        let read = prompt(4, 12, model.hparams.vocab).repeat(2);
+        let n = 100;
+        let want = with_session(model, Kernels::detect(), config, |reader| {
+            reader.eval(&Serial, &read).unwrap();
+            answer(reader, sampling, Limits { tokens: n, stops: &[] }, few())
+        });
+        with_session(model, Kernels::detect(), config, |reader| {
+            reader.eval(&Serial, &read).unwrap();
+            let (got, counts) = speculated(reader, &read, sampling, n);
+            assert_eq!(got, want, "{config:?}");
+            counts
+        })
+    })
 }

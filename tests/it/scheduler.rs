@@ -160,7 +160,13 @@ fn alone(sessions: Sessions<'_>, request: &Request) -> Client {
     loop {
         let before = client.generation.generated();
         let limits = client.limits();
-        let mut run = Run { engine: &mut engine, exec: &Serial, session: &mut session, sampler: &mut client.sampler };
+        let mut run = Run {
+            engine: &mut engine,
+            exec: &Serial,
+            session: &mut session,
+            sampler: &mut client.sampler,
+            lookup: None,
+        };
         let event = client.generation.step(&mut run, limits, Rules::NONE, &mut |_| ()).unwrap();
         if client.generation.generated() > before {
             client.logits.push(std::array::from_fn(|i| engine.logits()[i].to_bits()));

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use armlet::arch;
 use armlet::engine::{Config, Pattern};
+use armlet::generation::MAX_DRAFT;
 use armlet::storage::TILE;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
@@ -119,13 +120,60 @@ pub(crate) struct Cache {
     /// model is still to be read from the disk].
     #[arg(long, alias = "ubatch-size", value_name = "TOKENS", value_parser = numbers::count)]
     pub(crate) chunk: Option<usize>,
+    /// Read up to this many tokens in advance where an answer repeats the conversation: auto, off, or 1 to 7. It changes no
+    /// token of an answer. Once tokens are evicted, auto needs --slack 7 to go on.
+    #[arg(long, value_name = "N", default_value_t = Speculate::Auto, value_parser = speculate)]
+    pub(crate) speculate: Speculate,
+}
+
+/// How many tokens are read in advance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speculate {
+    /// As many as pay, as long as they can be forgotten without more memory for the KV cache.
+    Auto,
+    /// At most so many, with the memory that it takes.
+    Tokens(usize),
+}
+
+impl Speculate {
+    /// The most.
+    pub(crate) fn most(self) -> usize {
+        if let Speculate::Tokens(n) = self { n } else { MAX_DRAFT }
+    }
+}
+
+impl std::fmt::Display for Speculate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Speculate::Auto => write!(f, "auto"),
+            Speculate::Tokens(0) => write!(f, "off"),
+            Speculate::Tokens(n) => write!(f, "{n}"),
+        }
+    }
+}
+
+fn speculate(text: &str) -> Result<Speculate, String> {
+    match text {
+        "auto" => Ok(Speculate::Auto),
+        "off" => Ok(Speculate::Tokens(0)),
+        text => text
+            .parse()
+            .ok()
+            .filter(|n| *n <= MAX_DRAFT)
+            .map(Speculate::Tokens)
+            .ok_or_else(|| format!("not auto, off, or a number from 0 to {MAX_DRAFT}")),
+    }
 }
 
 impl Cache {
     /// The configuration without the context.
     pub(crate) fn config(&self) -> Config {
         let default = self.kv.config();
-        Config { slack: self.slack, chunk: self.chunk.unwrap_or(default.chunk), ..default }
+        let chunk = self.chunk.unwrap_or(default.chunk);
+        // A pass has no more logits than tokens.
+        let most = self.speculate.most().min(chunk.saturating_sub(1));
+        let slack = if let Speculate::Tokens(n) = self.speculate { self.slack.max(n) } else { self.slack };
+        Config { slack, chunk, logit_rows: 1 + most, ..default }
     }
 
     /// The same with passes of this length, unless another was asked for.

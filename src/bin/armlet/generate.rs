@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use armlet::generation::{self, Event, Generation, Limits};
+use armlet::generation::{self, Event, Generation, Limits, Lookup, MAX_DRAFT, Speculation};
 use armlet::sample::Sampler;
 
 use crate::args::Json;
@@ -23,6 +23,9 @@ pub(crate) struct Stats {
     pub(crate) prompt_time: Duration,
     pub(crate) generated: usize,
     pub(crate) generation_time: Duration,
+    /// Tokens that were read in advance, and those of them that the answer then had.
+    pub(crate) drafted: usize,
+    pub(crate) accepted: usize,
     /// Tokens that the next one attends to.
     pub(crate) in_cache: u64,
     /// The most that it can attend to.
@@ -42,8 +45,9 @@ impl Stats {
         let prompt = rate(self.prompt_tokens, self.prompt_time);
         // The first token comes from the prompt's logits.
         let generation = rate(self.generated.saturating_sub(1), self.generation_time);
-        let Self { in_cache, context, .. } = self;
-        format!("Prompt: {prompt:.1} t/s | Generation: {generation:.1} t/s | K/V: {in_cache} of {context}")
+        let Self { in_cache, context, drafted, accepted, .. } = self;
+        let drafts = if *drafted > 0 { format!(" | Drafts: {accepted} of {drafted}") } else { String::new() };
+        format!("Prompt: {prompt:.1} t/s | Generation: {generation:.1} t/s{drafts} | K/V: {in_cache} of {context}")
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
@@ -52,6 +56,8 @@ impl Stats {
             "prompt_ms": self.prompt_time.as_secs_f64() * 1e3,
             "predicted_n": self.generated,
             "predicted_ms": self.generation_time.as_secs_f64() * 1e3,
+            "draft_n": self.drafted,
+            "draft_n_accepted": self.accepted,
         })
     }
 }
@@ -160,6 +166,8 @@ pub(crate) fn generate(
     let start = Instant::now();
     let mut repeats = Repeats::default();
     let (mut last, mut shown) = (None, Ok(()));
+    // As many as the plan has logits for.
+    let mut speculation = Speculation::new(MAX_DRAFT);
     let end = loop {
         let before = runner.session.position();
         let show = &mut |text: &str| {
@@ -168,8 +176,10 @@ pub(crate) fn generate(
             }
         };
         let tokenizer = runner.engine.tokenizer();
-        let event =
-            rules.with(tokenizer, history, last, |rules| runner.step(&mut generation, sampler, limits, rules, show));
+        let event = rules.with(tokenizer, history, last, |rules| {
+            let lookup = Lookup { speculation: &mut speculation, tokens: history };
+            runner.step(&mut generation, sampler, limits, rules, lookup, show)
+        });
         if runner.session.position() > before {
             history.extend(last);
         }
@@ -190,6 +200,7 @@ pub(crate) fn generate(
             break End::Interrupted;
         }
     };
+    (stats.drafted, stats.accepted) = speculation.counts();
     stats.generated = generation.generated();
     stats.generation_time = start.elapsed();
     generation.finish(&mut |text| shown = show(text));

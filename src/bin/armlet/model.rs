@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use armlet::Error;
 use armlet::arch::{Backend, Kernels, KvType};
 use armlet::engine::{Engine, EngineError, Plan, Prefix, Session};
-use armlet::generation::{Event, Generation, Limits, Run};
+use armlet::generation::{Event, Generation, Limits, Lookup, Run};
 use armlet::gguf::File;
 use armlet::host::{MapError, MappedFile, Pool, memory};
 use armlet::model::{self, Hparams, Model};
@@ -265,9 +265,11 @@ impl<'l> Runner<'l> {
         sampler: &mut Sampler,
         limits: Limits<'_>,
         rules: Rules<'_>,
+        lookup: Lookup<'_>,
         show: &mut dyn FnMut(&str),
     ) -> Result<Event, Failure> {
-        let mut run = Run { engine: &mut self.engine, exec: self.pool, session: &mut self.session, sampler };
+        let Self { engine, session, .. } = self;
+        let mut run = Run { engine, exec: self.pool, session, sampler, lookup: Some(lookup) };
         generation.step(&mut run, limits, rules, show).map_err(|e| match e {
             Error::Sample(SampleError::NotANumber) => Failure::Error(format!("{e}{}", instead_of_nan(self.kv))),
             e => Failure::Error(e.to_string()),
