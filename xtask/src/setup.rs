@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::model;
-use crate::process::{Failed, Steps, cargo, command, outcome, output};
+use crate::process::{Failed, Steps, command, outcome, output};
 
 /// The everyday aarch64 target: a static program, linked without a C toolchain.
 pub(crate) const LINUX: &str = "aarch64-unknown-linux-musl";
@@ -20,7 +20,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
 
 /// The program for this machine, and the model that it fetches.
 pub(crate) fn program(steps: &mut Steps) -> Result<(), Failed> {
-    steps.step("the program", || cargo(&["build", "--profile", model::profile()]))?;
+    steps.step("the program", model::build)?;
     steps.step("the model", || output(model::native().args(["pull", "smollm2"])).map(drop))
 }
 
