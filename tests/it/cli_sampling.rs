@@ -68,3 +68,25 @@ fn penalties_weaken_what_came() {
     assert_eq!(with(&["--dry-multiplier", "10", "--dry-penalty-last-n", "0"]), plain);
     assert_eq!(with(&["--dry-multiplier", "10", "--dry-sequence-breaker", "z", "--dry-sequence-breaker", "y"]), plain);
 }
+
+#[test]
+fn speculation_shows_in_nothing_but_its_count() {
+    let f = Folder::new();
+    let model = model(&f);
+    // z, whatever the model says: it repeats itself.
+    let always = ["--temp", "0", "--logit-bias", "122+1000"];
+    let seeded = ["--temp", "0.5", "--seed", "3", "--repeat-penalty", "1"];
+    for options in [&always[..], &seeded] {
+        let [off, auto, two] = ["off", "auto", "2"].map(|speculate| {
+            let args = ["complete", "-m", &model, "-p", "abcabcabc", "-n", "40", "--json", "--speculate", speculate];
+            serde_json::from_str::<serde_json::Value>(&ok(&[&args, options].concat())).unwrap()
+        });
+        assert_eq!([&auto["text"], &two["text"]], [&off["text"]; 2]);
+        assert_eq!(off["timings"]["draft_n"], 0);
+        let count = |key: &str| auto["timings"][key].as_u64().unwrap();
+        let (drafted, accepted) = (count("draft_n"), count("draft_n_accepted"));
+        assert!(accepted <= drafted && (options != always || accepted > 20), "{auto}");
+    }
+    let usage = armlet().args(["complete", "-m", &model, "-p", "A", "--speculate", "8"]).output().unwrap();
+    assert!(usage.status.code() == Some(2) && stderr(&usage).contains("from 0 to 7"), "{}", stderr(&usage));
+}

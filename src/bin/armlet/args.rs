@@ -121,48 +121,19 @@ pub(crate) struct Cache {
     #[arg(long, alias = "ubatch-size", value_name = "TOKENS", value_parser = numbers::count)]
     pub(crate) chunk: Option<usize>,
     /// Read up to this many tokens in advance where an answer repeats the conversation: auto, off, or 1 to 7. It changes no
-    /// token of an answer. Once tokens are evicted, auto needs --slack 7 to go on.
-    #[arg(long, value_name = "N", default_value_t = Speculate::Auto, value_parser = speculate)]
-    pub(crate) speculate: Speculate,
+    /// token of an answer. Once tokens are evicted it needs as much --slack to go on.
+    #[arg(long, value_name = "N", default_value = "auto", value_parser = speculate)]
+    pub(crate) speculate: usize,
 }
 
-/// How many tokens are read in advance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Speculate {
-    /// As many as pay, as long as they can be forgotten without more memory for the KV cache.
-    Auto,
-    /// At most so many, with the memory that it takes.
-    Tokens(usize),
-}
-
-impl Speculate {
-    /// The most.
-    pub(crate) fn most(self) -> usize {
-        if let Speculate::Tokens(n) = self { n } else { MAX_DRAFT }
-    }
-}
-
-impl std::fmt::Display for Speculate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Speculate::Auto => write!(f, "auto"),
-            Speculate::Tokens(0) => write!(f, "off"),
-            Speculate::Tokens(n) => write!(f, "{n}"),
-        }
-    }
-}
-
-fn speculate(text: &str) -> Result<Speculate, String> {
-    match text {
-        "auto" => Ok(Speculate::Auto),
-        "off" => Ok(Speculate::Tokens(0)),
-        text => text
-            .parse()
-            .ok()
-            .filter(|n| *n <= MAX_DRAFT)
-            .map(Speculate::Tokens)
-            .ok_or_else(|| format!("not auto, off, or a number from 0 to {MAX_DRAFT}")),
-    }
+/// Parses how many tokens are read in advance.
+fn speculate(text: &str) -> Result<usize, String> {
+    let number = match text {
+        "auto" => Some(MAX_DRAFT),
+        "off" => Some(0),
+        text => text.parse().ok().filter(|n| *n <= MAX_DRAFT),
+    };
+    number.ok_or_else(|| format!("neither auto nor off, and not from 0 to {MAX_DRAFT}"))
 }
 
 impl Cache {
@@ -171,9 +142,8 @@ impl Cache {
         let default = self.kv.config();
         let chunk = self.chunk.unwrap_or(default.chunk);
         // A pass has no more logits than tokens.
-        let most = self.speculate.most().min(chunk.saturating_sub(1));
-        let slack = if let Speculate::Tokens(n) = self.speculate { self.slack.max(n) } else { self.slack };
-        Config { slack, chunk, logit_rows: 1 + most, ..default }
+        let logit_rows = (1 + self.speculate).min(chunk.max(1));
+        Config { slack: self.slack, chunk, logit_rows, ..default }
     }
 
     /// The same with passes of this length, unless another was asked for.
