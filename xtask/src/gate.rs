@@ -90,7 +90,8 @@ pub(crate) fn lint(steps: &mut Steps) -> Result<(), Failed> {
         cargo(&[&["check", "--lib", "--no-default-features"][..], &target].concat())?;
         cargo(&[&["check", "--lib", "--no-default-features", "--features", "log,defmt"][..], &target].concat())
     })?;
-    steps.step("the firmware in Rust: formatting and clippy", rust_firmware::lint)?;
+    let deep = steps.deep;
+    steps.step("the firmware in Rust: formatting and clippy", || rust_firmware::lint(deep))?;
     steps.step("all features", || cargo(&["check", "--all-features"]))?;
     steps.step("fuzz targets", || {
         // Without libFuzzer, which is C++, they do not link.
