@@ -47,7 +47,21 @@ pub(crate) fn whole(plugin: &Path, cpu: &str, program: &Path, args: &[&str]) -> 
 pub(crate) fn complete(plugin: &Path, cpu: &str, model: &Path, prompt: &str, tokens: u32) -> Result<Run, Failed> {
     let mut command = Command::new("qemu-aarch64");
     command.args(["-cpu", cpu, "-plugin"]).arg(plugin).arg(aarch64_program());
-    command.args(["complete", "-t", "1", "--temp", "0", "--json", "-n", &tokens.to_string(), "-p", prompt, "-m"]);
+    command.args([
+        "complete",
+        "-t",
+        "1",
+        "--temp",
+        "0",
+        "--json",
+        "--speculate",
+        "off",
+        "-n",
+        &tokens.to_string(),
+        "-p",
+        prompt,
+        "-m",
+    ]);
     let (json, stderr) = outputs(command.arg(model).env_remove("ARMLET_CPU"))?;
     parse(&json, &stderr).ok_or_else(|| Failed(format!("no counts in {json:?} and {stderr:?}")))
 }

@@ -47,7 +47,11 @@ pub(crate) fn lint(deep: bool) -> Result<(), Failed> {
     let deny = ["--", "--deny", "warnings"];
     show(cargo().args(["clippy", "--release"]).args(deny))?;
     // Half a minute for the crates that thirty lines need.
-    if deep { show(cargo().args(["clippy", "--package", "decode", "--target", "host-tuple"]).args(deny)) } else { Ok(()) }
+    if deep {
+        show(cargo().args(["clippy", "--package", "decode", "--target", "host-tuple"]).args(deny))
+    } else {
+        Ok(())
+    }
 }
 
 /// Cargo in the firmware's folder, with the flags configured there: those of the environment would replace them.
