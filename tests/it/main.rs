@@ -32,6 +32,8 @@ mod fuzz;
 mod generation;
 mod gguf_rules;
 mod golden;
+#[cfg(feature = "grammar")]
+mod grammar;
 #[cfg(feature = "cli")]
 mod hub;
 #[cfg(feature = "cli")]

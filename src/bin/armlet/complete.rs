@@ -37,20 +37,20 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         };
         let limit = args.sampling.n_predict.unwrap_or(128);
         let mut sampler = sampler(&args.sampling, loaded.file)?;
-        let rules = TokenRules::new(&args.sampling, loaded.model.hparams.vocab)?;
+        let rules = TokenRules::new(&args.sampling, &loaded.model.tokenizer)?;
         let request = Request { prompt: &tokens, limit, rules: &rules, stop_loops: false };
         let (end, stats) = generate(&mut runner, &mut sampler, request, &mut Vec::new(), show)?;
         match args.json {
             None => print(b"\n")?,
             Some(kind) => print_json(&ended(kind, &answer, end, &stats), false)?,
         }
-        if let Some(note) = end.note(&stats, false) {
+        if let Some(note) = end.note(&stats, false).filter(|_| !stats.unfinished) {
             tell(&note);
         }
         stats.report(log::log_enabled!(log::Level::Info));
         match end {
             End::Interrupted => Err(Failure::Interrupted),
-            _ => Ok(()),
+            end => stats.check_finished(end),
         }
     })
 }

@@ -8,6 +8,7 @@ use armlet::sample::Sampler;
 
 use crate::args::Json;
 use crate::error::Failure;
+use crate::grammar::Grammar;
 use crate::interrupt;
 use crate::model::Runner;
 use crate::progress::Reading;
@@ -26,6 +27,8 @@ pub(crate) struct Stats {
     /// Tokens that were read in advance, and those of them that the answer then had.
     pub(crate) drafted: usize,
     pub(crate) accepted: usize,
+    /// Whether the answer is not yet what its grammar wants.
+    pub(crate) unfinished: bool,
     /// Tokens that the next one attends to.
     pub(crate) in_cache: u64,
     /// The most that it can attend to.
@@ -84,6 +87,17 @@ impl From<generation::End> for End {
             generation::End::Tokens => End::Length,
             generation::End::Context => End::ContextFull,
         }
+    }
+}
+
+impl Stats {
+    /// The failure of an answer that ends before its grammar lets it.
+    pub(crate) fn check_finished(&self, end: End) -> Result<(), Failure> {
+        if !self.unfinished || end == End::Interrupted {
+            return Ok(());
+        }
+        let why = end.note(self, false).unwrap_or_else(|| "the model or a stop text ended it".into());
+        Err(Failure::Error(format!("the answer is not a whole document of its grammar: {why}")))
     }
 }
 
@@ -166,6 +180,8 @@ pub(crate) fn generate(
     let start = Instant::now();
     let mut repeats = Repeats::default();
     let (mut last, mut shown) = (None, Ok(()));
+    let wrong = |e| Failure::new("the grammar", e);
+    let mut constraint = rules.grammar.as_ref().map(Grammar::start).transpose().map_err(wrong)?;
     // As many as the plan has logits for.
     let mut speculation = Speculation::new(MAX_DRAFT);
     let end = loop {
@@ -176,7 +192,7 @@ pub(crate) fn generate(
             }
         };
         let tokenizer = runner.engine.tokenizer();
-        let event = rules.with(tokenizer, history, last, |rules| {
+        let event = rules.with(tokenizer, history, last, constraint.as_ref(), |rules| {
             let lookup = Lookup { speculation: &mut speculation, tokens: history };
             runner.step(&mut generation, sampler, limits, rules, lookup, show)
         });
@@ -190,6 +206,12 @@ pub(crate) fn generate(
             Event::End(end) => break End::from(end),
         };
         last = Some(token);
+        if let Some(constraint) = &mut constraint {
+            constraint.accept(token).map_err(wrong)?;
+            if constraint.is_complete() {
+                break End::Stop;
+            }
+        }
         if generation.ends(limits, &runner.session).is_some() {
             continue;
         }
@@ -201,6 +223,7 @@ pub(crate) fn generate(
         }
     };
     (stats.drafted, stats.accepted) = speculation.counts();
+    stats.unfinished = constraint.is_some_and(|mut constraint| !constraint.may_end());
     stats.generated = generation.generated();
     stats.generation_time = start.elapsed();
     generation.finish(&mut |text| shown = show(text));

@@ -18,6 +18,11 @@ mod error;
 mod fatal;
 mod generate;
 mod gguf_writer;
+#[cfg(feature = "grammar")]
+mod grammar;
+#[cfg(not(feature = "grammar"))]
+#[path = "no_grammar.rs"]
+mod grammar;
 mod hub;
 mod imatrix;
 mod inspect;

@@ -7,6 +7,7 @@ use armlet::tokenizer::Tokenizer;
 
 use crate::args;
 use crate::error::Failure;
+use crate::grammar::{self, Constraint, Grammar};
 
 /// Tokens that may have a penalty at a time.
 const REPETITIONS: usize = 1024;
@@ -18,6 +19,8 @@ const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 pub(crate) struct TokenRules {
     /// Texts that end an answer.
     pub(crate) stops: Vec<String>,
+    /// What an answer may be.
+    pub(crate) grammar: Option<Grammar>,
     bias: BTreeMap<u32, f32>,
     dry: Dry,
     /// The last tokens among which repetitions are looked for.
@@ -27,7 +30,8 @@ pub(crate) struct TokenRules {
 
 impl TokenRules {
     /// What the options say.
-    pub(crate) fn new(args: &args::Sampling, vocab: usize) -> Result<Self, Failure> {
+    pub(crate) fn new(args: &args::Sampling, tokenizer: &Tokenizer<'_>) -> Result<Self, Failure> {
+        let vocab = tokenizer.len();
         if let Some(args::Bias { token, .. }) = args.logit_bias.iter().find(|b| b.token as usize >= vocab) {
             return Err(Failure::new("--logit-bias", format!("token {token} is not in the vocabulary of {vocab}")));
         }
@@ -36,7 +40,10 @@ impl TokenRules {
             [] => BREAKERS.map(String::from).to_vec(),
             given => given.iter().filter(|text| *text != "none").cloned().collect(),
         };
+        let option = if args.json_schema.is_some() { "--json-schema" } else { "--grammar" };
+        let grammar = grammar::form(args)?.map(|form| Grammar::new(tokenizer, &form));
         Ok(TokenRules {
+            grammar: grammar.transpose().map_err(|e| Failure::new(option, e))?,
             stops: args.stops.clone(),
             bias: args.logit_bias.iter().map(|b| (b.token, b.bias)).collect(),
             dry: Dry {
@@ -49,12 +56,13 @@ impl TokenRules {
         })
     }
 
-    /// Calls `f` with the rules for the token behind `history` and `token`.
+    /// Calls `f` with the rules for the token behind `history` and `token`, of those that the constraint allows.
     pub(crate) fn with<R>(
         &self,
         tokenizer: &Tokenizer<'_>,
         history: &[u32],
         token: Option<u32>,
+        constraint: Option<&Constraint>,
         f: impl FnOnce(Rules<'_>) -> R,
     ) -> R {
         let mut penalties = BTreeMap::new();
@@ -66,6 +74,9 @@ impl TokenRules {
             penalties.extend(found[..n].iter().map(|c| (c.token, c.logit)));
         }
         let adjust = |token: u32, logit: f32| {
+            if constraint.is_some_and(|constraint| !constraint.allows(tokenizer, token)) {
+                return None;
+            }
             let logit = logit + self.bias.get(&token).unwrap_or(&0.0) - penalties.get(&token).unwrap_or(&0.0);
             (logit > f32::NEG_INFINITY).then_some(logit)
         };

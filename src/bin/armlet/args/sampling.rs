@@ -38,6 +38,12 @@ pub(crate) struct Sampling {
     /// End the answer before this text; may be given several times.
     #[arg(long = "stop", short = 'r', alias = "reverse-prompt", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stops: Vec<String>,
+    /// Answer with a JSON document that this schema allows: a file, or the schema itself.
+    #[arg(long, short = 'j', alias = "json-schema-file", value_name = "FILE|JSON", conflicts_with = "grammar")]
+    pub(crate) json_schema: Option<String>,
+    /// Answer with a text of this grammar, in GBNF: a file, or the grammar itself.
+    #[arg(long, alias = "grammar-file", value_name = "FILE|GBNF")]
+    pub(crate) grammar: Option<String>,
     /// Add a number to the logit of a token, such as 15043+1 or 15043-2.5; -inf forbids it. May be given several times.
     #[arg(long, value_name = "TOKEN±BIAS", value_parser = bias)]
     pub(crate) logit_bias: Vec<Bias>,

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
             runner,
             sampler: Sampler::new(sampling),
             sampling,
-            rules: TokenRules::new(&args.sampling, loaded.model.hparams.vocab)?,
+            rules: TokenRules::new(&args.sampling, &loaded.model.tokenizer)?,
             template,
             limit: args.sampling.n_predict.unwrap_or(LIMIT),
             transcript,
@@ -213,12 +213,12 @@ fn once(chat: &mut Conversation<'_, '_>, text: &str, args: &Chat) -> Result<(), 
         Some(note) if end == End::Length && args.sampling.n_predict.is_none() && args.json.is_none() => {
             terminal::note(&note)
         }
-        Some(note) => terminal::tell(&note),
-        None => {}
+        Some(note) if !stats.unfinished => terminal::tell(&note),
+        _ => {}
     }
     stats.report(log::log_enabled!(log::Level::Info));
     chat.tell_eviction();
-    if end == End::Interrupted { Err(Failure::Interrupted) } else { Ok(()) }
+    if end == End::Interrupted { Err(Failure::Interrupted) } else { stats.check_finished(end) }
 }
 
 /// Answers messages from the terminal until the user quits.
