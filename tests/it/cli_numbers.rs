@@ -4,8 +4,20 @@ use crate::cli::{Folder, armlet, fails_with, ok, stderr, tiny};
 use crate::common::gguf::Val;
 
 /// What follows options that take no number, as `--help` shows it.
-const NO_NUMBERS: [&str; 10] =
-    ["MODEL", "FILE", "TEXT", "TYPE", "PATTERN", "JSON", "KEY=TYPE:VALUE", "REGEX=TYPE", "NAME|FILE", "TOKEN±BIAS"];
+const NO_NUMBERS: [&str; 12] = [
+    "MODEL",
+    "FILE",
+    "TEXT",
+    "TYPE",
+    "PATTERN",
+    "JSON",
+    "KEY=TYPE:VALUE",
+    "REGEX=TYPE",
+    "NAME|FILE",
+    "TOKEN±BIAS",
+    "FILE|JSON",
+    "FILE|GBNF",
+];
 
 /// The options of a command that take a number, from its help: a new one is found by itself.
 fn numeric_options(command: &str) -> Vec<String> {
