@@ -39,6 +39,10 @@ impl Kind {
         (Kind::Wheel, 2),
     ];
 
+    pub(crate) fn all() -> impl Iterator<Item = Kind> {
+        Self::SHARES.into_iter().map(|(kind, _)| kind)
+    }
+
     pub(crate) fn choose(rng: &mut Rng) -> Kind {
         let mut at = rng.below(100);
         for (kind, share) in Self::SHARES {
@@ -86,6 +90,20 @@ impl Kind {
                 "prefix -m MODEL -f IT -o OUT -t 1",
             ],
             Kind::Wheel => &["pull"],
+        }
+    }
+
+    /// A file in order.
+    pub(crate) fn whole(self, seeds: &Seeds, rng: &mut Rng) -> Vec<u8> {
+        match self {
+            Kind::Model => seeds.model(rng),
+            Kind::Part => seeds.one_of_two("part", rng),
+            Kind::Session => seeds.read("session"),
+            Kind::Prefix => seeds.read("prefix"),
+            Kind::Template => seeds.read("template"),
+            Kind::Importance => seeds.one_of_two("importance", rng),
+            Kind::Text => TEXT.repeat(16).into_bytes(),
+            Kind::Wheel => seeds.read("wheel"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Random choices from a seed.
 
 /// Numbers from a seed (SplitMix64).
+#[derive(Clone)]
 pub(crate) struct Rng(u64);
 
 impl Rng {

@@ -1,6 +1,6 @@
 //! `cargo xtask attack`: malformed files through every command that reads one (`tests/attack`), as many as wanted.
 //!
-//! The program is that of the tests, optimised, with overflow checks and debug assertions, or any that `--program` names.
+//! The program is optimised, with overflow checks and debug assertions, or any that `--program` names.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -43,7 +43,11 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<(), Failed> {
     let Options { files, seed, every, program } = options;
     steps.step(&format!("{files} malformed files of seed {seed}"), || {
         let mut command = Command::new(env!("CARGO"));
-        command.args(["test", "--test", "attack", "--", "--nocapture", "malformed_files_do_no_harm"]);
+        command.args(["test", "--profile", "ci", "--test", "attack"]);
+        for checks in ["overflow-checks", "debug-assertions"] {
+            command.args(["--config", &format!("profile.ci.package.armlet.{checks}=true")]);
+        }
+        command.args(["--", "--nocapture", "malformed_files_do_no_harm"]).env("ARMLET_ATTACK_OPTIMISED", "1");
         command.env("ARMLET_ATTACK_FILES", files.to_string()).env("ARMLET_ATTACK_SEED", seed.to_string());
         if *every {
             command.env("ARMLET_ATTACK_EVERY", "1");

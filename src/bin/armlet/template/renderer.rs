@@ -9,8 +9,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Map, Value as Json, json};
 
@@ -22,6 +26,10 @@ const ARGUMENT: &str = "--render-templates";
 const MEMORY: u64 = 48;
 /// Stack that rendering may take, in MiB: part of the memory.
 const STACK: u64 = 8;
+/// CPU time that rendering may take, in milliseconds: with what else a command does, less than a second.
+const TIME: u64 = 900;
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 /// The longest text that may come of a conversation, in bytes: so much, and four times what went in.
 const TEXT: usize = 1 << 20;
 
@@ -62,9 +70,11 @@ impl Renderer {
         let answer = match process.ask(job) {
             Ok(answer) => answer,
             Err(_) => {
-                let why = process.why();
-                let refused = Refused { length, variables: job.variables.clone(), why: why.clone() };
-                *self.refused.borrow_mut() = Some(Box::new(refused));
+                let (why, limit) = process.why();
+                if limit {
+                    let refused = Refused { length, variables: job.variables.clone(), why: why.clone() };
+                    *self.refused.borrow_mut() = Some(Box::new(refused));
+                }
                 return Err(why);
             }
         };
@@ -111,19 +121,24 @@ impl Process {
         read_frame(&mut self.output)?.ok_or(io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// Why there is no answer: the process is at its end, or ends when its input does.
-    fn why(&mut self) -> String {
+    /// Why there is no answer, and whether the template met a limit of its own: then it would the next time, too. What the
+    /// system ends, as when its memory is all taken, may go well later. The process is at its end, or ends when its input does.
+    fn why(&mut self) -> (String, bool) {
         self.input = None;
-        match self.child.borrow_mut().wait() {
-            Ok(status) => match status.signal() {
-                Some(signal) if signal == Signal::XCPU.as_raw() => "it takes too long: more than a second".into(),
-                Some(signal) if signal == Signal::SEGV.as_raw() || signal == Signal::ABORT.as_raw() => {
-                    format!("it needs more than {MEMORY} MiB of memory, or {STACK} MiB of stack")
-                }
-                Some(signal) => format!("the process that renders it was ended by signal {signal}"),
-                None => format!("the process that renders it ended: {status}"),
-            },
-            Err(e) => format!("the process that renders it is lost: {e}"),
+        let status = match self.child.borrow_mut().wait() {
+            Ok(status) => status,
+            Err(e) => return (format!("the process that renders it is lost: {e}"), false),
+        };
+        match status.signal() {
+            Some(signal) if signal == Signal::PROF.as_raw() => {
+                (format!("it takes too long: more than {TIME} ms of CPU time"), true)
+            }
+            Some(signal) if signal == Signal::XCPU.as_raw() => ("it takes too long: more than a second".into(), true),
+            Some(signal) if signal == Signal::SEGV.as_raw() || signal == Signal::ABORT.as_raw() => {
+                (format!("it needs more than {MEMORY} MiB of memory, or {STACK} MiB of stack"), true)
+            }
+            Some(signal) => (format!("the process that renders it was ended by signal {signal}"), false),
+            None => (format!("the process that renders it ended: {status}"), false),
         }
     }
 }
@@ -146,10 +161,12 @@ pub(crate) fn is_this() -> bool {
 pub(crate) fn serve() -> ExitCode {
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     let mut serve = || -> io::Result<()> {
+        let watch = Watch::start();
         limit_memory()?;
         loop {
             limit_time()?;
             let Some(job) = read_frame(&mut input)? else { return Ok(()) };
+            let _watched = watch.as_ref().map(Watch::job);
             let text = match Job::from_json(&job) {
                 Some(job) => job.render().map_err(|e| e.to_string()),
                 None => Err("it is no job".to_string()),
@@ -180,10 +197,57 @@ fn lower(resource: Resource, most: u64) -> io::Result<()> {
     Ok(setrlimit(resource, Rlimit { current: Some(most), maximum })?)
 }
 
-/// Allows the next answer one to two seconds of CPU time: the system counts whole ones.
-fn limit_time() -> io::Result<()> {
+/// Milliseconds of CPU time that this process has taken.
+fn cpu_time() -> u64 {
     let used = clock_gettime(ClockId::ProcessCPUTime);
-    let seconds = u64::try_from(used.tv_sec).unwrap_or(0) + 2;
+    u64::try_from(used.tv_sec).unwrap_or(0) * 1000 + u64::try_from(used.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// Ends this process when a job takes more than its time; sleeps between jobs.
+struct Watch {
+    /// The CPU time at which the job has had its share; 0: there is no job.
+    until: Arc<AtomicU64>,
+    thread: Thread,
+}
+
+/// A job that is watched, until it is dropped.
+struct Watched<'w>(&'w Watch);
+
+impl Watch {
+    /// `None` where no thread may be made: the system's limit of whole seconds is left.
+    fn start() -> Option<Self> {
+        let until = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&until);
+        // Little of the memory that rendering may take.
+        let started = thread::Builder::new().stack_size(64 << 10).spawn(move || {
+            loop {
+                match seen.load(Ordering::Acquire) {
+                    0 => thread::park(),
+                    // As a timer of the system would; not the signal of the system's own limit, which is later.
+                    until if cpu_time() > until => kill_process(getpid(), Signal::PROF).unwrap_or_default(),
+                    _ => thread::park_timeout(LOOK),
+                }
+            }
+        });
+        Some(Watch { until, thread: started.ok()?.thread().clone() })
+    }
+
+    fn job(&self) -> Watched<'_> {
+        self.until.store(cpu_time() + TIME, Ordering::Release);
+        self.thread.unpark();
+        Watched(self)
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.until.store(0, Ordering::Release);
+    }
+}
+
+/// Allows the next answer one to two seconds of CPU time, whatever watches it: the system counts whole ones.
+fn limit_time() -> io::Result<()> {
+    let seconds = cpu_time() / 1000 + 2;
     let maximum = getrlimit(Resource::Cpu).maximum;
     let current = Some(maximum.map_or(seconds, |maximum| maximum.min(seconds)));
     Ok(setrlimit(Resource::Cpu, Rlimit { current, maximum })?)
