@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::process::{Failed, Steps, cargo, cargo_with, say, tests};
 use crate::setup::{self, LINUX, NONE};
-use crate::{c_examples, firmware, header, insns, miri, model, qemu, rust_firmware};
+use crate::{c_examples, coverage, firmware, fuzz, header, insns, miri, model, qemu, rust_firmware, sanitizers};
 
 /// A part of the tests.
 pub(crate) struct Part {
@@ -15,10 +15,17 @@ pub(crate) struct Part {
     run: fn(&mut Steps) -> Result<(), Failed>,
 }
 
-pub(crate) const PARTS: [Part; 8] = [
+pub(crate) const PARTS: [Part; 10] = [
     Part { name: "lint", about: "formatting, clippy, every combination of features", setup: setup::rust, run: lint },
     Part { name: "host", about: "the tests on this machine", setup: setup::run, run: host },
     Part { name: "miri", about: "pointers and threads under Miri", setup: setup::rust, run: miri::run },
+    Part { name: "coverage", about: "lines that read files, run by tests", setup: setup::rust, run: coverage::run },
+    Part {
+        name: "sanitizers",
+        about: "address and thread sanitizers on this machine, fuzz targets for ten seconds each",
+        setup: setup::rust,
+        run: sanitized,
+    },
     Part { name: "qemu", about: "kernels and core on emulated cores", setup: setup::tools, run: qemu::run },
     Part { name: "c", about: "the library for C and its examples", setup: setup::run, run: c_examples::run },
     Part { name: "model", about: "what the real model says and scores", setup: setup::run, run: model::run },
@@ -60,8 +67,14 @@ fn all(steps: &mut Steps) -> Result<(), Failed> {
     steps.beside([
         &|steps| {
             host(steps)?;
-            // Two minutes, in which each of its tests has run without Miri already.
-            if steps.deep { miri::run(steps) } else { Ok(()) }
+            // Minutes, in which each of the tests has run already.
+            if steps.deep {
+                miri::run(steps)?;
+                sanitized(steps)?;
+                coverage::run(steps)
+            } else {
+                Ok(())
+            }
         },
         &|steps| {
             qemu::run(steps)?;
@@ -73,6 +86,11 @@ fn all(steps: &mut Steps) -> Result<(), Failed> {
         },
         &firmware::run,
     ])
+}
+
+fn sanitized(steps: &mut Steps) -> Result<(), Failed> {
+    sanitizers::run(steps)?;
+    fuzz::run(steps)
 }
 
 /// What a change must pass before anything else.

@@ -3,10 +3,12 @@
 mod asm;
 mod attack;
 mod c_examples;
+mod coverage;
 mod deb;
 mod dist;
 mod firmware;
 mod formats;
+mod fuzz;
 mod gate;
 mod header;
 mod icount;
@@ -19,6 +21,7 @@ mod package;
 mod process;
 mod qemu;
 mod rust_firmware;
+mod sanitizers;
 mod sd_card;
 mod setup;
 mod sizes;
@@ -32,7 +35,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
   setup     install what the tests need: QEMU, C compilers, valgrind, Rust's targets and Miri, the model
   test      setup, then every test, each in a size that fits into twenty minutes: what CI runs
             [PART] runs one part alone; [--deep] runs the full sizes
-  lint      that part of the tests; so are model, c and firmware
+  lint      that part of the tests; so are model, c, firmware, coverage and sanitizers
   attack    malformed files through every command that reads one: no panic, signal or hang, little memory
             [--files N], 100000 by default; [--seed S]; [--every]: each through all of its
             commands; [--program FILE]: another build than that of the tests
@@ -71,7 +74,9 @@ fn main() -> ExitCode {
             steps = Steps::new(deep);
             gate::run(&mut steps, part)
         }
-        [name @ ("lint" | "model" | "c" | "firmware")] => gate::run(&mut steps, gate::part(name)),
+        [name @ ("lint" | "model" | "c" | "firmware" | "coverage" | "sanitizers")] => {
+            gate::run(&mut steps, gate::part(name))
+        }
         ["quick"] => gate::quick(&mut steps),
         ["dist"] => dist::run(&mut steps, None).and_then(|()| package::run(&mut steps)),
         ["sd-card"] => sd_card::run(&mut steps),
