@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use crate::cli::{Folder, armlet, fails, fails_with, ok, stderr, tiny};
 use crate::common::gguf::{Tiny, Val};
-use crate::common::program;
 use crate::common::pty::heeds_signals;
+use crate::common::{deep, program};
 use armlet::quant::DType;
 
 fn mode(path: &Path) -> u32 {
@@ -255,6 +255,35 @@ fn too_little_memory_is_one_line() {
     assert!(refused > 0, "every limit was enough");
     let session = limited(enough + (256 << 10), &format!("complete -m {model} -p A --kv-budget 1GiB --pattern full"));
     assert!(session.status.success(), "{}", stderr(&session));
+}
+
+/// Where addresses are limited, what makes a session runs to its end or is refused before it has begun: in steps of a few
+/// kilobytes around the least limit that is enough, where something that comes after the plan would find no room.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_of_addresses_is_enough_or_refused_at_the_start() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let text = f.write("text", "ABAB ".repeat(20).as_bytes());
+    for command in [
+        format!("chat -m {model} -p A -n 3 -t 1"),
+        format!("complete -m {model} -p ABAB -n 3 -t 1"),
+        format!("bench -m {model} -p 4 -n 2 -r 1 -t 1"),
+        format!("perplexity -m {model} -f {text} -c 16 --chunks 2 -t 1"),
+    ] {
+        let (mut too_little, mut enough) = (0, 1 << 20);
+        while enough - too_little > 4 {
+            let middle = (too_little + enough) / 2;
+            if limited(middle, &command).status.success() { enough = middle } else { too_little = middle }
+        }
+        for i in 1..=deep(64, 4) as u64 {
+            let more = limited(enough + 4 * i, &command);
+            assert!(more.status.success(), "{command}: {more:?}");
+            let less = limited(too_little - 12 * (i - 1), &command);
+            assert!(less.stdout.is_empty(), "{command} begins: {less:?}");
+            fails(&less, 1, "the limit of addresses (ulimit -v) is 1 MiB too low");
+        }
+    }
 }
 
 /// A small stack is enough, or refused; and no more of it is touched than there is, where addresses are limited as well.

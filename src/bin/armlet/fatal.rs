@@ -56,6 +56,13 @@ const PIECE: usize = 32 << 10;
 const LEAST_STACK: u64 = 512 << 10;
 const SMALL_STACK: &str = "armlet: the stack is limited to less than 512 KiB; ulimit -s 1024 is enough\n";
 
+/// Bytes of addresses that this process may still take, where they are limited (`ulimit -v`).
+pub(crate) fn addresses_left() -> Option<u64> {
+    let limit = getrlimit(Resource::As).current?;
+    let pages = || std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').next()?.parse().ok();
+    Some(limit.saturating_sub(pages().unwrap_or(0u64).saturating_mul(page_size() as u64)))
+}
+
 /// Where addresses are limited (`ulimit -v`) and used up, the stack cannot grow, and that would be a signal: so it grows now,
 /// or is refused in one line.
 fn grow_stack() {
@@ -63,10 +70,8 @@ fn grow_stack() {
     if stack < LEAST_STACK {
         end(SMALL_STACK);
     }
-    let Some(limit) = getrlimit(Resource::As).current else { return };
-    let pages = || std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').next()?.parse().ok();
-    let used = pages().unwrap_or(0u64).saturating_mul(page_size() as u64);
-    if limit.saturating_sub(used) < 2 * STACK as u64 {
+    let Some(left) = addresses_left() else { return };
+    if left < 2 * STACK as u64 {
         end(NO_MEMORY);
     }
     #[inline(never)]
