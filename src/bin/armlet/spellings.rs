@@ -24,7 +24,13 @@ const FUSED: &str = "attention is always fused";
 const NO_GPU: &str = "every layer runs on the CPU";
 const VALUES_OF_FLASH: Values = Values::Perhaps(&["on", "off", "auto", "0", "1"]);
 
-const SPELLINGS: [(&str, Meaning); 10] = [
+const ONE_TURN: &str = "a message that is given, or piped, is answered once";
+const PASSES: &str = "a prompt is read in passes of --chunk";
+const SAME_THREADS: &str = "the same threads read and answer";
+const RENDERED: &str = "a model's own template is always rendered";
+const NOT_PRINTED: &str = "the prompt is never printed";
+
+const SPELLINGS: [(&str, Meaning); 21] = [
     ("-sys", Meaning::Is("--system")),
     ("-ctk", Meaning::Is("--kv-type")),
     ("-ctv", Meaning::Is(VALUES_TYPE)),
@@ -35,6 +41,17 @@ const SPELLINGS: [(&str, Meaning); 10] = [
     ("-ngl", Meaning::Needless { values: Values::One, why: NO_GPU }),
     ("--n-gpu-layers", Meaning::Needless { values: Values::One, why: NO_GPU }),
     ("--no-warmup", Meaning::Needless { values: Values::None, why: "there is no warm-up" }),
+    ("--chat-template-file", Meaning::Is("--chat-template")),
+    ("--keep", Meaning::Is("--sinks")),
+    ("-st", Meaning::Needless { values: Values::None, why: ONE_TURN }),
+    ("--single-turn", Meaning::Needless { values: Values::None, why: ONE_TURN }),
+    ("-b", Meaning::Needless { values: Values::One, why: PASSES }),
+    ("--batch-size", Meaning::Needless { values: Values::One, why: PASSES }),
+    ("-tb", Meaning::Needless { values: Values::One, why: SAME_THREADS }),
+    ("--threads-batch", Meaning::Needless { values: Values::One, why: SAME_THREADS }),
+    ("--jinja", Meaning::Needless { values: Values::None, why: RENDERED }),
+    ("--no-display-prompt", Meaning::Needless { values: Values::None, why: NOT_PRINTED }),
+    ("--simple-io", Meaning::Needless { values: Values::None, why: "TERM=dumb reads plain lines" }),
 ];
 
 /// The option and its other name.
@@ -133,6 +150,8 @@ mod tests {
             ("a chat -fa on -ngl 99 -t 2", "a chat -t 2", 2),
             ("a chat -fa -t 2", "a chat -t 2", 1),
             ("a chat --no-warmup -ub 64", "a chat --chunk 64", 1),
+            ("a chat -st --jinja -b 512 -tb 4 -t 2", "a chat -t 2", 4),
+            ("a chat --keep 8 --chat-template-file x.jinja", "a chat --sinks 8 --chat-template x.jinja", 0),
             // A text is a text.
             ("a complete -p -fa", "a complete -p -fa", 0),
             ("a complete -sys -sys", "a complete --system -sys", 0),
