@@ -4,7 +4,7 @@ use armlet::tokenizer::EncodeOptions;
 
 use crate::args::{Complete, Json};
 use crate::error::{Failure, print, print_json};
-use crate::generate::{End, Request, ended, generate};
+use crate::generate::{End, Request, Said, ended, generate};
 use crate::interrupt;
 use crate::model::{Runner, encode_prompt, plan, prompt, session_memory, with_model};
 use crate::sampling::sampler;
@@ -24,15 +24,17 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         let cache = args.cache.with_chunk(loaded.ahead.chunk(loaded.model.has_float_matrices(), tokens.len()));
         let plan = plan(&loaded.model.hparams, &cache, None)?;
         let mut memory = session_memory(&plan)?;
-        let mut runner = Runner::new(loaded, &plan, &mut memory)?;
+        let mut runner = Runner::new(loaded, &plan, &mut memory)?.with_usual(args.cache.config().chunk);
         interrupt::catch()?;
         let mut answer = String::new();
-        let show = |text: &str| {
-            answer.push_str(text);
-            match args.json {
-                None => print_text(text),
-                Some(Json::Object) => Ok(()),
-                Some(Json::Events) => print_json(&serde_json::json!({ "event": "text", "text": text }), false),
+        let show = |said: Said<'_>| {
+            if let Said::Text(text) = said {
+                answer.push_str(text);
+            }
+            match (args.json, said) {
+                (None, Said::Text(text)) => print_text(text),
+                (Some(Json::Events), said) => print_json(&said.event(), false),
+                _ => Ok(()),
             }
         };
         let limit = args.sampling.n_predict.unwrap_or(128);

@@ -11,7 +11,7 @@ use crate::error::Failure;
 use crate::grammar::Grammar;
 use crate::interrupt;
 use crate::model::Runner;
-use crate::progress::Reading;
+use crate::progress::{Part, Reading};
 use crate::repeats::Repeats;
 use crate::terminal;
 use crate::token_rules::TokenRules;
@@ -143,6 +143,24 @@ pub(crate) fn ended(kind: Json, text: &str, end: End, stats: &Stats) -> serde_js
     object
 }
 
+/// What there is to show of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Said<'a> {
+    /// So many tokens of the prompt were read, and not all.
+    Read(Part),
+    Text(&'a str),
+}
+
+impl Said<'_> {
+    /// A line of JSON.
+    pub(crate) fn event(self) -> serde_json::Value {
+        match self {
+            Said::Read(Part { done, of }) => serde_json::json!({ "event": "progress", "read": done, "tokens": of }),
+            Said::Text(text) => serde_json::json!({ "event": "text", "text": text }),
+        }
+    }
+}
+
 /// What is to be generated.
 pub(crate) struct Request<'a> {
     /// Tokens to read first; at least one.
@@ -155,14 +173,14 @@ pub(crate) struct Request<'a> {
     pub(crate) stop_loops: bool,
 }
 
-/// Prefills a prompt and generates an answer, passing text to `show` as it comes. Appends every token that the session now
+/// Prefills a prompt and generates an answer, passing what there is to show as it comes. Appends every token that the session now
 /// has to `history`, even where it fails.
 pub(crate) fn generate(
     runner: &mut Runner<'_>,
     sampler: &mut Sampler,
     request: Request<'_>,
     history: &mut Vec<u32>,
-    mut show: impl FnMut(&str) -> Result<(), Failure>,
+    mut show: impl FnMut(Said<'_>) -> Result<(), Failure>,
 ) -> Result<(End, Stats), Failure> {
     let Request { prompt, limit, rules, stop_loops } = request;
     let stops: Vec<&str> = rules.stops.iter().map(String::as_str).collect();
@@ -170,7 +188,7 @@ pub(crate) fn generate(
     limits.check().map_err(|e| Failure::new("--stop", e))?;
     let mut stats = Stats::default();
     let start = Instant::now();
-    stats.prompt_tokens = prefill(runner, prompt, history)?;
+    stats.prompt_tokens = prefill(runner, prompt, history, &mut |read| show(Said::Read(read)))?;
     stats.prompt_time = start.elapsed();
     if interrupt::take() {
         return Ok((End::Interrupted, stats.with_cache(runner)));
@@ -188,7 +206,7 @@ pub(crate) fn generate(
         let before = runner.session.position();
         let show = &mut |text: &str| {
             if shown.is_ok() {
-                shown = show(text);
+                shown = show(Said::Text(text));
             }
         };
         let tokenizer = runner.engine.tokenizer();
@@ -226,7 +244,7 @@ pub(crate) fn generate(
     stats.unfinished = constraint.is_some_and(|mut constraint| !constraint.may_end());
     stats.generated = generation.generated();
     stats.generation_time = start.elapsed();
-    generation.finish(&mut |text| shown = show(text));
+    generation.finish(&mut |text| shown = show(Said::Text(text)));
     shown.map(|()| (end, stats.with_cache(runner)))
 }
 
@@ -237,20 +255,31 @@ impl Stats {
     }
 }
 
-/// Prefills a prompt, polling for Ctrl-C between forward passes; returns how many tokens were read.
-pub(crate) fn prefill(runner: &mut Runner<'_>, prompt: &[u32], history: &mut Vec<u32>) -> Result<usize, Failure> {
+/// Prefills a prompt, polling for Ctrl-C between forward passes, after each of which but the last `show` is told; returns how
+/// many tokens were read.
+///
+/// Passes are longer while pages of the model are missing, because each needs all of them; not longer than they must be, because
+/// Ctrl-C waits for one.
+pub(crate) fn prefill(
+    runner: &mut Runner<'_>,
+    prompt: &[u32],
+    history: &mut Vec<u32>,
+    show: &mut dyn FnMut(Part) -> Result<(), Failure>,
+) -> Result<usize, Failure> {
     runner.session.fits(prompt)?;
     let mut progress = Reading::new(prompt.len());
     let mut read = 0;
-    for chunk in prompt.chunks(runner.engine.chunk()) {
-        if interrupt::pending() {
-            break;
-        }
+    while read < prompt.len() && !interrupt::pending() {
         let ahead = runner.ahead;
+        let most = if ahead.left().is_some() { runner.engine.chunk() } else { runner.usual };
+        let chunk = &prompt[read..prompt.len().min(read + most)];
         ahead.rows(chunk);
         progress.during(chunk.len(), &|| ahead.left(), || runner.eval(chunk).map(drop))?;
         history.extend(chunk);
         read += chunk.len();
+        if read < prompt.len() {
+            show(Part { done: read, of: prompt.len() })?;
+        }
     }
     Ok(read)
 }

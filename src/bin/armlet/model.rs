@@ -18,6 +18,7 @@ use armlet::tokenizer::{EncodeOptions, Tokenizer};
 use crate::args;
 use crate::doctor::threads;
 use crate::error::{Failure, instead_of_nan};
+use crate::fatal::addresses_left;
 use crate::hub;
 use crate::interrupt;
 use crate::override_kv::{self, OverrideKv};
@@ -207,15 +208,25 @@ pub(crate) fn plan(h: &Hparams, args: &args::Cache, prefix: Option<&Prefix<'_>>)
     Ok(plan)
 }
 
-/// Memory for an engine and a session.
+/// Addresses that a command may take beside the model and its plan: texts, tokens, what is printed, threads that come later.
+const OVERHEAD: u64 = 16 << 20;
+
+/// Memory for an engine and a session. Where addresses are limited, what comes later has room as well, or this is refused: no
+/// command ends in the middle for want of memory.
 pub(crate) fn session_memory(plan: &Plan) -> Result<memmap2::MmapMut, Failure> {
-    memory(plan.bytes()).map_err(|e| {
+    let refused = |why: &dyn std::fmt::Display| {
         let mib = plan.bytes().div_ceil(1 << 20);
-        Failure::new(
-            format!("cannot allocate {mib} MiB for the session"),
-            format!("{e}; a smaller -c or --kv-budget needs less"),
-        )
-    })
+        let why = format!("{why}; a smaller -c or --kv-budget needs less");
+        Failure::new(format!("cannot allocate {mib} MiB for the session"), why)
+    };
+    let needed = plan.bytes() as u64 + OVERHEAD;
+    match addresses_left() {
+        Some(left) if left < needed => {
+            let more = (needed - left).div_ceil(1 << 20);
+            Err(refused(&format!("the limit of addresses (ulimit -v) is {more} MiB too low")))
+        }
+        _ => memory(plan.bytes()).map_err(|e| refused(&e)),
+    }
 }
 
 /// One session and its engine, on the program's threads.
@@ -225,6 +236,8 @@ pub(crate) struct Runner<'l> {
     pub(crate) engine: Engine<'l>,
     pub(crate) session: Session<'l>,
     pub(crate) kv: KvType,
+    /// Tokens of a pass over a prompt when the model's pages are all there.
+    pub(crate) usual: usize,
     /// The most tokens that a token attends to.
     pub(crate) context: usize,
 }
@@ -251,11 +264,18 @@ impl<'l> Runner<'l> {
         Ok(Runner {
             pool: &loaded.pool,
             ahead: loaded.ahead,
+            usual: engine.chunk(),
             engine,
             session,
             kv: plan.kv_type(),
             context: plan.context(),
         })
+    }
+
+    /// The same, with passes of `chunk` tokens once the model's pages are all there; the plan's may be longer.
+    pub(crate) fn with_usual(self, chunk: usize) -> Self {
+        let usual = chunk.min(self.engine.chunk());
+        Runner { usual, ..self }
     }
 
     /// The next token of an answer.

@@ -13,6 +13,7 @@ use crate::drawing::{Curve, Drawing, Point};
 use crate::error::{Failure, print, print_json};
 use crate::inspect::{Summary, bytes_of, memory_line};
 use crate::model::{resolve, with_file};
+use crate::read_ahead::LONGEST;
 use crate::visible;
 
 /// A kind of attention, and the memory of a session with it.
@@ -39,6 +40,8 @@ struct Shown {
     context: usize,
     budget: usize,
     plan: Plan,
+    /// Bytes of the workspace while the model is still on the disk, if they are more.
+    cold: Option<usize>,
     regions: Vec<Region>,
     kinds: Vec<Kind>,
 }
@@ -69,6 +72,8 @@ fn shown(h: &Hparams, args: &args::Plan, file: u64, tables: usize) -> Result<Sho
     };
     let config = args.cache.kv.with_context(config, context);
     let plan = Plan::new(h, &config)?;
+    let cold = Plan::new(h, &Config { chunk: config.chunk.max(LONGEST), ..config }).map(|plan| plan.engine_bytes());
+    let cold = cold.ok().filter(|bytes| args.cache.chunk.is_none() && *bytes > plan.engine_bytes());
     let budget = args.cache.kv_budget.unwrap_or(plan.session_bytes().saturating_mul(sessions));
     let mut regions = Vec::new();
     plan.regions(h, &mut |r| regions.push(r))?;
@@ -81,6 +86,7 @@ fn shown(h: &Hparams, args: &args::Plan, file: u64, tables: usize) -> Result<Sho
         context,
         budget,
         plan,
+        cold,
         regions,
         kinds: kinds.collect::<Result<_, _>>()?,
     })
@@ -122,6 +128,15 @@ fn table(s: &Shown, args: &args::Plan) -> String {
         let _ = writeln!(out, "| {} | {} | {} | {} | {} |", k.name, k.kv_heads, k.token, k.session, k.sessions);
     }
     let _ = writeln!(out, "\n{}", memory_line(s.file, args.resident, s.tables, &s.plan, args.sessions));
+    if let Some(cold) = s.cold {
+        let more = (cold - s.plan.engine_bytes()) as f64 / f64::from(1 << 20);
+        let _ = writeln!(
+            out,
+            "up to {more:.1} MiB more workspace while most of the model is on the disk: the first prompt is then read in \
+             passes of up to {LONGEST} tokens (--chunk {} keeps them short)",
+            Config::default().chunk
+        );
+    }
     out
 }
 
@@ -133,7 +148,8 @@ fn json(s: &Shown, args: &args::Plan) -> serde_json::Value {
                             "bytes_per_session": k.session, "sessions": k.sessions })
     };
     let kinds: Vec<_> = s.kinds.iter().map(kind).collect();
-    serde_json::json!({ "file": s.file, "tables": s.tables, "engine": s.plan.engine_bytes(), "session": s.plan.session_bytes(),
+    serde_json::json!({ "file": s.file, "tables": s.tables, "engine": s.plan.engine_bytes(),
+                        "engine_cold": s.cold.unwrap_or(s.plan.engine_bytes()), "session": s.plan.session_bytes(),
                         "context": s.context, "kv_budget": s.budget, "asked_sessions": args.sessions,
                         "regions": regions, "attention": kinds })
 }

@@ -5,7 +5,8 @@
 //! needs them, and the first token comes when the slower of the two is done.
 //!
 //! A pass needs all weights, so only the first one waits for the disk: what is computed meanwhile is that pass. Where most of
-//! the file is still on the disk, the whole prompt is therefore read in one ([`ReadAhead::chunk`]).
+//! the file is still on the disk, the whole prompt is therefore read in one ([`ReadAhead::chunk`]); once all pages are there, passes
+//! are as short as always, because Ctrl-C waits for one.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -26,7 +27,7 @@ const PIECE: usize = 1 << 20;
 const LEAD: usize = 8;
 
 /// The most tokens of a first pass. On a small model's smallest board they take half a minute, in which Ctrl-C waits.
-const LONGEST: usize = 512;
+pub(crate) const LONGEST: usize = 512;
 
 /// What is read of a model's file.
 pub(crate) struct ReadAhead<'m> {

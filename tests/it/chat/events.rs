@@ -114,6 +114,28 @@ fn a_program_holds_the_conversation() {
 }
 
 #[test]
+fn progress_of_a_long_prompt_is_events() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let mut program = Program::new(&mut chat.command(&["--json=lines", "-c", "2048"]));
+    program.event();
+    program.write(&json!({ "message": "word ".repeat(100) }).to_string());
+    let mut read = Vec::new();
+    let answers = loop {
+        let event = program.event().unwrap();
+        if event["event"] != "progress" {
+            break event["event"] == "text";
+        }
+        read.push((event["read"].as_u64().unwrap(), event["tokens"].as_u64().unwrap()));
+    };
+    // Passes of 128 tokens, of which the last is the beginning of the answer.
+    let tokens = read[0].1;
+    let passes = (1..tokens.div_ceil(128)).map(|i| (128 * i, tokens)).collect::<Vec<_>>();
+    assert!(answers && tokens > 500 && read == passes, "{read:?}");
+    assert_eq!(program.answer().0["timings"]["prompt_n"], tokens);
+    assert_eq!(program.ends(), Some(0));
+}
+
+#[test]
 fn sigint_stops_an_answer_of_events() {
     let chat = Chat::new(&endless());
     let mut program = Program::new(&mut chat.command(&["--json=lines", "-n", "1000000"]));

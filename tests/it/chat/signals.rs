@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use super::{ANSWER, Chat, ask, command};
-use crate::cli::{armlet, stderr};
+use crate::cli::{Folder, armlet, stderr};
+use crate::common::gguf::Tiny;
 use crate::common::pty::{Terminal, code};
 use crate::common::scripted::{answering, endless};
 
@@ -92,6 +93,26 @@ fn ctrl_c_stops_what_measures() {
         t.send("\x03");
         assert_eq!(t.ends(), 130, "{command:?}");
     }
+}
+
+/// Nothing polls the first one in the middle of a pass, and this pass takes long: the second does not wait for it.
+#[test]
+fn a_second_ctrl_c_ends_a_long_pass() {
+    let f = Folder::new();
+    let slow = Tiny { n_layers: 64, context: 4096, ..Tiny::default() };
+    let model = f.write("slow.gguf", &slow.gguf().build());
+    let long = f.write("long.txt", "AB".repeat(2000).as_bytes());
+    let mut command = armlet();
+    command.args(["complete", "-m", &model, "-t", "1", "--chunk", "4096", "-f", &long]).env("ARMLET_CPU", "scalar");
+    let mut t = Terminal::new(&mut command);
+    let line = "reading the prompt: 0 of ";
+    t.expect(line);
+    t.send("\x03");
+    // The line is drawn again: the first one has ended nothing.
+    t.expect(line);
+    t.expect(line);
+    t.send("\x03");
+    assert_eq!(t.ends(), 130);
 }
 
 /// In the middle of an answer nothing that is typed is shown; afterwards it is again.

@@ -37,6 +37,8 @@ impl Answer {
                 self.thinking.begin();
                 Ok(())
             }
+            // The line of progress shows it.
+            Piece::Read(_) => Ok(()),
             Piece::Text(text) => self.each(|thinking, f| thinking.push(text, f)),
             Piece::End => self.each(|thinking, f| thinking.finish(f)),
         }

@@ -8,8 +8,9 @@ use armlet::tokenizer::Role;
 use super::transcript::{Transcript, common, encode_rendered, going_on, start};
 use crate::atomic_file::replace;
 use crate::error::Failure;
-use crate::generate::{End, Request, Stats, generate};
+use crate::generate::{End, Request, Said, Stats, generate};
 use crate::model::{Loaded, Runner, map};
+use crate::progress::Part;
 use crate::template::{Message, Template};
 use crate::terminal;
 use crate::token_rules::TokenRules;
@@ -19,6 +20,8 @@ use crate::token_rules::TokenRules;
 pub(super) enum Piece<'a> {
     /// The prompt ended with `<think>`: what follows is thought.
     Thinking,
+    /// So many tokens of the prompt were read, and not all.
+    Read(Part),
     Text(&'a str),
     /// No more comes.
     End,
@@ -196,9 +199,12 @@ impl Conversation<'_, '_> {
         let mut text = String::new();
         let request = Request { prompt: &tokens[same..], limit: self.limit, rules: &self.rules, stop_loops: true };
         let read = &mut self.transcript.read;
-        let result = generate(&mut self.runner, &mut self.sampler, request, read, |piece| {
-            text.push_str(piece);
-            show(Piece::Text(piece))
+        let result = generate(&mut self.runner, &mut self.sampler, request, read, |said| match said {
+            Said::Read(part) => show(Piece::Read(part)),
+            Said::Text(piece) => {
+                text.push_str(piece);
+                show(Piece::Text(piece))
+            }
         });
         let nothing = match &result {
             Ok((end, _)) => *end == End::Interrupted,

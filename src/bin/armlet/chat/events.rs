@@ -6,6 +6,7 @@
 //! | event | |
 //! |---|---|
 //! | `ready` | `model`, `context`, and `messages`, how many a session has: once, at the start |
+//! | `progress` | `read`, how many of the prompt's `tokens` were read; after each pass over them but the last |
 //! | `text`, `thinking` | `text`, a piece of the answer as it comes |
 //! | `end` | `text`, the whole answer; `stop`, why it ended; `timings` |
 //! | `reply` | `text`, what a command says |
@@ -24,7 +25,7 @@ use super::input::Input;
 use super::thinking::{Thinking, without_thoughts};
 use crate::args::Json;
 use crate::error::{Failure, print_json};
-use crate::generate::{End, Stats, ended};
+use crate::generate::{End, Said, Stats, ended};
 use crate::interrupt;
 
 /// Bytes of the longest line.
@@ -52,6 +53,7 @@ impl Events {
         };
         match piece {
             Piece::Thinking => self.thinking.begin(),
+            Piece::Read(part) => return print_json(&Said::Read(part).event(), false),
             Piece::Text(text) => self.thinking.push(text, &mut print),
             Piece::End => self.thinking.finish(&mut print),
         }

@@ -54,10 +54,9 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         }
         // An empty file is a new session.
         let session = args.session.as_deref().filter(|path| path.metadata().is_ok_and(|found| found.len() > 0));
-        // A text has at most as many tokens as bytes.
-        let chunk =
-            one_shot.as_ref().and_then(|text| loaded.ahead.chunk(loaded.model.has_float_matrices(), text.len()));
-        let cache = args.cache.with_chunk(chunk);
+        // A text has at most as many tokens as bytes; what is typed may have any.
+        let tokens = one_shot.as_ref().map_or(usize::MAX, String::len);
+        let cache = args.cache.with_chunk(loaded.ahead.chunk(loaded.model.has_float_matrices(), tokens));
         let sinks = match session {
             // A session goes on with the sinks that it was made with.
             Some(path) => saved_sinks(path)?,
@@ -70,6 +69,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         };
         let mut memory = session_memory(&plan)?;
         let runner = Runner::with_prefix(loaded, &plan, prefix.as_ref(), &mut memory)?;
+        let runner = runner.with_usual(args.cache.config().chunk);
         let sampling = sampling::config(&args.sampling, loaded.file, true)?;
         let mut chat = Conversation {
             loaded,

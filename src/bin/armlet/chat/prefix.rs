@@ -43,9 +43,9 @@ pub(crate) fn run(args: &args::Prefix) -> Result<(), Failure> {
         let config = Config { context: (common + 1).min(h.context_length), sinks: common, chunk, ..config };
         let plan = Plan::new(h, &Config { pattern: Pattern::Sinks, ..config })?;
         let mut memory = session_memory(&plan)?;
-        let mut runner = Runner::new(loaded, &plan, &mut memory)?;
+        let mut runner = Runner::new(loaded, &plan, &mut memory)?.with_usual(args.kv.config().chunk);
         interrupt::catch()?;
-        prefill(&mut runner, &read, &mut Vec::new())?;
+        prefill(&mut runner, &read, &mut Vec::new(), &mut |_| Ok(()))?;
         if interrupt::take() {
             return Err(Failure::Interrupted);
         }
