@@ -15,8 +15,6 @@ pub const MAX_DRAFT: usize = MAX_BATCH - 1;
 const MIN_MATCH: usize = 3;
 /// A repetition that is longer is no better a sign.
 const MAX_MATCH: usize = 16;
-/// The first draft after one that failed.
-const SHORT: usize = 2;
 /// After so many failures in a row the pause between drafts grows no more: 64 tokens.
 const MOST_MISSES: u32 = 6;
 
@@ -45,8 +43,7 @@ impl Speculation {
     /// Drafts of at most `most` tokens, and [`MAX_DRAFT`]; 0: none.
     pub const fn new(most: usize) -> Self {
         let most = if most < MAX_DRAFT { most } else { MAX_DRAFT };
-        let length = if most < SHORT { most } else { SHORT };
-        Speculation { most, length, misses: 0, pause: 0, drafted: 0, held: 0 }
+        Speculation { most, length: 1, misses: 0, pause: 0, drafted: 0, held: 0 }
     }
 
     /// Tokens of all drafts that are decided, and those of them that the answer had.
@@ -86,9 +83,9 @@ impl Speculation {
             0 => {
                 self.misses = (self.misses + 1).min(MOST_MISSES);
                 self.pause = 1 << self.misses;
-                self.length = SHORT.min(self.most);
+                self.length = 1;
             }
-            _ => (self.length, self.misses) = (held.max(SHORT).min(self.most), 0),
+            _ => (self.length, self.misses) = (held, 0),
         }
     }
 }
@@ -184,7 +181,7 @@ mod tests {
     #[test]
     fn drafts_that_hold_grow_and_those_that_do_not_become_rare() {
         let mut speculation = Speculation::new(MAX_DRAFT);
-        for length in [2, 4, 7, 7] {
+        for length in [1, 2, 4, 7, 7] {
             assert_eq!(speculation.length, length);
             speculation.has_held(length, length);
         }

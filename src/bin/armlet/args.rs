@@ -185,7 +185,7 @@ pub(crate) struct Kv {
     pub(crate) pattern: Pattern,
     /// Attention sinks: how many of the first tokens are never evicted [default: 4, or fewer if the context is that short; in a
     /// chat with --system, those of the system prompt, up to half of the context].
-    #[arg(long, value_name = "N", value_parser = numbers::count)]
+    #[arg(long, alias = "keep", value_name = "N", value_parser = numbers::count)]
     pub(crate) sinks: Option<usize>,
 }
 

@@ -30,7 +30,7 @@ const SAME_THREADS: &str = "the same threads read and answer";
 const RENDERED: &str = "a model's own template is always rendered";
 const NOT_PRINTED: &str = "the prompt is never printed";
 
-const SPELLINGS: [(&str, Meaning); 21] = [
+const SPELLINGS: [(&str, Meaning); 20] = [
     ("-sys", Meaning::Is("--system")),
     ("-ctk", Meaning::Is("--kv-type")),
     ("-ctv", Meaning::Is(VALUES_TYPE)),
@@ -42,7 +42,6 @@ const SPELLINGS: [(&str, Meaning); 21] = [
     ("--n-gpu-layers", Meaning::Needless { values: Values::One, why: NO_GPU }),
     ("--no-warmup", Meaning::Needless { values: Values::None, why: "there is no warm-up" }),
     ("--chat-template-file", Meaning::Is("--chat-template")),
-    ("--keep", Meaning::Is("--sinks")),
     ("-st", Meaning::Needless { values: Values::None, why: ONE_TURN }),
     ("--single-turn", Meaning::Needless { values: Values::None, why: ONE_TURN }),
     ("-b", Meaning::Needless { values: Values::One, why: PASSES }),
@@ -151,7 +150,7 @@ mod tests {
             ("a chat -fa -t 2", "a chat -t 2", 1),
             ("a chat --no-warmup -ub 64", "a chat --chunk 64", 1),
             ("a chat -st --jinja -b 512 -tb 4 -t 2", "a chat -t 2", 4),
-            ("a chat --keep 8 --chat-template-file x.jinja", "a chat --sinks 8 --chat-template x.jinja", 0),
+            ("a chat --chat-template-file x.jinja", "a chat --chat-template x.jinja", 0),
             // A text is a text.
             ("a complete -p -fa", "a complete -p -fa", 0),
             ("a complete -sys -sys", "a complete --system -sys", 0),
