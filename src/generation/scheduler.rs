@@ -31,6 +31,9 @@ pub trait Clients {
 
     /// The context is full: the answer has ended with the token before.
     fn is_full(&mut self, request: u64);
+
+    /// A request has got a slot, which has so many tokens of its prompt already.
+    fn starts(&mut self, _request: u64, _kept: usize) {}
 }
 
 /// Why a request was not taken.
@@ -151,7 +154,7 @@ impl<'s> Scheduler<'s> {
 
     /// One pass for all answers, and one for a prompt, as far as there is something to do.
     pub fn tick(&mut self, engine: &mut Engine<'_>, exec: &dyn Executor, clients: &mut dyn Clients) -> Tick {
-        self.assign(engine);
+        self.assign(engine, clients);
         let decoded = self.decode(engine, exec, clients);
         let prefilled = self.prefill(engine, exec, clients);
         Tick { decoded, prefilled }
@@ -159,7 +162,7 @@ impl<'s> Scheduler<'s> {
 
     /// Gives requests that wait, oldest first, the free slots that have most of their prompts; of equals the one that has been
     /// free for longest. One that no free slot can start waits, and those behind it do not.
-    fn assign(&mut self, engine: &Engine<'_>) {
+    fn assign(&mut self, engine: &Engine<'_>, clients: &mut dyn Clients) {
         if self.queue.iter().all(Place::is_free) {
             return;
         }
@@ -173,7 +176,8 @@ impl<'s> Scheduler<'s> {
             let free = self.slots.iter_mut().filter(|slot| slot.request().is_none() && slot.can_start(prompt));
             let best = free.max_by_key(|slot| (slot.common(prompt), core::cmp::Reverse(slot.since())));
             if let Some(slot) = best {
-                slot.start(request, after, prompt, exact);
+                let kept = slot.start(request, after, prompt, exact);
+                clients.starts(request, kept);
                 place.clear();
             }
         }

@@ -98,8 +98,8 @@ impl<'s> Slot<'s> {
     }
 
     /// Starts a request: what the session has of its prompt stays, but for the last token, whose logits are needed. `exact` says
-    /// that tokens must have been read in passes that start where those of this prompt will, of so many.
-    pub(super) fn start(&mut self, request: u64, ticket: u64, prompt: &[u32], exact: Option<usize>) {
+    /// that tokens must have been read in passes that start where those of this prompt will, of so many. Returns how many stay.
+    pub(super) fn start(&mut self, request: u64, ticket: u64, prompt: &[u32], exact: Option<usize>) -> usize {
         let mut keep = self.common(prompt).min(prompt.len().saturating_sub(1));
         let start = self.prefix().len();
         if let Some(chunk) = exact {
@@ -117,6 +117,7 @@ impl<'s> Slot<'s> {
         self.tokens.first_n_mut(n).copy_from_slice(prompt.first_n(n));
         (self.len, self.read, self.prefilled) = (n, keep, keep.min(self.prefilled));
         (self.state, self.request, self.since) = (State::Reading, request, ticket);
+        keep
     }
 
     /// The session has read the next `n` tokens of the prompt.

@@ -110,6 +110,8 @@ struct All<'t> {
     random: Random,
     /// In so many of ten ticks a client is not ready.
     slow: u64,
+    /// Tokens that the slot of the last request had already.
+    kept: usize,
 }
 
 impl Clients for All<'_> {
@@ -146,6 +148,11 @@ impl Clients for All<'_> {
 
     fn is_full(&mut self, request: u64) {
         self.clients.get_mut(&request).expect("an end to nobody").end = Some(End::Context);
+    }
+
+    fn starts(&mut self, request: u64, kept: usize) {
+        assert!(self.clients.contains_key(&request));
+        self.kept = kept;
     }
 }
 
@@ -222,7 +229,7 @@ fn schedule(sessions: Sessions<'_>, requests: &[(Request, Client)], seed: u64) -
     let (n_slots, n_places) = (1 + random.below(5) as usize, 1 + random.below(3) as usize);
     let mut memory = Memory::new(plan, n_slots, n_places);
     let slow = random.below(6);
-    let mut all = All { model, clients: BTreeMap::new(), random: Random(seed + 77), slow };
+    let mut all = All { model, clients: BTreeMap::new(), random: Random(seed + 77), slow, kept: 0 };
     let (mut kinds, mut cancelled, mut refused) = (BTreeMap::new(), BTreeMap::new(), 0);
     memory.scheduler(sessions, |engine, scheduler| {
         let mut idle = 0;
@@ -342,7 +349,7 @@ fn what_a_slot_has_is_not_read_again() {
         let plan = Plan::new(&model.hparams, &config()).unwrap();
         let sessions = Sessions { model, plan: &plan, config: config(), prefix: None };
         Memory::new(&plan, 2, 2).scheduler(sessions, |engine, scheduler| {
-            let mut all = All { model, clients: BTreeMap::new(), random: Random(1), slow: 0 };
+            let mut all = All { model, clients: BTreeMap::new(), random: Random(1), slow: 0, kept: 0 };
             let mut answers = BTreeMap::new();
             let mut ask = |id: u64, prompt: &[u32], answers: &mut BTreeMap<u64, Vec<u32>>| {
                 let request = Request { prompt: prompt.to_vec(), sampling: SamplerConfig::default(), tokens: 3 };
@@ -353,6 +360,7 @@ fn what_a_slot_has_is_not_read_again() {
                     read += scheduler.tick(engine, &Serial, &mut all).prefilled;
                 }
                 answers.insert(id, all.clients[&id].tokens.clone());
+                assert_eq!(read + all.kept, prompt.len());
                 read
             };
             let first: Vec<u32> = (0..20).collect();
