@@ -4,7 +4,9 @@ use std::process::Command;
 
 use crate::process::{Failed, Steps, cargo, cargo_with, say, tests};
 use crate::setup::{self, LINUX, NONE};
-use crate::{c_examples, coverage, firmware, fuzz, header, insns, miri, model, qemu, rust_firmware, sanitizers};
+use crate::{
+    c_examples, clients, coverage, firmware, fuzz, header, insns, miri, model, qemu, rust_firmware, sanitizers,
+};
 
 /// A part of the tests.
 pub(crate) struct Part {
@@ -82,7 +84,9 @@ fn all(steps: &mut Steps) -> Result<(), Failed> {
         },
         &|steps| {
             model::run(steps)?;
-            c_examples::run(steps)
+            c_examples::run(steps)?;
+            // From registries, which change by themselves.
+            if steps.deep { clients::check(steps) } else { Ok(()) }
         },
         &firmware::run,
     ])

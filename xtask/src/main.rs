@@ -3,6 +3,7 @@
 mod asm;
 mod attack;
 mod c_examples;
+mod clients;
 mod coverage;
 mod deb;
 mod dist;
@@ -45,6 +46,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
             Debian packages, with SHA256SUMS, to target/dist; [--target TRIPLE] only that library
   deb       installs, runs, upgrades and removes the arm64 package in a Debian made by debootstrap; needs root
   sd-card   the first token of a long prompt from a disk of 20 MB/s; needs root and cgroups of version 1
+  clients   the server, as the clients of other projects have it: openai and ollama of PyPI, openai of npm, curl
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         ["quick"] => gate::quick(&mut steps),
         ["dist"] => dist::run(&mut steps, None).and_then(|()| package::run(&mut steps)),
         ["sd-card"] => sd_card::run(&mut steps),
+        ["clients"] => clients::run(&mut steps),
         ["deb"] => deb::run(&mut steps),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
         ["attack", ref options @ ..] => match attack::Options::parse(options) {

@@ -1,0 +1,101 @@
+"""Drives `armlet serve` with the package openai: OPENAI_BASE_URL and OPENAI_API_KEY say which. Prints what it did."""
+
+import json
+import os
+import time
+import urllib.request
+
+import openai
+
+client = openai.OpenAI(max_retries=0, timeout=600)
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def running():
+    base = os.environ["OPENAI_BASE_URL"].removesuffix("/v1")
+    request = urllib.request.Request(base + "/metrics", headers={"Authorization": "Bearer " + client.api_key})
+    text = urllib.request.urlopen(request).read().decode()
+    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("armlet_requests_running ")))
+
+
+def refused(kind, **fields):
+    try:
+        client.chat.completions.create(**{"model": model, "messages": QUESTION, **fields})
+    except kind as e:
+        return e
+    raise AssertionError(f"{fields} was answered")
+
+
+model = client.models.list().data[0].id
+assert client.models.retrieve(model).id == model
+print("models:", model)
+
+whole = client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=32)
+text = whole.choices[0].message.content
+assert "Paris" in text and whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+print("chat:", text)
+
+stream = client.chat.completions.create(
+    model=model, messages=QUESTION, temperature=0, max_tokens=32, stream=True, stream_options={"include_usage": True}
+)
+chunks = list(stream)
+assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == text
+assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens and chunks[-2].choices[0].finish_reason
+print("chat, as a stream:", len(chunks), "chunks")
+
+scored = client.chat.completions.create(
+    model=model, messages=QUESTION, temperature=0, max_tokens=4, logprobs=True, top_logprobs=3, seed=1, stop=["\n"],
+    presence_penalty=0.1, frequency_penalty=0.1, logit_bias={"0": -100}, n=1, user="somebody",
+)
+assert len(scored.choices[0].logprobs.content) == 4 and len(scored.choices[0].logprobs.content[0].top_logprobs) == 3
+print("log probabilities:", [t.token for t in scored.choices[0].logprobs.content])
+
+seeded = [
+    client.chat.completions.create(model=model, messages=QUESTION, temperature=1, seed=7, max_tokens=16).choices[0].message.content
+    for _ in range(2)
+]
+assert seeded[0] == seeded[1]
+print("a seed twice:", json.dumps(seeded[0]))
+
+text = client.completions.create(model=model, prompt="Once upon a", max_tokens=4, temperature=0).choices[0].text
+pieces = client.completions.create(model=model, prompt="Once upon a", max_tokens=4, temperature=0, stream=True)
+assert "".join(p.choices[0].text for p in pieces) == text
+print("completion:", json.dumps(text))
+
+response = client.responses.create(model=model, input="What is the capital of France?", temperature=0, max_output_tokens=32)
+assert "Paris" in response.output_text
+with client.responses.stream(model=model, input=QUESTION, temperature=0, max_output_tokens=32) as events:
+    kinds = [event.type for event in events]
+    final = events.get_final_response()
+assert final.output_text == response.output_text and kinds[0] == "response.created", kinds
+print("responses:", response.status, sorted(set(kinds)))
+
+print("errors:")
+for kind, fields in [
+    (openai.NotFoundError, {"model": "gpt-5"}),
+    (openai.BadRequestError, {"temperature": 3}),
+    (openai.BadRequestError, {"n": 2}),
+    (openai.BadRequestError, {"messages": []}),
+    (openai.BadRequestError, {"extra_body": {"frobnicate": 1}}),
+    (openai.BadRequestError, {"response_format": {"type": "json_object"}}),
+    (openai.BadRequestError, {"messages": [{"role": "user", "content": "word " * 20000}]}),
+]:
+    e = refused(kind, **fields)
+    print("  ", e.status_code, e.code, e.param)
+wrong = openai.OpenAI(api_key="wrong", max_retries=0)
+try:
+    wrong.models.list()
+    raise AssertionError("a wrong key was taken")
+except openai.AuthenticationError as e:
+    print("  ", e.status_code, e.code)
+
+stream = client.chat.completions.create(model=model, messages=QUESTION, stream=True, max_tokens=4000)
+next(iter(stream))
+assert running() == 1
+stream.close()
+for _ in range(600):
+    if running() == 0:
+        break
+    time.sleep(0.1)
+assert running() == 0
+print("a cancelled stream: its slot is free")
