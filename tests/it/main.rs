@@ -52,6 +52,8 @@ mod resident;
 mod rules_table;
 mod saving;
 mod scheduler;
+#[cfg(all(unix, feature = "serve"))]
+mod serve;
 #[cfg(feature = "cli")]
 mod split_files;
 mod streaming;

@@ -1,8 +1,11 @@
 //! The command line.
 
 mod model;
+mod plan;
 mod quantize;
 mod sampling;
+#[cfg(feature = "serve")]
+mod serve;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,8 +20,13 @@ use serde_json::{Map, Value};
 use crate::error::Failure;
 use crate::numbers;
 pub(crate) use model::{Metadata, Model, Models, Resident, Threads};
+pub(crate) use plan::Plan;
+#[cfg(feature = "serve")]
+pub(crate) use plan::{CHUNK_OF_MANY, many};
 pub(crate) use quantize::{Pack, Quantize};
 pub(crate) use sampling::{Bias, Sampling};
+#[cfg(feature = "serve")]
+pub(crate) use serve::Serve;
 
 /// What else the program goes by.
 const ENVIRONMENT: &str = "\
@@ -67,6 +75,9 @@ pub(crate) enum Command {
     Chat(Chat),
     /// Continue a text.
     Complete(Complete),
+    /// Serve the model to other programs, by OpenAI's and ollama's API.
+    #[cfg(feature = "serve")]
+    Serve(Serve),
     /// Print the token ids of a text.
     Tokenize(Tokenize),
     /// Measure the perplexity of a model on a text, as llama-perplexity does.
@@ -307,29 +318,6 @@ pub(crate) struct Prefix {
     /// Output file.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-}
-
-#[derive(clap::Args, Debug)]
-pub(crate) struct Plan {
-    /// GGUF file (the first one of several parts), name of a known model, or owner/repo[:QUANT] of a model in the Hugging Face
-    /// cache [default: $ARMLET_MODEL, or smollm2].
-    #[arg(short, long, value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) resident: Resident,
-    #[command(flatten)]
-    pub(crate) metadata: Metadata,
-    #[command(flatten)]
-    pub(crate) cache: Cache,
-    /// Number of sessions that share the budget.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = numbers::positive)]
-    pub(crate) sessions: usize,
-    /// Print JSON instead of text.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Plot memory against context to this file.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(clap::Args, Debug)]

@@ -2,8 +2,8 @@
 //! done: an answer that SIGTERM cuts is still saved.
 
 use std::io::{self, Write};
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
+use std::sync::{Once, OnceLock};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -21,6 +21,10 @@ static POLLED: AtomicBool = AtomicBool::new(false);
 static AT_PROMPT: AtomicBool = AtomicBool::new(false);
 /// Ctrl-C was pressed at this prompt, or at the one before and no line has come since.
 static HINTED: AtomicBool = AtomicBool::new(false);
+
+/// What else is told of a signal.
+#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only the server waits for a signal"))]
+static NOTIFIED: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 
 /// From now on these signals set flags, which work polls. A second Ctrl-C that comes before anything has polled the first one
 /// ends the program at once.
@@ -65,6 +69,9 @@ fn ignored() -> u64 {
 }
 
 fn received(signal: i32) {
+    if let Some(notify) = NOTIFIED.get() {
+        notify();
+    }
     if signal != SIGINT {
         // A second one does not wait for what has not polled the first.
         if ENDING.swap(signal, SeqCst) != 0 || AT_PROMPT.load(SeqCst) || !POLLED.load(SeqCst) {
@@ -79,6 +86,24 @@ fn received(signal: i32) {
     } else if !POLLED.load(SeqCst) || INTERRUPTED.swap(true, SeqCst) {
         leave(130);
     }
+}
+
+/// Has `f` called at each signal that asks the program to stop, from the signals' thread.
+#[cfg(feature = "serve")]
+pub(crate) fn notify(f: impl Fn() + Send + Sync + 'static) {
+    if NOTIFIED.set(Box::new(f)).is_err() {
+        log::debug!("signals are waited for already");
+    }
+    // One that came before.
+    if let Some(notify) = NOTIFIED.get().filter(|_| pending()) {
+        notify();
+    }
+}
+
+/// Ends the program, which was asked to stop.
+#[cfg(feature = "serve")]
+pub(crate) fn leave_now() -> ! {
+    leave(0)
 }
 
 /// Ends the program from the signals' thread; the main one waits for input, or does not end by itself.

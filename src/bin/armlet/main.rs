@@ -41,9 +41,12 @@ mod read_ahead;
 mod repeats;
 mod resident;
 mod sampling;
+#[cfg(feature = "serve")]
+mod serve;
 mod spellings;
 mod template;
 mod terminal;
+mod thinking;
 mod token_rules;
 mod tokenize;
 mod visible;
@@ -107,6 +110,8 @@ fn command(args: Args) -> Result<(), Failure> {
             chat::run(&a)
         }
         Command::Complete(a) => complete::run(&a),
+        #[cfg(feature = "serve")]
+        Command::Serve(a) => serve::run(&a),
         Command::Tokenize(a) => tokenize::run(&a),
         Command::Perplexity(a) => perplexity::run(&a),
         Command::Bench(a) => bench::run(&a),

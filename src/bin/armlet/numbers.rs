@@ -26,6 +26,11 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
     whole::<1, MOST, _>(text)
 }
 
+/// Parses how many users a server has at a time.
+pub(crate) fn users(text: &str) -> Result<usize, String> {
+    whole::<1, 256, _>(text)
+}
+
 /// Parses the length of a piece of text.
 pub(crate) fn chunk(text: &str) -> Result<usize, String> {
     whole::<4, MOST, _>(text)

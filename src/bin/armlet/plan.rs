@@ -38,6 +38,7 @@ struct Shown {
     file: u64,
     tables: usize,
     context: usize,
+    sessions: usize,
     budget: usize,
     plan: Plan,
     /// Bytes of the workspace while the model is still on the disk, if they are more.
@@ -59,12 +60,12 @@ pub(crate) fn run(args: &args::Plan) -> Result<(), Failure> {
     if let Some(svg) = &args.svg {
         replace(svg, |out| out.write_all(drawing(&shown, args).as_bytes()))?;
     }
-    if args.json { print_json(&json(&shown, args), true) } else { print(table(&shown, args).as_bytes()) }
+    if args.json { print_json(&json(&shown), true) } else { print(table(&shown, args).as_bytes()) }
 }
 
 fn shown(h: &Hparams, args: &args::Plan, file: u64, tables: usize) -> Result<Shown, Failure> {
     args.cache.kv.check()?;
-    let (config, sessions) = (args.cache.config(), args.sessions);
+    let (sessions, config) = args.sessions();
     let context = match (args.cache.context, args.cache.kv_budget) {
         (Some(tokens), _) => tokens,
         (None, Some(budget)) => Plan::context_for_budget(h, &config, budget, sessions)?,
@@ -73,7 +74,8 @@ fn shown(h: &Hparams, args: &args::Plan, file: u64, tables: usize) -> Result<Sho
     let config = args.cache.kv.with_context(config, context);
     let plan = Plan::new(h, &config)?;
     let cold = Plan::new(h, &Config { chunk: config.chunk.max(LONGEST), ..config }).map(|plan| plan.engine_bytes());
-    let cold = cold.ok().filter(|bytes| args.cache.chunk.is_none() && *bytes > plan.engine_bytes());
+    let cold =
+        cold.ok().filter(|bytes| args.cache.chunk.is_none() && args.users.is_none() && *bytes > plan.engine_bytes());
     let budget = args.cache.kv_budget.unwrap_or(plan.session_bytes().saturating_mul(sessions));
     let mut regions = Vec::new();
     plan.regions(h, &mut |r| regions.push(r))?;
@@ -84,6 +86,7 @@ fn shown(h: &Hparams, args: &args::Plan, file: u64, tables: usize) -> Result<Sho
         file,
         tables,
         context,
+        sessions,
         budget,
         plan,
         cold,
@@ -118,8 +121,8 @@ fn table(s: &Shown, args: &args::Plan) -> String {
         "\nContext of {} tokens; KV budget of {} bytes for {} session{}.\n",
         s.context,
         s.budget,
-        args.sessions,
-        if args.sessions > 1 { "s" } else { "" }
+        s.sessions,
+        if s.sessions > 1 { "s" } else { "" }
     );
     let _ =
         writeln!(out, "| attention | KV heads | bytes for a token | bytes for a session | sessions in the budget |");
@@ -127,7 +130,7 @@ fn table(s: &Shown, args: &args::Plan) -> String {
     for k in &s.kinds {
         let _ = writeln!(out, "| {} | {} | {} | {} | {} |", k.name, k.kv_heads, k.token, k.session, k.sessions);
     }
-    let _ = writeln!(out, "\n{}", memory_line(s.file, args.resident, s.tables, &s.plan, args.sessions));
+    let _ = writeln!(out, "\n{}", memory_line(s.file, args.resident, s.tables, &s.plan, s.sessions));
     if let Some(cold) = s.cold {
         let more = (cold - s.plan.engine_bytes()) as f64 / f64::from(1 << 20);
         let _ = writeln!(
@@ -140,7 +143,7 @@ fn table(s: &Shown, args: &args::Plan) -> String {
     out
 }
 
-fn json(s: &Shown, args: &args::Plan) -> serde_json::Value {
+fn json(s: &Shown) -> serde_json::Value {
     let regions: Vec<_> =
         s.regions.iter().map(|r| serde_json::json!({ "name": r.name, "offset": r.offset, "bytes": r.bytes })).collect();
     let kind = |k: &Kind| {
@@ -150,7 +153,7 @@ fn json(s: &Shown, args: &args::Plan) -> serde_json::Value {
     let kinds: Vec<_> = s.kinds.iter().map(kind).collect();
     serde_json::json!({ "file": s.file, "tables": s.tables, "engine": s.plan.engine_bytes(),
                         "engine_cold": s.cold.unwrap_or(s.plan.engine_bytes()), "session": s.plan.session_bytes(),
-                        "context": s.context, "kv_budget": s.budget, "asked_sessions": args.sessions,
+                        "context": s.context, "kv_budget": s.budget, "asked_sessions": s.sessions,
                         "regions": regions, "attention": kinds })
 }
 

@@ -33,11 +33,21 @@ pub(crate) fn sampler(args: &args::Sampling, file: &File<'_>) -> Result<Sampler,
 
 /// The settings that the options and the file describe; in a chat, those of a known model too.
 pub(crate) fn config(args: &args::Sampling, file: &File<'_>, is_chat: bool) -> Result<SamplerConfig, Failure> {
+    warn(file);
+    settings(args, file, is_chat)
+}
+
+/// Says what the file recommends in vain.
+pub(crate) fn warn(file: &File<'_>) {
     for (key, neutral) in NOT_USED {
         if file.get(key).is_some_and(|value| neutral.is_none() || number(&value) != neutral) {
             log::warn!("the file recommends {key}, which is not supported: it is not used");
         }
     }
+}
+
+/// The same settings, for one request of many.
+pub(crate) fn settings(args: &args::Sampling, file: &File<'_>, is_chat: bool) -> Result<SamplerConfig, Failure> {
     let fresh = || {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(0, |t| t.as_nanos() as u64)

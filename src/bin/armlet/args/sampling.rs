@@ -3,7 +3,7 @@
 use crate::numbers;
 
 /// Sampling.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Sampling {
     /// The most tokens to generate [default: 128 for complete, 1024 for each answer of chat].
     #[arg(short, long, alias = "predict", value_name = "N", value_parser = numbers::count)]

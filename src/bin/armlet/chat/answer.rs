@@ -3,9 +3,9 @@
 use std::io::stdout;
 
 use super::conversation::Piece;
-use super::thinking::Thinking;
 use crate::error::{Failure, print};
 use crate::terminal::{has_colours, print_text, tell};
+use crate::thinking::Thinking;
 
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";

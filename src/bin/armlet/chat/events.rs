@@ -22,11 +22,11 @@ use serde_json::{Map, Value, json};
 
 use super::conversation::{Conversation, Piece};
 use super::input::Input;
-use super::thinking::{Thinking, without_thoughts};
 use crate::args::Json;
 use crate::error::{Failure, print_json};
 use crate::generate::{End, Said, Stats, ended};
 use crate::interrupt;
+use crate::thinking::{Thinking, without_thoughts};
 
 /// Bytes of the longest line.
 const LONGEST: u64 = 16 << 20;

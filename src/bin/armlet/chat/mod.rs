@@ -8,7 +8,6 @@ mod input;
 pub(crate) mod prefix;
 mod repl;
 mod settings;
-mod thinking;
 mod transcript;
 
 use std::io::IsTerminal;

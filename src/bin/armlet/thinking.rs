@@ -1,7 +1,7 @@
 //! The thoughts at the start of an answer, between `<think>` and `</think>`.
 
-const OPEN: &str = "<think>";
-const CLOSE: &str = "</think>";
+pub(crate) const OPEN: &str = "<think>";
+pub(crate) const CLOSE: &str = "</think>";
 
 /// Where in an answer the next text is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ enum Place {
 /// Tells thoughts from the answer, as text comes. `<think>` counts at the start of an answer only: behind that, it is text
 /// like any other.
 #[derive(Debug, Default)]
-pub(super) struct Thinking {
+pub(crate) struct Thinking {
     place: Place,
     /// What may be the beginning of a tag.
     held: String,
@@ -24,16 +24,16 @@ pub(super) struct Thinking {
 
 impl Thinking {
     /// The prompt ended with `<think>`.
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.place = Place::Thought;
     }
 
-    pub(super) fn is_thought(&self) -> bool {
+    pub(crate) fn is_thought(&self) -> bool {
         self.place == Place::Thought
     }
 
     /// Adds text. Calls `f` with pieces, and whether they are thoughts; tags count as such.
-    pub(super) fn push(&mut self, text: &str, f: &mut dyn FnMut(bool, &str)) {
+    pub(crate) fn push(&mut self, text: &str, f: &mut dyn FnMut(bool, &str)) {
         self.held += text;
         if self.place == Place::Start {
             let word = self.held.trim_start();
@@ -65,7 +65,7 @@ impl Thinking {
     }
 
     /// Gives what was held back.
-    pub(super) fn finish(&mut self, f: &mut dyn FnMut(bool, &str)) {
+    pub(crate) fn finish(&mut self, f: &mut dyn FnMut(bool, &str)) {
         let is_thought = self.is_thought();
         self.give(is_thought, self.held.len(), f);
     }
@@ -84,7 +84,7 @@ fn half_tag(text: &str) -> usize {
 }
 
 /// An answer without its thoughts, and the white space behind them.
-pub(super) fn without_thoughts(text: &str) -> String {
+pub(crate) fn without_thoughts(text: &str) -> String {
     let mut out = String::new();
     let (mut thinking, mut thought) = (Thinking::default(), false);
     let mut take = |is_thought: bool, text: &str| {

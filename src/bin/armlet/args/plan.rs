@@ -1,0 +1,53 @@
+//! The command line of `plan`.
+
+use std::path::PathBuf;
+
+use armlet::engine::Config;
+use armlet::generation::MAX_BATCH;
+
+use super::{Cache, Metadata, Resident};
+use crate::numbers;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Plan {
+    /// GGUF file (the first one of several parts), name of a known model, or owner/repo[:QUANT] of a model in the Hugging Face
+    /// cache [default: $ARMLET_MODEL, or smollm2].
+    #[arg(short, long, value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) resident: Resident,
+    #[command(flatten)]
+    pub(crate) metadata: Metadata,
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+    /// Number of sessions that share the budget.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = numbers::positive)]
+    pub(crate) sessions: usize,
+    /// The same for `armlet serve --users N`, which decodes several at a time.
+    #[arg(long, value_name = "N", conflicts_with = "sessions", value_parser = numbers::users)]
+    pub(crate) users: Option<usize>,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Plot memory against context to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+impl Plan {
+    /// How many sessions are planned, and the configuration of each without its context.
+    pub(crate) fn sessions(&self) -> (usize, Config) {
+        match self.users {
+            None => (self.sessions, self.cache.config()),
+            Some(users) => (users, many(self.cache.with_chunk(Some(CHUNK_OF_MANY)).config(), users)),
+        }
+    }
+}
+
+/// The most prompt tokens of a pass between two tokens of other answers, where nothing says how many.
+pub(crate) const CHUNK_OF_MANY: usize = 64;
+
+/// A configuration that decodes so many answers at a time, as far as one pass does.
+pub(crate) fn many(config: Config, users: usize) -> Config {
+    Config { logit_rows: users.min(MAX_BATCH).min(config.chunk), ..config }
+}

@@ -1,0 +1,205 @@
+//! The answer to a request, whole or as a stream of what comes.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use hyper::body::{Bytes, Frame};
+use tokio::sync::mpsc;
+
+use super::app::App;
+use super::clients::Ask;
+use super::engine::{Handle, Refused};
+use super::event::{Ended, Event};
+use super::format::{Delta, Format, Splitter, Wanted};
+use super::phase::{Phase, Reached, reached};
+use super::prepare::{Preparation, Prompt, Source, internal};
+use super::problem::Problem;
+use super::reply;
+use crate::sampling;
+use crate::token_rules::TokenRules;
+use armlet::generation::SubmitError;
+
+/// Answers a request.
+pub(super) async fn answer(app: &Arc<App>, wanted: Wanted, mut format: Box<dyn Format>) -> Result<Response, Problem> {
+    if *app.phase.borrow() != Phase::Running {
+        return Err(Problem::unavailable("The server is about to end."));
+    }
+    let (stream, split) = (wanted.stream, wanted.split);
+    let (most, logs) = (app.sizes.context, app.limits.log_prompts);
+    let (ask, thinking) = app.prepare.run(move |preparation| ask(preparation, wanted, most, logs)).await?;
+    let mut answering = Answering {
+        events: app.engine.submit(ask).await.map_err(|why| refusal(app, why))?,
+        engine: app.engine.clone(),
+        cut: reached(&app.phase, Phase::Cut),
+        splitter: Splitter::new(split, thinking),
+        said: logs.then(String::new),
+    };
+    if stream {
+        let (first, kind) = (format.begin(), format.stream_type());
+        let body = Body::new(Stream { answering, format, first: Some(first), ended: false });
+        return Ok(([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], body).into_response());
+    }
+    let (whole, ended) = answering.whole().await?;
+    Ok(reply::ok(&format.whole(whole, &ended)))
+}
+
+/// What the engine is asked for, with a context of `most` tokens; and whether the answer begins with a thought.
+fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: bool) -> Result<(Ask, bool), Problem> {
+    let Wanted { source, sampling, tokens, context, scores, .. } = wanted;
+    let is_chat = matches!(source, Source::Chat(..));
+    let most = context.map_or(most, |context| context.min(most));
+    let Prompt { tokens: prompt, thinking } = preparation.prompt(source)?;
+    let n = prompt.len();
+    if n == 0 {
+        return Err(Problem::invalid("The prompt is empty.").of("prompt").code("invalid_prompt"));
+    }
+    if n >= most {
+        return Err(too_long(n, most));
+    }
+    if logs {
+        let text: Vec<u8> = prompt.iter().flat_map(|token| preparation.tokenizer.piece(*token, true)).collect();
+        log::info!("prompt: {}", String::from_utf8_lossy(&text));
+    }
+    // Who asks for more than there is room for gets it where the oldest tokens are evicted.
+    let room = if context.is_some() { most - n } else { usize::MAX };
+    let ask = Ask {
+        sampling: sampling::settings(&sampling, preparation.file, is_chat).map_err(internal)?,
+        rules: TokenRules::new(&sampling, preparation.tokenizer).map_err(internal)?,
+        prompt,
+        tokens: tokens.or(sampling.n_predict).unwrap_or(most - n).min(room),
+        scores,
+    };
+    Ok((ask, thinking))
+}
+
+/// What is said to a request that did not get to the engine.
+fn refusal(app: &App, why: Refused) -> Problem {
+    match why {
+        Refused::Scheduler(SubmitError::QueueFull) => Problem::full(app.metrics.retry_after(app.sizes.slots)),
+        Refused::Scheduler(SubmitError::TooLong { tokens, most }) => too_long(tokens, most),
+        Refused::Scheduler(e @ SubmitError::UnknownToken(_)) => Problem::invalid(format!("Invalid 'prompt': {e}.")),
+        Refused::Scheduler(e) => Problem::internal(e.to_string()),
+        Refused::Busy => Problem::unavailable("Too many requests at once; try again later."),
+        Refused::Gone => Problem::unavailable("The server is about to end."),
+    }
+}
+
+fn too_long(tokens: usize, most: usize) -> Problem {
+    let message = format!(
+        "This server's context holds {most} tokens with at least one of the answer. Your prompt has {tokens} tokens: shorten it."
+    );
+    Problem::invalid(message).of("messages").code("context_length_exceeded")
+}
+
+/// An answer that comes. To drop it cancels it.
+struct Answering {
+    events: mpsc::Receiver<Event>,
+    engine: Handle,
+    cut: Reached,
+    splitter: Splitter,
+    /// All of it so far, for the log.
+    said: Option<String>,
+}
+
+/// What came.
+enum Came {
+    Delta(Delta),
+    /// With what was held back.
+    End(Delta, Ended),
+    Failed(Problem),
+}
+
+impl Answering {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Came::Failed(Problem::unavailable("The server ends, and with it this answer.")));
+        }
+        let event = ready!(self.events.poll_recv(cx));
+        self.engine.taken();
+        Poll::Ready(match event {
+            Some(Event::Piece(piece)) => {
+                if let Some(said) = &mut self.said {
+                    *said += &piece.text;
+                }
+                let delta = self.splitter.push(&piece.text);
+                Came::Delta(Delta { scores: piece.scored.into_iter().collect(), ..delta })
+            }
+            Some(Event::End(ended)) => {
+                if let Some(said) = &self.said {
+                    log::info!("answer: {said}");
+                }
+                Came::End(self.splitter.finish(), ended)
+            }
+            Some(Event::Failed(why)) => Came::Failed(Problem::internal(why)),
+            None => Came::Failed(Problem::unavailable("The answer was given up.")),
+        })
+    }
+
+    /// All of it.
+    async fn whole(&mut self) -> Result<(Delta, Ended), Problem> {
+        let mut whole = Delta::default();
+        loop {
+            let (delta, ended) = match poll_fn(|cx| self.poll(cx)).await {
+                Came::Delta(delta) => (delta, None),
+                Came::End(delta, ended) => (delta, Some(ended)),
+                Came::Failed(problem) => return Err(problem),
+            };
+            whole.thought += &delta.thought;
+            whole.text += &delta.text;
+            whole.scores.extend(delta.scores);
+            if let Some(ended) = ended {
+                return Ok((whole, ended));
+            }
+        }
+    }
+}
+
+/// The body of a stream.
+struct Stream {
+    answering: Answering,
+    format: Box<dyn Format>,
+    first: Option<String>,
+    ended: bool,
+}
+
+impl Stream {
+    fn text(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(first);
+        }
+        let mut piece = |delta: Delta| if delta.is_empty() { String::new() } else { self.format.piece(delta) };
+        Poll::Ready(match ready!(self.answering.poll(cx)) {
+            Came::Delta(delta) => piece(delta),
+            Came::End(delta, ended) => {
+                self.ended = true;
+                piece(delta) + &self.format.end(&ended)
+            }
+            Came::Failed(problem) => {
+                self.ended = true;
+                self.format.failed(&problem)
+            }
+        })
+    }
+}
+
+impl hyper::body::Body for Stream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let stream = self.get_mut();
+        while !stream.ended || stream.first.is_some() {
+            let text = ready!(stream.text(cx));
+            if !text.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(text.into()))));
+            }
+        }
+        Poll::Ready(None)
+    }
+}

@@ -1,0 +1,214 @@
+//! Answers in the making, as the scheduler asks for their tokens.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use armlet::generation::{Clients, End, Event as Step, Generation, Limits};
+use armlet::sample::{Candidate as Logit, Sampler, SamplerConfig, log_probability};
+use armlet::tokenizer::Tokenizer;
+use tokio::sync::mpsc;
+
+use super::event::{Candidate, Ended, Event, Piece, Reason, Scored};
+use super::metrics::Metrics;
+use crate::token_rules::TokenRules;
+
+/// Events that wait for a client which takes them slowly.
+pub(super) const EVENTS: usize = 64;
+/// Its answer goes on while there is room for so many: a token, and behind it text that was held back, and the end.
+const ROOM: usize = 3;
+/// How long an answer waits for its client.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is to be generated.
+pub(super) struct Ask {
+    pub(super) prompt: Vec<u32>,
+    pub(super) sampling: SamplerConfig,
+    /// What is said of its tokens.
+    pub(super) rules: TokenRules,
+    /// The most tokens of the answer.
+    pub(super) tokens: usize,
+    /// Log probabilities: of each token, and of so many that were likeliest.
+    pub(super) scores: Option<usize>,
+}
+
+/// An answer in the making.
+struct Answer {
+    rules: TokenRules,
+    tokens: usize,
+    scores: Option<usize>,
+    sampler: Box<Sampler>,
+    generation: Generation,
+    /// Tokens of the prompt and of the answer.
+    history: Vec<u32>,
+    prompt: usize,
+    cached: usize,
+    events: mpsc::Sender<Event>,
+    /// When it was taken, when it got a slot, when the first token was there.
+    began: [Instant; 3],
+    /// Since when its client takes nothing.
+    stuck: Option<Instant>,
+}
+
+/// All of them, by their numbers.
+pub(super) struct Answers<'m> {
+    tokenizer: &'m Tokenizer<'m>,
+    metrics: &'m Metrics,
+    open: BTreeMap<u64, Answer>,
+}
+
+impl<'m> Answers<'m> {
+    pub(super) fn new(tokenizer: &'m Tokenizer<'m>, metrics: &'m Metrics) -> Self {
+        Answers { tokenizer, metrics, open: BTreeMap::new() }
+    }
+
+    /// A request was taken.
+    pub(super) fn insert(&mut self, request: u64, ask: Ask, events: mpsc::Sender<Event>) {
+        let mut sampler = Box::new(Sampler::new(ask.sampling));
+        ask.prompt.iter().for_each(|token| sampler.accept(*token));
+        let Ask { prompt, rules, tokens, scores, .. } = ask;
+        let answer = Answer {
+            rules,
+            tokens,
+            scores,
+            sampler,
+            generation: Generation::new(),
+            prompt: prompt.len(),
+            history: prompt,
+            cached: 0,
+            events,
+            began: [Instant::now(); 3],
+            stuck: None,
+        };
+        self.open.insert(request, answer);
+    }
+
+    /// Forgets requests whose clients are gone, or have taken nothing for long; gives their numbers.
+    pub(super) fn gone(&mut self) -> Vec<u64> {
+        let is_gone =
+            |answer: &Answer| answer.events.is_closed() || answer.stuck.is_some_and(|since| since.elapsed() > PATIENCE);
+        let gone: Vec<u64> = self.open.iter().filter(|(_, answer)| is_gone(answer)).map(|(id, _)| *id).collect();
+        for request in &gone {
+            self.open.remove(request);
+            self.metrics.cancelled.add(1);
+        }
+        gone
+    }
+
+    /// The end of an answer, for which there is room.
+    fn end(&mut self, request: u64, event: impl FnOnce(&Answer) -> Event) {
+        if let Some(answer) = self.open.remove(&request) {
+            self.metrics.predicted.add(answer.generation.generated());
+            self.metrics.answered(answer.began[0].elapsed());
+            let _ = answer.events.try_send(event(&answer));
+        }
+    }
+}
+
+impl Clients for Answers<'_> {
+    fn is_ready(&mut self, request: u64) -> bool {
+        let Some(answer) = self.open.get_mut(&request) else { return false };
+        let ready = !answer.events.is_closed() && answer.events.capacity() >= ROOM;
+        answer.stuck = if ready { None } else { answer.stuck.or_else(|| Some(Instant::now())) };
+        ready
+    }
+
+    fn next(&mut self, request: u64, logits: &[f32]) -> Option<u32> {
+        let answer = self.open.get_mut(&request)?;
+        if answer.generation.generated() == 0 {
+            answer.began[2] = Instant::now();
+        }
+        match answer.step(self.tokenizer, logits) {
+            Ok((token, None)) => token,
+            Ok((_, Some(reason))) => {
+                self.end(request, |answer| Event::End(answer.ended(reason)));
+                None
+            }
+            Err(why) => {
+                self.metrics.failed.add(1);
+                self.end(request, |_| Event::Failed(why));
+                None
+            }
+        }
+    }
+
+    fn is_full(&mut self, request: u64) {
+        if let Some(answer) = self.open.get_mut(&request) {
+            answer.finish();
+        }
+        self.end(request, |answer| Event::End(answer.ended(Reason::Length)));
+    }
+
+    fn starts(&mut self, request: u64, kept: usize) {
+        if let Some(answer) = self.open.get_mut(&request) {
+            answer.cached = kept;
+            answer.began[1] = Instant::now();
+            self.metrics.cached.add(kept);
+        }
+    }
+}
+
+impl Answer {
+    /// The next token, told to the client; and why there are no more.
+    fn step(&mut self, tokenizer: &Tokenizer<'_>, logits: &[f32]) -> Result<(Option<u32>, Option<Reason>), String> {
+        let stops: Vec<&str> = self.rules.stops.iter().map(String::as_str).collect();
+        let limits = Limits { tokens: self.tokens, stops: &stops };
+        let mut piece = Piece::default();
+        let (generation, sampler) = (&mut self.generation, &mut self.sampler);
+        let show = &mut |text: &str| piece.text += text;
+        let step = self.rules.with(tokenizer, &self.history, None, None, |rules| {
+            generation.choose(tokenizer, logits, sampler, limits, rules, show)
+        });
+        let result = match step.map_err(|e| e.to_string())? {
+            Step::Token(token) => {
+                self.history.push(token);
+                piece.scored = self.scores.map(|n| scored(tokenizer, logits, token, n));
+                let is_last = self.generation.generated() >= self.tokens;
+                if is_last {
+                    self.generation.finish(&mut |text| piece.text += text);
+                }
+                (Some(token), is_last.then_some(Reason::Length))
+            }
+            Step::End(End::Turn(_) | End::Stop(_)) => (None, Some(Reason::Stop)),
+            Step::End(End::Tokens | End::Context) => (None, Some(Reason::Length)),
+        };
+        self.tell(piece);
+        Ok(result)
+    }
+
+    /// Tells the client what is still held back.
+    fn finish(&mut self) {
+        let mut piece = Piece::default();
+        self.generation.finish(&mut |text| piece.text += text);
+        self.tell(piece);
+    }
+
+    fn tell(&self, piece: Piece) {
+        if !piece.text.is_empty() || piece.scored.is_some() {
+            // A client that is gone is dropped before the next tick.
+            let _ = self.events.try_send(Event::Piece(piece));
+        }
+    }
+
+    fn ended(&self, reason: Reason) -> Ended {
+        let [taken, started, first] = self.began;
+        Ended {
+            reason,
+            prompt: self.prompt,
+            cached: self.cached,
+            generated: self.generation.generated(),
+            times: [started - taken, first - started, first.elapsed()],
+        }
+    }
+}
+
+/// A token and the `n` likeliest ones, with the logarithms of their probabilities as the model gives them.
+fn scored(tokenizer: &Tokenizer<'_>, logits: &[f32], token: u32, n: usize) -> Scored {
+    let mut likeliest = vec![Logit::default(); n.min(logits.len())];
+    let own = log_probability(logits, token, &mut likeliest);
+    let candidate = |token: u32, log_probability: f32| {
+        // JSON has no infinity.
+        let log_probability = log_probability.max(-9999.0);
+        Candidate { bytes: tokenizer.piece(token, true).collect(), log_probability }
+    };
+    Scored { token: candidate(token, own), likeliest: likeliest.iter().map(|c| candidate(c.token, c.logit)).collect() }
+}

@@ -1,0 +1,214 @@
+//! The thread that runs the model: it alone has the engine and the scheduler, in memory that is fixed at the start.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::time::Duration;
+
+use armlet::engine::{Engine, Plan, Session};
+use armlet::generation::{Load, Place, Scheduler, Slot, SubmitError, Tick};
+use armlet::host::memory;
+use memmap2::MmapMut;
+use tokio::sync::{mpsc, oneshot};
+
+use super::clients::{Answers, Ask, EVENTS};
+use super::event::Event;
+use super::metrics::Metrics;
+use crate::error::Failure;
+use crate::model::Loaded;
+
+/// Requests that may be on their way to the engine while a pass runs.
+const ON_THEIR_WAY: usize = 64;
+/// Where nothing goes on because no client takes anything, this long passes before clients are asked again.
+const NAP: Duration = Duration::from_millis(50);
+
+enum Command {
+    Submit(Box<Submit>),
+    /// A client took something for which an answer has waited.
+    Wake,
+}
+
+struct Submit {
+    ask: Ask,
+    events: mpsc::Sender<Event>,
+    taken: oneshot::Sender<Result<(), SubmitError>>,
+}
+
+/// The way to the engine, for as many threads as want it. The engine ends when all of these are gone.
+#[derive(Clone)]
+pub(super) struct Handle {
+    commands: SyncSender<Command>,
+    /// The engine waits for a client.
+    naps: Arc<AtomicBool>,
+}
+
+/// Why a request did not get to the engine.
+pub(super) enum Refused {
+    Scheduler(SubmitError),
+    /// Too many are on their way.
+    Busy,
+    /// The engine has ended.
+    Gone,
+}
+
+/// The engine's end of it.
+pub(super) struct Inbox {
+    commands: Receiver<Command>,
+    naps: Arc<AtomicBool>,
+}
+
+pub(super) fn channel() -> (Handle, Inbox) {
+    let (sender, receiver) = sync_channel(ON_THEIR_WAY);
+    let naps = Arc::new(AtomicBool::new(false));
+    (Handle { commands: sender, naps: naps.clone() }, Inbox { commands: receiver, naps })
+}
+
+impl Handle {
+    /// Sends a request, and waits until it is in the queue. What is received then are its events; to drop the receiver cancels
+    /// it.
+    pub(super) async fn submit(&self, ask: Ask) -> Result<mpsc::Receiver<Event>, Refused> {
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let (taken, answer) = oneshot::channel();
+        let submit = Command::Submit(Box::new(Submit { ask, events, taken }));
+        self.commands.try_send(submit).map_err(|e| match e {
+            TrySendError::Full(_) => Refused::Busy,
+            TrySendError::Disconnected(_) => Refused::Gone,
+        })?;
+        match answer.await {
+            Ok(Ok(())) => Ok(receiver),
+            Ok(Err(e)) => Err(Refused::Scheduler(e)),
+            Err(_) => Err(Refused::Gone),
+        }
+    }
+
+    /// A client took an event.
+    pub(super) fn taken(&self) {
+        if self.naps.swap(false, SeqCst) {
+            // If the channel is full, the engine wakes anyway.
+            let _ = self.commands.try_send(Command::Wake);
+        }
+    }
+}
+
+/// How much there is of everything.
+pub(super) struct Sizes {
+    pub(super) plan: Plan,
+    pub(super) slots: usize,
+    /// Places in the queue.
+    pub(super) places: usize,
+}
+
+/// The engine's memory, all of it.
+pub(super) struct Memory {
+    workspace: MmapMut,
+    caches: Vec<MmapMut>,
+    /// Room for the tokens of slots and places.
+    tokens: Vec<Vec<u32>>,
+}
+
+impl Memory {
+    pub(super) fn new(sizes: &Sizes) -> Result<Self, Failure> {
+        let Sizes { plan, slots, places } = sizes;
+        let allocate = |bytes: usize| {
+            memory(bytes).map_err(|e| {
+                let why = format!("{e}; fewer --users, or a smaller -c or --kv-budget, need less");
+                Failure::new(format!("cannot allocate {} MiB", bytes.div_ceil(1 << 20)), why)
+            })
+        };
+        Ok(Memory {
+            workspace: allocate(plan.engine_bytes())?,
+            caches: (0..*slots).map(|_| allocate(plan.session_bytes())).collect::<Result<_, _>>()?,
+            tokens: vec![vec![0; plan.context()]; slots + places],
+        })
+    }
+}
+
+/// Runs until all handles are gone.
+pub(super) fn run(
+    loaded: &Loaded<'_>,
+    plan: &Plan,
+    memory: &mut Memory,
+    inbox: &Inbox,
+    metrics: &Metrics,
+) -> Result<(), Failure> {
+    let Memory { workspace, caches, tokens } = memory;
+    let (of_slots, of_places) = tokens.split_at_mut(caches.len());
+    let mut engine = Engine::new(&loaded.model, loaded.kernels, plan, workspace)?;
+    let mut slots = Vec::new();
+    for (cache, room) in caches.iter_mut().zip(of_slots) {
+        // Without a prefix, a new session is of it.
+        slots.extend(Slot::new(Session::new(&loaded.model, plan, cache)?, room, &[]));
+    }
+    let mut places: Vec<_> = of_places.iter_mut().map(|room| Place::new(room)).collect();
+    let mut scheduler = Scheduler::new(&mut slots, &mut places);
+    let mut answers = Answers::new(&loaded.model.tokenizer, metrics);
+    let mut requests = 0;
+    let mut idle = false;
+    loop {
+        match inbox.next(scheduler.load(), idle) {
+            Next::Submit(submit) => {
+                requests += 1;
+                idle = false;
+                take(&mut scheduler, &engine, &mut answers, requests, *submit);
+                continue;
+            }
+            Next::Tick => {}
+            Next::End => return Ok(()),
+        }
+        for request in answers.gone() {
+            scheduler.cancel(request);
+        }
+        let tick = scheduler.tick(&mut engine, &loaded.pool, &mut answers);
+        idle = tick == Tick::default();
+        metrics.prefilled.add(tick.prefilled);
+        let load = scheduler.load();
+        metrics.running.set(load.running);
+        metrics.waiting.set(load.waiting);
+    }
+}
+
+/// Puts a request into the queue, and says whether there was room.
+fn take(scheduler: &mut Scheduler<'_>, engine: &Engine<'_>, answers: &mut Answers<'_>, request: u64, submit: Submit) {
+    let Submit { ask, events, taken } = submit;
+    let result = scheduler.submit(engine, request, &ask.prompt);
+    if result.is_ok() {
+        answers.insert(request, ask, events);
+    }
+    // If nobody waits for it any more, its events have no receiver, and it is cancelled.
+    let _ = taken.send(result);
+}
+
+enum Next {
+    Submit(Box<Submit>),
+    Tick,
+    End,
+}
+
+impl Inbox {
+    /// What to do next; waits as long as there is nothing.
+    fn next(&self, load: Load, idle: bool) -> Next {
+        if load == Load::default() {
+            return match self.commands.recv() {
+                Ok(Command::Submit(submit)) => Next::Submit(submit),
+                Ok(Command::Wake) => Next::Tick,
+                Err(_) => Next::End,
+            };
+        }
+        if idle {
+            self.naps.store(true, SeqCst);
+            return match self.commands.recv_timeout(NAP) {
+                Ok(Command::Submit(submit)) => Next::Submit(submit),
+                Ok(Command::Wake) | Err(RecvTimeoutError::Timeout) => Next::Tick,
+                Err(RecvTimeoutError::Disconnected) => Next::End,
+            };
+        }
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Submit(submit)) => return Next::Submit(submit),
+                Ok(Command::Wake) => {}
+                Err(TryRecvError::Empty) => return Next::Tick,
+                Err(TryRecvError::Disconnected) => return Next::End,
+            }
+        }
+    }
+}

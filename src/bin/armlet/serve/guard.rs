@@ -1,0 +1,146 @@
+//! Who may ask: a web page elsewhere must not reach a server on this machine through its reader's browser.
+//!
+//! * A page whose name resolves to this address (DNS rebinding) sends that name as `Host`: names other than this machine's are
+//!   refused. Addresses are no names, and cannot be rebound.
+//! * A page of another origin sends it as `Origin`, with a simple request even unasked: it is refused, unless `--cors` names it.
+//! * With a key, requests need it. Keys are compared by their hashes, so that no time tells how much of one is right.
+
+use std::net::IpAddr;
+
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use sha2::{Digest, Sha256};
+
+use super::problem::Problem;
+
+pub(super) struct Guard {
+    /// Names of this machine, in lower case.
+    pub(super) hosts: Vec<String>,
+    /// Origins whose pages may ask; `*` for all.
+    pub(super) origins: Vec<String>,
+    key: Option<[u8; 32]>,
+}
+
+impl Guard {
+    pub(super) fn new(key: Option<&str>, hosts: &[String], origins: &[String]) -> Self {
+        let own = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+        let own = [format!("{own}.local"), own, "localhost".into()];
+        let hosts = own.into_iter().chain(hosts.iter().map(|host| host.to_lowercase())).collect();
+        Guard { hosts, origins: origins.to_vec(), key: key.map(|key| Sha256::digest(key).into()) }
+    }
+
+    pub(super) fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Checks `Host` and `Origin`.
+    pub(super) fn whence(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+        let host = text(HOST).or_else(|| uri.authority().map(|authority| authority.as_str()));
+        let Some(host) = host else { return Err(Problem::invalid("The request has no Host header.")) };
+        if !self.knows(host) {
+            let message = format!("The host {host:?} is not this server's name; --allow-host adds names.");
+            return Err(Problem::new(StatusCode::FORBIDDEN, message).code("host_not_allowed"));
+        }
+        match text(ORIGIN) {
+            Some(origin) if !self.allows(origin) && !is_own(origin, host) => {
+                let message = format!("Pages of {origin:?} may not ask this server; --cors adds origins.");
+                Err(Problem::new(StatusCode::FORBIDDEN, message).code("origin_not_allowed"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether pages of an origin may ask.
+    pub(super) fn allows(&self, origin: &str) -> bool {
+        self.origins.iter().any(|allowed| allowed == "*" || allowed == origin)
+    }
+
+    fn knows(&self, host: &str) -> bool {
+        let name = match host.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+        };
+        let name = name.trim_end_matches('.').to_lowercase();
+        name.parse::<IpAddr>().is_ok() || name.ends_with(".localhost") || self.hosts.contains(&name)
+    }
+
+    /// Checks the key.
+    pub(super) fn who(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some(key) = &self.key else { return Ok(()) };
+        let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given =
+            given.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
+        let hash: [u8; 32] = Sha256::digest(given.map_or("", |(_, key)| key.trim())).into();
+        let differs = hash.iter().zip(key).fold(0, |bits, (a, b)| bits | (a ^ b));
+        if given.is_some() && std::hint::black_box(differs) == 0 {
+            return Ok(());
+        }
+        let message = match given {
+            None => "You didn't provide an API key: send it as Authorization: Bearer KEY.",
+            Some(_) => "Incorrect API key provided.",
+        };
+        Err(Problem::new(StatusCode::UNAUTHORIZED, message).code("invalid_api_key"))
+    }
+}
+
+/// Whether an origin is this server's own.
+fn is_own(origin: &str, host: &str) -> bool {
+    origin.split_once("://").is_some_and(|(_, name)| name.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{HeaderName, HeaderValue};
+
+    fn headers(list: &[(HeaderName, &str)]) -> HeaderMap {
+        list.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    fn guard() -> Guard {
+        Guard::new(Some("secret"), &["Board.example".into()], &["https://ui.example".into()])
+    }
+
+    #[test]
+    fn names_that_could_be_rebound_are_refused() {
+        let allowed = |host: &str| guard().whence(&headers(&[(HOST, host)]), &Uri::from_static("/")).is_ok();
+        for good in [
+            "localhost:8080",
+            "127.0.0.1",
+            "[::1]:8080",
+            "192.168.1.7:80",
+            "a.localhost",
+            "board.example:1",
+            "LOCALHOST.",
+        ] {
+            assert!(allowed(good), "{good}");
+        }
+        for bad in ["evil.example", "localhost.evil.example:8080", "127.0.0.1.evil.example", "", "[evil]", "xlocalhost"]
+        {
+            assert!(!allowed(bad), "{bad}");
+        }
+        assert!(guard().whence(&headers(&[]), &Uri::from_static("/")).is_err());
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_refused() {
+        let allowed = |origin: &str| {
+            guard().whence(&headers(&[(HOST, "localhost:8080"), (ORIGIN, origin)]), &Uri::from_static("/")).is_ok()
+        };
+        assert!(allowed("http://localhost:8080") && allowed("https://ui.example"));
+        for bad in ["http://localhost:8081", "https://ui.example.evil", "null", "http://evil.example"] {
+            assert!(!allowed(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_needed_where_there_is_one() {
+        let who = |value: &str| guard().who(&headers(&[(AUTHORIZATION, value)])).is_ok();
+        assert!(who("Bearer secret") && who("bearer secret"));
+        assert!(!["Bearer secre", "Bearer secret2", "secret", "Basic secret", "Bearer "].iter().any(|bad| who(bad)));
+        assert!(guard().who(&HeaderMap::new()).is_err());
+        let open = Guard::new(None, &[], &[]);
+        assert!(open.who(&HeaderMap::new()).is_ok() && !open.has_key());
+    }
+}

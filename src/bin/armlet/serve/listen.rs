@@ -1,0 +1,136 @@
+//! Connections: how many there are, and how long one may take.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::app::App;
+use super::phase::{Phase, reached};
+use super::problem::Problem;
+use crate::error::Failure;
+
+/// Bytes of a request's head: the first line and all headers.
+const HEAD: usize = 16 << 10;
+const HEADERS: usize = 64;
+/// How long what was sent may stay unread: then the connection is given up, and with it the answer.
+const UNREAD: Duration = Duration::from_secs(60);
+/// Bytes that the system keeps for a client which does not read them.
+const SEND_BUFFER: usize = 64 << 10;
+/// How long nothing at all comes from a client, until it is asked whether it is there.
+const SILENT: Duration = Duration::from_secs(30);
+
+/// Sockets at all addresses of a host.
+pub(super) fn bind(host: &str, port: u16) -> Result<Vec<StdListener>, Failure> {
+    let fail = |e: io::Error| Failure::new(format!("cannot listen on {host} port {port}"), e);
+    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(fail)?.collect();
+    let mut listeners: Vec<StdListener> = Vec::new();
+    for address in addresses {
+        // A host of several addresses has the same port on each.
+        let port = listeners.first().and_then(|first| first.local_addr().ok()).map_or(port, |first| first.port());
+        listeners.push(StdListener::bind(SocketAddr::new(address.ip(), port)).map_err(fail)?);
+    }
+    if listeners.is_empty() { Err(fail(io::ErrorKind::AddrNotAvailable.into())) } else { Ok(listeners) }
+}
+
+/// Serves connections until the server ends, and all of them have.
+pub(super) async fn serve(app: Arc<App>, listeners: Vec<StdListener>, router: Router) -> io::Result<()> {
+    let listen = |listener: StdListener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    let listeners = listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?;
+    let most = app.limits.connections;
+    let places = Arc::new(Semaphore::new(most));
+    let mut draining = reached(&app.phase, Phase::Draining);
+    while let Some(accepted) = poll_fn(|cx| match draining.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => {
+            let ready = listeners.iter().find_map(|listener| match listener.poll_accept(cx) {
+                Poll::Ready(accepted) => Some(accepted),
+                Poll::Pending => None,
+            });
+            ready.map_or(Poll::Pending, |accepted| Poll::Ready(Some(accepted)))
+        }
+    })
+    .await
+    {
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                // No file descriptors are left, or the client was gone already.
+                log::warn!("a connection was not accepted: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        match places.clone().try_acquire_owned() {
+            Ok(place) => drop(tokio::spawn(connection(app.clone(), stream, router.clone(), place))),
+            Err(_) => turn_away(&stream),
+        }
+    }
+    drop(listeners);
+    // All places are free when all connections have ended.
+    let _ = places.acquire_many(u32::try_from(most).unwrap_or(u32::MAX)).await;
+    Ok(())
+}
+
+/// One connection, until it ends; when the server is about to, it has no further request.
+async fn connection(app: Arc<App>, stream: TcpStream, router: Router, place: OwnedSemaphorePermit) {
+    app.metrics.connections.add(1);
+    if let Err(e) = prepare(&stream) {
+        log::debug!("a connection's options: {e}");
+    }
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(app.limits.time).max_buf_size(HEAD).max_headers(HEADERS);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let mut draining = reached(&app.phase, Phase::Draining);
+    let mut told = false;
+    let ended = poll_fn(|cx| {
+        if !told && draining.as_mut().poll(cx).is_ready() {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    });
+    if let Err(e) = ended.await {
+        log::debug!("a connection ended: {e}");
+    }
+    app.metrics.connections.subtract(1);
+    drop(place);
+}
+
+/// Small pieces go at once. What a client does not acknowledge, or read, is given up.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, SILENT)?;
+    sockopt::set_tcp_keepintvl(stream, SILENT / 3)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(UNREAD.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
+}
+
+/// Tells a client that there are too many connections. It fits the socket's buffer, or the client hears nothing.
+fn turn_away(stream: &TcpStream) {
+    let body = Problem::unavailable("Too many connections.").openai().to_string();
+    let text = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.try_write(text.as_bytes());
+}

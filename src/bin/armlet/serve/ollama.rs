@@ -1,0 +1,254 @@
+//! ollama's `/api/chat` and `/api/generate`, which stream a JSON object in each line.
+
+use chrono::{SecondsFormat, Utc};
+use serde_json::{Map, Value, json};
+
+use super::about::About;
+use super::event::Ended;
+use super::fields::{Fields, required};
+use super::format::{Delta, Format, Request, Wanted};
+use super::prepare::Source;
+use super::problem::Problem;
+use super::{messages, settings};
+use crate::args::Sampling;
+use crate::template::Message;
+use armlet::tokenizer::Role;
+
+/// Options that change no answer here: threads and memory are the server's.
+const NEUTRAL: [&str; 11] = [
+    "num_thread",
+    "num_gpu",
+    "main_gpu",
+    "low_vram",
+    "use_mmap",
+    "use_mlock",
+    "num_batch",
+    "numa",
+    "f16_kv",
+    "vocab_only",
+    "num_keep",
+];
+
+/// The most tokens that an option may say.
+const MOST: i64 = 1 << 24;
+
+/// What is wanted, or nothing: then a model was only to be loaded, which it is.
+pub(super) enum Asked {
+    Answer(Box<Request>),
+    Nothing(Value),
+}
+
+/// What both have.
+struct Common {
+    sampling: Sampling,
+    tokens: Option<usize>,
+    context: Option<usize>,
+    stream: bool,
+    variables: Map<String, Value>,
+}
+
+fn common(fields: &mut Fields, mut sampling: Sampling) -> Result<Common, Problem> {
+    let stream = fields.flag("stream")?.unwrap_or(true);
+    // The model stays as long as the server.
+    fields.neutral(&["keep_alive"]);
+    fields.only("format", &[json!("")])?;
+    fields.only("logprobs", &[json!(false)])?;
+    fields.only("top_logprobs", &[json!(0)])?;
+    let mut variables = Map::new();
+    if let Some(think) = fields.flag("think")? {
+        variables.insert("enable_thinking".into(), think.into());
+    }
+    let (mut tokens, mut context) = (None, None);
+    if let Some(mut options) = fields.object("options")? {
+        settings::common(&mut options, &mut sampling, settings::OLLAMA)?;
+        // Negative: as many as there is room for.
+        tokens = options.whole("num_predict", -2..=MOST)?.and_then(|n| usize::try_from(n).ok());
+        context = options.whole("num_ctx", 1..=MOST)?.and_then(|n| usize::try_from(n).ok());
+        options.neutral(&NEUTRAL);
+        for (field, neutral) in [("tfs_z", json!(1)), ("typical_p", json!(1)), ("mirostat", json!(0))] {
+            options.only(field, &[neutral.clone(), json!(neutral.as_f64())])?;
+        }
+        options.only("penalize_newline", &[json!(true)])?;
+        options.finish()?;
+    }
+    Ok(Common { sampling, tokens, context, stream, variables })
+}
+
+/// A request to `/api/chat`.
+pub(super) fn chat(mut fields: Fields, sampling: Sampling, about: &About) -> Result<Asked, Problem> {
+    let common = common(&mut fields, sampling)?;
+    let list = fields.list("messages")?.unwrap_or_default();
+    fields.only("tools", &[json!([])])?;
+    fields.finish()?;
+    let head = Head { model: about.name().into(), is_chat: true };
+    if list.is_empty() {
+        return Ok(Asked::Nothing(head.loaded()));
+    }
+    let messages = messages::read("messages", list)?;
+    Ok(common.wanted(|variables| Source::Chat(messages, variables), head))
+}
+
+/// A request to `/api/generate`: one message, unless it is `raw`.
+pub(super) fn generate(mut fields: Fields, sampling: Sampling, about: &About) -> Result<Asked, Problem> {
+    let common = common(&mut fields, sampling)?;
+    let prompt = fields.text("prompt")?.unwrap_or_default();
+    let system = fields.text("system")?.filter(|text| !text.is_empty());
+    let raw = fields.flag("raw")?.unwrap_or(false);
+    for field in ["suffix", "template"] {
+        fields.only(field, &[json!("")])?;
+    }
+    for field in ["images", "context"] {
+        fields.only(field, &[json!([])])?;
+    }
+    fields.finish()?;
+    let head = Head { model: about.name().into(), is_chat: false };
+    if prompt.is_empty() {
+        return Ok(Asked::Nothing(head.loaded()));
+    }
+    if raw {
+        if system.is_some() {
+            return Err(Problem::unsupported("system", " with 'raw'"));
+        }
+        if !common.variables.is_empty() {
+            return Err(Problem::unsupported("think", " with 'raw'"));
+        }
+        return Ok(common.wanted(|_| Source::Text(prompt), head));
+    }
+    let system = system.map(|text| Message { role: Role::System, text });
+    let messages = system.into_iter().chain([Message { role: Role::User, text: prompt }]).collect();
+    Ok(common.wanted(|variables| Source::Chat(messages, variables), head))
+}
+
+impl Common {
+    fn wanted(self, source: impl FnOnce(Map<String, Value>) -> Source, head: Head) -> Asked {
+        let wanted = Wanted {
+            source: source(self.variables),
+            sampling: self.sampling,
+            tokens: self.tokens,
+            context: self.context,
+            scores: None,
+            stream: self.stream,
+            split: true,
+        };
+        Asked::Answer(Box::new((wanted, Box::new(head))))
+    }
+}
+
+/// The name of the model that a request wants; `name` is what older clients send.
+pub(super) fn model(fields: &mut Fields) -> Result<Option<String>, Problem> {
+    let (model, name) = (fields.text("model")?, fields.text("name")?);
+    Ok(model.or(name))
+}
+
+/// What each line begins with.
+struct Head {
+    model: String,
+    is_chat: bool,
+}
+
+impl Head {
+    fn line(&self, delta: Delta) -> Value {
+        let mut line = json!({ "model": self.model, "created_at": now() });
+        if self.is_chat {
+            let mut message = json!({ "role": "assistant", "content": delta.text });
+            if !delta.thought.is_empty() {
+                message["thinking"] = delta.thought.into();
+            }
+            line["message"] = message;
+        } else {
+            line["response"] = delta.text.into();
+            if !delta.thought.is_empty() {
+                line["thinking"] = delta.thought.into();
+            }
+        }
+        line["done"] = false.into();
+        line
+    }
+
+    /// The answer to who asks for nothing.
+    fn loaded(&self) -> Value {
+        let mut line = self.line(Delta::default());
+        (line["done"], line["done_reason"]) = (true.into(), "load".into());
+        line
+    }
+
+    fn last(&self, delta: Delta, ended: &Ended) -> Value {
+        let mut line = self.line(delta);
+        let [queued, prompt, answer] = ended.times.map(|time| time.as_nanos() as u64);
+        line["done"] = true.into();
+        line["done_reason"] = ended.reason.name().into();
+        for (key, value) in [
+            ("total_duration", queued + prompt + answer),
+            ("load_duration", queued),
+            ("prompt_eval_count", ended.prompt as u64),
+            ("prompt_eval_duration", prompt),
+            ("eval_count", ended.generated as u64),
+            ("eval_duration", answer),
+        ] {
+            line[key] = value.into();
+        }
+        line
+    }
+}
+
+impl Format for Head {
+    fn stream_type(&self) -> &'static str {
+        "application/x-ndjson"
+    }
+
+    fn piece(&mut self, delta: Delta) -> String {
+        format!("{}\n", self.line(delta))
+    }
+
+    fn end(&mut self, ended: &Ended) -> String {
+        format!("{}\n", self.last(Delta::default(), ended))
+    }
+
+    fn failed(&mut self, problem: &Problem) -> String {
+        format!("{}\n", problem.ollama())
+    }
+
+    fn whole(&mut self, whole: Delta, ended: &Ended) -> Value {
+        self.last(whole, ended)
+    }
+}
+
+fn now() -> String {
+    Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// `/api/tags`.
+pub(super) fn tags(about: &About) -> Value {
+    let modified = chrono::DateTime::from_timestamp(i64::try_from(about.created).unwrap_or(0), 0).unwrap_or_default();
+    json!({ "models": [{
+        "name": about.name(), "model": about.name(), "modified_at": modified.to_rfc3339_opts(SecondsFormat::Secs, true),
+        "size": about.bytes, "digest": "", "details": details(about),
+    }] })
+}
+
+/// `/api/show`.
+pub(super) fn show(mut fields: Fields, about: &About) -> Result<Value, Problem> {
+    let name = required("model", model(&mut fields)?)?;
+    about.check(Some(&name))?;
+    fields.neutral(&["verbose"]);
+    fields.finish()?;
+    let family = &about.family;
+    Ok(json!({
+        "modelfile": "", "parameters": format!("num_ctx {}", about.context), "template": "", "details": details(about),
+        "model_info": {
+            "general.architecture": family, "general.parameter_count": about.parameters,
+            format!("{family}.context_length"): about.trained,
+        },
+        "capabilities": ["completion"],
+    }))
+}
+
+fn details(about: &About) -> Value {
+    let millions = about.parameters as f64 / 1e6;
+    let size = if millions < 1e3 { format!("{millions:.2}M") } else { format!("{:.1}B", millions / 1e3) };
+    let level = about.kind.rsplit(' ').next().unwrap_or_default();
+    json!({
+        "parent_model": "", "format": "gguf", "family": about.family, "families": [about.family], "parameter_size": size,
+        "quantization_level": level,
+    })
+}

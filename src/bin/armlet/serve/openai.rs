@@ -1,0 +1,321 @@
+//! `/v1/chat/completions` and `/v1/completions`.
+
+use serde_json::{Value, json};
+
+use super::event::{Candidate, Ended, Scored};
+use super::fields::{Fields, required, wrong_type};
+use super::format::{Delta, Format, Request as Asked, Wanted, sse};
+use super::prepare::Source;
+use super::problem::Problem;
+use super::{messages, settings};
+use crate::args::Sampling;
+
+/// What is said of no answer, and changes none: of whom the request is, where it is kept, what may be cached.
+const NEUTRAL: [&str; 8] = [
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "cache_prompt",
+];
+
+/// The most tokens that a request may ask for.
+const MOST_TOKENS: usize = 1 << 24;
+
+/// What a request is made of beside its body.
+pub(super) struct Request<'a> {
+    pub(super) fields: Fields,
+    /// The settings of the command line.
+    pub(super) sampling: Sampling,
+    pub(super) vocab: usize,
+    /// The name that the answer has for the model.
+    pub(super) model: &'a str,
+    /// A number that no other answer has.
+    pub(super) id: u64,
+}
+
+/// Takes what both have.
+fn common(request: &mut Request<'_>) -> Result<(bool, bool), Problem> {
+    let fields = &mut request.fields;
+    settings::openai(fields, &mut request.sampling, request.vocab)?;
+    fields.neutral(&NEUTRAL);
+    fields.only("n", &[json!(1)])?;
+    fields.only("timings_per_token", &[json!(false)])?;
+    let stream = fields.flag("stream")?.unwrap_or(false);
+    let mut include_usage = false;
+    if let Some(mut options) = fields.object("stream_options")? {
+        if !stream {
+            let message = "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
+            return Err(Problem::invalid(message).of("stream_options"));
+        }
+        include_usage = options.flag("include_usage")?.unwrap_or(false);
+        // Padding against who counts bytes on the way: there is none.
+        options.only("include_obfuscation", &[json!(false), json!(true)])?;
+        options.finish()?;
+    }
+    Ok((stream, include_usage))
+}
+
+/// A request to `/v1/chat/completions`.
+pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
+    let (stream, include_usage) = common(&mut request)?;
+    let fields = &mut request.fields;
+    let list = required("messages", fields.list("messages")?)?;
+    let messages = messages::read("messages", list)?;
+    let tokens = limit(fields, &["max_completion_tokens", "max_tokens", "n_predict"])?;
+    let scores = fields.flag("logprobs")?.unwrap_or(false);
+    let top = fields.count("top_logprobs", 0..=20)?;
+    if top.is_some() && !scores {
+        let message = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.";
+        return Err(Problem::invalid(message).of("top_logprobs"));
+    }
+    let mut variables = fields.map("chat_template_kwargs")?.unwrap_or_default();
+    if let Some(name) = ["messages", "add_generation_prompt"].into_iter().find(|name| variables.contains_key(*name)) {
+        return Err(Problem::unsupported(&format!("chat_template_kwargs.{name}"), ""));
+    }
+    match fields.text("reasoning_effort")?.as_deref() {
+        None => {}
+        Some("none") => drop(variables.insert("enable_thinking".into(), false.into())),
+        Some(_) => return Err(Problem::unsupported("reasoning_effort", ", but for \"none\"")),
+    }
+    let split = match fields.text("reasoning_format")?.as_deref() {
+        None | Some("auto" | "deepseek") => true,
+        Some("none") => false,
+        Some(_) => return Err(Problem::unsupported("reasoning_format", ", but for \"deepseek\" or \"none\"")),
+    };
+    fields.only("tools", &[json!([])])?;
+    fields.only("tool_choice", &[json!("none"), json!("auto")])?;
+    fields.only("parallel_tool_calls", &[json!(false), json!(true)])?;
+    fields.only("functions", &[json!([])])?;
+    fields.only("function_call", &[json!("none"), json!("auto")])?;
+    fields.only("response_format", &[json!({ "type": "text" })])?;
+    fields.only("modalities", &[json!(["text"])])?;
+    fields.only("verbosity", &[json!("medium")])?;
+    for field in ["audio", "prediction", "web_search_options", "grammar", "json_schema"] {
+        fields.only(field, &[])?;
+    }
+    request.fields.finish()?;
+    let head = Head::new("chatcmpl", "chat.completion", request.id, request.model);
+    let wanted = Wanted {
+        source: Source::Chat(messages, variables),
+        sampling: request.sampling,
+        tokens,
+        context: None,
+        scores: scores.then_some(top.unwrap_or(0)),
+        stream,
+        split,
+    };
+    Ok((wanted, Box::new(Chat { head, include_usage, scores })))
+}
+
+/// A request to `/v1/completions`.
+pub(super) fn completion(mut request: Request<'_>) -> Result<Asked, Problem> {
+    let (stream, include_usage) = common(&mut request)?;
+    let fields = &mut request.fields;
+    let source = prompt(required("prompt", fields.take("prompt"))?)?;
+    let tokens = limit(fields, &["max_tokens", "n_predict"])?;
+    let scores = fields.count("logprobs", 0..=20)?;
+    fields.only("echo", &[json!(false)])?;
+    fields.only("best_of", &[json!(1)])?;
+    for field in ["suffix", "grammar", "json_schema"] {
+        fields.only(field, &[json!("")])?;
+    }
+    request.fields.finish()?;
+    let head = Head::new("cmpl", "text_completion", request.id, request.model);
+    let wanted = Wanted {
+        source,
+        sampling: request.sampling,
+        // As OpenAI's.
+        tokens: Some(tokens.unwrap_or(16)),
+        context: None,
+        scores,
+        stream,
+        split: false,
+    };
+    Ok((wanted, Box::new(Completion { head, include_usage, offset: 0 })))
+}
+
+/// The most tokens of an answer, by the first of these fields.
+fn limit(fields: &mut Fields, names: &[&str]) -> Result<Option<usize>, Problem> {
+    let mut limit = None;
+    for name in names {
+        let found = fields.count(name, 1..=MOST_TOKENS)?;
+        limit = limit.or(found);
+    }
+    Ok(limit)
+}
+
+/// A text, or tokens; a list of one of these is as good.
+fn prompt(value: Value) -> Result<Source, Problem> {
+    let token = |value: &Value| value.as_u64().and_then(|token| u32::try_from(token).ok());
+    match value {
+        Value::String(text) => Ok(Source::Text(text)),
+        Value::Array(mut list) if list.len() == 1 && !list[0].is_number() => prompt(list.remove(0)),
+        Value::Array(list) if list.iter().all(|item| token(item).is_some()) && !list.is_empty() => {
+            Ok(Source::Tokens(list.iter().filter_map(token).collect()))
+        }
+        Value::Array(list) if list.len() > 1 && !list[0].is_number() => {
+            Err(Problem::unsupported("prompt", " as a list of several: send a request for each"))
+        }
+        other => Err(wrong_type("prompt", "a string or an array of tokens", &other)),
+    }
+}
+
+/// What all pieces of an answer begin with.
+struct Head {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: String,
+}
+
+impl Head {
+    fn new(prefix: &str, object: &'static str, id: u64, model: &str) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let created = now.map_or(0, |t| t.as_secs());
+        Head { id: format!("{prefix}-{id:016x}"), object, created, model: model.into() }
+    }
+
+    fn object(&self, suffix: &str, choices: Value) -> Value {
+        json!({
+            "id": self.id, "object": format!("{}{suffix}", self.object), "created": self.created, "model": self.model,
+            "system_fingerprint": concat!("armlet-", env!("CARGO_PKG_VERSION")), "choices": choices,
+        })
+    }
+
+    /// The pieces that end a stream.
+    fn end(&self, suffix: &str, choices: Value, include_usage: bool, ended: &Ended) -> String {
+        let mut last = self.object(suffix, choices);
+        last["timings"] = ended.timings();
+        let mut out = sse(&last);
+        if include_usage {
+            let mut usage = self.object(suffix, json!([]));
+            usage["usage"] = ended.usage();
+            out += &sse(&usage);
+        }
+        out + "data: [DONE]\n\n"
+    }
+
+    fn whole(&self, choices: Value, ended: &Ended) -> Value {
+        let mut whole = self.object("", choices);
+        whole["usage"] = ended.usage();
+        whole["timings"] = ended.timings();
+        whole
+    }
+}
+
+struct Chat {
+    head: Head,
+    include_usage: bool,
+    scores: bool,
+}
+
+const CHUNK: &str = ".chunk";
+
+impl Chat {
+    fn chunk(&self, delta: Value, scores: Option<Value>, reason: Option<&str>) -> Value {
+        self.head.object(CHUNK, json!([{ "index": 0, "delta": delta, "logprobs": scores, "finish_reason": reason }]))
+    }
+}
+
+impl Format for Chat {
+    fn begin(&mut self) -> String {
+        sse(&self.chunk(json!({ "role": "assistant", "content": "" }), None, None))
+    }
+
+    fn piece(&mut self, delta: Delta) -> String {
+        let scores = (!delta.scores.is_empty()).then(|| chat_scores(&delta.scores));
+        let mut piece = json!({});
+        if !delta.thought.is_empty() {
+            piece["reasoning_content"] = delta.thought.into();
+        }
+        if !delta.text.is_empty() || scores.is_some() {
+            piece["content"] = delta.text.into();
+        }
+        sse(&self.chunk(piece, scores, None))
+    }
+
+    fn end(&mut self, ended: &Ended) -> String {
+        let choices = json!([{ "index": 0, "delta": {}, "logprobs": null, "finish_reason": ended.reason.name() }]);
+        self.head.end(CHUNK, choices, self.include_usage, ended)
+    }
+
+    fn failed(&mut self, problem: &Problem) -> String {
+        sse(&problem.openai())
+    }
+
+    fn whole(&mut self, whole: Delta, ended: &Ended) -> Value {
+        let scores = self.scores.then(|| chat_scores(&whole.scores));
+        let mut message = json!({ "role": "assistant", "content": whole.text, "refusal": null });
+        if !whole.thought.is_empty() {
+            message["reasoning_content"] = whole.thought.into();
+        }
+        let choices =
+            json!([{ "index": 0, "message": message, "logprobs": scores, "finish_reason": ended.reason.name() }]);
+        self.head.whole(choices, ended)
+    }
+}
+
+fn chat_scores(scores: &[Scored]) -> Value {
+    let candidate = |c: &Candidate| json!({ "token": String::from_utf8_lossy(&c.bytes), "logprob": c.log_probability, "bytes": c.bytes });
+    let scored = |scored: &Scored| {
+        let mut value = candidate(&scored.token);
+        value["top_logprobs"] = scored.likeliest.iter().map(candidate).collect();
+        value
+    };
+    json!({ "content": scores.iter().map(scored).collect::<Vec<_>>(), "refusal": null })
+}
+
+struct Completion {
+    head: Head,
+    include_usage: bool,
+    /// Characters of the answer so far.
+    offset: usize,
+}
+
+impl Completion {
+    fn choices(&mut self, delta: &Delta, reason: Option<&str>) -> Value {
+        let scores = (!delta.scores.is_empty()).then(|| self.scores(&delta.scores));
+        json!([{ "index": 0, "text": delta.text, "logprobs": scores, "finish_reason": reason }])
+    }
+
+    fn scores(&mut self, scores: &[Scored]) -> Value {
+        let text = |c: &Candidate| String::from_utf8_lossy(&c.bytes).into_owned();
+        let tokens: Vec<String> = scores.iter().map(|s| text(&s.token)).collect();
+        let offset = |token: &String| {
+            let at = self.offset;
+            self.offset += token.chars().count();
+            at
+        };
+        let offsets: Vec<usize> = tokens.iter().map(offset).collect();
+        let top = |s: &Scored| -> Value { s.likeliest.iter().map(|c| (text(c), c.log_probability)).collect() };
+        json!({
+            "tokens": tokens, "token_logprobs": scores.iter().map(|s| s.token.log_probability).collect::<Vec<_>>(),
+            "top_logprobs": scores.iter().map(top).collect::<Vec<_>>(), "text_offset": offsets,
+        })
+    }
+}
+
+impl Format for Completion {
+    fn piece(&mut self, delta: Delta) -> String {
+        let choices = self.choices(&delta, None);
+        sse(&self.head.object("", choices))
+    }
+
+    fn end(&mut self, ended: &Ended) -> String {
+        let choices = self.choices(&Delta::default(), Some(ended.reason.name()));
+        self.head.end("", choices, self.include_usage, ended)
+    }
+
+    fn failed(&mut self, problem: &Problem) -> String {
+        sse(&problem.openai())
+    }
+
+    fn whole(&mut self, whole: Delta, ended: &Ended) -> Value {
+        let choices = self.choices(&whole, Some(ended.reason.name()));
+        self.head.whole(choices, ended)
+    }
+}

@@ -1,0 +1,145 @@
+//! The thread that makes tokens of conversations and texts, beside the engine: templates and tokenizers take their time.
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use armlet::gguf::File;
+use armlet::tokenizer::{EncodeOptions, Tokenizer};
+use axum::http::StatusCode;
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+
+use super::problem::Problem;
+use crate::args;
+use crate::error::Failure;
+use crate::model::{encode, encode_prompt};
+use crate::template::{Message, Template};
+
+/// Requests that may wait for it.
+const WAITING: usize = 64;
+
+/// What a request starts from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A conversation, and variables of the template.
+    Chat(Vec<Message>, Map<String, Value>),
+    /// A text, whose control tokens count as such.
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+/// A prompt as tokens.
+pub(super) struct Prompt {
+    pub(super) tokens: Vec<u32>,
+    /// It ended with `<think>`: what follows is thought.
+    pub(super) thinking: bool,
+}
+
+/// What it works with.
+pub(super) struct Preparation<'m> {
+    pub(super) file: &'m File<'m>,
+    pub(super) tokenizer: &'m Tokenizer<'m>,
+    template: Template<'m>,
+}
+
+type Job = Box<dyn for<'m> FnOnce(&mut Preparation<'m>) + Send>;
+
+/// The way to the thread, which ends when all of these are gone.
+#[derive(Clone)]
+pub(super) struct Handle(SyncSender<Job>);
+
+pub(super) struct Inbox(Receiver<Job>);
+
+pub(super) fn channel() -> (Handle, Inbox) {
+    let (sender, receiver) = sync_channel(WAITING);
+    (Handle(sender), Inbox(receiver))
+}
+
+impl Inbox {
+    /// Runs until all handles are gone.
+    pub(super) fn run(&self, preparation: &mut Preparation<'_>) {
+        self.0.iter().for_each(|job| job(preparation));
+    }
+}
+
+impl Handle {
+    /// Has `f` run there.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        f: impl for<'m> FnOnce(&mut Preparation<'m>) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let (reply, result) = oneshot::channel();
+        let job: Job = Box::new(move |preparation| {
+            // Nothing is done for who has gone.
+            if !reply.is_closed() {
+                let _ = reply.send(f(preparation));
+            }
+        });
+        self.0.try_send(job).map_err(|e| match e {
+            TrySendError::Full(_) => Problem::unavailable("Too many requests at once; try again later."),
+            TrySendError::Disconnected(_) => Problem::unavailable("The server is about to end."),
+        })?;
+        result.await.unwrap_or_else(|_| Err(Problem::unavailable("The server is about to end.")))
+    }
+}
+
+impl<'m> Preparation<'m> {
+    pub(super) fn new(
+        file: &'m File<'m>,
+        tokenizer: &'m Tokenizer<'m>,
+        args: &args::Template,
+    ) -> Result<Self, Failure> {
+        Ok(Preparation { file, tokenizer, template: Template::new(file, tokenizer, args)? })
+    }
+
+    /// The tokens that a request starts from.
+    pub(super) fn prompt(&mut self, source: Source) -> Result<Prompt, Problem> {
+        match source {
+            Source::Chat(messages, variables) => self.chat(&messages, variables),
+            Source::Text(text) => {
+                let options = EncodeOptions { add_special: true, parse_special: true, literal: &[] };
+                let tokens = encode_prompt(self.tokenizer, &text, options).map_err(internal)?;
+                Ok(Prompt { tokens, thinking: false })
+            }
+            Source::Tokens(tokens) => Ok(Prompt { tokens, thinking: false }),
+        }
+    }
+
+    fn chat(&mut self, messages: &[Message], variables: Map<String, Value>) -> Result<Prompt, Problem> {
+        let before: Vec<_> = variables.keys().map(|name| (name.clone(), self.template.variable(name))).collect();
+        // Who wants no thoughts gets none of a model that has none.
+        let needs_nothing = |name: &str, value: &Value| name == "enable_thinking" && *value == false;
+        let unused = variables
+            .into_iter()
+            .find(|(name, value)| !self.template.set(name, Some(value.clone())) && !needs_nothing(name, value));
+        let now = chrono::Local::now().naive_local();
+        let rendered = self.template.render(messages, now);
+        for (name, value) in before {
+            self.template.set(&name, value);
+        }
+        if let Some((name, _)) = unused {
+            let what = ": the model's chat template has no such variable";
+            return Err(Problem::unsupported(&format!("chat_template_kwargs.{name}"), what));
+        }
+        let rendered = rendered.map_err(|e| Problem::invalid(text(e)).of("messages"))?;
+        let options = EncodeOptions { add_special: true, parse_special: true, literal: &rendered.literal };
+        let tokens = encode_prompt(self.tokenizer, &rendered.text, options).map_err(internal)?;
+        Ok(Prompt { tokens, thinking: rendered.text.trim_end().ends_with("<think>") })
+    }
+
+    /// The tokens of a text as it is.
+    pub(super) fn tokenize(&self, text: &str, options: EncodeOptions<'_>) -> Result<Vec<u32>, Problem> {
+        encode(self.tokenizer, text, options).map_err(internal)
+    }
+}
+
+/// What failed here.
+pub(super) fn internal(failure: Failure) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, text(failure))
+}
+
+fn text(failure: Failure) -> String {
+    match failure {
+        Failure::Error(text) | Failure::Usage(text) => text,
+        Failure::Interrupted | Failure::BrokenPipe => "The request was interrupted.".into(),
+    }
+}

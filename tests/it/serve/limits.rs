@@ -1,0 +1,146 @@
+//! Who may ask, how much, and how long.
+
+use serde_json::json;
+
+use super::client::{Server, asking, head};
+use super::{ANSWER, TEXT};
+use crate::cli::{Folder, fails_with};
+use crate::common::scripted::{answering, endless};
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn server(options: &[&str]) -> Server {
+    Server::new(&answering(&ANSWER), &[&["-c", "256"], options].concat())
+}
+
+#[test]
+fn other_hosts_and_origins_are_refused() {
+    let server = server(&["--allow-host", "board.example", "--cors", "https://ui.example"]);
+    let body = asking("Hi", json!({})).to_string();
+    let status = |headers: &[&str]| server.send("POST", CHAT, headers, &body).status;
+    for host in ["127.0.0.1:80", "localhost", "[::1]:8080", "board.example:8080"] {
+        assert_eq!(status(&[&format!("Host: {host}")]), 200, "{host}");
+    }
+    let rebound = server.send("POST", CHAT, &["Host: evil.example"], &body);
+    assert_eq!((rebound.status, &rebound.json()["error"]["code"]), (403, &json!("host_not_allowed")));
+    assert_eq!(status(&["Host: "]), 403);
+    assert_eq!(status(&["Origin: http://evil.example"]), 403);
+    assert_eq!(status(&["Origin: http://localhost"]), 200);
+    // What a page of an allowed origin gets, and of another does not.
+    let page = server.send("POST", CHAT, &["Origin: https://ui.example"], &body);
+    assert!(page.status == 200 && page.headers.contains("access-control-allow-origin: https://ui.example"));
+    let asks = |origin: &str| server.send("OPTIONS", CHAT, &[origin, "Access-Control-Request-Method: POST"], "");
+    let preflight = asks("Origin: https://ui.example");
+    assert!(preflight.status == 204 && preflight.headers.contains("access-control-allow-headers: authorization"));
+    let other = asks("Origin: https://evil.example");
+    assert!(other.status == 403 && !other.headers.contains("access-control"));
+    assert!(!server.get("/v1/models").headers.contains("access-control"));
+}
+
+#[test]
+fn a_key_is_needed_where_there_is_one() {
+    let folder = Folder::new();
+    let file = folder.write("key", b"secret\n");
+    let model = answering(&ANSWER).build();
+    let in_environment = Server::with_file(&model, &[], &[("ARMLET_API_KEY", "secret")]);
+    for server in [server(&["--api-key-file", &file]), in_environment] {
+        assert_eq!((server.get("/health").status, server.get("/v1/models").status), (200, 401));
+        let with = |key: &str| server.send("GET", "/v1/models", &[&format!("Authorization: {key}")], "");
+        assert_eq!((with("Bearer secret").status, with("bearer secret").status), (200, 200));
+        for wrong in ["Bearer secre", "Bearer secret2", "secret", "Bearer"] {
+            let reply = with(wrong);
+            assert_eq!((reply.status, &reply.json()["error"]["code"]), (401, &json!("invalid_api_key")), "{wrong}");
+            assert!(reply.headers.contains("www-authenticate: bearer"));
+        }
+        assert_eq!(server.send("POST", CHAT, &[], &asking("Hi", json!({})).to_string()).status, 401);
+    }
+}
+
+#[test]
+fn nobody_else_can_reach_it_unless_asked() {
+    let folder = Folder::new();
+    let model = folder.write("tiny.gguf", &answering(&ANSWER).build());
+    let fails =
+        |more: &[&str], what: &str| fails_with(&[&["serve", "-m", &model, "--port", "0"], more].concat(), 2, what);
+    fails(&["--host", "0.0.0.0"], "--api-key-file");
+    fails(&["--host", "::"], "--insecure");
+    fails(&["--api-key", " "], "empty");
+    fails(&["--grammar", "root ::= \"a\""], "--grammar");
+    let open = server(&["--host", "0.0.0.0", "--insecure"]);
+    open.log_with("whoever reaches this machine");
+    assert!(server(&["--host", "localhost"]).address.ip().is_loopback());
+}
+
+#[test]
+fn what_is_too_large_or_too_slow_is_refused() {
+    let server = server(&["--max-body", "2KiB", "--timeout", "1"]);
+    let large = asking(&"x".repeat(3000), json!({})).to_string();
+    let reply = server.send("POST", CHAT, &[], &large);
+    assert_eq!((reply.status, &reply.json()["error"]["code"]), (413, &json!("request_too_large")));
+    // A body that does not say how long it is.
+    let mut connection = server.connect();
+    connection
+        .send(&format!("POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nBB8\r\n{large}"));
+    assert_eq!(connection.reply().status, 413);
+    assert_eq!(server.send("GET", "/health", &[&format!("X: {}", "y".repeat(20_000))], "").status, 431);
+    let many: Vec<String> = (0..100).map(|i| format!("X{i}: y")).collect();
+    assert_eq!(server.send("GET", "/health", &many.iter().map(String::as_str).collect::<Vec<_>>(), "").status, 431);
+    // Half a head, half a body, and no request at all: others go on, and these end.
+    let mut half = server.connect();
+    half.send("POST /v1/chat/completions HTTP/1.1\r\nHost: local");
+    let mut body = server.connect();
+    body.send(&head("POST", CHAT, &[], 100));
+    body.send("{");
+    let mut idle = server.connect();
+    assert_eq!(server.ok(CHAT, &asking("Hi", json!({})))["choices"][0]["message"]["content"], TEXT);
+    assert!(idle.is_closed());
+    assert_eq!(body.reply().status, 408);
+    assert!(half.is_closed() || half.reply().status == 408);
+    for garbage in ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "\u{16}\u{3}\u{1}"] {
+        let mut connection = server.connect();
+        connection.send(garbage);
+        let _ = connection.is_closed();
+    }
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn there_are_as_many_connections_as_may_be() {
+    let server = server(&["--connections", "2"]);
+    let (_first, second) = (server.connect(), server.connect());
+    // These may still be on their way to being counted.
+    let refused = loop {
+        let reply = server.get("/health");
+        if reply.status != 200 {
+            break reply;
+        }
+    };
+    assert_eq!(refused.status, 503);
+    assert!(refused.headers.contains("retry-after: 1"));
+    drop(second);
+    while server.get("/health").status != 200 {}
+}
+
+#[test]
+fn the_log_has_no_text_of_people_unless_asked() {
+    for (options, shows) in [(&["-v"][..], false), (&["-v", "--log-prompts"], true), (&["-vv"], false)] {
+        let server = server(options);
+        server.ok(CHAT, &asking("my secret", json!({})));
+        let log = server.log_with("POST /v1/chat/completions 200");
+        assert_eq!((log.contains("my secret"), log.contains("Some")), (shows, shows), "{log}");
+    }
+}
+
+/// SIGTERM: an answer that is nearly done is finished, one that would go on is told, and all is over soon.
+#[test]
+fn a_signal_ends_it_in_good_order() {
+    let mut server = Server::new(&endless(), &["-c", "256"]);
+    let mut stream = server.stream(CHAT, &asking("Hi", json!({ "stream": true, "max_tokens": 1_000_000 })));
+    assert!(stream.chunk().is_some_and(|first| first.contains("assistant")));
+    let pid = rustix::process::Pid::from_child(&server.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let rest = stream.rest();
+    let last = rest.trim_end().rsplit("\n\n").next().unwrap();
+    assert!(last.contains("\"error\"") && last.contains("ends"), "{last}");
+    assert_eq!(server.child.wait().unwrap().code(), Some(0), "{}", server.log());
+}

@@ -1,0 +1,122 @@
+//! Many clients at once: an answer under load is the answer alone, a client that is gone or slow costs others nothing.
+
+use std::thread;
+
+use serde_json::{Value, json};
+
+use super::client::{Server, asking, events};
+use crate::common::deep;
+use crate::common::gguf::{Gguf, byte_level_model};
+use crate::common::scripted::repeating;
+
+const CHAT: &str = "/v1/chat/completions";
+const TEXTS: &str = "/v1/completions";
+
+/// A model that counts to 20, again and again.
+fn counting() -> Gguf {
+    let words: Vec<_> = (0..20).map(|i| format!("w{i} ")).collect();
+    repeating(&words.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Requests of different lengths and settings, each with a text that only it has.
+fn request(i: usize) -> Value {
+    let temperature = if i.is_multiple_of(2) { 0.0 } else { 1.2 };
+    let prompt = format!("{}{} is the number of this one", "shared words ".repeat(i % 4), i);
+    json!({ "prompt": prompt, "max_tokens": 4 + i % 17, "temperature": temperature, "seed": i, "repeat_penalty": 1.3,
+            "logit_bias": { "65": 1 }, "stream": i.is_multiple_of(3) })
+}
+
+fn text(server: &Server, request: &Value) -> String {
+    let of = |event: &Value| event["choices"][0]["text"].as_str().unwrap_or_default().to_string();
+    if request["stream"] == true {
+        events(&server.stream(TEXTS, request).rest()).iter().map(of).collect()
+    } else {
+        of(&server.ok(TEXTS, request))
+    }
+}
+
+#[test]
+fn an_answer_under_load_is_the_answer_alone() {
+    let model = byte_level_model(3);
+    let n = deep(200, 24);
+    let alone = Server::with_file(&model, &["--users", "1", "-c", "128"], &[]);
+    let want: Vec<String> = (0..n).map(|i| text(&alone, &request(i))).collect();
+    let server = Server::with_file(&model, &["--users", "3", "-c", "128", "--queue", "64", "--chunk", "16"], &[]);
+    let workers = 6;
+    thread::scope(|scope| {
+        for worker in 0..workers {
+            let (server, want) = (&server, &want);
+            scope.spawn(move || {
+                for i in (worker..n).step_by(workers) {
+                    assert_eq!(text(server, &request(i)), want[i], "{i}");
+                    // One that its client leaves.
+                    drop(server.stream(TEXTS, &json!({ "prompt": "gone", "max_tokens": 100, "stream": true })));
+                }
+            });
+        }
+    });
+    server.until("requests_running", 0);
+    assert_eq!(server.metric("answers_failed_total"), 0);
+    assert!(want.iter().collect::<std::collections::BTreeSet<_>>().len() > n / 2, "{want:?}");
+}
+
+#[test]
+fn a_client_that_leaves_frees_its_slot() {
+    let server = Server::new(&counting(), &["--users", "1", "-c", "256"]);
+    let endless = |stream: bool| asking("Hi", json!({ "stream": stream, "max_tokens": 10_000_000 }));
+    let mut stream = server.stream(CHAT, &endless(true));
+    assert!(stream.chunk().is_some());
+    server.until("requests_running", 1);
+    drop(stream);
+    server.until("requests_running", 0);
+    // One that waits for the whole answer, and one that waits for a slot.
+    let mut connections: Vec<_> = (0..2).map(|_| server.connect()).collect();
+    let body = endless(false).to_string();
+    for connection in &mut connections {
+        connection.send(&super::client::head("POST", CHAT, &[], body.len()));
+        connection.send(&body);
+    }
+    server.until("requests_waiting", 1);
+    drop(connections.pop());
+    drop(connections);
+    server.until("requests_waiting", 0);
+    server.until("requests_running", 0);
+    assert_eq!(server.metric("answers_cancelled_total"), 3);
+    server.ok(CHAT, &asking("Hi", json!({ "max_tokens": 3 })));
+}
+
+#[test]
+fn a_full_queue_says_when_to_try_again() {
+    let server = Server::new(&counting(), &["--users", "1", "--queue", "1", "-c", "256"]);
+    let endless = asking("Hi", json!({ "stream": true, "max_tokens": 10_000_000 }));
+    let mut running = server.stream(CHAT, &endless);
+    assert!(running.chunk().is_some());
+    server.until("requests_running", 1);
+    let waiting = server.stream(CHAT, &endless);
+    server.until("requests_waiting", 1);
+    let reply = server.post(CHAT, &endless);
+    let seconds = reply.headers.lines().find_map(|line| line.strip_prefix("retry-after: "));
+    assert_eq!((reply.status, &reply.json()["error"]["code"]), (429, &json!("rate_limit_exceeded")));
+    assert!(seconds.is_some_and(|seconds| (1..=60).contains(&seconds.parse::<u32>().unwrap())), "{reply:?}");
+    drop((running, waiting));
+    server.until("requests_running", 0);
+    server.ok(CHAT, &asking("Hi", json!({ "max_tokens": 3 })));
+}
+
+/// A client that reads nothing has its answer wait; another gets all of its own.
+#[test]
+fn a_slow_reader_holds_up_nobody() {
+    let server = Server::new(&counting(), &["--users", "2", "-c", "256"]);
+    let mut slow = server.stream(CHAT, &asking("Hi", json!({ "stream": true, "max_tokens": 1500 })));
+    assert!(slow.chunk().is_some());
+    for _ in 0..3 {
+        let whole = server.ok(CHAT, &asking("Hi", json!({ "max_tokens": 40 })));
+        assert_eq!(whole["usage"]["completion_tokens"], 40);
+    }
+    // Far more than sockets hold: it has waited, and goes on where it was.
+    let events = events(&(slow.rest()));
+    let text: String = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+    let numbers: Vec<usize> = text.split_whitespace().map(|word| word[1..].parse().unwrap()).collect();
+    assert_eq!(numbers.len(), 1500);
+    assert!(numbers.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 20));
+}

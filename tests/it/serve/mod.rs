@@ -1,0 +1,10 @@
+//! `armlet serve` as its clients have it: over TCP, byte for byte.
+
+mod answers;
+mod apis;
+mod client;
+mod limits;
+mod load;
+
+const ANSWER: [&str; 3] = ["Some", " fine", " answer."];
+const TEXT: &str = "Some fine answer.";
