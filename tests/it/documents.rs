@@ -48,7 +48,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("picocom ", "needs a serial port"),
     ("screen ", "needs a serial port"),
     ("minicom ", "needs a serial port"),
+    ("curl ", "needs a server; tests/it/serve and `cargo xtask clients` ask one"),
     // Of the program.
+    ("armlet serve ", "does not end; tests/it/serve has servers"),
     ("armlet pull ", "needs the network; the tests of pull.rs do it with a Python of their own"),
 ];
 
