@@ -13,7 +13,7 @@
 use core::ops::Range;
 
 use super::accumulators::{Accumulators, MAX_TOKENS};
-use super::cursor::{PanelCursor, RowCursor, RowQuad};
+use super::cursor::{PanelCursor, Prefetcher, RowCursor, RowQuad};
 use super::job::Job;
 use super::packed::{self, Interleaved};
 use super::panel::{self, Packed, PanelUnit, UnitPanel, Units};
@@ -88,9 +88,12 @@ fn unpack_and_multiply<F: Format, S: PanelIsa, const N: usize>(isa: S, job: &mut
             let sums = accumulators.zeroed(job.x.tokens - token);
             let mut quads: [[_; PANEL_ROWS / ROWS]; N] =
                 core::array::from_fn(|n| core::array::from_fn(|g| quad::<F>(rows, stride, n * PANEL_ROWS + g * ROWS)));
+            let mut ahead = Prefetcher::behind(rows);
             let mut b = 0;
             while unpack::<F, S, N>(isa, &mut quads, &mut panels) {
                 for panels in panels.first_n(units) {
+                    // A share of the next rows' block: a CPU that is asked for many lines at once stalls.
+                    ahead.prefetch_far(isa, N * PANEL_ROWS * size_of::<F::Block>() / units);
                     let units = panels.each_ref().map(|unit| PanelUnit { head: &(), unit });
                     panel::add::<Units<F>, S, N>(isa, units, b, &job.x, token, sums);
                     b += 1;

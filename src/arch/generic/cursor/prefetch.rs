@@ -34,6 +34,13 @@ impl Prefetcher {
         Prefetcher { next: end, far: end.wrapping_add(rows.len()) }
     }
 
+    /// The next `bytes`, to the second-level cache alone.
+    #[inline(always)]
+    pub(in crate::arch::generic) fn prefetch_far<I: Isa>(&mut self, isa: I, bytes: usize) {
+        isa.prefetch_far(self.next, bytes);
+        self.next = self.next.wrapping_add(bytes);
+    }
+
     /// The next `bytes`.
     #[inline(always)]
     pub(in crate::arch::generic) fn prefetch<I: Isa>(&mut self, isa: I, bytes: usize) {
