@@ -1,7 +1,7 @@
 //! IQ4_NL and IQ4_XS: nibbles that index a table of levels.
 
 use super::{Format, Quants, Unit};
-use crate::arch::isa::{At, Form, UnitIsa, at};
+use crate::arch::isa::{At, UnitIsa, at};
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::unroll_array;
 use crate::quant::tables::IQ4_LEVELS;
@@ -14,7 +14,8 @@ impl Format for Iq4Nl {
     #[inline(always)]
     fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 18], I::Places>) -> Unit<I> {
         let (q, d) = isa.scaled_nibbles(blocks);
-        Unit::scaled(isa, unroll_array!(r in 0..4 => isa.lookup(&IQ4_LEVELS, q[r])), Form::PLAIN, d)
+        let q = unroll_array!(r in 0..4 => isa.lookup_i8(&IQ4_LEVELS, q[r]));
+        Unit::scaled(isa, unroll_array!(r in 0..4 => q[r].0), q[0].1, d)
     }
     #[inline(always)]
     fn unit<I: UnitIsa>(_: I, head: &Unit<I>, _: usize) -> Unit<I> {
@@ -62,10 +63,12 @@ impl Format for Iq4Xs {
     }
     #[inline(always)]
     fn unit<I: UnitIsa>(isa: I, head: &Head<'_, I>, u: usize) -> Unit<I> {
-        let q = unroll_array!(r in 0..4 => isa.lookup(&IQ4_LEVELS, isa.load_nibbles(at::<I, _, _>(head.blocks[r], 8 + 16 * u))));
+        let q = unroll_array!(r in 0..4 => {
+            isa.lookup_i8(&IQ4_LEVELS, isa.load_nibbles(at::<I, _, _>(head.blocks[r], 8 + 16 * u)))
+        });
         // Exact.
         let d = isa.mul4(isa.to_f32(isa.byte_i8(head.scales[u % 2], u / 2)), head.d);
-        Unit::scaled(isa, q, Form::PLAIN, d)
+        Unit::scaled(isa, unroll_array!(r in 0..4 => q[r].0), q[0].1, d)
     }
     #[inline(always)]
     fn after<I: UnitIsa>(isa: I, head: &mut Head<'_, I>, acc: I::F32x4) {

@@ -113,7 +113,7 @@ fn add<F: Format, I: UnitIsa, const T: usize>(
             let dots = match F::QUANTS {
                 Quants::Nibbles => isa.dot4_small(&w.q, w.form, q, x.bias[t], F::OFFSET),
                 Quants::Five => isa.dot4_five(&w.q, w.form, q, x.bias[t], F::OFFSET),
-                _ => isa.dot4_i8(&w.q, q, x.bias[t]),
+                _ => isa.dot4_levels(&w.q, w.form, q, x.bias[t]),
             };
             acc[t] = isa.fma4(dots, isa.mul4(w.d[0], isa.splat4(x.d[t])), acc[t]);
             if F::MINIMUM {

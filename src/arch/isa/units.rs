@@ -136,6 +136,16 @@ pub(crate) trait UnitIsa: Copy {
     fn join(self, low: Self::I8x32, l: Field, high: Self::I8x32, h: Field) -> Self::I8x32;
     /// The levels of indices within 0..=15.
     fn lookup(self, levels: &[i8; 16], x: Self::I8x32) -> Self::I8x32;
+    /// The same for [`dot4_levels`](UnitIsa::dot4_levels).
+    #[inline(always)]
+    fn lookup_i8(self, levels: &[i8; 16], x: Self::I8x32) -> (Self::I8x32, Form) {
+        (self.lookup(levels, x), Form::PLAIN)
+    }
+    /// [`dot4_i8`](UnitIsa::dot4_i8) of int8 weights, or of such levels.
+    #[inline(always)]
+    fn dot4_levels(self, w: &[Self::I8x32; ROWS], _: Form, x: Self::I8x32, bias: i32) -> Self::F32x4 {
+        self.dot4_i8(w, x, bias)
+    }
     /// The quants `level + 12` of indices within 0..=15, for levels within ±12.
     fn lookup_fp4(self, levels: &[i8; 16], x: Self::I8x32) -> (Self::I8x32, Form);
     /// [`SET`](UnitIsa::SET) or 0 for bits `32·u..`, the least significant of the first byte first.

@@ -22,6 +22,9 @@ impl Avx2Token for EightRows {
     }
 }
 
+/// int8 weights with the top bit flipped, and so 128 more.
+const UNSIGNED: Form = Form::less(-128);
+
 impl EightRows {
     /// One row in the low half, one in the high.
     #[inline(always)]
@@ -138,11 +141,16 @@ impl UnitIsa for EightRows {
             _mm512_and_si512(split, _mm512_set1_epi8(15))
         })
     }
-    /// Flipping the top bit makes weights unsigned and adds 128 to each; the activations' bias, −8·Σx, times 16 removes that.
     #[inline(always)]
     fn dot4_i8(self, w: &[__m512i; ROWS], x: __m512i, bias: i32) -> __m256 {
+        self.dot4_levels(w, Form::PLAIN, x, bias)
+    }
+    /// Flipping the top bit makes weights unsigned and adds 128 to each; the activations' bias, −8·Σx, times 16 removes that.
+    #[inline(always)]
+    fn dot4_levels(self, w: &[__m512i; ROWS], form: Form, x: __m512i, bias: i32) -> __m256 {
         simd!(self, {
-            let w = unroll_array!(r in 0..4 => _mm512_xor_si512(w[r], _mm512_set1_epi8(-128)));
+            let flip = if form == UNSIGNED { 0 } else { -128 };
+            let w = unroll_array!(r in 0..4 => _mm512_xor_si512(w[r], _mm512_set1_epi8(flip)));
             let [a, b, c, d] = self.products(&w, x, _mm512_setzero_si512());
             let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
             let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
@@ -184,6 +192,14 @@ impl UnitIsa for EightRows {
     #[inline(always)]
     fn lookup(self, levels: &[i8; 16], x: __m512i) -> __m512i {
         simd!(self, _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(levels.as_ptr().cast())), x))
+    }
+    /// Unsigned, as the products want them.
+    #[inline(always)]
+    fn lookup_i8(self, levels: &[i8; 16], x: __m512i) -> (__m512i, Form) {
+        simd!(self, {
+            let levels = _mm_xor_si128(_mm_loadu_si128(levels.as_ptr().cast()), _mm_set1_epi8(-128));
+            (_mm512_shuffle_epi8(_mm512_broadcast_i32x4(levels), x), UNSIGNED)
+        })
     }
     /// Unsigned, as the products want them.
     #[inline(always)]
