@@ -39,7 +39,8 @@ const MAKE: &str = "ARMLET_ATTACK_MAKE";
 const HANG: Duration = Duration::from_secs(1);
 /// In the tests' program, whose dependencies are not, and on a machine that does other things.
 const LAX: Duration = Duration::from_secs(10);
-/// How often what took too long is tried again: on a busy machine CPU time is longer, too.
+/// How often what took too much is tried again: on a busy machine CPU time is longer, and what this process has when it starts
+/// another counts for that.
 const AGAIN: usize = 3;
 
 /// What became of the files that one command was given.
@@ -94,12 +95,17 @@ fn acts(text: &[u8]) -> bool {
     text.utf8_chunks().any(|c| c.valid().chars().any(|c| control(c) || bidi(c)) || c.invalid().iter().any(stray))
 }
 
+/// The most resident memory of a command, where `own` is that of the program and its file.
+fn most(words: &str, own: u64) -> u64 {
+    let renders = words.starts_with("chat") || words.starts_with("prefix");
+    own + BESIDE + if renders { TEMPLATES } else { 0 }
+}
+
 /// What is wrong with how a command ended; `None` if nothing is.
 fn wrong(ended: &Ended, words: &str, own: u64) -> Option<String> {
     let text = String::from_utf8_lossy(&ended.stderr);
     let last = text.lines().last().unwrap_or_default();
-    let renders = words.starts_with("chat") || words.starts_with("prefix");
-    let most = own + BESIDE + if renders { TEMPLATES } else { 0 };
+    let most = most(words, own);
     match ended.status.code() {
         None => return Some(format!("it ended by {}", ended.status)),
         Some(1) if !last.starts_with("armlet: ") => return Some("its last line is not armlet's".into()),
@@ -128,6 +134,9 @@ fn attack(folder: PathBuf, seeds: &Seeds, run: &Run) -> Found {
         if number >= run.end {
             return found;
         }
+        if number.is_multiple_of(10_000) {
+            println!("from file {number} on");
+        }
         let mut rng = Rng::new(run.seed, number);
         let kind = Kind::choose(&mut rng);
         let bytes = kind.file(seeds, &mut rng);
@@ -138,13 +147,13 @@ fn attack(folder: PathBuf, seeds: &Seeds, run: &Run) -> Found {
             let start = rng.clone();
             let mut ended = process::run(&mut place.command(words, &mut rng));
             let allowed = run.hang + run.good.get(words).copied().unwrap_or_default();
+            let own = run.own + bytes.len() as u64;
             for _ in 0..AGAIN {
-                if ended.cpu > allowed && ended.status.code().is_some() {
+                if (ended.cpu > allowed || ended.resident > most(words, own)) && ended.status.code().is_some() {
                     let again = process::run(&mut place.command(words, &mut start.clone()));
-                    ended.cpu = ended.cpu.min(again.cpu);
+                    (ended.cpu, ended.resident) = (ended.cpu.min(again.cpu), ended.resident.min(again.resident));
                 }
             }
-            let own = run.own + bytes.len() as u64;
             let sum = found.counts.entry(words).or_default();
             *sum = sum.add(Count::of(&ended, own));
             let left = place.left().map(|path| format!("it left {path}"));

@@ -60,7 +60,6 @@ fn templates_that_take_too_much() {
     let memory = "48 MiB of memory, or 8 MiB of stack";
     let cases = [
         ("{{ 'a' * 10000000 }}".to_string(), "bytes of text"),
-        ("{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}".into(), "fuel"),
         ("{{ 'A' * 9000 }}".into(), "the chat template adds "),
         ("{{ raise_exception('only\ntext') }}".into(), "only; text"),
         ("{{ 'a' * 100000000 }}".into(), memory),
@@ -74,6 +73,19 @@ fn templates_that_take_too_much() {
         let file = f.write("hostile.jinja", template.as_bytes());
         fails_with(&["chat", "-m", &model, "-p", "A", "--chat-template", &file], 1, why);
     }
+}
+
+/// Steps are counted, and time is limited; in a program whose template engine is not optimised, either may come first.
+#[test]
+fn a_template_of_too_many_steps() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let endless = "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}";
+    let file = f.write("hostile.jinja", endless.as_bytes());
+    let output = armlet().args(["chat", "-m", &model, "-p", "A", "--chat-template", &file]).output().unwrap();
+    let (said, code) = (String::from_utf8_lossy(&output.stderr), output.status.code());
+    assert!(code == Some(1) && (said.contains("fuel") || said.contains("too long")), "{output:?}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 /// Only one of them would be read, and the other would be empty.

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::process::{Failed, Steps, show};
+use crate::process::{Failed, Steps, cargo, root, show};
 
 /// What files, and through how many commands.
 #[derive(Debug, PartialEq)]
@@ -41,22 +41,30 @@ impl Options {
 
 pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<(), Failed> {
     let Options { files, seed, every, program } = options;
+    let program = match program {
+        Some(program) => program.clone(),
+        None => optimised(steps)?,
+    };
     steps.step(&format!("{files} malformed files of seed {seed}"), || {
         let mut command = Command::new(env!("CARGO"));
-        command.args(["test", "--profile", "ci", "--test", "attack"]);
-        for checks in ["overflow-checks", "debug-assertions"] {
-            command.args(["--config", &format!("profile.ci.package.armlet.{checks}=true")]);
-        }
-        command.args(["--", "--nocapture", "malformed_files_do_no_harm"]).env("ARMLET_ATTACK_OPTIMISED", "1");
+        command.args(["test", "--test", "attack", "--", "--nocapture", "malformed_files_do_no_harm"]);
         command.env("ARMLET_ATTACK_FILES", files.to_string()).env("ARMLET_ATTACK_SEED", seed.to_string());
+        command.env("ARMLET_ATTACK_PROGRAM", program).env("ARMLET_ATTACK_OPTIMISED", "1");
         if *every {
             command.env("ARMLET_ATTACK_EVERY", "1");
         }
-        if let Some(program) = program {
-            command.env("ARMLET_ATTACK_PROGRAM", program);
-        }
         show(&mut command)
     })
+}
+
+/// The program as it is released, with every check on, in a folder of its own.
+fn optimised(steps: &mut Steps) -> Result<PathBuf, Failed> {
+    let folder = "target/attack";
+    let checks = ["overflow-checks", "debug-assertions"].map(|c| format!("profile.release.package.armlet.{c}=true"));
+    let words = ["build", "--release", "--bin", "armlet", "--target-dir", folder];
+    let more = checks.iter().flat_map(|check| ["--config", check]);
+    steps.step("the program, with checks", || cargo(&words.into_iter().chain(more).collect::<Vec<_>>()))?;
+    Ok(root().join(folder).join("release/armlet"))
 }
 
 #[cfg(test)]
