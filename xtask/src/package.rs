@@ -17,10 +17,15 @@ pub(crate) struct Arch {
     debian: &'static str,
     /// `uname -m`, and Rust's name of the host.
     pub(crate) machine: &'static str,
+    /// The most bytes of its program without the features that are large.
+    pub(crate) small: u64,
 }
 
-pub(crate) const ARM64: Arch = Arch { triple: "aarch64-unknown-linux-musl", debian: "arm64", machine: "aarch64" };
-const AMD64: Arch = Arch { triple: "x86_64-unknown-linux-musl", debian: "amd64", machine: "x86_64" };
+/// 4.5 MiB.
+pub(crate) const ARM64: Arch =
+    Arch { triple: "aarch64-unknown-linux-musl", debian: "arm64", machine: "aarch64", small: 9 << 19 };
+/// 5 MiB: its kernels are larger, those without SIMD among them.
+const AMD64: Arch = Arch { triple: "x86_64-unknown-linux-musl", debian: "amd64", machine: "x86_64", small: 10 << 19 };
 pub(crate) const ARCHS: [Arch; 2] = [ARM64, AMD64];
 
 /// The version of cargo-deb that is installed where there is none.
@@ -75,7 +80,20 @@ const LINKED: [&str; 5] = [
 
 /// The program, which knows of which commit it is: that of the environment, where there is no repository.
 pub(crate) fn build(arch: &Arch) -> Result<(), Failed> {
-    let mut words = vec!["rustc", "--release", "--bin", "armlet", "--target", arch.triple, "--"];
+    compile(arch, &[])
+}
+
+/// The same without the features that are large; gives its path.
+pub(crate) fn build_small(arch: &Arch) -> Result<PathBuf, Failed> {
+    let folder = "target/small";
+    compile(arch, &["--no-default-features", "--features", "cli,capi", "--target-dir", folder])?;
+    Ok(root().join(folder).join(arch.triple).join("release/armlet"))
+}
+
+fn compile(arch: &Arch, more: &[&str]) -> Result<(), Failed> {
+    let mut words = vec!["rustc", "--release", "--bin", "armlet", "--target", arch.triple];
+    words.extend(more);
+    words.push("--");
     words.extend(LINKED.iter().flat_map(|option| ["-C", option]));
     if std::env::var_os("ARMLET_COMMIT").is_some() {
         return cargo(&words);
