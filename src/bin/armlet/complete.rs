@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         };
         let limit = args.sampling.n_predict.unwrap_or(128);
         let mut sampler = sampler(&args.sampling, loaded.file)?;
-        let rules = TokenRules::new(&args.sampling, &loaded.model.tokenizer)?;
+        let rules = TokenRules::with_form(&args.sampling, &loaded.model.tokenizer)?;
         let request = Request { prompt: &tokens, limit, rules: &rules, stop_loops: false };
         let (end, stats) = generate(&mut runner, &mut sampler, request, &mut Vec::new(), show)?;
         match args.json {

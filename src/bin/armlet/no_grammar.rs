@@ -11,7 +11,11 @@ use crate::error::Failure;
 pub(crate) type Form = Infallible;
 
 /// None.
-#[derive(Debug)]
+#[derive(Clone)]
+pub(crate) struct Vocabulary(Infallible);
+
+/// None.
+#[derive(Clone, Debug)]
 pub(crate) struct Grammar(Infallible);
 
 /// None.
@@ -25,8 +29,14 @@ pub(crate) fn form(args: &args::Sampling) -> Result<Option<Form>, Failure> {
     }
 }
 
+impl Vocabulary {
+    pub(crate) fn new(_: &Tokenizer<'_>) -> Result<Self, String> {
+        Err("this program was built without the feature grammar".into())
+    }
+}
+
 impl Grammar {
-    pub(crate) fn new(_: &Tokenizer<'_>, form: &Form) -> Result<Self, String> {
+    pub(crate) fn new(_: Vocabulary, form: &Form) -> Result<Self, String> {
         match *form {}
     }
 

@@ -7,7 +7,7 @@ use armlet::tokenizer::Tokenizer;
 
 use crate::args;
 use crate::error::Failure;
-use crate::grammar::{self, Constraint, Grammar};
+use crate::grammar::{self, Constraint, Grammar, Vocabulary};
 
 /// Tokens that may have a penalty at a time.
 const REPETITIONS: usize = 1024;
@@ -29,7 +29,7 @@ pub(crate) struct TokenRules {
 }
 
 impl TokenRules {
-    /// What the options say.
+    /// What the options say, but for a form.
     pub(crate) fn new(args: &args::Sampling, tokenizer: &Tokenizer<'_>) -> Result<Self, Failure> {
         let vocab = tokenizer.len();
         if let Some(args::Bias { token, .. }) = args.logit_bias.iter().find(|b| b.token as usize >= vocab) {
@@ -40,10 +40,8 @@ impl TokenRules {
             [] => BREAKERS.map(String::from).to_vec(),
             given => given.iter().filter(|text| *text != "none").cloned().collect(),
         };
-        let option = if args.json_schema.is_some() { "--json-schema" } else { "--grammar" };
-        let grammar = grammar::form(args)?.map(|form| Grammar::new(tokenizer, &form));
         Ok(TokenRules {
-            grammar: grammar.transpose().map_err(|e| Failure::new(option, e))?,
+            grammar: None,
             stops: args.stops.clone(),
             bias: args.logit_bias.iter().map(|b| (b.token, b.bias)).collect(),
             dry: Dry {
@@ -54,6 +52,20 @@ impl TokenRules {
             last: args.dry_penalty_last_n.unwrap_or(usize::MAX),
             breakers,
         })
+    }
+
+    /// Whether they depend on what was said.
+    #[cfg(feature = "serve")]
+    pub(crate) fn look_back(&self) -> bool {
+        self.dry.multiplier > 0.0
+    }
+
+    /// The same with the form that the options want.
+    pub(crate) fn with_form(args: &args::Sampling, tokenizer: &Tokenizer<'_>) -> Result<Self, Failure> {
+        let option = if args.json_schema.is_some() { "--json-schema" } else { "--grammar" };
+        let build = |form| Grammar::new(Vocabulary::new(tokenizer)?, &form);
+        let grammar = grammar::form(args)?.map(build).transpose().map_err(|e| Failure::new(option, e))?;
+        Ok(TokenRules { grammar, ..Self::new(args, tokenizer)? })
     }
 
     /// Calls `f` with the rules for the token behind `history` and `token`, of those that the constraint allows.

@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
             runner,
             sampler: Sampler::new(sampling),
             sampling,
-            rules: TokenRules::new(&args.sampling, &loaded.model.tokenizer)?,
+            rules: TokenRules::with_form(&args.sampling, &loaded.model.tokenizer)?,
             template,
             limit: args.sampling.n_predict.unwrap_or(LIMIT),
             transcript,

@@ -7,6 +7,7 @@ mod gbnf;
 mod vocabulary;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use armlet::tokenizer::Tokenizer;
 use llguidance::api::TopLevelGrammar;
@@ -31,9 +32,14 @@ pub(crate) enum Form {
     Gbnf(String),
 }
 
+/// The vocabulary of a model, ready for forms.
+#[derive(Clone)]
+pub(crate) struct Vocabulary(Arc<ParserFactory>);
+
 /// A form, ready for a vocabulary.
+#[derive(Clone)]
 pub(crate) struct Grammar {
-    factory: ParserFactory,
+    vocabulary: Vocabulary,
     grammar: TopLevelGrammar,
 }
 
@@ -66,27 +72,34 @@ fn given_or_file(given: &str, is_text: impl Fn(&str) -> bool, option: &str) -> R
     }
 }
 
+impl Vocabulary {
+    /// Builds it, which takes some hundredths of a second.
+    pub(crate) fn new(tokenizer: &Tokenizer<'_>) -> Result<Self, String> {
+        let slices = SlicedBiasComputer::json_slices();
+        let factory = ParserFactory::new(&vocabulary::of(tokenizer)?, InferenceCapabilities::default(), &slices);
+        let mut factory = factory.map_err(|e| e.to_string())?;
+        factory.quiet().limits_mut().verbose_errors = false;
+        Ok(Vocabulary(Arc::new(factory)))
+    }
+}
+
 impl Grammar {
     /// Builds it.
     ///
     /// # Errors
     /// What is wrong with the schema or the grammar, or that no answer would do.
-    pub(crate) fn new(tokenizer: &Tokenizer<'_>, form: &Form) -> Result<Self, String> {
+    pub(crate) fn new(vocabulary: Vocabulary, form: &Form) -> Result<Self, String> {
         let grammar = match form {
             Form::Schema(schema) => TopLevelGrammar::from_json_schema(compact(schema)?),
             Form::Gbnf(text) => TopLevelGrammar::from_lark(gbnf::to_lark(text)?),
         };
-        let slices = SlicedBiasComputer::json_slices();
-        let factory = ParserFactory::new(&vocabulary::of(tokenizer)?, InferenceCapabilities::default(), &slices);
-        let mut factory = factory.map_err(|e| e.to_string())?;
-        factory.quiet().limits_mut().verbose_errors = false;
-        let grammar = Grammar { factory, grammar };
+        let grammar = Grammar { vocabulary, grammar };
         grammar.start().map(|_| grammar)
     }
 
     /// For the next answer.
     pub(crate) fn start(&self) -> Result<Constraint, String> {
-        let mut matcher = Matcher::new(self.factory.create_parser(self.grammar.clone()));
+        let mut matcher = Matcher::new(self.vocabulary.0.create_parser(self.grammar.clone()));
         match matcher.get_error() {
             Some(error) => Err(error),
             None => Ok(Constraint { mask: matcher.compute_mask().map_err(|e| e.to_string())?, matcher }),
