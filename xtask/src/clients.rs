@@ -3,7 +3,7 @@
 //! They are installed into `target/clients`; what each does is in `tests/clients`.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::model::native;
@@ -25,7 +25,7 @@ pub(crate) fn check(steps: &mut Steps) -> Result<(), Failed> {
     let folder = root().join("target/clients");
     let (python, node) = (folder.join("python"), folder.join("node"));
     steps.step("clients", || install(&python, &node))?;
-    let server = Server::start()?;
+    let server = Server::start(Some(KEY))?;
     let base = format!("http://{}/v1", server.address);
     let script = |name: &str| root().join("tests/clients").join(name);
     let client = |command: &mut Command| {
@@ -44,13 +44,16 @@ pub(crate) fn check(steps: &mut Steps) -> Result<(), Failed> {
         let url = format!("{base}/chat/completions");
         let said = output(Command::new("curl").args(["-sSN", "--fail-with-body", &url, "-H", &key, "-d", body]))?;
         match said.trim_end().ends_with("data: [DONE]") {
-            true => Ok(say(format!("    {} events", said.matches("data: ").count()))),
+            true => {
+                say(format!("    {} events", said.matches("data: ").count()));
+                Ok(())
+            }
             false => Err(Failed(format!("curl got {said:?}"))),
         }
     })
 }
 
-fn install(python: &PathBuf, node: &PathBuf) -> Result<(), Failed> {
+fn install(python: &Path, node: &Path) -> Result<(), Failed> {
     setup::packages(&[
         (&["python3", "-m", "pip", "--version"], "python3-pip"),
         (&["npm", "--version"], "npm"),
@@ -67,17 +70,18 @@ fn install(python: &PathBuf, node: &PathBuf) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A server of SmolLM2, with a key, which ends with this.
-struct Server {
+/// A server of SmolLM2, which ends with this; requests need the key, if there is one.
+pub(crate) struct Server {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
-    fn start() -> Result<Self, Failed> {
+    pub(crate) fn start(key: Option<&str>) -> Result<Self, Failed> {
         let mut command = native();
         command.args(["serve", "-m", "smollm2", "--port", "0", "-c", "2048", "--users", "2"]);
-        let spawned = command.env("ARMLET_API_KEY", KEY).stderr(Stdio::piped()).spawn();
+        command.env_remove("ARMLET_API_KEY").envs(key.map(|key| ("ARMLET_API_KEY", key)));
+        let spawned = command.stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|e| Failed(format!("{command:?}: {e}")))?;
         let stderr = child.stderr.take().ok_or_else(|| Failed("the server has no stderr".into()))?;
         let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);

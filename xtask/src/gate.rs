@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::process::{Failed, Steps, cargo, cargo_with, say, tests};
 use crate::setup::{self, LINUX, NONE};
 use crate::{
-    c_examples, clients, coverage, firmware, fuzz, header, insns, miri, model, qemu, rust_firmware, sanitizers,
+    c_examples, clients, coverage, firmware, fuzz, header, insns, miri, model, page, qemu, rust_firmware, sanitizers,
 };
 
 /// A part of the tests.
@@ -86,7 +86,7 @@ fn all(steps: &mut Steps) -> Result<(), Failed> {
             model::run(steps)?;
             c_examples::run(steps)?;
             // From registries, which change by themselves.
-            if steps.deep { clients::check(steps) } else { Ok(()) }
+            if steps.deep { clients::check(steps).and_then(|()| page::check(steps)) } else { Ok(()) }
         },
         &firmware::run,
     ])

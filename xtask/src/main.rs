@@ -19,6 +19,7 @@ mod mca;
 mod miri;
 mod model;
 mod package;
+mod page;
 mod process;
 mod qemu;
 mod rust_firmware;
@@ -47,6 +48,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
   deb       installs, runs, upgrades and removes the arm64 package in a Debian made by debootstrap; needs root
   sd-card   the first token of a long prompt from a disk of 20 MB/s; needs root and cgroups of version 1
   clients   the server, as the clients of other projects have it: openai and ollama of PyPI, openai of npm, curl
+  page      the server's page in Chromium: answers, what is kept, hostile text, a keyboard, a phone
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         ["dist"] => dist::run(&mut steps, None).and_then(|()| package::run(&mut steps)),
         ["sd-card"] => sd_card::run(&mut steps),
         ["clients"] => clients::run(&mut steps),
+        ["page"] => page::run(&mut steps),
         ["deb"] => deb::run(&mut steps),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
         ["attack", ref options @ ..] => match attack::Options::parse(options) {

@@ -151,10 +151,10 @@ fn bad_requests_get_openais_errors() {
         (chat, bad(json!({ "tools": [{ "type": "function" }] })), 400, json!("tools"), json!("unsupported_parameter")),
         (
             chat,
-            bad(json!({ "response_format": { "type": "json_object" } })),
+            bad(json!({ "response_format": { "type": "yaml" } })),
             400,
-            json!("response_format"),
-            json!("unsupported_parameter"),
+            json!("response_format.type"),
+            json!("invalid_value"),
         ),
         (chat, bad(json!({ "frobnicate": true })), 400, json!("frobnicate"), json!("unknown_parameter")),
         (

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::client::Server;
 use super::{ANSWER, TEXT};
 use crate::cli::{Folder, ok};
+use crate::common::gguf::byte_level_model;
 use crate::common::scripted::answering;
 
 fn server() -> Server {
@@ -67,7 +68,7 @@ fn ollamas_lists_and_errors() {
         ("/api/chat", json!({ "model": "llama9", "messages": hi }), 404, "llama9"),
         ("/api/show", json!({}), 400, "model"),
         ("/api/chat", json!({ "messages": hi, "tools": [{}] }), 400, "tools"),
-        ("/api/chat", json!({ "messages": hi, "format": "json" }), 400, "format"),
+        ("/api/chat", json!({ "messages": hi, "format": 3 }), 400, "format"),
         ("/api/chat", json!({ "messages": hi, "think": "high" }), 400, "think"),
         ("/api/chat", json!({ "messages": hi, "options": { "mirostat": 2 } }), 400, "options.mirostat"),
         ("/api/chat", json!({ "messages": hi, "options": { "frobnicate": 1 } }), 400, "options.frobnicate"),
@@ -117,7 +118,7 @@ fn responses_whole_and_as_a_stream() {
         ("previous_response_id", json!("resp_1")),
         ("tools", json!([{ "type": "web_search" }])),
         ("reasoning", json!({ "effort": "high" })),
-        ("text", json!({ "format": { "type": "json_object" } })),
+        ("text", json!({ "format": { "type": "json_object" }, "verbosity": "high" })),
         ("truncation", json!("auto")),
     ] {
         let mut request = json!({ "input": "Hi" });
@@ -184,4 +185,64 @@ fn a_plan_for_users() {
     let grown = four["engine"].as_u64().unwrap() - one["engine"].as_u64().unwrap();
     assert!(four["asked_sessions"] == 4 && four["session"] == one["session"], "{four}");
     assert!(grown.abs_diff(rows) < 128, "{grown} bytes for {rows}");
+}
+
+/// A schema or a grammar in each API's words, and what is wrong with one.
+#[cfg(feature = "grammar")]
+#[test]
+fn answers_have_the_form_that_is_asked_for() {
+    let server = Server::with_file(&byte_level_model(3), &["-c", "256"], &[]);
+    let schema = json!({ "type": "object", "properties": { "n": { "type": "integer", "maximum": 99, "minimum": 0 } },
+                         "required": ["n"], "additionalProperties": false });
+    let (hi, named) =
+        (json!([{ "role": "user", "content": "Hi" }]), json!({ "name": "n", "strict": true, "schema": schema }));
+    let is_document = |text: &Value| {
+        let document: Value = serde_json::from_str(text.as_str().unwrap()).unwrap();
+        assert!(
+            document["n"].as_u64().is_some_and(|n| n < 100) && document.as_object().unwrap().len() == 1,
+            "{document}"
+        );
+    };
+    let format = json!({ "type": "json_schema", "json_schema": named });
+    let chat = server.ok("/v1/chat/completions", &json!({ "messages": hi, "response_format": format, "seed": 1 }));
+    is_document(&chat["choices"][0]["message"]["content"]);
+    assert_eq!(chat["choices"][0]["finish_reason"], "stop");
+    let text = server.ok("/v1/completions", &json!({ "prompt": "A", "json_schema": schema, "max_tokens": 40 }));
+    is_document(&text["choices"][0]["text"]);
+    let of_ollama = server.ok("/api/chat", &json!({ "messages": hi, "format": schema, "stream": false }));
+    is_document(&of_ollama["message"]["content"]);
+    let format = json!({ "format": { "type": "json_schema", "name": "n", "schema": schema } });
+    let response = server.ok("/v1/responses", &json!({ "input": "Hi", "text": format }));
+    is_document(&response["output"][0]["content"][0]["text"]);
+    let gbnf = server.ok("/v1/completions", &json!({ "prompt": "A", "grammar": "root ::= \"yes\" | \"no\"" }));
+    assert!(["yes", "no"].contains(&gbnf["choices"][0]["text"].as_str().unwrap()), "{gbnf}");
+    // What is cut off says so.
+    let short = server.ok("/v1/completions", &json!({ "prompt": "A", "json_schema": schema, "max_tokens": 2 }));
+    assert_eq!(short["choices"][0]["finish_reason"], "length");
+    for (format, what) in [
+        (json!({ "type": "json_schema" }), "schema"),
+        (json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": { "type": "strange" } } }), "strange"),
+        (json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": 3 } }), "schema"),
+        (json!({ "type": "yaml" }), "yaml"),
+        (json!({ "type": "text", "frobnicate": 1 }), "frobnicate"),
+    ] {
+        let reply = server.post("/v1/chat/completions", &json!({ "messages": hi, "response_format": format }));
+        assert!(reply.status == 400 && reply.json()["error"]["message"].as_str().unwrap().contains(what), "{reply:?}");
+    }
+    // A grammar is never the name of a file.
+    let reply = server.post("/v1/completions", &json!({ "prompt": "A", "grammar": "/etc/passwd" }));
+    assert!(reply.status == 400 && !reply.body.contains("root:"), "{reply:?}");
+}
+
+#[test]
+fn the_page_runs_its_own_script_alone() {
+    let server = server();
+    let page = server.get("/");
+    let policy = "content-security-policy: default-src 'none'; script-src 'sha256-";
+    assert!(page.status == 200 && page.body.starts_with("<!doctype html>"), "{page:?}");
+    assert!(
+        page.headers.to_lowercase().contains(policy) && !page.headers.contains("script-src 'unsafe"),
+        "{}",
+        page.headers
+    );
 }

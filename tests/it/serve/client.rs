@@ -202,7 +202,10 @@ impl Connection {
 
     /// Whether the server has closed the connection; waits until it has, or has sent something.
     pub(super) fn is_closed(&mut self) -> bool {
-        !matches!(self.0.read(&mut [0]), Ok(1))
+        match self.0.read(&mut [0]) {
+            Ok(n) => n == 0,
+            Err(e) => e.kind() == std::io::ErrorKind::ConnectionReset,
+        }
     }
 }
 

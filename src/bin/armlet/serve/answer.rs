@@ -25,11 +25,30 @@ use crate::sampling;
 use crate::token_rules::TokenRules;
 use armlet::generation::SubmitError;
 
+/// The longest answer that streams, in tokens, where eight contexts are less: one that nothing ends would have a slot for ever.
+const LONGEST: usize = 1 << 16;
+
+/// The most tokens of an answer behind a prompt of `n`. Who asks for more than there is room for gets it where the oldest tokens
+/// are evicted; a whole answer is in memory until it is sent.
+fn room(n: usize, most: usize, is_bound: bool, stream: bool) -> usize {
+    match stream {
+        _ if is_bound => most - n,
+        true => LONGEST.max(8 * most),
+        // The last one is not read any more.
+        false => most - n + 1,
+    }
+}
+
 /// Answers a request.
-pub(super) async fn answer(app: &Arc<App>, wanted: Wanted, mut format: Box<dyn Format>) -> Result<Response, Problem> {
+pub(super) async fn answer(
+    app: &Arc<App>,
+    mut wanted: Wanted,
+    mut format: Box<dyn Format>,
+) -> Result<Response, Problem> {
     if *app.phase.borrow() != Phase::Running {
         return Err(Problem::unavailable("The server is about to end."));
     }
+    wanted.form = wanted.form.or_else(|| app.form.clone());
     let (stream, split) = (wanted.stream, wanted.split);
     let (most, logs) = (app.sizes.context, app.limits.log_prompts);
     let (ask, thinking) = app.prepare.run(move |preparation| ask(preparation, wanted, most, logs)).await?;
@@ -51,7 +70,7 @@ pub(super) async fn answer(app: &Arc<App>, wanted: Wanted, mut format: Box<dyn F
 
 /// What the engine is asked for, with a context of `most` tokens; and whether the answer begins with a thought.
 fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: bool) -> Result<(Ask, bool), Problem> {
-    let Wanted { source, sampling, tokens, context, scores, .. } = wanted;
+    let Wanted { source, sampling, tokens, context, scores, stream, form, .. } = wanted;
     let is_chat = matches!(source, Source::Chat(..));
     let most = context.map_or(most, |context| context.min(most));
     let Prompt { tokens: prompt, thinking } = preparation.prompt(source)?;
@@ -66,11 +85,11 @@ fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: boo
         let text: Vec<u8> = prompt.iter().flat_map(|token| preparation.tokenizer.piece(*token, true)).collect();
         log::info!("prompt: {}", String::from_utf8_lossy(&text));
     }
-    // Who asks for more than there is room for gets it where the oldest tokens are evicted.
-    let room = if context.is_some() { most - n } else { usize::MAX };
+    let room = room(n, most, context.is_some(), stream);
     let ask = Ask {
         sampling: sampling::settings(&sampling, preparation.file, is_chat).map_err(internal)?,
         rules: TokenRules::new(&sampling, preparation.tokenizer).map_err(internal)?,
+        constraint: form.map(|form| preparation.constraint(&form)).transpose()?,
         prompt,
         tokens: tokens.or(sampling.n_predict).unwrap_or(most - n).min(room),
         scores,

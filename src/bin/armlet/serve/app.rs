@@ -12,6 +12,7 @@ use super::metrics::Metrics;
 use super::phase::Phase;
 use super::{engine, prepare};
 use crate::args::Sampling;
+use crate::grammar::Form;
 
 /// What all requests share.
 pub(super) struct App {
@@ -25,6 +26,8 @@ pub(super) struct App {
     pub(super) limits: Limits,
     /// The command line's settings, where a request has none of its own.
     pub(super) sampling: Sampling,
+    /// And what answers may be.
+    pub(super) form: Option<Form>,
     pub(super) ids: Ids,
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::event::{Candidate, Ended, Event, Piece, Reason, Scored};
 use super::metrics::Metrics;
+use crate::grammar::Constraint;
 use crate::token_rules::TokenRules;
 
 /// Events that wait for a client which takes them slowly.
@@ -25,6 +26,8 @@ pub(super) struct Ask {
     pub(super) sampling: SamplerConfig,
     /// What is said of its tokens.
     pub(super) rules: TokenRules,
+    /// What keeps it to a form.
+    pub(super) constraint: Option<Constraint>,
     /// The most tokens of the answer.
     pub(super) tokens: usize,
     /// Log probabilities: of each token, and of so many that were likeliest.
@@ -34,6 +37,7 @@ pub(super) struct Ask {
 /// An answer in the making.
 struct Answer {
     rules: TokenRules,
+    constraint: Option<Constraint>,
     tokens: usize,
     scores: Option<usize>,
     sampler: Box<Sampler>,
@@ -65,15 +69,17 @@ impl<'m> Answers<'m> {
     pub(super) fn insert(&mut self, request: u64, ask: Ask, events: mpsc::Sender<Event>) {
         let mut sampler = Box::new(Sampler::new(ask.sampling));
         ask.prompt.iter().for_each(|token| sampler.accept(*token));
-        let Ask { prompt, rules, tokens, scores, .. } = ask;
+        let Ask { prompt, rules, constraint, tokens, scores, .. } = ask;
+        let (n, history) = (prompt.len(), if rules.look_back() { prompt } else { Vec::new() });
         let answer = Answer {
             rules,
+            constraint,
             tokens,
             scores,
             sampler,
             generation: Generation::new(),
-            prompt: prompt.len(),
-            history: prompt,
+            history,
+            prompt: n,
             cached: 0,
             events,
             began: [Instant::now(); 3],
@@ -155,24 +161,37 @@ impl Answer {
         let mut piece = Piece::default();
         let (generation, sampler) = (&mut self.generation, &mut self.sampler);
         let show = &mut |text: &str| piece.text += text;
-        let step = self.rules.with(tokenizer, &self.history, None, None, |rules| {
+        let step = self.rules.with(tokenizer, &self.history, None, self.constraint.as_ref(), |rules| {
             generation.choose(tokenizer, logits, sampler, limits, rules, show)
         });
         let result = match step.map_err(|e| e.to_string())? {
             Step::Token(token) => {
-                self.history.push(token);
+                if self.rules.look_back() {
+                    self.history.push(token);
+                }
                 piece.scored = self.scores.map(|n| scored(tokenizer, logits, token, n));
-                let is_last = self.generation.generated() >= self.tokens;
-                if is_last {
+                let reason = if self.completes(token)? {
+                    Some(Reason::Stop)
+                } else {
+                    (self.generation.generated() >= self.tokens).then_some(Reason::Length)
+                };
+                if reason.is_some() {
                     self.generation.finish(&mut |text| piece.text += text);
                 }
-                (Some(token), is_last.then_some(Reason::Length))
+                (Some(token), reason)
             }
             Step::End(End::Turn(_) | End::Stop(_)) => (None, Some(Reason::Stop)),
             Step::End(End::Tokens | End::Context) => (None, Some(Reason::Length)),
         };
         self.tell(piece);
         Ok(result)
+    }
+
+    /// Whether a token is the last of what the answer's form lets it be.
+    fn completes(&mut self, token: u32) -> Result<bool, String> {
+        let Some(constraint) = &mut self.constraint else { return Ok(false) };
+        constraint.accept(token)?;
+        Ok(constraint.is_complete())
     }
 
     /// Tells the client what is still held back.

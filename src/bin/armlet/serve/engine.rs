@@ -98,12 +98,13 @@ pub(super) struct Sizes {
     pub(super) places: usize,
 }
 
-/// The engine's memory, all of it.
+/// What it works in: there before anybody is told that there is a server.
 pub(super) struct Memory {
     workspace: MmapMut,
+    /// Of each slot.
     caches: Vec<MmapMut>,
-    /// Room for the tokens of slots and places.
-    tokens: Vec<Vec<u32>>,
+    /// Tokens of each slot, and of each place in the queue.
+    rooms: Vec<Vec<u32>>,
 }
 
 impl Memory {
@@ -118,7 +119,7 @@ impl Memory {
         Ok(Memory {
             workspace: allocate(plan.engine_bytes())?,
             caches: (0..*slots).map(|_| allocate(plan.session_bytes())).collect::<Result<_, _>>()?,
-            tokens: vec![vec![0; plan.context()]; slots + places],
+            rooms: vec![vec![0; plan.context()]; slots + places],
         })
     }
 }
@@ -126,13 +127,14 @@ impl Memory {
 /// Runs until all handles are gone.
 pub(super) fn run(
     loaded: &Loaded<'_>,
-    plan: &Plan,
+    sizes: &Sizes,
     memory: &mut Memory,
     inbox: &Inbox,
     metrics: &Metrics,
 ) -> Result<(), Failure> {
-    let Memory { workspace, caches, tokens } = memory;
-    let (of_slots, of_places) = tokens.split_at_mut(caches.len());
+    let Memory { workspace, caches, rooms } = memory;
+    let plan = &sizes.plan;
+    let (of_slots, of_places) = rooms.split_at_mut(sizes.slots);
     let mut engine = Engine::new(&loaded.model, loaded.kernels, plan, workspace)?;
     let mut slots = Vec::new();
     for (cache, room) in caches.iter_mut().zip(of_slots) {
@@ -147,6 +149,11 @@ pub(super) fn run(
     loop {
         match inbox.next(scheduler.load(), idle) {
             Next::Submit(submit) => {
+                // Those that came during a pass fill the queue while slots are free.
+                let Load { running, waiting } = scheduler.load();
+                if waiting >= sizes.places && running < sizes.slots {
+                    scheduler.tick(&mut engine, &loaded.pool, &mut answers);
+                }
                 requests += 1;
                 idle = false;
                 take(&mut scheduler, &engine, &mut answers, requests, *submit);

@@ -86,6 +86,11 @@ impl Fields {
         Ok(Some(number))
     }
 
+    /// A number of 64 bits, whatever its sign.
+    pub(super) fn seed(&mut self, field: &str) -> Taken<u64> {
+        self.typed(field, "an integer", |value| value.as_u64().or_else(|| value.as_i64().map(|n| n as u64)))
+    }
+
     pub(super) fn count(&mut self, field: &str, range: RangeInclusive<usize>) -> Taken<usize> {
         let bound = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let number = self.whole(field, bound(*range.start())..=bound(*range.end()))?;

@@ -6,6 +6,7 @@ use super::event::{Ended, Scored};
 use super::prepare::Source;
 use super::problem::Problem;
 use crate::args::Sampling;
+use crate::grammar::Form;
 use crate::thinking::Thinking;
 
 /// What is asked for, as far as the request alone says it.
@@ -19,6 +20,8 @@ pub(super) struct Wanted {
     /// Log probabilities: of each token, and of so many that were likeliest.
     pub(super) scores: Option<usize>,
     pub(super) stream: bool,
+    /// What the answer may be.
+    pub(super) form: Option<Form>,
     /// Thoughts are told from the answer.
     pub(super) split: bool,
 }

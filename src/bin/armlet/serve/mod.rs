@@ -18,6 +18,7 @@ mod clients;
 mod engine;
 mod event;
 mod fields;
+mod form;
 mod format;
 mod guard;
 mod listen;
@@ -25,6 +26,7 @@ mod messages;
 mod metrics;
 mod ollama;
 mod openai;
+mod page;
 mod phase;
 mod prepare;
 mod problem;
@@ -47,6 +49,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::args::{Serve, many};
 use crate::error::Failure;
+use crate::grammar;
 use crate::interrupt;
 use crate::model::{Loaded, read_file, with_model};
 use crate::sampling;
@@ -83,7 +86,8 @@ pub(crate) fn run(args: &Serve) -> Result<(), Failure> {
         let (plan, slots) = plan(&loaded.model.hparams, args)?;
         let sizes = engine::Sizes { plan, slots, places: args.queue };
         sampling::config(&args.sampling, loaded.file, true)?;
-        TokenRules::new(&args.sampling, &loaded.model.tokenizer)?;
+        check_stops(&args.sampling.stops)?;
+        TokenRules::with_form(&args.sampling, &loaded.model.tokenizer)?;
         interrupt::catch()?;
         serve(args, key.as_deref(), loaded, &sizes, listeners)
     })
@@ -117,6 +121,12 @@ fn check_addresses(listeners: &[TcpListener]) -> Result<(), Failure> {
             )))
         }
     }
+}
+
+/// Refuses texts that would never end an answer.
+fn check_stops(stops: &[String]) -> Result<(), Failure> {
+    let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
+    armlet::generation::Limits { tokens: 1, stops: &stops }.check().map_err(|e| Failure::new("--stop", e))
 }
 
 /// Whether only this machine reaches a socket.
@@ -174,11 +184,11 @@ fn serve(
             log_prompts: args.log_prompts,
         },
         sampling: args.sampling.clone(),
+        form: grammar::form(&args.sampling)?,
         ids: Ids::new(),
     });
     let mut memory = engine::Memory::new(sizes)?;
-    let phase = Arc::new(phase);
-    let of_engine = phase.clone();
+    let cut = phase.clone();
     let mut preparation = Preparation::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
     thread::scope(|scope| {
         let spawn = |name: &str| thread::Builder::new().name(name.into());
@@ -186,9 +196,12 @@ fn serve(
         spawn("prepare").spawn_scoped(scope, move || prepare_inbox.run(&mut preparation)).map_err(no_thread)?;
         let http = move || http(app, listeners, phase);
         let http = spawn("http").spawn_scoped(scope, http).map_err(no_thread)?;
-        let ran = engine::run(loaded, &sizes.plan, &mut memory, &engine_inbox, &metrics);
-        // Without an engine there is nothing to wait for. Requests that are still on their way are told so.
-        let _ = of_engine.send(Phase::Cut);
+        let ran = engine::run(loaded, sizes, &mut memory, &engine_inbox, &metrics);
+        if ran.is_err() {
+            let _ = cut.send(Phase::Cut);
+        }
+        drop(cut);
+        // Requests that are still on their way are told so.
         drop(engine_inbox);
         let served = http.join().unwrap_or_else(|_| Err(Failure::Error("the thread of connections panicked".into())));
         ran.and(served)
@@ -196,7 +209,7 @@ fn serve(
 }
 
 /// The thread of connections, which ends some seconds after a signal at the latest.
-fn http(app: Arc<App>, listeners: Vec<TcpListener>, phase: Arc<watch::Sender<Phase>>) -> Result<(), Failure> {
+fn http(app: Arc<App>, listeners: Vec<TcpListener>, phase: watch::Sender<Phase>) -> Result<(), Failure> {
     let fail = |e: std::io::Error| Failure::new("the server", e);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
     let signal = Arc::new(Notify::new());

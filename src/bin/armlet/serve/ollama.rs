@@ -9,8 +9,9 @@ use super::fields::{Fields, required};
 use super::format::{Delta, Format, Request, Wanted};
 use super::prepare::Source;
 use super::problem::Problem;
-use super::{messages, settings};
+use super::{form, messages, settings};
 use crate::args::Sampling;
+use crate::grammar::Form;
 use crate::template::Message;
 use armlet::tokenizer::Role;
 
@@ -44,14 +45,15 @@ struct Common {
     tokens: Option<usize>,
     context: Option<usize>,
     stream: bool,
+    form: Option<Form>,
     variables: Map<String, Value>,
 }
 
 fn common(fields: &mut Fields, mut sampling: Sampling) -> Result<Common, Problem> {
     let stream = fields.flag("stream")?.unwrap_or(true);
+    let form = form::ollama(fields)?;
     // The model stays as long as the server.
     fields.neutral(&["keep_alive"]);
-    fields.only("format", &[json!("")])?;
     fields.only("logprobs", &[json!(false)])?;
     fields.only("top_logprobs", &[json!(0)])?;
     let mut variables = Map::new();
@@ -71,7 +73,7 @@ fn common(fields: &mut Fields, mut sampling: Sampling) -> Result<Common, Problem
         options.only("penalize_newline", &[json!(true)])?;
         options.finish()?;
     }
-    Ok(Common { sampling, tokens, context, stream, variables })
+    Ok(Common { sampling, tokens, context, stream, form, variables })
 }
 
 /// A request to `/api/chat`.
@@ -128,6 +130,7 @@ impl Common {
             context: self.context,
             scores: None,
             stream: self.stream,
+            form: self.form,
             split: true,
         };
         Asked::Answer(Box::new((wanted, Box::new(head))))

@@ -7,7 +7,7 @@ use super::fields::{Fields, required, wrong_type};
 use super::format::{Delta, Format, Request as Asked, Wanted, sse};
 use super::prepare::Source;
 use super::problem::Problem;
-use super::{messages, settings};
+use super::{form, messages, settings};
 use crate::args::Sampling;
 
 /// What is said of no answer, and changes none: of whom the request is, where it is kept, what may be cached.
@@ -91,10 +91,11 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
     fields.only("parallel_tool_calls", &[json!(false), json!(true)])?;
     fields.only("functions", &[json!([])])?;
     fields.only("function_call", &[json!("none"), json!("auto")])?;
-    fields.only("response_format", &[json!({ "type": "text" })])?;
+    let formed = fields.object("response_format")?.map(form::response_format).transpose()?.flatten();
+    let form = formed.or(form::llama_server(fields)?);
     fields.only("modalities", &[json!(["text"])])?;
     fields.only("verbosity", &[json!("medium")])?;
-    for field in ["audio", "prediction", "web_search_options", "grammar", "json_schema"] {
+    for field in ["audio", "prediction", "web_search_options"] {
         fields.only(field, &[])?;
     }
     request.fields.finish()?;
@@ -106,6 +107,7 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
         context: None,
         scores: scores.then_some(top.unwrap_or(0)),
         stream,
+        form,
         split,
     };
     Ok((wanted, Box::new(Chat { head, include_usage, scores })))
@@ -120,9 +122,8 @@ pub(super) fn completion(mut request: Request<'_>) -> Result<Asked, Problem> {
     let scores = fields.count("logprobs", 0..=20)?;
     fields.only("echo", &[json!(false)])?;
     fields.only("best_of", &[json!(1)])?;
-    for field in ["suffix", "grammar", "json_schema"] {
-        fields.only(field, &[json!("")])?;
-    }
+    fields.only("suffix", &[json!("")])?;
+    let form = form::llama_server(fields)?;
     request.fields.finish()?;
     let head = Head::new("cmpl", "text_completion", request.id, request.model);
     let wanted = Wanted {
@@ -133,6 +134,7 @@ pub(super) fn completion(mut request: Request<'_>) -> Result<Asked, Problem> {
         context: None,
         scores,
         stream,
+        form,
         split: false,
     };
     Ok((wanted, Box::new(Completion { head, include_usage, offset: 0 })))

@@ -11,11 +11,14 @@ use tokio::sync::oneshot;
 use super::problem::Problem;
 use crate::args;
 use crate::error::Failure;
+use crate::grammar::{Constraint, Form, Grammar, Vocabulary};
 use crate::model::{encode, encode_prompt};
 use crate::template::{Message, Template};
 
 /// Requests that may wait for it.
 const WAITING: usize = 64;
+/// The most variables of the template in a request.
+const VARIABLES: usize = 64;
 
 /// What a request starts from.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub(super) struct Preparation<'m> {
     pub(super) file: &'m File<'m>,
     pub(super) tokenizer: &'m Tokenizer<'m>,
     template: Template<'m>,
+    /// For forms, once one was asked for.
+    vocabulary: Option<Vocabulary>,
 }
 
 type Job = Box<dyn for<'m> FnOnce(&mut Preparation<'m>) + Send>;
@@ -88,7 +93,7 @@ impl<'m> Preparation<'m> {
         tokenizer: &'m Tokenizer<'m>,
         args: &args::Template,
     ) -> Result<Self, Failure> {
-        Ok(Preparation { file, tokenizer, template: Template::new(file, tokenizer, args)? })
+        Ok(Preparation { file, tokenizer, template: Template::new(file, tokenizer, args)?, vocabulary: None })
     }
 
     /// The tokens that a request starts from.
@@ -105,6 +110,10 @@ impl<'m> Preparation<'m> {
     }
 
     fn chat(&mut self, messages: &[Message], variables: Map<String, Value>) -> Result<Prompt, Problem> {
+        if variables.len() > VARIABLES {
+            let message = format!("Invalid 'chat_template_kwargs': more than {VARIABLES} variables.");
+            return Err(Problem::invalid(message).of("chat_template_kwargs"));
+        }
         let before: Vec<_> = variables.keys().map(|name| (name.clone(), self.template.variable(name))).collect();
         // Who wants no thoughts gets none of a model that has none.
         let needs_nothing = |name: &str, value: &Value| name == "enable_thinking" && *value == false;
@@ -112,18 +121,34 @@ impl<'m> Preparation<'m> {
             .into_iter()
             .find(|(name, value)| !self.template.set(name, Some(value.clone())) && !needs_nothing(name, value));
         let now = chrono::Local::now().naive_local();
-        let rendered = self.template.render(messages, now);
+        // What one client's conversation took too long for says nothing of another's.
+        self.template.forget_refusal();
+        let rendered = if unused.is_none() { Some(self.template.render(messages, now)) } else { None };
         for (name, value) in before {
             self.template.set(&name, value);
         }
-        if let Some((name, _)) = unused {
-            let what = ": the model's chat template has no such variable";
+        let Some(rendered) = rendered else {
+            let (name, what) =
+                (unused.map_or(String::new(), |(name, _)| name), ": the model's chat template has no such variable");
             return Err(Problem::unsupported(&format!("chat_template_kwargs.{name}"), what));
-        }
+        };
         let rendered = rendered.map_err(|e| Problem::invalid(text(e)).of("messages"))?;
         let options = EncodeOptions { add_special: true, parse_special: true, literal: &rendered.literal };
         let tokens = encode_prompt(self.tokenizer, &rendered.text, options).map_err(internal)?;
         Ok(Prompt { tokens, thinking: rendered.text.trim_end().ends_with("<think>") })
+    }
+
+    /// What keeps an answer to a form.
+    pub(super) fn constraint(&mut self, form: &Form) -> Result<Constraint, Problem> {
+        let vocabulary = match &self.vocabulary {
+            Some(vocabulary) => vocabulary.clone(),
+            None => self.vocabulary.insert(Vocabulary::new(self.tokenizer).map_err(Problem::internal)?).clone(),
+        };
+        let constraint = Grammar::new(vocabulary, form).and_then(|grammar| grammar.start());
+        constraint.map_err(|why| {
+            let message = format!("Invalid schema for response_format: {why}");
+            Problem::invalid(message).of("response_format").code("invalid_value")
+        })
     }
 
     /// The tokens of a text as it is.

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 use super::event::{Ended, Reason};
 use super::fields::{required, wrong_type};
 use super::format::{Delta, Format, Request as Asked, Wanted};
-use super::messages;
 use super::openai::Request;
 use super::prepare::Source;
 use super::problem::Problem;
 use super::settings;
+use super::{form, messages};
 use crate::template::Message;
 
 const NEUTRAL: [&str; 8] = [
@@ -50,8 +50,9 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
         }
         reasoning.finish()?;
     }
+    let mut form = None;
     if let Some(mut text) = fields.object("text")? {
-        text.only("format", &[json!({ "type": "text" })])?;
+        form = text.object("format")?.map(form::response_format).transpose()?.flatten();
         text.only("verbosity", &[json!("medium")])?;
         text.finish()?;
     }
@@ -82,6 +83,7 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
         context: None,
         scores: None,
         stream,
+        form,
         split: true,
     };
     Ok((wanted, Box::new(format)))

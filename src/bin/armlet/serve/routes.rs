@@ -7,14 +7,16 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH,
-    CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, ORIGIN,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::body::Bytes;
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -26,7 +28,7 @@ use super::ollama::{self, Asked};
 use super::phase::Phase;
 use super::problem::Problem;
 use super::tokens::{self, Tokenize};
-use super::{format, openai, reply, responses};
+use super::{format, openai, page, reply, responses};
 use crate::args::Sampling;
 
 type Answered = Result<Response, Problem>;
@@ -34,6 +36,7 @@ type Answered = Result<Response, Problem>;
 /// All routes.
 pub(super) fn router(app: &Arc<App>) -> Router {
     Router::new()
+        .route("/", get(|| async { page::page() }))
         .route("/health", get(health))
         .route("/v1/health", get(health))
         .route("/metrics", get(metrics))
@@ -65,11 +68,12 @@ async fn guarded(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     app.metrics.requests.add(1);
     let mut response = match admit(&app, &request) {
         Err(problem) => refused(&path, &problem),
-        Ok(()) if method == Method::OPTIONS && origin.is_some() => preflight(),
+        Ok(()) if method == Method::OPTIONS && origin.is_some() => preflight(request.headers()),
         Ok(()) => next.run(request).await,
     };
     if let Some(origin) = origin {
         response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
         response.headers_mut().insert(VARY, HeaderValue::from_static("Origin"));
     }
     let status = response.status();
@@ -80,18 +84,19 @@ async fn guarded(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     response
 }
 
-/// Whether a request may be answered at all. Whether the server lives is no secret.
+/// Whether a request may be answered at all. Whether the server lives is no secret, and its page says nothing.
 fn admit(app: &App, request: &Request) -> Result<(), Problem> {
     app.guard.whence(request.headers(), request.uri())?;
-    let is_open = matches!(request.uri().path(), "/health" | "/v1/health") || request.method() == Method::OPTIONS;
+    let is_open = matches!(request.uri().path(), "/" | "/health" | "/v1/health") || request.method() == Method::OPTIONS;
     if is_open { Ok(()) } else { app.guard.who(request.headers()) }
 }
 
-/// What a browser asks before it lets a page ask.
-fn preflight() -> Response {
+/// What a browser asks before it lets a page ask: with headers of its client's own, which change nothing.
+fn preflight(asked: &HeaderMap) -> Response {
+    let wanted = asked.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let headers = [
-        (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
-        (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
+        (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS")),
+        (ACCESS_CONTROL_ALLOW_HEADERS, wanted.unwrap_or(HeaderValue::from_static("authorization, content-type"))),
     ];
     (StatusCode::NO_CONTENT, headers).into_response()
 }
@@ -145,8 +150,9 @@ async fn models(State(app): State<Arc<App>>) -> Response {
 
 async fn model(State(app): State<Arc<App>>, request: Request) -> Response {
     let path = request.uri().path();
-    let name = path.strip_prefix("/v1/models/").unwrap_or(path);
-    let found = app.about.check(Some(name)).map(|()| reply::ok(&app.about.openai()));
+    // Clients escape what a name has beside letters, such as the slash of owner/model.
+    let name = percent_decode_str(path.strip_prefix("/v1/models/").unwrap_or(path)).decode_utf8_lossy();
+    let found = app.about.check(Some(&name)).map(|()| reply::ok(&app.about.openai()));
     respond(path, found)
 }
 

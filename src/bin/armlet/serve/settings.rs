@@ -39,10 +39,9 @@ pub(super) fn common(fields: &mut Fields, sampling: &mut Sampling, ranges: Range
     set(&mut sampling.frequency_penalty, fields.number("frequency_penalty", ranges.penalty)?);
     set(&mut sampling.repeat_penalty, fields.number("repeat_penalty", 0.01..=100.0)?);
     // Negative ones as their bits; -1 is a new one each time, as in llama-server.
-    let seed = fields.whole("seed", i64::MIN..=i64::MAX)?;
-    match seed {
-        Some(-1) => sampling.seed = None,
-        Some(seed) => sampling.seed = Some(seed as u64),
+    match fields.seed("seed")? {
+        Some(u64::MAX) => sampling.seed = None,
+        Some(seed) => sampling.seed = Some(seed),
         None => {}
     }
     if let Some(stops) = stops(fields)? {

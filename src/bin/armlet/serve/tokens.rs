@@ -7,6 +7,9 @@ use super::fields::{Fields, required, wrong_type};
 use super::prepare::Preparation;
 use super::problem::Problem;
 
+/// The most tokens with their pieces, and the most that become a text: each takes hundreds of bytes.
+const MOST: usize = 1 << 16;
+
 /// What `/tokenize` wants.
 pub(super) struct Tokenize {
     text: String,
@@ -32,6 +35,7 @@ impl Tokenize {
         if !self.with_pieces {
             return Ok(json!({ "tokens": tokens }));
         }
+        check("content", tokens.len())?;
         let piece = |token: &u32| {
             let bytes: Vec<u8> = preparation.tokenizer.piece(*token, true).collect();
             // A piece of a character is shown as its bytes.
@@ -42,10 +46,19 @@ impl Tokenize {
     }
 }
 
+fn check(field: &str, tokens: usize) -> Result<(), Problem> {
+    if tokens <= MOST {
+        return Ok(());
+    }
+    let message = format!("Invalid '{field}': {tokens} tokens; at most {MOST} are possible.");
+    Err(Problem::invalid(message).of(field).code("invalid_value"))
+}
+
 /// What `/detokenize` wants.
 pub(super) fn detokenize(mut fields: Fields, vocab: usize) -> Result<Vec<u32>, Problem> {
     let list = required("tokens", fields.list("tokens")?)?;
     fields.finish()?;
+    check("tokens", list.len())?;
     let token = |value: &Value| {
         let token = value.as_u64().ok_or_else(|| wrong_type("tokens", "an array of integers", value))?;
         u32::try_from(token).ok().filter(|token| (*token as usize) < vocab).ok_or_else(|| {

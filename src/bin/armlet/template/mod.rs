@@ -97,6 +97,14 @@ impl<'m> Template<'m> {
         }
     }
 
+    /// Tries again what took too much before.
+    #[cfg(feature = "serve")]
+    pub(crate) fn forget_refusal(&self) {
+        if let Kind::Jinja { renderer, .. } = &self.kind {
+            renderer.forget_refusal();
+        }
+    }
+
     /// Renders the conversation and the start of an answer.
     ///
     /// `began` is the time of `strftime_now`.

@@ -51,6 +51,12 @@ struct Refused {
 const ALIKE: usize = 64;
 
 impl Renderer {
+    /// Forgets what took too much.
+    #[cfg(feature = "serve")]
+    pub(super) fn forget_refusal(&self) {
+        *self.refused.borrow_mut() = None;
+    }
+
     /// What [`Job::render`] gives, or the reason why there is nothing.
     pub(super) fn render(&self, job: &Job) -> Result<String, String> {
         let length = job.to_json()["messages"].to_string().len();

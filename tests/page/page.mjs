@@ -1,0 +1,188 @@
+// Drives the page of `armlet serve` in Chromium: node page.mjs URL FOLDER. Screenshots go to the folder.
+//
+// The server's model is real, so what it says is not known; where a text matters, the server's answer is replaced by one.
+import assert from 'node:assert/strict';
+import { chromium } from 'playwright-core';
+
+const [url, folder] = process.argv.slice(2);
+const args = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args });
+
+const wide = { width: 1280, height: 800 }, narrow = { width: 390, height: 844 };
+const wrong = [];
+
+async function page(viewport, more = {}) {
+  const context = await browser.newContext({ viewport, ...more });
+  const page = await context.newPage();
+  page.on('pageerror', error => wrong.push(String(error)));
+  page.on('console', message => { if (message.type() === 'error') wrong.push(message.text()); });
+  // Nothing may be fetched from anywhere else.
+  page.on('request', request => { if (!request.url().startsWith(url) && !request.url().startsWith('data:')) wrong.push(`asked ${request.url()}`); });
+  await page.goto(url);
+  return page;
+}
+
+async function send(page, text) {
+  await page.getByLabel('Message', { exact: true }).fill(text);
+  await page.keyboard.press('Enter');
+}
+
+const done = page => page.getByRole('button', { name: 'Send' }).waitFor({ timeout: 120_000 });
+const answers = page => page.locator('article.assistant .text');
+
+/** Answers the next request with this text, in pieces. */
+async function say(page, text) {
+  const pieces = text.match(/[\s\S]{1,7}/g);
+  const events = pieces.map(content => ({ choices: [{ index: 0, delta: { content } }] }));
+  events.push({ choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] });
+  events.push({ choices: [], usage: { prompt_tokens: 5, completion_tokens: 9, total_tokens: 14 } });
+  const body = events.map(event => `data: ${JSON.stringify(event)}\n\n`).join('') + 'data: [DONE]\n\n';
+  await page.route('**/v1/chat/completions', route => route.fulfill({ contentType: 'text/event-stream', body }), { times: 1 });
+}
+
+const tests = {
+  async 'a first answer, which a reload keeps'() {
+    const p = await page(wide);
+    await send(p, 'What is the capital of France?');
+    await done(p);
+    const first = await answers(p).last().innerText();
+    assert.ok(first.length > 0);
+    assert.match(await p.locator('#meter').getAttribute('aria-label'), /^[1-9]\d* of [1-9]\d* tokens/);
+    await p.screenshot({ path: `${folder}/page-1280.png` });
+    await p.reload();
+    assert.equal(await answers(p).last().innerText(), first);
+    assert.equal(await p.locator('article').count(), 2);
+  },
+
+  async 'regenerate and edit take the place of what was there'() {
+    const p = await page(wide);
+    await send(p, 'Say a word.');
+    await done(p);
+    await p.getByRole('button', { name: 'Regenerate' }).click();
+    await done(p);
+    assert.equal(await p.locator('article').count(), 2);
+    await p.getByRole('button', { name: 'Edit' }).click();
+    assert.equal(await p.getByLabel('Message', { exact: true }).inputValue(), 'Say a word.');
+    assert.equal(await p.locator('article').count(), 0);
+    await send(p, 'Say two words.');
+    await done(p);
+    assert.equal(await p.locator('article.user .text').innerText(), 'Say two words.');
+  },
+
+  async 'an answer is stopped, and what there is of it stays'() {
+    const p = await page(wide);
+    await send(p, 'Write a very long story about a river.');
+    await p.waitForFunction(() => document.querySelector('article.assistant .text')?.innerText.length > 20);
+    await p.getByRole('button', { name: 'Stop' }).click();
+    await done(p);
+    assert.match(await p.locator('article.assistant .tools').innerText(), /stopped/);
+    const kept = await answers(p).last().innerText();
+    assert.ok(kept.length > 20);
+    await p.reload();
+    assert.equal(await answers(p).last().innerText(), kept);
+  },
+
+  async 'text of a model is text'() {
+    const p = await page(narrow);
+    const hostile = [
+      '<script>window.broken = 1</script> <img src=x onerror="window.broken = 2"> <b>bold</b>',
+      '[a link](javascript:window.broken=3) and https://example.com/ ![p](https://example.com/p.png)',
+      '**<iframe srcdoc="x">** `<svg onload=window.broken=4>`',
+      '```html\n<script>window.broken = 5</script>\n```',
+      '| <i>a</i> | b |\n|---|---|\n| <u>c</u> | d |',
+      'x'.repeat(4000),
+    ].join('\n\n');
+    await say(p, hostile);
+    await send(p, '<b>hello</b>');
+    await done(p);
+    assert.equal(await p.evaluate(() => window.broken), undefined);
+    assert.equal(await p.locator('#log script, #log img, #log iframe, #log b, #log i, #log u, #log a').count(), 0);
+    assert.equal(await p.locator('article.user .text').innerText(), '<b>hello</b>');
+    const said = await answers(p).last().innerText();
+    assert.ok(said.includes('<script>window.broken = 1</script>') && said.includes('[a link](javascript:'));
+    assert.equal(await p.locator('#log figure pre code').innerText(), '<script>window.broken = 5</script>');
+    // A long line does not make the page wider than the phone.
+    assert.ok(await p.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+    await p.reload();
+    assert.equal(await p.evaluate(() => window.broken), undefined);
+  },
+
+  async 'markdown and code'() {
+    const p = await page(narrow);
+    await say(p, '# Bread\n\nMix **flour** and *water*:\n\n1. Weigh\n2. Knead `10` minutes\n\n- rest\n- bake\n\n```python\nfor i in range(3):\n    print("<", i)\n```\n\n> warm');
+    await send(p, 'How do I bake bread?');
+    await done(p);
+    const text = answers(p).last();
+    assert.deepEqual(await text.locator('h3, strong, em, ol > li, ul > li, blockquote, p > code, li > code').allInnerTexts(), ['Bread', 'flour', 'water', 'Weigh', 'Knead 10 minutes', '10', 'rest', 'bake', 'warm']);
+    assert.equal(await text.locator('pre').innerText(), 'for i in range(3):\n    print("<", i)');
+    await p.screenshot({ path: `${folder}/page-390.png` });
+    const dark = await page(narrow, { colorScheme: 'dark' });
+    assert.notEqual(await dark.evaluate(() => getComputedStyle(document.body).backgroundColor), 'rgb(255, 255, 255)');
+  },
+
+  async 'several conversations, with a system prompt of their own'() {
+    const p = await page(wide);
+    await say(p, 'One.');
+    await send(p, 'first');
+    await done(p);
+    await p.getByRole('button', { name: 'New conversation', exact: true }).first().click();
+    await p.getByRole('button', { name: 'Settings' }).click();
+    await p.getByLabel('System prompt').fill('Answer in French.');
+    await p.getByLabel('Longest answer').fill('5');
+    await p.getByRole('button', { name: 'Done' }).click();
+    const asked = p.waitForRequest('**/v1/chat/completions');
+    await send(p, 'second');
+    const body = (await asked).postDataJSON();
+    assert.deepEqual(body.messages, [{ role: 'system', content: 'Answer in French.' }, { role: 'user', content: 'second' }]);
+    assert.equal(body.max_tokens, 5);
+    await done(p);
+    await p.getByRole('button', { name: 'first', exact: true }).click();
+    assert.equal(await p.locator('article.user .text').innerText(), 'first');
+    await p.getByRole('button', { name: 'Delete first' }).click();
+    assert.equal(await p.locator('nav li').count(), 1);
+  },
+
+  async 'what goes wrong is said'() {
+    const p = await page(narrow);
+    const body = JSON.stringify({ error: { message: 'The context is too long.' } });
+    await p.route('**/v1/chat/completions', route => route.fulfill({ status: 400, contentType: 'application/json', body }), { times: 1 });
+    await send(p, 'Hi');
+    await p.getByRole('alert').waitFor();
+    assert.equal(await p.getByRole('alert').innerText(), 'The context is too long.');
+    // The browser says of its own that a request failed.
+    wrong.length = 0;
+  },
+
+  async 'a keyboard is enough'() {
+    const p = await page(wide);
+    await say(p, 'Yes.');
+    await p.keyboard.type('one line');
+    await p.keyboard.press('Shift+Enter');
+    await p.keyboard.type('and another');
+    await p.keyboard.press('Enter');
+    await done(p);
+    assert.equal(await p.locator('article.user .text').innerText(), 'one line\nand another');
+    const names = [];
+    for (let i = 0; i < 12; i++) {
+      await p.keyboard.press('Tab');
+      names.push(await p.evaluate(() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent.trim()));
+    }
+    for (const name of ['New conversation', 'Settings', 'Edit', 'Regenerate', 'Message']) assert.ok(names.includes(name), `${name}: ${names}`);
+  },
+};
+
+let failed = 0;
+for (const [name, test] of Object.entries(tests)) {
+  try {
+    await test();
+    assert.deepEqual(wrong, []);
+    console.log(`ok ${name}`);
+  } catch (error) {
+    failed++;
+    wrong.length = 0;
+    console.log(`FAILED ${name}: ${error.stack}`);
+  }
+}
+await browser.close();
+console.log(`${Object.keys(tests).length - failed} passed, ${failed} failed`);
+process.exit(failed ? 1 : 0);
