@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::model::TESTED;
+use crate::model::EMULATED;
 use crate::process::{Failed, Steps, in_parallel, output, show, tests};
 use crate::setup::LINUX;
 
@@ -64,8 +64,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
 /// library with the gate's program for aarch64. Built once for all cores.
 fn build() -> Result<[PathBuf; 2], Failed> {
     let lib = ["--lib", "--no-default-features", "--features", "std"];
-    let it = ["--test", "it", "--profile", TESTED];
-    Ok([test_program("armlet", &lib)?, test_program("it", &it)?])
+    Ok([test_program("armlet", &lib)?, test_program("it", &EMULATED)?])
 }
 
 /// Builds a program of tests for aarch64, and says where it is.
