@@ -89,13 +89,17 @@ try:
 except openai.AuthenticationError as e:
     print("  ", e.status_code, e.code)
 
-stream = client.chat.completions.create(model=model, messages=QUESTION, stream=True, max_tokens=4000)
+def until_running(n):
+    for _ in range(600):
+        if running() == n:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{running()} requests run, and not {n}")
+
+
+stream = client.chat.completions.create(model=model, messages=QUESTION, stream=True, max_tokens=4000, temperature=1)
 next(iter(stream))
-assert running() == 1
+until_running(1)
 stream.close()
-for _ in range(600):
-    if running() == 0:
-        break
-    time.sleep(0.1)
-assert running() == 0
+until_running(0)
 print("a cancelled stream: its slot is free")
