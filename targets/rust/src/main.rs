@@ -68,7 +68,8 @@ fn run(model: &[u8], memory: &mut [u8]) -> Result<(), Error> {
     let mut sampler = Sampler::new(SamplerConfig { temperature: 0.0, ..SamplerConfig::default() });
     let mut answer = String::<256>::new();
     engine.eval(&Serial, &mut session, &tokens[..n])?;
-    let mut run = Run { engine: &mut engine, exec: &Serial, session: &mut session, sampler: &mut sampler, lookup: None };
+    let mut run =
+        Run { engine: &mut engine, exec: &Serial, session: &mut session, sampler: &mut sampler, lookup: None };
     let (mut generation, limits) = (Generation::new(), Limits { tokens: ANSWER, stops: &[] });
     // What does not fit any more is not shown.
     let show = &mut |piece: &str| _ = answer.push_str(piece);
