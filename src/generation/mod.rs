@@ -70,7 +70,7 @@ pub struct StopError(pub usize);
 
 /// What a step works with.
 pub struct Run<'r, 'e, 's> {
-    /// It has the logits behind the prompt, or behind the token of the last step.
+    /// It has the logits behind the prompt, or behind the token of the last step. With a lookup, the same one in every step.
     pub engine: &'r mut Engine<'e>,
     /// The threads.
     pub exec: &'r dyn Executor,

@@ -134,7 +134,13 @@ fn texts_are_of_their_grammar() {
         assert!(tail.chars().count() == 1 && pairs.split(", ").all(is_pair), "{text:?}");
         assert!((2..=3).contains(&pairs.split(", ").count()), "{text:?}");
     }
-    assert_eq!(ok(&["complete", "-m", &model, "-p", "A", "--temp", "0", "--grammar", "root ::= \"yes\""]), "yes\n");
+    // Names that Lark does not have.
+    for (grammar, answer) in [
+        ("root ::= \"yes\"", "yes\n"),
+        ("root ::= Item-1 item_1\nItem-1 ::= \"A\"\nitem_1 ::= \"b\"{2} \"c\"{0}", "Abb\n"),
+    ] {
+        assert_eq!(ok(&["complete", "-m", &model, "-p", "A", "--temp", "0", "--grammar", grammar]), answer);
+    }
 }
 
 #[test]

@@ -132,7 +132,8 @@ pub(crate) struct Cache {
     #[arg(long, alias = "ubatch-size", value_name = "TOKENS", value_parser = numbers::count)]
     pub(crate) chunk: Option<usize>,
     /// Read up to this many tokens in advance where an answer repeats the conversation: auto, off, or 1 to 7. It changes no
-    /// token of an answer. Once tokens are evicted it needs as much --slack to go on.
+    /// token of an answer, and takes the memory of as many more rows of logits. Once tokens are evicted it needs as much --slack,
+    /// beside that for going back.
     #[arg(long, value_name = "N", default_value = "auto", value_parser = speculate)]
     pub(crate) speculate: usize,
 }

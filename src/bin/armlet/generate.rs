@@ -8,7 +8,7 @@ use armlet::sample::Sampler;
 
 use crate::args::Json;
 use crate::error::Failure;
-use crate::grammar::Grammar;
+use crate::grammar::{Constraint, Grammar};
 use crate::interrupt;
 use crate::model::Runner;
 use crate::progress::{Part, Reading};
@@ -137,6 +137,9 @@ impl End {
 /// The end of an answer as JSON.
 pub(crate) fn ended(kind: Json, text: &str, end: End, stats: &Stats) -> serde_json::Value {
     let mut object = serde_json::json!({ "text": text, "stop": end.name(), "timings": stats.json() });
+    if stats.unfinished {
+        object["unfinished"] = true.into();
+    }
     if kind == Json::Events {
         object["event"] = "end".into();
     }
@@ -198,8 +201,8 @@ pub(crate) fn generate(
     let start = Instant::now();
     let mut repeats = Repeats::default();
     let (mut last, mut shown) = (None, Ok(()));
-    let wrong = |e| Failure::new("the grammar", e);
-    let mut constraint = rules.grammar.as_ref().map(Grammar::start).transpose().map_err(wrong)?;
+    let constraint = rules.grammar.as_ref().map(Grammar::start).transpose();
+    let mut constraint = constraint.map_err(|e| Failure::new("the grammar", e))?;
     // As many as the plan has logits for.
     let mut speculation = Speculation::new(MAX_DRAFT);
     let end = loop {
@@ -224,11 +227,8 @@ pub(crate) fn generate(
             Event::End(end) => break End::from(end),
         };
         last = Some(token);
-        if let Some(constraint) = &mut constraint {
-            constraint.accept(token).map_err(wrong)?;
-            if constraint.is_complete() {
-                break End::Stop;
-            }
+        if completes(&mut constraint, token)? {
+            break End::Stop;
         }
         if generation.ends(limits, &runner.session).is_some() {
             continue;
@@ -246,6 +246,13 @@ pub(crate) fn generate(
     stats.generation_time = start.elapsed();
     generation.finish(&mut |text| shown = show(Said::Text(text)));
     shown.map(|()| (end, stats.with_cache(runner)))
+}
+
+/// Takes a token of an answer that may be bound to a form; whether nothing may follow.
+fn completes(constraint: &mut Option<Constraint>, token: u32) -> Result<bool, Failure> {
+    let Some(constraint) = constraint else { return Ok(false) };
+    constraint.accept(token).map_err(|e| Failure::new("the grammar", e))?;
+    Ok(constraint.is_complete())
 }
 
 impl Stats {

@@ -30,12 +30,13 @@ const SAME_THREADS: &str = "the same threads read and answer";
 const RENDERED: &str = "a model's own template is always rendered";
 const NOT_PRINTED: &str = "the prompt is never printed";
 
-const SPELLINGS: [(&str, Meaning); 20] = [
+const SPELLINGS: [(&str, Meaning); 21] = [
     ("-sys", Meaning::Is("--system")),
     ("-ctk", Meaning::Is("--kv-type")),
     ("-ctv", Meaning::Is(VALUES_TYPE)),
     ("--cache-type-v", Meaning::Is(VALUES_TYPE)),
     ("-ub", Meaning::Is("--chunk")),
+    ("-np", Meaning::Is("--users")),
     ("-fa", Meaning::Needless { values: VALUES_OF_FLASH, why: FUSED }),
     ("--flash-attn", Meaning::Needless { values: VALUES_OF_FLASH, why: FUSED }),
     ("-ngl", Meaning::Needless { values: Values::One, why: NO_GPU }),

@@ -63,7 +63,10 @@ impl TokenRules {
     /// The same with the form that the options want.
     pub(crate) fn with_form(args: &args::Sampling, tokenizer: &Tokenizer<'_>) -> Result<Self, Failure> {
         let option = if args.json_schema.is_some() { "--json-schema" } else { "--grammar" };
-        let build = |form| Grammar::new(Vocabulary::new(tokenizer)?, &form);
+        let build = |form| {
+            let grammar = Grammar::new(Vocabulary::new(tokenizer)?, &form)?;
+            grammar.start().map(|_| grammar)
+        };
         let grammar = grammar::form(args)?.map(build).transpose().map_err(|e| Failure::new(option, e))?;
         Ok(TokenRules { grammar, ..Self::new(args, tokenizer)? })
     }

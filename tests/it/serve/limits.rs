@@ -65,7 +65,8 @@ fn nobody_else_can_reach_it_unless_asked() {
     fails(&["--host", "0.0.0.0"], "--api-key-file");
     fails(&["--host", "::"], "--insecure");
     fails(&["--api-key", " "], "empty");
-    fails(&["--grammar", "root ::= \"a\""], "--grammar");
+    let bad = ["serve", "-m", &model, "--port", "0", "--grammar", "root ::= other"];
+    fails_with(&bad, 1, "there is no rule other");
     let open = server(&["--host", "0.0.0.0", "--insecure"]);
     open.log_with("whoever reaches this machine");
     assert!(server(&["--host", "localhost"]).address.ip().is_loopback());

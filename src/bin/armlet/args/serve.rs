@@ -18,7 +18,7 @@ pub(crate) struct Serve {
     #[arg(long, default_value_t = 8080)]
     pub(crate) port: u16,
     /// Answers at a time, each in memory of its own; others wait [default: 4, or as many as fit --kv-budget].
-    #[arg(long, visible_alias = "parallel", alias = "np", value_name = "N", value_parser = numbers::users)]
+    #[arg(long, visible_alias = "parallel", value_name = "N", value_parser = numbers::users)]
     pub(crate) users: Option<usize>,
     /// Tokens of each answer's conversation, prompt and answer [default: 4096, or the model's own if that is less].
     #[arg(short, long, alias = "ctx-size", value_name = "TOKENS", value_parser = numbers::positive)]

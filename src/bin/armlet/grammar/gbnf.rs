@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use std::iter::Peekable;
 use std::str::CharIndices;
 
+/// How often an item comes that does not come.
+const NEVER: &str = "{0}";
 /// Deepest nesting of parentheses.
 const DEEPEST: usize = 64;
 
@@ -41,8 +43,17 @@ pub(super) fn to_lark(text: &str) -> Result<String, String> {
 
 /// The name of a rule in Lark, where it begins with a small letter.
 fn rule(name: &str) -> String {
-    // Hyphens are the only characters that Lark does not have; doubled underscores keep names apart.
-    if name == "root" { "start".into() } else { format!("r_{}", name.replace('_', "__").replace('-', "_h")) }
+    if name == "root" {
+        return "start".into();
+    }
+    let spelled = |c: char| match c {
+        // What Lark does not have; a doubled underscore keeps names apart.
+        '_' => "__".into(),
+        '-' => "_h".into(),
+        'A'..='Z' => format!("_u{}", c.to_ascii_lowercase()),
+        c => c.to_string(),
+    };
+    format!("r_{}", name.chars().map(spelled).collect::<String>())
 }
 
 struct Reader<'t> {
@@ -125,7 +136,7 @@ impl Reader<'_> {
             self.space(false);
             while let Some(times) = self.times()? {
                 let item = items.pop().unwrap_or_default();
-                items.push(format!("({item}){times}"));
+                items.push(if times == NEVER { "\"\"".into() } else { format!("({item}){times}") });
                 self.space(false);
             }
         }
@@ -161,20 +172,22 @@ impl Reader<'_> {
                 Ok(Some(c.to_string()))
             }
             Some('{') => {
-                let mut times = String::new();
+                self.chars.next();
+                let mut inner = String::new();
                 while let Some((_, c)) = self.chars.next_if(|(_, c)| *c != '}') {
-                    times.push(c);
+                    inner.push(c);
                 }
                 self.expect("}")?;
-                let inner = times.trim_start_matches('{');
-                let is_number = |text: &str| text.trim().parse::<u16>().is_ok();
-                let is_range = match inner.split_once(',') {
-                    Some((from, to)) => {
-                        (is_number(from) || from.trim().is_empty()) && (is_number(to) || to.trim().is_empty())
-                    }
-                    None => is_number(inner),
+                // The least and the most, of which either may be missing.
+                let number =
+                    |text: &str| if text.trim().is_empty() { Some(None) } else { text.trim().parse().ok().map(Some) };
+                let range = match inner.split_once(',') {
+                    Some((from, to)) => number(from).zip(number(to)),
+                    None => number(&inner).filter(Option::is_some).map(|n| (n, n)),
                 };
-                if is_range { Ok(Some(format!("{{{}}}", inner.replace(' ', "")))) } else { Err(self.wrong("no {m,n}")) }
+                let (from, to): (Option<u16>, Option<u16>) = range.ok_or_else(|| self.wrong("no {m,n}"))?;
+                let shown = |n: Option<u16>| n.map_or(String::new(), |n| n.to_string());
+                Ok(Some(if to == Some(0) { NEVER.into() } else { format!("{{{},{}}}", from.unwrap_or(0), shown(to)) }))
             }
             _ => Ok(None),
         }
@@ -277,6 +290,8 @@ mod tests {
             ("root ::= [a", "a ] is missing"),
             ("root ::= []", "an empty []"),
             ("root ::= \"a\"{x}", "no {m,n}"),
+            ("root ::= \"a\"{{3}", "no {m,n}"),
+            ("root ::= \"a\"{1,2", "} is missing"),
             ("root ::= \"\\q\"", "an unknown escape"),
             ("root ::= \"\\xg0\"", "a hexadecimal digit is missing"),
             ("root = \"a\"", "::= is missing"),

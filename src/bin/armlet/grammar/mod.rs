@@ -64,7 +64,10 @@ pub(crate) fn form(args: &args::Sampling) -> Result<Option<Form>, Failure> {
 
 /// What an option gives, or the text of the file that it names.
 fn given_or_file(given: &str, is_text: impl Fn(&str) -> bool, option: &str) -> Result<String, Failure> {
-    let is_file = Path::new(given).exists() || given == "-";
+    if given == "-" {
+        return Err(Failure::Usage(format!("{option}: give a file; the text comes from stdin")));
+    }
+    let is_file = Path::new(given).exists();
     let text = if is_text(given) && !is_file { given.to_string() } else { read_file(Path::new(given))? };
     match text.len() {
         0..=LONGEST => Ok(text),
@@ -84,20 +87,22 @@ impl Vocabulary {
 }
 
 impl Grammar {
-    /// Builds it.
+    /// Translates a form.
     ///
     /// # Errors
-    /// What is wrong with the schema or the grammar, or that no answer would do.
+    /// What is wrong with it.
     pub(crate) fn new(vocabulary: Vocabulary, form: &Form) -> Result<Self, String> {
         let grammar = match form {
             Form::Schema(schema) => TopLevelGrammar::from_json_schema(compact(schema)?),
             Form::Gbnf(text) => TopLevelGrammar::from_lark(gbnf::to_lark(text)?),
         };
-        let grammar = Grammar { vocabulary, grammar };
-        grammar.start().map(|_| grammar)
+        Ok(Grammar { vocabulary, grammar })
     }
 
     /// For the next answer.
+    ///
+    /// # Errors
+    /// What is wrong with the schema or the grammar, or that no answer would do.
     pub(crate) fn start(&self) -> Result<Constraint, String> {
         let mut matcher = Matcher::new(self.vocabulary.0.create_parser(self.grammar.clone()));
         match matcher.get_error() {

@@ -180,7 +180,11 @@ impl Answer {
                 }
                 (Some(token), reason)
             }
-            Step::End(End::Turn(_) | End::Stop(_)) => (None, Some(Reason::Stop)),
+            // A stop string within a document leaves it as broken as a limit.
+            Step::End(End::Turn(_) | End::Stop(_)) => {
+                let whole = self.constraint.as_mut().is_none_or(Constraint::may_end);
+                (None, Some(if whole { Reason::Stop } else { Reason::Length }))
+            }
             Step::End(End::Tokens | End::Context) => (None, Some(Reason::Length)),
         };
         self.tell(piece);

@@ -69,11 +69,6 @@ const DRAIN: Duration = Duration::from_millis(3500);
 const LEAVE: Duration = Duration::from_millis(1000);
 
 pub(crate) fn run(args: &Serve) -> Result<(), Failure> {
-    for (option, given) in [("--json-schema", &args.sampling.json_schema), ("--grammar", &args.sampling.grammar)] {
-        if given.is_some() {
-            return Err(Failure::Usage(format!("{option}: the server has no grammars yet")));
-        }
-    }
     let key = key(args)?;
     let listeners = match systemd::sockets()? {
         given if !given.is_empty() => given,

@@ -146,8 +146,8 @@ impl<'m> Preparation<'m> {
         };
         let constraint = Grammar::new(vocabulary, form).and_then(|grammar| grammar.start());
         constraint.map_err(|why| {
-            let message = format!("Invalid schema for response_format: {why}");
-            Problem::invalid(message).of("response_format").code("invalid_value")
+            let field = if matches!(form, Form::Gbnf(_)) { "grammar" } else { "response_format" };
+            Problem::invalid(format!("Invalid schema for {field}: {why}")).of(field).code("invalid_value")
         })
     }
 
