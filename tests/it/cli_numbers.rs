@@ -76,6 +76,8 @@ fn the_edges_of_every_number_are_taken_or_refused_with_their_range() {
                 "perplexity" | "imatrix" => &[("file", &text), ("context", "64"), ("chunks", "1"), ("threads", "1")],
                 "bench" => &[("n-prompt", "4"), ("n-gen", "0"), ("repetitions", "1")],
                 "prefix" => &[("prompt", "AB"), ("output", &out)],
+                // It would serve for ever; this is looked at first.
+                "serve" => &[("api-key-file", "there/is/no/key")],
                 _ => &[],
             };
             for edge in edges {

@@ -63,15 +63,15 @@ fn an_answer_under_load_is_the_answer_alone() {
 #[test]
 fn a_client_that_leaves_frees_its_slot() {
     let server = Server::new(&counting(), &["--users", "1", "-c", "256"]);
-    let endless = |stream: bool| asking("Hi", json!({ "stream": stream, "max_tokens": 10_000_000 }));
-    let mut stream = server.stream(CHAT, &endless(true));
+    let endless = asking("Hi", json!({ "stream": true, "max_tokens": 10_000_000 }));
+    let mut stream = server.stream(CHAT, &endless);
     assert!(stream.chunk().is_some());
     server.until("requests_running", 1);
     drop(stream);
     server.until("requests_running", 0);
-    // One that waits for the whole answer, and one that waits for a slot.
+    // One that reads nothing, and one that waits for a slot.
     let mut connections: Vec<_> = (0..2).map(|_| server.connect()).collect();
-    let body = endless(false).to_string();
+    let body = endless.to_string();
     for connection in &mut connections {
         connection.send(&super::client::head("POST", CHAT, &[], body.len()));
         connection.send(&body);
