@@ -4,7 +4,7 @@ use crate::cli::{Folder, armlet, fails_with, ok, stderr, tiny};
 use crate::common::gguf::Val;
 
 /// What follows options that take no number, as `--help` shows it.
-const NO_NUMBERS: [&str; 12] = [
+const NO_NUMBERS: [&str; 16] = [
     "MODEL",
     "FILE",
     "TEXT",
@@ -17,6 +17,10 @@ const NO_NUMBERS: [&str; 12] = [
     "TOKEN±BIAS",
     "FILE|JSON",
     "FILE|GBNF",
+    "ADDRESS",
+    "NAME",
+    "KEY",
+    "ORIGIN",
 ];
 
 /// The options of a command that take a number, from its help: a new one is found by itself.

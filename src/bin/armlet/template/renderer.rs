@@ -9,8 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -224,8 +224,14 @@ impl Watch {
     fn start() -> Option<Self> {
         let until = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&until);
+        let ready = Arc::new(Barrier::new(2));
+        let is_ready = Arc::clone(&ready);
         // Little of the memory that rendering may take.
         let started = thread::Builder::new().stack_size(64 << 10).spawn(move || {
+            // glibc reserves addresses for a thread at its first allocation, which is not to be later: they would be missing to what
+            // is rendered, whose limit counts from what there is when it is set.
+            drop(std::hint::black_box(Box::new(0)));
+            is_ready.wait();
             loop {
                 match seen.load(Ordering::Acquire) {
                     0 => thread::park(),
@@ -235,7 +241,9 @@ impl Watch {
                 }
             }
         });
-        Some(Watch { until, thread: started.ok()?.thread().clone() })
+        let thread = started.ok()?.thread().clone();
+        ready.wait();
+        Some(Watch { until, thread })
     }
 
     fn job(&self) -> Watched<'_> {
