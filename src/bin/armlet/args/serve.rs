@@ -15,7 +15,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) host: String,
     /// Port to listen on; 0: any that is free.
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, default_value_t = 8080, value_parser = numbers::whole::<0, 65535, u16>)]
     pub(crate) port: u16,
     /// Answers at a time, each in memory of its own; others wait [default: 4, or as many as fit --kv-budget].
     #[arg(long, visible_alias = "parallel", value_name = "N", value_parser = numbers::users)]
