@@ -1,5 +1,6 @@
 """Drives `armlet serve` with the package ollama: OLLAMA_HOST and ARMLET_KEY say which. Prints what it did."""
 
+import json
 import os
 
 import ollama
@@ -26,12 +27,16 @@ raw = client.generate(model, "Once upon a", raw=True, options={"temperature": 0,
 print("generate:", repr(answer.response), "raw:", repr(raw.response))
 assert client.generate(model, "").done_reason == "load"
 
+place = json.loads(client.chat(model, QUESTION, options=GREEDY, format="json").message.content)
+assert isinstance(place, dict)
+print("a document:", place)
+
 print("errors:")
 for call in [
     lambda: client.chat("llama9", QUESTION),
     lambda: client.chat(model, QUESTION, options={"temperature": -1}),
     lambda: client.chat(model, QUESTION, options={"frobnicate": 1}),
-    lambda: client.chat(model, QUESTION, format="json"),
+    lambda: client.chat(model, QUESTION, format={"type": "strange"}),
     lambda: client.generate(model, "x", images=[b"no image"]),
 ]:
     try:

@@ -70,6 +70,18 @@ with client.responses.stream(model=model, input=QUESTION, temperature=0, max_out
 assert final.output_text == response.output_text and kinds[0] == "response.created", kinds
 print("responses:", response.status, sorted(set(kinds)))
 
+schema = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 20}, "people": {"type": "integer", "minimum": 0, "maximum": 99}},
+    "required": ["city", "people"],
+    "additionalProperties": False,
+}
+form = {"type": "json_schema", "json_schema": {"name": "place", "strict": True, "schema": schema}}
+said = client.chat.completions.create(model=model, messages=QUESTION, temperature=0, response_format=form).choices[0]
+place = json.loads(said.message.content)
+assert said.finish_reason == "stop" and set(place) == {"city", "people"} and 0 <= place["people"] <= 99
+print("schema:", place)
+
 print("errors:")
 for kind, fields in [
     (openai.NotFoundError, {"model": "gpt-5"}),
@@ -77,7 +89,7 @@ for kind, fields in [
     (openai.BadRequestError, {"n": 2}),
     (openai.BadRequestError, {"messages": []}),
     (openai.BadRequestError, {"extra_body": {"frobnicate": 1}}),
-    (openai.BadRequestError, {"response_format": {"type": "json_object"}}),
+    (openai.BadRequestError, {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "strange"}}}}),
     (openai.BadRequestError, {"messages": [{"role": "user", "content": "word " * 20000}]}),
 ]:
     e = refused(kind, **fields)
