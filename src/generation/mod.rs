@@ -1,8 +1,9 @@
 //! Generation: an answer, token by token.
 //!
 //! [`Generation::step`] is the one loop of sampling that the program and firmware in Rust drive (the C API has its step, and
-//! draws by the same [`sample`]): each call gives a token or says why no more come, and passes on the text that has become certain. It allocates nothing, and holds no more than the
-//! end of the text that may be a stop string. A [`Scheduler`] does that for many at a time.
+//! draws by the same [`sample`]): each call gives a token or says why no more come, and passes on the text that has become
+//! certain. It allocates nothing, and holds no more than the end of the text that may be a stop string. Where an answer repeats
+//! the conversation, [`Speculation`] has several tokens read in one pass. A [`Scheduler`] answers many at a time.
 
 mod scheduler;
 mod slot;

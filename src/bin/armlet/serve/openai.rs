@@ -10,18 +10,6 @@ use super::problem::Problem;
 use super::{form, messages, settings};
 use crate::args::Sampling;
 
-/// What is said of no answer, and changes none: of whom the request is, where it is kept, what may be cached.
-const NEUTRAL: [&str; 8] = [
-    "user",
-    "metadata",
-    "store",
-    "service_tier",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "cache_prompt",
-];
-
 /// The most tokens that a request may ask for.
 const MOST_TOKENS: usize = 1 << 24;
 
@@ -41,7 +29,8 @@ pub(super) struct Request<'a> {
 fn common(request: &mut Request<'_>) -> Result<(bool, bool), Problem> {
     let fields = &mut request.fields;
     settings::openai(fields, &mut request.sampling, request.vocab)?;
-    fields.neutral(&NEUTRAL);
+    fields.neutral(&settings::NEUTRAL);
+    fields.neutral(&["cache_prompt"]);
     fields.only("n", &[json!(1)])?;
     fields.only("timings_per_token", &[json!(false)])?;
     let stream = fields.flag("stream")?.unwrap_or(false);

@@ -9,26 +9,15 @@ use super::format::{Delta, Format, Request as Asked, Wanted};
 use super::openai::Request;
 use super::prepare::Source;
 use super::problem::Problem;
-use super::settings;
-use super::{form, messages};
+use super::{form, messages, settings};
 use crate::template::Message;
-
-const NEUTRAL: [&str; 8] = [
-    "user",
-    "metadata",
-    "store",
-    "service_tier",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "stream_options",
-];
 
 /// A request to `/v1/responses`.
 pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
     let fields = &mut request.fields;
     settings::common(fields, &mut request.sampling, settings::OPENAI)?;
-    fields.neutral(&NEUTRAL);
+    fields.neutral(&settings::NEUTRAL);
+    fields.neutral(&["stream_options"]);
     let stream = fields.flag("stream")?.unwrap_or(false);
     let tokens = fields.count("max_output_tokens", 1..=1 << 24)?;
     let instructions = fields.text("instructions")?;

@@ -8,6 +8,9 @@ use super::fields::{Fields, wrong_type};
 use super::problem::Problem;
 use crate::args::{Bias, Sampling};
 
+/// OpenAI's fields that change no answer: of whom the request is, where it is kept, what may be cached.
+pub(super) const NEUTRAL: [&str; 7] =
+    ["user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"];
 /// The most stop strings.
 const STOPS: usize = 16;
 /// The most biases.
