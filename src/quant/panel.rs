@@ -256,7 +256,7 @@ impl DType {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::quant::Matrix;

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::model::EMULATED;
+use crate::model::{EMULATED, TESTED};
 use crate::process::{Failed, Steps, in_parallel, output, show, tests};
 use crate::setup::LINUX;
 
@@ -24,9 +24,10 @@ const HASHES: &str = "logit_hashes::";
 const MODELS: &str = "oracle::";
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
+    let deep = steps.deep;
     let mut programs = [PathBuf::new(), PathBuf::new()];
     steps.step("tests for aarch64", || {
-        programs = build()?;
+        programs = build(deep)?;
         Ok(())
     })?;
     let [lib, it] = &programs;
@@ -46,7 +47,6 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
             (false, _) => steps.step(&format!("kernels on {cpu}"), || test(cpu, lib, &[Some("arch::")]))?,
         }
     }
-    let deep = steps.deep;
     steps.step("whole models on all of aarch64", || {
         let mut models = vec![HASHES.to_owned()];
         if deep {
@@ -60,10 +60,11 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     })
 }
 
-/// The library's tests, with every check on, and the integration tests, of whose time most is arithmetic: these share the
-/// library with the gate's program for aarch64. Built once for all cores.
-fn build() -> Result<[PathBuf; 2], Failed> {
-    let lib = ["--lib", "--no-default-features", "--features", "std"];
+/// The library's tests, and the integration tests, of whose time most is arithmetic: these share the library with the gate's
+/// program for aarch64. Built once for all cores, and with the same dependencies; checks cost emulated cores as much as what
+/// they check, so that they are on in full size alone, and on this machine.
+fn build(deep: bool) -> Result<[PathBuf; 2], Failed> {
+    let lib = ["--lib", "--no-default-features", "--features", "std", "--profile", if deep { "dev" } else { TESTED }];
     Ok([test_program("armlet", &lib)?, test_program("it", &EMULATED)?])
 }
 
