@@ -449,6 +449,24 @@ fn bench_has_llama_benchs_keys_and_rows() {
         assert_eq!(row["bandwidth_fraction"].is_null(), test == "pp16");
     }
     assert!(ok(&["bench", "-m", &model, "-p", "16", "-n", "0", "-r", "1"]).contains("| pp16 |"));
+    let several =
+        ["bench", "-m", &model, "-p", "4,8", "-n", "0", "-pg", "6,2", "-d", "0,16", "-r", "1", "-t", "1", "-o"];
+    let lines = |output| ok(&[&several[..], &[output]].concat()).lines().map(String::from).collect::<Vec<_>>();
+    let names = ["pp4", "pp8", "pp6+tg2", "pp4 @ d16", "pp8 @ d16", "pp6+tg2 @ d16"];
+    let jsonl =
+        lines("jsonl").iter().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>();
+    assert_eq!(jsonl.iter().map(|row| row["test"].as_str().unwrap()).collect::<Vec<_>>(), names);
+    assert_eq!((&jsonl[5]["n_prompt"], &jsonl[5]["n_gen"], &jsonl[5]["n_depth"]), (&6.into(), &2.into(), &16.into()));
+    let csv = lines("csv");
+    let keys = jsonl[0].as_object().unwrap();
+    assert_eq!(csv[0], keys.keys().cloned().collect::<Vec<_>>().join(","));
+    assert!(
+        csv.len() == 7 && csv.iter().zip(names.iter()).skip(1).all(|(row, _)| row.matches("\"").count() >= 10),
+        "{csv:?}"
+    );
+    let sql = lines("sql");
+    assert!(sql.len() == 7 && sql[0].starts_with("CREATE TABLE IF NOT EXISTS llama_bench (build_commit, "), "{sql:?}");
+    assert!(sql[6].contains("'pp6+tg2 @ d16'") && sql[6].ends_with(",NULL);"), "{}", sql[6]);
     fails_with(&["bench", "-m", &model, "-p", "0", "-n", "0"], 2, "nothing to measure");
 }
 
@@ -474,6 +492,7 @@ fn a_report_is_for_an_issue_and_names_nobody() {
     let both = armlet().args(bench).args(["--report", "-o", "json"]).output().unwrap();
     assert!(both.status.code() == Some(2) && stderr(&both).contains("cannot be used with '--output"));
     fails_with(&[&bench[..], &["--compare-mha"]].concat(), 2, "--compare-mha takes one model");
+    fails_with(&["bench", "-m", &models[0], "--compare-mha", "-o", "csv"], 2, "writes md and json");
 }
 
 /// A conversation is kept in a file and gone on with, and a file that is no such thing is named.

@@ -47,6 +47,36 @@ fn a_bias_forbids_or_forces_a_token() {
     assert!(usage.status.code() == Some(2) && stderr(&usage).contains("such as 15043+1"), "{}", stderr(&usage));
 }
 
+/// The tiny model's end of text is token 258; forced, it ends an answer at once, unless it is ignored.
+#[test]
+fn an_answer_goes_on_where_its_end_is_ignored() {
+    let f = Folder::new();
+    let model = model(&f);
+    let forced = ["--logit-bias", "257+1000", "--logit-bias", "258+1000"];
+    let (text, end) = answer(&model, &forced);
+    assert_eq!((text.as_str(), end.as_str()), ("", "stop"));
+    let (_, end) = answer(&model, &[&forced[..], &["--ignore-eos"]].concat());
+    assert_eq!(end, "length");
+    assert_eq!(answer(&model, &["--ignore-eos"]).1, "length");
+}
+
+#[test]
+fn escapes_are_read_where_that_is_asked() {
+    let f = Folder::new();
+    let model = model(&f);
+    let ids = |options: &[&str]| ok(&[&["tokenize", "--ids", "-m", &model][..], options].concat());
+    assert_eq!(ids(&["-e", "-p", r"A\n\x42"]), ids(&["-p", "A\nB"]));
+    assert_ne!(ids(&["-p", r"A\n"]), ids(&["-e", "-p", r"A\n"]));
+    fails_with(&["complete", "-m", &model, "-e", "-p", r"\xff"], 1, "not UTF-8");
+    let chat =
+        |options: &[&str]| ok(&[&["chat", "-m", &model, "-p", "Hi", "-n", "8", "--temp", "0"][..], options].concat());
+    let file = f.write("system.txt", b"Be\nbrief.\n");
+    assert_eq!(chat(&["-sysf", &file]), chat(&["-sys", "Be\nbrief."]));
+    assert_eq!(chat(&["-e", "--system", r"Be\nbrief."]), chat(&["-sys", "Be\nbrief."]));
+    assert_ne!(chat(&["-sysf", &file]), chat(&[]));
+    fails_with(&["chat", "-m", &model, "--system-file", "-"], 2, "cannot both come from stdin");
+}
+
 #[test]
 fn penalties_weaken_what_came() {
     let f = Folder::new();

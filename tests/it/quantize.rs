@@ -134,6 +134,12 @@ fn weights_that_are_not_finite_or_do_not_fit_leave_no_file() {
         for what in [&model, tensor, what] {
             fails_with(&["quantize", &model, &out, "--type", to], 1, what);
         }
+        let complete = ["complete", "-m", &model, "-p", "A", "-n", "1", "--check-tensors"];
+        if value.is_finite() {
+            ok(&complete);
+        } else {
+            fails_with(&complete, 1, &format!("tensor {tensor} has a weight of {what}; the file is damaged"));
+        }
         assert!(!f.path("out").exists());
     }
 }

@@ -287,6 +287,12 @@ pub(crate) struct Chat {
     /// System prompt.
     #[arg(long, visible_alias = "sys", alias = "system-prompt", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
+    /// File with the system prompt; - for stdin.
+    #[arg(long, alias = "system-prompt-file", value_name = "FILE", conflicts_with_all = ["system", "prefix"])]
+    pub(crate) system_file: Option<PathBuf>,
+    /// Read \n, \t, \r, \", \', \\ and \x41 in -p and --system as the characters that they stand for.
+    #[arg(short, long)]
+    pub(crate) escape: bool,
     /// Print JSON instead of text. With -p or piped stdin: an object at the end; with --json=events also a line for each piece of
     /// text as it comes. With --json=lines a program holds the conversation: each line of stdin is {"message": "…"} or
     /// {"command": "/…"}, and is answered by events, of which the last is "end", "reply" or "error".
@@ -360,6 +366,9 @@ pub(crate) struct Text {
     /// The text.
     #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     pub(crate) prompt: Option<OsString>,
+    /// Read \n, \t, \r, \", \', \\ and \x41 in -p as the characters that they stand for.
+    #[arg(short, long)]
+    pub(crate) escape: bool,
     /// File with the text; stdin if it is - or if neither option is given.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
@@ -427,12 +436,18 @@ pub(crate) struct Perplexity {
 pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) models: Models,
-    /// Prompt tokens (prefill); 0 skips that test.
-    #[arg(short = 'p', long, value_name = "N", default_value_t = 512, value_parser = numbers::count)]
-    pub(crate) n_prompt: usize,
-    /// Generated tokens (decode); 0 skips that test.
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 128, value_parser = numbers::count)]
-    pub(crate) n_gen: usize,
+    /// Prompt tokens (prefill), or several numbers with commas; 0 skips that test.
+    #[arg(short = 'p', long, value_name = "N", default_values_t = [512], value_delimiter = ',', value_parser = numbers::count)]
+    pub(crate) n_prompt: Vec<usize>,
+    /// Generated tokens (decode), or several numbers with commas; 0 skips that test.
+    #[arg(short = 'n', long, value_name = "N", default_values_t = [128], value_delimiter = ',', value_parser = numbers::count)]
+    pub(crate) n_gen: Vec<usize>,
+    /// Also a prompt of PP tokens and then TG generated ones, timed as one. May be given several times.
+    #[arg(long, value_name = "PP,TG", value_parser = numbers::pair)]
+    pub(crate) n_prompt_gen: Vec<(usize, usize)>,
+    /// Tokens that are in the KV cache before a test begins, or several numbers with commas.
+    #[arg(short = 'd', long, value_name = "N", default_values_t = [0], value_delimiter = ',', value_parser = numbers::count)]
+    pub(crate) n_depth: Vec<usize>,
     /// Repetitions, after one warm-up.
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = numbers::whole::<1, 10_000, u32>)]
     pub(crate) repetitions: u32,
@@ -458,6 +473,11 @@ pub(crate) struct Bench {
 pub(crate) enum Output {
     Md,
     Json,
+    /// An object on each line.
+    Jsonl,
+    Csv,
+    /// A table, and a row for each test, as llama-bench writes them for SQLite.
+    Sql,
 }
 
 #[derive(clap::Args, Debug)]

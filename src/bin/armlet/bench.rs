@@ -11,27 +11,56 @@ use armlet::storage::Executor;
 use crate::args::{Bench, Output};
 use crate::bandwidth::Buffer;
 use crate::doctor::system::System;
-use crate::error::{Failure, print, print_json};
+use crate::error::{Failure, print};
 use crate::inspect;
 use crate::interrupt;
 use crate::model::{Loaded, Runner, kernels, session_memory, with_model};
 use crate::progress::steps;
-use crate::{bench_mha, bench_report};
+use crate::{bench_mha, bench_output, bench_report};
 
-/// One test: prompt tokens or generated tokens, and the time of each repetition.
-struct Row {
+/// One test: prompt tokens and then generated tokens, behind so many others.
+#[derive(Clone, Copy, Debug)]
+struct Test {
     n_prompt: usize,
     n_gen: usize,
+    n_depth: usize,
+}
+
+impl Test {
+    /// What the options ask for, in llama-bench's order.
+    fn all(args: &Bench) -> Vec<Self> {
+        let at = |n_depth: usize| {
+            let prompts = args.n_prompt.iter().map(|n| (*n, 0));
+            let answers = args.n_gen.iter().map(|n| (0, *n));
+            let tests = prompts.chain(answers).chain(args.n_prompt_gen.iter().copied());
+            tests.filter(|test| *test != (0, 0)).map(move |(n_prompt, n_gen)| Test { n_prompt, n_gen, n_depth })
+        };
+        args.n_depth.iter().flat_map(|depth| at(*depth)).collect()
+    }
+
+    fn tokens(self) -> usize {
+        self.n_prompt + self.n_gen
+    }
+
+    fn name(self) -> String {
+        let test = match self {
+            Test { n_gen: 0, n_prompt, .. } => format!("pp{n_prompt}"),
+            Test { n_prompt: 0, n_gen, .. } => format!("tg{n_gen}"),
+            Test { n_prompt, n_gen, .. } => format!("pp{n_prompt}+tg{n_gen}"),
+        };
+        if self.n_depth > 0 { format!("{test} @ d{}", self.n_depth) } else { test }
+    }
+}
+
+/// A test, and the time of each repetition.
+struct Row {
+    test: Test,
     samples_ns: Vec<u64>,
 }
 
 impl Row {
-    fn name(&self) -> String {
-        if self.n_gen == 0 { format!("pp{}", self.n_prompt) } else { format!("tg{}", self.n_gen) }
-    }
-
     fn rates(&self) -> Vec<f64> {
-        self.samples_ns.iter().map(|ns| (self.n_prompt + self.n_gen) as f64 * 1e9 / *ns as f64).collect()
+        self.samples_ns.iter().map(|ns| self.test.tokens() as f64 * 1e9 / *ns as f64).collect()
     }
 }
 
@@ -65,13 +94,17 @@ pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
         let [model] = models.as_slice() else {
             return Err(Failure::Usage("--compare-mha takes one model".into()));
         };
+        if !matches!(args.output, Output::Md | Output::Json) {
+            return Err(Failure::Usage("--compare-mha writes md and json".into()));
+        }
         return with_model(model, |loaded| bench_mha::run(loaded, args));
     }
-    if args.n_prompt == 0 && args.n_gen == 0 {
+    let tests = Test::all(args);
+    if tests.is_empty() {
         return Err(Failure::Usage("nothing to measure: -p and -n are both 0".into()));
     }
     let before = args.report.then(|| System::read(Path::new("/")));
-    let runs = models.iter().map(|model| with_model(model, |loaded| one(loaded, args)));
+    let runs = models.iter().map(|model| with_model(model, |loaded| one(loaded, args, &tests)));
     let runs = runs.collect::<Result<Vec<_>, Failure>>()?;
     match (before, args.output) {
         (Some(before), _) => {
@@ -79,21 +112,21 @@ pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
             print(bench_report::text(&before, &after, kernels.backend(), &markdown(&runs)).as_bytes())
         }
         (None, Output::Md) => print(markdown(&runs).as_bytes()),
-        (None, Output::Json) => {
+        (None, output) => {
             let objects = runs.iter().flat_map(|run| run.rows.iter().map(|row| json(run, args, row)));
-            print_json(&serde_json::Value::Array(objects.collect()), true)
+            bench_output::print_all(output, objects.collect())
         }
     }
 }
 
-fn one(loaded: &Loaded<'_>, args: &Bench) -> Result<Run, Failure> {
-    let context = args.n_prompt.max(args.n_gen);
+fn one(loaded: &Loaded<'_>, args: &Bench, tests: &[Test]) -> Result<Run, Failure> {
+    let context = tests.iter().map(|test| test.n_depth.saturating_add(test.tokens())).max().unwrap_or(0);
     let config = Config { context, chunk: args.chunk, pattern: Pattern::Full, ..args.kv.config() };
     let plan = Plan::new(&loaded.model.hparams, &config)?;
     // Before and after, because other load on the machine comes and goes.
-    let buffer = if args.n_gen > 0 { Buffer::new(&loaded.pool) } else { None };
+    let buffer = if tests.iter().any(|test| test.n_gen > 0) { Buffer::new(&loaded.pool) } else { None };
     let before = buffer.as_ref().map(|b| b.read(&loaded.pool));
-    let rows = measure(loaded, args, &plan)?;
+    let rows = measure(loaded, args, tests, &plan)?;
     let bandwidth = buffer.map(|b| b.read(&loaded.pool)).into_iter().chain(before).reduce(f64::max);
     let summary = inspect::Summary::new(loaded.file);
     Ok(Run {
@@ -108,29 +141,32 @@ fn one(loaded: &Loaded<'_>, args: &Bench) -> Result<Run, Failure> {
     })
 }
 
-fn measure(loaded: &Loaded<'_>, args: &Bench, plan: &Plan) -> Result<Vec<Row>, Failure> {
+fn measure(loaded: &Loaded<'_>, args: &Bench, tests: &[Test], plan: &Plan) -> Result<Vec<Row>, Failure> {
     let h = &loaded.model.hparams;
     let mut memory = session_memory(plan)?;
     let mut runner = Runner::new(loaded, plan, &mut memory)?;
     // Arbitrary tokens, as in llama-bench: the time does not depend on them.
     let token = |i: usize| ((i * 7919 + 13) % h.vocab) as u32;
-    let prompt: Vec<u32> = (0..args.n_prompt).map(token).collect();
     let mut rows = Vec::new();
-    for (n_prompt, n_gen) in [(args.n_prompt, 0), (0, args.n_gen)] {
-        if n_prompt + n_gen == 0 {
-            continue;
+    for test in tests.iter().copied() {
+        let Test { n_prompt, n_gen, n_depth } = test;
+        let (before, prompt): (Vec<_>, Vec<_>) =
+            ((0..n_depth).map(token).collect(), (n_depth..n_depth + n_prompt).map(token).collect());
+        if n_depth > 0 {
+            runner.session.rewind(0)?;
+            runner.eval_or_stop(&before)?;
         }
         let mut samples_ns = Vec::new();
         // Drawn between repetitions, so that it takes no time of them.
         let bar = steps(u64::from(args.repetitions) + 1, if n_gen == 0 { "reading a prompt" } else { "generating" });
         bar.tick();
         for repetition in 0..=args.repetitions {
-            runner.session.rewind(0)?;
+            runner.session.rewind(n_depth as u64)?;
             let start = Instant::now();
             if n_prompt > 0 {
                 runner.eval_or_stop(&prompt)?;
             }
-            for i in 0..n_gen {
+            for i in n_depth + n_prompt..n_depth + n_prompt + n_gen {
                 runner.eval_or_stop(&[token(i)])?;
             }
             if repetition > 0 {
@@ -139,7 +175,7 @@ fn measure(loaded: &Loaded<'_>, args: &Bench, plan: &Plan) -> Result<Vec<Row>, F
             bar.inc(1);
         }
         bar.finish_and_clear();
-        rows.push(Row { n_prompt, n_gen, samples_ns });
+        rows.push(Row { test, samples_ns });
     }
     Ok(rows)
 }
@@ -153,9 +189,9 @@ struct Reads {
 }
 
 impl Reads {
-    /// The fraction of the bandwidth that decode reaches; the KV cache is not counted.
+    /// The fraction of the bandwidth that decode alone reaches; the KV cache is not counted.
     fn fraction(&self, row: &Row) -> Option<f64> {
-        let bandwidth = self.bandwidth.filter(|_| row.n_gen > 0)?;
+        let bandwidth = self.bandwidth.filter(|_| row.test.n_gen > 0 && row.test.n_prompt == 0)?;
         Some(self.token as f64 * mean(&row.rates()) / bandwidth)
     }
 }
@@ -179,13 +215,13 @@ fn markdown(runs: &[Run]) -> String {
             run.parameters as f64 / 1e6,
             run.backend,
             run.threads,
-            row.name(),
+            row.test.name(),
             mean(&rates),
             deviation(&rates),
         );
     }
     for run in runs {
-        let decode = run.rows.iter().find_map(|row| Some((row.name(), run.reads.fraction(row)?)));
+        let decode = run.rows.iter().find_map(|row| Some((row.test.name(), run.reads.fraction(row)?)));
         if let Some(((test, fraction), bandwidth)) = decode.zip(run.reads.bandwidth) {
             let model = if runs.len() > 1 { format!(" ({})", run.kind) } else { String::new() };
             let (bandwidth, token) = (bandwidth / 1e9, run.reads.token as f64 / 1e6);
@@ -216,10 +252,10 @@ fn json(run: &Run, args: &Bench, row: &Row) -> serde_json::Value {
         "n_threads": run.threads,
         "type_k": args.kv.kv_type.name(),
         "type_v": args.kv.kv_type.name(),
-        "n_prompt": row.n_prompt,
-        "n_gen": row.n_gen,
-        "n_depth": 0,
-        "test": row.name(),
+        "n_prompt": row.test.n_prompt,
+        "n_gen": row.test.n_gen,
+        "n_depth": row.test.n_depth,
+        "test": row.test.name(),
         "avg_ns": mean(&ns),
         "stddev_ns": deviation(&ns),
         "avg_ts": mean(&rates),

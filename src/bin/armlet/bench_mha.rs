@@ -123,7 +123,7 @@ pub(crate) fn run(loaded: &Loaded<'_>, args: &Bench) -> Result<(), Failure> {
     let budget = b.session * SESSIONS * h.group();
     let text = match args.output {
         Output::Md => markdown(&sides, budget),
-        Output::Json => {
+        _ => {
             let side = |s: &Side| {
                 let row = |r: &Row| serde_json::json!({ "depth": r.depth, "alone_ts": r.alone, "in_turn_ts": r.in_turn, "batch_ts": r.batch });
                 let rows: Vec<_> = s.rows.iter().map(row).collect();

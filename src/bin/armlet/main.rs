@@ -8,6 +8,7 @@ mod atomic_file;
 mod bandwidth;
 mod bench;
 mod bench_mha;
+mod bench_output;
 mod bench_report;
 mod chat;
 mod claim;
@@ -15,7 +16,9 @@ mod complete;
 mod doctor;
 mod drawing;
 mod error;
+mod escape;
 mod fatal;
+mod finite;
 mod generate;
 mod gguf_writer;
 #[cfg(feature = "grammar")]

@@ -18,13 +18,14 @@ use armlet::tokenizer::{EncodeOptions, Tokenizer};
 use crate::args;
 use crate::doctor::threads;
 use crate::error::{Failure, instead_of_nan};
+use crate::escape::unescape;
 use crate::fatal::addresses_left;
 use crate::hub;
 use crate::interrupt;
 use crate::override_kv::{self, OverrideKv};
 use crate::parts::{Parts, is_first, is_part};
 use crate::read_ahead::ReadAhead;
-use crate::{pull, resident};
+use crate::{finite, pull, resident};
 
 /// A model, its file, and the kernels and threads that it runs on.
 pub(crate) struct Loaded<'m> {
@@ -107,10 +108,13 @@ fn with_resident<T>(
     args: &args::Model,
     f: impl FnOnce(&Source<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let (overrides, args::Resident { no_mmap, mlock }) = (&args.metadata.override_kv, args.resident);
+    let (overrides, args::Resident { no_mmap, mlock, check_tensors }) = (&args.metadata.override_kv, args.resident);
     let run = |source: &Source<'_>| {
         if mlock {
             resident::lock(source.bytes)?;
+        }
+        if check_tensors {
+            source.file.tensors().try_for_each(|tensor| finite::check(&tensor, path))?;
         }
         f(source)
     };
@@ -334,7 +338,7 @@ pub(crate) fn without_line_end(mut text: String) -> String {
 /// The text that the options select: `-p`, `-f`, or stdin.
 pub(crate) fn text(args: &args::Text) -> Result<String, Failure> {
     match (&args.prompt, &args.file) {
-        (Some(text), _) => argument(text),
+        (Some(text), _) => argument(text, args.escape),
         (None, Some(path)) => read_file(path),
         (None, None) => read_stdin(),
     }
@@ -359,8 +363,9 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// Text from the command line.
-pub(crate) fn argument(text: &OsStr) -> Result<String, Failure> {
-    utf8(text.as_encoded_bytes().to_vec(), "-p")
+pub(crate) fn argument(text: &OsStr, escape: bool) -> Result<String, Failure> {
+    let text = utf8(text.as_encoded_bytes().to_vec(), "-p")?;
+    if escape { unescape(&text).map_err(|e| Failure::new("-p", e)) } else { Ok(text) }
 }
 
 /// Refuses a template from stdin where something else comes from there too.

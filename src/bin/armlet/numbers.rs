@@ -26,6 +26,13 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
     whole::<1, MOST, _>(text)
 }
 
+/// Parses two counts with a comma between them, not both 0.
+pub(crate) fn pair(text: &str) -> Result<(usize, usize), String> {
+    let (a, b) = text.split_once(',').ok_or("not two numbers with a comma between them")?;
+    let pair = (count(a)?, count(b)?);
+    if pair == (0, 0) { Err("both are 0".into()) } else { Ok(pair) }
+}
+
 /// Parses how many users a server has at a time.
 pub(crate) fn users(text: &str) -> Result<usize, String> {
     whole::<1, 256, _>(text)

@@ -28,10 +28,14 @@ const ONE_TURN: &str = "a message that is given, or piped, is answered once";
 const PASSES: &str = "a prompt is read in passes of --chunk";
 const SAME_THREADS: &str = "the same threads read and answer";
 const RENDERED: &str = "a model's own template is always rendered";
+const NOT_ESCAPED: &str = "texts are taken as they are, unless -e is given";
 const NOT_PRINTED: &str = "the prompt is never printed";
 
-const SPELLINGS: [(&str, Meaning); 21] = [
+const SPELLINGS: [(&str, Meaning); 24] = [
     ("-sys", Meaning::Is("--system")),
+    ("-sysf", Meaning::Is("--system-file")),
+    ("-pg", Meaning::Is("--n-prompt-gen")),
+    ("--no-escape", Meaning::Needless { values: Values::None, why: NOT_ESCAPED }),
     ("-ctk", Meaning::Is("--kv-type")),
     ("-ctv", Meaning::Is(VALUES_TYPE)),
     ("--cache-type-v", Meaning::Is(VALUES_TYPE)),

@@ -36,6 +36,8 @@ impl TokenRules {
             return Err(Failure::new("--logit-bias", format!("token {token} is not in the vocabulary of {vocab}")));
         }
         let default = Dry::default();
+        let ends = args.ignore_eos.then_some(0..vocab as u32).into_iter().flatten();
+        let ends = ends.filter(|token| tokenizer.is_end(*token)).map(|token| (token, f32::NEG_INFINITY));
         let breakers = match args.dry_sequence_breaker.as_slice() {
             [] => BREAKERS.map(String::from).to_vec(),
             given => given.iter().filter(|text| *text != "none").cloned().collect(),
@@ -43,7 +45,7 @@ impl TokenRules {
         Ok(TokenRules {
             grammar: None,
             stops: args.stops.clone(),
-            bias: args.logit_bias.iter().map(|b| (b.token, b.bias)).collect(),
+            bias: args.logit_bias.iter().map(|b| (b.token, b.bias)).chain(ends).collect(),
             dry: Dry {
                 multiplier: args.dry_multiplier.unwrap_or(default.multiplier),
                 base: args.dry_base.unwrap_or(default.base),

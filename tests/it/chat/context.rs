@@ -44,7 +44,7 @@ fn eviction_is_said_and_the_system_prompt_stays() {
     };
     assert_eq!(on(&[]), "");
     assert_eq!(on(&["--system", system]), "");
-    assert!(on(&["--system", "Be long."]).contains("--system is not used"));
+    assert!(on(&["--system", "Be long."]).contains("the one given is not used"));
     fails_with(
         &["chat", "-m", &chat.0.name("model.gguf"), "-c", "32", "--session", &session, "-p", "on"],
         1,

@@ -71,6 +71,9 @@ pub(crate) struct Resident {
     /// Keep the model in memory (mlock): none of it is given up to other programs, or swapped out.
     #[arg(long)]
     pub(crate) mlock: bool,
+    /// Read every weight at the start, and refuse a model that has one that is not a number, or infinite.
+    #[arg(long)]
+    pub(crate) check_tensors: bool,
 }
 
 /// Metadata of the model.

@@ -38,6 +38,9 @@ pub(crate) struct Sampling {
     /// End the answer before this text; may be given several times.
     #[arg(long = "stop", short = 'r', alias = "reverse-prompt", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stops: Vec<String>,
+    /// Never end an answer by itself: tokens that do so get a bias of -inf.
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
     /// Answer with a JSON document that this schema allows: a file, or the schema itself.
     #[arg(long, short = 'j', alias = "json-schema-file", value_name = "FILE|JSON", conflicts_with = "grammar")]
     pub(crate) json_schema: Option<String>,

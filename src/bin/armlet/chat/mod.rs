@@ -19,10 +19,11 @@ use armlet::tokenizer::Role;
 
 use crate::args::{self, Chat, ChatJson, Json, most_sinks};
 use crate::error::Failure;
+use crate::escape::unescape;
 use crate::generate::End;
 use crate::interrupt;
 use crate::model::{
-    Loaded, Runner, argument, map, one_stdin, plan, read_stdin, session_memory, with_model, without_line_end,
+    Loaded, Runner, argument, map, one_stdin, plan, read_file, read_stdin, session_memory, with_model, without_line_end,
 };
 use crate::sampling;
 use crate::template::{Message, Template};
@@ -40,6 +41,7 @@ const LIMIT: usize = 1024;
 
 pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
     let one_shot = one_message(args)?;
+    let system = system(args)?;
     let prefix = args.prefix.as_deref().map(map).transpose()?;
     with_model(&args.model, |loaded| {
         let start = match (&args.prefix, &prefix) {
@@ -48,7 +50,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         };
         let (prefix, mut transcript) = start.map_or((None, Transcript::default()), |(p, t)| (Some(p), t));
         let template = Template::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
-        if let Some(text) = &args.system {
+        if let Some(text) = &system {
             transcript.messages = vec![Message { role: Role::System, text: text.clone() }];
         }
         // An empty file is a new session.
@@ -88,9 +90,9 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         };
         if let Some(path) = session {
             chat.load(path)?;
-            if args.system.is_some() && args.system.as_deref() != chat.transcript.system() {
+            if system.is_some() && system.as_deref() != chat.transcript.system() {
                 log::warn!(
-                    "{}: it has its own system prompt, and goes on with it; --system is not used",
+                    "{}: it has its own system prompt, and goes on with it; the one given is not used",
                     path.display()
                 );
             }
@@ -117,7 +119,7 @@ fn one_message(args: &Chat) -> Result<Option<String>, Failure> {
         one_stdin(&args.template, "the message", "-p")?;
     }
     let one_shot = match &args.prompt {
-        Some(text) => Some(argument(text)?),
+        Some(text) => Some(argument(text, args.escape)?),
         None if args.json != Some(ChatJson::Lines) && !std::io::stdin().is_terminal() => {
             Some(without_line_end(read_stdin()?))
         }
@@ -131,6 +133,21 @@ fn one_message(args: &Chat) -> Result<Option<String>, Failure> {
             Err(Failure::Usage("--json needs -p or piped text; --json=lines is a whole conversation".into()))
         }
         _ => Ok(one_shot),
+    }
+}
+
+/// The system prompt that the options give.
+fn system(args: &Chat) -> Result<Option<String>, Failure> {
+    match (&args.system, &args.system_file) {
+        (Some(text), _) if args.escape => unescape(text).map(Some).map_err(|e| Failure::new("--system", e)),
+        (Some(text), _) => Ok(Some(text.clone())),
+        (None, Some(path)) => {
+            if args.prompt.is_none() && path.as_os_str() == "-" {
+                return Err(Failure::Usage("--system-file - and messages cannot both come from stdin; give -p".into()));
+            }
+            read_file(path).map(without_line_end).map(Some)
+        }
+        (None, None) => Ok(None),
     }
 }
 

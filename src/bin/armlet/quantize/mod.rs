@@ -13,6 +13,7 @@ use armlet::quant::{DType, Layout};
 
 use crate::args::Quantize;
 use crate::error::{Failure, print};
+use crate::finite;
 use crate::gguf_writer::{Action, Conversion, Meta, Output};
 use crate::inspect::name;
 use crate::model::{Source, resolve, with_file};
@@ -94,21 +95,10 @@ fn action<'a>(
 
 /// An error if a weight that is copied is not finite. Those that are converted are checked then.
 fn check_copied(actions: &[Action<'_>], input: &Path) -> Result<(), Failure> {
-    let mut weights = [0.0; 1024];
-    for action in actions {
-        let Action::Copy(t) = action else { continue };
-        let Some((dtype, Layout::Rows)) = t.kind.format() else { continue };
-        let at_once = weights.len() / dtype.block_len() * dtype.block_bytes();
-        for part in t.data.chunks(at_once) {
-            let weights = &mut weights[..part.len() / dtype.block_bytes() * dtype.block_len()];
-            dtype.decode_row(part, weights);
-            if let Some(w) = weights.iter().find(|w| !w.is_finite()) {
-                let why = format!("tensor {} has a weight of {w}; the file is damaged", t.name);
-                return Err(Failure::file(input, why));
-            }
-        }
-    }
-    Ok(())
+    actions.iter().try_for_each(|action| match action {
+        Action::Copy(t) => finite::check(t, input),
+        _ => Ok(()),
+    })
 }
 
 /// A line for each tensor, and the size of all.
