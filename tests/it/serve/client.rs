@@ -161,7 +161,7 @@ impl Connection {
     }
 
     /// The status and the headers of the response, in lower case.
-    fn head(&mut self) -> (u16, String) {
+    pub(super) fn head(&mut self) -> (u16, String) {
         let status = self.line();
         let mut headers = String::new();
         loop {

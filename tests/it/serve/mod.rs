@@ -5,6 +5,7 @@ mod apis;
 mod client;
 mod limits;
 mod load;
+mod soak;
 
 const ANSWER: [&str; 3] = ["Some", " fine", " answer."];
 const TEXT: &str = "Some fine answer.";
