@@ -5,6 +5,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::client::{Server, asking, events};
+use crate::cli::{Folder, armlet, fails_with, ok};
 use crate::common::deep;
 use crate::common::gguf::{Gguf, byte_level_model};
 use crate::common::scripted::repeating;
@@ -119,4 +120,54 @@ fn a_slow_reader_holds_up_nobody() {
     let numbers: Vec<usize> = text.split_whitespace().map(|word| word[1..].parse().unwrap()).collect();
     assert_eq!(numbers.len(), 1500);
     assert!(numbers.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 20));
+}
+
+/// A system prompt that was prefilled is there from the start, for all who begin with it at once, whatever others did between;
+/// who begins otherwise has a slot, too.
+#[test]
+fn a_prefix_is_shared_and_stays() {
+    let f = Folder::new();
+    let (model, prefix) = (f.write("tiny.gguf", &byte_level_model(3)), f.name("prefix"));
+    ok(&["prefix", "-m", &model, "-p", "You are a lamp.", "-o", &prefix]);
+    let serve = |options: &[&str]| {
+        let mut command = armlet();
+        command.args(["serve", "-m", &model, "-t", "1", "--port", "0", "-c", "256"]).args(options);
+        command.env_remove("ARMLET_API_KEY");
+        Server::of(command, Folder::new())
+    };
+    let lamp = |i: usize| {
+        let messages =
+            json!([{ "role": "system", "content": "You are a lamp." }, { "role": "user", "content": format!("{i}") }]);
+        json!({ "messages": messages, "max_tokens": 12, "temperature": 0 })
+    };
+    let other = |i: usize| asking(&format!("{i} is no lamp"), json!({ "max_tokens": 12, "temperature": 0 }));
+    let [plain, shared] = [serve(&["--users", "3"]), serve(&["--users", "2", "--others", "1", "--prefix", &prefix])];
+    let answer = |server: &Server, request: &Value| {
+        let reply = server.ok(CHAT, request);
+        let cached = reply["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+        (reply["choices"][0]["message"]["content"].as_str().unwrap().to_string(), cached)
+    };
+    let stays = |when: &str| {
+        let (_, cached) = answer(&shared, &lamp(7));
+        assert!(cached >= "You are a lamp.".len() as u64, "{cached} tokens were there {when}");
+    };
+    stays("at the start");
+    thread::scope(|scope| {
+        let ask = |request: Value| {
+            let (plain, shared) = (&plain, &shared);
+            move || {
+                assert_eq!(answer(shared, &request).0, answer(plain, &request).0);
+            }
+        };
+        for i in 0..6 {
+            scope.spawn(ask(lamp(i)));
+            scope.spawn(ask(other(i)));
+        }
+    });
+    stays("after others");
+    // A session of this is longer than one that has the prefix, and no less is refused.
+    let long = asking(&"x".repeat(300), json!({ "max_tokens": 4 }));
+    assert_eq!(shared.post(CHAT, &long).status, plain.post(CHAT, &long).status);
+    fails_with(&["serve", "-m", &model, "--prefix", &model], 1, "tiny.gguf");
+    fails_with(&["serve", "-m", &model, "--others", "2"], 2, "--prefix");
 }

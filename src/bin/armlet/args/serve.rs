@@ -27,6 +27,13 @@ pub(crate) struct Serve {
     /// largest context that fits.
     #[arg(long, value_name = "SIZE", value_parser = numbers::size)]
     pub(crate) kv_budget: Option<usize>,
+    /// System prompt that `armlet prefix` prefilled: its KV cache is mapped once, and shared by all whose conversation begins with
+    /// it. --users is how many of these are answered at a time.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kv_budget", "sinks", "kv_type", "hadamard", "no_hadamard"])]
+    pub(crate) prefix: Option<PathBuf>,
+    /// With --prefix, answers at a time of conversations that begin otherwise [default: 1].
+    #[arg(long, value_name = "N", value_parser = numbers::users)]
+    pub(crate) others: Option<usize>,
     #[command(flatten)]
     pub(crate) kv: Kv,
     /// The most prompt tokens of one forward pass, between two tokens of the answers that run.

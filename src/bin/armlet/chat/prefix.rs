@@ -1,7 +1,11 @@
 //! `armlet prefix`: prefills a system prompt and saves its KV cache.
 
 use std::io::Write;
+#[cfg(feature = "serve")]
+use std::path::Path;
 
+#[cfg(feature = "serve")]
+use armlet::engine::Prefix;
 use armlet::engine::{Config, EngineError, Pattern, Plan};
 use armlet::tokenizer::Role;
 
@@ -11,8 +15,16 @@ use crate::atomic_file::replace;
 use crate::error::Failure;
 use crate::generate::prefill;
 use crate::interrupt;
+#[cfg(feature = "serve")]
+use crate::model::Loaded;
 use crate::model::{Runner, one_stdin, session_memory, text, with_model};
 use crate::template::{Message, Template};
+
+/// The prefix in a file's bytes, and the tokens that it holds.
+#[cfg(feature = "serve")]
+pub(crate) fn shared<'p>(path: &Path, bytes: &'p [u8], loaded: &Loaded<'_>) -> Result<(Prefix<'p>, Vec<u32>), Failure> {
+    super::begun(path, bytes, loaded).map(|(prefix, transcript)| (prefix, transcript.read))
+}
 
 pub(crate) fn run(args: &args::Prefix) -> Result<(), Failure> {
     if args.text.prompt.is_none() && args.text.file.as_deref().is_none_or(|file| file.as_os_str() == "-") {

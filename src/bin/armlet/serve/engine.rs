@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::Duration;
 
-use armlet::engine::{Engine, Plan, Session};
+use armlet::engine::{Engine, Plan, Prefix, Session};
 use armlet::generation::{Load, Place, Scheduler, Slot, SubmitError, Tick};
 use armlet::host::memory;
 use memmap2::MmapMut;
@@ -90,12 +90,41 @@ impl Handle {
     }
 }
 
-/// How much there is of everything.
-pub(super) struct Sizes {
+/// Slots of one plan.
+pub(super) struct Slots<'p> {
     pub(super) plan: Plan,
-    pub(super) slots: usize,
+    pub(super) number: usize,
+    /// What they start with, and its tokens.
+    pub(super) prefix: Option<(Prefix<'p>, Vec<u32>)>,
+}
+
+/// How much there is of everything.
+pub(super) struct Sizes<'p> {
+    pub(super) slots: Vec<Slots<'p>>,
     /// Places in the queue.
     pub(super) places: usize,
+}
+
+impl Sizes<'_> {
+    /// The slots.
+    pub(super) fn number(&self) -> usize {
+        self.slots.iter().map(|slots| slots.number).sum()
+    }
+
+    /// The most tokens of a prompt.
+    pub(super) fn context(&self) -> usize {
+        self.slots.iter().map(|slots| slots.plan.context()).min().unwrap_or(0)
+    }
+
+    /// What each slot is.
+    fn each(&self) -> impl Iterator<Item = &Slots<'_>> {
+        self.slots.iter().flat_map(|slots| std::iter::repeat_n(slots, slots.number))
+    }
+
+    /// The plan whose engine can run all slots.
+    fn engine(&self) -> Option<&Plan> {
+        self.slots.iter().map(|slots| &slots.plan).max_by_key(|plan| plan.engine_bytes())
+    }
 }
 
 /// What it works in: there before anybody is told that there is a server.
@@ -108,8 +137,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(sizes: &Sizes) -> Result<Self, Failure> {
-        let Sizes { plan, slots, places } = sizes;
+    pub(super) fn new(sizes: &Sizes<'_>) -> Result<Self, Failure> {
         let allocate = |bytes: usize| {
             memory(bytes).map_err(|e| {
                 let why = format!("{e}; fewer --users, or a smaller -c or --kv-budget, need less");
@@ -117,30 +145,37 @@ impl Memory {
             })
         };
         Ok(Memory {
-            workspace: allocate(plan.engine_bytes())?,
-            caches: (0..*slots).map(|_| allocate(plan.session_bytes())).collect::<Result<_, _>>()?,
-            rooms: vec![vec![0; plan.context()]; slots + places],
+            workspace: allocate(sizes.engine().map_or(0, Plan::engine_bytes))?,
+            caches: sizes.each().map(|slots| allocate(slots.plan.session_bytes())).collect::<Result<_, _>>()?,
+            rooms: vec![vec![0; sizes.context()]; sizes.number() + sizes.places],
         })
     }
 }
 
 /// Runs until all handles are gone.
-pub(super) fn run(
-    loaded: &Loaded<'_>,
-    sizes: &Sizes,
-    memory: &mut Memory,
+pub(super) fn run<'m>(
+    loaded: &'m Loaded<'_>,
+    sizes: &'m Sizes<'m>,
+    memory: &'m mut Memory,
     inbox: &Inbox,
     metrics: &Metrics,
 ) -> Result<(), Failure> {
     let Memory { workspace, caches, rooms } = memory;
-    let plan = &sizes.plan;
-    let (of_slots, of_places) = rooms.split_at_mut(sizes.slots);
+    let (of_slots, of_places) = rooms.split_at_mut(sizes.number());
+    let Some(plan) = sizes.engine() else { return Ok(()) };
     let mut engine = Engine::new(&loaded.model, loaded.kernels, plan, workspace)?;
     let mut slots = Vec::new();
-    for (cache, room) in caches.iter_mut().zip(of_slots) {
-        // Without a prefix, a new session is of it.
-        slots.extend(Slot::new(Session::new(&loaded.model, plan, cache)?, room, &[]));
+    for ((of, cache), room) in sizes.each().zip(caches).zip(of_slots) {
+        let (session, read) = match &of.prefix {
+            None => (Session::new(&loaded.model, &of.plan, cache)?, &[][..]),
+            Some((prefix, tokens)) => {
+                (Session::with_prefix(&loaded.model, &of.plan, prefix, cache)?, tokens.as_slice())
+            }
+        };
+        // It has read just this, for which there is room: a prefix is shorter than its plan's context.
+        slots.extend(Slot::new(session, room, read));
     }
+    let number = slots.len();
     let mut places: Vec<_> = of_places.iter_mut().map(|room| Place::new(room)).collect();
     let mut scheduler = Scheduler::new(&mut slots, &mut places);
     let mut answers = Answers::new(&loaded.model.tokenizer, metrics);
@@ -151,7 +186,7 @@ pub(super) fn run(
             Next::Submit(submit) => {
                 // Those that came during a pass fill the queue while slots are free.
                 let Load { running, waiting } = scheduler.load();
-                if waiting >= sizes.places && running < sizes.slots {
+                if waiting >= sizes.places && running < number {
                     scheduler.tick(&mut engine, &loaded.pool, &mut answers);
                 }
                 requests += 1;

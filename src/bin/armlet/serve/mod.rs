@@ -43,20 +43,22 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use armlet::engine::{Config, Plan};
+use armlet::engine::{Config, Plan, Prefix};
 use armlet::model::Hparams;
 use tokio::sync::{Notify, watch};
 
 use crate::args::{Serve, many};
+use crate::chat::prefix::shared;
 use crate::error::Failure;
 use crate::grammar;
 use crate::interrupt;
-use crate::model::{Loaded, read_file, with_model};
+use crate::model::{Loaded, map, read_file, with_model};
 use crate::sampling;
 use crate::terminal;
 use crate::token_rules::TokenRules;
 use about::About;
 use app::{App, Ids, Limits, Sizes};
+use engine::Slots;
 use guard::Guard;
 use metrics::Metrics;
 use phase::Phase;
@@ -70,6 +72,9 @@ const LEAVE: Duration = Duration::from_millis(1000);
 
 pub(crate) fn run(args: &Serve) -> Result<(), Failure> {
     let key = key(args)?;
+    if args.others.is_some() && args.prefix.is_none() {
+        return Err(Failure::Usage("--others has no effect without --prefix".into()));
+    }
     let listeners = match systemd::sockets()? {
         given if !given.is_empty() => given,
         _ => listen::bind(&args.host, args.port)?,
@@ -77,9 +82,14 @@ pub(crate) fn run(args: &Serve) -> Result<(), Failure> {
     if key.is_none() && !args.insecure {
         check_addresses(&listeners)?;
     }
+    let prefix = args.prefix.as_deref().map(map).transpose()?;
     with_model(&args.model, |loaded| {
-        let (plan, slots) = plan(&loaded.model.hparams, args)?;
-        let sizes = engine::Sizes { plan, slots, places: args.queue };
+        let prefix = match (&args.prefix, &prefix) {
+            (Some(path), Some(bytes)) => Some(shared(path, bytes, loaded)?),
+            _ => None,
+        };
+        let slots = slots(&loaded.model.hparams, args, prefix)?;
+        let sizes = engine::Sizes { slots, places: args.queue };
         sampling::config(&args.sampling, loaded.file, true)?;
         check_stops(&args.sampling.stops)?;
         TokenRules::with_form(&args.sampling, &loaded.model.tokenizer)?;
@@ -129,10 +139,28 @@ fn is_local(listener: &TcpListener) -> bool {
     listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
 }
 
-/// The plan of each slot, and how many there are.
-fn plan(h: &Hparams, args: &Serve) -> Result<(Plan, usize), Failure> {
+/// The slots: with a prefix, those that start with it, and others.
+fn slots<'p>(h: &Hparams, args: &Serve, prefix: Option<(Prefix<'p>, Vec<u32>)>) -> Result<Vec<Slots<'p>>, Failure> {
     args.kv.check()?;
     let config = Config { chunk: args.chunk, ..args.kv.config() };
+    let Some((prefix, tokens)) = prefix else {
+        let (plan, number) = plan(h, args, config)?;
+        return Ok(vec![Slots { plan, number, prefix: None }]);
+    };
+    let context = args.context.unwrap_or(config.context).min(h.context_length);
+    let (users, others) = (args.users.unwrap_or(USERS), args.others.unwrap_or(1));
+    // Of the same format, so that who comes with the prefix and who does not are one batch.
+    let shared = many(prefix.config(config), users + others);
+    let plain = args.kv.with_context(Config { prefix: 0, ..shared }, context);
+    let plan = |config| Plan::new(h, &config);
+    Ok(vec![
+        Slots { plan: plan(Config { context, ..shared })?, number: users, prefix: Some((prefix, tokens)) },
+        Slots { plan: plan(plain)?, number: others, prefix: None },
+    ])
+}
+
+/// The plan of each slot, and how many there are.
+fn plan(h: &Hparams, args: &Serve, config: Config) -> Result<(Plan, usize), Failure> {
     let context = args.context.unwrap_or(config.context).min(h.context_length);
     let of = |slots: usize, context| Plan::new(h, &args.kv.with_context(many(config, slots), context));
     let (slots, context) = match (args.users, args.kv_budget) {
@@ -156,14 +184,14 @@ fn serve(
     args: &Serve,
     key: Option<&str>,
     loaded: &Loaded<'_>,
-    sizes: &engine::Sizes,
+    sizes: &engine::Sizes<'_>,
     listeners: Vec<TcpListener>,
 ) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::default());
     let (engine, engine_inbox) = engine::channel();
     let (prepare, prepare_inbox) = prepare::channel();
     let (phase, of_phase) = watch::channel(Phase::Running);
-    let context = sizes.plan.context();
+    let context = sizes.context();
     let app = Arc::new(App {
         about: About::new(loaded, args.model.model.as_deref(), args.alias.as_deref(), context),
         engine,
@@ -171,7 +199,7 @@ fn serve(
         metrics: metrics.clone(),
         phase: of_phase,
         guard: Guard::new(key, &args.allow_host, &args.cors),
-        sizes: app::Sizes { context, slots: sizes.slots },
+        sizes: app::Sizes { context, slots: sizes.number() },
         limits: Limits {
             body: args.max_body,
             time: Duration::from_secs(args.timeout),
