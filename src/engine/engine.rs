@@ -133,12 +133,6 @@ impl<'e> Engine<'e> {
         Ok(self.rows(tokens.len()))
     }
 
-    /// Runs the next tokens of a prompt, at most [`chunk`](Engine::chunk), which the caller has checked; the logits after the
-    /// last one if they are asked for.
-    pub(crate) fn read(&mut self, exec: &dyn Executor, session: &mut Session<'_>, tokens: &[u32], logits: bool) {
-        self.pass(exec, &mut &mut [session][..], tokens, usize::from(logits));
-    }
-
     /// Runs a token and a draft of what follows it, which the session then forgets: it [can](Session::can_forget). The logits
     /// behind each stay until the next pass.
     ///
@@ -160,12 +154,19 @@ impl<'e> Engine<'e> {
         self.passes
     }
 
-    /// As [`step`](Engine::step), of sessions anywhere and of tokens that the caller has checked.
-    pub(crate) fn step_all<'s>(&mut self, exec: &dyn Executor, sessions: &mut dyn Caches<'s>, tokens: &[u32]) {
-        self.pass(exec, sessions, tokens, tokens.len());
+    /// Runs the next tokens of a prompt in the first session, and one token in each other, at most [`chunk`](Engine::chunk)
+    /// together, all of which the caller has checked. The logits after the last `outputs` of them stay.
+    pub(crate) fn run<'s>(
+        &mut self,
+        exec: &dyn Executor,
+        sessions: &mut dyn Caches<'s>,
+        tokens: &[u32],
+        outputs: usize,
+    ) {
+        self.pass(exec, sessions, tokens, outputs);
     }
 
-    /// The logits after the `i`-th token of the last pass: `(vocab)`.
+    /// The logits after the `i`-th of those tokens of the last pass that have any: `(vocab)`.
     pub(crate) fn logits_of(&self, i: usize) -> &[f32] {
         self.buffers.logits.row(i, self.model.hparams.vocab)
     }

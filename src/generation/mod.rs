@@ -16,7 +16,7 @@ use crate::sample::{Rules, SampleError, Sampler};
 use crate::storage::Executor;
 use crate::tokenizer::{Detokenizer, Tokenizer};
 use crate::util::SliceExt;
-pub use scheduler::{Clients, Load, MAX_BATCH, Scheduler, SubmitError, Tick};
+pub use scheduler::{Clients, Load, MAX_ANSWERS, MAX_BATCH, Scheduler, SubmitError, Tick};
 pub use slot::{Place, Slot};
 use speculation::Ahead;
 pub use speculation::{Lookup, MAX_DRAFT, Speculation};

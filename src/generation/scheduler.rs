@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! tick:  requests that wait go to free slots, in order, each to the one that has most of its prompt already
-//!        one pass reads the next token of every answer whose client takes it
-//!        one pass reads the next chunk of the oldest prompt
+//!        one pass reads the next token of every answer whose client takes it, and the next chunk of the oldest prompt
 //! ```
 //!
-//! So a long prompt costs others a chunk between two tokens, and no more. Weights are read once for all answers of a tick,
+//! So a long prompt costs others a chunk between two tokens, and no more (Sarathi: Agrawal et al. 2023, arXiv 2308.16369).
+//! Weights are read once for all answers of a tick,
 //! which is what many users at once gain by; their K/V are their own. Everything is the caller's memory, and an answer has the
 //! bits that it has alone (`tests/it/scheduler.rs`).
 
@@ -16,8 +16,12 @@ use crate::model::{Caches, KvCache};
 use crate::storage::Executor;
 use crate::util::SliceExt;
 
-/// Most answers that one pass decodes: up to so many, no bit depends on how many there are.
+/// Up to so many tokens of a pass, no bit depends on how many there are. With matrices of integers none ever does.
 pub const MAX_BATCH: usize = 8;
+/// Most answers that one pass decodes.
+pub const MAX_ANSWERS: usize = 32;
+/// Most tokens of a pass that reads a prompt beside answers.
+const MAX_MIXED: usize = 512;
 
 /// The clients of a scheduler.
 pub trait Clients {
@@ -152,12 +156,17 @@ impl<'s> Scheduler<'s> {
         Load { running, waiting: self.queue.iter().filter(|place| !place.is_free()).count() }
     }
 
-    /// One pass for all answers, and one for a prompt, as far as there is something to do.
+    /// One pass for all answers and a prompt, as far as there is something to do. Sums of floats depend on the length of a pass,
+    /// so that of matrices of floats there is one pass for each.
     pub fn tick(&mut self, engine: &mut Engine<'_>, exec: &dyn Executor, clients: &mut dyn Clients) -> Tick {
         self.assign(engine, clients);
-        let decoded = self.decode(engine, exec, clients);
-        let prefilled = self.prefill(engine, exec, clients);
-        Tick { decoded, prefilled }
+        if !engine.model().has_float_matrices() {
+            let reading = self.reading();
+            return self.pass(engine, exec, clients, reading, MAX_ANSWERS);
+        }
+        let decoded = self.pass(engine, exec, clients, None, MAX_BATCH).decoded;
+        let reading = self.reading();
+        Tick { decoded, ..self.pass(engine, exec, clients, reading, 0) }
     }
 
     /// Gives requests that wait, oldest first, the free slots that have most of their prompts; of equals the one that has been
@@ -183,56 +192,130 @@ impl<'s> Scheduler<'s> {
         }
     }
 
-    /// Reads the next token of every answer whose client takes it, in one pass.
-    fn decode(&mut self, engine: &mut Engine<'_>, exec: &dyn Executor, clients: &mut dyn Clients) -> usize {
-        let (mut chosen, mut tokens, mut n) = ([0; MAX_BATCH], [0; MAX_BATCH], 0);
-        let (slots, most) = (self.slots.len(), engine.logit_rows().min(engine.chunk()).min(MAX_BATCH));
+    /// The slot whose prompt is the oldest that is read.
+    fn reading(&self) -> Option<usize> {
+        let reading = self.slots.iter().enumerate().filter(|(_, slot)| slot.state() == State::Reading);
+        reading.min_by_key(|(_, slot)| slot.since()).map(|(at, _)| at)
+    }
+
+    /// Answers whose next token is to be read, at most `most`, in turn. One that has no room left ends.
+    fn answers(&mut self, clients: &mut dyn Clients, most: usize) -> Answers {
+        let (mut answers, slots) = (Answers::default(), self.slots.len());
         for i in 0..slots {
             let at = (self.first + i) % slots.max(1);
-            let Some(slot) = self.slots.get_mut(at).filter(|_| n < most) else { continue };
+            let Some(slot) = self.slots.get_mut(at).filter(|_| answers.n < most) else { continue };
             let (State::Decoding(token), Some(request)) = (slot.state(), slot.request()) else { continue };
             if slot.session().remaining() == 0 {
                 clients.is_full(request);
                 self.clock += 1;
                 slot.release(self.clock);
-            } else if clients.is_ready(request)
-                && let (Some(to), Some(next)) = (chosen.get_mut(n), tokens.get_mut(n))
-            {
-                (*to, *next) = (at, token);
-                n += 1;
+            } else if clients.is_ready(request) {
+                answers.push(at, token);
             }
         }
-        let chosen = chosen.first_n(n);
-        if let Some(last) = chosen.last() {
-            self.first = last + 1;
-            engine.step_all(exec, &mut Chosen { slots: self.slots, chosen }, tokens.first_n(n));
+        if let Some((at, _)) = answers.iter().last() {
+            self.first = at + 1;
         }
-        for (row, at) in chosen.iter().enumerate() {
-            let Some(slot) = self.slots.get_mut(*at) else { continue };
-            slot.has_read_answer(tokens.part(row..row + 1));
+        answers
+    }
+
+    /// How many tokens of a slot's prompt come next, of at most `room`.
+    fn chunk(&self, engine: &Engine<'_>, at: usize, room: usize) -> usize {
+        let Some(slot) = self.slots.get(at) else { return 0 };
+        // Behind a prefix, chunks of floats start at multiples of their length, whatever was there before.
+        let position = slot.read() - slot.prefix().len().min(slot.read());
+        let behind = if engine.model().has_float_matrices() { position % engine.chunk().max(1) } else { 0 };
+        room.saturating_sub(behind).min(slot.unread().len())
+    }
+
+    /// Reads the next token of at most `most` answers whose clients take it, and the next chunk of the prompt in slot `reading`,
+    /// in one pass.
+    fn pass(
+        &mut self,
+        engine: &mut Engine<'_>,
+        exec: &dyn Executor,
+        clients: &mut dyn Clients,
+        reading: Option<usize>,
+        most: usize,
+    ) -> Tick {
+        // A prompt has a token at least, and may have logits.
+        let rows = engine.logit_rows().min(engine.chunk()).saturating_sub(usize::from(reading.is_some()));
+        let answers = self.answers(clients, most.min(rows));
+        let room = if answers.n == 0 { engine.chunk() } else { engine.chunk().min(MAX_MIXED) - answers.n };
+        let chunk = reading.map_or(0, |at| self.chunk(engine, at, room));
+        let is_last =
+            chunk > 0 && reading.and_then(|at| self.slots.get(at)).is_some_and(|slot| slot.unread().len() == chunk);
+        let outputs = usize::from(is_last) + answers.n;
+        match reading.and_then(|at| self.slots.get_mut(at)).filter(|_| answers.n == 0) {
+            Some(slot) => {
+                let (session, tokens) = slot.session_and_unread();
+                engine.run(exec, &mut &mut [session][..], tokens.first_n(chunk), outputs);
+            }
+            None => self.run(engine, exec, reading.filter(|_| chunk > 0), chunk, &answers, outputs),
+        }
+        if let Some(slot) = reading.and_then(|at| self.slots.get_mut(at)) {
+            slot.has_read_prompt(chunk);
+            if is_last {
+                self.clock += 1;
+                follow(slot, self.clock, engine.logits_of(0), clients);
+            }
+        }
+        for (row, (at, token)) in (usize::from(is_last)..).zip(answers.iter()) {
+            let Some(slot) = self.slots.get_mut(at) else { continue };
+            slot.has_read_answer(&[token]);
             self.clock += 1;
             follow(slot, self.clock, engine.logits_of(row), clients);
         }
-        n
+        Tick { decoded: answers.n, prefilled: chunk }
     }
 
-    /// Reads the next chunk of the oldest prompt.
-    fn prefill(&mut self, engine: &mut Engine<'_>, exec: &dyn Executor, clients: &mut dyn Clients) -> usize {
-        let reading = self.slots.iter_mut().filter(|slot| slot.state() == State::Reading);
-        let Some(slot) = reading.min_by_key(|slot| slot.since()) else { return 0 };
-        // Behind a prefix, chunks start at multiples of their length, whatever was there before: floats are summed in another
-        // order in long passes than in short ones.
-        let position = slot.read() - slot.prefix().len().min(slot.read());
-        let n = (engine.chunk() - position % engine.chunk().max(1)).min(slot.unread().len());
-        let is_last = n == slot.unread().len();
-        let (session, tokens) = slot.session_and_unread();
-        engine.read(exec, session, tokens.first_n(n), is_last);
-        slot.has_read_prompt(n);
-        if is_last {
-            self.clock += 1;
-            follow(slot, self.clock, engine.logits(), clients);
+    /// Runs a chunk of a prompt, if there is one, and a token of each answer.
+    fn run(
+        &mut self,
+        engine: &mut Engine<'_>,
+        exec: &dyn Executor,
+        reading: Option<usize>,
+        chunk: usize,
+        answers: &Answers,
+        outputs: usize,
+    ) {
+        if answers.n == 0 {
+            return;
         }
-        n
+        let mut tokens = [0; MAX_MIXED];
+        if let Some(slot) = reading.and_then(|at| self.slots.get(at)) {
+            tokens.first_n_mut(chunk).copy_from_slice(slot.unread().first_n(chunk));
+        }
+        let n = chunk + answers.n;
+        let all = tokens.first_n_mut(n);
+        all.iter_mut().skip(chunk).zip(answers.iter()).for_each(|(to, (_, token))| *to = token);
+        engine.run(exec, &mut Chosen { slots: self.slots, reading, answers }, tokens.first_n(n), outputs);
+    }
+}
+
+/// Slots whose answers go on, and the next token of each.
+struct Answers {
+    /// Slots and tokens.
+    all: [(usize, u32); MAX_ANSWERS],
+    n: usize,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Answers { all: [(0, 0); MAX_ANSWERS], n: 0 }
+    }
+}
+
+impl Answers {
+    fn push(&mut self, slot: usize, token: u32) {
+        if let Some(to) = self.all.get_mut(self.n) {
+            *to = (slot, token);
+            self.n += 1;
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, u32)> {
+        self.all.first_n(self.n).iter().copied()
     }
 }
 
@@ -250,22 +333,34 @@ fn oldest<'q, 's>(queue: &'q mut [Place<'s>], after: u64) -> Option<&'q mut Plac
     queue.iter_mut().filter(|place| !place.is_free() && place.ticket() > after).min_by_key(|place| place.ticket())
 }
 
-/// Some of the slots, as a batch.
+/// Some of the slots, as a batch: one whose prompt is read, and answers.
 struct Chosen<'c, 's> {
     slots: &'c mut [Slot<'s>],
-    chosen: &'c [usize],
+    reading: Option<usize>,
+    answers: &'c Answers,
+}
+
+impl Chosen<'_, '_> {
+    /// The number of the `i`-th.
+    fn at(&self, i: usize) -> Option<usize> {
+        match self.reading {
+            Some(at) if i == 0 => Some(at),
+            reading => self.answers.iter().nth(i - usize::from(reading.is_some())).map(|(at, _)| at),
+        }
+    }
 }
 
 impl<'s> Caches<'s> for Chosen<'_, 's> {
     fn len(&self) -> usize {
-        self.chosen.len()
+        usize::from(self.reading.is_some()) + self.answers.n
     }
 
     fn get(&self, i: usize) -> Option<&KvCache<'s>> {
-        self.slots.get(*self.chosen.get(i)?).map(|slot| slot.session().cache())
+        self.slots.get(self.at(i)?).map(|slot| slot.session().cache())
     }
 
     fn get_mut(&mut self, i: usize) -> Option<&mut KvCache<'s>> {
-        self.slots.get_mut(*self.chosen.get(i)?).map(|slot| slot.session_mut().cache_mut())
+        let at = self.at(i)?;
+        self.slots.get_mut(at).map(|slot| slot.session_mut().cache_mut())
     }
 }

@@ -16,11 +16,12 @@ pub(crate) trait Caches<'c>: Sync {
     fn get_mut(&mut self, i: usize) -> Option<&mut KvCache<'c>>;
 }
 
-/// The tokens of one pass: equally many of each session, one session after another. Row `r` of every buffer of the pass
-/// is token `r`.
+/// The tokens of one pass: some of the first session, one of each other, in this order. Row `r` of every buffer of the pass is
+/// token `r`.
 pub(crate) struct Batch<'b, 'c> {
     caches: &'b mut dyn Caches<'c>,
-    tokens_each: NonZeroUsize,
+    /// Tokens of the first session.
+    of_first: NonZeroUsize,
 }
 
 /// A token of a [`Batch`].
@@ -33,21 +34,33 @@ pub(super) struct Token<'t, 'c> {
 }
 
 impl<'b, 'c> Batch<'b, 'c> {
-    /// A batch of `tokens` tokens; `None` if that is not one or more of each session.
+    /// A batch of `tokens` tokens; `None` if there are no sessions, or not enough tokens for one of each.
     pub(crate) fn new(caches: &'b mut dyn Caches<'c>, tokens: usize) -> Option<Self> {
-        let each = tokens.checked_div(caches.len()).and_then(NonZeroUsize::new)?;
-        (each.get() * caches.len() == tokens).then_some(Batch { caches, tokens_each: each })
+        let others = caches.len().checked_sub(1)?;
+        let of_first = tokens.checked_sub(others).and_then(NonZeroUsize::new)?;
+        Some(Batch { caches, of_first })
     }
 
     /// Tokens in it.
     pub(super) fn tokens(&self) -> usize {
-        self.caches.len() * self.tokens_each.get()
+        self.of_first.get() + self.caches.len().saturating_sub(1)
+    }
+
+    /// Tokens of session `i`.
+    fn tokens_of(&self, i: usize) -> usize {
+        if i == 0 { self.of_first.get() } else { 1 }
+    }
+
+    /// Tokens of the sessions before session `i`.
+    fn tokens_before(&self, i: usize) -> usize {
+        i.checked_sub(1).map_or(0, |others| self.of_first.get() + others)
     }
 
     /// The session and position of token `row`.
     #[inline(never)]
     pub(super) fn locate(&self, row: usize) -> Option<Token<'_, 'c>> {
-        let (session, index) = (row / self.tokens_each, row % self.tokens_each);
+        let others = (row + 1).saturating_sub(self.of_first.get());
+        let (session, index) = if others == 0 { (0, row) } else { (others, 0) };
         let cache = self.caches.get(session)?;
         Some(Token { cache, session, position: cache.position() + index as u64 })
     }
@@ -57,9 +70,9 @@ impl<'b, 'c> Batch<'b, 'c> {
         (0..self.caches.len()).filter_map(|i| self.caches.get(i))
     }
 
-    /// Shape of a session's new keys and values of a layer.
-    fn new_kv_shape(&self, h: &Hparams, layer: usize, cache: &KvCache<'_>) -> KvShape {
-        let (slots, kv_type, head_dim) = (self.tokens_each.get(), cache.kv_type(), h.head_of(layer).dim);
+    /// Shape of session `i`'s new keys and values of a layer.
+    fn new_kv_shape(&self, h: &Hparams, layer: usize, i: usize, cache: &KvCache<'_>) -> KvShape {
+        let (slots, kv_type, head_dim) = (self.tokens_of(i), cache.kv_type(), h.head_of(layer).dim);
         KvShape { layers: 1, kv_heads: h.n_kv_heads, slots, head_dim, kv_type }
     }
 
@@ -73,7 +86,7 @@ impl<'b, 'c> Batch<'b, 'c> {
         i: usize,
     ) -> Option<NewKv<'n>> {
         let cache = self.caches.get(i)?;
-        let buffer = buffers.session(i, self.new_kv_shape(h, layer, cache))?;
+        let buffer = buffers.session(self.tokens_before(i), self.new_kv_shape(h, layer, i, cache))?;
         Some(NewKv { buffer, start: cache.position() })
     }
 
@@ -86,7 +99,7 @@ impl<'b, 'c> Batch<'b, 'c> {
         buffers: &'n mut NewKvBuffers<'_>,
         i: usize,
     ) -> Option<KvBuffer<&'n mut [u8]>> {
-        buffers.session_mut(i, self.new_kv_shape(h, layer, self.caches.get(i)?))
+        buffers.session_mut(self.tokens_before(i), self.new_kv_shape(h, layer, i, self.caches.get(i)?))
     }
 
     /// Copies the new keys and values of all sessions to their caches.
@@ -103,8 +116,9 @@ impl<'b, 'c> Batch<'b, 'c> {
     /// Counts the tokens as read.
     pub(super) fn advance(&mut self) {
         for i in 0..self.caches.len() {
+            let tokens = self.tokens_of(i);
             if let Some(cache) = self.caches.get_mut(i) {
-                cache.advance(self.tokens_each.get());
+                cache.advance(tokens);
             }
         }
     }

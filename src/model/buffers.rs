@@ -61,22 +61,22 @@ impl<'a> NewKvBuffers<'a> {
         })
     }
 
-    /// Bytes of the rows and of the scales of the `i`-th session, whose new keys and values have `shape`.
-    fn ranges(shape: &KvShape, i: usize) -> (Range<usize>, Range<usize>) {
-        let rows = 2 * shape.slots * shape.kv_heads;
-        let range = |bytes: usize| i * rows * bytes..(i + 1) * rows * bytes;
+    /// Bytes of the rows and of the scales of a session behind `before` tokens of others, whose new keys and values have `shape`.
+    fn ranges(shape: &KvShape, before: usize) -> (Range<usize>, Range<usize>) {
+        let of_token = 2 * shape.kv_heads;
+        let range = |bytes: usize| before * of_token * bytes..(before + shape.slots) * of_token * bytes;
         (range(shape.head_dim * size_of::<f32>()), range(2))
     }
 
-    /// Those of the `i`-th session of a batch, of which all have this number of slots.
-    pub(super) fn session(&self, i: usize, shape: KvShape) -> Option<KvBuffer<&[u8]>> {
-        let (rows, scales) = Self::ranges(&shape, i);
+    /// Those of a session of a batch, behind `before` tokens of others.
+    pub(super) fn session(&self, before: usize, shape: KvShape) -> Option<KvBuffer<&[u8]>> {
+        let (rows, scales) = Self::ranges(&shape, before);
         KvBuffer::over(shape, self.rows.part(rows), self.scales.part(scales))
     }
 
     /// As [`session`](NewKvBuffers::session), to write.
-    pub(super) fn session_mut(&mut self, i: usize, shape: KvShape) -> Option<KvBuffer<&mut [u8]>> {
-        let (rows, scales) = Self::ranges(&shape, i);
+    pub(super) fn session_mut(&mut self, before: usize, shape: KvShape) -> Option<KvBuffer<&mut [u8]>> {
+        let (rows, scales) = Self::ranges(&shape, before);
         KvBuffer::over(shape, self.rows.part_mut(rows), self.scales.part_mut(scales))
     }
 }

@@ -10,8 +10,7 @@ use super::pass::Pass;
 use super::rope;
 use crate::util::SliceExt;
 
-/// Runs `tokens`, those of each session of the batch in turn: a chunk of one session's, or one token of each of
-/// several. Writes their keys and values to the caches, and the logits of the last `outputs` of them to
+/// Runs `tokens`, those of each session of the batch in turn: a chunk of the first, and one token of each other. Writes their keys and values to the caches, and the logits of the last `outputs` of them to
 /// `buffers.logits`.
 ///
 /// The caller has checked that the tokens exist and that they fit the chunk, the caches and the logits.

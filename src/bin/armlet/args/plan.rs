@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use armlet::engine::Config;
-use armlet::generation::MAX_BATCH;
+use armlet::generation::MAX_ANSWERS;
 
 use super::{Cache, Metadata, Resident};
 use crate::numbers;
@@ -49,5 +49,5 @@ pub(crate) const CHUNK_OF_MANY: usize = 64;
 
 /// A configuration that decodes so many answers at a time, as far as one pass does.
 pub(crate) fn many(config: Config, users: usize) -> Config {
-    Config { logit_rows: users.min(MAX_BATCH).min(config.chunk), ..config }
+    Config { logit_rows: users.min(MAX_ANSWERS).min(config.chunk), ..config }
 }
