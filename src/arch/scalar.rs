@@ -4,10 +4,10 @@ use half::{bf16, f16};
 
 use super::backend::Backend;
 use super::f32x16::F32x8Pair;
-use super::isa::{At, Field, FloatIsa, Form, Int8Isa, Isa, PanelIsa, UnitIsa, bias, first, last, pair};
+use super::isa::{At, Field, FloatIsa, Form, Int8Isa, Isa, Order, PanelIsa, UnitIsa, bias, first, last, pair};
 use super::kernels::{Kernels, kernels};
 use super::types::{BlockQuad, Bytes, Nibbles, PanelScales, Sums, TokenBlock};
-use crate::quant::{Block, PANEL_ROWS};
+use crate::quant::PANEL_ROWS;
 
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
@@ -323,12 +323,28 @@ impl UnitIsa for Scalar {
         self.store4(x)
     }
     #[inline(always)]
-    fn load_made<B: Block>(self, of: At<'_, Self, B>, u: usize, make: fn(&B, usize) -> [u8; 32]) -> [i8; 32] {
-        self.load_u8(&make(of, u))
+    fn load_twice(self, x: At<'_, Self, [u8; 16]>) -> [i8; 32] {
+        core::array::from_fn(|i| x[i % 16].cast_signed())
     }
     #[inline(always)]
-    fn load_scales(self, of: [At<'_, Self, [u8; 4]>; 4], i: usize, make: fn(u8) -> f32) -> [f32; 4] {
-        self.load4(&of.map(|bytes| make(bytes[i & 3])))
+    fn load_and_repeat(self, x: At<'_, Self, [u8; 20]>) -> [i8; 32] {
+        core::array::from_fn(|i| x[if i < 16 { i } else { 16 + i % 4 }].cast_signed())
+    }
+    #[inline(never)]
+    fn word_and_nibbles(self, step: BlockQuad<'_, '_, [u8; 36]>) -> ([u32; 4], [[[i8; 32]; 4]; 2], Order) {
+        let blocks = step.blocks();
+        let nibble = |r: usize, i: usize| (blocks[r][4 + 8 * (i / 16) + i % 8] >> (4 * (i / 8 % 2)) & 15).cast_signed();
+        let unit = |u: usize| core::array::from_fn(|r| core::array::from_fn(|i| nibble(r, 32 * u + i)));
+        (blocks.map(|b| u32::from_le_bytes(*first(b))), [unit(0), unit(1)], Order::Plain)
+    }
+    #[inline(never)]
+    fn trits(self, x: [i8; 32], powers: &[u8; 32]) -> ([i8; 32], Form) {
+        let trit = |i: usize| (u16::from(x[i].cast_unsigned().wrapping_mul(powers[i])) * 3 >> 8) as i8;
+        (core::array::from_fn(trit), Form::PLAIN)
+    }
+    #[inline(always)]
+    fn clear_bytes(self, x: [u32; 4], byte: u8) -> [u32; 4] {
+        x.map(|x| u32::from_le_bytes(x.to_le_bytes().map(|b| if b == byte { 0 } else { b })))
     }
 }
 

@@ -46,12 +46,10 @@ pub(crate) use formats::{Block, BlockFormat};
 pub use matrix::Matrix;
 pub use panel::{Layout, PACK_VERSION, PANEL_ROWS};
 
-/// The levels and scales that kernels share with the specification.
+/// The levels that kernels share with the specification.
 pub(crate) mod tables {
     pub(crate) use super::formats::iq4_nl::LEVELS as IQ4_LEVELS;
     pub(crate) use super::formats::mxfp4::LEVELS as FP4_LEVELS;
-    pub(crate) use super::formats::nvfp4::scale as ue4m3;
-    pub(crate) use super::formats::tq1_0::trit;
 }
 
 /// Weights in a block of int8 activations, with which the kernels multiply quantised weights.

@@ -87,6 +87,17 @@ impl NeonDot for Dotprod {
         [0, 1].map(|h| self.neon().fold(w.map(|w| sdot(self, zero, w[h], x[h]))))
     }
 
+    /// Of four sums of a row, two are of the first half and two of the last.
+    #[inline(always)]
+    fn dot4_eights(self, w: &[I8x32; 4], x: I8x32) -> [float32x4_t; 2] {
+        simd!(self, {
+            let zero = vdupq_n_s32(0);
+            let [a, b, c, d] = w.map(|w| sdot(self, sdot(self, zero, w[0], x[0]), w[1], x[1]));
+            let (ab, cd) = (vpaddq_s32(a, b), vpaddq_s32(c, d));
+            [vuzp1q_s32(ab, cd), vuzp2q_s32(ab, cd)].map(|x| vcvtq_f32_s32(x))
+        })
+    }
+
     #[inline(always)]
     fn fma_f16<const T: usize>(
         self,

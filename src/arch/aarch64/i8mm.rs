@@ -46,6 +46,10 @@ impl NeonDot for I8mm {
         NeonDot::dot4_halves(self.dotprod(), w, x)
     }
     #[inline(always)]
+    fn dot4_eights(self, w: &[I8x32; 4], x: I8x32) -> [float32x4_t; 2] {
+        self.dotprod().dot4_eights(w, x)
+    }
+    #[inline(always)]
     fn fma_f16<const T: usize>(
         self,
         w: BlockQuad<'_, '_, [u8; 64]>,

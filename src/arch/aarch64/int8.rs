@@ -7,7 +7,7 @@ use super::isa::NeonDot;
 use super::post_index;
 use super::registers::I8x32;
 use super::tokens::{Neon, NeonToken, simd};
-use crate::arch::isa::{At, Field, Form, Int8Isa, Isa, UnitIsa, bias};
+use crate::arch::isa::{At, Field, Form, Int8Isa, Isa, Order, UnitIsa, bias};
 use crate::arch::types::BlockQuad;
 use crate::arch::unroll::unroll_array;
 use crate::quant::Block;
@@ -74,6 +74,15 @@ fn insert_nibbles<X: NeonToken>(token: X, mut x: uint8x16_t, a: uint8x16_t, mut 
 #[inline(always)]
 fn signed<X: NeonToken>(token: X, x: uint8x16_t) -> int8x16_t {
     simd!(token, vreinterpretq_s8_u8(x))
+}
+
+/// Columns in the order of [`Order::Eights`], or back.
+#[inline(always)]
+fn eights<X: NeonToken>(token: X, x: I8x32) -> I8x32 {
+    simd!(token, {
+        let [a, b] = x.map(|x| vreinterpretq_u64_s8(x));
+        [vzip1q_u64(a, b), vzip2q_u64(a, b)].map(|x| vreinterpretq_s8_u64(x))
+    })
 }
 
 impl Neon {
@@ -262,7 +271,7 @@ impl<X: NeonDot> UnitIsa for X {
             let [a, b] = unroll_array!(j in 0..2 => self.field([x; 2], Field { at: 2 * (2 * (i % 2) + j), bits: 2 }));
             [a[0], b[0]]
         }));
-        (q, Form { planes: true, ..Form::PLAIN }, d)
+        (q, Form { order: Order::Planes, ..Form::PLAIN }, d)
     }
     #[inline(always)]
     fn fives(self, step: BlockQuad<'_, '_, [u8; 22]>) -> ([I8x32; 4], Form, float32x4_t) {
@@ -300,7 +309,7 @@ impl<X: NeonDot> UnitIsa for X {
     }
     #[inline(always)]
     fn dot4_small(self, w: &[I8x32; 4], form: Form, x: I8x32, sum: i32, offset: i32) -> float32x4_t {
-        if form.planes {
+        if form.order == Order::Planes {
             // Columns ≡ 0, 1, 2 and 3 modulo 4, twice.
             let dots = simd!(self, {
                 let (even, odd) = (vuzp1q_s8(x[0], x[1]), vuzp2q_s8(x[0], x[1]));
@@ -322,6 +331,9 @@ impl<X: NeonDot> UnitIsa for X {
     }
     #[inline(always)]
     fn dot4_halves(self, w: &[I8x32; 4], form: Form, x: I8x32, sums: &[i32; 2], offset: i32) -> [float32x4_t; 2] {
+        if form.order == Order::Eights {
+            return NeonDot::dot4_eights(self, w, eights(self, x));
+        }
         let dots = NeonDot::dot4_halves(self, w, x);
         [0, 1].map(|h| {
             let less = simd!(self, vdupq_n_s32((offset - form.less) * sums[h]));
@@ -446,12 +458,48 @@ impl<X: NeonDot> UnitIsa for X {
         self.store4(x)
     }
     #[inline(always)]
-    fn load_made<B: Block>(self, of: At<'_, Self, B>, u: usize, make: fn(&B, usize) -> [u8; 32]) -> I8x32 {
-        self.load_u8(&make(of, u))
+    fn load_twice(self, x: At<'_, Self, [u8; 16]>) -> I8x32 {
+        simd!(self, [vld1q_s8(x.as_ptr().cast()); 2])
     }
     #[inline(always)]
-    fn load_scales(self, of: [At<'_, Self, [u8; 4]>; 4], i: usize, make: fn(u8) -> f32) -> float32x4_t {
-        self.load4(&of.map(|bytes| make(bytes[i & 3])))
+    fn load_and_repeat(self, x: At<'_, Self, [u8; 20]>) -> I8x32 {
+        simd!(self, {
+            let word = vld1q_dup_u32(x.as_ptr().add(16).cast());
+            [vld1q_s8(x.as_ptr().cast()), vreinterpretq_s8_u32(word)]
+        })
+    }
+    /// The low nibbles of 16 bytes are a vector, the high ones another.
+    #[inline(always)]
+    fn word_and_nibbles(self, step: BlockQuad<'_, '_, [u8; 36]>) -> (uint32x4_t, [[I8x32; 4]; 2], Order) {
+        let neon = self.neon();
+        // SAFETY: the token proves NEON; each of `BlockQuad::pointers` has 36 bytes, of which 4 and then 32 are taken.
+        let (words, rows) = unsafe {
+            let rows = step.pointers();
+            let words = post_index::take_u32x4(neon, rows);
+            (words, rows.each_mut().map(|row| post_index::take_32(neon, row)))
+        };
+        let q = unroll_array!(u in 0..2 => unroll_array!(r in 0..4 => neon.split_nibbles(bytes(self, rows[r][u]))));
+        (words, q, Order::Eights)
+    }
+    /// Of a digit more and less than 1, comparisons have all bits.
+    #[inline(always)]
+    fn trits(self, x: I8x32, powers: &[u8; 32]) -> (I8x32, Form) {
+        let q = simd!(
+            self,
+            unroll_array!(h in 0..2 => {
+                let x = vmulq_u8(bytes(self, x[h]), vld1q_u8(powers.as_ptr().add(16 * h)));
+                let (two, zero) = (vcgtq_u8(x, vdupq_n_u8(170)), vcltq_u8(x, vdupq_n_u8(86)));
+                signed(self, vsubq_u8(zero, two))
+            })
+        );
+        (q, Form::less(1))
+    }
+    #[inline(always)]
+    fn clear_bytes(self, x: uint32x4_t, byte: u8) -> uint32x4_t {
+        simd!(self, {
+            let x = vreinterpretq_u8_u32(x);
+            vreinterpretq_u32_u8(vbicq_u8(x, vceqq_u8(x, vdupq_n_u8(byte))))
+        })
     }
 }
 
@@ -489,7 +537,7 @@ impl<X: NeonDot> Int8Isa for X {
     #[inline(always)]
     fn panel_quants(self, q: [I8x32; 4], form: Form, less: i32) -> [I8x32; 4] {
         simd!(self, {
-            if form.planes {
+            if form.order == Order::Planes {
                 let pairs = unroll_array!(p in 0..2 => {
                     let [[a, b], [c, d]] = [q[2 * p], q[2 * p + 1]];
                     let (first, last) = ((vzip1q_s8(a, c), vzip1q_s8(b, d)), (vzip2q_s8(a, c), vzip2q_s8(b, d)));
@@ -499,6 +547,7 @@ impl<X: NeonDot> Int8Isa for X {
                 return [pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1]];
             }
             q.map(|q| {
+                let q = if form.order == Order::Eights { eights(self, q) } else { q };
                 q.map(|q| {
                     let q = signed(self, shift!(form.shift, vshrq_n_u8(bytes(self, q)), bytes(self, q)));
                     vaddq_s8(q, vdupq_n_s8((form.less - less) as i8))

@@ -26,11 +26,14 @@ pub(super) trait NeonDot: NeonToken {
     /// The same within 0..=63.
     fn dot4_six(self, w: &[I8x32; 4], x: I8x32, bias: Option<i32>) -> int32x4_t;
 
-    /// The dot products of quants within 0..=3 in [planes](crate::arch::isa::Form::planes) with activations in them.
+    /// The dot products of quants within 0..=3 in [planes](crate::arch::isa::Order::Planes) with activations in them.
     fn dot4_planes(self, w: &[I8x32; 4], x: [int8x16_t; 4]) -> int32x4_t;
 
     /// Dot products of the first 16 and of the last int8 of a block with four others within 0..=63.
     fn dot4_halves(self, w: &[I8x32; 4], x: I8x32) -> [int32x4_t; 2];
+
+    /// The same within ±16, as numbers, all columns in the order of [eights](crate::arch::isa::Order::Eights).
+    fn dot4_eights(self, w: &[I8x32; 4], x: I8x32) -> [float32x4_t; 2];
 
     /// As [`FloatIsa::fma_f16`].
     #[inline(always)]

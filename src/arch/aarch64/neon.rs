@@ -79,6 +79,21 @@ impl NeonDot for Neon {
             simd!(self, self.fold_pairs([vpaddq_s16(a, b), vpaddq_s16(c, d)], None))
         })
     }
+
+    /// All sixteen products fit a lane of int16: 16·16·127 = 32512. In the end a word has the sum of the first half of a row below
+    /// that of the last.
+    #[inline(always)]
+    fn dot4_eights(self, w: &[I8x32; 4], x: I8x32) -> [float32x4_t; 2] {
+        simd!(self, {
+            let [a, b, c, d] = w.map(|w| {
+                let first = vmlal_s8(self.smull(w[0], x[0]), vget_low_s8(w[1]), vget_low_s8(x[1]));
+                let last = smlal2(self, smull2(self, w[0], x[0]), w[1], x[1]);
+                vpaddq_s16(first, last)
+            });
+            let halves = vreinterpretq_s32_s16(vpaddq_s16(vpaddq_s16(a, b), vpaddq_s16(c, d)));
+            [vcvtq_n_f32_s32::<16>(vshlq_n_s32::<16>(halves)), vcvtq_f32_s32(vshrq_n_s32::<16>(halves))]
+        })
+    }
 }
 
 impl NeonPanel for Neon {

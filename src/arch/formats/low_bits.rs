@@ -4,7 +4,6 @@ use super::{Format, Quants, Unit};
 use crate::arch::isa::{At, Field, Form, UnitIsa, at};
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::unroll_array;
-use crate::quant::tables::trit;
 use crate::quant::types::{Q1_0, Q2_0, Tq1_0, Tq2_0};
 
 /// A block of four rows: its bytes, and its scales.
@@ -98,23 +97,30 @@ impl Format for Tq1_0 {
     }
     #[inline(always)]
     fn unit<I: UnitIsa>(isa: I, head: &Head<'_, I, 54>, u: usize) -> Unit<I> {
-        let q = unroll_array!(r in 0..4 => isa.load_made(head.blocks[r], u, trits));
-        Unit::scaled(isa, q, Form::PLAIN, head.d)
+        let q = unroll_array!(r in 0..4 => {
+            let x = match u {
+                0..5 => isa.load_u8(at::<I, _, _>(head.blocks[r], 0)),
+                5 | 6 => isa.load_twice(at::<I, _, _>(head.blocks[r], 32)),
+                _ => isa.load_and_repeat(at::<I, _, _>(head.blocks[r], 32)),
+            };
+            isa.trits(x, &POWERS[u & 7])
+        });
+        Unit::scaled(isa, unroll_array!(r in 0..4 => q[r].0), q[0].1, head.d)
     }
 }
 
-/// Unit `u`: columns 0..160 are digits of 32 bytes, the next 80 of 16, the last 16 of 4.
-#[inline(never)]
-fn trits(block: &[u8; 54], u: usize) -> [u8; 32] {
-    fn part<const N: usize>(block: &[u8; 54], from: usize) -> &[u8; N] {
-        block.get(from..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; N])
-    }
-    core::array::from_fn(|i| {
-        let (byte, digit) = match (u, i) {
-            (0..5, _) => (part::<32>(block, 0)[i], u),
-            (7, 16..) => (part::<4>(block, 48)[i % 4], (i - 16) / 4),
-            _ => (part::<16>(block, 32)[i % 16], (2 * u + i / 16).saturating_sub(10)),
+/// 3 to the power of each column's digit, by unit: columns 0..160 are digits of 32 bytes, the next 80 of 16, the last 16 of 4.
+const POWERS: [[u8; 32]; 8] = {
+    let mut powers = [[1; 32]; 8];
+    let mut i = 0;
+    while i < 256 {
+        let digit = match i {
+            0..160 => i / 32,
+            160..240 => (i - 160) / 16,
+            _ => (i - 240) / 4,
         };
-        trit(byte, digit)
-    })
-}
+        powers[i / 32][i % 32] = 3u8.pow(digit as u32);
+        i += 1;
+    }
+    powers
+};

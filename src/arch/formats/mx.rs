@@ -1,10 +1,10 @@
 //! MXFP4 and NVFP4: numbers of four bits (E2M1), doubled to be integers.
 
 use super::{Format, Quants, Unit};
-use crate::arch::isa::{At, UnitIsa, at};
-use crate::arch::types::{BlockQuad, ROWS};
+use crate::arch::isa::{Form, UnitIsa};
+use crate::arch::types::BlockQuad;
 use crate::arch::unroll::unroll_array;
-use crate::quant::tables::{FP4_LEVELS, ue4m3};
+use crate::quant::tables::FP4_LEVELS;
 use crate::quant::types::{Mxfp4, Nvfp4};
 
 impl Format for Mxfp4 {
@@ -30,26 +30,23 @@ impl Format for Mxfp4 {
 impl Format for Nvfp4 {
     const QUANTS: Quants = Quants::FloatHalves;
     const OFFSET: i32 = 12;
-    type Head<'w, I: UnitIsa> = [At<'w, I, [u8; 36]>; ROWS];
+    type Head<'w, I: UnitIsa> = [Unit<I>; 2];
 
+    /// Scales of 8 bits, E4M3: as binary16, whose exponents are 8 less, they are 2⁻⁷ of half of what they mean; 0x7f is zero.
     #[inline(always)]
-    fn head<'w, I: UnitIsa>(_: I, blocks: BlockQuad<'_, 'w, [u8; 36], I::Places>) -> [At<'w, I, [u8; 36]>; ROWS] {
-        blocks.blocks()
+    fn head<'w, I: UnitIsa>(isa: I, blocks: BlockQuad<'_, 'w, [u8; 36], I::Places>) -> [Unit<I>; 2] {
+        let (scales, nibbles, order) = isa.word_and_nibbles(blocks);
+        let scales = isa.clear_bytes(scales, 0x7f);
+        let even = isa.halves_f16(isa.and_words(isa.shl_words(scales, 7), 0x3f80_3f80));
+        let odd = isa.halves_f16(isa.and_words(isa.shr_words(scales, 1), 0x3f80_3f80));
+        unroll_array!(u in 0..2 => {
+            let q = unroll_array!(r in 0..4 => isa.lookup_fp4(&FP4_LEVELS, nibbles[u][r]));
+            let [first, last] = unroll_array!(h in 0..2 => isa.mul4([even, odd][h][u], isa.splat4(128.0)));
+            Unit::new(isa, unroll_array!(r in 0..4 => q[r].0), Form { order, ..q[0].1 }, first, last)
+        })
     }
     #[inline(always)]
-    fn unit<I: UnitIsa>(isa: I, head: &[At<'_, I, [u8; 36]>; ROWS], u: usize) -> Unit<I> {
-        let q = unroll_array!(r in 0..4 => {
-            isa.lookup_fp4(&FP4_LEVELS, isa.load_made(at::<I, _, _>(head[r], 4 + 16 * u), 0, nibbles))
-        });
-        let [first, last] = unroll_array!(h in 0..2 => {
-            isa.load_scales(unroll_array!(r in 0..4 => at::<I, _, _>(head[r], 0)), 2 * u + h, ue4m3)
-        });
-        Unit::new(isa, unroll_array!(r in 0..4 => q[r].0), q[0].1, first, last)
+    fn unit<I: UnitIsa>(_: I, head: &[Unit<I>; 2], u: usize) -> Unit<I> {
+        head[u & 1]
     }
-}
-
-/// Sixteen columns are the low nibbles of eight bytes, then their high ones.
-#[inline(never)]
-fn nibbles(bytes: &[u8; 16], _: usize) -> [u8; 32] {
-    core::array::from_fn(|i| bytes[8 * (i / 16) + i % 8] >> (4 * (i / 8 % 2)) & 15)
 }

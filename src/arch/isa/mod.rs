@@ -5,7 +5,7 @@ mod units;
 
 pub(crate) use int8::Int8Isa;
 pub(crate) use units::UnitIsa;
-pub(in crate::arch) use units::{At, Field, Form, at, bias};
+pub(in crate::arch) use units::{At, Field, Form, Order, at, bias};
 
 use super::types::{BlockQuad, Bytes, F16Block, Nibbles, PanelScales, ROWS, Sums, TokenBlock};
 use super::unroll::unroll_array;

@@ -9,9 +9,20 @@ use crate::quant::Block;
 pub(in crate::arch) struct Form {
     pub(in crate::arch) less: i32,
     pub(in crate::arch) shift: usize,
+    pub(in crate::arch) order: Order,
+}
+
+/// Where columns are.
+#[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "other backends have the first alone"))]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::arch) enum Order {
+    /// In their own order.
+    Plain,
     /// Four vectors of 16 bytes for rows 0 and 1, and four for rows 2 and 3: of each, vector `j` has the columns ≡ `j` modulo 4,
     /// those of the first row in its low half.
-    pub(in crate::arch) planes: bool,
+    Planes,
+    /// Of a row's two vectors of 16 bytes, the first has columns 0..8 and 16..24, the second the others.
+    Eights,
 }
 
 impl Form {
@@ -19,7 +30,7 @@ impl Form {
     pub(in crate::arch) const PLAIN: Self = Form::less(0);
 
     pub(in crate::arch) const fn less(less: i32) -> Self {
-        Form { less, shift: 0, planes: false }
+        Form { less, shift: 0, order: Order::Plain }
     }
 }
 
@@ -88,10 +99,10 @@ pub(crate) trait UnitIsa: Copy {
     /// 32 activations, for each row of a vector.
     fn load_i8(self, x: &[i8; 32]) -> Self::I8x32;
     fn load_u8(self, x: At<'_, Self, [u8; 32]>) -> Self::I8x32;
-    /// 32 bytes that `make` makes of a block, for formats that are rare.
-    fn load_made<B: Block>(self, of: At<'_, Self, B>, u: usize, make: fn(&B, usize) -> [u8; 32]) -> Self::I8x32;
-    /// Scales that `make` makes of byte `i` below 4 of each row, for formats that are rare.
-    fn load_scales(self, of: [At<'_, Self, [u8; 4]>; ROWS], i: usize, make: fn(u8) -> f32) -> Self::F32x4;
+    /// 16 bytes, twice.
+    fn load_twice(self, x: At<'_, Self, [u8; 16]>) -> Self::I8x32;
+    /// 16 bytes, then the four behind them, four times.
+    fn load_and_repeat(self, x: At<'_, Self, [u8; 20]>) -> Self::I8x32;
     /// Low nibbles of the 16 bytes, then their high nibbles.
     fn load_nibbles(self, x: At<'_, Self, [u8; 16]>) -> Self::I8x32;
     /// The exact dot product of each of four blocks of int8 weights with one block of activations within ±127, whose
@@ -162,6 +173,16 @@ pub(crate) trait UnitIsa: Copy {
     /// A byte as a word, and the nibbles behind it, of four blocks.
     fn byte_and_nibbles(self, step: BlockQuad<'_, '_, [u8; 17], Self::Places>) -> (Self::U32x4, [Self::I8x32; ROWS]);
 
+    /// Four bytes as a word, and the nibbles behind them, of four blocks: sixteen columns are the low nibbles of eight bytes, then
+    /// their high ones. The nibbles are in the order that is told.
+    fn word_and_nibbles(
+        self,
+        step: BlockQuad<'_, '_, [u8; 36], Self::Places>,
+    ) -> (Self::U32x4, [[Self::I8x32; ROWS]; 2], Order);
+    /// The first digit of base 3 behind the point of each byte as a fraction, times a power of 3, less what is whole:
+    /// (`x·power` mod 256)·3 / 256.
+    fn trits(self, x: Self::I8x32, powers: &[u8; 32]) -> (Self::I8x32, Form);
+
     /// The exact dot products of four blocks of quants within 0..=15, less `offset`, with one of activations; `sum` is −8·Σx.
     #[inline(always)]
     fn dot4_small(self, w: &[Self::I8x32; ROWS], _: Form, x: Self::I8x32, sum: i32, offset: i32) -> Self::F32x4 {
@@ -211,6 +232,8 @@ pub(crate) trait UnitIsa: Copy {
     fn and_words(self, x: Self::U32x4, mask: u32) -> Self::U32x4;
     fn or_words(self, a: Self::U32x4, b: Self::U32x4) -> Self::U32x4;
     fn xor_words(self, x: Self::U32x4, mask: u32) -> Self::U32x4;
+    /// Zeros in place of bytes that are `byte`.
+    fn clear_bytes(self, x: Self::U32x4, byte: u8) -> Self::U32x4;
     /// `x − n`, wrapping.
     fn sub_words(self, x: Self::U32x4, n: u32) -> Self::U32x4;
     /// `n` below 32.

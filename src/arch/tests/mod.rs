@@ -325,6 +325,38 @@ fn extreme(k: &Kernels, dtype: DType, byte: u8) {
     }
 }
 
+/// All 256 values of the bytes whose meaning no field of bits tells: scales of 8 bits, of which one is zero and some are
+/// subnormal, and five digits of base 3.
+#[test]
+fn matmul_knows_every_byte() {
+    for k in backends() {
+        for dtype in [DType::Nvfp4, DType::Tq1_0] {
+            let (rows, cols) = (256, 256);
+            let row_bytes = dtype.row_bytes(cols).unwrap();
+            let mut data: Vec<u8> = (0..rows * row_bytes).map(|i| (i / row_bytes) as u8).collect();
+            for block in data.chunks_mut(dtype.block_bytes()) {
+                for at in scales_of(dtype) {
+                    block[*at..][..2].copy_from_slice(&half::f16::ONE.to_le_bytes());
+                }
+            }
+            let w = Matrix::new_checked(dtype, Layout::Rows, rows, cols, &data).unwrap();
+            for tokens in [1, 9] {
+                let input = Input::new(&k, tokens, cols);
+                let got = run(&k, &w, 0..rows, &input.view(), Write::Set, f32::NAN);
+                for (i, (got, (want, magnitude))) in got.iter().zip(naive(&w, 0..rows, &input.view())).enumerate() {
+                    let error = (f64::from(*got) - want).abs();
+                    assert!(
+                        error <= 4e-6 * magnitude,
+                        "{:?} {dtype} of {:#x}: {got} is not {want}",
+                        k.backend(),
+                        i % rows
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn matmul_leaves_out_what_is_not_there() {
     for k in backends() {

@@ -6,10 +6,9 @@
 use core::arch::x86_64::*;
 
 use super::tokens::{Avx2, Avx2Token, Avx512, simd};
-use crate::arch::isa::{At, Field, Form, UnitIsa, at, bias};
+use crate::arch::isa::{At, Field, Form, Order, UnitIsa, at, bias, last};
 use crate::arch::types::{BlockQuad, ROWS};
 use crate::arch::unroll::unroll_array;
-use crate::quant::Block;
 
 /// Proof that the CPU has what [`Avx512`] says.
 #[derive(Clone, Copy)]
@@ -122,13 +121,20 @@ impl UnitIsa for EightRows {
         simd!(self, self.pair(_mm256_loadu_si256(a.as_ptr().cast()), _mm256_loadu_si256(b.as_ptr().cast())))
     }
     #[inline(always)]
-    fn load_made<B: Block>(self, [a, b]: At<'_, Self, B>, u: usize, make: fn(&B, usize) -> [u8; 32]) -> __m512i {
-        self.load_u8([&make(a, u), &make(b, u)])
+    fn load_twice(self, [a, b]: At<'_, Self, [u8; 16]>) -> __m512i {
+        simd!(self, {
+            let a = _mm256_broadcastsi128_si256(_mm_loadu_si128(a.as_ptr().cast()));
+            let b = _mm256_broadcastsi128_si256(_mm_loadu_si128(b.as_ptr().cast()));
+            self.pair(a, b)
+        })
     }
     #[inline(always)]
-    fn load_scales(self, of: [At<'_, Self, [u8; 4]>; ROWS], i: usize, make: fn(u8) -> f32) -> __m256 {
-        let scales = [0, 1].map(|h| of.map(|of| make(of[h][i & 3])));
-        simd!(self, _mm256_loadu_ps(scales.as_flattened().as_ptr()))
+    fn load_and_repeat(self, x: At<'_, Self, [u8; 20]>) -> __m512i {
+        let [a, b] = unroll_array!(h in 0..2 => simd!(self, {
+            let word = _mm_set1_epi32(i32::from_le_bytes(*last(x[h])));
+            _mm256_set_m128i(word, _mm_loadu_si128(x[h].as_ptr().cast()))
+        }));
+        self.pair(a, b)
     }
     #[inline(always)]
     fn load_nibbles(self, [a, b]: At<'_, Self, [u8; 16]>) -> __m512i {
@@ -264,6 +270,39 @@ impl UnitIsa for EightRows {
     }
 
     #[inline(always)]
+    fn word_and_nibbles(
+        self,
+        step: BlockQuad<'_, '_, [u8; 36], Self::Places>,
+    ) -> (__m256i, [[__m512i; ROWS]; 2], Order) {
+        let blocks = step.blocks();
+        let words = self.words(unroll_array!(r in 0..4 => at::<Self, _, _>(blocks[r], 0)));
+        let q = unroll_array!(u in 0..2 => unroll_array!(r in 0..4 => {
+            let [a, b]: [&[u8; 16]; 2] = at::<Self, _, _>(blocks[r], 4 + 16 * u);
+            simd!(self, {
+                let (a, b) = (_mm_loadu_si128(a.as_ptr().cast()), _mm_loadu_si128(b.as_ptr().cast()));
+                let both = _mm512_castsi256_si512(_mm256_set_m128i(b, a));
+                // Each eight bytes twice.
+                let x = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), both);
+                let x = _mm512_srlv_epi64(x, _mm512_setr_epi64(0, 4, 0, 4, 0, 4, 0, 4));
+                _mm512_and_si512(x, _mm512_set1_epi8(15))
+            })
+        }));
+        (words, q, Order::Plain)
+    }
+    /// As words, with the byte above another, which stays zero.
+    #[inline(always)]
+    fn trits(self, x: __m512i, powers: &[u8; 32]) -> (__m512i, Form) {
+        simd!(self, {
+            let powers = _mm512_broadcast_i64x4(_mm256_loadu_si256(powers.as_ptr().cast()));
+            let (three, low, high) = (_mm512_set1_epi16(3), _mm512_set1_epi16(0xff), _mm512_set1_epi16(-0x100));
+            let even = _mm512_mullo_epi16(_mm512_slli_epi16::<8>(x), _mm512_and_si512(powers, low));
+            let odd = _mm512_mullo_epi16(_mm512_and_si512(x, high), _mm512_srli_epi16::<8>(powers));
+            let odd = _mm512_slli_epi16::<8>(_mm512_mulhi_epu16(odd, three));
+            (_mm512_or_si512(_mm512_mulhi_epu16(even, three), odd), Form::PLAIN)
+        })
+    }
+
+    #[inline(always)]
     fn dot4_five(self, w: &[__m512i; ROWS], _: Form, x: __m512i, sum: i32, offset: i32) -> __m256 {
         self.dot4_nibbles(w, x, bias(sum, offset))
     }
@@ -316,6 +355,10 @@ impl UnitIsa for EightRows {
     #[inline(always)]
     fn xor_words(self, x: __m256i, mask: u32) -> __m256i {
         simd!(self, _mm256_xor_si256(x, _mm256_set1_epi32(mask.cast_signed())))
+    }
+    #[inline(always)]
+    fn clear_bytes(self, x: __m256i, byte: u8) -> __m256i {
+        simd!(self, _mm256_andnot_si256(_mm256_cmpeq_epi8(x, _mm256_set1_epi8(byte.cast_signed())), x))
     }
     #[inline(always)]
     fn sub_words(self, x: __m256i, n: u32) -> __m256i {

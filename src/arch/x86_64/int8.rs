@@ -4,10 +4,9 @@ use core::arch::x86_64::*;
 
 use super::isa::AvxDot;
 use super::tokens::{Avx2, simd};
-use crate::arch::isa::{At, Field, Form, Int8Isa, Isa, UnitIsa, bias, first, last, pair};
+use crate::arch::isa::{At, Field, Form, Int8Isa, Isa, Order, UnitIsa, at, bias, first, last, pair};
 use crate::arch::types::BlockQuad;
 use crate::arch::unroll::{unroll, unroll_array};
-use crate::quant::Block;
 
 /// A shift by a constant number of bits, which is known after inlining.
 macro_rules! shift {
@@ -257,12 +256,42 @@ impl<X: AvxDot> UnitIsa for X {
         self.store4(x)
     }
     #[inline(always)]
-    fn load_made<B: Block>(self, of: At<'_, Self, B>, u: usize, make: fn(&B, usize) -> [u8; 32]) -> __m256i {
-        self.load_u8(&make(of, u))
+    fn load_twice(self, x: At<'_, Self, [u8; 16]>) -> __m256i {
+        simd!(self, _mm256_broadcastsi128_si256(_mm_loadu_si128(x.as_ptr().cast())))
     }
     #[inline(always)]
-    fn load_scales(self, of: [At<'_, Self, [u8; 4]>; 4], i: usize, make: fn(u8) -> f32) -> __m128 {
-        self.load4(&of.map(|bytes| make(bytes[i & 3])))
+    fn load_and_repeat(self, x: At<'_, Self, [u8; 20]>) -> __m256i {
+        let word = i32::from_le_bytes(*last(x));
+        simd!(self, _mm256_set_m128i(_mm_set1_epi32(word), _mm_loadu_si128(x.as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn word_and_nibbles(self, step: BlockQuad<'_, '_, [u8; 36]>) -> (__m128i, [[__m256i; 4]; 2], Order) {
+        let blocks = step.blocks();
+        let [words, ..] = self.quads(unroll_array!(r in 0..4 => first(blocks[r])));
+        let q = unroll_array!(u in 0..2 => unroll_array!(r in 0..4 => simd!(self, {
+            let x = _mm_loadu_si128(at::<Self, 36, 16>(blocks[r], 4 + 16 * u).as_ptr().cast());
+            // Each eight bytes twice.
+            let x = _mm256_permute4x64_epi64::<0x50>(_mm256_castsi128_si256(x));
+            let x = _mm256_srlv_epi64(x, _mm256_setr_epi64x(0, 4, 0, 4));
+            _mm256_and_si256(x, _mm256_set1_epi8(15))
+        })));
+        (words, q, Order::Plain)
+    }
+    /// As words, with the byte above another, which stays zero.
+    #[inline(always)]
+    fn trits(self, x: __m256i, powers: &[u8; 32]) -> (__m256i, Form) {
+        simd!(self, {
+            let powers = _mm256_loadu_si256(powers.as_ptr().cast());
+            let (three, low, high) = (_mm256_set1_epi16(3), _mm256_set1_epi16(0xff), _mm256_set1_epi16(-0x100));
+            let even = _mm256_mullo_epi16(_mm256_slli_epi16::<8>(x), _mm256_and_si256(powers, low));
+            let odd = _mm256_mullo_epi16(_mm256_and_si256(x, high), _mm256_srli_epi16::<8>(powers));
+            let odd = _mm256_slli_epi16::<8>(_mm256_mulhi_epu16(odd, three));
+            (_mm256_or_si256(_mm256_mulhi_epu16(even, three), odd), Form::PLAIN)
+        })
+    }
+    #[inline(always)]
+    fn clear_bytes(self, x: __m128i, byte: u8) -> __m128i {
+        simd!(self, _mm_andnot_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8(byte.cast_signed())), x))
     }
 }
 
