@@ -3,10 +3,11 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
+use super::bytes::{bytes, eights, insert_nibbles, mask, ones, signed, trits};
 use super::isa::NeonDot;
 use super::post_index;
 use super::registers::I8x32;
-use super::tokens::{Neon, NeonToken, simd};
+use super::tokens::{NeonToken, simd};
 use crate::arch::isa::{At, Field, Form, Int8Isa, Isa, Order, UnitIsa, bias};
 use crate::arch::types::BlockQuad;
 use crate::arch::unroll::unroll_array;
@@ -32,76 +33,6 @@ macro_rules! shift {
 #[inline(always)]
 fn convert<X: NeonToken>(token: X, x: int32x4_t, shift: usize) -> float32x4_t {
     simd!(token, shift!(shift, vcvtq_n_f32_s32(x), vcvtq_f32_s32(x)))
-}
-
-/// Lanes of `x` as they are unsigned.
-#[inline(always)]
-fn bytes<X: NeonToken>(token: X, x: int8x16_t) -> uint8x16_t {
-    simd!(token, vreinterpretq_u8_s8(x))
-}
-
-/// `mask` in all lanes, kept in a register: the compiler would rather make it anew for each use.
-#[inline(always)]
-fn mask<X: NeonToken>(token: X, mask: u8) -> uint8x16_t {
-    let mut mask = simd!(token, vdupq_n_u8(mask));
-    // SAFETY: there is no instruction.
-    unsafe { asm!("/* {0:v} */", inout(vreg) mask, options(pure, nomem, nostack, preserves_flags)) };
-    mask
-}
-
-/// Ones in the bytes that have bit `at` set. Tests of half of the bits keep half as many masks in registers.
-#[inline(always)]
-fn ones<X: NeonToken>(token: X, x: uint8x16_t, at: usize) -> uint8x16_t {
-    simd!(token, {
-        let x = if at.is_multiple_of(2) { vaddq_u8(x, x) } else { x };
-        if at >= 6 { vcltzq_s8(vreinterpretq_s8_u8(x)) } else { vtstq_u8(x, mask(token, 2 << (at & !1))) }
-    })
-}
-
-/// The low nibbles of `x` with `a` above them, and its high ones with the upper four bits of `b`. In this order nothing needs
-/// to be copied, which the compiler would not keep.
-#[inline(always)]
-fn insert_nibbles<X: NeonToken>(token: X, mut x: uint8x16_t, a: uint8x16_t, mut b: uint8x16_t) -> [int8x16_t; 2] {
-    // SAFETY: two instructions on registers; the token proves NEON.
-    unsafe {
-        asm!("sri {b:v}.16b, {x:v}.16b, #4", "sli {x:v}.16b, {a:v}.16b, #4", x = inout(vreg) x, a = in(vreg) a,
-             b = inout(vreg) b, options(pure, nomem, nostack, preserves_flags));
-    }
-    [signed(token, x), signed(token, b)]
-}
-
-/// Lanes of `x` as they are signed.
-#[inline(always)]
-fn signed<X: NeonToken>(token: X, x: uint8x16_t) -> int8x16_t {
-    simd!(token, vreinterpretq_s8_u8(x))
-}
-
-/// Columns in the order of [`Order::Eights`], or back.
-#[inline(always)]
-fn eights<X: NeonToken>(token: X, x: I8x32) -> I8x32 {
-    simd!(token, {
-        let [a, b] = x.map(|x| vreinterpretq_u64_s8(x));
-        [vzip1q_u64(a, b), vzip2q_u64(a, b)].map(|x| vreinterpretq_s8_u64(x))
-    })
-}
-
-impl Neon {
-    /// The low nibbles of four rows, then the high ones, with a bit above each, less 16: where a bit is not set, the nibble
-    /// above becomes ones.
-    #[inline(always)]
-    fn nibbles_and_bits(self, nibbles: [uint8x16_t; 4], bits: uint32x4_t) -> [I8x32; 4] {
-        simd!(self, {
-            let x = vmvnq_u8(vreinterpretq_u8_u32(bits));
-            let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
-            let first = vcombine_u8(vdup_n_u8(0), vdup_n_u8(1));
-            unroll_array!(r in 0..4 => unroll_array!(h in 0..2 => {
-                let byte = vorrq_u8(first, vdupq_n_u8((4 * r + 2 * h) as u8));
-                let clear = vtstq_u8(vqtbl1q_u8(x, byte), bit);
-                let nibble = if h == 0 { nibbles[r] } else { vshrq_n_u8::<4>(nibbles[r]) };
-                vreinterpretq_s8_u8(vsliq_n_u8::<4>(nibble, clear))
-            }))
-        })
-    }
 }
 
 impl<X: NeonDot> UnitIsa for X {
@@ -481,17 +412,10 @@ impl<X: NeonDot> UnitIsa for X {
         let q = unroll_array!(u in 0..2 => unroll_array!(r in 0..4 => neon.split_nibbles(bytes(self, rows[r][u]))));
         (words, q, Order::Eights)
     }
-    /// Of a digit more and less than 1, comparisons have all bits.
     #[inline(always)]
     fn trits(self, x: I8x32, powers: &[u8; 32]) -> (I8x32, Form) {
-        let q = simd!(
-            self,
-            unroll_array!(h in 0..2 => {
-                let x = vmulq_u8(bytes(self, x[h]), vld1q_u8(powers.as_ptr().add(16 * h)));
-                let (two, zero) = (vcgtq_u8(x, vdupq_n_u8(170)), vcltq_u8(x, vdupq_n_u8(86)));
-                signed(self, vsubq_u8(zero, two))
-            })
-        );
+        let (powers, _) = powers.as_chunks::<16>();
+        let q = unroll_array!(h in 0..2 => signed(self, trits(self, bytes(self, x[h]), &powers[h])));
         (q, Form::less(1))
     }
     #[inline(always)]

@@ -20,7 +20,7 @@ impl BlockFormat for Tq1_0 {
 }
 
 /// Digit `digit` of a byte: the byte is ⌈256·t/243⌉ of the trits as a number, so that shifts of base 3 wrap.
-pub(crate) fn trit(byte: u8, digit: usize) -> u8 {
+fn trit(byte: u8, digit: usize) -> u8 {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
     let shifted = byte.wrapping_mul(POWERS.get(digit).copied().unwrap_or(1));
     ((u16::from(shifted) * 3) >> 8) as u8
