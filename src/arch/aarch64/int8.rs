@@ -139,10 +139,12 @@ impl<X: NeonDot> UnitIsa for X {
         let mask = ((1 << bits) - 1) << at;
         (simd!(self, x.map(|x| vandq_s8(x, vdupq_n_s8(mask)))), Form { shift: at, ..Form::PLAIN })
     }
-    /// One insertion puts the fields side by side, with whatever else the bytes have beside them, which is masked last.
+    /// One insertion puts the fields side by side, with whatever else the bytes have beside them, which is masked last. Where the
+    /// field of `low` is in place, inserting there costs a copy, because other units need these bytes: an addition does not, but
+    /// takes two masks, for which registers are left beside fields of two bits.
     #[inline(always)]
     fn join(self, low: I8x32, l: Field, high: I8x32, h: Field) -> I8x32 {
-        let all = (1 << (l.bits + h.bits)) - 1;
+        let (below, all) = ((1 << l.bits) - 1, (1 << (l.bits + h.bits)) - 1);
         simd!(
             self,
             unroll_array!(i in 0..2 => {
@@ -154,6 +156,10 @@ impl<X: NeonDot> UnitIsa for X {
                         shift!(l.bits - h.at, vshlq_n_u8(high), high)
                     };
                     vandq_u8(shift!(l.at, vsriq_n_u8(high, low), low), vdupq_n_u8(all))
+                } else if l.at == 0 && l.bits == 2 && h.at > l.bits {
+                    let low = vandq_u8(low, mask(self, below));
+                    let high = vandq_u8(high, mask(self, (all - below) << (h.at - l.bits)));
+                    shift!(h.at - l.bits, vsraq_n_u8(low, high), low)
                 } else {
                     let low = shift!(l.at, vshrq_n_u8(low), low);
                     let high = shift!(h.at, vshrq_n_u8(high), high);
