@@ -59,6 +59,19 @@ pub(super) fn insert_nibbles<X: NeonToken>(
     [signed(token, x), signed(token, b)]
 }
 
+/// The low halves of `a` and `b`. The intrinsic becomes a copy and an insertion, and what is done with both halves is done with
+/// each.
+#[inline(always)]
+pub(super) fn low_halves<X: NeonToken>(_: X, a: uint64x2_t, b: uint64x2_t) -> uint64x2_t {
+    let out;
+    // SAFETY: one instruction on registers; the token proves NEON.
+    unsafe {
+        asm!("zip1 {0:v}.2d, {1:v}.2d, {2:v}.2d", lateout(vreg) out, in(vreg) a, in(vreg) b,
+             options(pure, nomem, nostack, preserves_flags));
+    }
+    out
+}
+
 /// Columns in the order of [eights](crate::arch::isa::Order::Eights), or back.
 #[inline(always)]
 pub(super) fn eights<X: NeonToken>(token: X, x: I8x32) -> I8x32 {

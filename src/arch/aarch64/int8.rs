@@ -3,7 +3,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::bytes::{bytes, eights, insert_nibbles, mask, ones, signed, trits};
+use super::bytes::{bytes, eights, insert_nibbles, low_halves, mask, ones, signed, trits};
 use super::isa::NeonDot;
 use super::post_index;
 use super::registers::I8x32;
@@ -202,7 +202,8 @@ impl<X: NeonDot> UnitIsa for X {
             (d, rows.each_mut().map(|row| post_index::take_16(neon, row)))
         };
         let [a, b, c, d4] = simd!(self, rows.map(|row| vreinterpretq_u64_u8(row)));
-        let pairs = simd!(self, [[vzip1q_u64(a, b), vzip1q_u64(c, d4)], [vzip2q_u64(a, b), vzip2q_u64(c, d4)]]);
+        let low = [low_halves(self, a, b), low_halves(self, c, d4)];
+        let pairs = [low, simd!(self, [vzip2q_u64(a, b), vzip2q_u64(c, d4)])];
         let q = unroll_array!(u in 0..2 => unroll_array!(i in 0..4 => {
             let x = simd!(self, vreinterpretq_s8_u64(pairs[u][i / 2]));
             let [a, b] = unroll_array!(j in 0..2 => self.field([x; 2], Field { at: 2 * (2 * (i % 2) + j), bits: 2 }));
