@@ -8,7 +8,7 @@ use super::isa::NeonDot;
 use super::post_index;
 use super::registers::I8x32;
 use super::tokens::{NeonToken, simd};
-use crate::arch::isa::{At, Field, Form, Int8Isa, Isa, Order, UnitIsa, bias};
+use crate::arch::isa::{At, Field, Form, Int8Isa, Isa, Order, UnitIsa, bias, last};
 use crate::arch::types::BlockQuad;
 use crate::arch::unroll::unroll_array;
 use crate::quant::Block;
@@ -401,10 +401,9 @@ impl<X: NeonDot> UnitIsa for X {
     }
     #[inline(always)]
     fn load_and_repeat(self, x: At<'_, Self, [u8; 20]>) -> I8x32 {
-        simd!(self, {
-            let word = vld1q_dup_u32(x.as_ptr().add(16).cast());
-            [vld1q_s8(x.as_ptr().cast()), vreinterpretq_s8_u32(word)]
-        })
+        // At any alignment.
+        let word = u32::from_le_bytes(*last(x));
+        simd!(self, [vld1q_s8(x.as_ptr().cast()), vreinterpretq_s8_u32(vdupq_n_u32(word))])
     }
     /// The low nibbles of 16 bytes are a vector, the high ones another.
     #[inline(always)]
