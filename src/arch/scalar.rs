@@ -339,7 +339,7 @@ impl UnitIsa for Scalar {
     }
     #[inline(never)]
     fn trits(self, x: [i8; 32], powers: &[u8; 32]) -> ([i8; 32], Form) {
-        let trit = |i: usize| (u16::from(x[i].cast_unsigned().wrapping_mul(powers[i])) * 3 >> 8) as i8;
+        let trit = |i: usize| ((u16::from(x[i].cast_unsigned().wrapping_mul(powers[i])) * 3) >> 8) as i8;
         (core::array::from_fn(trit), Form::PLAIN)
     }
     #[inline(always)]
