@@ -83,6 +83,9 @@ pub struct Run<'r, 'e, 's> {
     pub lookup: Option<Lookup<'r>>,
 }
 
+/// The most control tokens that an answer may show.
+pub const MAX_SHOWN: usize = 8;
+
 /// An answer in the making.
 #[derive(Clone, Debug)]
 pub struct Generation {
@@ -94,6 +97,8 @@ pub struct Generation {
     ended: Option<End>,
     detokenizer: Detokenizer,
     held: Held,
+    /// Control tokens whose text is a part of the answer's.
+    shown: [Option<u32>; MAX_SHOWN],
 }
 
 impl Default for Generation {
@@ -106,7 +111,16 @@ impl Generation {
     /// An answer of which there is nothing yet.
     pub const fn new() -> Self {
         let (detokenizer, held) = (Detokenizer::new(), Held::new());
-        Generation { generated: 0, pending: None, ahead: Ahead::NONE, ended: None, detokenizer, held }
+        let shown = [None; MAX_SHOWN];
+        Generation { generated: 0, pending: None, ahead: Ahead::NONE, ended: None, detokenizer, held, shown }
+    }
+
+    /// Has the text of a control token be a part of the answer's: one that marks a call of a tool, for who looks for it. Of more
+    /// than [`MAX_SHOWN`], those that came first stay.
+    pub fn show(&mut self, token: u32) {
+        if let Some(free) = self.shown.iter_mut().find(|shown| shown.is_none()) {
+            *free = Some(token);
+        }
     }
 
     /// Tokens so far, with the one that ended the turn.
@@ -206,7 +220,8 @@ impl Generation {
         }
         sampler.accept(token);
         let (held, stops, mut stop) = (&mut self.held, limits.stops, None);
-        self.detokenizer.push(tokenizer.piece(token, false), |text| {
+        let is_shown = self.shown.contains(&Some(token));
+        self.detokenizer.push(tokenizer.piece(token, is_shown), |text| {
             if stop.is_none() {
                 stop = held.push(text, stops, show);
             }
