@@ -73,12 +73,19 @@ TOOLS = [
     }
 ]
 USER = say("user", "Hello, it's \"me\" <b> & é!\n\n  Two lines. ")
+CALL = {"id": "abcdefghi", "type": "function", "function": {"name": "get_weather", "arguments": {"place": "Zürich <b>", "days": 2}}}
+CALLED = [
+    USER,
+    say("assistant", "") | {"tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "abcdefghi", "name": "get_weather", "content": '{"sky": "clear"}'},
+]
 CONVERSATIONS = {
     "plain": ([USER], {}),
     "system": ([say("system", "Be brief, please."), USER], {}),
     "turns": ([USER, say("assistant", "<think>\nHm.\n</think>\n\nHi! [1]"), say("user", "What is 2 + 2?")], {}),
     "tools": ([say("system", "Be brief, please."), USER], {"tools": TOOLS}),
     "no thinking": ([USER], {"enable_thinking": False}),
+    "called": (CALLED, {"tools": TOOLS}),
 }
 
 # Below these licences a copy may be given away with this notice. Models of others (Llama, Gemma 2, LFM, Command R, Nemotron,
