@@ -291,8 +291,12 @@ pub fn byte_tokens() -> impl Iterator<Item = String> {
 
 /// The file of a tiny model that can read and write any text: one token per byte, and ChatML's control tokens.
 pub fn byte_level_model(seed: u64) -> Vec<u8> {
-    let words = byte_tokens().collect();
-    with_vocabulary(Tiny { dtype: DType::Q8_0, seed, ..Tiny::default() }, words, "A B")
+    byte_level_model_of(Tiny { seed, ..Tiny::default() })
+}
+
+/// The same of another size.
+pub fn byte_level_model_of(size: Tiny) -> Vec<u8> {
+    with_vocabulary(Tiny { dtype: DType::Q8_0, ..size }, byte_tokens().collect(), "A B")
 }
 
 /// The file of a model that costs as much as one of a billion parameters would with fewer layers, and knows nothing: rows

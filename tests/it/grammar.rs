@@ -23,9 +23,13 @@ fn answer(model: &str, form: &[&str], seed: usize) -> Option<String> {
 }
 
 /// Numbers from 0 to a bound, by a seed.
-struct Dice(std::vec::IntoIter<f32>);
+pub(crate) struct Dice(std::vec::IntoIter<f32>);
 
 impl Dice {
+    pub(crate) fn new(numbers: Vec<f32>) -> Self {
+        Dice(numbers.into_iter())
+    }
+
     fn below(&mut self, n: usize) -> usize {
         let x = self.0.next().unwrap_or(0.0);
         (((x + 1.0) / 2.0 * n as f32) as usize).min(n - 1)
@@ -33,7 +37,7 @@ impl Dice {
 }
 
 /// A schema of moderate size.
-fn schema(dice: &mut Dice, depth: usize) -> Value {
+pub(crate) fn schema(dice: &mut Dice, depth: usize) -> Value {
     match dice.below(if depth == 0 { 6 } else { 9 }) {
         0 => json!({ "type": "integer", "minimum": -20, "maximum": dice.below(1000) }),
         1 => json!({ "type": "boolean" }),
@@ -54,7 +58,7 @@ fn schema(dice: &mut Dice, depth: usize) -> Value {
 }
 
 /// Whether a document is of a schema, of those that [`schema`] makes.
-fn is_valid(schema: &Value, document: &Value) -> bool {
+pub(crate) fn is_valid(schema: &Value, document: &Value) -> bool {
     if let Some(any) = schema["anyOf"].as_array() {
         return any.iter().any(|schema| is_valid(schema, document));
     }
@@ -102,7 +106,7 @@ fn documents_are_of_their_schema() {
     let model = f.write("model.gguf", &byte_level_model(3));
     let (n, mut whole) = (deep(1000, 24), 0);
     for i in 0..n {
-        let mut dice = Dice(noise(i as u64, 400).into_iter());
+        let mut dice = Dice::new(noise(i as u64, 400));
         let schema = schema(&mut dice, 3);
         let file = f.write("schema.json", schema.to_string().as_bytes());
         let Some(text) = answer(&model, &["--json-schema", &file], i) else { continue };

@@ -52,6 +52,8 @@ mod terminal;
 mod thinking;
 mod token_rules;
 mod tokenize;
+#[cfg(feature = "serve")]
+mod tools;
 mod visible;
 
 use std::io::Write;

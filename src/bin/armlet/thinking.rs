@@ -1,7 +1,27 @@
-//! The thoughts at the start of an answer, between `<think>` and `</think>`.
+//! The thoughts at the start of an answer, between `<think>` and `</think>`, or what a family has instead.
 
-pub(crate) const OPEN: &str = "<think>";
-pub(crate) const CLOSE: &str = "</think>";
+/// What is around thoughts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tags {
+    pub(crate) open: &'static str,
+    pub(crate) close: &'static str,
+}
+
+impl Default for Tags {
+    fn default() -> Self {
+        Tags { open: "<think>", close: "</think>" }
+    }
+}
+
+#[cfg(feature = "serve")]
+impl Tags {
+    /// Those of a template: Mistral's, Gemma's, or what all others have.
+    pub(crate) fn of(template: &str) -> Self {
+        let others =
+            [Tags { open: "[THINK]", close: "[/THINK]" }, Tags { open: "<|channel>thought", close: "<channel|>" }];
+        others.into_iter().find(|tags| template.contains(tags.close)).unwrap_or_default()
+    }
+}
 
 /// Where in an answer the next text is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,12 +37,18 @@ enum Place {
 /// like any other.
 #[derive(Debug, Default)]
 pub(crate) struct Thinking {
+    tags: Tags,
     place: Place,
     /// What may be the beginning of a tag.
     held: String,
 }
 
 impl Thinking {
+    #[cfg(feature = "serve")]
+    pub(crate) fn new(tags: Tags) -> Self {
+        Thinking { tags, ..Thinking::default() }
+    }
+
     /// The prompt ended with `<think>`.
     pub(crate) fn begin(&mut self) {
         self.place = Place::Thought;
@@ -35,25 +61,26 @@ impl Thinking {
     /// Adds text. Calls `f` with pieces, and whether they are thoughts; tags count as such.
     pub(crate) fn push(&mut self, text: &str, f: &mut dyn FnMut(bool, &str)) {
         self.held += text;
+        let Tags { open, close } = self.tags;
         if self.place == Place::Start {
             let word = self.held.trim_start();
-            if word.starts_with(OPEN) {
+            if word.starts_with(open) {
                 self.place = Place::Thought;
-                let tag = self.held.len() - word.len() + OPEN.len();
+                let tag = self.held.len() - word.len() + open.len();
                 f(true, &self.held[..tag]);
                 self.held.drain(..tag);
-            } else if !OPEN.starts_with(word) {
+            } else if !open.starts_with(word) {
                 self.place = Place::Answer;
             } else {
                 return;
             }
         }
         if self.place == Place::Thought {
-            let (end, held) = match self.held.find(CLOSE) {
-                Some(at) => (at + CLOSE.len(), 0),
-                None => (self.held.len(), half_tag(&self.held)),
+            let (end, held) = match self.held.find(close) {
+                Some(at) => (at + close.len(), 0),
+                None => (self.held.len(), half_tag(&self.held, close)),
             };
-            if held == 0 && self.held[..end].ends_with(CLOSE) {
+            if held == 0 && self.held[..end].ends_with(close) {
                 self.place = Place::Answer;
             }
             self.give(true, end - held, f);
@@ -78,9 +105,9 @@ impl Thinking {
     }
 }
 
-/// How many bytes at the end of a text are the beginning of `</think>`.
-fn half_tag(text: &str) -> usize {
-    (1..CLOSE.len()).rev().find(|len| text.ends_with(&CLOSE[..*len])).unwrap_or(0)
+/// How many bytes at the end of a text are the beginning of a tag.
+fn half_tag(text: &str, tag: &str) -> usize {
+    (1..tag.len()).rev().find(|len| text.ends_with(&tag[..*len])).unwrap_or(0)
 }
 
 /// An answer without its thoughts, and the white space behind them.

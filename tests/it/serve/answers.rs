@@ -148,7 +148,6 @@ fn bad_requests_get_openais_errors() {
         (chat, bad(json!({ "stream": 1 })), 400, json!("stream"), json!("invalid_type")),
         (chat, bad(json!({ "stream_options": {} })), 400, json!("stream_options"), json!(null)),
         (chat, bad(json!({ "top_logprobs": 2 })), 400, json!("top_logprobs"), json!(null)),
-        (chat, bad(json!({ "tools": [{ "type": "function" }] })), 400, json!("tools"), json!("unsupported_parameter")),
         (
             chat,
             bad(json!({ "response_format": { "type": "yaml" } })),

@@ -61,7 +61,7 @@ fn ollamas_lists_and_errors() {
     let shown = server.ok("/api/show", &json!({ "model": "tiny" }));
     assert_eq!(
         (&shown["capabilities"], &shown["model_info"]["llama.context_length"]),
-        (&json!(["completion"]), &json!(4096))
+        (&json!(["completion", "tools"]), &json!(4096))
     );
     let hi = json!([{ "role": "user", "content": "Hi" }]);
     for (path, body, status, what) in [

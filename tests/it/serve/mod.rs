@@ -6,6 +6,8 @@ mod client;
 mod limits;
 mod load;
 mod soak;
+#[cfg(feature = "grammar")]
+mod tools;
 
 const ANSWER: [&str; 3] = ["Some", " fine", " answer."];
 const TEXT: &str = "Some fine answer.";

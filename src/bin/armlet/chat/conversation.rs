@@ -76,8 +76,7 @@ impl Conversation<'_, '_> {
     /// Starts a new conversation with this system prompt.
     pub(super) fn set_system(&mut self, text: Option<&str>) {
         (self.told, self.from_file) = (false, false);
-        self.transcript.messages =
-            text.map(|t| Message { role: Role::System, text: t.to_string() }).into_iter().collect();
+        self.transcript.messages = text.map(|t| Message::new(Role::System, t.to_string())).into_iter().collect();
     }
 
     /// Restores the conversation from a file.
@@ -118,7 +117,7 @@ impl Conversation<'_, '_> {
             return Err(Failure::Error("the message is empty".into()));
         }
         let before = self.transcript.messages.clone();
-        self.transcript.messages.push(Message { role: Role::User, text: text.to_string() });
+        self.transcript.messages.push(Message::new(Role::User, text.to_string()));
         self.answer_or(before, show)
     }
 
@@ -149,7 +148,7 @@ impl Conversation<'_, '_> {
     pub(super) fn edit(&mut self, text: &str, show: Show<'_>) -> Answered {
         let before = self.transcript.messages.clone();
         self.undo()?;
-        self.transcript.messages.push(Message { role: Role::User, text: text.to_string() });
+        self.transcript.messages.push(Message::new(Role::User, text.to_string()));
         self.answer_or(before, show)
     }
 
@@ -214,7 +213,7 @@ impl Conversation<'_, '_> {
         self.cut = was_cut.then_some(self.transcript.read.len());
         if !(text.is_empty() && nothing) {
             self.from_file = false;
-            self.transcript.messages.push(Message { role: Role::Assistant, text });
+            self.transcript.messages.push(Message::new(Role::Assistant, text));
         }
         result
     }

@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         let (prefix, mut transcript) = start.map_or((None, Transcript::default()), |(p, t)| (Some(p), t));
         let template = Template::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
         if let Some(text) = &system {
-            transcript.messages = vec![Message { role: Role::System, text: text.clone() }];
+            transcript.messages = vec![Message::new(Role::System, text.clone())];
         }
         // An empty file is a new session.
         let session = args.session.as_deref().filter(|path| path.metadata().is_ok_and(|found| found.len() > 0));

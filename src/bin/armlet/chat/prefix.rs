@@ -33,7 +33,7 @@ pub(crate) fn run(args: &args::Prefix) -> Result<(), Failure> {
     let text = text(&args.text)?;
     with_model(&args.model, |loaded| {
         let template = Template::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
-        let system = Message { role: Role::System, text: text.trim_end_matches('\n').to_string() };
+        let system = Message::new(Role::System, text.trim_end_matches('\n').to_string());
         let began = now();
         let read = start(loaded, &template, &system, began)?;
         let common = read.len();

@@ -38,7 +38,7 @@ impl Transcript {
         let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
         let message = |m: &serde_json::Value| {
             let role = [Role::System, Role::User, Role::Assistant].into_iter().find(|r| m["role"] == r.name())?;
-            Some(Message { role, text: m["text"].as_str()?.to_string() })
+            Some(Message::new(role, m["text"].as_str()?.to_string()))
         };
         let read = |t: &serde_json::Value| u32::try_from(t.as_u64()?).ok();
         let messages = value["messages"].as_array()?.iter().map(message).collect::<Option<_>>()?;
@@ -92,7 +92,7 @@ pub(super) fn start(
     began: NaiveDateTime,
 ) -> Result<Vec<u32>, Failure> {
     let tokens = |word: &str| {
-        let user = Message { role: Role::User, text: word.to_string() };
+        let user = Message::new(Role::User, word.to_string());
         encode_rendered(loaded, &template.render(&[system.clone(), user], began)?)
     };
     let (mut a, b) = (tokens("Yes.")?, tokens("42")?);

@@ -263,7 +263,7 @@ impl Reader<'_> {
 }
 
 /// A character in a regular expression, in or out of brackets.
-fn escaped(c: char) -> String {
+pub(super) fn escaped(c: char) -> String {
     if c.is_alphanumeric() || c == '_' { c.to_string() } else { format!("\\u{{{:x}}}", u32::from(c)) }
 }
 

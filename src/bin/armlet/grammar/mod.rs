@@ -3,6 +3,8 @@
 //! llguidance (<https://github.com/guidance-ai/llguidance>) says which tokens may follow; here are the vocabulary as it wants it,
 //! GBNF in the language that it reads, and a [`Constraint`] for each answer.
 
+#[cfg(feature = "serve")]
+pub(crate) mod calls;
 mod gbnf;
 mod vocabulary;
 
@@ -30,6 +32,9 @@ pub(crate) enum Form {
     Schema(Value),
     /// A text of a GBNF grammar.
     Gbnf(String),
+    /// A text of a grammar in llguidance's own language.
+    #[cfg(feature = "serve")]
+    Lark(String),
 }
 
 /// The vocabulary of a model, ready for forms.
@@ -95,6 +100,8 @@ impl Grammar {
         let grammar = match form {
             Form::Schema(schema) => TopLevelGrammar::from_json_schema(compact(schema)?),
             Form::Gbnf(text) => TopLevelGrammar::from_lark(gbnf::to_lark(text)?),
+            #[cfg(feature = "serve")]
+            Form::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
         };
         Ok(Grammar { vocabulary, grammar })
     }

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use super::app::App;
 use super::clients::Ask;
 use super::engine::{Handle, Refused};
-use super::event::{Ended, Event};
-use super::format::{Delta, Format, Splitter, Wanted};
+use super::event::{Ended, Event, Reason};
+use super::format::{Delta, Format, Parts, Splitter, Wanted};
 use super::phase::{Phase, Reached, reached};
 use super::prepare::{Preparation, Prompt, Source, internal};
 use super::problem::Problem;
@@ -49,14 +49,14 @@ pub(super) async fn answer(
         return Err(Problem::unavailable("The server is about to end."));
     }
     wanted.form = wanted.form.or_else(|| app.form.clone());
-    let (stream, split) = (wanted.stream, wanted.split);
+    let stream = wanted.stream;
     let (most, logs) = (app.sizes.context, app.limits.log_prompts);
-    let (ask, thinking) = app.prepare.run(move |preparation| ask(preparation, wanted, most, logs)).await?;
+    let (ask, parts) = app.prepare.run(move |preparation| ask(preparation, wanted, most, logs)).await?;
     let mut answering = Answering {
         events: app.engine.submit(ask).await.map_err(|why| refusal(app, why))?,
         engine: app.engine.clone(),
         cut: reached(&app.phase, Phase::Cut),
-        splitter: Splitter::new(split, thinking),
+        splitter: Splitter::new(parts),
         said: logs.then(String::new),
     };
     if stream {
@@ -68,12 +68,12 @@ pub(super) async fn answer(
     Ok(reply::ok(&format.whole(whole, &ended)))
 }
 
-/// What the engine is asked for, with a context of `most` tokens; and whether the answer begins with a thought.
-fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: bool) -> Result<(Ask, bool), Problem> {
-    let Wanted { source, sampling, tokens, context, scores, stream, form, .. } = wanted;
+/// What the engine is asked for, with a context of `most` tokens; and of what parts the answer is.
+fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: bool) -> Result<(Ask, Parts), Problem> {
+    let Wanted { source, sampling, tokens, context, scores, stream, form, split, tools } = wanted;
     let is_chat = matches!(source, Source::Chat(..));
     let most = context.map_or(most, |context| context.min(most));
-    let Prompt { tokens: prompt, thinking } = preparation.prompt(source)?;
+    let Prompt { tokens: prompt, thinking } = preparation.prompt(source, tools.as_ref())?;
     let n = prompt.len();
     if n == 0 {
         return Err(Problem::invalid("The prompt is empty.").of("prompt").code("invalid_prompt"));
@@ -86,15 +86,23 @@ fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: boo
         log::info!("prompt: {}", String::from_utf8_lossy(&text));
     }
     let room = room(n, most, context.is_some(), stream);
+    let (constraint, calls) = match &tools {
+        Some(tools) => {
+            let (constraint, calls) = preparation.calls(tools, form, thinking)?;
+            (Some(constraint), Some(calls))
+        }
+        None => (form.map(|form| preparation.constraint(&form)).transpose()?, None),
+    };
     let ask = Ask {
         sampling: sampling::settings(&sampling, preparation.file, is_chat).map_err(internal)?,
         rules: TokenRules::new(&sampling, preparation.tokenizer).map_err(internal)?,
-        constraint: form.map(|form| preparation.constraint(&form)).transpose()?,
+        shown: calls.as_ref().map_or_else(Vec::new, |_| preparation.marks()),
+        constraint,
         prompt,
         tokens: tokens.or(sampling.n_predict).unwrap_or(most - n).min(room),
         scores,
     };
-    Ok((ask, thinking))
+    Ok((ask, Parts { tags: split.then(|| preparation.tags()), thinking, calls }))
 }
 
 /// What is said to a request that did not get to the engine.
@@ -149,11 +157,15 @@ impl Answering {
                 let delta = self.splitter.push(&piece.text);
                 Came::Delta(Delta { scores: piece.scored.into_iter().collect(), ..delta })
             }
-            Some(Event::End(ended)) => {
+            Some(Event::End(mut ended)) => {
                 if let Some(said) = &self.said {
                     log::info!("answer: {said}");
                 }
-                Came::End(self.splitter.finish(), ended)
+                let last = self.splitter.finish();
+                if self.splitter.has_called() && ended.reason == Reason::Stop {
+                    ended.reason = Reason::Calls;
+                }
+                Came::End(last, ended)
             }
             Some(Event::Failed(why)) => Came::Failed(Problem::internal(why)),
             None => Came::Failed(Problem::unavailable("The answer was given up.")),
@@ -169,9 +181,7 @@ impl Answering {
                 Came::End(delta, ended) => (delta, Some(ended)),
                 Came::Failed(problem) => return Err(problem),
             };
-            whole.thought += &delta.thought;
-            whole.text += &delta.text;
-            whole.scores.extend(delta.scores);
+            whole.add(delta);
             if let Some(ended) = ended {
                 return Ok((whole, ended));
             }

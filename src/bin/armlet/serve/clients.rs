@@ -26,6 +26,8 @@ pub(super) struct Ask {
     pub(super) sampling: SamplerConfig,
     /// What is said of its tokens.
     pub(super) rules: TokenRules,
+    /// Control tokens that are a part of its text.
+    pub(super) shown: Vec<u32>,
     /// What keeps it to a form.
     pub(super) constraint: Option<Constraint>,
     /// The most tokens of the answer.
@@ -69,7 +71,9 @@ impl<'m> Answers<'m> {
     pub(super) fn insert(&mut self, request: u64, ask: Ask, events: mpsc::Sender<Event>) {
         let mut sampler = Box::new(Sampler::new(ask.sampling));
         ask.prompt.iter().for_each(|token| sampler.accept(*token));
-        let Ask { prompt, rules, constraint, tokens, scores, .. } = ask;
+        let Ask { prompt, rules, shown, constraint, tokens, scores, .. } = ask;
+        let mut generation = Generation::new();
+        shown.into_iter().for_each(|token| generation.show(token));
         let (n, history) = (prompt.len(), if rules.look_back() { prompt } else { Vec::new() });
         let answer = Answer {
             rules,
@@ -77,7 +81,7 @@ impl<'m> Answers<'m> {
             tokens,
             scores,
             sampler,
-            generation: Generation::new(),
+            generation,
             history,
             prompt: n,
             cached: 0,

@@ -41,6 +41,8 @@ pub(super) struct Candidate {
 pub(super) enum Reason {
     /// The model ended its turn, or there was a stop string.
     Stop,
+    /// The model ended its turn with calls of tools.
+    Calls,
     /// As many tokens as asked for, or as the context holds.
     Length,
 }
@@ -49,6 +51,7 @@ impl Reason {
     pub(super) fn name(self) -> &'static str {
         match self {
             Reason::Stop => "stop",
+            Reason::Calls => "tool_calls",
             Reason::Length => "length",
         }
     }

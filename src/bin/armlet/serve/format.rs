@@ -7,7 +7,8 @@ use super::prepare::Source;
 use super::problem::Problem;
 use crate::args::Sampling;
 use crate::grammar::Form;
-use crate::thinking::Thinking;
+use crate::thinking::{Tags, Thinking};
+use crate::tools::{Calls, Piece, Tools};
 
 /// What is asked for, as far as the request alone says it.
 pub(super) struct Wanted {
@@ -24,6 +25,8 @@ pub(super) struct Wanted {
     pub(super) form: Option<Form>,
     /// Thoughts are told from the answer.
     pub(super) split: bool,
+    /// What it may call.
+    pub(super) tools: Option<Tools>,
 }
 
 /// What is asked for, and the form of the answer.
@@ -34,13 +37,51 @@ pub(super) type Request = (Wanted, Box<dyn Format>);
 pub(super) struct Delta {
     pub(super) thought: String,
     pub(super) text: String,
+    pub(super) calls: Vec<CallPart>,
     pub(super) scores: Vec<Scored>,
+}
+
+/// More of a call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct CallPart {
+    /// Which one of the answer, from 0.
+    pub(super) index: usize,
+    /// It begins.
+    pub(super) name: Option<String>,
+    pub(super) arguments: String,
+    /// It is complete.
+    pub(super) ended: bool,
 }
 
 impl Delta {
     pub(super) fn is_empty(&self) -> bool {
-        self.thought.is_empty() && self.text.is_empty() && self.scores.is_empty()
+        self.thought.is_empty() && self.text.is_empty() && self.calls.is_empty() && self.scores.is_empty()
     }
+
+    /// Adds what came later.
+    pub(super) fn add(&mut self, more: Delta) {
+        self.thought += &more.thought;
+        self.text += &more.text;
+        self.scores.extend(more.scores);
+        for part in more.calls {
+            self.add_call(part);
+        }
+    }
+
+    fn add_call(&mut self, part: CallPart) {
+        match self.calls.last_mut().filter(|last| last.index == part.index) {
+            Some(last) => {
+                last.arguments += &part.arguments;
+                last.ended |= part.ended;
+            }
+            None => self.calls.push(part),
+        }
+    }
+}
+
+/// The id of a call of an answer.
+pub(super) fn call_id(answer: u64, index: usize) -> String {
+    format!("call_{answer:016x}{index:04x}")
 }
 
 /// The form of an answer. Pieces of a stream are texts with all that frames them.
@@ -72,21 +113,38 @@ pub(super) fn sse(value: &Value) -> String {
     format!("data: {value}\n\n")
 }
 
-/// Tells thoughts from the answer, without the tags and the white space around them.
+/// What an answer is made of, and how it is told apart.
+#[derive(Default)]
+pub(super) struct Parts {
+    /// Thoughts are between these; else they are answer.
+    pub(super) tags: Option<Tags>,
+    /// It begins within a thought.
+    pub(super) thinking: bool,
+    pub(super) calls: Option<Calls>,
+}
+
+/// Tells thoughts and calls from the answer, without the tags and the white space around them.
 pub(super) struct Splitter {
+    tags: Tags,
     thinking: Option<Thinking>,
     /// Thoughts have ended, or begun: white space that follows is not passed on.
     trims: bool,
+    calls: Option<Calls>,
+    /// Calls that have begun.
+    begun: usize,
 }
 
 impl Splitter {
-    /// `begun`: the prompt ended with `<think>`. Without `split`, all is answer.
-    pub(super) fn new(split: bool, begun: bool) -> Self {
-        let mut thinking = Thinking::default();
-        if begun {
-            thinking.begin();
-        }
-        Splitter { thinking: split.then_some(thinking), trims: begun }
+    pub(super) fn new(parts: Parts) -> Self {
+        let thinking = parts.tags.map(|tags| {
+            let mut thinking = Thinking::new(tags);
+            if parts.thinking {
+                thinking.begin();
+            }
+            thinking
+        });
+        let tags = parts.tags.unwrap_or_default();
+        Splitter { tags, thinking, trims: parts.thinking, calls: parts.calls, begun: 0 }
     }
 
     pub(super) fn push(&mut self, text: &str) -> Delta {
@@ -95,23 +153,33 @@ impl Splitter {
 
     /// What was held back.
     pub(super) fn finish(&mut self) -> Delta {
-        self.each("", |thinking, f| thinking.finish(f))
+        let mut delta = self.each("", |thinking, f| thinking.finish(f));
+        if let Some(calls) = &mut self.calls {
+            let pieces = calls.finish();
+            self.read(pieces, &mut delta);
+        }
+        delta
+    }
+
+    /// Whether there was a call.
+    pub(super) fn has_called(&self) -> bool {
+        self.begun > 0
     }
 
     fn each(&mut self, all: &str, give: impl FnOnce(&mut Thinking, &mut dyn FnMut(bool, &str))) -> Delta {
         let mut delta = Delta::default();
         let Some(thinking) = &mut self.thinking else {
             delta.text = all.into();
-            return delta;
+            return self.with_calls(delta);
         };
-        let trims = &mut self.trims;
+        let (trims, Tags { open, close }) = (&mut self.trims, self.tags);
         give(thinking, &mut |is_thought, text| {
             let to = if is_thought { &mut delta.thought } else { &mut delta.text };
-            if is_thought && text.ends_with(crate::thinking::OPEN) && text.trim_start() == crate::thinking::OPEN {
+            if is_thought && text.ends_with(open) && text.trim_start() == open {
                 *trims = true;
                 return;
             }
-            let (text, ends) = match text.strip_suffix(crate::thinking::CLOSE).filter(|_| is_thought) {
+            let (text, ends) = match text.strip_suffix(close).filter(|_| is_thought) {
                 Some(before) => (before, true),
                 None => (text, false),
             };
@@ -119,7 +187,35 @@ impl Splitter {
             *trims = ends || (*trims && text.is_empty());
             *to += text;
         });
+        self.with_calls(delta)
+    }
+
+    /// Takes the calls out of an answer's text.
+    fn with_calls(&mut self, mut delta: Delta) -> Delta {
+        if let Some(calls) = &mut self.calls {
+            let pieces = calls.push(&std::mem::take(&mut delta.text));
+            self.read(pieces, &mut delta);
+        }
         delta
+    }
+
+    fn read(&mut self, pieces: Vec<Piece>, delta: &mut Delta) {
+        for piece in pieces {
+            let mut part = CallPart { index: self.begun.saturating_sub(1), ..CallPart::default() };
+            match piece {
+                Piece::Text(text) => {
+                    delta.text += &text;
+                    continue;
+                }
+                Piece::Begin(name) => {
+                    part = CallPart { index: self.begun, name: Some(name), ..part };
+                    self.begun += 1;
+                }
+                Piece::Arguments(text) => part.arguments = text,
+                Piece::End => part.ended = true,
+            }
+            delta.add_call(part);
+        }
     }
 }
 
@@ -128,7 +224,7 @@ mod tests {
     use super::*;
 
     fn split(text: &str, piece: usize, begun: bool) -> [String; 2] {
-        let mut splitter = Splitter::new(true, begun);
+        let mut splitter = Splitter::new(Parts { tags: Some(Tags::default()), thinking: begun, calls: None });
         let chars: Vec<char> = text.chars().collect();
         let mut out = [String::new(), String::new()];
         let deltas: Vec<Delta> = chars.chunks(piece).map(|c| splitter.push(&c.iter().collect::<String>())).collect();
@@ -152,7 +248,7 @@ mod tests {
                 assert_eq!(split(text, piece, begun), [thought, answer], "{text:?} by {piece}");
             }
         }
-        let mut plain = Splitter::new(false, true);
+        let mut plain = Splitter::new(Parts { thinking: true, ..Parts::default() });
         assert_eq!((plain.push("<think>a").text, plain.finish().is_empty()), ("<think>a".into(), true));
     }
 }

@@ -1,17 +1,75 @@
 //! The messages of a conversation, as the APIs have them.
 
 use armlet::tokenizer::Role;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, required, wrong_type};
 use super::problem::Problem;
-use crate::template::Message;
+use crate::template::{Message, Part};
+use crate::tools::Call;
 
 /// The most messages of a conversation.
 const MESSAGES: usize = 4096;
 
+/// Whose messages they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Api {
+    OpenAi,
+    /// Calls have no ids, and their arguments are objects; a result says of which tool it is.
+    Ollama,
+}
+
 /// Reads the messages.
-pub(super) fn read(name: &str, list: Vec<Value>) -> Result<Vec<Message>, Problem> {
+pub(super) fn read(api: Api, name: &str, list: Vec<Value>) -> Result<Vec<Message>, Problem> {
+    check(name, &list)?;
+    let mut reader = Reader { api, calls: Vec::new() };
+    let read = |(i, value)| reader.message(Fields::of(value, format!("{name}[{i}]"))?);
+    list.into_iter().enumerate().map(read).collect()
+}
+
+/// Reads the items of `/v1/responses`: messages, and in items of their own calls, results and thoughts.
+pub(super) fn items(name: &str, list: Vec<Value>) -> Result<Vec<Message>, Problem> {
+    check(name, &list)?;
+    let mut reader = Reader { api: Api::OpenAi, calls: Vec::new() };
+    let mut messages: Vec<Message> = Vec::new();
+    for (i, value) in list.into_iter().enumerate() {
+        let kind = value["type"].as_str().unwrap_or("message").to_string();
+        let mut fields = Fields::of(value, format!("{name}[{i}]"))?;
+        let field = fields.name("call_id");
+        match kind.as_str() {
+            "function_call" => {
+                let id = required(&field, fields.text("call_id")?)?;
+                let call = reader.call(id, &mut fields)?;
+                match messages.last_mut() {
+                    // What was said before, and calls that follow each other, are one message.
+                    Some(Message { part: Part::Calls(calls), .. }) => calls.push(call),
+                    Some(last) if last.role == Role::Assistant => last.part = Part::Calls(vec![call]),
+                    _ => {
+                        let said = Message::new(Role::Assistant, String::new());
+                        messages.push(Message { part: Part::Calls(vec![call]), ..said });
+                    }
+                }
+            }
+            "function_call_output" => {
+                let id = required(&field, fields.text("call_id")?)?;
+                let from = fields.name("output");
+                let text = content(&from, required(&from, fields.take("output"))?)?;
+                messages.push(reader.result_of(&field, Some(id), None, text)?);
+            }
+            // What a model thought is no part of what it is told later.
+            "reasoning" => continue,
+            _ => {
+                messages.push(reader.message(fields)?);
+                continue;
+            }
+        }
+        fields.neutral(&["type", "id", "status"]);
+        fields.finish()?;
+    }
+    Ok(messages)
+}
+
+fn check(name: &str, list: &[Value]) -> Result<(), Problem> {
     if list.is_empty() {
         let message = format!("Invalid '{name}': empty array. Expected at least one message.");
         return Err(Problem::invalid(message).of(name).code("empty_array"));
@@ -20,33 +78,141 @@ pub(super) fn read(name: &str, list: Vec<Value>) -> Result<Vec<Message>, Problem
         let message = format!("Invalid '{name}': array too long. Expected at most {MESSAGES}.");
         return Err(Problem::invalid(message).of(name).code("array_above_max_length"));
     }
-    list.into_iter().enumerate().map(|(i, value)| message(Fields::of(value, format!("{name}[{i}]"))?)).collect()
+    Ok(())
 }
 
-fn message(mut fields: Fields) -> Result<Message, Problem> {
-    let name = fields.name("role");
-    let role = required(&name, fields.text("role")?)?;
-    let role = match role.as_str() {
-        "system" | "developer" => Role::System,
-        "user" => Role::User,
-        "assistant" => Role::Assistant,
-        "tool" | "function" => return Err(Problem::unsupported(&name, &format!(" as '{role}'"))),
-        _ => {
-            let message = format!(
-                "Invalid value: '{role}'. Supported values are: 'system', 'developer', 'user' and 'assistant'."
-            );
-            return Err(Problem::invalid(message).of(&name).code("invalid_value"));
+/// What a conversation has called so far.
+struct Reader {
+    api: Api,
+    calls: Vec<Called>,
+}
+
+struct Called {
+    id: String,
+    name: String,
+    has_result: bool,
+}
+
+impl Reader {
+    fn message(&mut self, mut fields: Fields) -> Result<Message, Problem> {
+        let name = fields.name("role");
+        let role = required(&name, fields.text("role")?)?;
+        let role = match role.as_str() {
+            "system" | "developer" => Role::System,
+            "user" => Role::User,
+            "assistant" => Role::Assistant,
+            "tool" => return self.result(fields),
+            "function" => return Err(Problem::unsupported(&name, &format!(" as '{role}'"))),
+            _ => {
+                let message = format!(
+                    "Invalid value: '{role}'. Supported values are: 'system', 'developer', 'user', 'assistant', and 'tool'."
+                );
+                return Err(Problem::invalid(message).of(&name).code("invalid_value"));
+            }
+        };
+        let part = if role == Role::Assistant { self.calls(&mut fields)? } else { Part::Text };
+        let name = fields.name("content");
+        let given = fields.take("content");
+        // Who calls need not say anything.
+        let given = if part == Part::Text { Some(required(&name, given)?) } else { given };
+        let text = given.map_or(Ok(String::new()), |given| content(&name, given))?;
+        // What a model thought is no part of what it is told later.
+        fields.neutral(&["reasoning_content", "reasoning", "thinking", "id", "status", "type"]);
+        for (field, empty) in [("tool_calls", json!([])), ("annotations", json!([])), ("images", json!([]))] {
+            fields.only(field, &[empty])?;
         }
-    };
-    let name = fields.name("content");
-    let text = content(&name, required(&name, fields.take("content"))?)?;
-    // What a model thought is no part of what it is told later.
-    fields.neutral(&["reasoning_content", "reasoning", "thinking", "id", "status", "type"]);
-    for (field, empty) in [("tool_calls", json!([])), ("annotations", json!([])), ("images", json!([]))] {
-        fields.only(field, &[empty])?;
+        fields.only("refusal", &[])?;
+        fields.finish()?;
+        Ok(Message { part, ..Message::new(role, text) })
     }
-    fields.finish()?;
-    Ok(Message { role, text })
+
+    /// The calls of an assistant's message.
+    fn calls(&mut self, fields: &mut Fields) -> Result<Part, Problem> {
+        let name = fields.name("tool_calls");
+        let list = fields.list("tool_calls")?.unwrap_or_default();
+        let mut calls = Vec::new();
+        for (i, value) in list.into_iter().enumerate() {
+            let mut call = Fields::of(value, format!("{name}[{i}]"))?;
+            call.only("type", &[json!("function")])?;
+            call.neutral(&["index"]);
+            let id = match (call.text("id")?, self.api) {
+                (Some(id), _) => id,
+                (None, Api::Ollama) => format!("call_{}", self.calls.len()),
+                (None, Api::OpenAi) => required(&call.name("id"), None)?,
+            };
+            let inner = call.name("function");
+            let mut function = required(&inner, call.object("function")?)?;
+            call.finish()?;
+            function.neutral(&["index"]);
+            calls.push(self.call(id, &mut function)?);
+            function.finish()?;
+        }
+        Ok(if calls.is_empty() { Part::Text } else { Part::Calls(calls) })
+    }
+
+    /// A call by its id, with the name and the arguments that these fields have.
+    fn call(&mut self, id: String, fields: &mut Fields) -> Result<Call, Problem> {
+        let field = fields.name("name");
+        let name = required(&field, fields.text("name")?)?;
+        let field = fields.name("arguments");
+        let arguments = match required(&field, fields.take("arguments"))? {
+            Value::String(text) if text.trim().is_empty() => Some(Map::new()),
+            Value::String(text) if self.api == Api::OpenAi => serde_json::from_str(&text).ok(),
+            Value::Object(object) if self.api == Api::Ollama => Some(object),
+            other => {
+                let expected = if self.api == Api::OpenAi { "a string" } else { "an object" };
+                return Err(wrong_type(&field, expected, &other));
+            }
+        };
+        let Some(arguments) = arguments else {
+            let message = format!("Invalid '{field}': expected the JSON of an object.");
+            return Err(Problem::invalid(message).of(&field).code("invalid_value"));
+        };
+        self.calls.push(Called { id: id.clone(), name: name.clone(), has_result: false });
+        Ok(Call { id, name, arguments })
+    }
+
+    /// A message of a tool.
+    fn result(&mut self, mut fields: Fields) -> Result<Message, Problem> {
+        let field = fields.name("tool_call_id");
+        let id = fields.text("tool_call_id")?;
+        let name = fields.text("tool_name")?;
+        let name = name.or(fields.text("name")?);
+        let id = if self.api == Api::OpenAi { Some(required(&field, id)?) } else { id };
+        let from = fields.name("content");
+        let text = content(&from, required(&from, fields.take("content"))?)?;
+        fields.finish()?;
+        self.result_of(&field, id, name, text)
+    }
+
+    /// The result of a call that came before.
+    fn result_of(
+        &mut self,
+        field: &str,
+        id: Option<String>,
+        name: Option<String>,
+        text: String,
+    ) -> Result<Message, Problem> {
+        let called = match &id {
+            Some(id) => self.calls.iter_mut().rfind(|call| call.id == *id),
+            None => {
+                let open = |call: &&mut Called| !call.has_result && name.as_ref().is_none_or(|name| *name == call.name);
+                self.calls.iter_mut().find(open)
+            }
+        };
+        let (id, name) = match (called, self.api) {
+            (Some(called), _) => {
+                called.has_result = true;
+                (called.id.clone(), called.name.clone())
+            }
+            (None, Api::Ollama) => (id.unwrap_or_default(), name.unwrap_or_default()),
+            (None, Api::OpenAi) => {
+                let message = "Messages with role 'tool' must be a response to a preceding message with 'tool_calls'.";
+                return Err(Problem::invalid(message).of(field).code("invalid_value"));
+            }
+        };
+        Ok(Message { part: Part::Result { id, name }, ..Message::new(Role::User, text) })
+    }
 }
 
 /// A text, or parts that are texts.
@@ -77,7 +243,7 @@ mod tests {
     use super::*;
 
     fn one(value: Value) -> Result<Message, Problem> {
-        Ok(read("messages", vec![value])?.remove(0))
+        Ok(read(Api::OpenAi, "messages", vec![value])?.remove(0))
     }
 
     #[test]
@@ -94,16 +260,57 @@ mod tests {
         let image = json!({ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": "x" } }] });
         for (bad, param) in [
             (image, "messages[0].content[0].type"),
-            (json!({ "role": "tool", "content": "x" }), "messages[0].role"),
+            (json!({ "role": "tool", "content": "x" }), "messages[0].tool_call_id"),
+            (json!({ "role": "tool", "content": "x", "tool_call_id": "1" }), "messages[0].tool_call_id"),
+            (json!({ "role": "function", "content": "x" }), "messages[0].role"),
+            (json!({ "role": "assistant", "content": null }), "messages[0].content"),
+            (json!({ "role": "user", "content": "x", "tool_calls": [{}] }), "messages[0].tool_calls"),
             (json!({ "role": "judge", "content": "x" }), "messages[0].role"),
             (json!({ "role": "user" }), "messages[0].content"),
             (json!({ "role": "user", "content": 1 }), "messages[0].content"),
             (json!({ "role": "user", "content": "x", "name": "Bob" }), "messages[0].name"),
-            (json!({ "role": "assistant", "content": "x", "tool_calls": [1] }), "messages[0].tool_calls"),
+            (json!({ "role": "assistant", "content": "x", "tool_calls": [1] }), "messages[0].tool_calls[0]"),
             (json!("x"), "messages[0]"),
         ] {
             assert_eq!(one(bad.clone()).unwrap_err().openai()["error"]["param"], param, "{bad}");
         }
-        assert!(read("messages", vec![]).is_err());
+        assert!(read(Api::OpenAi, "messages", vec![]).is_err());
+    }
+
+    #[test]
+    fn calls_and_their_results() {
+        let call = |id: &str, name: &str, arguments: Value| json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } });
+        let calls = json!([call("a", "f", json!("{\"x\": 1}")), call("b", "g", json!(""))]);
+        let list = vec![
+            json!({ "role": "assistant", "content": null, "tool_calls": calls }),
+            json!({ "role": "tool", "content": [{ "type": "text", "text": "two" }], "tool_call_id": "b" }),
+        ];
+        let messages = read(Api::OpenAi, "messages", list).unwrap();
+        let Part::Calls(calls) = &messages[0].part else { panic!("{messages:?}") };
+        assert_eq!((calls.len(), Value::from(calls[0].arguments.clone())), (2, json!({ "x": 1 })));
+        assert_eq!(messages[1].part, Part::Result { id: "b".into(), name: "g".into() });
+        assert_eq!((messages[0].text.as_str(), messages[1].text.as_str()), ("", "two"));
+        // ollama's have no ids: what is next of this name.
+        let called = json!({ "function": { "name": "f", "arguments": {} } });
+        let result = |name: &str| json!({ "role": "tool", "content": "x", "tool_name": name });
+        let list = vec![
+            json!({ "role": "assistant", "content": "", "tool_calls": [called, called] }),
+            result("f"),
+            result("f"),
+        ];
+        let messages = read(Api::Ollama, "messages", list).unwrap();
+        let Part::Calls(calls) = &messages[0].part else { panic!("{messages:?}") };
+        let ids: Vec<Part> = calls.iter().map(|call| Part::Result { id: call.id.clone(), name: "f".into() }).collect();
+        assert!(messages[1..].iter().map(|m| &m.part).eq(&ids) && ids[0] != ids[1]);
+        for (bad, param) in [
+            (json!([{ "type": "function", "function": { "name": "f", "arguments": "{}" } }]), "[0].id"),
+            (json!([call("a", "f", json!({}))]), "[0].function.arguments"),
+            (json!([call("a", "f", json!("[1]"))]), "[0].function.arguments"),
+            (json!([{ "id": "a", "function": { "arguments": "{}" } }]), "[0].function.name"),
+            (json!([{ "id": "a", "type": "custom", "custom": {} }]), "[0].type"),
+        ] {
+            let error = one(json!({ "role": "assistant", "tool_calls": bad })).unwrap_err();
+            assert_eq!(error.openai()["error"]["param"], format!("messages[0].tool_calls{param}"), "{bad}");
+        }
     }
 }

@@ -20,6 +20,7 @@ mod event;
 mod fields;
 mod form;
 mod format;
+mod functions;
 mod guard;
 mod listen;
 mod messages;

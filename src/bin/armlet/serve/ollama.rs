@@ -4,15 +4,17 @@ use chrono::{SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
 use super::about::About;
-use super::event::Ended;
+use super::event::{Ended, Reason};
 use super::fields::{Fields, required};
-use super::format::{Delta, Format, Request, Wanted};
+use super::format::{CallPart, Delta, Format, Request, Wanted};
+use super::messages::Api;
 use super::prepare::Source;
 use super::problem::Problem;
-use super::{form, messages, settings};
+use super::{form, functions, messages, settings};
 use crate::args::Sampling;
 use crate::grammar::Form;
 use crate::template::Message;
+use crate::tools::Tools;
 use armlet::tokenizer::Role;
 
 /// Options that change no answer here: threads and memory are the server's.
@@ -80,14 +82,14 @@ fn common(fields: &mut Fields, mut sampling: Sampling) -> Result<Common, Problem
 pub(super) fn chat(mut fields: Fields, sampling: Sampling, about: &About) -> Result<Asked, Problem> {
     let common = common(&mut fields, sampling)?;
     let list = fields.list("messages")?.unwrap_or_default();
-    fields.only("tools", &[json!([])])?;
+    let tools = functions::ollama(&mut fields)?;
     fields.finish()?;
-    let head = Head { model: about.name().into(), is_chat: true };
+    let head = Head::new(about, true);
     if list.is_empty() {
         return Ok(Asked::Nothing(head.loaded()));
     }
-    let messages = messages::read("messages", list)?;
-    Ok(common.wanted(|variables| Source::Chat(messages, variables), head))
+    let messages = messages::read(Api::Ollama, "messages", list)?;
+    Ok(common.wanted(|variables| Source::Chat(messages, variables), tools, head))
 }
 
 /// A request to `/api/generate`: one message, unless it is `raw`.
@@ -103,7 +105,7 @@ pub(super) fn generate(mut fields: Fields, sampling: Sampling, about: &About) ->
         fields.only(field, &[json!([])])?;
     }
     fields.finish()?;
-    let head = Head { model: about.name().into(), is_chat: false };
+    let head = Head::new(about, false);
     if prompt.is_empty() {
         return Ok(Asked::Nothing(head.loaded()));
     }
@@ -114,15 +116,15 @@ pub(super) fn generate(mut fields: Fields, sampling: Sampling, about: &About) ->
         if !common.variables.is_empty() {
             return Err(Problem::unsupported("think", " with 'raw'"));
         }
-        return Ok(common.wanted(|_| Source::Text(prompt), head));
+        return Ok(common.wanted(|_| Source::Text(prompt), None, head));
     }
-    let system = system.map(|text| Message { role: Role::System, text });
-    let messages = system.into_iter().chain([Message { role: Role::User, text: prompt }]).collect();
-    Ok(common.wanted(|variables| Source::Chat(messages, variables), head))
+    let system = system.map(|text| Message::new(Role::System, text));
+    let messages = system.into_iter().chain([Message::new(Role::User, prompt)]).collect();
+    Ok(common.wanted(|variables| Source::Chat(messages, variables), None, head))
 }
 
 impl Common {
-    fn wanted(self, source: impl FnOnce(Map<String, Value>) -> Source, head: Head) -> Asked {
+    fn wanted(self, source: impl FnOnce(Map<String, Value>) -> Source, tools: Option<Tools>, head: Head) -> Asked {
         let wanted = Wanted {
             source: source(self.variables),
             sampling: self.sampling,
@@ -132,6 +134,7 @@ impl Common {
             stream: self.stream,
             form: self.form,
             split: true,
+            tools,
         };
         Asked::Answer(Box::new((wanted, Box::new(head))))
     }
@@ -147,15 +150,33 @@ pub(super) fn model(fields: &mut Fields) -> Result<Option<String>, Problem> {
 struct Head {
     model: String,
     is_chat: bool,
+    /// A call of which not all has come: clients get whole ones.
+    open: Delta,
 }
 
 impl Head {
+    fn new(about: &About, is_chat: bool) -> Self {
+        Head { model: about.name().into(), is_chat, open: Delta::default() }
+    }
+
+    /// Calls that have become whole.
+    fn whole_calls(&mut self, parts: Vec<CallPart>) -> Vec<CallPart> {
+        self.open.add(Delta { calls: parts, ..Delta::default() });
+        let (whole, open) = std::mem::take(&mut self.open.calls).into_iter().partition(|call| call.ended);
+        self.open.calls = open;
+        whole
+    }
+
     fn line(&self, delta: Delta) -> Value {
         let mut line = json!({ "model": self.model, "created_at": now() });
         if self.is_chat {
             let mut message = json!({ "role": "assistant", "content": delta.text });
             if !delta.thought.is_empty() {
                 message["thinking"] = delta.thought.into();
+            }
+            let calls: Vec<Value> = delta.calls.iter().filter(|call| call.ended).filter_map(call).collect();
+            if !calls.is_empty() {
+                message["tool_calls"] = calls.into();
             }
             line["message"] = message;
         } else {
@@ -179,7 +200,8 @@ impl Head {
         let mut line = self.line(delta);
         let [queued, prompt, answer] = ended.times.map(|time| time.as_nanos() as u64);
         line["done"] = true.into();
-        line["done_reason"] = ended.reason.name().into();
+        // It has no reason of its own for calls.
+        line["done_reason"] = if ended.reason == Reason::Calls { Reason::Stop } else { ended.reason }.name().into();
         for (key, value) in [
             ("total_duration", queued + prompt + answer),
             ("load_duration", queued),
@@ -199,8 +221,9 @@ impl Format for Head {
         "application/x-ndjson"
     }
 
-    fn piece(&mut self, delta: Delta) -> String {
-        format!("{}\n", self.line(delta))
+    fn piece(&mut self, mut delta: Delta) -> String {
+        delta.calls = self.whole_calls(delta.calls);
+        if delta.is_empty() { String::new() } else { format!("{}\n", self.line(delta)) }
     }
 
     fn end(&mut self, ended: &Ended) -> String {
@@ -214,6 +237,12 @@ impl Format for Head {
     fn whole(&mut self, whole: Delta, ended: &Ended) -> Value {
         self.last(whole, ended)
     }
+}
+
+/// A call, whose arguments are an object.
+fn call(call: &CallPart) -> Option<Value> {
+    let arguments: Map<String, Value> = serde_json::from_str(&call.arguments).ok()?;
+    Some(json!({ "function": { "index": call.index, "name": call.name, "arguments": arguments } }))
 }
 
 fn now() -> String {
@@ -242,7 +271,7 @@ pub(super) fn show(mut fields: Fields, about: &About) -> Result<Value, Problem> 
             "general.architecture": family, "general.parameter_count": about.parameters,
             format!("{family}.context_length"): about.trained,
         },
-        "capabilities": ["completion"],
+        "capabilities": ["completion", "tools"],
     }))
 }
 

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::event::{Candidate, Ended, Scored};
 use super::fields::{Fields, required, wrong_type};
-use super::format::{Delta, Format, Request as Asked, Wanted, sse};
+use super::format::{CallPart, Delta, Format, Request as Asked, Wanted, call_id, sse};
+use super::messages::Api;
 use super::prepare::Source;
 use super::problem::Problem;
-use super::{form, messages, settings};
+use super::{form, functions, messages, settings};
 use crate::args::Sampling;
 
 /// The most tokens that a request may ask for.
@@ -53,7 +54,7 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
     let (stream, include_usage) = common(&mut request)?;
     let fields = &mut request.fields;
     let list = required("messages", fields.list("messages")?)?;
-    let messages = messages::read("messages", list)?;
+    let messages = messages::read(Api::OpenAi, "messages", list)?;
     let tokens = limit(fields, &["max_completion_tokens", "max_tokens", "n_predict"])?;
     let scores = fields.flag("logprobs")?.unwrap_or(false);
     let top = fields.count("top_logprobs", 0..=20)?;
@@ -75,9 +76,7 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
         Some("none") => false,
         Some(_) => return Err(Problem::unsupported("reasoning_format", ", but for \"deepseek\" or \"none\"")),
     };
-    fields.only("tools", &[json!([])])?;
-    fields.only("tool_choice", &[json!("none"), json!("auto")])?;
-    fields.only("parallel_tool_calls", &[json!(false), json!(true)])?;
+    let tools = functions::openai(fields, false)?;
     fields.only("functions", &[json!([])])?;
     fields.only("function_call", &[json!("none"), json!("auto")])?;
     let formed = fields.object("response_format")?.map(form::response_format).transpose()?.flatten();
@@ -88,7 +87,8 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
         fields.only(field, &[])?;
     }
     request.fields.finish()?;
-    let head = Head::new("chatcmpl", "chat.completion", request.id, request.model);
+    let id = request.id;
+    let head = Head::new("chatcmpl", "chat.completion", id, request.model);
     let wanted = Wanted {
         source: Source::Chat(messages, variables),
         sampling: request.sampling,
@@ -98,8 +98,9 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
         stream,
         form,
         split,
+        tools,
     };
-    Ok((wanted, Box::new(Chat { head, include_usage, scores })))
+    Ok((wanted, Box::new(Chat { id, head, include_usage, scores })))
 }
 
 /// A request to `/v1/completions`.
@@ -125,6 +126,7 @@ pub(super) fn completion(mut request: Request<'_>) -> Result<Asked, Problem> {
         stream,
         form,
         split: false,
+        tools: None,
     };
     Ok((wanted, Box::new(Completion { head, include_usage, offset: 0 })))
 }
@@ -199,6 +201,7 @@ impl Head {
 }
 
 struct Chat {
+    id: u64,
     head: Head,
     include_usage: bool,
     scores: bool,
@@ -207,6 +210,20 @@ struct Chat {
 const CHUNK: &str = ".chunk";
 
 impl Chat {
+    /// More of a call, in a stream.
+    fn part(&self, part: &CallPart) -> Value {
+        let mut function = json!({ "arguments": part.arguments });
+        let Some(name) = &part.name else { return json!({ "index": part.index, "function": function }) };
+        function["name"] = name.as_str().into();
+        json!({ "index": part.index, "id": call_id(self.id, part.index), "type": "function", "function": function })
+    }
+
+    /// A call as a part of a message.
+    fn call(&self, call: &CallPart) -> Value {
+        let function = json!({ "name": call.name, "arguments": call.arguments });
+        json!({ "id": call_id(self.id, call.index), "type": "function", "function": function })
+    }
+
     fn chunk(&self, delta: Value, scores: Option<Value>, reason: Option<&str>) -> Value {
         self.head.object(CHUNK, json!([{ "index": 0, "delta": delta, "logprobs": scores, "finish_reason": reason }]))
     }
@@ -226,6 +243,14 @@ impl Format for Chat {
         if !delta.text.is_empty() || scores.is_some() {
             piece["content"] = delta.text.into();
         }
+        let more = delta.calls.iter().filter(|part| part.name.is_some() || !part.arguments.is_empty());
+        let calls: Vec<Value> = more.map(|part| self.part(part)).collect();
+        if !calls.is_empty() {
+            piece["tool_calls"] = calls.into();
+        }
+        if piece == json!({}) {
+            return String::new();
+        }
         sse(&self.chunk(piece, scores, None))
     }
 
@@ -241,6 +266,12 @@ impl Format for Chat {
     fn whole(&mut self, whole: Delta, ended: &Ended) -> Value {
         let scores = self.scores.then(|| chat_scores(&whole.scores));
         let mut message = json!({ "role": "assistant", "content": whole.text, "refusal": null });
+        if !whole.calls.is_empty() {
+            message["tool_calls"] = whole.calls.iter().map(|call| self.call(call)).collect();
+            if whole.text.is_empty() {
+                message["content"] = Value::Null;
+            }
+        }
         if !whole.thought.is_empty() {
             message["reasoning_content"] = whole.thought.into();
         }

@@ -11,9 +11,12 @@ use tokio::sync::oneshot;
 use super::problem::Problem;
 use crate::args;
 use crate::error::Failure;
+use crate::grammar::calls::{Frame, lark};
 use crate::grammar::{Constraint, Form, Grammar, Vocabulary};
 use crate::model::{encode, encode_prompt};
-use crate::template::{Message, Template};
+use crate::template::{Message, Part, Template};
+use crate::thinking::Tags;
+use crate::tools::{Calls, Choice, Tool, Tools};
 
 /// Requests that may wait for it.
 const WAITING: usize = 64;
@@ -97,9 +100,11 @@ impl<'m> Preparation<'m> {
     }
 
     /// The tokens that a request starts from.
-    pub(super) fn prompt(&mut self, source: Source) -> Result<Prompt, Problem> {
+    pub(super) fn prompt(&mut self, source: Source, tools: Option<&Tools>) -> Result<Prompt, Problem> {
         match source {
-            Source::Chat(messages, variables) => self.chat(&messages, variables),
+            Source::Chat(messages, variables) => {
+                self.chat(&messages, variables, tools.map_or(&[], |tools| &tools.list))
+            }
             Source::Text(text) => {
                 let options = EncodeOptions { add_special: true, parse_special: true, literal: &[] };
                 let tokens = encode_prompt(self.tokenizer, &text, options).map_err(internal)?;
@@ -109,7 +114,12 @@ impl<'m> Preparation<'m> {
         }
     }
 
-    fn chat(&mut self, messages: &[Message], variables: Map<String, Value>) -> Result<Prompt, Problem> {
+    fn chat(&mut self, messages: &[Message], variables: Map<String, Value>, tools: &[Tool]) -> Result<Prompt, Problem> {
+        let has_tools = !tools.is_empty() || messages.iter().any(|message| message.part != Part::Text);
+        if has_tools {
+            // With the variables of no request.
+            self.template.abilities();
+        }
         if variables.len() > VARIABLES {
             let message = format!("Invalid 'chat_template_kwargs': more than {VARIABLES} variables.");
             return Err(Problem::invalid(message).of("chat_template_kwargs"));
@@ -123,7 +133,11 @@ impl<'m> Preparation<'m> {
         let now = chrono::Local::now().naive_local();
         // What one client's conversation took too long for says nothing of another's.
         self.template.forget_refusal();
-        let rendered = if unused.is_none() { Some(self.template.render(messages, now)) } else { None };
+        let render = || match has_tools {
+            true => self.template.render_tools(messages, tools, now),
+            false => self.template.render(messages, now),
+        };
+        let rendered = if unused.is_none() { Some(render()) } else { None };
         for (name, value) in before {
             self.template.set(&name, value);
         }
@@ -135,20 +149,91 @@ impl<'m> Preparation<'m> {
         let rendered = rendered.map_err(|e| Problem::invalid(text(e)).of("messages"))?;
         let options = EncodeOptions { add_special: true, parse_special: true, literal: &rendered.literal };
         let tokens = encode_prompt(self.tokenizer, &rendered.text, options).map_err(internal)?;
-        Ok(Prompt { tokens, thinking: rendered.text.trim_end().ends_with("<think>") })
+        Ok(Prompt { tokens, thinking: rendered.text.trim_end().ends_with(self.tags().open) })
+    }
+
+    /// What the model's thoughts are between.
+    pub(super) fn tags(&self) -> Tags {
+        self.template.source().map_or_else(Tags::default, Tags::of)
+    }
+
+    /// The same, if the model may have thoughts: its template knows of them, or its vocabulary.
+    fn thoughts(&self) -> Option<Tags> {
+        let tags = self.tags();
+        let is_known = self.template.source().is_some_and(|source| source.contains(tags.close));
+        (is_known || self.tokenizer.find(tags.open.as_bytes()).is_some()).then_some(tags)
+    }
+
+    /// Control tokens that are a part of calls and thoughts.
+    pub(super) fn marks(&self) -> Vec<u32> {
+        let Tags { open, close } = self.tags();
+        let texts = self.template.abilities().dialect.tokens.iter().copied().chain([open, close]);
+        texts.filter_map(|text| self.tokenizer.find(text.as_bytes())).collect()
     }
 
     /// What keeps an answer to a form.
     pub(super) fn constraint(&mut self, form: &Form) -> Result<Constraint, Problem> {
+        self.start(form)?.map_err(|why| {
+            let field = if matches!(form, Form::Gbnf(_)) { "grammar" } else { "response_format" };
+            Problem::invalid(format!("Invalid schema for {field}: {why}")).of(field).code("invalid_value")
+        })
+    }
+
+    /// The same, or why there is none.
+    fn start(&mut self, form: &Form) -> Result<Result<Constraint, String>, Problem> {
         let vocabulary = match &self.vocabulary {
             Some(vocabulary) => vocabulary.clone(),
             None => self.vocabulary.insert(Vocabulary::new(self.tokenizer).map_err(Problem::internal)?).clone(),
         };
-        let constraint = Grammar::new(vocabulary, form).and_then(|grammar| grammar.start());
-        constraint.map_err(|why| {
-            let field = if matches!(form, Form::Gbnf(_)) { "grammar" } else { "response_format" };
-            Problem::invalid(format!("Invalid schema for {field}: {why}")).of(field).code("invalid_value")
-        })
+        Ok(Grammar::new(vocabulary, form).and_then(|grammar| grammar.start()))
+    }
+
+    /// What keeps an answer to tools, or to the form if it calls none; and what reads its calls.
+    pub(super) fn calls(
+        &mut self,
+        tools: &Tools,
+        form: Option<Form>,
+        thinking: bool,
+    ) -> Result<(Constraint, Calls), Problem> {
+        let document = match form {
+            None => None,
+            Some(Form::Schema(schema)) => Some(schema),
+            Some(_) => return Err(Problem::unsupported("grammar", " with 'tools'")),
+        };
+        let dialect = self.template.abilities().dialect;
+        let frame = Frame { dialect, tags: self.thoughts(), thinking, document };
+        let parallel = tools.parallel && dialect.is_parallel();
+        let tools = Tools { parallel, ..tools.clone() };
+        let constraint = match self.try_calls(&tools, &frame)? {
+            Ok(constraint) => constraint,
+            Err(why) => return Err(self.blame(&tools, frame, &why)?),
+        };
+        Ok((constraint, Calls::new(dialect, tools.list.into())))
+    }
+
+    fn try_calls(&mut self, tools: &Tools, frame: &Frame) -> Result<Result<Constraint, String>, Problem> {
+        match lark(tools, frame, self.tokenizer) {
+            Ok(lark) => self.start(&Form::Lark(lark)),
+            Err(why) => Ok(Err(why)),
+        }
+    }
+
+    /// Which tool, or what else, has the schema for which there is no grammar.
+    fn blame(&mut self, tools: &Tools, mut frame: Frame, why: &str) -> Result<Problem, Problem> {
+        let of = |field: &str, what: &str, why: &str| {
+            Problem::invalid(format!("Invalid schema for {what}: {why}")).of(field).code("invalid_function_parameters")
+        };
+        if let Some(schema) = frame.document.take() {
+            self.constraint(&Form::Schema(schema))?;
+        }
+        for (i, tool) in tools.list.iter().enumerate() {
+            let alone = Tools { list: vec![tool.clone()], choice: Choice::Required, parallel: false };
+            if let Err(why) = self.try_calls(&alone, &frame)? {
+                let field = format!("tools[{i}].function.parameters");
+                return Ok(of(&field, &format!("function '{}'", tool.name), &why));
+            }
+        }
+        Ok(of("tools", "tools", why))
     }
 
     /// The tokens of a text as it is.

@@ -1,15 +1,15 @@
-//! `/v1/responses` in its plain form: messages or a text in, a message out, nothing kept.
+//! `/v1/responses` in its plain form: messages or a text in, a message or calls of functions out, nothing kept.
 
 use armlet::tokenizer::Role;
 use serde_json::{Map, Value, json};
 
 use super::event::{Ended, Reason};
 use super::fields::{required, wrong_type};
-use super::format::{Delta, Format, Request as Asked, Wanted};
+use super::format::{CallPart, Delta, Format, Request as Asked, Wanted, call_id};
 use super::openai::Request;
 use super::prepare::Source;
 use super::problem::Problem;
-use super::{form, messages, settings};
+use super::{form, functions, messages, settings};
 use crate::template::Message;
 
 /// A request to `/v1/responses`.
@@ -22,11 +22,11 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
     let tokens = fields.count("max_output_tokens", 1..=1 << 24)?;
     let instructions = fields.text("instructions")?;
     let mut list = match required("input", fields.take("input"))? {
-        Value::String(text) => vec![Message { role: Role::User, text }],
-        Value::Array(list) => messages::read("input", list)?,
+        Value::String(text) => vec![Message::new(Role::User, text)],
+        Value::Array(list) => messages::items("input", list)?,
         other => return Err(wrong_type("input", "a string or an array of messages", &other)),
     };
-    list.splice(0..0, instructions.iter().map(|text| Message { role: Role::System, text: text.clone() }));
+    list.splice(0..0, instructions.iter().map(|text| Message::new(Role::System, text.clone())));
     let mut variables = Map::new();
     if let Some(mut reasoning) = fields.object("reasoning")? {
         match reasoning.text("effort")?.as_deref() {
@@ -45,10 +45,8 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
         text.only("verbosity", &[json!("medium")])?;
         text.finish()?;
     }
-    fields.only("tools", &[json!([])])?;
+    let tools = functions::openai(fields, true)?;
     fields.only("include", &[json!([])])?;
-    fields.only("tool_choice", &[json!("none"), json!("auto")])?;
-    fields.only("parallel_tool_calls", &[json!(false), json!(true)])?;
     fields.only("truncation", &[json!("disabled")])?;
     fields.only("background", &[json!(false)])?;
     fields.only("top_logprobs", &[json!(0)])?;
@@ -74,6 +72,7 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
         stream,
         form,
         split: true,
+        tools,
     };
     Ok((wanted, Box::new(format)))
 }
@@ -85,35 +84,68 @@ struct Response {
     instructions: Option<String>,
     /// Of the next event.
     number: u64,
-    /// What has begun: thoughts, the answer, or both.
+    /// What has begun: thoughts, texts, calls.
     items: Vec<Item>,
 }
 
-/// A part of the answer, with its text so far.
+/// What a part of the answer is.
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    Thought,
+    Text,
+    /// A call, by its number, of a function.
+    Call(usize, String),
+}
+
+/// A part of the answer, with its text so far: of a call, its arguments.
 struct Item {
-    is_thought: bool,
+    kind: Kind,
     text: String,
 }
 
 impl Item {
-    fn id(&self, id: u64) -> String {
-        format!("{}_{id:016x}", if self.is_thought { "rs" } else { "msg" })
+    fn id(&self, id: u64, at: usize) -> String {
+        let prefix = match self.kind {
+            Kind::Thought => "rs",
+            Kind::Text => "msg",
+            Kind::Call(..) => "fc",
+        };
+        format!("{prefix}_{id:016x}{at:04x}")
     }
 
+    /// What it is made of; a call has no parts.
     fn part(&self) -> Value {
-        if self.is_thought {
-            json!({ "type": "reasoning_text", "text": self.text })
-        } else {
-            json!({ "type": "output_text", "text": self.text, "annotations": [], "logprobs": [] })
+        match self.kind {
+            Kind::Thought => json!({ "type": "reasoning_text", "text": self.text }),
+            Kind::Text => json!({ "type": "output_text", "text": self.text, "annotations": [], "logprobs": [] }),
+            Kind::Call(..) => Value::Null,
         }
     }
 
-    fn value(&self, id: u64, status: &str) -> Value {
+    fn value(&self, id: u64, at: usize, status: &str) -> Value {
         let content = if status == "in_progress" { json!([]) } else { json!([self.part()]) };
-        if self.is_thought {
-            json!({ "type": "reasoning", "id": self.id(id), "status": status, "summary": [], "content": content })
-        } else {
-            json!({ "type": "message", "id": self.id(id), "status": status, "role": "assistant", "content": content })
+        let item = self.id(id, at);
+        match &self.kind {
+            Kind::Thought => {
+                json!({ "type": "reasoning", "id": item, "status": status, "summary": [], "content": content })
+            }
+            Kind::Text => {
+                json!({ "type": "message", "id": item, "status": status, "role": "assistant", "content": content })
+            }
+            Kind::Call(index, name) => {
+                let arguments = if status == "in_progress" { "" } else { &self.text };
+                json!({ "type": "function_call", "id": item, "call_id": call_id(id, *index), "name": name,
+                        "arguments": arguments, "status": status })
+            }
+        }
+    }
+
+    /// The name of the events of its text.
+    fn event(&self) -> &'static str {
+        match self.kind {
+            Kind::Thought => "response.reasoning_text",
+            Kind::Text => "response.output_text",
+            Kind::Call(..) => "response.function_call_arguments",
         }
     }
 }
@@ -131,7 +163,7 @@ impl Response {
     fn finished(&self, ended: &Ended) -> Value {
         let status = status(ended);
         let mut object = self.object(status);
-        object["output"] = self.items.iter().map(|item| item.value(self.id, status)).collect();
+        object["output"] = self.items.iter().enumerate().map(|(at, item)| item.value(self.id, at, status)).collect();
         if ended.reason == Reason::Length {
             object["incomplete_details"] = json!({ "reason": "max_output_tokens" });
         }
@@ -152,62 +184,82 @@ impl Response {
     }
 
     /// Text of one kind, with what begins before it.
-    fn text(&mut self, is_thought: bool, text: &str) -> String {
+    fn text(&mut self, kind: Kind, text: &str) -> String {
         let mut out = String::new();
-        if text.is_empty() {
+        if text.is_empty() && !matches!(kind, Kind::Call(..)) {
             return out;
         }
-        if self.items.last().is_none_or(|item| item.is_thought != is_thought) {
+        if self.items.last().is_none_or(|item| item.kind != kind) {
             out += &self.close("completed");
-            self.items.push(Item { is_thought, text: String::new() });
+            self.items.push(Item { kind, text: String::new() });
             let (at, item, part) = self.last("in_progress");
             let id = item["id"].clone();
             out += &self.event("response.output_item.added", json!({ "output_index": at, "item": item }));
-            let part = json!({ "item_id": id, "output_index": at, "content_index": 0, "part": part });
-            out += &self.event("response.content_part.added", part);
+            if !part.is_null() {
+                let part = json!({ "item_id": id, "output_index": at, "content_index": 0, "part": part });
+                out += &self.event("response.content_part.added", part);
+            }
         }
-        let (at, item, _) = self.last("in_progress");
-        let kind = if is_thought { "response.reasoning_text.delta" } else { "response.output_text.delta" };
-        let mut delta = json!({ "item_id": item["id"], "output_index": at, "content_index": 0, "delta": text });
-        if !is_thought {
-            delta["logprobs"] = json!([]);
+        if !text.is_empty() {
+            out += &self.text_event("delta", "delta", text);
         }
-        out += &self.event(kind, delta);
         if let Some(item) = self.items.last_mut() {
             item.text += text;
         }
         out
     }
 
+    /// An event of the text of what was begun last.
+    fn text_event(&mut self, event: &str, field: &str, text: &str) -> String {
+        let (at, item, _) = self.last("in_progress");
+        let Some(last) = self.items.last() else { return String::new() };
+        let mut value = json!({ "item_id": item["id"], "output_index": at, field: text });
+        if !matches!(last.kind, Kind::Call(..)) {
+            value["content_index"] = 0.into();
+        }
+        if last.kind == Kind::Text {
+            value["logprobs"] = json!([]);
+        }
+        let name = format!("{}.{event}", last.event());
+        self.event(&name, value)
+    }
+
+    /// More of a call.
+    fn call(&mut self, part: CallPart) -> String {
+        let kind = match (part.name, self.items.last()) {
+            (Some(name), _) => Kind::Call(part.index, name),
+            (None, Some(last)) => last.kind.clone(),
+            (None, None) => return String::new(),
+        };
+        self.text(kind, &part.arguments)
+    }
+
     /// Number, item and part of what was begun last.
     fn last(&self, status: &str) -> (usize, Value, Value) {
         let at = self.items.len().saturating_sub(1);
-        self.items.last().map_or((at, Value::Null, Value::Null), |item| (at, item.value(self.id, status), item.part()))
+        let value = |item: &Item| (at, item.value(self.id, at, status), item.part());
+        self.items.last().map_or((at, Value::Null, Value::Null), value)
     }
 
     /// The end of what was begun last, if anything was.
     fn close(&mut self, status: &str) -> String {
         let Some(last) = self.items.last() else { return String::new() };
-        let (is_thought, text) = (last.is_thought, last.text.clone());
+        let text = last.text.clone();
         let (at, item, part) = self.last(status);
-        let id = item["id"].clone();
-        let kind = if is_thought { "response.reasoning_text.done" } else { "response.output_text.done" };
-        let mut done = json!({ "item_id": id, "output_index": at, "content_index": 0, "text": text });
-        if !is_thought {
-            done["logprobs"] = json!([]);
-        }
-        let part = json!({ "item_id": id, "output_index": at, "content_index": 0, "part": part });
-        let ends = [
-            ("response.content_part.done", part),
-            ("response.output_item.done", json!({ "output_index": at, "item": item })),
-        ];
-        let out = self.event(kind, done);
-        ends.into_iter().fold(out, |out, (kind, value)| out + &self.event(kind, value))
+        let mut out = match part {
+            Value::Null => self.text_event("done", "arguments", &text),
+            part => {
+                let part = json!({ "item_id": item["id"], "output_index": at, "content_index": 0, "part": part });
+                self.text_event("done", "text", &text) + &self.event("response.content_part.done", part)
+            }
+        };
+        out += &self.event("response.output_item.done", json!({ "output_index": at, "item": item }));
+        out
     }
 }
 
 fn status(ended: &Ended) -> &'static str {
-    if ended.reason == Reason::Stop { "completed" } else { "incomplete" }
+    if ended.reason == Reason::Length { "incomplete" } else { "completed" }
 }
 
 impl Format for Response {
@@ -218,7 +270,8 @@ impl Format for Response {
     }
 
     fn piece(&mut self, delta: Delta) -> String {
-        self.text(true, &delta.thought) + &self.text(false, &delta.text)
+        let out = self.text(Kind::Thought, &delta.thought) + &self.text(Kind::Text, &delta.text);
+        delta.calls.into_iter().fold(out, |out, part| out + &self.call(part))
     }
 
     fn end(&mut self, ended: &Ended) -> String {
@@ -234,11 +287,18 @@ impl Format for Response {
     }
 
     fn whole(&mut self, whole: Delta, ended: &Ended) -> Value {
-        for (is_thought, text) in [(true, whole.thought), (false, whole.text)] {
-            if !(is_thought && text.is_empty()) {
-                self.items.push(Item { is_thought, text });
+        let has_calls = !whole.calls.is_empty();
+        for (kind, text) in [(Kind::Thought, whole.thought), (Kind::Text, whole.text)] {
+            if !text.is_empty() || kind == Kind::Text && !has_calls {
+                self.items.push(Item { kind, text });
             }
         }
+        self.items.extend(
+            whole
+                .calls
+                .into_iter()
+                .map(|call| Item { kind: Kind::Call(call.index, call.name.unwrap_or_default()), text: call.arguments }),
+        );
         self.finished(ended)
     }
 }

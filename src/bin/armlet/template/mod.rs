@@ -10,6 +10,8 @@ mod golden;
 mod json;
 pub(crate) mod renderer;
 mod stand_ins;
+#[cfg(feature = "serve")]
+mod tools;
 
 use armlet::gguf::{File, Value};
 use armlet::tokenizer::{ChatFormat, Role, Tokenizer, Turn};
@@ -19,6 +21,8 @@ use serde_json::{Map, Value as Json, json};
 use crate::args;
 use crate::error::Failure;
 use crate::model::{read_bytes, read_stdin};
+#[cfg(feature = "serve")]
+use crate::tools::Call;
 use engine::Job;
 use renderer::Renderer;
 pub(crate) use stand_ins::Rendered;
@@ -33,12 +37,41 @@ const KEY: &str = "tokenizer.chat_template";
 pub(crate) struct Message {
     pub(crate) role: Role,
     pub(crate) text: String,
+    #[cfg(feature = "serve")]
+    pub(crate) part: Part,
+}
+
+/// What a message has to do with tools.
+#[cfg(feature = "serve")]
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Part {
+    #[default]
+    Text,
+    /// Behind its text, the model called these.
+    Calls(Vec<Call>),
+    /// It is the result of the call with this id, of the tool of this name; not of a person, whatever its role.
+    Result { id: String, name: String },
+}
+
+impl Message {
+    /// A message that is only text.
+    pub(crate) fn new(role: Role, text: String) -> Self {
+        Message {
+            role,
+            text,
+            #[cfg(feature = "serve")]
+            part: Part::Text,
+        }
+    }
 }
 
 /// How a conversation is rendered.
 pub(crate) struct Template<'m> {
     kind: Kind,
     spellings: Spellings<'m>,
+    /// Once they were asked for.
+    #[cfg(feature = "serve")]
+    abilities: std::cell::OnceCell<tools::Abilities>,
 }
 
 enum Kind {
@@ -72,7 +105,12 @@ impl<'m> Template<'m> {
         if args.chat_template_kwargs.is_some() && !matches!(kind, Kind::Jinja { .. }) {
             log::warn!("--chat-template-kwargs changes nothing: the chat format is built in, and has no variables");
         }
-        Ok(Template { kind, spellings: Spellings::new(tokenizer) })
+        Ok(Template {
+            kind,
+            spellings: Spellings::new(tokenizer),
+            #[cfg(feature = "serve")]
+            abilities: std::cell::OnceCell::new(),
+        })
     }
 
     /// The value of a variable of the template.
@@ -97,6 +135,15 @@ impl<'m> Template<'m> {
         }
     }
 
+    /// The text of the template, if it is no built-in format.
+    #[cfg(feature = "serve")]
+    pub(crate) fn source(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Jinja { job, .. } => Some(&job.template),
+            _ => None,
+        }
+    }
+
     /// Tries again what took too much before.
     #[cfg(feature = "serve")]
     pub(crate) fn forget_refusal(&self) {
@@ -110,17 +157,34 @@ impl<'m> Template<'m> {
     /// `began` is the time of `strftime_now`.
     pub(crate) fn render(&self, messages: &[Message], began: NaiveDateTime) -> Result<Rendered, Failure> {
         let mut texts: Vec<String> = messages.iter().map(|m| m.text.clone()).collect();
+        let stand_ins = self.stand_ins(&mut texts);
+        let message = |(m, text): (&Message, &String)| json!({ "role": m.role.name(), "content": text });
+        self.print(messages.iter().zip(&texts).map(message).collect(), Map::new(), began, &stand_ins)
+    }
+
+    /// Replaces what would make control tokens in texts that a template is given.
+    fn stand_ins(&self, texts: &mut [String]) -> StandIns {
         let others = match &self.kind {
             Kind::Jinja { job, .. } => vec![job.template.clone(), Json::from(job.variables.clone()).to_string()],
             _ => Vec::new(),
         };
         let others: Vec<&str> = others.iter().map(String::as_str).collect();
-        let stand_ins = StandIns::put(&self.spellings, &mut texts, &others);
-        let turns = || messages.iter().zip(&texts).map(|(m, text)| Turn { role: m.role, text });
+        StandIns::put(&self.spellings, texts, &others)
+    }
+
+    /// The text of messages as a template has them, with more variables.
+    fn print(
+        &self,
+        messages: Vec<Json>,
+        more: Map<String, Json>,
+        began: NaiveDateTime,
+        stand_ins: &StandIns,
+    ) -> Result<Rendered, Failure> {
+        let turns = || messages.iter().map(turn);
         let text = match &self.kind {
             Kind::Jinja { name, job, renderer, bos } => {
-                let messages = turns().map(|t| json!({ "role": t.role.name(), "content": t.text })).collect();
-                let job = Job { messages, now: began, stand_ins: stand_ins.chars(), ..Job::clone(job) };
+                let mut job = Job { messages, now: began, stand_ins: stand_ins.chars(), ..Job::clone(job) };
+                job.variables.extend(more);
                 let text = renderer.render(&job).map_err(|why| Failure::new(name, why))?;
                 match bos.as_ref().and_then(|bos| text.strip_prefix(bos.as_str())) {
                     Some(tail) => tail.to_string(),
@@ -137,6 +201,13 @@ impl<'m> Template<'m> {
         };
         Ok(stand_ins.take(&text))
     }
+}
+
+/// A message as the built-in formats have it.
+fn turn(message: &Json) -> Turn<'_> {
+    let roles = [Role::System, Role::Assistant];
+    let role = roles.into_iter().find(|role| message["role"] == role.name()).unwrap_or(Role::User);
+    Turn { role, text: message["content"].as_str().unwrap_or_default() }
 }
 
 /// The template of `--chat-template`: a built-in format, another of the file's templates, or a file of its own.

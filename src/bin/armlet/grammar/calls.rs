@@ -1,0 +1,454 @@
+//! The grammar of an answer that may call tools, in llguidance's language.
+//!
+//! Text is free, but for what begins a call: from there on it is a call of one of the tools, whose arguments their schemas allow.
+//! A thought before it is free, whatever it says of calls.
+
+use std::fmt::Write;
+
+use armlet::tokenizer::{TokenKind, Tokenizer};
+use serde_json::{Map, Value, json};
+
+use super::compact;
+use super::gbnf::escaped;
+use crate::thinking::Tags;
+use crate::tools::{Arguments, Choice, Dialect, GEMMAS_QUOTE as QUOTE, Tool, Tools};
+
+/// How deeply values are described in words that are not JSON; what is deeper may be anything.
+const DEEPEST: usize = 6;
+/// Any text.
+const ANY: &str = "/(.|\\n)*/";
+
+/// White space in which no model loses itself.
+const SPACE: &str = "/\\s{0,4}/";
+
+/// What an answer is made of beside calls.
+pub(crate) struct Frame {
+    pub(crate) dialect: &'static Dialect,
+    /// What is around thoughts, of a model that may have some.
+    pub(crate) tags: Option<Tags>,
+    /// The answer begins within a thought.
+    pub(crate) thinking: bool,
+    /// What it is if it calls nothing; any text if there is none.
+    pub(crate) document: Option<Value>,
+}
+
+/// The grammar of an answer with these tools.
+///
+/// # Errors
+/// A schema that is none.
+pub(crate) fn lark(tools: &Tools, frame: &Frame, tokenizer: &Tokenizer<'_>) -> Result<String, String> {
+    let mut writer = Writer { dialect: frame.dialect, tokenizer, rules: String::new(), n: 0 };
+    let answer = match (&tools.choice, &frame.document) {
+        (Choice::Auto, None) => writer.text_or_calls(tools, frame)?,
+        (Choice::Auto, Some(schema)) => {
+            format!("{} | {}", writer.json(&as_map(schema)?, None)?, writer.calls(tools, "")?)
+        }
+        (Choice::Required | Choice::Named(_), _) => writer.calls(tools, "")?,
+    };
+    let thought = writer.thought(frame);
+    Ok(format!("start: {thought}\nanswer: {answer}\n{}", writer.rules))
+}
+
+fn as_map(schema: &Value) -> Result<Map<String, Value>, String> {
+    schema.as_object().cloned().ok_or_else(|| "a JSON schema is an object".into())
+}
+
+/// Writes rules, which have numbers for names.
+struct Writer<'w, 'm> {
+    dialect: &'static Dialect,
+    tokenizer: &'w Tokenizer<'m>,
+    rules: String,
+    n: usize,
+}
+
+impl Writer<'_, '_> {
+    /// A new rule; its name.
+    fn rule(&mut self, options: &str, body: &str) -> String {
+        self.n += 1;
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.rules, "r{}{options}: {body}", self.n);
+        format!("r{}", self.n)
+    }
+
+    /// The control token that begins a text, and its length.
+    fn control(&self, text: &str, among: &[&str]) -> Option<(u32, usize)> {
+        let spelled = among.iter().filter(|token| text.starts_with(**token));
+        let control = |token: &&str| Some((self.tokenizer.find(token.as_bytes())?, token.len()));
+        spelled.filter_map(control).find(|(id, _)| self.tokenizer.kind(*id) == TokenKind::Control)
+    }
+
+    /// A text as it is, with control tokens where it spells them.
+    fn literal(&self, text: &str) -> String {
+        let mut items = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            match self.control(rest, self.dialect.tokens) {
+                Some((id, len)) => {
+                    items.extend((!plain.is_empty()).then(|| quoted(&std::mem::take(&mut plain))));
+                    items.push(format!("<[{id}]>"));
+                    rest = &rest[len..];
+                }
+                None => {
+                    plain.push(c);
+                    rest = &rest[c.len_utf8()..];
+                }
+            }
+        }
+        items.extend((!plain.is_empty()).then(|| quoted(&plain)));
+        if items.is_empty() { "\"\"".into() } else { items.join(" ") }
+    }
+
+    /// Any text up to the first of this, with it; the text may not begin with `but`.
+    fn until(&mut self, end: &str, among: &[&str], but: Option<&str>) -> String {
+        let but = but.map_or(String::new(), |but| format!(" & ~/\\s*{}(.|\\n)*/", regex(but)));
+        match self.control(end, among) {
+            Some((id, _)) => {
+                self.n += 1;
+                let _ = writeln!(self.rules, "T{}: {ANY}{but}", self.n);
+                format!("T{} <[{id}]>", self.n)
+            }
+            None => {
+                self.n += 1;
+                let _ = writeln!(self.rules, "T{}: /(.|\\n)*{}/{but}", self.n, regex(end));
+                let token = format!("T{}", self.n);
+                self.rule("[lazy]", &token)
+            }
+        }
+    }
+
+    /// The answer, and a thought before it.
+    fn thought(&mut self, frame: &Frame) -> String {
+        let Some(tags) = frame.tags else { return "answer".into() };
+        let marks = [tags.open, tags.close];
+        if frame.thinking {
+            let rest = self.until(tags.close, &marks, None);
+            return format!("{rest} {SPACE} answer");
+        }
+        let open = match self.control(tags.open, &marks) {
+            Some((id, len)) => {
+                format!("<[{id}]> {}", if len < tags.open.len() { quoted(&tags.open[len..]) } else { String::new() })
+            }
+            None => quoted(tags.open),
+        };
+        let rest = self.until(tags.close, &marks, None);
+        format!("answer | {SPACE} {open} {rest} {SPACE} answer")
+    }
+
+    /// Free text, calls, or both.
+    fn text_or_calls(&mut self, tools: &Tools, frame: &Frame) -> Result<String, String> {
+        let marks = self.dialect.marks;
+        let tokens = self.dialect.tokens;
+        let spelled: Vec<&str> = marks.iter().copied().filter(|mark| self.control(mark, tokens).is_none()).collect();
+        let open = frame.tags.map(|tags| tags.open).filter(|open| self.control(open, &[open]).is_none());
+        let mut tail = String::from(ANY);
+        let before = if self.dialect.alone { "\\s*" } else { "(.|\\n)*" };
+        for text in spelled.iter().map(|mark| (before, *mark)).chain(open.map(|open| ("\\s*", open))) {
+            let _ = write!(tail, " & ~/{}{}(.|\\n)*/", text.0, regex(text.1));
+        }
+        let _ = writeln!(self.rules, "TAIL: {tail}");
+        if self.dialect.alone {
+            return Ok(format!("TAIL | {SPACE} {}", self.calls(tools, "")?));
+        }
+        let lead = self.until(marks[0], tokens, open);
+        let calls = self.calls(tools, marks[0])?;
+        Ok(format!("TAIL | {lead} {calls}"))
+    }
+
+    /// Calls, of which `read` is there.
+    fn calls(&mut self, tools: &Tools, read: &str) -> Result<String, String> {
+        let d = self.dialect;
+        let one = tools.allowed().map(|tool| self.call(tool)).collect::<Result<Vec<_>, _>>()?.join(" | ");
+        let call = self.rule("", &one);
+        let several = tools.parallel;
+        let inner = match d.between {
+            Some(between) if several => format!("{call} ({} {call})*", self.literal(between)),
+            _ => call,
+        };
+        let close = self.literal(d.close);
+        let first = self.literal(d.open.strip_prefix(read).unwrap_or(d.open));
+        let more = match d.gap {
+            Some(gap) if several => format!("({} {inner} {close})*", self.literal(&format!("{gap}{}", d.open))),
+            _ => String::new(),
+        };
+        Ok(self.rule("", &format!("{first} {inner} {close} {more}")))
+    }
+
+    fn call(&mut self, tool: &Tool) -> Result<String, String> {
+        let d = self.dialect;
+        let head = self.literal(&format!("{}{}{}", d.name, tool.name, d.arguments));
+        let root = &tool.parameters;
+        let arguments = match d.kind {
+            Arguments::Json => self.json(root, None)?,
+            Arguments::Python => self.members(root, ", ", &mut |writer, name, schema| {
+                let value = writer.python(schema, root)?;
+                Ok(format!("{} {value}", quoted(&format!("{name}="))))
+            })?,
+            Arguments::Gemma => self.gemma_members(root, root, 0)?,
+            Arguments::Xml => self.members(root, "", &mut |writer, name, schema| {
+                let value = writer.xml(schema, root)?;
+                Ok(format!("{} {value}", quoted(&format!("<parameter={name}>\n"))))
+            })?,
+        };
+        let id = if d.has_ids { "\", \\\"id\\\": \\\"\" /[a-zA-Z0-9]{9}/ \"\\\"\"" } else { "" };
+        let end = if d.end.is_empty() { String::new() } else { self.literal(d.end) };
+        Ok(self.rule("", &format!("{head} {arguments} {id} {end}")))
+    }
+
+    /// A JSON value; definitions that it names are those of `root`.
+    fn json(&mut self, schema: &Map<String, Value>, root: Option<&Map<String, Value>>) -> Result<String, String> {
+        let mut schema = schema.clone();
+        for key in ["$defs", "definitions"] {
+            if let Some(definitions) = root.and_then(|root| root.get(key)) {
+                schema.entry(key).or_insert(definitions.clone());
+            }
+        }
+        let schema = compact(&Value::Object(schema))?;
+        Ok(self.rule("", &format!("%json {schema}")))
+    }
+
+    /// Members of an object in the order of its schema; those that it does not require may be missing.
+    fn members(
+        &mut self,
+        schema: &Map<String, Value>,
+        between: &str,
+        write: &mut dyn FnMut(&mut Self, &str, &Value) -> Result<String, String>,
+    ) -> Result<String, String> {
+        let none = Map::new();
+        let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
+        let required = schema.get("required").and_then(Value::as_array);
+        let mut names: Vec<&String> = properties.keys().collect();
+        if self.dialect.kind == Arguments::Gemma {
+            names.sort();
+        }
+        // From the last one on: what follows if something is before it, and if nothing is.
+        let (mut behind, mut first) = (String::from("\"\""), String::from("\"\""));
+        for name in names.into_iter().rev() {
+            let member = write(self, name, &properties[name])?;
+            let is_required = required.is_some_and(|list| list.iter().any(|r| r == name));
+            let (skip_behind, skip_first) = if is_required {
+                (String::new(), String::new())
+            } else {
+                (format!(" | {behind}"), format!(" | {first}"))
+            };
+            let between = if between.is_empty() { "\"\"".into() } else { quoted(between) };
+            let next_first = self.rule("", &format!("{member} {behind}{skip_first}"));
+            behind = self.rule("", &format!("{between} {member} {behind}{skip_behind}"));
+            first = next_first;
+        }
+        Ok(first)
+    }
+
+    /// A value in Python's words: constants of their own, all else as in JSON.
+    fn python(&mut self, schema: &Value, root: &Map<String, Value>) -> Result<String, String> {
+        match schema["type"].as_str() {
+            Some("boolean") => Ok("(\"True\" | \"False\")".into()),
+            Some("null") => Ok("\"None\"".into()),
+            _ => self.json(&as_map(&if *schema == true { json!({}) } else { schema.clone() })?, Some(root)),
+        }
+    }
+
+    /// The value of an element: a text as it is, all else as JSON.
+    fn xml(&mut self, schema: &Value, root: &Map<String, Value>) -> Result<String, String> {
+        let end = "\n</parameter>\n";
+        if let Some(texts) = texts(schema) {
+            let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+            return Ok(format!("({}) {}", texts.join(" | "), quoted(end)));
+        }
+        if schema["type"] == "string" {
+            return Ok(self.until(end, &[], None));
+        }
+        let value = self.json(&as_map(&if *schema == true { json!({}) } else { schema.clone() })?, Some(root))?;
+        Ok(format!("{value} {}", quoted(end)))
+    }
+
+    fn gemma_members(
+        &mut self,
+        schema: &Map<String, Value>,
+        root: &Map<String, Value>,
+        depth: usize,
+    ) -> Result<String, String> {
+        self.members(schema, ",", &mut |writer, name, schema| {
+            let value = writer.gemma(schema, root, depth + 1)?;
+            Ok(format!("{} {value}", quoted(&format!("{name}:"))))
+        })
+    }
+
+    /// A value in Gemma's words.
+    fn gemma(&mut self, schema: &Value, root: &Map<String, Value>, depth: usize) -> Result<String, String> {
+        let quote = self.literal(QUOTE);
+        if let Some(texts) = texts(schema) {
+            let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+            return Ok(format!("{quote} ({}) {quote}", texts.join(" | ")));
+        }
+        match schema["type"].as_str() {
+            Some("string") => {
+                let text = self.until(QUOTE, self.dialect.tokens, None);
+                Ok(format!("{quote} {text}"))
+            }
+            Some("integer" | "number" | "boolean" | "null") => self.json(&as_map(schema)?, Some(root)),
+            Some("array") if depth < DEEPEST && schema.get("items").is_some() => {
+                let item = self.gemma(&schema["items"], root, depth + 1)?;
+                Ok(format!("\"[\" ({item} (\",\" {item})*)? \"]\""))
+            }
+            Some("object") if depth < DEEPEST && schema.get("properties").is_some() => {
+                let members = self.gemma_members(&as_map(schema)?, root, depth)?;
+                Ok(format!("\"{{\" {members} \"}}\""))
+            }
+            _ => Ok(self.any_of_gemma(&quote)),
+        }
+    }
+
+    /// Any value in Gemma's words.
+    fn any_of_gemma(&mut self, quote: &str) -> String {
+        if !self.rules.contains("\nany: ") {
+            let text = self.until(QUOTE, self.dialect.tokens, None);
+            let _ = write!(
+                self.rules,
+                "\nany: {quote} {text} | /-?[0-9]{{1,15}}(\\.[0-9]{{1,15}})?/ | \"true\" | \"false\" | \"null\" | \
+                 \"[\" (any (\",\" any)*)? \"]\" | \"{{\" (pair (\",\" pair)*)? \"}}\"\npair: /[a-zA-Z_][a-zA-Z0-9_]*/ \":\" any\n",
+            );
+        }
+        "any".into()
+    }
+}
+
+/// The texts that a schema lists, if it lists nothing else.
+fn texts(schema: &Value) -> Option<Vec<String>> {
+    if let Some(text) = schema["const"].as_str() {
+        return Some(vec![text.into()]);
+    }
+    let list = schema["enum"].as_array().filter(|list| !list.is_empty())?;
+    list.iter().map(|item| item.as_str().map(String::from)).collect()
+}
+
+/// A text as a string of the grammar.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// A text within a regular expression.
+fn regex(text: &str) -> String {
+    text.chars().map(escaped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use armlet::gguf::File;
+    use armlet::host::memory;
+    use armlet::storage::Arena;
+    use armlet::tokenizer::EncodeOptions;
+
+    use super::super::{Form, Grammar, Vocabulary};
+    use super::*;
+    use crate::model::encode;
+    use crate::tools::{Call, DIALECTS, GENERIC};
+
+    fn with_tokenizer(f: impl FnOnce(&Tokenizer<'_>)) {
+        let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/bpe.gguf")).unwrap();
+        let file = File::new_checked(&bytes).unwrap();
+        let mut dry = Arena::dry_run();
+        Tokenizer::new(&file, &mut dry).unwrap();
+        let mut tables = memory(dry.used()).unwrap();
+        f(&Tokenizer::new(&file, &mut Arena::new(&mut tables).unwrap()).unwrap());
+    }
+
+    fn tool(name: &str, parameters: Value) -> Tool {
+        Tool { name: name.into(), parameters: as_map(&parameters).unwrap(), given: json!({}) }
+    }
+
+    fn tools(choice: Choice, parallel: bool) -> Tools {
+        let parameters = json!({ "type": "object", "additionalProperties": false, "required": ["a"], "properties": {
+            "a": { "type": "string" }, "n": { "$ref": "#/$defs/small" }, "b": { "type": "boolean" },
+            "l": { "type": "array", "items": { "type": "string", "enum": ["x", "y"] } },
+        }, "$defs": { "small": { "type": "integer", "maximum": 9, "minimum": 0 } } });
+        let empty = json!({ "type": "object", "additionalProperties": false, "properties": {} });
+        Tools { list: vec![tool("f", parameters), tool("g", empty)], choice, parallel }
+    }
+
+    fn frame(dialect: &'static Dialect) -> Frame {
+        Frame { dialect, tags: Some(Tags::default()), thinking: false, document: None }
+    }
+
+    /// How many bytes of a text a grammar allows, and whether it may end there.
+    fn allowed(grammar: &Grammar, tokenizer: &Tokenizer<'_>, text: &str) -> (usize, bool) {
+        let options = EncodeOptions { add_special: false, parse_special: false, literal: &[] };
+        let mut constraint = grammar.start().unwrap();
+        let mut bytes = 0;
+        for token in encode(tokenizer, text, options).unwrap() {
+            if constraint.is_complete() || !constraint.allows(tokenizer, token) {
+                return (bytes, false);
+            }
+            constraint.accept(token).unwrap();
+            bytes += tokenizer.piece(token, false).count();
+        }
+        (bytes, constraint.may_end())
+    }
+
+    fn call(name: &str, arguments: Value) -> Call {
+        Call { id: "abcdefghi".into(), name: name.into(), arguments: as_map(&arguments).unwrap() }
+    }
+
+    /// What a family writes is allowed, and nothing else behind the mark; text before it is free.
+    #[test]
+    fn calls_are_of_their_tools_in_every_dialect() {
+        with_tokenizer(|tokenizer| {
+            let vocabulary = Vocabulary::new(tokenizer).unwrap();
+            for dialect in DIALECTS.iter().chain([&GENERIC]) {
+                let grammar = |tools: &Tools| {
+                    let lark = lark(tools, &frame(dialect), tokenizer).unwrap();
+                    Grammar::new(vocabulary.clone(), &Form::Lark(lark)).unwrap()
+                };
+                let one = dialect.write(&[call("f", json!({ "a": "x \"y\"", "n": 7, "b": true, "l": ["y", "x"] }))]);
+                let (auto, required) = (tools(Choice::Auto, dialect.is_parallel()), tools(Choice::Required, false));
+                let before = if dialect.alone { "" } else { "So < it is:\n" };
+                for (grammar, text) in [(grammar(&auto), format!("{before}{one}")), (grammar(&required), one.clone())] {
+                    assert_eq!(allowed(&grammar, tokenizer, &text), (text.len(), true), "{}: {text}", dialect.family);
+                }
+                assert_eq!(allowed(&grammar(&auto), tokenizer, "Only {text}."), (12, true));
+                assert!(!allowed(&grammar(&required), tokenizer, "Only").1);
+                let named = grammar(&tools(Choice::Named("g".into()), false));
+                let empty = dialect.write(&[call("g", json!({}))]);
+                assert_eq!(allowed(&named, tokenizer, &empty), (empty.len(), true), "{}: {empty}", dialect.family);
+                assert!(!allowed(&named, tokenizer, &one).1);
+                let two = dialect.write(&[call("g", json!({})), call("f", json!({ "a": "" }))]);
+                let may = allowed(&grammar(&auto), tokenizer, &two).1;
+                assert_eq!(may, dialect.is_parallel(), "{}: {two}", dialect.family);
+                assert!(!allowed(&grammar(&required), tokenizer, &two).1);
+                for bad in
+                    [json!({}), json!({ "a": "", "b": 3 }), json!({ "a": "", "l": ["z"] }), json!({ "a": "", "z": 1 })]
+                {
+                    let bad = format!("{before}{}", dialect.write(&[call("f", bad)]));
+                    assert!(!allowed(&grammar(&auto), tokenizer, &bad).1, "{}: {bad}", dialect.family);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn thoughts_come_first_and_are_free() {
+        with_tokenizer(|tokenizer| {
+            let vocabulary = Vocabulary::new(tokenizer).unwrap();
+            let grammar = |choice: Choice, thinking: bool| {
+                let lark = lark(&tools(choice, true), &Frame { thinking, ..frame(&GENERIC) }, tokenizer).unwrap();
+                Grammar::new(vocabulary.clone(), &Form::Lark(lark)).unwrap()
+            };
+            let call = GENERIC.write(&[call("g", json!({}))]);
+            let thought = "I may <tool_call>\n call or not</think>\n\n";
+            for (choice, thinking, text, may) in [
+                (Choice::Auto, false, format!("<think>{thought}Yes."), true),
+                (Choice::Auto, false, format!("<think>{thought}{call}"), true),
+                (Choice::Auto, true, format!("{thought}{call}"), true),
+                (Choice::Auto, true, format!("{thought}Yes."), true),
+                (Choice::Required, false, format!("<think>{thought}{call}"), true),
+                (Choice::Required, false, call.clone(), true),
+                (Choice::Required, true, format!("{thought}{call}"), true),
+                (Choice::Required, true, format!("{thought}Yes."), false),
+                (Choice::Required, true, call.clone(), false),
+            ] {
+                let found = allowed(&grammar(choice, thinking), tokenizer, &text);
+                assert_eq!(found.1, may, "{text}: {found:?}");
+            }
+        });
+    }
+}

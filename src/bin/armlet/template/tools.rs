@@ -1,0 +1,333 @@
+//! Conversations with tools, as far as a template can show them; what it cannot is said in its stead.
+
+use armlet::tokenizer::Role;
+use chrono::NaiveDateTime;
+use serde_json::{Map, Value as Json, json};
+
+use super::stand_ins::Rendered;
+use super::{Kind, Message, Part, Template};
+use crate::error::Failure;
+use crate::tools::{Call, Dialect, GENERIC, Tool, instructions};
+
+/// What a template shows.
+pub(crate) struct Abilities {
+    pub(crate) dialect: &'static Dialect,
+    tools: Place,
+    /// Calls in a conversation; whether their arguments are texts, and not objects.
+    calls: Option<bool>,
+    /// Results of calls.
+    results: bool,
+}
+
+/// Where a template has tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In a variable of its own.
+    Variable,
+    /// In the system message, as a text.
+    System,
+    /// Nowhere: the system message says what there is.
+    Nowhere,
+}
+
+/// Names and values that no template has.
+const TOOL: &str = "probe_of_tools";
+const CALL: &str = "probe_of_calls";
+const VALUE: &str = "probe of values";
+const RESULT: &str = "probe of results";
+
+impl Template<'_> {
+    /// What the template shows: it is tried with a tool, and with a call.
+    pub(crate) fn abilities(&self) -> &Abilities {
+        self.abilities.get_or_init(|| {
+            let Kind::Jinja { job, .. } = &self.kind else { return Abilities::NONE };
+            let none = Json::Null;
+            let tool = [tool(TOOL, &none)];
+            let user = json!({ "role": "user", "content": "Hello" });
+            let shows = |messages: &[&Json], tools: &[Tool], text: &str| {
+                let messages = messages.iter().copied().cloned().collect();
+                let printed =
+                    self.print(messages, self.variables(tools), NaiveDateTime::default(), &self.stand_ins(&mut []));
+                printed.ok().map(|printed| printed.text).filter(|printed| printed.contains(text))
+            };
+            let in_system = json!({ "role": "system", "content": "Be brief.", "tools": in_text(&tool) });
+            let tools = if shows(&[&user], &tool, TOOL).is_some() {
+                Place::Variable
+            } else if shows(&[&in_system, &user], &[], TOOL).is_some() {
+                Place::System
+            } else {
+                return Abilities::NONE;
+            };
+            let Some(dialect) = Dialect::of(&job.template) else { return Abilities::NONE };
+            let arguments = [json!({ "of": VALUE }), json!(json!({ "of": VALUE }).to_string())];
+            let result = json!({ "role": "tool", "tool_call_id": "abcdefghi", "name": CALL, "content": RESULT });
+            let called = arguments.map(|arguments| {
+                let function = json!({ "name": CALL, "arguments": arguments });
+                let calls = json!([{ "id": "abcdefghi", "type": "function", "function": function }]);
+                let assistant = json!({ "role": "assistant", "content": "", "tool_calls": calls });
+                let printed = shows(&[&user, &assistant, &result], &tool, CALL);
+                // Neither in Python's words, nor quoted once more.
+                printed.is_some_and(|text| text.contains(VALUE) && !text.contains("{'") && !text.contains("\\\""))
+            });
+            log::info!("the model calls tools as {} does", dialect.family);
+            let said = json!({ "role": "assistant", "content": "Well" });
+            Abilities {
+                dialect,
+                tools,
+                calls: called.into_iter().position(|shown| shown).map(|quoted| quoted == 1),
+                results: called.contains(&true) || shows(&[&user, &said, &result], &tool, RESULT).is_some(),
+            }
+        })
+    }
+
+    /// Renders a conversation with tools, and the start of an answer.
+    pub(crate) fn render_tools(
+        &self,
+        messages: &[Message],
+        tools: &[Tool],
+        began: NaiveDateTime,
+    ) -> Result<Rendered, Failure> {
+        let (mut messages, mut tools) = (messages.to_vec(), tools.to_vec());
+        let mut texts = Vec::new();
+        each_text(&mut messages, &mut tools, &mut |text| texts.push(text.clone()));
+        let stand_ins = self.stand_ins(&mut texts);
+        let mut replaced = texts.into_iter();
+        each_text(&mut messages, &mut tools, &mut |text| *text = replaced.next().unwrap_or_default());
+        let abilities = self.abilities();
+        if !tools.is_empty() && abilities.tools != Place::Variable {
+            abilities.tell(&mut messages, &tools);
+        }
+        let mut printed: Vec<Json> = Vec::new();
+        for (i, message) in messages.iter().enumerate() {
+            let follows = i > 0 && matches!(messages[i - 1].part, Part::Result { .. });
+            match (&message.part, printed.last_mut()) {
+                // Results that follow each other are one message of the user.
+                (Part::Result { .. }, Some(last)) if follows && !abilities.results => {
+                    last["content"] =
+                        format!("{}\n{}", last["content"].as_str().unwrap_or_default(), response(message)).into();
+                }
+                _ => printed.push(abilities.message(message)),
+            }
+        }
+        if abilities.tools == Place::System
+            && let Some(system) = printed.iter_mut().find(|m| m["role"] == "system").filter(|_| !tools.is_empty())
+        {
+            system["tools"] = in_text(&tools).into();
+        }
+        let variables = if abilities.tools == Place::Variable { self.variables(&tools) } else { Map::new() };
+        self.print(printed, variables, began, &stand_ins)
+    }
+
+    /// Variables of a template that has tools, by all names that are known for them.
+    fn variables(&self, tools: &[Tool]) -> Map<String, Json> {
+        let Kind::Jinja { job, .. } = &self.kind else { return Map::new() };
+        let names = ["tools", "xml_tools"].into_iter().filter(|name| !tools.is_empty() && job.template.contains(name));
+        names.map(|name| (name.into(), tools.iter().map(|tool| tool.given.clone()).collect())).collect()
+    }
+}
+
+impl Abilities {
+    const NONE: Abilities = Abilities { dialect: &GENERIC, tools: Place::Nowhere, calls: None, results: false };
+
+    /// Sees to it that there is a system message, which tells of the tools where the template does not.
+    fn tell(&self, messages: &mut Vec<Message>, tools: &[Tool]) {
+        let text = match self.tools {
+            Place::Nowhere => instructions(tools),
+            _ => "You are a helpful assistant with some tools.".into(),
+        };
+        match messages.first_mut() {
+            Some(system) if system.role == Role::System => {
+                if self.tools == Place::Nowhere {
+                    system.text = format!("{}\n\n{text}", system.text);
+                }
+            }
+            _ => messages.insert(0, Message::new(Role::System, text)),
+        }
+    }
+
+    fn message(&self, message: &Message) -> Json {
+        let (role, text) = (message.role.name(), &message.text);
+        match (&message.part, self.calls) {
+            (Part::Calls(calls), Some(quoted)) => {
+                let calls: Vec<Json> = calls.iter().map(|call| as_templates_have(call, quoted)).collect();
+                json!({ "role": role, "content": text, "tool_calls": calls })
+            }
+            (Part::Calls(calls), None) => {
+                let calls: Vec<Call> = calls.iter().map(|call| Call { id: short(&call.id), ..call.clone() }).collect();
+                let between = if text.is_empty() { "" } else { "\n" };
+                json!({ "role": role, "content": format!("{text}{between}{}", self.dialect.write(&calls)) })
+            }
+            (Part::Result { id, name }, _) if self.results => {
+                json!({ "role": "tool", "tool_call_id": short(id), "name": name, "content": text })
+            }
+            (Part::Result { .. }, _) => json!({ "role": "user", "content": response(message) }),
+            (Part::Text, _) => json!({ "role": role, "content": text }),
+        }
+    }
+}
+
+/// A result, for a template that knows none.
+fn response(message: &Message) -> String {
+    format!("<tool_response>\n{}\n</tool_response>", message.text)
+}
+
+fn as_templates_have(call: &Call, quoted: bool) -> Json {
+    let arguments = Json::Object(call.arguments.clone());
+    let arguments = if quoted { arguments.to_string().into() } else { arguments };
+    json!({ "id": short(&call.id), "type": "function", "function": { "name": call.name, "arguments": arguments } })
+}
+
+/// Tools as one text.
+fn in_text(tools: &[Tool]) -> String {
+    tools.iter().map(|tool| tool.given.clone()).collect::<Json>().to_string()
+}
+
+fn tool(name: &str, parameters: &Json) -> Tool {
+    let function =
+        json!({ "name": name, "description": "It probes.", "parameters": { "type": "object", "properties": {} } });
+    let parameters = parameters.as_object().cloned().unwrap_or_default();
+    Tool { name: name.into(), parameters, given: json!({ "type": "function", "function": function }) }
+}
+
+/// The id of a call as some templates want it: nine letters and digits, the same ones each time.
+fn short(id: &str) -> String {
+    if id.len() == 9 && id.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return id.into();
+    }
+    // FNV-1a.
+    let mut hash =
+        id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let mut digit = || {
+        let digit = char::from_digit((hash % 36) as u32, 36).unwrap_or('0');
+        hash /= 36;
+        digit
+    };
+    (0..9).map(|_| digit()).collect()
+}
+
+/// Calls `f` with each text that a client wrote, always in the same order.
+fn each_text(messages: &mut [Message], tools: &mut [Tool], f: &mut dyn FnMut(&mut String)) {
+    for message in messages {
+        f(&mut message.text);
+        if let Part::Calls(calls) = &mut message.part {
+            calls.iter_mut().for_each(|call| each_of_object(&mut call.arguments, f));
+        }
+    }
+    tools.iter_mut().for_each(|tool| each_of_value(&mut tool.given, f));
+}
+
+fn each_of_value(value: &mut Json, f: &mut dyn FnMut(&mut String)) {
+    match value {
+        Json::String(text) => f(text),
+        Json::Array(items) => items.iter_mut().for_each(|item| each_of_value(item, f)),
+        Json::Object(object) => each_of_object(object, f),
+        _ => {}
+    }
+}
+
+fn each_of_object(object: &mut Map<String, Json>, f: &mut dyn FnMut(&mut String)) {
+    let all = std::mem::take(object);
+    for (mut name, mut value) in all {
+        f(&mut name);
+        each_of_value(&mut value, f);
+        object.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use armlet::gguf::File;
+    use armlet::host::memory;
+    use armlet::storage::Arena;
+    use armlet::tokenizer::Tokenizer;
+
+    use super::super::{Spellings, golden, jinja};
+    use super::*;
+    use crate::args;
+    use crate::tools::{Calls, Piece};
+
+    fn with_templates(mut f: impl FnMut(&str, Template<'_>)) {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let bytes = std::fs::read(golden.join("bpe.gguf")).unwrap();
+        let file = File::new_checked(&bytes).unwrap();
+        let mut dry = Arena::dry_run();
+        Tokenizer::new(&file, &mut dry).unwrap();
+        let mut tables = memory(dry.used()).unwrap();
+        let tokenizer = Tokenizer::new(&file, &mut Arena::new(&mut tables).unwrap()).unwrap();
+        let none = args::Template { chat_template: None, chat_template_kwargs: None };
+        for (name, source) in golden::templates(&golden) {
+            let kind = jinja(&name, source.as_bytes(), &tokenizer, &none).unwrap();
+            f(&name, Template { kind, spellings: Spellings::new(&tokenizer), abilities: std::cell::OnceCell::new() });
+        }
+    }
+
+    /// Of a conversation as it is rendered, its call can be read.
+    #[test]
+    fn what_is_rendered_can_be_read() {
+        let arguments = json!({ "place": "Zürich </s> \"x\"", "days": 2 });
+        let arguments = arguments.as_object().unwrap();
+        let parameters =
+            json!({ "type": "object", "properties": { "place": { "type": "string" }, "days": { "type": "integer" } } });
+        let function = json!({ "name": "get_weather", "description": "Weather", "parameters": parameters });
+        let weather = Tool {
+            name: "get_weather".into(),
+            parameters: parameters.as_object().cloned().unwrap(),
+            given: json!({ "type": "function", "function": function }),
+        };
+        let call = Call { id: "call_0123".into(), name: "get_weather".into(), arguments: arguments.clone() };
+        let messages = [
+            Message::new(Role::User, "How is it?".into()),
+            Message { part: Part::Calls(vec![call]), ..Message::new(Role::Assistant, String::new()) },
+            Message {
+                part: Part::Result { id: "call_0123".into(), name: "get_weather".into() },
+                ..Message::new(Role::User, "It is <s> clear".into())
+            },
+        ];
+        let mut families = Vec::new();
+        with_templates(|name, template| {
+            // It wants variables of its own.
+            if name == "fireworks-ai-llama-3-firefunction-v2" {
+                return;
+            }
+            let rendered = template.render_tools(&messages, std::slice::from_ref(&weather), NaiveDateTime::default());
+            let Rendered { text, literal } = rendered.unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            let abilities = template.abilities();
+            let dialect = abilities.dialect;
+            families.push(format!(
+                "{name}: {}, {:?}, {:?}, {}",
+                dialect.family, abilities.tools, abilities.calls, abilities.results
+            ));
+            // Among the tools, and in the call.
+            assert!(text.matches("get_weather").count() > 1, "{name}: {text}");
+            assert!(text.contains("It is <s> clear"), "{name}: {text}");
+            // What a client wrote makes no control tokens.
+            for spelled in ["<s> clear", "</s> "] {
+                let at = text.find(spelled).unwrap();
+                assert!(literal.iter().any(|range| range.start == at), "{name}: {text}");
+            }
+            let at = text.rfind(dialect.marks[0]).unwrap();
+            let mut calls = Calls::new(dialect, [weather.clone()].into());
+            let pieces = calls.push(&text[at..]);
+            let [Piece::Begin(called), Piece::Arguments(read), Piece::End, ..] = &pieces[..] else {
+                panic!("{name}: {pieces:?}: {text}")
+            };
+            assert_eq!(called, "get_weather", "{name}");
+            assert_eq!(serde_json::from_str::<Map<String, Json>>(read).unwrap(), *arguments, "{name}");
+        });
+        for known in [
+            "Qwen-Qwen3-0.6B: Hermes, Variable, Some(false), true",
+            "Qwen3.5-4B: Qwen3-Coder, Qwen3.5, Variable, Some(false), true",
+            "google-gemma-4-31B-it: Gemma 4, Variable, Some(false), true",
+            "mistralai-Mistral-Nemo-Instruct-2407: Mistral, Variable, Some(false), true",
+            "mistralai-Ministral-3-14B-Reasoning-2512: Mistral, since 2025, Variable, Some(false), true",
+            "ibm-granite-granite-3.3-2B-Instruct: Granite 3, Variable, None, true",
+            "ibm-granite-granite-4.0: Hermes, Variable, Some(false), true",
+            "HuggingFaceTB-SmolLM3-3B: generic, Nowhere, None, false",
+            "microsoft-Phi-3.5-mini-instruct: generic, Nowhere, None, false",
+        ] {
+            assert!(families.iter().any(|found| found == known), "{known}: {families:#?}");
+        }
+    }
+}
