@@ -31,6 +31,29 @@ place = json.loads(client.chat(model, QUESTION, options=GREEDY, format="json").m
 assert isinstance(place, dict)
 print("a document:", place)
 
+def weather(place: str) -> str:
+    """The weather of a place.
+
+    Args:
+        place: The name of the place.
+    """
+    return "sunny, 21 degrees in " + place
+
+
+asked = [{"role": "user", "content": "Call the function weather for Paris. Answer only with <tool_call>."}]
+said = client.chat(model, asked, tools=[weather], options={**GREEDY, "num_predict": 64}).message
+streamed = list(client.chat(model, asked, tools=[weather], options={**GREEDY, "num_predict": 64}, stream=True))
+calls = [call for chunk in streamed for call in chunk.message.tool_calls or []]
+assert [c.function for c in calls] == [c.function for c in said.tool_calls or []]
+print("tools:", [(c.function.name, c.function.arguments) for c in calls] or repr(said.content))
+
+call = {"function": {"name": "weather", "arguments": {"place": "Paris"}}}
+told = asked + [
+    {"role": "assistant", "content": "", "tool_calls": [call]},
+    {"role": "tool", "tool_name": "weather", "content": weather("Paris")},
+]
+print("with a result:", repr(client.chat(model, told, tools=[weather], options=GREEDY).message.content))
+
 print("errors:")
 for call in [
     lambda: client.chat("llama9", QUESTION),

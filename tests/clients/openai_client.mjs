@@ -30,11 +30,22 @@ const response = await client.responses.create({ model, input: messages, tempera
 assert(response.output_text.includes("Paris"));
 console.log("responses:", response.status);
 
+const parameters = { type: "object", properties: { place: { type: "string", maxLength: 20 } }, required: ["place"] };
+const weather = { type: "function", function: { name: "weather", description: "The weather of a place", parameters } };
+const calling = { ...greedy, tools: [weather], tool_choice: "required", parallel_tool_calls: false, max_tokens: 100 };
+const called = await client.chat.completions.create(calling);
+const [call] = called.choices[0].message.tool_calls;
+assert.equal(called.choices[0].finish_reason, "tool_calls");
+assert.deepEqual(Object.keys(JSON.parse(call.function.arguments)), ["place"]);
+const final = await client.chat.completions.stream(calling).finalMessage();
+assert.deepEqual(final.tool_calls[0].function, call.function);
+console.log("a call, and the same as a stream:", call.function.name, call.function.arguments);
+
 console.log("errors:");
 for (const [fields, status] of [
   [{ model: "gpt-5" }, 404],
   [{ temperature: "hot" }, 400],
-  [{ tools: [{ type: "function", function: { name: "f" } }] }, 400],
+  [{ tools: [weather, weather] }, 400],
 ]) {
   const error = await client.chat.completions.create({ ...greedy, ...fields }).then(() => null, (e) => e);
   assert.equal(error?.status, status);

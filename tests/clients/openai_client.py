@@ -82,6 +82,43 @@ place = json.loads(said.message.content)
 assert said.finish_reason == "stop" and set(place) == {"city", "people"} and 0 <= place["people"] <= 99
 print("schema:", place)
 
+weather = {"type": "function", "function": {
+    "name": "weather", "description": "The weather of a place",
+    "parameters": {"type": "object", "properties": {"place": {"type": "string", "maxLength": 20}}, "required": ["place"]},
+}}
+ASKED = [{"role": "user", "content": "What is the weather in Paris?"}]
+calling = {"model": model, "messages": ASKED, "temperature": 0, "tools": [weather], "parallel_tool_calls": False, "max_tokens": 100}
+called = client.chat.completions.create(tool_choice="required", **calling).choices[0]
+[call] = called.message.tool_calls
+assert called.finish_reason == "tool_calls" and called.message.content is None and call.type == "function"
+assert call.function.name == "weather" and set(json.loads(call.function.arguments)) == {"place"}
+print("a call:", call.function.name, call.function.arguments)
+
+chosen = {"type": "function", "function": {"name": "weather"}}
+parts = [c.choices[0] for c in client.chat.completions.create(tool_choice=chosen, stream=True, **calling) if c.choices]
+deltas = [part for choice in parts for part in choice.delta.tool_calls or []]
+assert deltas[0].id and deltas[0].function.name == "weather" and parts[-1].finish_reason == "tool_calls"
+assert "".join(delta.function.arguments for delta in deltas) == call.function.arguments
+with client.chat.completions.stream(**calling, tool_choice="required") as events:
+    final = events.get_final_completion()
+assert final.choices[0].message.tool_calls[0].function.arguments == call.function.arguments
+print("the same, as a stream:", len(deltas), "pieces")
+
+result = {"role": "tool", "tool_call_id": call.id, "content": "Paris: sunny, 21 degrees"}
+said = client.chat.completions.create(**{**calling, "messages": ASKED + [called.message, result]}, tool_choice="none")
+assert said.choices[0].finish_reason in ("stop", "length") and said.choices[0].message.content
+print("with its result:", json.dumps(said.choices[0].message.content))
+
+flat = [{"type": "function", **weather["function"]}]
+response = client.responses.create(model=model, input=ASKED, tools=flat, tool_choice="required", parallel_tool_calls=False)
+[item] = response.output
+assert item.type == "function_call" and json.loads(item.arguments)
+output = {"type": "function_call_output", "call_id": item.call_id, "output": "sunny"}
+with client.responses.stream(model=model, input=ASKED + [item, output], tools=flat, max_output_tokens=40) as events:
+    kinds = [event.type for event in events]
+assert kinds[-1] in ("response.completed", "response.incomplete"), kinds
+print("a call of responses:", item.name, item.arguments)
+
 print("errors:")
 for kind, fields in [
     (openai.NotFoundError, {"model": "gpt-5"}),
@@ -91,6 +128,9 @@ for kind, fields in [
     (openai.BadRequestError, {"extra_body": {"frobnicate": 1}}),
     (openai.BadRequestError, {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "strange"}}}}),
     (openai.BadRequestError, {"messages": [{"role": "user", "content": "word " * 20000}]}),
+    (openai.BadRequestError, {"tools": [weather, weather]}),
+    (openai.BadRequestError, {"tools": [weather], "tool_choice": {"type": "function", "function": {"name": "other"}}}),
+    (openai.BadRequestError, {"messages": ASKED + [{"role": "tool", "tool_call_id": "none", "content": "x"}]}),
 ]:
     e = refused(kind, **fields)
     print("  ", e.status_code, e.code, e.param)
