@@ -5,7 +5,7 @@ use crate::common::deep;
 use crate::common::fuzzed;
 
 /// Random numbers (xorshift).
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn below(&mut self, n: usize) -> usize {
@@ -16,7 +16,7 @@ impl Random {
     }
 
     /// A seed, damaged in a few places.
-    fn damaged(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
+    pub(crate) fn damaged(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = seeds[self.below(seeds.len())].clone();
         for _ in 0..1 + self.below(4) {
             let at = self.below(bytes.len());
@@ -82,6 +82,13 @@ fn saved_sessions_and_prefixes() {
     let (sessions, prefixes) = fuzzed::saved_seeds();
     feed(fuzzed::restore, &sessions, deep(20_000, 200));
     feed(fuzzed::prefix, &prefixes, deep(20_000, 200));
+}
+
+#[cfg(feature = "serve")]
+#[test]
+fn answers_with_calls_of_tools() {
+    use crate::common::fuzzed_tools::{seeds, tools};
+    feed(tools, &seeds(), deep(500_000, 5_000));
 }
 
 #[cfg(feature = "capi")]

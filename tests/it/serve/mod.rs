@@ -3,6 +3,8 @@
 mod answers;
 mod apis;
 mod client;
+#[cfg(feature = "grammar")]
+mod damaged;
 mod limits;
 mod load;
 mod soak;

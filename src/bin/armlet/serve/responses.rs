@@ -4,7 +4,7 @@ use armlet::tokenizer::Role;
 use serde_json::{Map, Value, json};
 
 use super::event::{Ended, Reason};
-use super::fields::{required, wrong_type};
+use super::fields::{Fields, required, wrong_type};
 use super::format::{CallPart, Delta, Format, Request as Asked, Wanted, call_id};
 use super::openai::Request;
 use super::prepare::Source;
@@ -27,18 +27,7 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
         other => return Err(wrong_type("input", "a string or an array of messages", &other)),
     };
     list.splice(0..0, instructions.iter().map(|text| Message::new(Role::System, text.clone())));
-    let mut variables = Map::new();
-    if let Some(mut reasoning) = fields.object("reasoning")? {
-        match reasoning.text("effort")?.as_deref() {
-            None => {}
-            Some("none") => drop(variables.insert("enable_thinking".into(), false.into())),
-            Some(_) => return Err(Problem::unsupported("reasoning.effort", ", but for \"none\"")),
-        }
-        for field in ["summary", "generate_summary"] {
-            reasoning.only(field, &[])?;
-        }
-        reasoning.finish()?;
-    }
+    let variables = reasoning(fields)?;
     let mut form = None;
     if let Some(mut text) = fields.object("text")? {
         form = text.object("format")?.map(form::response_format).transpose()?.flatten();
@@ -75,6 +64,23 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
         tools,
     };
     Ok((wanted, Box::new(format)))
+}
+
+/// Takes `reasoning`: variables of the template.
+fn reasoning(fields: &mut Fields) -> Result<Map<String, Value>, Problem> {
+    let mut variables = Map::new();
+    if let Some(mut reasoning) = fields.object("reasoning")? {
+        match reasoning.text("effort")?.as_deref() {
+            None => {}
+            Some("none") => drop(variables.insert("enable_thinking".into(), false.into())),
+            Some(_) => return Err(Problem::unsupported("reasoning.effort", ", but for \"none\"")),
+        }
+        for field in ["summary", "generate_summary"] {
+            reasoning.only(field, &[])?;
+        }
+        reasoning.finish()?;
+    }
+    Ok(variables)
 }
 
 struct Response {

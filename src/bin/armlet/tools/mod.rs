@@ -5,6 +5,7 @@
 
 mod dialect;
 mod json;
+mod object;
 mod reader;
 mod words;
 mod xml;
