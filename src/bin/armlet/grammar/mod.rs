@@ -8,13 +8,14 @@ pub(crate) mod calls;
 mod gbnf;
 mod vocabulary;
 
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::Arc;
 
 use armlet::tokenizer::Tokenizer;
 use llguidance::api::TopLevelGrammar;
 use llguidance::earley::SlicedBiasComputer;
-use llguidance::toktrie::{InferenceCapabilities, SimpleVob};
+use llguidance::toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Map, Value};
 
@@ -114,7 +115,12 @@ impl Grammar {
         let mut matcher = Matcher::new(self.vocabulary.0.create_parser(self.grammar.clone()));
         match matcher.get_error() {
             Some(error) => Err(error),
-            None => Ok(Constraint { mask: matcher.compute_mask().map_err(|e| e.to_string())?, matcher }),
+            None => Ok(Constraint {
+                mask: RefCell::new(Some(matcher.compute_mask().map_err(|e| e.to_string())?)),
+                trie: matcher.tok_env().map_err(|e| e.to_string())?,
+                matcher: RefCell::new(matcher),
+                asked: Cell::new(0),
+            }),
         }
     }
 }
@@ -131,35 +137,115 @@ fn compact(schema: &Value) -> Result<Value, String> {
     Ok(Value::Object(schema))
 }
 
+/// Tokens that are looked at one by one before all are: the likeliest is often enough, and a mask is of the whole vocabulary.
+const ONE_BY_ONE: usize = 8;
+
 /// What may follow in one answer.
 pub(crate) struct Constraint {
-    matcher: Matcher,
-    mask: SimpleVob,
+    matcher: RefCell<Matcher>,
+    trie: TokEnv,
+    /// Of all tokens, once it is needed.
+    mask: RefCell<Option<SimpleVob>>,
+    /// Tokens that were looked at.
+    asked: Cell<usize>,
 }
 
 impl Constraint {
     /// Whether a token may follow.
     pub(crate) fn allows(&self, tokenizer: &Tokenizer<'_>, token: u32) -> bool {
         let is_end = tokenizer.is_end(token);
-        self.mask.is_allowed(if is_end { vocabulary::end(tokenizer).unwrap_or(token) } else { token })
+        let token = if is_end { vocabulary::end(tokenizer).unwrap_or(token) } else { token };
+        let mut mask = self.mask.borrow_mut();
+        if mask.is_none() {
+            self.asked.set(self.asked.get() + 1);
+            if self.asked.get() <= ONE_BY_ONE {
+                return self.allows_alone(token);
+            }
+            // If that fails nothing may follow, and the answer ends so.
+            *mask = self.matcher.borrow_mut().compute_mask().ok();
+        }
+        mask.as_ref().is_some_and(|mask| mask.is_allowed(token))
+    }
+
+    fn allows_alone(&self, token: u32) -> bool {
+        let mut matcher = self.matcher.borrow_mut();
+        // A token without bytes would change nothing.
+        !self.trie.tok_trie().token(token).is_empty() && matcher.validate_tokens(&[token]).is_ok_and(|valid| valid == 1)
     }
 
     /// Takes the next token of the answer.
     pub(crate) fn accept(&mut self, token: u32) -> Result<(), String> {
-        self.matcher.consume_token(token).map_err(|e| e.to_string())?;
-        if !self.matcher.is_stopped() {
-            self.mask = self.matcher.compute_mask().map_err(|e| e.to_string())?;
-        }
+        self.matcher.get_mut().consume_token(token).map_err(|e| e.to_string())?;
+        self.mask.replace(None);
+        self.asked.set(0);
         Ok(())
     }
 
     /// Whether the answer is complete, and nothing may follow.
     pub(crate) fn is_complete(&self) -> bool {
-        self.matcher.is_stopped()
+        self.matcher.borrow().is_stopped()
     }
 
     /// Whether the answer may end here.
     pub(crate) fn may_end(&mut self) -> bool {
-        self.matcher.is_stopped() || self.matcher.is_accepting().unwrap_or(false)
+        let matcher = self.matcher.get_mut();
+        matcher.is_stopped() || matcher.is_accepting().unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use armlet::gguf::File;
+    use armlet::host::memory;
+    use armlet::storage::Arena;
+
+    use super::*;
+
+    /// Calls `f` with a vocabulary of bytes and words.
+    pub(super) fn with_tokenizer(f: impl FnOnce(&Tokenizer<'_>)) {
+        let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/bpe.gguf")).unwrap();
+        let file = File::new_checked(&bytes).unwrap();
+        let mut dry = Arena::dry_run();
+        Tokenizer::new(&file, &mut dry).unwrap();
+        let mut tables = memory(dry.used()).unwrap();
+        f(&Tokenizer::new(&file, &mut Arena::new(&mut tables).unwrap()).unwrap());
+    }
+
+    /// A token that is looked at alone is allowed where the mask has it, and nowhere else.
+    #[test]
+    fn one_by_one_as_all_at_once() {
+        with_tokenizer(|tokenizer| {
+            let vocabulary = Vocabulary::new(tokenizer).unwrap();
+            let schema = serde_json::json!({ "type": "object", "required": ["a", "n"], "properties": {
+                "a": { "type": "string", "maxLength": 9 }, "n": { "type": "number" }, "l": { "type": "array", "items": { "enum": ["x", 7] } },
+            } });
+            let gbnf = "root ::= [a-z\\n]{1,40} | \"\u{e9}\" [^a] root";
+            #[allow(unused_mut, reason = "there are more with the server")]
+            let mut forms = vec![Form::Schema(schema), Form::Gbnf(gbnf.into())];
+            #[cfg(feature = "serve")]
+            forms.push(Form::Lark(
+                "start: TAIL | lead \"x\"\nlead[lazy]: /(.|\\n)*<t>/\nTAIL: /(.|\\n)*/ & ~/(.|\\n)*<t>(.|\\n)*/".into(),
+            ));
+            let mut state = 9u64;
+            for form in forms {
+                let grammar = Grammar::new(vocabulary.clone(), &form).unwrap();
+                let mut constraint = grammar.start().unwrap();
+                for step in 0..40 {
+                    if constraint.is_complete() {
+                        break;
+                    }
+                    let mask = constraint.matcher.get_mut().compute_mask().unwrap();
+                    let all: Vec<u32> = (0..tokenizer.len() as u32).collect();
+                    let alone: Vec<bool> = all.iter().map(|token| constraint.allows_alone(*token)).collect();
+                    let masked: Vec<bool> = all.iter().map(|token| mask.is_allowed(*token)).collect();
+                    assert!(alone == masked, "{form:?}: step {step}");
+                    let allowed: Vec<u32> =
+                        all.into_iter().filter(|t| masked[*t as usize] && !tokenizer.is_end(*t)).collect();
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let Some(token) = allowed.get((state >> 33) as usize % allowed.len().max(1)) else { break };
+                    constraint.accept(*token).unwrap();
+                }
+            }
+        });
     }
 }
