@@ -150,6 +150,42 @@ fn marks_may_be_control_tokens() {
     assert_eq!(none["choices"][0]["message"]["content"], "weather{\"place\": \"x\"}");
 }
 
+/// A call that is all of an answer, behind a token that says so.
+#[test]
+fn a_call_may_be_all_of_an_answer() {
+    let tokens = ["<|python_tag|>", "{\"name\": \"", "now", "\", \"parameters\": ", "{}", "}"];
+    let template = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ '<|start_header_id|>' }}\
+        {% if 'tool_calls' in m %}{{ '{\"name\": \"' + m.tool_calls[0].function.name + '\", \"parameters\": ' }}\
+        {{ m.tool_calls[0].function.arguments | tojson + '}' }}{% else %}{{ m.content }}{% endif %}{% endfor %}{{ '\n' }}";
+    for tokens in [&tokens[..], &tokens[1..]] {
+        let mut model = answering(tokens);
+        model.set("tokenizer.chat_template", Val::Str(template.into()));
+        with_control(&mut model, tokens, &["<|python_tag|>"]);
+        let server = Server::new(&model, &["-c", "1024"]);
+        for choice in ["auto", "required"] {
+            let whole = server.ok(CHAT, &asking("Hi", json!({ "tools": tools(), "tool_choice": choice })));
+            let message = &whole["choices"][0]["message"];
+            assert_eq!(message["tool_calls"][0]["function"], json!({ "name": "now", "arguments": "{}" }), "{whole}");
+            assert_eq!(message["content"], Value::Null);
+        }
+    }
+}
+
+/// So are those around thoughts, whose spelling is the family's.
+#[test]
+fn thoughts_may_be_marked_by_control_tokens() {
+    let tokens = ["[THINK]", "Hm", ".", "[/THINK]", "Yes", "."];
+    let mut model = answering(&tokens);
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}{# [THINK][/THINK] #}{{ '\n' }}";
+    model.set("tokenizer.chat_template", Val::Str(template.into()));
+    with_control(&mut model, &tokens, &["[THINK]", "[/THINK]"]);
+    let server = Server::new(&model, &["-c", "1024"]);
+    for more in [json!({}), json!({ "tools": tools() })] {
+        let message = &server.ok(CHAT, &asking("Hi", more))["choices"][0]["message"];
+        assert_eq!((&message["reasoning_content"], &message["content"]), (&json!("Hm."), &json!("Yes.")));
+    }
+}
+
 /// Makes control tokens of those tokens of a scripted answer.
 fn with_control(model: &mut Gguf, tokens: &[&str], control: &[&str]) {
     let kinds = (0..259).map(|i| if i < 256 { 1 } else { 3 });

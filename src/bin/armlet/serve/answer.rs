@@ -96,7 +96,7 @@ fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: boo
     let ask = Ask {
         sampling: sampling::settings(&sampling, preparation.file, is_chat).map_err(internal)?,
         rules: TokenRules::new(&sampling, preparation.tokenizer).map_err(internal)?,
-        shown: calls.as_ref().map_or_else(Vec::new, |_| preparation.marks()),
+        shown: if split || calls.is_some() { preparation.marks(calls.is_some()) } else { Vec::new() },
         constraint,
         prompt,
         tokens: tokens.or(sampling.n_predict).unwrap_or(most - n).min(room),

@@ -164,10 +164,11 @@ impl<'m> Preparation<'m> {
         (is_known || self.tokenizer.find(tags.open.as_bytes()).is_some()).then_some(tags)
     }
 
-    /// Control tokens that are a part of calls and thoughts.
-    pub(super) fn marks(&self) -> Vec<u32> {
+    /// Control tokens that mark thoughts, and calls if there may be some.
+    pub(super) fn marks(&self, has_calls: bool) -> Vec<u32> {
         let Tags { open, close } = self.tags();
-        let texts = self.template.abilities().dialect.tokens.iter().copied().chain([open, close]);
+        let calls = if has_calls { self.template.abilities().dialect.tokens } else { &[] };
+        let texts = calls.iter().copied().chain([open, close]);
         texts.filter_map(|text| self.tokenizer.find(text.as_bytes())).collect()
     }
 

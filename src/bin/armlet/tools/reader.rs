@@ -77,18 +77,14 @@ impl Calls {
     /// Gives what was held back.
     pub(crate) fn finish(&mut self) -> Vec<Piece> {
         let mut out = Vec::new();
-        match (std::mem::replace(&mut self.place, Place::Text), self.raw.take()) {
-            (Place::Text, _) => {}
-            (_, Some(raw)) => self.say(&raw, &mut out),
-            (Place::Calls(held), _) => self.say(&held, &mut out),
-            // A call that was cut off stays as it is.
-            _ => {}
-        }
         let held = std::mem::take(&mut self.held);
-        self.say(&held, &mut out);
-        if !self.called {
-            self.pass_on(&mut out);
+        // Behind a call only another one may come: what there is of it, or of the text that closes a section, says nothing.
+        if self.called {
+            return out;
         }
+        let raw = self.raw.take().unwrap_or_default();
+        self.say(&(held + &raw), &mut out);
+        self.pass_on(&mut out);
         out
     }
 
@@ -440,6 +436,10 @@ mod tests {
         ] {
             assert_eq!(read_all_ways(dialect(family), text), (text.into(), vec![]));
         }
+        // What may be the beginning of another call is not.
+        let (said, calls) =
+            read_all_ways(&GENERIC, "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_");
+        assert_eq!((said.as_str(), calls), ("", vec![("f".into(), "{}".into(), true)]));
         // What is cut off is no whole call.
         let (said, calls) = read_all_ways(&GENERIC, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"x");
         assert_eq!((said.as_str(), calls), ("", vec![("f".into(), "{\"a\": \"x".into(), false)]));
