@@ -2,6 +2,8 @@
 //!
 //! Templates are untrusted: they are rendered in a process with limits. What a person writes makes no control tokens.
 
+#[cfg(feature = "serve")]
+mod abilities;
 mod engine;
 #[cfg(test)]
 mod fixture;
@@ -71,7 +73,7 @@ pub(crate) struct Template<'m> {
     spellings: Spellings<'m>,
     /// Once they were asked for.
     #[cfg(feature = "serve")]
-    abilities: std::cell::OnceCell<tools::Abilities>,
+    abilities: std::cell::OnceCell<abilities::Abilities>,
 }
 
 enum Kind {

@@ -4,31 +4,11 @@ use armlet::tokenizer::Role;
 use chrono::NaiveDateTime;
 use serde_json::{Map, Value as Json, json};
 
+use super::abilities::{Abilities, Place};
 use super::stand_ins::Rendered;
 use super::{Kind, Message, Part, Template};
 use crate::error::Failure;
-use crate::tools::{Call, Dialect, GENERIC, Tool, instructions};
-
-/// What a template shows.
-pub(crate) struct Abilities {
-    pub(crate) dialect: &'static Dialect,
-    tools: Place,
-    /// Calls in a conversation; whether their arguments are texts, and not objects.
-    calls: Option<bool>,
-    /// Results of calls.
-    results: bool,
-}
-
-/// Where a template has tools.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// In a variable of its own.
-    Variable,
-    /// In the system message, as a text.
-    System,
-    /// Nowhere: the system message says what there is.
-    Nowhere,
-}
+use crate::tools::{Call, Dialect, Tool, instructions};
 
 /// Names and values that no template has.
 const TOOL: &str = "probe_of_tools";
@@ -127,8 +107,6 @@ impl Template<'_> {
 }
 
 impl Abilities {
-    const NONE: Abilities = Abilities { dialect: &GENERIC, tools: Place::Nowhere, calls: None, results: false };
-
     /// Sees to it that there is a system message, which tells of the tools where the template does not.
     fn tell(&self, messages: &mut Vec<Message>, tools: &[Tool]) {
         let text = match self.tools {

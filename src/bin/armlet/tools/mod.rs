@@ -6,6 +6,7 @@
 mod dialect;
 mod json;
 mod object;
+mod piece;
 mod reader;
 mod words;
 mod xml;
@@ -15,7 +16,8 @@ use serde_json::{Map, Value};
 #[cfg(test)]
 pub(crate) use dialect::DIALECTS;
 pub(crate) use dialect::{Arguments, Dialect, GEMMAS_QUOTE, GENERIC, instructions};
-pub(crate) use reader::{Calls, Piece};
+pub(crate) use piece::Piece;
+pub(crate) use reader::Calls;
 
 /// A function that a model may call.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! A call as a JSON object with a name and arguments.
 
-use super::Piece;
 use super::json::{Next, Value};
+use super::piece::Piece;
 
 /// A call as a JSON object, whose opening brace has been read.
 #[derive(Debug)]

@@ -9,20 +9,9 @@ use super::Tool;
 use super::dialect::{Arguments, Dialect};
 use super::json::{Next, Value};
 use super::object::Object;
+use super::piece::Piece;
 use super::words::Words;
 use super::xml::{Made, Xml};
-
-/// A part of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
-    Text(String),
-    /// A call begins, of the tool of this name.
-    Begin(String),
-    /// More of its arguments, as JSON.
-    Arguments(String),
-    /// It is complete.
-    End,
-}
 
 #[derive(Debug)]
 enum Place {
