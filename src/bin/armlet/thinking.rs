@@ -5,11 +5,13 @@
 pub(crate) struct Tags {
     pub(crate) open: &'static str,
     pub(crate) close: &'static str,
+    /// Of these, what control tokens have.
+    pub(crate) tokens: [&'static str; 2],
 }
 
 impl Default for Tags {
     fn default() -> Self {
-        Tags { open: "<think>", close: "</think>" }
+        Tags { open: "<think>", close: "</think>", tokens: ["<think>", "</think>"] }
     }
 }
 
@@ -17,8 +19,11 @@ impl Default for Tags {
 impl Tags {
     /// Those of a template: Mistral's, Gemma's, or what all others have.
     pub(crate) fn of(template: &str) -> Self {
-        let others =
-            [Tags { open: "[THINK]", close: "[/THINK]" }, Tags { open: "<|channel>thought", close: "<channel|>" }];
+        let tags = |open, close, tokens| Tags { open, close, tokens };
+        let others = [
+            tags("[THINK]", "[/THINK]", ["[THINK]", "[/THINK]"]),
+            tags("<|channel>thought", "<channel|>", ["<|channel>", "<channel|>"]),
+        ];
         others.into_iter().find(|tags| template.contains(tags.close)).unwrap_or_default()
     }
 }
@@ -61,7 +66,7 @@ impl Thinking {
     /// Adds text. Calls `f` with pieces, and whether they are thoughts; tags count as such.
     pub(crate) fn push(&mut self, text: &str, f: &mut dyn FnMut(bool, &str)) {
         self.held += text;
-        let Tags { open, close } = self.tags;
+        let Tags { open, close, .. } = self.tags;
         if self.place == Place::Start {
             let word = self.held.trim_start();
             if word.starts_with(open) {

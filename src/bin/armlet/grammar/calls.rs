@@ -20,6 +20,8 @@ const ANY: &str = "/(.|\\n)*/";
 
 /// The most calls of an answer: small models do not find an end.
 const CALLS: usize = 16;
+/// The most bytes of a grammar: definitions may be copied.
+const MOST: usize = 4 << 20;
 /// White space in which no model loses itself.
 const SPACE: &str = "/\\s{0,4}/";
 
@@ -39,7 +41,7 @@ pub(crate) struct Frame {
 /// # Errors
 /// A schema that is none.
 pub(crate) fn lark(tools: &Tools, frame: &Frame, tokenizer: &Tokenizer<'_>) -> Result<String, String> {
-    let mut writer = Writer { dialect: frame.dialect, tokenizer, rules: String::new(), n: 0 };
+    let mut writer = Writer { dialect: frame.dialect, tokenizer, rules: String::new(), n: 0, any: false };
     let answer = match (&tools.choice, &frame.document) {
         (Choice::Auto, None) => writer.text_or_calls(tools, frame)?,
         (Choice::Auto, Some(schema)) => {
@@ -61,6 +63,8 @@ struct Writer<'w, 'm> {
     tokenizer: &'w Tokenizer<'m>,
     rules: String,
     n: usize,
+    /// There is a rule for any value in Gemma's words.
+    any: bool,
 }
 
 impl Writer<'_, '_> {
@@ -101,9 +105,12 @@ impl Writer<'_, '_> {
         if items.is_empty() { "\"\"".into() } else { items.join(" ") }
     }
 
-    /// Any text up to the first of this, with it; the text may not begin with `but`.
-    fn until(&mut self, end: &str, among: &[&str], but: Option<&str>) -> String {
-        let but = but.map_or(String::new(), |but| format!(" & ~/\\s*{}(.|\\n)*/", regex(but)));
+    /// Any text up to the first of this, with it; the text may not begin with `but`, nor have one of `never` in letters.
+    fn until(&mut self, end: &str, among: &[&str], but: Option<&str>, never: &[&str]) -> String {
+        let mut but = but.map_or(String::new(), |but| format!(" & ~/\\s*{}(.|\\n)*/", regex(but)));
+        for never in never {
+            let _ = write!(but, " & ~/(.|\\n)*{}(.|\\n)*/", regex(never));
+        }
         match self.control(end, among) {
             Some((id, _)) => {
                 self.n += 1;
@@ -122,9 +129,9 @@ impl Writer<'_, '_> {
     /// The answer, and a thought before it.
     fn thought(&mut self, frame: &Frame) -> String {
         let Some(tags) = frame.tags else { return "answer".into() };
-        let marks = [tags.open, tags.close];
+        let marks = tags.tokens;
         if frame.thinking {
-            let rest = self.until(tags.close, &marks, None);
+            let rest = self.until(tags.close, &marks, None, &[]);
             return format!("{rest} {SPACE} answer");
         }
         let open = match self.control(tags.open, &marks) {
@@ -133,7 +140,7 @@ impl Writer<'_, '_> {
             }
             None => quoted(tags.open),
         };
-        let rest = self.until(tags.close, &marks, None);
+        let rest = self.until(tags.close, &marks, None, &[]);
         format!("answer | {SPACE} {open} {rest} {SPACE} answer")
     }
 
@@ -141,18 +148,19 @@ impl Writer<'_, '_> {
     fn text_or_calls(&mut self, tools: &Tools, frame: &Frame) -> Result<String, String> {
         let marks = self.dialect.marks;
         let tokens = self.dialect.tokens;
-        let spelled: Vec<&str> = marks.iter().copied().filter(|mark| self.control(mark, tokens).is_none()).collect();
-        let open = frame.tags.map(|tags| tags.open).filter(|open| self.control(open, &[open]).is_none());
+        let open = frame.tags.filter(|tags| self.control(tags.open, &tags.tokens).is_none()).map(|tags| tags.open);
         let mut tail = String::from(ANY);
         let before = if self.dialect.alone { "\\s*" } else { "(.|\\n)*" };
-        for text in spelled.iter().map(|mark| (before, *mark)).chain(open.map(|open| ("\\s*", open))) {
+        // In letters too, which would be read as calls, where it is a token that begins one.
+        for text in marks.iter().map(|mark| (before, *mark)).chain(open.map(|open| ("\\s*", open))) {
             let _ = write!(tail, " & ~/{}{}(.|\\n)*/", text.0, regex(text.1));
         }
         let _ = writeln!(self.rules, "TAIL: {tail}");
         if self.dialect.alone {
             return Ok(format!("TAIL | {SPACE} {}", self.calls(tools, "")?));
         }
-        let lead = self.until(marks[0], tokens, open);
+        let is_token = self.control(marks[0], tokens).is_some();
+        let lead = self.until(marks[0], tokens, open, if is_token { marks } else { &marks[1..] });
         let calls = self.calls(tools, marks[0])?;
         Ok(format!("TAIL | {lead} {calls}"))
     }
@@ -206,14 +214,19 @@ impl Writer<'_, '_> {
 
     /// A JSON value; definitions that it names are those of `root`.
     fn json(&mut self, schema: &Map<String, Value>, root: Option<&Map<String, Value>>) -> Result<String, String> {
-        let mut schema = schema.clone();
-        for key in ["$defs", "definitions"] {
-            if let Some(definitions) = root.and_then(|root| root.get(key)) {
-                schema.entry(key).or_insert(definitions.clone());
+        let mut schema = Value::Object(schema.clone());
+        // Of what it does not name it needs no copy.
+        let keys = if has_reference(&schema) { &["$defs", "definitions"][..] } else { &[] };
+        for key in keys.iter().copied() {
+            if let Some((definitions, of)) = root.and_then(|root| root.get(key)).zip(schema.as_object_mut()) {
+                of.entry(key).or_insert(definitions.clone());
             }
         }
-        let schema = compact(&Value::Object(schema))?;
-        Ok(self.rule("", &format!("%json {schema}")))
+        let body = format!("%json {}", compact(&schema)?);
+        if self.rules.len() + body.len() > MOST {
+            return Err("it is too large for a grammar".into());
+        }
+        Ok(self.rule("", &body))
     }
 
     /// Members of an object in the order of its schema; those that it does not require may be missing.
@@ -234,6 +247,7 @@ impl Writer<'_, '_> {
         let (mut behind, mut first) = (String::from("\"\""), String::from("\"\""));
         for name in names.into_iter().rev() {
             let member = write(self, name, &properties[name])?;
+            let member = self.rule("", &member);
             let is_required = required.is_some_and(|list| list.iter().any(|r| r == name));
             let (skip_behind, skip_first) = if is_required {
                 (String::new(), String::new())
@@ -259,13 +273,14 @@ impl Writer<'_, '_> {
 
     /// The value of an element: a text as it is, all else as JSON.
     fn xml(&mut self, schema: &Value, root: &Map<String, Value>) -> Result<String, String> {
-        let end = "\n</parameter>\n";
+        // A text ends at the first of these, as it is read.
+        let (mark, end) = ("</parameter>", "\n</parameter>\n");
         if let Some(texts) = texts(schema) {
             let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
             return Ok(format!("({}) {}", texts.join(" | "), quoted(end)));
         }
         if schema["type"] == "string" {
-            return Ok(self.until(end, &[], None));
+            return Ok(format!("{} \"\\n\"", self.until(mark, &[], None, &[])));
         }
         let value = self.json(&as_map(&if *schema == true { json!({}) } else { schema.clone() })?, Some(root))?;
         Ok(format!("{value} {}", quoted(end)))
@@ -292,12 +307,13 @@ impl Writer<'_, '_> {
         }
         match schema["type"].as_str() {
             Some("string") => {
-                let text = self.until(QUOTE, self.dialect.tokens, None);
+                let text = self.until(QUOTE, self.dialect.tokens, None, &[]);
                 Ok(format!("{quote} {text}"))
             }
             Some("integer" | "number" | "boolean" | "null") => self.json(&as_map(schema)?, Some(root)),
             Some("array") if depth < DEEPEST && schema.get("items").is_some() => {
                 let item = self.gemma(&schema["items"], root, depth + 1)?;
+                let item = self.rule("", &item);
                 Ok(format!("\"[\" ({item} (\",\" {item})*)? \"]\""))
             }
             Some("object") if depth < DEEPEST && schema.get("properties").is_some() => {
@@ -310,8 +326,8 @@ impl Writer<'_, '_> {
 
     /// Any value in Gemma's words.
     fn any_of_gemma(&mut self, quote: &str) -> String {
-        if !self.rules.contains("\nany: ") {
-            let text = self.until(QUOTE, self.dialect.tokens, None);
+        if !std::mem::replace(&mut self.any, true) {
+            let text = self.until(QUOTE, self.dialect.tokens, None, &[]);
             let _ = write!(
                 self.rules,
                 "\nany: {quote} {text} | /-?[0-9]{{1,15}}(\\.[0-9]{{1,15}})?/ | \"true\" | \"false\" | \"null\" | \
@@ -319,6 +335,15 @@ impl Writer<'_, '_> {
             );
         }
         "any".into()
+    }
+}
+
+/// Whether a schema names definitions.
+fn has_reference(schema: &Value) -> bool {
+    match schema {
+        Value::Object(members) => members.contains_key("$ref") || members.values().any(has_reference),
+        Value::Array(list) => list.iter().any(has_reference),
+        _ => false,
     }
 }
 
@@ -413,6 +438,9 @@ mod tests {
                 let may = allowed(&grammar(&auto), tokenizer, &two).1;
                 assert_eq!(may, dialect.is_parallel(), "{}: {two}", dialect.family);
                 assert!(!allowed(&grammar(&required), tokenizer, &two).1);
+                // Spelled in letters, a mark begins no call of what is no tool.
+                let spelled = format!("{before}{}", dialect.write(&[call("h", json!({}))]));
+                assert!(!allowed(&grammar(&auto), tokenizer, &spelled).1, "{}: {spelled}", dialect.family);
                 for bad in
                     [json!({}), json!({ "a": "", "b": 3 }), json!({ "a": "", "l": ["z"] }), json!({ "a": "", "z": 1 })]
                 {

@@ -102,7 +102,9 @@ fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: boo
         tokens: tokens.or(sampling.n_predict).unwrap_or(most - n).min(room),
         scores,
     };
-    Ok((ask, Parts { tags: split.then(|| preparation.tags()), thinking, calls }))
+    // A thought has no calls, whether it is told from the answer or not.
+    let tags = (split || calls.is_some()).then(|| preparation.tags());
+    Ok((ask, Parts { tags, thinking, together: !split, calls }))
 }
 
 /// What is said to a request that did not get to the engine.

@@ -120,6 +120,8 @@ pub(super) struct Parts {
     pub(super) tags: Option<Tags>,
     /// It begins within a thought.
     pub(super) thinking: bool,
+    /// Thoughts are left where they are, with their tags; they have no calls.
+    pub(super) together: bool,
     pub(super) calls: Option<Calls>,
 }
 
@@ -129,6 +131,7 @@ pub(super) struct Splitter {
     thinking: Option<Thinking>,
     /// Thoughts have ended, or begun: white space that follows is not passed on.
     trims: bool,
+    together: bool,
     calls: Option<Calls>,
     /// Calls that have begun.
     begun: usize,
@@ -144,7 +147,8 @@ impl Splitter {
             thinking
         });
         let tags = parts.tags.unwrap_or_default();
-        Splitter { tags, thinking, trims: parts.thinking, calls: parts.calls, begun: 0 }
+        let Parts { thinking: trims, together, calls, .. } = parts;
+        Splitter { tags, thinking, trims, together, calls, begun: 0 }
     }
 
     pub(super) fn push(&mut self, text: &str) -> Delta {
@@ -172,9 +176,14 @@ impl Splitter {
             delta.text = all.into();
             return self.with_calls(delta);
         };
-        let (trims, Tags { open, close }) = (&mut self.trims, self.tags);
+        let (trims, Tags { open, close, .. }) = (&mut self.trims, self.tags);
+        let together = self.together;
         give(thinking, &mut |is_thought, text| {
             let to = if is_thought { &mut delta.thought } else { &mut delta.text };
+            if together {
+                *to += text;
+                return;
+            }
             if is_thought && text.ends_with(open) && text.trim_start() == open {
                 *trims = true;
                 return;
@@ -195,6 +204,10 @@ impl Splitter {
         if let Some(calls) = &mut self.calls {
             let pieces = calls.push(&std::mem::take(&mut delta.text));
             self.read(pieces, &mut delta);
+        }
+        if self.together {
+            // They come first.
+            delta.text.insert_str(0, &std::mem::take(&mut delta.thought));
         }
         delta
     }
@@ -224,7 +237,7 @@ mod tests {
     use super::*;
 
     fn split(text: &str, piece: usize, begun: bool) -> [String; 2] {
-        let mut splitter = Splitter::new(Parts { tags: Some(Tags::default()), thinking: begun, calls: None });
+        let mut splitter = Splitter::new(Parts { tags: Some(Tags::default()), thinking: begun, ..Parts::default() });
         let chars: Vec<char> = text.chars().collect();
         let mut out = [String::new(), String::new()];
         let deltas: Vec<Delta> = chars.chunks(piece).map(|c| splitter.push(&c.iter().collect::<String>())).collect();

@@ -117,7 +117,7 @@ fn tool(mut fields: Fields, flat: bool) -> Result<Tool, Problem> {
     Ok(Tool { name, parameters: closed(parameters), given })
 }
 
-fn check_name(field: &str, name: &str) -> Result<(), Problem> {
+pub(super) fn check_name(field: &str, name: &str) -> Result<(), Problem> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if (1..=NAME).contains(&name.len()) && name.bytes().all(fits) {
         return Ok(());

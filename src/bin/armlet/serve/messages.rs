@@ -4,6 +4,7 @@ use armlet::tokenizer::Role;
 use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, required, wrong_type};
+use super::functions::check_name;
 use super::problem::Problem;
 use crate::template::{Message, Part};
 use crate::tools::Call;
@@ -154,6 +155,8 @@ impl Reader {
     fn call(&mut self, id: String, fields: &mut Fields) -> Result<Call, Problem> {
         let field = fields.name("name");
         let name = required(&field, fields.text("name")?)?;
+        // Templates print it as it is.
+        check_name(&field, &name)?;
         let field = fields.name("arguments");
         let arguments = match required(&field, fields.take("arguments"))? {
             Value::String(text) if text.trim().is_empty() => Some(Map::new()),
@@ -178,6 +181,9 @@ impl Reader {
         let id = fields.text("tool_call_id")?;
         let name = fields.text("tool_name")?;
         let name = name.or(fields.text("name")?);
+        if let Some(name) = &name {
+            check_name(&fields.name("name"), name)?;
+        }
         let id = if self.api == Api::OpenAi { Some(required(&field, id)?) } else { id };
         let from = fields.name("content");
         let text = content(&from, required(&from, fields.take("content"))?)?;

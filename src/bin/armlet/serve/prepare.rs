@@ -96,7 +96,11 @@ impl<'m> Preparation<'m> {
         tokenizer: &'m Tokenizer<'m>,
         args: &args::Template,
     ) -> Result<Self, Failure> {
-        Ok(Preparation { file, tokenizer, template: Template::new(file, tokenizer, args)?, vocabulary: None })
+        let template = Template::new(file, tokenizer, args)?;
+        // With the variables of no request, and before there are any, which might have it fail.
+        template.abilities();
+        template.forget_refusal();
+        Ok(Preparation { file, tokenizer, template, vocabulary: None })
     }
 
     /// The tokens that a request starts from.
@@ -116,10 +120,6 @@ impl<'m> Preparation<'m> {
 
     fn chat(&mut self, messages: &[Message], variables: Map<String, Value>, tools: &[Tool]) -> Result<Prompt, Problem> {
         let has_tools = !tools.is_empty() || messages.iter().any(|message| message.part != Part::Text);
-        if has_tools {
-            // With the variables of no request.
-            self.template.abilities();
-        }
         if variables.len() > VARIABLES {
             let message = format!("Invalid 'chat_template_kwargs': more than {VARIABLES} variables.");
             return Err(Problem::invalid(message).of("chat_template_kwargs"));
@@ -161,14 +161,13 @@ impl<'m> Preparation<'m> {
     fn thoughts(&self) -> Option<Tags> {
         let tags = self.tags();
         let is_known = self.template.source().is_some_and(|source| source.contains(tags.close));
-        (is_known || self.tokenizer.find(tags.open.as_bytes()).is_some()).then_some(tags)
+        (is_known || self.tokenizer.find(tags.tokens[0].as_bytes()).is_some()).then_some(tags)
     }
 
     /// Control tokens that mark thoughts, and calls if there may be some.
     pub(super) fn marks(&self, has_calls: bool) -> Vec<u32> {
-        let Tags { open, close } = self.tags();
         let calls = if has_calls { self.template.abilities().dialect.tokens } else { &[] };
-        let texts = calls.iter().copied().chain([open, close]);
+        let texts = calls.iter().copied().chain(self.tags().tokens);
         texts.filter_map(|text| self.tokenizer.find(text.as_bytes())).collect()
     }
 

@@ -87,7 +87,8 @@ impl Calls {
             Place::Name(name) => match c {
                 '{' | '(' | '[' => {
                     let name = std::mem::take(name);
-                    self.named(name.trim().trim_start_matches("call:"), c, out);
+                    let name = name.trim().trim_start_matches("call:");
+                    if self.is_tool(name) { self.named(name, c, out) } else { self.wrong(out) }
                 }
                 // A name is short, and in one line.
                 '\n' | '<' | '"' => self.wrong(out),
@@ -209,6 +210,10 @@ impl Calls {
         self.say(&raw, out);
     }
 
+    fn is_tool(&self, name: &str) -> bool {
+        self.tools.iter().any(|tool| tool.name == name)
+    }
+
     fn begin(&mut self, name: &str, out: Out<'_>) {
         // White space before a call is of its dialect.
         self.blanks.clear();
@@ -259,6 +264,7 @@ impl Calls {
     fn object(&mut self, made: Vec<Piece>, out: Out<'_>) {
         for piece in made {
             match piece {
+                Piece::Begin(name) if !self.is_tool(&name) => return self.wrong(out),
                 Piece::Begin(name) => self.begin(&name, out),
                 Piece::Arguments(text) => arguments(text, out),
                 Piece::End => self.end(out),
@@ -270,6 +276,7 @@ impl Calls {
     fn xml(&mut self, made: Made, out: Out<'_>) {
         match made {
             Made::Nothing => {}
+            Made::Name(name) if !self.is_tool(&name) => self.wrong(out),
             Made::Name(name) => self.begin(&name, out),
             Made::Arguments(text) => arguments(text, out),
             Made::End(text) => {

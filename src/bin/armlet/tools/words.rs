@@ -209,6 +209,7 @@ fn unescaped(escape: &str) -> Option<String> {
         '\n' => return Some(out),
         'n' | 't' | 'r' | 'b' | 'f' | '\\' | '"' => return Some(format!("\\{kind}")),
         '\'' => return Some("'".into()),
+        '/' => return Some("/".into()),
         other => {
             write_text('\\', &mut out);
             write_text(other, &mut out);
@@ -218,6 +219,19 @@ fn unescaped(escape: &str) -> Option<String> {
     let rest = &escape[1..];
     if rest.len() < digits && rest.chars().all(|c| c.is_ascii_hexdigit()) {
         return None;
+    }
+    // In JSON's words, a character beyond 16 bits is two of them.
+    let half = rest.get(..4).and_then(|digits| u16::from_str_radix(digits, 16).ok());
+    if kind == 'u' && half.is_some_and(|half| (0xd800..0xdc00).contains(&half)) {
+        let (pair, form) = (rest.get(4..).unwrap_or_default(), "\\uxxxx");
+        let fits = pair.chars().zip(form.chars()).all(|(c, want)| c == want || want == 'x' && c.is_ascii_hexdigit());
+        if fits && pair.len() < form.len() {
+            return None;
+        }
+        if fits && let Ok(Value::String(text)) = serde_json::from_str(&format!("\"\\{escape}\"")) {
+            text.chars().for_each(|c| write_text(c, &mut out));
+            return Some(out);
+        }
     }
     let c = u32::from_str_radix(rest, 16).ok().and_then(char::from_u32);
     match c {
@@ -248,6 +262,7 @@ mod tests {
                 r#"{"a": "x, \"y\"\n(", "b": [1, -2.5, true, null], "c": {"k": "it's", "l": [1, 2]}}"#,
             ),
             (Arguments::Python, ")z", "{}"),
+            (Arguments::Python, r#"a="\ud83d\ude00\/",b="\ud83d x")z"#, r#"{"a": "😀/", "b": "\\ud83d x"}"#),
             (Arguments::Python, r#"a = "\x41\u00e9\q" , b=word one)z"#, r#"{"a": "Aé\\q", "b": "word one"}"#),
             (Arguments::Python, r#""alone", 3)z"#, r#"{"alone": null, "3": null}"#),
             (

@@ -71,7 +71,9 @@ impl Xml {
 
 /// The value of a text: itself where that is what the schema wants, else what it is as JSON.
 fn typed(text: &str, schema: Option<&Value>) -> Value {
-    let is_text = schema.is_some_and(|schema| schema["type"] == "string");
+    let texts = |list: &Value| list.as_array().is_some_and(|list| list.iter().all(Value::is_string));
+    let is_text = schema
+        .is_some_and(|schema| schema["type"] == "string" || schema["const"].is_string() || texts(&schema["enum"]));
     let word = match text.trim() {
         "True" => "true",
         "False" => "false",
