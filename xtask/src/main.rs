@@ -27,6 +27,7 @@ mod sanitizers;
 mod sd_card;
 mod setup;
 mod sizes;
+mod users;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,8 @@ const HELP: &str = "usage: cargo xtask COMMAND
   deb       installs, runs, upgrades and removes the arm64 package in a Debian made by debootstrap; needs root
   sd-card   the first token of a long prompt from a disk of 20 MB/s; needs root and cgroups of version 1
   clients   the server, as the clients of other projects have it: openai and ollama of PyPI, openai of npm, curl
+  users     many people and one server: as the model was trained, as multi-head attention with the same memory, and
+            [--llama-server PROGRAM], to benches/record/users.md
   page      the server's page in Chromium: answers, what is kept, hostile text, a keyboard, a phone
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
@@ -85,6 +88,8 @@ fn main() -> ExitCode {
         ["dist"] => dist::run(&mut steps, None).and_then(|()| package::run(&mut steps)),
         ["sd-card"] => sd_card::run(&mut steps),
         ["clients"] => clients::run(&mut steps),
+        ["users"] => users::run(&mut steps, None),
+        ["users", "--llama-server", program] => users::run(&mut steps, Some(program)),
         ["page"] => page::run(&mut steps),
         ["deb"] => deb::run(&mut steps),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
