@@ -256,8 +256,8 @@ impl DType {
     }
 }
 
-#[cfg(test)]
 #[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::quant::Matrix;

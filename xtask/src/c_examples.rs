@@ -59,7 +59,7 @@ fn tiny(path: &Path) -> Result<(), Failed> {
     fs::create_dir_all(folder()).map_err(at(&folder()))?;
     let path = path.to_string_lossy();
     // As `cargo test` built it.
-    cargo(&["build", "--workspace", "--examples"])?;
+    cargo(&["build", "--examples"])?;
     output(Command::new("target/debug/examples/tiny").arg(&*path)).map(drop)
 }
 

@@ -126,8 +126,11 @@ pub(crate) fn lint(steps: &mut Steps) -> Result<(), Failed> {
 
 /// Everything that needs neither QEMU nor another compiler.
 fn host(steps: &mut Steps) -> Result<(), Failed> {
-    let sizes = [steps.sizes()];
-    steps.step("tests on this machine", || cargo_with(&["test", "--workspace"], &sizes))?;
+    let (sizes, deep) = ([steps.sizes()], steps.deep);
+    steps.step("tests on this machine", || cargo_with(&["test"], &sizes))?;
+    if deep {
+        steps.step("tests of the chores", || cargo(&["test", "--package", "xtask"]))?;
+    }
     steps.step("every interleaving of the pool's threads (loom)", || {
         let command =
             ["test", "--profile", "loom", "--lib", "--no-default-features", "--features", "std", "host::pool"];

@@ -37,15 +37,9 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         tests(Command::new("qemu-aarch64").args(["-cpu", cpu]).arg(program).args(filter).envs([sizes]))
     };
     steps.step("backends of each core", || CPUS.iter().try_for_each(|(cpu, names)| has(cpu, names, it)))?;
-    for (cpu, _) in CPUS {
-        match (steps.deep, cpu) {
-            (true, _) | (_, "max") => {
-                steps.step(&format!("kernels and core on {cpu}"), || test(cpu, lib, &[]))?;
-            }
-            // The first has the kernels of the Cortex-A53, see above; those of the second run on `max`, and the real model's on it.
-            (false, "cortex-a72" | "cortex-a76") => (),
-            (false, _) => steps.step(&format!("kernels on {cpu}"), || test(cpu, lib, &[Some("arch::")]))?,
-        }
+    // All backends of the others run on the last, and the programs of firmware on all.
+    for (cpu, _) in CPUS.iter().skip(if deep { 0 } else { CPUS.len() - 1 }) {
+        steps.step(&format!("kernels and core on {cpu}"), || test(cpu, lib, &[]))?;
     }
     steps.step("whole models on all of aarch64", || {
         let mut models = vec![HASHES.to_owned()];

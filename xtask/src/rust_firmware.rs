@@ -28,8 +28,6 @@ const NO_MODEL: [(&str, &str); 2] =
 const NO_GGUF: [(&str, &str); 1] = [("ERROR Gguf(GgufError { problem: Magic, offset: 0 })", "")];
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
-    // It has the kernels of Armv8.0 on each of them.
-    let cpus = if steps.deep { &CPUS[..] } else { &CPUS[..1] };
     steps.step("the firmware in Rust", || {
         show(cargo().args(["build", "--release"]))?;
         show(cargo().args(["build", "--package", "decode", "--target", "host-tuple"]))?;
@@ -38,7 +36,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     })?;
     let model = in_format("q4_1")?;
     steps.step("an answer of the firmware in Rust", || {
-        in_parallel(cpus, |cpu| ends(cpu, Some(&model), 0, &ANSWER)).map(drop)
+        in_parallel(&CPUS, |cpu| ends(cpu, Some(&model), 0, &ANSWER)).map(drop)
     })
 }
 
