@@ -6,9 +6,8 @@
 //! ```
 //!
 //! So a long prompt costs others a chunk between two tokens, and no more (Sarathi: Agrawal et al. 2023, arXiv 2308.16369).
-//! Weights are read once for all answers of a tick,
-//! which is what many users at once gain by; their K/V are their own. Everything is the caller's memory, and an answer has the
-//! bits that it has alone (`tests/it/scheduler.rs`).
+//! Weights are read once for all of a tick, which is what many users at once gain by; their K/V are their own. Everything is the
+//! caller's memory, and an answer has the bits that it has alone (`tests/it/scheduler.rs`).
 
 use super::slot::{Place, Slot, State};
 use crate::engine::Engine;

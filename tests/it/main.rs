@@ -11,6 +11,7 @@ mod capi;
 mod chat;
 #[cfg(feature = "cli")]
 mod cli;
+mod cli_bench;
 #[cfg(feature = "cli")]
 mod cli_files;
 #[cfg(feature = "cli")]

@@ -370,10 +370,10 @@ fn regex(text: &str) -> String {
 mod tests {
     use armlet::tokenizer::EncodeOptions;
 
-    use super::super::tests::with_tokenizer;
     use super::super::{Form, Grammar, Vocabulary};
     use super::*;
     use crate::model::encode;
+    use crate::template::with_tokenizer;
     use crate::tools::{Call, DIALECTS, GENERIC};
 
     fn tool(name: &str, parameters: Value) -> Tool {

@@ -195,21 +195,8 @@ impl Constraint {
 
 #[cfg(test)]
 mod tests {
-    use armlet::gguf::File;
-    use armlet::host::memory;
-    use armlet::storage::Arena;
-
     use super::*;
-
-    /// Calls `f` with a vocabulary of bytes and words.
-    pub(super) fn with_tokenizer(f: impl FnOnce(&Tokenizer<'_>)) {
-        let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/bpe.gguf")).unwrap();
-        let file = File::new_checked(&bytes).unwrap();
-        let mut dry = Arena::dry_run();
-        Tokenizer::new(&file, &mut dry).unwrap();
-        let mut tables = memory(dry.used()).unwrap();
-        f(&Tokenizer::new(&file, &mut Arena::new(&mut tables).unwrap()).unwrap());
-    }
+    use crate::template::with_tokenizer;
 
     /// A token that is looked at alone is allowed where the mask has it, and nowhere else.
     #[test]
@@ -220,12 +207,11 @@ mod tests {
                 "a": { "type": "string", "maxLength": 9 }, "n": { "type": "number" }, "l": { "type": "array", "items": { "enum": ["x", 7] } },
             } });
             let gbnf = "root ::= [a-z\\n]{1,40} | \"\u{e9}\" [^a] root";
-            #[allow(unused_mut, reason = "there are more with the server")]
-            let mut forms = vec![Form::Schema(schema), Form::Gbnf(gbnf.into())];
+            let forms = [Form::Schema(schema), Form::Gbnf(gbnf.into())].into_iter();
             #[cfg(feature = "serve")]
-            forms.push(Form::Lark(
+            let forms = forms.chain(std::iter::once(Form::Lark(
                 "start: TAIL | lead \"x\"\nlead[lazy]: /(.|\\n)*<t>/\nTAIL: /(.|\\n)*/ & ~/(.|\\n)*<t>(.|\\n)*/".into(),
-            ));
+            )));
             let mut state = 9u64;
             for form in forms {
                 let grammar = Grammar::new(vocabulary.clone(), &form).unwrap();

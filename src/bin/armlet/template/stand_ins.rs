@@ -117,7 +117,7 @@ fn stand_in(pairs: &mut Vec<(char, char)>, free: &mut impl Iterator<Item = char>
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use armlet::gguf::File;
     use armlet::host::memory;
     use armlet::storage::Arena;
@@ -127,7 +127,7 @@ mod tests {
     use crate::model::encode;
 
     /// Calls `f` with a vocabulary that has the control tokens `<s>`, `</s>`, `<|im_start|>`, `<|im_end|>` and `<|unk|>`.
-    fn with_tokenizer(f: impl FnOnce(&Tokenizer<'_>)) {
+    pub(crate) fn with_tokenizer(f: impl FnOnce(&Tokenizer<'_>)) {
         let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/bpe.gguf")).unwrap();
         let file = File::new_checked(&bytes).unwrap();
         let mut dry = Arena::dry_run();
