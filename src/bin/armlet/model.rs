@@ -440,3 +440,14 @@ pub(crate) fn pieces<'t>(
     let most = if most == 0 { usize::MAX } else { most };
     Ok(tokens.chunks_exact_mut(context.max(1)).take(most).map(piece).collect())
 }
+
+/// Calls `f` with a vocabulary that has the control tokens `<s>`, `</s>`, `<|im_start|>`, `<|im_end|>` and `<|unk|>`.
+#[cfg(test)]
+pub(crate) fn with_tokenizer(f: impl FnOnce(&Tokenizer<'_>)) {
+    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/bpe.gguf")).unwrap();
+    let file = File::new_checked(&bytes).unwrap();
+    let mut dry = armlet::storage::Arena::dry_run();
+    Tokenizer::new(&file, &mut dry).unwrap();
+    let mut tables = memory(dry.used()).unwrap();
+    f(&Tokenizer::new(&file, &mut armlet::storage::Arena::new(&mut tables).unwrap()).unwrap());
+}

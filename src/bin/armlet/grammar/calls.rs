@@ -372,8 +372,7 @@ mod tests {
 
     use super::super::{Form, Grammar, Vocabulary};
     use super::*;
-    use crate::model::encode;
-    use crate::template::with_tokenizer;
+    use crate::model::{encode, with_tokenizer};
     use crate::tools::{Call, DIALECTS, GENERIC};
 
     fn tool(name: &str, parameters: Value) -> Tool {

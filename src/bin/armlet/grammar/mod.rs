@@ -196,7 +196,7 @@ impl Constraint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::template::with_tokenizer;
+    use crate::model::with_tokenizer;
 
     /// A token that is looked at alone is allowed where the mask has it, and nowhere else.
     #[test]

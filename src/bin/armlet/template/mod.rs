@@ -28,8 +28,6 @@ use crate::tools::Call;
 use engine::Job;
 use renderer::Renderer;
 pub(crate) use stand_ins::Rendered;
-#[cfg(test)]
-pub(crate) use stand_ins::tests::with_tokenizer;
 use stand_ins::{Spellings, StandIns};
 
 /// The largest template, in bytes.

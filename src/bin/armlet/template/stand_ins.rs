@@ -117,24 +117,11 @@ fn stand_in(pairs: &mut Vec<(char, char)>, free: &mut impl Iterator<Item = char>
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use armlet::gguf::File;
-    use armlet::host::memory;
-    use armlet::storage::Arena;
+mod tests {
     use armlet::tokenizer::EncodeOptions;
 
     use super::*;
-    use crate::model::encode;
-
-    /// Calls `f` with a vocabulary that has the control tokens `<s>`, `</s>`, `<|im_start|>`, `<|im_end|>` and `<|unk|>`.
-    pub(crate) fn with_tokenizer(f: impl FnOnce(&Tokenizer<'_>)) {
-        let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/bpe.gguf")).unwrap();
-        let file = File::new_checked(&bytes).unwrap();
-        let mut dry = Arena::dry_run();
-        Tokenizer::new(&file, &mut dry).unwrap();
-        let mut tables = memory(dry.used()).unwrap();
-        f(&Tokenizer::new(&file, &mut Arena::new(&mut tables).unwrap()).unwrap());
-    }
+    use crate::model::{encode, with_tokenizer};
 
     fn put(tokenizer: &Tokenizer<'_>, text: &str) -> (StandIns, String) {
         let mut texts = [text.to_string()];
