@@ -7,8 +7,7 @@
  *     armlet_init(arena, arena_len, model, model_len, &config, &ctx);
  *     armlet_chat_turn(ctx, ARMLET_USER, text, len, ARMLET_OPEN_ANSWER, tokens, cap, &n);
  *     armlet_prefill(ctx, tokens, n);
- *     while (armlet_step(ctx, &token) == ARMLET_OK)
- *         armlet_piece(ctx, token, out, sizeof out, &len);      // then print out
+ *     while (armlet_generate(ctx, NULL, show, NULL, &event) == ARMLET_OK) {}   // `show` prints the text as it comes
  *
  * No function allocates, blocks, prints, or keeps anything outside the arena. None may be called from an interrupt
  * handler. All use floating-point and SIMD registers: without an operating system these must be enabled, and an RTOS must
@@ -33,6 +32,8 @@
     {sizeof(armlet_config), ARMLET_ABI_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, {0, 0, 0, 0}}
 #define ARMLET_REQUIREMENTS_INIT {sizeof(armlet_requirements), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define ARMLET_SAMPLING_INIT {sizeof(armlet_sampling), 0, 0, 0, 0, 0, 0, 0, 0}
+#define ARMLET_ANSWER_INIT {sizeof(armlet_answer), 0, NULL, NULL, 0, 0, 0, 0}
+#define ARMLET_EVENT_INIT {sizeof(armlet_event), 0, 0, 0, 0, 0}
 #define ARMLET_INFO_INIT {sizeof(armlet_info), 0, 0, 0, 0, 0, 0, 0, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}}
 
 /// Firmware must define this function, and it must not return: without an operating system the library calls it where
@@ -52,6 +53,12 @@ void armlet_panic(void);
 /// The most stack that any function here needs, in bytes, measured by painting it on Cortex-A53, A72 and A76. Each core
 /// that `parallel_for` uses needs as much. What the caller's callbacks need comes on top.
 #define ARMLET_STACK_BYTES 32768
+
+/// The most stop strings of an answer.
+#define ARMLET_MAX_STOPS 4
+
+/// The most bytes of one.
+#define ARMLET_MAX_STOP_BYTES 256
 
 /// The most cores that `parallel_for` can use.
 #define ARMLET_MAX_WORKERS 16
@@ -85,7 +92,7 @@ enum armlet_status
  {
     /// Done.
     ARMLET_OK = 0,
-    /// The model ended its turn.
+    /// The answer has ended.
     ARMLET_END = 1,
     /// A pointer is NULL that must not be.
     ARMLET_ERR_NULL = -1,
@@ -242,6 +249,31 @@ typedef uint32_t armlet_role;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// What a step of an answer was.
+enum armlet_event_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /// A token of the answer.
+    ARMLET_TOKEN = 0,
+    /// The end: the model ended its turn.
+    ARMLET_TURN_ENDED = 1,
+    /// The end: there are as many tokens as asked for.
+    ARMLET_MOST_TOKENS = 2,
+    /// The end: a stop string.
+    ARMLET_STOP_FOUND = 3,
+    /// The end: the context is full. Only with `ARMLET_FULL`.
+    ARMLET_CONTEXT_FULL = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum armlet_event_kind armlet_event_kind;
+#else
+typedef uint32_t armlet_event_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// One conversation, stored in the arena that `armlet_init` was given.
 ///
 /// One thread at a time may use a context. Different contexts are independent, and may share a model.
@@ -373,6 +405,61 @@ typedef struct {
     uint64_t seed;
 } armlet_sampling;
 
+/// A text, not zero-terminated.
+typedef struct {
+    /// UTF-8.
+    const char *bytes;
+    /// Length in bytes.
+    size_t len;
+} armlet_text;
+
+/// What is added to the logit of a token.
+typedef struct {
+    /// The token.
+    uint32_t token;
+    /// `-INFINITY` forbids it.
+    float bias;
+} armlet_bias;
+
+/// What ends an answer beside the model, and what its tokens are chosen by beside `armlet_sampling`. All zeros: nothing.
+typedef struct {
+    /// `sizeof(armlet_answer)`.
+    uint32_t struct_size;
+    /// The most tokens; 0: as many as fit into the context.
+    uint32_t tokens;
+    /// `n_stops` texts that end the answer, and are no part of it, of 1 to `ARMLET_MAX_STOP_BYTES` bytes each.
+    const armlet_text *stops;
+    /// `n_biases` of them. Several of one token add up.
+    const armlet_bias *biases;
+    /// At most `ARMLET_MAX_STOPS`.
+    uint32_t n_stops;
+    /// Number of biases. Each takes time for each token that is likely enough to be chosen.
+    uint32_t n_biases;
+    /// 1: events have `log_probability`, which takes an exponential function for each token of the vocabulary.
+    uint32_t log_probabilities;
+    /// 0.
+    uint32_t reserved;
+} armlet_answer;
+
+/// Receives text of an answer, not zero-terminated: whole characters.
+typedef void (*armlet_show)(void *user, const char *text, size_t len);
+
+/// A step of an answer.
+typedef struct {
+    /// `sizeof(armlet_event)`, set by the caller.
+    uint32_t struct_size;
+    /// An `armlet_event_kind`.
+    uint32_t kind;
+    /// The token, also the one that ended the model's turn; else `ARMLET_NO_TOKEN`.
+    uint32_t token;
+    /// The number of the stop string that was found.
+    uint32_t stop;
+    /// Tokens of the answer so far.
+    uint32_t generated;
+    /// ln of the token's probability as the model gives it, before temperature, penalties and biases; 0 if not asked for.
+    float log_probability;
+} armlet_event;
+
 /// Receives the next bytes of a saved state; returns false to stop. Like all callbacks it must not use the context.
 typedef bool (*armlet_write)(void *user, const void *bytes, size_t len);
 
@@ -442,13 +529,14 @@ armlet_status armlet_prefill(armlet_ctx *ctx, const uint32_t *tokens, size_t n);
 /// Decodes one token: samples it from the logits, writes it to `*token`, and appends it to the context, which takes one
 /// forward pass.
 ///
+/// It is `armlet_generate` without limits and text: see `armlet_piece` for that.
+///
 /// END: the token ends the model's turn and was not appended. The next turn starts with `armlet_chat_turn` and
 /// `ARMLET_CLOSE_ANSWER`.
 ///
-/// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER, FULL, NUMBER: the context is unchanged, and `*token` is `ARMLET_NO_TOKEN`
-/// if `token` itself is not in error. STOPPED: the token was written but not appended; `armlet_prefill` can do so.
-armlet_status armlet_step(armlet_ctx *ctx,
-                          uint32_t *token);
+/// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER, FULL, NUMBER, STOPPED: the context is unchanged, and `*token` is
+/// `ARMLET_NO_TOKEN` if `token` itself is not in error.
+armlet_status armlet_step(armlet_ctx *ctx, uint32_t *token);
 
 /// Sets the sampling parameters; the random numbers start from the seed. NULL: greedy decoding, as after `armlet_init`.
 ///
@@ -460,6 +548,32 @@ armlet_status armlet_set_sampling(armlet_ctx *ctx, const armlet_sampling *sampli
 ///
 /// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER.
 armlet_status armlet_logits(armlet_ctx *ctx, const float **logits, size_t *n);
+
+/// The next token of an answer: samples it from the logits, passes on the text that has become certain, and appends the token
+/// to the context, which takes one forward pass. `*event` says which token it is, or why no more come.
+///
+/// END: the answer has ended, `event->kind` says by what. What was sampled last was not appended; the text before it has been
+/// passed on to the end. The next call begins another answer, as does `armlet_prefill`.
+///
+/// `answer` may differ from call to call; NULL: only the model and the context end it. `show` gets whole characters, none of
+/// which can be the beginning of a stop string any more; NULL: the text is dropped.
+///
+/// Errors: NULL, ALIGN, OVERLAP, LENGTH, HANDLE, STRUCT, CONFIG (a stop string that is empty or too long, too many of them, a
+/// bias that is not a number, a flag), TEXT, TOKEN (a bias), ORDER, NUMBER, STOPPED: the context is unchanged, and so is
+/// `*event`.
+armlet_status armlet_generate(armlet_ctx *ctx,
+                              const armlet_answer *answer,
+                              armlet_show show,
+                              void *user,
+                              armlet_event *event);
+
+/// Ends an answer before it has ended: passes on what was held of its text because it could have been the beginning of a stop
+/// string, or is an incomplete character, which becomes U+FFFD. Changes nothing where no answer is under way.
+///
+/// Errors: NULL, ALIGN, HANDLE.
+armlet_status armlet_finish(armlet_ctx *ctx,
+                            armlet_show show,
+                            void *user);
 
 /// Tokenizes a text. `flags`: `ARMLET_ADD_SPECIAL`, `ARMLET_PARSE_SPECIAL`.
 ///

@@ -186,6 +186,8 @@ struct chat {
     bool answering;
     /* Whether an answer has been given, which the next turn closes. */
     bool answered;
+    /* Whether nobody reads the answers. */
+    bool deaf;
     uint32_t tokens[TURN_TOKENS];
 };
 
@@ -193,7 +195,7 @@ struct chat {
 static bool keep_going(void *user)
 {
     const struct chat *chat = user;
-    return !(chat->answering && interrupted);
+    return !(chat->answering && (interrupted || chat->deaf));
 }
 
 /* An interruption is not an error: the user asked for it. */
@@ -214,40 +216,34 @@ static bool turn(struct chat *chat, uint32_t role, const char *text, size_t len,
         && ok("armlet_prefill", armlet_prefill(chat->ctx, chat->tokens, n));
 }
 
-/* Prints what a token adds to the text. */
-static bool show(const struct chat *chat, uint32_t token)
+/* Prints text as it comes; what could not be printed ends the answer. */
+static void show(void *user, const char *text, size_t len)
 {
-    char text[1024];
-    size_t len;
-    if (chat->options->ids) {
-        if (token != ARMLET_NO_TOKEN)
-            printf("%" PRIu32 " ", token);
-        return true;
-    }
-    if (!ok("armlet_piece", armlet_piece(chat->ctx, token, text, sizeof text, &len)))
-        return false;
-    fwrite(text, 1, len, stdout);
-    return fflush(stdout) == 0 || broken("stdout", strerror(errno));
+    struct chat *chat = user;
+    if (fwrite(text, 1, len, stdout) != len || fflush(stdout) != 0)
+        chat->deaf = !broken("stdout", strerror(errno));
 }
 
 /* Lets the model answer, until it ends its turn, has said enough, or is interrupted. */
 static bool answer(struct chat *chat)
 {
-    armlet_status status = ARMLET_OK;
-    bool good = true;
+    const bool ids = chat->options->ids;
+    armlet_show print = ids ? NULL : show;
+    armlet_answer asked = ARMLET_ANSWER_INIT;
+    asked.tokens = chat->options->most;
+    armlet_event event = ARMLET_EVENT_INIT;
+    armlet_status status;
     interrupted = 0;
     chat->answering = chat->answered = true;
-    for (uint32_t n = 0; good && n < chat->options->most; n++) {
-        uint32_t token;
-        status = armlet_step(chat->ctx, &token);
-        if (status != ARMLET_OK)
-            break;
-        good = show(chat, token);
+    while ((status = armlet_generate(chat->ctx, &asked, print, chat, &event)) == ARMLET_OK) {
+        if (ids)
+            printf("%" PRIu32 " ", event.token);
     }
     chat->answering = false;
-    good = show(chat, ARMLET_NO_TOKEN) && good;
+    if (status == ARMLET_ERR_STOPPED)
+        status = armlet_finish(chat->ctx, print, chat);
     putchar('\n');
-    return (status == ARMLET_ERR_STOPPED || ok("armlet_step", status)) && good;
+    return ok("armlet_generate", status) && !chat->deaf;
 }
 
 static bool ask(struct chat *chat, const char *text, size_t len)
@@ -304,7 +300,7 @@ static bool converse(struct chat *chat)
 /* Plans, gives the memory, and talks. */
 static bool run(const struct options *options, const struct file *model)
 {
-    struct chat chat = {options, NULL, false, false, {0}};
+    struct chat chat = {options, NULL, false, false, false, {0}};
     armlet_config config = ARMLET_CONFIG_INIT;
     config.context = options->context;
     config.backend = options->backend;

@@ -22,6 +22,7 @@ use super::{ARMLET_ABI_VERSION, ARMLET_MAX_WORKERS, armlet_config, armlet_log, a
 use super::{ARMLET_ARENA_ALIGN, ARMLET_STACK_BYTES, armlet_keep_going};
 use crate::arch::{Backend, Kernels, KvType};
 use crate::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
+use crate::generation::Generation;
 use crate::gguf::File;
 use crate::model::Model;
 use crate::sample::{Sampler, SamplerConfig};
@@ -50,6 +51,8 @@ pub(super) struct Context {
     pub(super) executor: CallbackExecutor,
     pub(super) caller: Caller,
     pub(super) sampler: Sampler,
+    /// The answer under way.
+    pub(super) generation: Generation,
     pub(super) detokenizer: Detokenizer,
     /// Whether the engine has logits for the last token.
     pub(super) ready: bool,
@@ -260,6 +263,7 @@ impl Context {
             executor: CallbackExecutor::new(given.user, given.parallel_for, given.workers.max(1)),
             caller: checked.caller,
             sampler: Sampler::new(SamplerConfig { temperature: 0.0, ..SamplerConfig::default() }),
+            generation: Generation::new(),
             detokenizer: Detokenizer::new(),
             ready: false,
             backend,

@@ -8,7 +8,7 @@ use super::lifecycle::with;
 use super::pointers::{self, Span};
 use super::status::CallError;
 use super::{ARMLET_NO_TOKEN, armlet_ctx, armlet_sampling};
-use crate::generation::sample;
+use crate::generation::{End, Event, Generation, Limits};
 use crate::sample::{Rules, SamplerConfig};
 
 /// Prefill: appends `n` tokens to the context, in forward passes of at most `chunk`, and computes the logits after the
@@ -34,11 +34,13 @@ pub unsafe extern "C" fn armlet_prefill(ctx: *mut armlet_ctx, tokens: *const u32
 /// Decodes one token: samples it from the logits, writes it to `*token`, and appends it to the context, which takes one
 /// forward pass.
 ///
+/// It is `armlet_generate` without limits and text: see `armlet_piece` for that.
+///
 /// END: the token ends the model's turn and was not appended. The next turn starts with `armlet_chat_turn` and
 /// `ARMLET_CLOSE_ANSWER`.
 ///
-/// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER, FULL, NUMBER: the context is unchanged, and `*token` is `ARMLET_NO_TOKEN`
-/// if `token` itself is not in error. STOPPED: the token was written but not appended; `armlet_prefill` can do so.
+/// Errors: NULL, ALIGN, OVERLAP, HANDLE, ORDER, FULL, NUMBER, STOPPED: the context is unchanged, and `*token` is
+/// `ARMLET_NO_TOKEN` if `token` itself is not in error.
 ///
 /// # Safety
 /// *Writable* and *alive*: `ctx`. *Writable*: `token` for one.
@@ -49,13 +51,15 @@ pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> a
         // Before anything is sampled, so that a bad pointer changes nothing.
         // SAFETY: `token` is writable for one, and apart.
         unsafe { pointers::write_out(token, ARMLET_NO_TOKEN)? };
-        let next = c.choose()?;
+        let limits = Limits { tokens: usize::MAX, stops: &[] };
+        let (next, status) = match c.next(limits, Rules::NONE, false, &mut |_| {})?.event {
+            Event::Token(next) => (next, ARMLET_OK),
+            Event::End(End::Turn(next)) => (next, ARMLET_END),
+            Event::End(_) => return Err(ARMLET_ERR_FULL.into()),
+        };
         // SAFETY: as above.
         unsafe { pointers::write_out(token, next)? };
-        if c.model.tokenizer.is_end(next) {
-            return Ok(ARMLET_END);
-        }
-        c.append(&[next])
+        Ok(status)
     };
     // SAFETY: `ctx` is writable and alive.
     unsafe { with(ctx, step) }
@@ -122,10 +126,11 @@ pub unsafe extern "C" fn armlet_logits(ctx: *mut armlet_ctx, logits: *mut *const
 }
 
 impl Context {
-    /// Appends tokens. If it stops before the last one, there are no logits.
+    /// Appends tokens, to which an answer begins. If it stops before the last one, there are no logits.
     fn append(&mut self, tokens: &[u32]) -> Result<armlet_status, CallError> {
         self.session.fits(tokens)?;
         self.ready = false;
+        self.generation = Generation::new();
         let before = self.session.position();
         let result =
             self.engine.eval_while(&self.executor, &mut self.session, tokens, &mut || self.caller.keeps_going());
@@ -139,16 +144,5 @@ impl Context {
 
     fn current(&self) -> Result<&[f32], armlet_status> {
         if self.ready { Ok(self.engine.logits()) } else { Err(ARMLET_ERR_ORDER) }
-    }
-
-    /// The next token.
-    fn choose(&mut self) -> Result<u32, CallError> {
-        if !self.ready {
-            return Err(ARMLET_ERR_ORDER.into());
-        }
-        if self.session.remaining() == 0 {
-            return Err(ARMLET_ERR_FULL.into());
-        }
-        Ok(sample(&self.model.tokenizer, self.engine.logits(), &mut self.sampler, Rules::NONE)?)
     }
 }

@@ -199,9 +199,10 @@ impl Context {
         Ok(())
     }
 
-    /// Drops what depends on the last token: logits, an incomplete character, the sampler's history.
+    /// Drops what depends on the last token: logits, the answer under way, an incomplete character, the sampler's history.
     pub(super) fn forget(&mut self) {
         self.ready = false;
+        self.generation = crate::generation::Generation::new();
         self.detokenizer = crate::tokenizer::Detokenizer::new();
         self.sampler.forget();
     }

@@ -8,6 +8,7 @@
 //! context.rs    a context: what its arena contains
 //! lifecycle.rs  functions: version, plan, init, reset, rewind, info
 //! decode.rs     functions: prefill, step, sampling, logits
+//! generate.rs   functions: generate, finish
 //! text.rs       functions: tokenize, chat turns, detokenize
 //! snapshot.rs   functions: save and restore
 //! ```
@@ -40,6 +41,7 @@
 mod context;
 mod decode;
 mod executor;
+mod generate;
 mod lifecycle;
 mod pointers;
 mod snapshot;
@@ -55,6 +57,7 @@ mod tests;
 mod panic;
 
 pub use decode::*;
+pub use generate::*;
 pub use lifecycle::*;
 pub use snapshot::*;
 pub use text::*;

@@ -5,7 +5,8 @@
 #![allow(unsafe_code)]
 
 use super::armlet_status::{self, *};
-use super::{armlet_config, armlet_ctx, armlet_info, armlet_requirements, armlet_sampling};
+use super::{armlet_answer, armlet_bias, armlet_config, armlet_ctx, armlet_event, armlet_info, armlet_requirements};
+use super::{armlet_sampling, armlet_text};
 use crate::storage::{Plain, unpadded};
 
 /// No object is larger.
@@ -23,11 +24,21 @@ unsafe impl Plain for armlet_requirements {}
 unsafe impl Plain for armlet_sampling {}
 // SAFETY: integers without padding.
 unsafe impl Plain for armlet_info {}
+// SAFETY: integers and a float without padding.
+unsafe impl Plain for armlet_event {}
+// SAFETY: an integer and a float without padding.
+unsafe impl Plain for armlet_bias {}
+// SAFETY: a raw pointer and an integer without padding.
+unsafe impl Plain for armlet_text {}
 
 unpadded!(armlet_config: [u32; 2], u64, [u32; 10], [usize; 4], [u64; 4]);
 unpadded!(armlet_requirements: [u32; 2], [u64; 5], [u32; 4]);
 unpadded!(armlet_sampling: [u32; 8], u64);
 unpadded!(armlet_info: [u32; 2], [u64; 2], [u32; 4], [u64; 16]);
+unpadded!(armlet_answer: [u32; 2], [usize; 2], [u32; 4]);
+unpadded!(armlet_event: [u32; 6]);
+unpadded!(armlet_bias: [u32; 2]);
+unpadded!(armlet_text: [usize; 2]);
 
 /// A struct of the header that begins with its own size.
 ///
@@ -43,6 +54,10 @@ unsafe impl Versioned for armlet_requirements {}
 unsafe impl Versioned for armlet_sampling {}
 // SAFETY: integers.
 unsafe impl Versioned for armlet_info {}
+// SAFETY: integers and raw pointers.
+unsafe impl Versioned for armlet_answer {}
+// SAFETY: integers and a float.
+unsafe impl Versioned for armlet_event {}
 
 /// Memory that a call reads or writes.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! One conversation through the C API, small enough for Miri: `tests/it/capi.rs` has the cases, this the pointers.
 
-use core::ffi::c_void;
+use core::ffi::{c_char, c_void};
 use core::ptr::null_mut;
 use std::vec::Vec;
 
@@ -18,7 +18,12 @@ unsafe extern "C" fn append(user: *mut c_void, bytes: *const c_void, len: usize)
     true
 }
 
-/// Prefills, samples, saves, restores and samples again; tokenises and detokenises.
+unsafe extern "C" fn note(user: *mut c_void, text: *const c_char, len: usize) {
+    // SAFETY: as for `append`.
+    unsafe { append(user, text.cast(), len) };
+}
+
+/// Prefills, samples, saves, restores and samples again, as steps and as an answer; tokenises and detokenises.
 fn converse(model: &[u8]) {
     let config = armlet_config {
         struct_size: size_of::<armlet_config>() as u32,
@@ -45,7 +50,7 @@ fn converse(model: &[u8]) {
     let model_at = model.as_ptr().cast();
 
     // SAFETY: readable and writable: every pointer is a reference's or a slice's; alive: the model and the arena outlive
-    // the context; callback: `append` is as `armlet_save` wants it.
+    // the context; callback: `append` and `note` are as the header wants them.
     unsafe {
         assert_eq!(armlet_plan(model_at, model.len(), &config, &mut needs), ARMLET_OK);
         let len = needs.arena_bytes as usize;
@@ -69,6 +74,24 @@ fn converse(model: &[u8]) {
         assert_eq!(armlet_restore(ctx, saved.as_ptr().cast(), saved.len()), ARMLET_OK);
         let again = answer();
         assert_eq!(first, again);
+
+        let (stop, bias) = (armlet_text { bytes: c"~".as_ptr(), len: 1 }, armlet_bias { token: 6, bias: 1.0 });
+        let asked = armlet_answer {
+            struct_size: size_of::<armlet_answer>() as u32,
+            tokens: 2,
+            stops: &stop,
+            biases: &bias,
+            n_stops: 1,
+            n_biases: 1,
+            log_probabilities: 1,
+            reserved: 0,
+        };
+        let (mut event, mut shown) = (armlet_event::default(), Vec::<u8>::new());
+        event.struct_size = size_of::<armlet_event>() as u32;
+        let show = (&raw mut shown).cast();
+        while armlet_generate(ctx, &asked, Some(note), show, &mut event) == ARMLET_OK {}
+        assert!(event.kind > 0 && core::str::from_utf8(&shown).is_ok());
+        assert_eq!(armlet_finish(ctx, Some(note), show), ARMLET_OK);
 
         let (text, mut tokens, mut n) = (b"AB", [0; 8], 0);
         let at = text.as_ptr().cast();

@@ -134,7 +134,7 @@ pub unsafe extern "C" fn armlet_detokenize(
         ];
         c.apart(spans)?;
         allowed(flags, ARMLET_SHOW_SPECIAL)?;
-        c.known(tokens)?;
+        c.known(tokens.iter().copied())?;
         // SAFETY: `text` is writable for `cap`, and apart.
         let mut out = Writer::new(unsafe { pointers::output(text.cast::<u8>(), cap)? });
         for token in tokens {
@@ -173,7 +173,7 @@ pub unsafe extern "C" fn armlet_piece(
         if token == ARMLET_NO_TOKEN {
             detokenizer.finish(|s| out.push(s.as_bytes()));
         } else {
-            c.known(&[token])?;
+            c.known([token])?;
             detokenizer.push(c.model.tokenizer.piece(token, false), |s| out.push(s.as_bytes()));
         }
         // SAFETY: `len` is writable for one, and apart.
@@ -258,9 +258,9 @@ impl Context {
         if len > self.text_bytes { Err(ARMLET_ERR_TEXT) } else { Ok(text) }
     }
 
-    fn known(&self, tokens: &[u32]) -> Result<(), armlet_status> {
+    pub(super) fn known(&self, tokens: impl IntoIterator<Item = u32>) -> Result<(), armlet_status> {
         let vocab = self.model.hparams.vocab;
-        if tokens.iter().all(|t| (*t as usize) < vocab) { Ok(()) } else { Err(ARMLET_ERR_TOKEN) }
+        if tokens.into_iter().all(|t| (t as usize) < vocab) { Ok(()) } else { Err(ARMLET_ERR_TOKEN) }
     }
 
     /// Tokenizes a turn.

@@ -13,6 +13,11 @@ pub const ARMLET_ARENA_ALIGN: u32 = 64;
 /// that `parallel_for` uses needs as much. What the caller's callbacks need comes on top.
 pub const ARMLET_STACK_BYTES: u32 = 32768;
 
+/// The most stop strings of an answer.
+pub const ARMLET_MAX_STOPS: u32 = 4;
+/// The most bytes of one.
+pub const ARMLET_MAX_STOP_BYTES: u32 = 256;
+
 /// The most cores that `parallel_for` can use.
 pub const ARMLET_MAX_WORKERS: u32 = 16;
 
@@ -25,7 +30,7 @@ pub const ARMLET_MAX_WORKERS: u32 = 16;
 pub enum armlet_status {
     /// Done.
     ARMLET_OK = 0,
-    /// The model ended its turn.
+    /// The answer has ended.
     ARMLET_END = 1,
     /// A pointer is NULL that must not be.
     ARMLET_ERR_NULL = -1,
@@ -161,6 +166,8 @@ pub const ARMLET_NO_TOKEN: u32 = u32::MAX;
 
 /// Does one core's share of a forward pass; what `parallel_for` has to call.
 pub type armlet_work = unsafe extern "C" fn(arg: *mut c_void, core: u32);
+/// Receives text of an answer, not zero-terminated: whole characters.
+pub type armlet_show = Option<unsafe extern "C" fn(user: *mut c_void, text: *const c_char, len: usize)>;
 /// Receives a line of text, not zero-terminated: why the current call is about to return an error.
 pub type armlet_log = Option<unsafe extern "C" fn(user: *mut c_void, text: *const c_char, len: usize)>;
 /// Returns whether to continue.
@@ -267,6 +274,82 @@ pub struct armlet_sampling {
     pub frequency_penalty: f32,
     /// Seed of the random numbers.
     pub seed: u64,
+}
+
+/// A text, not zero-terminated.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct armlet_text {
+    /// UTF-8.
+    pub bytes: *const c_char,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+/// What is added to the logit of a token.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct armlet_bias {
+    /// The token.
+    pub token: u32,
+    /// `-INFINITY` forbids it.
+    pub bias: f32,
+}
+
+/// What ends an answer beside the model, and what its tokens are chosen by beside `armlet_sampling`. All zeros: nothing.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct armlet_answer {
+    /// `sizeof(armlet_answer)`.
+    pub struct_size: u32,
+    /// The most tokens; 0: as many as fit into the context.
+    pub tokens: u32,
+    /// `n_stops` texts that end the answer, and are no part of it, of 1 to `ARMLET_MAX_STOP_BYTES` bytes each.
+    pub stops: *const armlet_text,
+    /// `n_biases` of them. Several of one token add up.
+    pub biases: *const armlet_bias,
+    /// At most `ARMLET_MAX_STOPS`.
+    pub n_stops: u32,
+    /// Number of biases. Each takes time for each token that is likely enough to be chosen.
+    pub n_biases: u32,
+    /// 1: events have `log_probability`, which takes an exponential function for each token of the vocabulary.
+    pub log_probabilities: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// What a step of an answer was.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum armlet_event_kind {
+    /// A token of the answer.
+    ARMLET_TOKEN = 0,
+    /// The end: the model ended its turn.
+    ARMLET_TURN_ENDED = 1,
+    /// The end: there are as many tokens as asked for.
+    ARMLET_MOST_TOKENS = 2,
+    /// The end: a stop string.
+    ARMLET_STOP_FOUND = 3,
+    /// The end: the context is full. Only with `ARMLET_FULL`.
+    ARMLET_CONTEXT_FULL = 4,
+}
+
+/// A step of an answer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct armlet_event {
+    /// `sizeof(armlet_event)`, set by the caller.
+    pub struct_size: u32,
+    /// An `armlet_event_kind`.
+    pub kind: u32,
+    /// The token, also the one that ended the model's turn; else `ARMLET_NO_TOKEN`.
+    pub token: u32,
+    /// The number of the stop string that was found.
+    pub stop: u32,
+    /// Tokens of the answer so far.
+    pub generated: u32,
+    /// ln of the token's probability as the model gives it, before temperature, penalties and biases; 0 if not asked for.
+    pub log_probability: f32,
 }
 
 /// State and statistics of a context.

@@ -1,9 +1,9 @@
 //! Generation: an answer, token by token.
 //!
-//! [`Generation::step`] is the one loop of sampling that the program and firmware in Rust drive (the C API has its step, and
-//! draws by the same [`sample`]): each call gives a token or says why no more come, and passes on the text that has become
-//! certain. It allocates nothing, and holds no more than the end of the text that may be a stop string. Where an answer repeats
-//! the conversation, [`Speculation`] has several tokens read in one pass. A [`Scheduler`] answers many at a time.
+//! [`Generation::step`] is the one loop of sampling that programs drive: each call gives a token or says why no more come, and
+//! passes on the text that has become certain. It allocates nothing, and holds no more than the end of the text that may be a
+//! stop string. Where an answer repeats the conversation, [`Speculation`] has several tokens read in one pass. A [`Scheduler`]
+//! answers many at a time. It and the C API, which reads each token as soon as it is chosen, take [`Generation::choose`] alone.
 
 mod scheduler;
 mod slot;
@@ -242,7 +242,8 @@ impl Generation {
         self.detokenizer.finish(show);
     }
 
-    fn end(&mut self, end: End, show: &mut dyn FnMut(&str)) -> Event {
+    /// Ends the answer: passes text that is left to `show`, and has every further step say so.
+    pub fn end(&mut self, end: End, show: &mut dyn FnMut(&str)) -> Event {
         if self.ended.is_none() {
             self.finish(show);
         }

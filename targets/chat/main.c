@@ -49,11 +49,18 @@ static void print_log(void *user, const char *text, size_t len) {
     print("\n");
 }
 
+#ifdef PROMPT
 static void print_piece(armlet_ctx *ctx, uint32_t token) {
     char piece[256];
     size_t len = 0;
     if (armlet_piece(ctx, token, piece, sizeof piece, &len) >= 0) print_bytes(piece, len);
 }
+#else
+static void print_text(void *user, const char *text, size_t len) {
+    (void)user;
+    print_bytes(text, len);
+}
+#endif
 
 /* Static, because GCC 12 fills and copies structs on the stack with unaligned stores, whatever -mstrict-align says
  * (its bug 103100). */
@@ -161,12 +168,12 @@ static void answer_line(armlet_ctx *ctx, size_t len) {
     const uint32_t flags = ARMLET_OPEN_ANSWER | (info_of(ctx)->position ? ARMLET_CLOSE_ANSWER : 0);
     armlet_status status = armlet_chat_turn(ctx, ARMLET_USER, line, len, flags, tokens, TURN_TOKENS, &n);
     if (status >= 0) status = armlet_prefill(ctx, tokens, n);
-    while (status >= 0) {
-        uint32_t token;
-        status = armlet_step(ctx, &token);
-        if (status == ARMLET_END || console_poll() == CTRL_C) break;    /* what else is typed meanwhile is dropped */
-        if (status >= 0) print_piece(ctx, token);
+    static armlet_event event = ARMLET_EVENT_INIT;
+    while (status == ARMLET_OK) {
+        status = armlet_generate(ctx, NULL, print_text, NULL, &event);
+        if (console_poll() == CTRL_C) break;    /* what else is typed meanwhile is dropped */
     }
+    if (status == ARMLET_OK) status = armlet_finish(ctx, print_text, NULL);
     print("\n");
     if (status < 0) print_status("error", status);
 }

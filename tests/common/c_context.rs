@@ -42,6 +42,28 @@ pub fn sized<T: Default>(set: impl FnOnce(&mut T)) -> T {
     value
 }
 
+pub fn event() -> armlet_event {
+    sized(|e: &mut armlet_event| e.struct_size = size_of::<armlet_event>() as u32)
+}
+
+/// What ends an answer, and what its tokens are chosen by. The caller keeps the slices.
+pub fn answer(tokens: u32, stops: &[armlet_text], biases: &[armlet_bias]) -> armlet_answer {
+    armlet_answer {
+        struct_size: size_of::<armlet_answer>() as u32,
+        tokens,
+        stops: stops.as_ptr(),
+        biases: biases.as_ptr(),
+        n_stops: stops.len() as u32,
+        n_biases: biases.len() as u32,
+        log_probabilities: 0,
+        reserved: 0,
+    }
+}
+
+pub fn text(text: &str) -> armlet_text {
+    armlet_text { bytes: text.as_ptr().cast(), len: text.len() }
+}
+
 pub fn requirements() -> armlet_requirements {
     sized(|r: &mut armlet_requirements| r.struct_size = size_of::<armlet_requirements>() as u32)
 }
@@ -101,6 +123,22 @@ impl<'m> CContext<'m> {
         let mut token = ARMLET_NO_TOKEN;
         // SAFETY: as above.
         (unsafe { armlet_step(self.ctx, &mut token) }, token)
+    }
+
+    /// A step of an answer, and the text that it gave.
+    pub fn generate(&self, answer: Option<&armlet_answer>) -> (armlet_status, armlet_event, String) {
+        let (mut out, mut text) = (event(), String::new());
+        let answer = answer.map_or(null(), std::ptr::from_ref);
+        // SAFETY: as above; `note` takes a `String`, and what an answer points to is the test's.
+        let status = unsafe { armlet_generate(self.ctx, answer, Some(note), (&raw mut text).cast(), &mut out) };
+        (status, out, text)
+    }
+
+    pub fn finish(&self) -> String {
+        let mut text = String::new();
+        // SAFETY: as above.
+        assert_eq!(unsafe { armlet_finish(self.ctx, Some(note), (&raw mut text).cast()) }, ARMLET_OK);
+        text
     }
 
     pub fn steps(&self, n: usize) -> Vec<u32> {

@@ -206,7 +206,7 @@ pub mod calls {
     use armlet::capi::armlet_status::*;
     use armlet::capi::*;
 
-    use super::super::c_context::{CContext, config};
+    use super::super::c_context::{CContext, answer, config};
     use super::super::gguf::byte_level_model;
 
     static MODEL: LazyLock<Vec<u8>> = LazyLock::new(|| byte_level_model(5));
@@ -274,12 +274,23 @@ pub mod calls {
         }
     }
 
+    fn generate(c: &CContext<'_>, input: &mut Input<'_>) {
+        let (one, other) = (input.bytes(), input.bytes());
+        let stops = [&one, &other].map(|stop| armlet_text { bytes: stop.as_ptr().cast(), len: stop.len() });
+        let biases = [(); 2].map(|()| armlet_bias { token: input.number() % 300, bias: input.float() });
+        let (n_stops, n_biases) = (usize::from(input.byte() % 3), usize::from(input.byte() % 3));
+        let asked = answer(input.size() as u32, &stops[..n_stops], &biases[..n_biases]);
+        let asked = armlet_answer { log_probabilities: u32::from(input.byte() % 3), ..asked };
+        let (status, event, _) = c.generate(Some(&asked));
+        assert_eq!(status == ARMLET_OK, event.kind == 0 && event.generated > 0);
+    }
+
     fn call(c: &CContext<'_>, input: &mut Input<'_>, saved: &mut Vec<u8>) {
         let (mut tokens, mut text, mut n) = ([0u32; 40], [0i8; 40], 0usize);
         let cap = usize::from(input.byte() % 41);
         // SAFETY: the context is alive, and every pointer is of a variable of the length that is given, or null.
         unsafe {
-            match input.byte() % 14 {
+            match input.byte() % 16 {
                 0 => drop(c.prefill(&input.bytes().iter().map(|b| u32::from(*b) + 20).collect::<Vec<_>>())),
                 1 => drop(c.step()),
                 2 => drop(c.rewind(input.size())),
@@ -336,6 +347,8 @@ pub mod calls {
                 12 => {
                     armlet_piece(c.ctx, input.number() % 300, text.as_mut_ptr().cast(), cap, &mut n);
                 }
+                13 => generate(c, input),
+                14 => drop(c.finish()),
                 _ => {
                     // Nothing is where something should be.
                     assert_eq!(armlet_step(c.ctx, null_mut()), ARMLET_ERR_NULL);

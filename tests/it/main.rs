@@ -7,10 +7,13 @@ mod common;
 mod barriers;
 #[cfg(feature = "capi")]
 mod capi;
+#[cfg(feature = "capi")]
+mod capi_answers;
 #[cfg(all(unix, feature = "cli"))]
 mod chat;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
 mod cli_bench;
 #[cfg(feature = "cli")]
 mod cli_files;

@@ -6,7 +6,7 @@ use crate::process::{Failed, root, version};
 
 const HEADER: &str = "include/armlet.h";
 /// In the order in which the header has them.
-const SOURCES: [&str; 5] = ["types", "lifecycle", "decode", "text", "snapshot"];
+const SOURCES: [&str; 6] = ["types", "lifecycle", "decode", "generate", "text", "snapshot"];
 
 const INTRODUCTION: &str = "\
 /*
@@ -18,8 +18,7 @@ const INTRODUCTION: &str = "\
  *     armlet_init(arena, arena_len, model, model_len, &config, &ctx);
  *     armlet_chat_turn(ctx, ARMLET_USER, text, len, ARMLET_OPEN_ANSWER, tokens, cap, &n);
  *     armlet_prefill(ctx, tokens, n);
- *     while (armlet_step(ctx, &token) == ARMLET_OK)
- *         armlet_piece(ctx, token, out, sizeof out, &len);      // then print out
+ *     while (armlet_generate(ctx, NULL, show, NULL, &event) == ARMLET_OK) {}   // `show` prints the text as it comes
  *
  * No function allocates, blocks, prints, or keeps anything outside the arena. None may be called from an interrupt
  * handler. All use floating-point and SIMD registers: without an operating system these must be enabled, and an RTOS must
@@ -43,6 +42,8 @@ const INITIALISERS: &str = "\
     {sizeof(armlet_config), ARMLET_ABI_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, {0, 0, 0, 0}}
 #define ARMLET_REQUIREMENTS_INIT {sizeof(armlet_requirements), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define ARMLET_SAMPLING_INIT {sizeof(armlet_sampling), 0, 0, 0, 0, 0, 0, 0, 0}
+#define ARMLET_ANSWER_INIT {sizeof(armlet_answer), 0, NULL, NULL, 0, 0, 0, 0}
+#define ARMLET_EVENT_INIT {sizeof(armlet_event), 0, 0, 0, 0, 0}
 #define ARMLET_INFO_INIT {sizeof(armlet_info), 0, 0, 0, 0, 0, 0, 0, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}}";
 
 pub(crate) fn write() -> Result<(), Failed> {
@@ -75,7 +76,9 @@ fn text() -> Result<String, Failed> {
         usize_is_size_t: true,
         documentation_style: DocumentationStyle::Cxx,
         export: ExportConfig {
-            include: ["pattern", "kv_type", "backend", "role"].map(|name| format!("armlet_{name}")).to_vec(),
+            include: ["pattern", "kv_type", "backend", "role", "event_kind"]
+                .map(|name| format!("armlet_{name}"))
+                .to_vec(),
             ..ExportConfig::default()
         },
         line_length: 120,
