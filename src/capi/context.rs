@@ -28,7 +28,6 @@ use crate::model::Model;
 use crate::sample::{Sampler, SamplerConfig};
 use crate::storage::{ALIGN, ArenaError};
 use crate::tokenizer::{Detokenizer, MOST_ADDED};
-use crate::util::SliceExt;
 
 /// Marks a complete context.
 const MAGIC: u64 = u64::from_le_bytes(*b"armlet 1");
@@ -317,12 +316,12 @@ impl Context {
     }
 
     /// Checks that the memory of a call is apart from the arena, and what it writes also from the model and from itself.
-    pub(super) fn apart<const N: usize>(&self, spans: [Span; N]) -> Result<(), armlet_status> {
-        for (i, span) in spans.iter().enumerate() {
+    #[inline(never)]
+    pub(super) fn apart(&self, spans: &[Span]) -> Result<(), armlet_status> {
+        for span in spans {
             pointers::apart(&[*span, self.arena, self.file])?;
-            pointers::apart(spans.part(i..N))?;
         }
-        Ok(())
+        pointers::apart(spans)
     }
 }
 

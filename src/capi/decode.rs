@@ -24,7 +24,7 @@ pub unsafe extern "C" fn armlet_prefill(ctx: *mut armlet_ctx, tokens: *const u32
     let read = |c: &mut Context| {
         // SAFETY: `tokens` is readable for `n`.
         let tokens = unsafe { pointers::input(tokens, n)? };
-        c.apart([Span::read(tokens.as_ptr(), tokens.len())])?;
+        c.apart(&[Span::read(tokens.as_ptr(), tokens.len())])?;
         c.append(tokens)
     };
     // SAFETY: `ctx` is writable and alive.
@@ -47,7 +47,7 @@ pub unsafe extern "C" fn armlet_prefill(ctx: *mut armlet_ctx, tokens: *const u32
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> armlet_status {
     let step = |c: &mut Context| {
-        c.apart([Span::written(token.cast_const(), 1)])?;
+        c.apart(&[Span::written(token.cast_const(), 1)])?;
         // Before anything is sampled, so that a bad pointer changes nothing.
         // SAFETY: `token` is writable for one, and apart.
         unsafe { pointers::write_out(token, ARMLET_NO_TOKEN)? };
@@ -112,7 +112,7 @@ pub unsafe extern "C" fn armlet_set_sampling(ctx: *mut armlet_ctx, sampling: *co
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_logits(ctx: *mut armlet_ctx, logits: *mut *const f32, n: *mut usize) -> armlet_status {
     let give = |c: &mut Context| {
-        c.apart([Span::written(logits.cast_const(), 1), Span::written(n.cast_const(), 1)])?;
+        c.apart(&[Span::written(logits.cast_const(), 1), Span::written(n.cast_const(), 1)])?;
         let row = c.current()?;
         // SAFETY: `logits` and `n` are writable for one, and apart.
         unsafe {

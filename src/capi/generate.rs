@@ -41,7 +41,7 @@ pub unsafe extern "C" fn armlet_generate(
     let generate = |c: &mut Context| {
         // SAFETY: `answer` is readable for its size, and what it points to is.
         let asked = unsafe { Asked::new(answer)? };
-        c.apart(asked.spans(Span::written(event.cast_const(), 1)))?;
+        c.apart(&asked.spans(Span::written(event.cast_const(), 1)))?;
         c.known(asked.biases.iter().map(|bias| bias.token))?;
         // SAFETY: `event` is writable for its size, and apart.
         unsafe { pointers::sized(event.cast_const())? };

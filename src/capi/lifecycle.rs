@@ -180,7 +180,7 @@ pub unsafe extern "C" fn armlet_rewind(ctx: *mut armlet_ctx, position: u64) -> a
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_get_info(ctx: *mut armlet_ctx, out: *mut armlet_info) -> armlet_status {
     let info = |c: &mut Context| {
-        c.apart([Span::written(out.cast_const(), 1)])?;
+        c.apart(&[Span::written(out.cast_const(), 1)])?;
         // SAFETY: `out` is writable for its size, and apart.
         unsafe {
             pointers::sized(out.cast_const())?;

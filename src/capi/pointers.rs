@@ -89,6 +89,7 @@ impl Span {
 }
 
 /// Checks the contract *apart*: nothing that is written overlaps anything else.
+#[inline(never)]
 pub(super) fn apart(spans: &[Span]) -> Result<(), armlet_status> {
     let mut tail = spans;
     while let Some((first, others)) = tail.split_first() {

@@ -20,7 +20,7 @@ use crate::engine::EngineError;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn armlet_saved_bytes(ctx: *mut armlet_ctx, bytes: *mut u64) -> armlet_status {
     let count = |c: &mut Context| {
-        c.apart([Span::written(bytes.cast_const(), 1)])?;
+        c.apart(&[Span::written(bytes.cast_const(), 1)])?;
         // SAFETY: `bytes` is writable for one, and apart.
         unsafe { pointers::write_out(bytes, c.session.saved_bytes(0))? };
         Ok(ARMLET_OK)
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn armlet_restore(ctx: *mut armlet_ctx, state: *const c_vo
     let restore = |c: &mut Context| {
         // SAFETY: `state` is readable for `len`.
         let state = unsafe { pointers::input(state.cast::<u8>(), len)? };
-        c.apart([Span::read(state.as_ptr(), state.len())])?;
+        c.apart(&[Span::read(state.as_ptr(), state.len())])?;
         c.session.restore(state).map_err(EngineError::from)?;
         c.forget();
         Ok(ARMLET_OK)

@@ -36,7 +36,7 @@ pub unsafe extern "C" fn armlet_tokenize(
     let tokenize = |c: &mut Context| {
         // SAFETY: `text` is readable for `len`.
         let text = unsafe { c.text(text, len)? };
-        c.apart([
+        c.apart(&[
             Span::read(text.as_ptr(), text.len()),
             Span::written(tokens.cast_const(), cap),
             Span::written(n.cast_const(), 1),
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn armlet_chat_turn(
     let turn = |c: &mut Context| {
         // SAFETY: `text` is readable for `len`.
         let text = unsafe { c.text(text, len)? };
-        c.apart([
+        c.apart(&[
             Span::read(text.as_ptr(), text.len()),
             Span::written(tokens.cast_const(), cap),
             Span::written(n.cast_const(), 1),
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn armlet_detokenize(
             Span::written(text.cast_const(), cap),
             Span::written(len.cast_const(), 1),
         ];
-        c.apart(spans)?;
+        c.apart(&spans)?;
         allowed(flags, ARMLET_SHOW_SPECIAL)?;
         c.known(tokens.iter().copied())?;
         // SAFETY: `text` is writable for `cap`, and apart.
@@ -166,7 +166,7 @@ pub unsafe extern "C" fn armlet_piece(
     len: *mut usize,
 ) -> armlet_status {
     let piece = |c: &mut Context| {
-        c.apart([Span::written(text.cast_const(), cap), Span::written(len.cast_const(), 1)])?;
+        c.apart(&[Span::written(text.cast_const(), cap), Span::written(len.cast_const(), 1)])?;
         // SAFETY: `text` is writable for `cap`, and apart.
         let mut out = Writer::new(unsafe { pointers::output(text.cast::<u8>(), cap)? });
         let mut detokenizer = c.detokenizer;

@@ -3,6 +3,7 @@
 use super::candidate::Candidate;
 
 /// Nucleus sampling (Holtzman et al. 2019, arXiv 1904.09751): how many of the sorted candidates to keep.
+#[inline(never)]
 pub(super) fn cut_top_p(sorted: &[Candidate], top_p: f32) -> usize {
     if top_p >= 1.0 {
         return sorted.len();
@@ -19,6 +20,7 @@ pub(super) fn cut_top_p(sorted: &[Candidate], top_p: f32) -> usize {
 }
 
 /// Nguyen et al. 2024, arXiv 2407.01082: how many of the first `n` sorted candidates to keep, at least one.
+#[inline(never)]
 pub(super) fn cut_min_p(sorted: &[Candidate], n: usize, min_p: f32) -> usize {
     if min_p <= 0.0 {
         return n;

@@ -4,6 +4,7 @@ use super::candidate::{Candidate, better};
 
 /// ln p of `token` after these logits, `(vocab)`; the likeliest tokens, most likely first, with theirs go to `likeliest`, as many
 /// as it has room for. Of a token beyond the vocabulary, −∞. It takes time in proportion to the room.
+#[inline(never)]
 pub fn log_probability(logits: &[f32], token: u32, likeliest: &mut [Candidate]) -> f32 {
     let most = logits.iter().fold(f32::NEG_INFINITY, |m, l| m.max(*l));
     if most == f32::NEG_INFINITY {

@@ -43,6 +43,11 @@ impl Recent {
         if c.repeat_penalty == 1.0 && c.presence_penalty == 0.0 && c.frequency_penalty == 0.0 {
             return logit;
         }
+        self.penalised(c, token, logit)
+    }
+
+    #[inline(never)]
+    fn penalised(&self, c: &SamplerConfig, token: u32, logit: f32) -> f32 {
         let count = self.tokens.first_n(self.n.min(PENALTY_WINDOW)).iter().filter(|t| **t == token).count();
         if count == 0 {
             return logit;

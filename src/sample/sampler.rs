@@ -93,6 +93,7 @@ impl Sampler {
     ///
     /// # Errors
     /// As there.
+    #[inline(never)]
     pub fn sample_by(&mut self, logits: &[f32], rules: Rules<'_>) -> Result<u32, SampleError> {
         // An infinity is an overflow; it would make every probability NaN.
         // NaN is not below infinity either. Without an early end, so that it takes an instruction for a vector.
@@ -179,6 +180,7 @@ impl Sampler {
     }
 
     /// Whether no logit is above `bound`, not even with its penalties, which lower it, and by the rules.
+    #[inline(never)]
     fn none_above(&self, logits: &[f32], bound: f32, rules: Rules<'_>) -> bool {
         let bound = bound - rules.most_raised;
         Recent::lowers(&self.config) && logits.iter().fold(true, |none, l| none & (*l <= bound))
