@@ -23,19 +23,23 @@ pub(crate) enum Kind {
     Template,
     Importance,
     Text,
+    Schema,
+    Grammar,
     Wheel,
 }
 
 impl Kind {
     /// Of a hundred files, how many are of each kind.
-    const SHARES: [(Kind, usize); 8] = [
-        (Kind::Model, 66),
+    const SHARES: [(Kind, usize); 10] = [
+        (Kind::Model, 62),
         (Kind::Part, 4),
         (Kind::Session, 8),
         (Kind::Prefix, 6),
         (Kind::Template, 7),
         (Kind::Importance, 5),
         (Kind::Text, 2),
+        (Kind::Schema, 2),
+        (Kind::Grammar, 2),
         (Kind::Wheel, 2),
     ];
 
@@ -89,6 +93,8 @@ impl Kind {
                 "imatrix -m MODEL -f IT -c 16 --chunks 1 -o OUT -t 1",
                 "prefix -m MODEL -f IT -o OUT -t 1",
             ],
+            Kind::Schema => &["complete -m MODEL -p A -n 2 -t 1 --json-schema IT"],
+            Kind::Grammar => &["complete -m MODEL -p A -n 2 -t 1 --grammar IT"],
             Kind::Wheel => &["pull"],
         }
     }
@@ -103,6 +109,8 @@ impl Kind {
             Kind::Template => seeds.read("template"),
             Kind::Importance => seeds.one_of_two("importance", rng),
             Kind::Text => TEXT.repeat(16).into_bytes(),
+            Kind::Schema => SCHEMA.into(),
+            Kind::Grammar => GRAMMAR.into(),
             Kind::Wheel => seeds.read("wheel"),
         }
     }
@@ -128,11 +136,31 @@ impl Kind {
             }
             Kind::Importance if rng.one_in(2) => mutate::gguf(&seeds.read("importance-0"), rng),
             Kind::Importance => blind(seeds.read("importance-1"), rng),
-            Kind::Text => mutate::text(&TEXT.repeat(1 << rng.below(5)), &[' ', '\n'], rng),
+            Kind::Text => {
+                let mut text = mutate::text(&TEXT.repeat(1 << rng.below(5)), &[' ', '\n'], rng);
+                // A long one is in order, and reading it takes its time.
+                text.truncate(24 << 10);
+                text
+            }
+            Kind::Schema => mutate::text(SCHEMA, &['{', '}', '[', ']', '"', ':', ',', '9'], rng),
+            Kind::Grammar => mutate::text(GRAMMAR, &['(', ')', '[', ']', '"', '*', '+', '|', '9'], rng),
             Kind::Wheel => blind(seeds.read("wheel"), rng),
         }
     }
 }
+
+/// With what schemas have: sizes, references, choices, patterns.
+const SCHEMA: &str = r##"{"type": "object", "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 40},
+"age": {"type": "integer", "minimum": 0, "maximum": 150}, "kind": {"enum": ["a", "b"]}, "mail": {"pattern": "^[a-z]+@[a-z]+$"},
+"tags": {"type": "array", "items": {"$ref": "#/$defs/tag"}, "maxItems": 4}, "more": {"anyOf": [{"type": "null"},
+{"type": "number"}]}}, "required": ["name", "age"], "additionalProperties": false, "$defs": {"tag": {"type": "string"}}}"##;
+
+const GRAMMAR: &str = r#"root ::= item ("," ws item)* # a list
+item ::= name "=" value
+name ::= [a-zA-Z_] [a-zA-Z0-9_]{0,15}
+value ::= [0-9]+ ("." [0-9]+)? | "\"" [^"\n]* "\"" | "(" root ")"
+ws ::= [ \t\n]*
+"#;
 
 /// Formats to convert to.
 const TYPES: [&str; 10] = ["q4_0", "q8_0", "q4_k_m", "q6_k", "q3_k_m", "iq4_nl", "f16", "bf16", "mxfp4", "tq1_0"];
