@@ -224,6 +224,7 @@ fn a_full_disk_leaves_no_half_file() {
         let script = format!("ulimit -f 8; trap '' XFSZ; exec {} {command}", crate::common::program().display());
         let output = Command::new("bash").args(["-c", &script]).output().unwrap();
         fails(&output, 1, "out.gguf");
+        assert!(stderr(&output).contains("File too large") && !stderr(&output).contains(".armlet-tmp"), "{output:?}");
         let mut left: Vec<_> = std::fs::read_dir(f.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["q8.gguf", "tiny.gguf"]);

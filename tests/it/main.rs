@@ -23,6 +23,8 @@ mod cli_metadata;
 mod cli_numbers;
 #[cfg(feature = "cli")]
 mod cli_sampling;
+#[cfg(all(unix, feature = "cli"))]
+mod cli_words;
 mod corrupt;
 #[cfg(feature = "cli")]
 mod doctor;

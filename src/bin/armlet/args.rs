@@ -32,8 +32,19 @@ pub(crate) use serve::Serve;
 const ENVIRONMENT: &str = "\
 Environment variables:
   ARMLET_MODEL  The model where none is given
-  ARMLET_CPU    The backend: scalar, neon, dotprod, i8mm, avx2 or avx512 [default: the best that this CPU has]
-  ARMLET_CACHE  Folder of downloaded models [default: $XDG_CACHE_HOME/armlet, or ~/.cache/armlet]";
+  ARMLET_CPU    The backend: scalar, neon, dotprod, i8mm, avx2 or avx512
+                [default: the best that this CPU has]
+  ARMLET_CACHE  Folder of downloaded models
+                [default: $XDG_CACHE_HOME/armlet, or ~/.cache/armlet]";
+
+/// For the command that most people come for.
+const EXAMPLES: &str = "\
+Examples:
+  armlet chat                                a conversation with the default model
+  armlet chat -m model.gguf -p \"Hello!\"      one answer of a model
+  armlet chat -c 2048 --session tea.session  one that is kept in a file, and continued from there
+
+";
 
 /// Run language models on ARM, in memory whose size is known before the first token.
 #[derive(Parser, Debug)]
@@ -55,7 +66,8 @@ impl Args {
                 let takes_values = arg.get_action().takes_values() && !arg.is_positional();
                 if takes_values { arg.allow_negative_numbers(true) } else { arg }
             };
-            command.mut_args(takes_number).mut_subcommands(prepare).after_help(ENVIRONMENT)
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            command.mut_args(takes_number).mut_subcommands(prepare).after_help(examples + ENVIRONMENT)
         }
         prepare(<Args as clap::CommandFactory>::command())
     }
@@ -72,6 +84,7 @@ impl Args {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Chat with a model (without -m: the default model, downloaded on first use).
+    #[command(visible_alias = "run", after_help = EXAMPLES)]
     Chat(Chat),
     /// Continue a text.
     Complete(Complete),
@@ -115,6 +128,7 @@ pub(crate) enum Command {
 
 /// The KV cache.
 #[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "KV cache")]
 pub(crate) struct Cache {
     /// Context: the most tokens that a token attends to [default: 4096, or the model's own if that is less].
     #[arg(short, long, alias = "ctx-size", value_name = "TOKENS", conflicts_with = "kv_budget", value_parser = numbers::count)]
@@ -166,6 +180,7 @@ impl Cache {
 
 /// The format of the KV cache.
 #[derive(clap::Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "KV cache")]
 pub(crate) struct KvFormat {
     /// Format of the KV cache.
     #[arg(long, alias = "cache-type-k", value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
@@ -188,6 +203,7 @@ impl KvFormat {
 
 /// Which tokens the KV cache keeps, and in what format.
 #[derive(clap::Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "KV cache")]
 pub(crate) struct Kv {
     #[command(flatten)]
     pub(crate) format: KvFormat,
@@ -260,6 +276,7 @@ pub(crate) enum KvType {
 
 /// The chat template.
 #[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Model")]
 pub(crate) struct Template {
     /// Instead of the model's chat template: a built-in format (chatml, lfm2, llama3, gemma, gemma4, phi3, phi4, phi4-mini,
     /// mistral-v7-tekken, zephyr, granite, smollm3), the name of another template in the model, or a file with a Jinja
@@ -273,17 +290,15 @@ pub(crate) struct Template {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Chat {
-    #[command(flatten)]
-    pub(crate) model: Model,
-    #[command(flatten)]
-    pub(crate) template: Template,
-    #[command(flatten)]
-    pub(crate) cache: Cache,
-    #[command(flatten)]
-    pub(crate) sampling: Sampling,
+    /// A message to answer, as -p gives it. Without -m, a single word or text that names no model is one too.
+    #[arg(value_name = "MESSAGE", index = 2)]
+    pub(crate) message: Option<OsString>,
     /// Answer this one message and exit. A message on piped stdin does the same.
-    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "message")]
     pub(crate) prompt: Option<OsString>,
+    /// File with that message; - for stdin.
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["message", "prompt"])]
+    pub(crate) file: Option<PathBuf>,
     /// System prompt.
     #[arg(long, visible_alias = "sys", alias = "system-prompt", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
@@ -310,31 +325,33 @@ pub(crate) struct Chat {
     /// Do not keep the lines that you type for the next time, in ~/.local/state/armlet/history, nor read them from there.
     #[arg(long)]
     pub(crate) no_history: bool,
-}
-
-#[derive(clap::Args, Debug)]
-pub(crate) struct Prefix {
     #[command(flatten)]
     pub(crate) model: Model,
     #[command(flatten)]
     pub(crate) template: Template,
     #[command(flatten)]
-    pub(crate) text: Text,
+    pub(crate) cache: Cache,
     #[command(flatten)]
-    pub(crate) kv: KvFormat,
+    pub(crate) sampling: Sampling,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Prefix {
+    #[command(flatten)]
+    pub(crate) text: Text,
     /// Output file.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) template: Template,
+    #[command(flatten)]
+    pub(crate) kv: KvFormat,
 }
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Complete {
-    #[command(flatten)]
-    pub(crate) model: Model,
-    #[command(flatten)]
-    pub(crate) cache: Cache,
-    #[command(flatten)]
-    pub(crate) sampling: Sampling,
     #[command(flatten)]
     pub(crate) text: Text,
     /// Parse text such as <|im_end|> in the prompt as control tokens.
@@ -343,6 +360,12 @@ pub(crate) struct Complete {
     /// Print JSON instead of text: an object at the end; with --json=events also a line for each piece of text as it comes.
     #[arg(long, value_name = "KIND", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "object")]
     pub(crate) json: Option<Json>,
+    #[command(flatten)]
+    pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
 }
 
 /// JSON of an answer, or of a conversation.
@@ -377,8 +400,6 @@ pub(crate) struct Text {
 #[derive(clap::Args, Debug)]
 pub(crate) struct Tokenize {
     #[command(flatten)]
-    pub(crate) model: Model,
-    #[command(flatten)]
     pub(crate) text: Text,
     /// Print [1, 2, 3] on one line, as llama-tokenize does, instead of one token with its text on each line.
     #[arg(long)]
@@ -389,12 +410,12 @@ pub(crate) struct Tokenize {
     /// Do not parse text such as <|im_end|> as control tokens.
     #[arg(long)]
     pub(crate) no_parse_special: bool,
+    #[command(flatten)]
+    pub(crate) model: Model,
 }
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Perplexity {
-    #[command(flatten)]
-    pub(crate) model: Model,
     /// File with the text; - for stdin.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
@@ -407,8 +428,6 @@ pub(crate) struct Perplexity {
     /// Tokens scored in one forward pass.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = numbers::positive)]
     pub(crate) rows: usize,
-    #[command(flatten)]
-    pub(crate) kv: KvFormat,
     /// Score the whole text as one stream, evicting old tokens when the context is full.
     #[arg(long)]
     pub(crate) stream: bool,
@@ -430,12 +449,14 @@ pub(crate) struct Perplexity {
     /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) kv: KvFormat,
 }
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Bench {
-    #[command(flatten)]
-    pub(crate) models: Models,
     /// Prompt tokens (prefill), or several numbers with commas; 0 skips that test.
     #[arg(short = 'p', long, value_name = "N", default_values_t = [512], value_delimiter = ',', value_parser = numbers::count)]
     pub(crate) n_prompt: Vec<usize>,
@@ -458,8 +479,6 @@ pub(crate) struct Bench {
     /// of one session and of eight, at several depths.
     #[arg(long)]
     pub(crate) compare_mha: bool,
-    #[command(flatten)]
-    pub(crate) kv: KvFormat,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Md)]
     pub(crate) output: Output,
@@ -467,6 +486,10 @@ pub(crate) struct Bench {
     /// table.
     #[arg(long, conflicts_with_all = ["output", "compare_mha"])]
     pub(crate) report: bool,
+    #[command(flatten)]
+    pub(crate) models: Models,
+    #[command(flatten)]
+    pub(crate) kv: KvFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -489,20 +512,18 @@ pub(crate) struct Inspect {
     /// The same, in the form that the other commands take.
     #[arg(short, long, value_name = "MODEL", conflicts_with = "path")]
     pub(crate) model: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) metadata: Metadata,
     /// Also list the tensors.
     #[arg(long)]
     pub(crate) tensors: bool,
     /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) metadata: Metadata,
 }
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Imatrix {
-    #[command(flatten)]
-    pub(crate) model: Model,
     /// File with the text, - for stdin: much, and of the kind that the model is to write.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
@@ -518,6 +539,8 @@ pub(crate) struct Imatrix {
     /// Also measure the output head, output.weight.
     #[arg(long)]
     pub(crate) process_output: bool,
+    #[command(flatten)]
+    pub(crate) model: Model,
 }
 
 #[derive(clap::Args, Debug)]
@@ -532,6 +555,9 @@ pub(crate) struct Doctor {
     /// Model to measure, as of the other commands [default: $ARMLET_MODEL, or smollm2 if it is there].
     #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
+    /// The same without -m.
+    #[arg(value_name = "MODEL", conflicts_with = "model", index = 1)]
+    pub(crate) by_position: Option<PathBuf>,
     /// Measure nothing; show only what the system says.
     #[arg(long)]
     pub(crate) no_measure: bool,

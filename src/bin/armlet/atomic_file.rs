@@ -91,11 +91,12 @@ impl<'p> Target<'p> {
         let fail = |e| failed(self.given, e);
         let temporary = temporary(&self.folder, access).map_err(fail)?;
         if let Some(before) = &self.before {
-            like(temporary.as_file(), before).map_err(fail)?;
+            like(temporary.as_file(), before, access).map_err(fail)?;
         }
-        let mut out = BufWriter::with_capacity(1 << 20, temporary);
+        // The file itself: errors of the other have the temporary name.
+        let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file());
         write(&mut out)?;
-        let temporary = out.into_inner().map_err(|e| fail(e.into_error()))?;
+        out.into_inner().map_err(|e| fail(e.into_error()))?;
         check(temporary.path())?;
         finish(temporary, &self.path).map_err(fail)
     }
@@ -111,8 +112,9 @@ impl<'p> Target<'p> {
     }
 }
 
-/// Gives a file the owner and the permissions of another.
-fn like(file: &File, before: &Metadata) -> io::Result<()> {
+/// Gives a file the owner and the permissions of another. An empty one was there for its name alone: what is private then
+/// stays so.
+fn like(file: &File, before: &Metadata, access: Access) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::{MetadataExt, fchown};
@@ -122,6 +124,9 @@ fn like(file: &File, before: &Metadata) -> io::Result<()> {
             let group = || fchown(file, None, Some(before.gid()));
             let _ = fchown(file, Some(before.uid()), Some(before.gid())).or_else(|_| group());
         }
+    }
+    if before.len() == 0 && matches!(access, Access::Private) {
+        return Ok(());
     }
     file.set_permissions(before.permissions())
 }

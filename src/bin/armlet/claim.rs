@@ -7,6 +7,9 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(unix)]
+use rustix::fs::OFlags;
+
 use crate::atomic_file::Target;
 use crate::error::Failure;
 
@@ -31,9 +34,16 @@ impl Claim {
         name.push(".lock");
         let lock = target.path().with_file_name(name);
         loop {
+            // A pipe would have the program wait, and a link would be followed.
+            if lock.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+                return Err(Failure::file(&lock, "not a regular file; remove it"));
+            }
             let mut options = File::options();
             #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            {
+                use std::os::unix::fs::OpenOptionsExt;
+                options.mode(0o600).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
+            }
             let opened = match options.append(true).create(true).open(&lock) {
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                     remove_foreign(&lock, e)?;

@@ -20,6 +20,7 @@ use crate::gguf_writer::{Meta, write_floats};
 use crate::interrupt;
 use crate::model::{Loaded, Runner, encode_prompt, pieces, read_file, session_memory, with_model, without_line_end};
 use crate::progress::steps;
+use crate::visible;
 
 /// The output head, where it is no embedding.
 const HEAD: &str = "output.weight";
@@ -104,7 +105,9 @@ pub(crate) fn run(args: &Imatrix) -> Result<(), Failure> {
             write(&sums, pieces.len(), args, out)
         })?;
         let (path, n) = (args.output.display(), pieces.len());
-        print(format!("{path}: {seen} tensors, {n} × {} tokens\n", args.context).as_bytes())
+        print(
+            format!("{}: {seen} tensors, {n} × {} tokens\n", visible::line(&path.to_string()), args.context).as_bytes(),
+        )
     })
 }
 

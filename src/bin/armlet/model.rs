@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use armlet::Error;
 use armlet::arch::{Backend, Kernels, KvType};
@@ -43,7 +44,7 @@ pub(crate) fn with_model<T>(
     f: impl FnOnce(&Loaded<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let kernels = kernels()?;
-    let path = resolve(args.model.as_deref())?;
+    let path = resolve(args.given()?)?;
     with_resident(&path, args, |source| {
         let file = &source.file;
         let needed = Model::required_bytes(file).map_err(|e| Failure::file(&path, e))?;
@@ -168,6 +169,13 @@ pub(crate) fn resolve(model: Option<&Path>) -> Result<PathBuf, Failure> {
         (None, Some(wanted)) => wanted.find(),
         _ => Err(Failure::file(path, "no such file; give a GGUF file, or leave -m out for the default model")),
     }
+}
+
+/// Whether a word is meant to be a model: it is the name of a file or of a known model, or looks like one of a repository.
+pub(crate) fn names_model(word: &Path) -> bool {
+    let name = word.to_str().unwrap_or_default();
+    let is_gguf = word.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
+    word.exists() || is_gguf || pull::known(name).is_some() || hub::Wanted::parse(name).is_some()
 }
 
 /// Maps a file: a model, a session or a prefix.
@@ -379,7 +387,13 @@ pub(crate) fn one_stdin(template: &args::Template, what: &str, instead: &str) ->
 
 /// All of stdin, as text.
 pub(crate) fn read_stdin() -> Result<String, Failure> {
+    static READ: AtomicBool = AtomicBool::new(false);
     let mut stdin = std::io::stdin();
+    if READ.swap(true, SeqCst) {
+        return Err(Failure::Usage(
+            "stdin can be one of the texts only; give -p TEXT or -f FILE, or a file's name".into(),
+        ));
+    }
     if stdin.is_terminal() {
         return Err(Failure::Usage("there is no text; give -p TEXT or -f FILE, or pipe text to stdin".into()));
     }

@@ -8,7 +8,7 @@ use armlet::model::{Hparams, Model};
 use armlet::storage::Region;
 
 use crate::args;
-use crate::atomic_file::replace;
+use crate::atomic_file::{failed, replace_by};
 use crate::drawing::{Curve, Drawing, Point};
 use crate::error::{Failure, print, print_json};
 use crate::inspect::{Summary, bytes_of, memory_line};
@@ -48,7 +48,7 @@ struct Shown {
 }
 
 pub(crate) fn run(args: &args::Plan) -> Result<(), Failure> {
-    let path = resolve(args.model.as_deref())?;
+    let path = resolve(args.model.as_deref().or(args.by_position.as_deref()))?;
     let (model, file, tables, h) = with_file(&path, &args.metadata.override_kv, |source| {
         let tables = Model::required_bytes(&source.file).map_err(|e| Failure::file(&path, e))?;
         let h = Hparams::new(&source.file).map_err(|e| Failure::file(&path, e))?;
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &args::Plan) -> Result<(), Failure> {
     })?;
     let shown = Shown { model, ..shown(&h, args, file, tables)? };
     if let Some(svg) = &args.svg {
-        replace(svg, |out| out.write_all(drawing(&shown, args).as_bytes()))?;
+        replace_by(svg, |out| out.write_all(drawing(&shown, args).as_bytes()).map_err(|e| failed(svg, e)))?;
     }
     if args.json { print_json(&json(&shown), true) } else { print(table(&shown, args).as_bytes()) }
 }

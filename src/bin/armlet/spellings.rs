@@ -9,6 +9,10 @@ enum Meaning {
     Is(&'static str),
     /// Nothing, and why. A value follows if it has one.
     Needless { values: Values, why: &'static str },
+    /// What armlet does anyway, if it has this value.
+    Always(f64),
+    /// Something that is done otherwise.
+    Otherwise(&'static str),
 }
 
 /// Whether an option has a value.
@@ -31,7 +35,11 @@ const RENDERED: &str = "a model's own template is always rendered";
 const NOT_ESCAPED: &str = "texts are taken as they are, unless -e is given";
 const NOT_PRINTED: &str = "the prompt is never printed";
 
-const SPELLINGS: [(&str, Meaning); 24] = [
+const ASKED: &str = "a chat goes on unless a message is given";
+const QUIET: &str = "nothing but warnings is logged";
+const COMPLETES: &str = "`armlet complete` continues a text";
+
+const SPELLINGS: [(&str, Meaning); 41] = [
     ("-sys", Meaning::Is("--system")),
     ("-sysf", Meaning::Is("--system-file")),
     ("-pg", Meaning::Is("--n-prompt-gen")),
@@ -55,6 +63,23 @@ const SPELLINGS: [(&str, Meaning); 24] = [
     ("--threads-batch", Meaning::Needless { values: Values::One, why: SAME_THREADS }),
     ("--jinja", Meaning::Needless { values: Values::None, why: RENDERED }),
     ("--no-display-prompt", Meaning::Needless { values: Values::None, why: NOT_PRINTED }),
+    ("-hf", Meaning::Is("--model")),
+    ("-hfr", Meaning::Is("--model")),
+    ("--hf-repo", Meaning::Is("--model")),
+    ("--prompt-cache", Meaning::Is("--session")),
+    ("-cnv", Meaning::Needless { values: Values::None, why: ASKED }),
+    ("--conversation", Meaning::Needless { values: Values::None, why: ASKED }),
+    ("-i", Meaning::Needless { values: Values::None, why: ASKED }),
+    ("--interactive", Meaning::Needless { values: Values::None, why: ASKED }),
+    ("-no-cnv", Meaning::Otherwise(COMPLETES)),
+    ("--no-conversation", Meaning::Otherwise(COMPLETES)),
+    ("-co", Meaning::Needless { values: Values::None, why: "a terminal gets colours; NO_COLOR takes them away" }),
+    ("--color", Meaning::Needless { values: Values::Perhaps(&["on", "off", "auto"]), why: "NO_COLOR decides" }),
+    ("--log-disable", Meaning::Needless { values: Values::None, why: QUIET }),
+    ("-lv", Meaning::Needless { values: Values::One, why: "-v logs more, -vv all" }),
+    ("--repeat-last-n", Meaning::Always(64.0)),
+    ("--typical", Meaning::Always(1.0)),
+    ("--mirostat", Meaning::Always(0.0)),
     ("--simple-io", Meaning::Needless { values: Values::None, why: "TERM=dumb reads plain lines" }),
 ];
 
@@ -97,6 +122,14 @@ pub(crate) fn translate(args: impl IntoIterator<Item = OsString>) -> Result<Spel
                 spelled.notes.push(format!("{name} is not needed: {why}"));
                 continue;
             }
+            Some((name, Meaning::Always(number))) => {
+                let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
+                if value.to_str().and_then(|value| value.parse::<f64>().ok()) != Some(*number) {
+                    return Err(format!("{name} is always {number}"));
+                }
+                continue;
+            }
+            Some((name, Meaning::Otherwise(how))) => return Err(format!("there is no {name}: {how}")),
             Some((_, Meaning::Is(VALUES_TYPE))) => {
                 values = Some(args.next().ok_or_else(|| format!("{VALUES_TYPE} needs a value"))?);
                 continue;
@@ -155,6 +188,9 @@ mod tests {
             ("a chat -fa -t 2", "a chat -t 2", 1),
             ("a chat --no-warmup -ub 64", "a chat --chunk 64", 1),
             ("a chat -st --jinja -b 512 -tb 4 -t 2", "a chat -t 2", 4),
+            ("a chat -hf a/b:Q4_0 -cnv --color -lv 1", "a chat --model a/b:Q4_0", 3),
+            ("a chat --repeat-last-n 64 --typical 1.0 --mirostat 0", "a chat", 0),
+            ("a chat --prompt-cache f --temperature 0", "a chat --session f --temperature 0", 0),
             ("a chat --chat-template-file x.jinja", "a chat --chat-template x.jinja", 0),
             // A text is a text.
             ("a complete -p -fa", "a complete -p -fa", 0),
@@ -163,6 +199,9 @@ mod tests {
         ];
         for (line, want, notes) in cases {
             assert_eq!(spelled(line), Ok((want.to_owned(), notes)), "{line}");
+        }
+        for bad in ["a chat --repeat-last-n 32", "a chat --typical", "a chat -no-cnv"] {
+            assert!(spelled(bad).is_err(), "{bad}");
         }
         for bad in ["a chat -ctv q8_0", "a chat -ctk f16 -ctv q8_0", "a chat --kv-type=int8 -ctv f16", "a chat -ctv"] {
             assert!(spelled(bad).is_err(), "{bad}");

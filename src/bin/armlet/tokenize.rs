@@ -15,7 +15,7 @@ use crate::model::{encode, resolve, text, warn, with_metadata};
 /// Needs only the vocabulary, so it works for models that armlet cannot run, and for the first one of several parts.
 pub(crate) fn run(args: &Tokenize) -> Result<(), Failure> {
     let text = text(&args.text)?;
-    let path = resolve(args.model.model.as_deref())?;
+    let path = resolve(args.model.given()?)?;
     with_metadata(&path, &args.model.metadata.override_kv, |file| run_on(args, &text, &path, file))
 }
 

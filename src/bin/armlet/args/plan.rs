@@ -14,12 +14,9 @@ pub(crate) struct Plan {
     /// cache [default: $ARMLET_MODEL, or smollm2].
     #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) resident: Resident,
-    #[command(flatten)]
-    pub(crate) metadata: Metadata,
-    #[command(flatten)]
-    pub(crate) cache: Cache,
+    /// The same without -m.
+    #[arg(value_name = "MODEL", conflicts_with = "model", index = 1)]
+    pub(crate) by_position: Option<PathBuf>,
     /// Number of sessions that share the budget.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = numbers::positive)]
     pub(crate) sessions: usize,
@@ -32,6 +29,12 @@ pub(crate) struct Plan {
     /// Plot memory against context to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) resident: Resident,
+    #[command(flatten)]
+    pub(crate) metadata: Metadata,
+    #[command(flatten)]
+    pub(crate) cache: Cache,
 }
 
 impl Plan {

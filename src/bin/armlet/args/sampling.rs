@@ -4,6 +4,7 @@ use crate::numbers;
 
 /// Sampling.
 #[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Sampling")]
 pub(crate) struct Sampling {
     /// The most tokens to generate [default: 128 for complete, 1024 for each answer of chat].
     #[arg(short, long, alias = "predict", value_name = "N", value_parser = numbers::count)]
@@ -12,7 +13,7 @@ pub(crate) struct Sampling {
     #[arg(short, long, value_parser = numbers::whole::<0, { u64::MAX }, u64>)]
     pub(crate) seed: Option<u64>,
     /// Temperature; 0: greedy decoding, which gives the same bits every time [default: the file's, or 0.8].
-    #[arg(long, value_name = "T", value_parser = numbers::range::<0, 100>)]
+    #[arg(long, alias = "temperature", value_name = "T", value_parser = numbers::range::<0, 100>)]
     pub(crate) temp: Option<f32>,
     /// Keep only this many of the likeliest tokens, at most 1024; 0: 1024 [default: the file's, or 40].
     #[arg(long, value_name = "K", value_parser = numbers::count)]

@@ -7,10 +7,6 @@ use crate::numbers;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Serve {
-    #[command(flatten)]
-    pub(crate) model: Model,
-    #[command(flatten)]
-    pub(crate) template: Template,
     /// Address to listen on. Others than this machine's own need --api-key-file or --insecure.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) host: String,
@@ -34,8 +30,6 @@ pub(crate) struct Serve {
     /// With --prefix, answers at a time of conversations that begin otherwise [default: 1].
     #[arg(long, value_name = "N", value_parser = numbers::users)]
     pub(crate) others: Option<usize>,
-    #[command(flatten)]
-    pub(crate) kv: Kv,
     /// The most prompt tokens of one forward pass, between two tokens of the answers that run.
     #[arg(long, alias = "ubatch-size", value_name = "TOKENS", default_value_t = CHUNK_OF_MANY, value_parser = numbers::positive)]
     pub(crate) chunk: usize,
@@ -73,6 +67,12 @@ pub(crate) struct Serve {
     /// With -v, also show what people write and what the model answers. Without this, no text is in the log.
     #[arg(long)]
     pub(crate) log_prompts: bool,
+    #[command(flatten)]
+    pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) template: Template,
+    #[command(flatten)]
+    pub(crate) kv: Kv,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
 }

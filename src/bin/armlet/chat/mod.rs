@@ -23,7 +23,8 @@ use crate::escape::unescape;
 use crate::generate::End;
 use crate::interrupt;
 use crate::model::{
-    Loaded, Runner, argument, map, one_stdin, plan, read_file, read_stdin, session_memory, with_model, without_line_end,
+    Loaded, Runner, argument, map, names_model, one_stdin, plan, read_file, read_stdin, session_memory, with_model,
+    without_line_end,
 };
 use crate::sampling;
 use crate::template::{Message, Template};
@@ -111,6 +112,25 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
             }
         }
     })
+}
+
+/// The options, with the message where -p has it: that of -f, or one without an option. `armlet chat TEXT` is a message, but for
+/// what names a model.
+pub(crate) fn by_position(mut args: Chat) -> Result<Chat, Failure> {
+    let has_model = args.model.model.is_some();
+    if args.message.is_none()
+        && args.prompt.is_none()
+        && let Some(word) = args.model.by_position.take_if(|word| has_model || !names_model(word))
+    {
+        args.prompt = Some(word.into());
+    }
+    if let Some(message) = args.message.take() {
+        args.prompt = Some(message);
+    }
+    if let Some(path) = &args.file {
+        args.prompt = Some(without_line_end(read_file(path)?).into());
+    }
+    Ok(args)
 }
 
 /// The one message to answer, if it is not a conversation.

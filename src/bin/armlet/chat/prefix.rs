@@ -19,6 +19,7 @@ use crate::interrupt;
 use crate::model::Loaded;
 use crate::model::{Runner, one_stdin, session_memory, text, with_model};
 use crate::template::{Message, Template};
+use crate::visible;
 
 /// The prefix in a file's bytes, and the tokens that it holds.
 #[cfg(feature = "serve")]
@@ -66,7 +67,8 @@ pub(crate) fn run(args: &args::Prefix) -> Result<(), Failure> {
             let written = runner.session.save_prefix(&extra, |part| out.write_all(part));
             written.unwrap_or_else(|e| Err(std::io::Error::other(e)))
         })?;
-        let _ = writeln!(std::io::stderr(), "{common} tokens in {}", args.output.display());
+        let output = args.output.display().to_string();
+        let _ = writeln!(std::io::stderr(), "{common} tokens in {}", visible::line(&output));
         Ok(())
     })
 }

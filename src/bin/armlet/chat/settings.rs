@@ -36,7 +36,7 @@ const SETTINGS: [Setting; 9] = [
     setting(
         &["top-k"],
         "keep this many of the likeliest tokens; 0 keeps 1024",
-        |repl, text| parse_count(text).map(|n| repl.sample(|s| s.top_k = n)),
+        |repl, text| numbers::count(text).map(|n| repl.sample(|s| s.top_k = n)),
         |repl| repl.chat.sampling.top_k.to_string(),
     ),
     setting(
@@ -60,13 +60,13 @@ const SETTINGS: [Setting; 9] = [
     setting(
         &["seed"],
         "seed of the sampler",
-        |repl, text| text.parse().map(|n| repl.sample(|s| s.seed = n)).map_err(|_| "not a whole number from 0".into()),
+        |repl, text| numbers::whole::<0, { u64::MAX }, _>(text).map(|n| repl.sample(|s| s.seed = n)),
         |repl| repl.chat.sampling.seed.to_string(),
     ),
     setting(
         &["n", "n-predict", "num-predict"],
         "the most tokens of an answer",
-        |repl, text| parse_count(text).map(|n| repl.chat.limit = n),
+        |repl, text| numbers::count(text).map(|n| repl.chat.limit = n),
         |repl| repl.chat.limit.to_string(),
     ),
     setting(
@@ -143,10 +143,6 @@ fn on_or_off(text: &str) -> Result<bool, String> {
         "off" | "false" | "0" => Ok(false),
         _ => Err("say on or off".into()),
     }
-}
-
-fn parse_count(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| "not a whole number from 0".into())
 }
 
 fn think(repl: &mut Repl<'_, '_>, text: &str) -> Result<(), String> {

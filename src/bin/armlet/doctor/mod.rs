@@ -38,9 +38,9 @@ pub(crate) fn run(args: &args::Doctor) -> Result<(), Failure> {
     let root = Path::new("/");
     let (system, backend, cpus) = (System::read(root), kernels()?.backend(), Pool::cpus());
     // Without -m, a model that is there: none is downloaded for this.
-    let path = match &args.model {
+    let path = match args.model.as_deref().or(args.by_position.as_deref()) {
         None if std::env::var_os("ARMLET_MODEL").is_none_or(|name| name.is_empty()) => pull::cached(pull::DEFAULT),
-        model => Some(resolve(model.as_deref())?),
+        model => Some(resolve(model)?),
     };
     let numbers = if args.no_measure { Vec::new() } else { measure::numbers(cpus) };
     let bar = steps(2 * numbers.len() as u64, "measuring");
@@ -80,6 +80,7 @@ fn about_model(
     let read = if numbers.is_empty() { None } else { disk::read_rate(path).ok() };
     let of_model = args::Model {
         model: Some(path.to_path_buf()),
+        by_position: None,
         threads: args::Threads { number: 1 },
         resident: args::Resident::default(),
         metadata: args::Metadata { override_kv: Vec::new() },

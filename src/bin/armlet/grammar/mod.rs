@@ -68,11 +68,8 @@ pub(crate) fn form(args: &args::Sampling) -> Result<Option<Form>, Failure> {
     }
 }
 
-/// What an option gives, or the text of the file that it names.
+/// What an option gives, or the text of the file that it names; - is stdin.
 fn given_or_file(given: &str, is_text: impl Fn(&str) -> bool, option: &str) -> Result<String, Failure> {
-    if given == "-" {
-        return Err(Failure::Usage(format!("{option}: give a file; the text comes from stdin")));
-    }
     let is_file = Path::new(given).exists();
     let text = if is_text(given) && !is_file { given.to_string() } else { read_file(Path::new(given))? };
     match text.len() {

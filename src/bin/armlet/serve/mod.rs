@@ -194,7 +194,7 @@ fn serve(
     let (phase, of_phase) = watch::channel(Phase::Running);
     let context = sizes.context();
     let app = Arc::new(App {
-        about: About::new(loaded, args.model.model.as_deref(), args.alias.as_deref(), context),
+        about: About::new(loaded, args.model.given()?, args.alias.as_deref(), context),
         engine,
         prepare,
         metrics: metrics.clone(),

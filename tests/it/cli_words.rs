@@ -1,0 +1,139 @@
+//! The command line: what may come without an option, from where, and how its help reads.
+
+use crate::cli::{Folder, armlet, fails, fails_with, ok, stderr, tiny};
+use crate::common::pty::Terminal;
+use rustix::process::Signal;
+
+#[test]
+fn models_and_messages_come_without_an_option() {
+    let f = Folder::new();
+    let (model, text) = (tiny(&f), f.write("text", b"AB\n"));
+    let greedy = |args: &[&str]| ok(&[args, &["--temp", "0", "-n", "4", "-t", "1"]].concat());
+    let want = greedy(&["chat", "-m", &model, "-p", "AB"]);
+    let same: [&[&str]; 6] = [
+        &["chat", &model, "AB"],
+        &["run", &model, "AB"],
+        &["chat", &model, "-p", "AB"],
+        &["chat", "-m", &model, "AB"],
+        &["chat", "-m", &model, "-f", &text],
+        &["chat", &model, "--file", &text],
+    ];
+    same.into_iter().for_each(|args| assert_eq!(greedy(args), want, "{args:?}"));
+    let output = armlet().args(["chat", "AB", "-n", "1"]).env("ARMLET_MODEL", &model).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let of_text = |words: &[&str]| ok(&[&["tokenize"], words, &["-p", "AB"]].concat());
+    assert_eq!(of_text(&[&model]), of_text(&["-m", &model]));
+    for command in [&["plan"][..], &["bench", "-p", "4", "-n", "0", "-r", "1"], &["doctor", "--no-measure"]] {
+        ok(&[command, &[&model]].concat());
+    }
+    // What looks like a model is none of the messages.
+    fails_with(&["chat", "nowhere.gguf"], 1, "nowhere.gguf: no such file");
+    fails_with(&["chat", "-m", &model, &model, "A"], 2, "cannot be used with");
+    for more in [&["A"][..], &["-f", &text]] {
+        let output = armlet().args(["chat", &model, "-p", "B"]).args(more).output().unwrap();
+        assert!(output.status.code() == Some(2) && stderr(&output).contains("cannot be used with"), "{output:?}");
+    }
+}
+
+/// A schema and a text do not both come from stdin, and either may.
+#[test]
+fn a_schema_may_come_from_stdin() {
+    let f = Folder::new();
+    let (model, schema) = (tiny(&f), f.write("schema", br#"{"type": "boolean"}"#));
+    let grammar = f.write("grammar", br#"root ::= "A" | "B""#);
+    let given =
+        |args: &[&str], input: &str| armlet().args(args).stdin(std::fs::File::open(input).unwrap()).output().unwrap();
+    let options = ["-m", &model, "-n", "4", "-t", "1"];
+    for (option, input) in [("--json-schema", &schema), ("--grammar", &grammar)] {
+        for command in ["chat", "complete"] {
+            let args = [&[command, option, "-"], &options[..]].concat();
+            let output = given(&[&args[..], &["-p", "A"]].concat(), input);
+            if cfg!(feature = "grammar") {
+                // The vocabulary may not be able to spell it, which is another reason.
+                assert!(!stderr(&output).contains("stdin"), "{}", stderr(&output));
+                fails(&given(&args, input), 2, "stdin can be one of the texts only");
+            } else {
+                assert_eq!(output.status.code(), Some(2));
+            }
+        }
+    }
+}
+
+/// At 80 columns no line is broken by the terminal.
+#[test]
+fn help_fits_a_terminal() {
+    for command in ["", "chat", "complete", "serve", "plan", "bench", "quantize", "doctor", "inspect", "pull"] {
+        if command == "serve" && !cfg!(feature = "serve") {
+            continue;
+        }
+        let mut armlet = armlet();
+        let output =
+            armlet.args([command, "--help"].iter().filter(|arg| !arg.is_empty())).env("COLUMNS", "80").output();
+        let help = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert!(help.contains("Usage: "), "{command}");
+        let long: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(long.is_empty(), "{command}: {long:#?}");
+    }
+    let chat = ok(&["chat", "--help"]);
+    let headings = ["Options:", "Model:", "KV cache:", "Sampling:", "Examples:", "Environment variables:"];
+    let at =
+        headings.map(|heading| chat.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("{heading}\n{chat}")));
+    assert!(at.is_sorted());
+}
+
+/// Signals end what waits, also where the model was looked up by its name, which may have it read.
+#[test]
+fn signals_end_what_waits_behind_a_name() {
+    let f = Folder::new();
+    let pipe = f.path("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    for (option, signal, code) in [("--grammar", Signal::TERM, 143), ("--chat-template", Signal::INT, 130)] {
+        let mut t = Terminal::new(armlet().args(["chat", "-m", "smollm2", "-p", "A", option]).arg(&pipe));
+        // As soon as the program reads it.
+        let writer = std::fs::File::options().write(true).open(&pipe).unwrap();
+        t.signal(signal);
+        assert_eq!(t.ends(), code, "{option}");
+        drop(writer);
+    }
+}
+
+/// A lock's place may have been taken by something that is no lock.
+#[test]
+fn a_lock_is_a_file_or_nothing() {
+    let f = Folder::new();
+    let (model, session) = (tiny(&f), f.name("tea"));
+    let lock = f.path(".tea.lock");
+    let chat = ["chat", "-m", &model, "-p", "A", "-n", "1", "--session", &session];
+    rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    fails_with(&chat, 1, ".tea.lock: not a regular file");
+    std::fs::remove_file(&lock).unwrap();
+    std::os::unix::fs::symlink(f.path("elsewhere"), &lock).unwrap();
+    fails_with(&chat, 1, ".tea.lock: not a regular file");
+    assert!(!f.path("elsewhere").exists());
+    std::fs::remove_file(&lock).unwrap();
+    // An empty file becomes a session, which is for its owner alone.
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(&session, "").unwrap();
+    std::fs::set_permissions(&session, PermissionsExt::from_mode(0o644)).unwrap();
+    ok(&chat);
+    assert_eq!(std::fs::metadata(&session).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// Where no process can be made, a model's template is not rendered, and that is said.
+#[test]
+fn a_chat_without_processes_has_the_built_in_format() {
+    let f = Folder::new();
+    let model = f.write("model.gguf", &crate::common::gguf::byte_level_model(1));
+    let template = f.write("template.jinja", b"{{ messages[0].content }}");
+    let program = crate::common::program().display();
+    let chat = |limit: usize| {
+        let options = "-p A -n 2 -t 1 --temp 0";
+        let script = format!("ulimit -n {limit}; exec {program} chat -m {model} --chat-template {template} {options}");
+        std::process::Command::new("bash").args(["-c", &script]).output().unwrap()
+    };
+    // A process needs pipes. How many files are open then is the system's matter.
+    let output = (5..40).map(chat).find(|output| output.status.success()).unwrap();
+    let said = stderr(&output);
+    assert!(said.contains("the built-in format is used instead"), "{said}");
+    assert!(!stderr(&chat(100)).contains("built-in"));
+}
