@@ -85,6 +85,14 @@ struct Run {
     threads: usize,
     rows: Vec<Row>,
     reads: Reads,
+    /// When it began, as in RFC 3339.
+    began: String,
+    /// Of the first core.
+    governor: Option<String>,
+    /// At its end, in °C.
+    temperature: Option<f64>,
+    /// The flags of the Raspberry Pi's firmware.
+    throttled: Option<u32>,
 }
 
 pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
@@ -123,12 +131,13 @@ fn one(loaded: &Loaded<'_>, args: &Bench, tests: &[Test]) -> Result<Run, Failure
     let context = tests.iter().map(|test| test.n_depth.saturating_add(test.tokens())).max().unwrap_or(0);
     let config = Config { context, chunk: args.chunk, pattern: Pattern::Full, ..args.kv.config() };
     let plan = Plan::new(&loaded.model.hparams, &config)?;
+    let began = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     // Before and after, because other load on the machine comes and goes.
     let buffer = if tests.iter().any(|test| test.n_gen > 0) { Buffer::new(&loaded.pool) } else { None };
     let before = buffer.as_ref().map(|b| b.read(&loaded.pool));
     let rows = measure(loaded, args, tests, &plan)?;
     let bandwidth = buffer.map(|b| b.read(&loaded.pool)).into_iter().chain(before).reduce(f64::max);
-    let summary = inspect::Summary::new(loaded.file);
+    let (summary, system) = (inspect::Summary::new(loaded.file), System::read(Path::new("/")));
     Ok(Run {
         kind: summary.kind(),
         bytes: summary.bytes,
@@ -138,6 +147,10 @@ fn one(loaded: &Loaded<'_>, args: &Bench, tests: &[Test]) -> Result<Run, Failure
         threads: loaded.pool.workers(),
         rows,
         reads: Reads { bandwidth, token: bytes_per_token(&loaded.model) },
+        began,
+        governor: system.cores.first().and_then(|core| core.governor.clone()),
+        temperature: system.temperature,
+        throttled: system.throttled,
     })
 }
 
@@ -237,7 +250,7 @@ fn markdown(runs: &[Run]) -> String {
 fn json(run: &Run, args: &Bench, row: &Row) -> serde_json::Value {
     let ns: Vec<f64> = row.samples_ns.iter().map(|ns| *ns as f64).collect();
     let rates = row.rates();
-    serde_json::json!({
+    let measured = serde_json::json!({
         "build_commit": bench_report::COMMIT.unwrap_or("unknown"),
         "build_number": 0,
         "cpu_info": cpu_info(),
@@ -265,7 +278,13 @@ fn json(run: &Run, args: &Bench, row: &Row) -> serde_json::Value {
         "read_bandwidth": run.reads.bandwidth,
         "bytes_per_token": run.reads.token,
         "bandwidth_fraction": run.reads.fraction(row),
-    })
+        "test_time": run.began,
+        "governor": run.governor,
+        "temperature": run.temperature,
+        "throttled": run.throttled,
+    });
+    let more = bench_output::of_llama_bench(if args.models.no_mmap() { "none" } else { "mmap" });
+    [measured, more].into_iter().filter_map(|part| part.as_object().cloned()).flatten().collect()
 }
 
 /// The CPU's name, where Linux says it.
