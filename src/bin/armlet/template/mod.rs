@@ -15,6 +15,8 @@ mod stand_ins;
 #[cfg(feature = "serve")]
 mod tools;
 
+use std::sync::Once;
+
 use armlet::gguf::{File, Value};
 use armlet::tokenizer::{ChatFormat, Role, Tokenizer, Turn};
 use chrono::NaiveDateTime;
@@ -71,6 +73,8 @@ impl Message {
 pub(crate) struct Template<'m> {
     kind: Kind,
     spellings: Spellings<'m>,
+    /// The built-in format whose control tokens the vocabulary has.
+    built_in: Option<ChatFormat>,
     /// Once they were asked for.
     #[cfg(feature = "serve")]
     abilities: std::cell::OnceCell<abilities::Abilities>,
@@ -95,13 +99,14 @@ impl<'m> Template<'m> {
     /// The template that the command line names; else the file's; else the built-in format whose control tokens the
     /// vocabulary has.
     pub(crate) fn new(file: &File<'_>, tokenizer: &Tokenizer<'m>, args: &args::Template) -> Result<Self, Failure> {
+        let built_in = ChatFormat::detect(tokenizer);
         let kind = match &args.chat_template {
             Some(name) => chosen(name, file, tokenizer, args)?,
             None => match file.get(KEY) {
                 Some(Value::String(source)) if !source.trim_ascii().is_empty() => {
                     jinja("the model's chat template", source, tokenizer, args)?
                 }
-                _ => ChatFormat::detect(tokenizer).map_or(Kind::Plain, Kind::BuiltIn),
+                _ => built_in.map_or(Kind::Plain, Kind::BuiltIn),
             },
         };
         if args.chat_template_kwargs.is_some() && !matches!(kind, Kind::Jinja { .. }) {
@@ -110,6 +115,7 @@ impl<'m> Template<'m> {
         Ok(Template {
             kind,
             spellings: Spellings::new(tokenizer),
+            built_in,
             #[cfg(feature = "serve")]
             abilities: std::cell::OnceCell::new(),
         })
@@ -185,6 +191,9 @@ impl<'m> Template<'m> {
         let turns = || messages.iter().map(turn);
         let text = match &self.kind {
             Kind::Jinja { name, job, renderer, bos } => {
+                if let Err(e) = renderer.start() {
+                    return self.without_process(name, &e, &messages, &more, stand_ins);
+                }
                 let mut job = Job { messages, now: began, stand_ins: stand_ins.chars(), ..Job::clone(job) };
                 job.variables.extend(more);
                 let text = renderer.render(&job).map_err(|why| Failure::new(name, why))?;
@@ -193,16 +202,41 @@ impl<'m> Template<'m> {
                     None => text,
                 }
             }
-            Kind::BuiltIn(format) => {
-                let mut text = String::new();
-                // Writing to a String cannot fail.
-                let _ = format.write(&turns().collect::<Vec<_>>(), &mut text);
-                text
-            }
+            Kind::BuiltIn(format) => written(*format, &messages),
             Kind::Plain => turns().map(|t| format!("{}\n", t.text)).collect(),
         };
         Ok(stand_ins.take(&text))
     }
+
+    /// The text of messages where the system lets no process be made that renders the template: that of the built-in format, if
+    /// the vocabulary has one's control tokens, and the messages are nothing but texts.
+    fn without_process(
+        &self,
+        name: &str,
+        e: &std::io::Error,
+        messages: &[Json],
+        more: &Map<String, Json>,
+        stand_ins: &StandIns,
+    ) -> Result<Rendered, Failure> {
+        static TOLD: Once = Once::new();
+        let why = format!("cannot start the process that renders it: {e}");
+        let is_text = |message: &Json| message["content"].is_string() && message.get("tool_calls").is_none();
+        match self.built_in.filter(|_| more.is_empty() && messages.iter().all(is_text)) {
+            Some(format) => {
+                TOLD.call_once(|| log::warn!("{name}: {why}; the built-in format is used instead"));
+                Ok(stand_ins.take(&written(format, messages)))
+            }
+            None => Err(Failure::new(name, why)),
+        }
+    }
+}
+
+/// Messages in a built-in format.
+fn written(format: ChatFormat, messages: &[Json]) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = format.write(&messages.iter().map(turn).collect::<Vec<_>>(), &mut text);
+    text
 }
 
 /// A message as the built-in formats have it.

@@ -57,6 +57,15 @@ impl Renderer {
         *self.refused.borrow_mut() = None;
     }
 
+    /// Starts the process, if there is none; an error where the system lets no process be made.
+    pub(super) fn start(&self) -> io::Result<()> {
+        let mut process = self.process.borrow_mut();
+        if !cfg!(test) && !process.as_ref().is_some_and(Process::is_alive) {
+            *process = Some(Process::start()?);
+        }
+        Ok(())
+    }
+
     /// What [`Job::render`] gives, or the reason why there is nothing.
     pub(super) fn render(&self, job: &Job) -> Result<String, String> {
         if cfg!(test) {

@@ -237,7 +237,15 @@ mod tests {
         let none = args::Template { chat_template: None, chat_template_kwargs: None };
         for (name, source) in golden::templates(&golden) {
             let kind = jinja(&name, source.as_bytes(), &tokenizer, &none).unwrap();
-            f(&name, Template { kind, spellings: Spellings::new(&tokenizer), abilities: std::cell::OnceCell::new() });
+            f(
+                &name,
+                Template {
+                    kind,
+                    spellings: Spellings::new(&tokenizer),
+                    built_in: None,
+                    abilities: std::cell::OnceCell::new(),
+                },
+            );
         }
     }
 
