@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use armlet::engine::{Config, Plan};
+use armlet::generation::MAX_DRAFT;
 use armlet::gguf::{Array, File, Label, Value, ValueType};
 use armlet::model::{Hparams, Model};
 
@@ -156,7 +157,9 @@ fn runs(file: &File<'_>, bytes: u64) -> String {
     let memory = || {
         let tables = Model::required_bytes(file).map_err(|e| e.to_string())?;
         let h = Hparams::new(file).map_err(|e| e.to_string())?;
-        let config = Config { context: Config::default().context.min(h.context_length), ..Config::default() };
+        // As a chat has it without options.
+        let (context, logit_rows) = (Config::default().context.min(h.context_length), 1 + MAX_DRAFT);
+        let config = Config { context, logit_rows, ..Config::default() };
         let plan = Plan::new(&h, &config).map_err(|e| e.to_string())?;
         Ok::<_, String>((tables, config.context, plan))
     };

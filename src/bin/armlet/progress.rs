@@ -1,11 +1,12 @@
 //! Progress: bars for commands that read or write a whole model, and a line while a prompt is read.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use crate::terminal;
 
@@ -21,7 +22,58 @@ pub(crate) fn steps(n: u64, what: &'static str) -> ProgressBar {
 
 fn bar(len: u64, template: &str, what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(len).with_style(style.progress_chars("=> ")).with_message(what)
+    let bar = ProgressBar::new(len);
+    if terminal::is_dumb() && io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(Dumb::default()), 1));
+    }
+    bar.with_style(style.progress_chars("=> ")).with_message(what)
+}
+
+/// A terminal that has nothing but a carriage return: the line is written over itself.
+#[derive(Debug, Default)]
+struct Dumb {
+    /// Columns of the line that stands there.
+    width: AtomicUsize,
+}
+
+impl TermLike for Dumb {
+    fn width(&self) -> u16 {
+        (terminal::columns() - 1).try_into().unwrap_or(u16::MAX)
+    }
+
+    fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_line(&self, line: &str) -> io::Result<()> {
+        self.write_str(line)
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.width.fetch_add(text.chars().count(), SeqCst);
+        write!(io::stderr(), "{text}")
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        let width = self.width.swap(0, SeqCst);
+        write!(io::stderr(), "\r{:width$}\r", "")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// What takes less is not worth a line.
