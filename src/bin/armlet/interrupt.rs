@@ -33,6 +33,29 @@ pub(crate) fn catch() -> Result<(), Failure> {
     leave_at_once()
 }
 
+/// [`catch`], until it is dropped.
+pub(crate) struct Caught {
+    before: bool,
+}
+
+impl Caught {
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let before = POLLED.load(SeqCst);
+        catch()?;
+        Ok(Caught { before })
+    }
+}
+
+impl Drop for Caught {
+    fn drop(&mut self) {
+        POLLED.store(self.before, SeqCst);
+        // A signal that nothing has polled.
+        if !self.before && pending() {
+            leave(exit_code().into());
+        }
+    }
+}
+
 /// From now on, and until [`catch`], these signals end the program with an exit code that says so.
 pub(crate) fn leave_at_once() -> Result<(), Failure> {
     static CAUGHT: Once = Once::new();
