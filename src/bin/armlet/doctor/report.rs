@@ -146,6 +146,8 @@ impl Report {
             "backend_because": self.because,
             "ram_bytes": s.ram,
             "free_ram_bytes": s.free_ram,
+            "memory_nodes": s.memory_nodes,
+            "load": s.load,
             "page_bytes": self.page_bytes,
             "temperature": s.temperature,
             "throttled": s.throttled,
@@ -194,7 +196,9 @@ pub(crate) fn of_kind(cores: &[&Core]) -> String {
 /// How much RAM there is.
 pub(crate) fn memory(system: &System, page_bytes: usize) -> String {
     let mib = |bytes: Option<u64>| bytes.map_or("unknown".into(), |b| format!("{} MiB", b >> 20));
-    format!("{}, of which {} free; pages of {} KiB", mib(system.ram), mib(system.free_ram), page_bytes >> 10)
+    let nodes =
+        system.memory_nodes.filter(|nodes| *nodes > 1).map_or(String::new(), |nodes| format!("; {nodes} nodes"));
+    format!("{}, of which {} free; pages of {} KiB{nodes}", mib(system.ram), mib(system.free_ram), page_bytes >> 10)
 }
 
 fn by_threads(rates: &[Rate], unit: f64, name: &str) -> String {

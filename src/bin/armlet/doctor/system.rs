@@ -52,6 +52,8 @@ pub(crate) struct System {
     pub(crate) free_ram: Option<u64>,
     /// Where a Raspberry Pi's settings are, and those that change its speed.
     pub(crate) config: Option<(PathBuf, Vec<Setting>)>,
+    /// Nodes of memory.
+    pub(crate) memory_nodes: Option<usize>,
 }
 
 impl System {
@@ -59,8 +61,8 @@ impl System {
     pub(crate) fn read(root: &Path) -> Self {
         let info = text(root, "proc/cpuinfo").unwrap_or_default();
         let memory = text(root, "proc/meminfo").unwrap_or_default();
+        let board = board(root, &info);
         System {
-            board: board(root, &info),
             kernel: kernel(root),
             kernel_arch: text(root, "proc/sys/kernel/arch"),
             features: features(&info),
@@ -69,7 +71,9 @@ impl System {
             throttled: throttled(root),
             ram: bytes(&memory, "MemTotal"),
             free_ram: bytes(&memory, "MemAvailable"),
-            config: config(root),
+            memory_nodes: memory_nodes(root),
+            config: config(root, board.as_deref()),
+            board,
             ..Self::read_cores(root)
         }
     }
@@ -271,7 +275,7 @@ const SPEED_KEYS: [&str; 16] = [
     "avoid_warnings",
 ];
 
-fn config(root: &Path) -> Option<(PathBuf, Vec<Setting>)> {
+fn config(root: &Path, board: Option<&str>) -> Option<(PathBuf, Vec<Setting>)> {
     let path = ["boot/firmware/config.txt", "boot/config.txt"].into_iter().find(|path| root.join(path).is_file())?;
     let text = text(root, path).unwrap_or_default();
     let setting = |line: &str| {
@@ -279,5 +283,44 @@ fn config(root: &Path) -> Option<(PathBuf, Vec<Setting>)> {
         let (key, value) = (key.trim().to_string(), value.trim().to_string());
         SPEED_KEYS.contains(&key.as_str()).then_some(Setting { key, value })
     };
-    Some((Path::new("/").join(path), text.lines().filter_map(setting).collect()))
+    let mut holds = true;
+    let of_board = text.lines().filter(|line| {
+        if let Some(section) = line.trim().strip_prefix('[').and_then(|line| line.split_once(']')) {
+            holds = is_for(section.0.trim(), board);
+        }
+        holds
+    });
+    Some((Path::new("/").join(path), of_board.filter_map(setting).collect()))
+}
+
+/// Whether a section of `config.txt` is for a board. Of one that goes by a screen, a pin or a serial number that is not known.
+fn is_for(section: &str, board: Option<&str>) -> bool {
+    const NAMES: [(&str, &str); 14] = [
+        ("pi02", "Zero 2"),
+        ("pi0w", "Zero W"),
+        ("pi0", "Zero"),
+        ("pi3+", "Pi 3 Model B Plus"),
+        ("pi3", "Pi 3"),
+        ("pi4", "Pi 4"),
+        ("pi400", "Pi 400"),
+        ("cm4", "Compute Module 4"),
+        ("pi4", "Compute Module 4"),
+        ("pi5", "Pi 5"),
+        ("pi500", "Pi 500"),
+        ("cm5", "Compute Module 5"),
+        ("pi5", "Compute Module 5"),
+        ("pi2", "Pi 2"),
+    ];
+    let Some(board) = board else { return true };
+    section == "all" || NAMES.iter().any(|(name, of)| *name == section && board.contains(of))
+}
+
+/// Nodes of memory: one, but where the firmware of a Raspberry Pi spreads accesses over several.
+fn memory_nodes(root: &Path) -> Option<usize> {
+    let entries = std::fs::read_dir(root.join("sys/devices/system/node")).ok()?;
+    let is_node = |name: &str| {
+        let number = name.strip_prefix("node");
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    Some(entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_node)).count())
 }

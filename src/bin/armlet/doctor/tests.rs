@@ -8,7 +8,7 @@ use super::advice::advice;
 use super::disk::Mount;
 use super::measure::numbers;
 use super::rate::Rate;
-use super::report::{ModelReport, Report};
+use super::report::{ModelReport, Report, memory};
 use super::system::System;
 use super::threads;
 
@@ -79,7 +79,12 @@ fn pi5() -> tempfile::TempDir {
             file("sys/class/thermal/thermal_zone0/temp", "48000"),
             file("sys/class/thermal/cooling_device0/temp", "99000"),
             file("sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled", "0"),
-            file("boot/firmware/config.txt", "arm_freq=1800\n"),
+            file(
+                "boot/firmware/config.txt",
+                "[pi4]\narm_freq=1000\n[pi5]\narm_freq=1800\n[gpio4=1]\ngpu_mem=512\n[none]\narm_64bit=0\n",
+            ),
+            file("sys/devices/system/node/node0/cpulist", "0-3"),
+            file("sys/devices/system/node/possible", "0"),
             file("boot/config.txt", "arm_freq=100\n"),
         ],
     )
@@ -141,10 +146,12 @@ fn a_pi_5_that_is_slowed_down_by_one_setting() {
     assert_eq!(system.features, ["NEON", "FP16", "dot product", "LSE"]);
     // What is no sensor has no temperature.
     assert_eq!((system.temperature, system.throttled), (Some(48.0), Some(0)));
-    assert_eq!(
-        advice(&system, Backend::Dotprod),
-        ["/boot/firmware/config.txt: arm_freq=1800: the Pi 5 usually runs at 2400 MHz"]
-    );
+    let lines = advice(&system, Backend::Dotprod);
+    let [slow, node] = lines.as_slice() else { panic!("{lines:#?}") };
+    assert_eq!(slow, "/boot/firmware/config.txt: arm_freq=1800: the Pi 5 usually runs at 2400 MHz");
+    assert!(node.starts_with("memory is one node"), "{node}");
+    let spread = System { memory_nodes: Some(8), ..system };
+    assert!(memory(&spread, 4096).ends_with("; 8 nodes") && advice(&spread, Backend::Dotprod).len() == 1);
 }
 
 #[test]
