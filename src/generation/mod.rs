@@ -11,11 +11,10 @@ mod speculation;
 mod stops;
 
 use crate::Error;
-use crate::engine::{Engine, EngineError, Session};
+use crate::engine::{Engine, Session};
 use crate::sample::{Rules, SampleError, Sampler};
 use crate::storage::Executor;
 use crate::tokenizer::{Detokenizer, Tokenizer};
-use crate::util::SliceExt;
 pub use scheduler::{Clients, Load, MAX_ANSWERS, MAX_BATCH, Scheduler, SubmitError, Tick};
 pub use slot::{Place, Slot};
 use speculation::Ahead;
@@ -145,42 +144,14 @@ impl Generation {
             return Ok(self.end(end, show));
         }
         if let Some(token) = self.pending {
-            self.read(run, limits, token)?;
+            let Run { engine, exec, session, lookup, .. } = run;
+            // No draft is longer than the answer.
+            let most = limits.tokens.saturating_sub(self.generated + 1);
+            self.ahead.read(engine, *exec, session, token, lookup.as_mut(), most)?;
             self.pending = None;
         }
         let (tokenizer, logits) = (run.engine.tokenizer(), run.engine.logits_of(self.ahead.row()));
         Ok(self.choose(tokenizer, logits, run.sampler, limits, rules, show)?)
-    }
-
-    /// Reads the last token, and what is likely to follow it; or finds that the last pass has done so.
-    fn read(&mut self, run: &mut Run<'_, '_, '_>, limits: Limits<'_>, token: u32) -> Result<(), EngineError> {
-        let Run { engine, exec, session, lookup, .. } = run;
-        if self.ahead.follows(token, engine.passes(), session.position()) {
-            session.take_again();
-            return Ok(());
-        }
-        let (mut tokens, mut n) = ([token; MAX_BATCH], 0);
-        if let (Some(lookup), Some((_, draft))) = (lookup, tokens.split_first_mut()) {
-            if let Some((drafted, held)) = self.ahead.end() {
-                lookup.speculation.has_held(drafted, held);
-            }
-            // No longer than the answer, and what the session can forget again.
-            let most = limits.tokens.saturating_sub(self.generated + 1).min(engine.logit_rows().saturating_sub(1));
-            let draft =
-                draft.first_n_mut(most.min(session.remaining().saturating_sub(1).min(MAX_DRAFT as u64) as usize));
-            n = lookup.speculation.draft(lookup.tokens, token, draft);
-            while !session.can_forget(n) {
-                n -= 1;
-            }
-        }
-        self.ahead = Ahead::NONE;
-        if n == 0 {
-            return engine.eval(*exec, session, &[token]).map(drop);
-        }
-        engine.verify(*exec, session, tokens.first_n(1 + n))?;
-        let [_, draft @ ..] = tokens;
-        self.ahead = Ahead::new(draft, n, engine.passes(), session.position());
-        Ok(())
     }
 
     /// Why there is nothing more to be sampled, before the last token is read.

@@ -6,10 +6,12 @@
 //! ```
 //!
 //! So a long prompt costs others a chunk between two tokens, and no more (Sarathi: Agrawal et al. 2023, arXiv 2308.16369).
+//! An answer that has the tick for itself may have what is likely to follow read in its pass ([`Clients::speculation`]).
 //! Weights are read once for all of a tick, which is what many users at once gain by; their K/V are their own. Everything is the
 //! caller's memory, and an answer has the bits that it has alone (`tests/it/scheduler.rs`).
 
 use super::slot::{Place, Slot, State};
+use super::speculation::Speculation;
 use crate::engine::Engine;
 use crate::model::{Caches, KvCache};
 use crate::storage::Executor;
@@ -34,6 +36,13 @@ pub trait Clients {
 
     /// The context is full: the answer has ended with the token before.
     fn is_full(&mut self, request: u64);
+
+    /// What makes an answer's drafts, the same from its first token to its last, and the most tokens that it may have behind the
+    /// next; none if there are to be no drafts. It is asked for where no other answer goes on, and no prompt is read. The engine
+    /// is then the same in every tick.
+    fn speculation(&mut self, _request: u64) -> Option<(&mut Speculation, usize)> {
+        None
+    }
 
     /// A request has got a slot, which has so many tokens of its prompt already.
     fn starts(&mut self, _request: u64, _kept: usize) {}
@@ -240,6 +249,9 @@ impl<'s> Scheduler<'s> {
         // A prompt has a token at least, and may have logits.
         let rows = engine.logit_rows().min(engine.chunk()).saturating_sub(usize::from(reading.is_some()));
         let answers = self.answers(clients, most.min(rows));
+        if self.pass_ahead(engine, exec, clients, &answers) {
+            return Tick { decoded: 1, prefilled: 0 };
+        }
         let room = if answers.n == 0 { engine.chunk() } else { engine.chunk().min(MAX_MIXED) - answers.n };
         let chunk = reading.map_or(0, |at| self.chunk(engine, at, room));
         let is_last =
@@ -266,6 +278,27 @@ impl<'s> Scheduler<'s> {
             follow(slot, self.clock, engine.logits_of(row), clients);
         }
         Tick { decoded: answers.n, prefilled: chunk }
+    }
+
+    /// Where an answer has the tick for itself, and its client wants drafts: reads its next token, and what is likely to follow.
+    /// Returns whether it has.
+    fn pass_ahead(
+        &mut self,
+        engine: &mut Engine<'_>,
+        exec: &dyn Executor,
+        clients: &mut dyn Clients,
+        answers: &Answers,
+    ) -> bool {
+        let Some((at, token)) = answers.iter().next().filter(|_| answers.n == 1 && self.reading().is_none()) else {
+            return false;
+        };
+        let Some(slot) = self.slots.get_mut(at) else { return false };
+        let Some(drafts) = slot.request().and_then(|request| clients.speculation(request)) else { return false };
+        let Ok(row) = slot.read_ahead(engine, exec, token, drafts) else { return false };
+        slot.has_read_answer(&[token]);
+        self.clock += 1;
+        follow(slot, self.clock, engine.logits_of(row), clients);
+        true
     }
 
     /// Runs a chunk of a prompt, if there is one, and a token of each answer.

@@ -1,6 +1,8 @@
 //! Where a scheduler keeps a request: a slot with a session, and a place in the queue.
 
-use crate::engine::Session;
+use super::speculation::{Ahead, Lookup, Speculation};
+use crate::engine::{Engine, EngineError, Session};
+use crate::storage::Executor;
 use crate::util::SliceExt;
 
 /// What a slot does.
@@ -24,6 +26,8 @@ pub struct Slot<'s> {
     read: usize,
     /// How many of these it has read in the passes of a prompt.
     prefilled: usize,
+    /// What the last pass has read beyond them, of which nothing counts as read before the answer has it.
+    ahead: Ahead,
     state: State,
     request: u64,
     /// The ticket of its request, or when it became free.
@@ -39,7 +43,8 @@ impl<'s> Slot<'s> {
             return None;
         }
         tokens.get_mut(..len)?.copy_from_slice(prefix);
-        Some(Slot { session, tokens, len, read: len, prefilled: len, state: State::Free, request: 0, since: 0 })
+        let (read, prefilled, ahead) = (len, len, Ahead::NONE);
+        Some(Slot { session, tokens, len, read, prefilled, ahead, state: State::Free, request: 0, since: 0 })
     }
 
     /// The most tokens of a prompt.
@@ -117,6 +122,7 @@ impl<'s> Slot<'s> {
         self.tokens.first_n_mut(n).copy_from_slice(prompt.first_n(n));
         (self.len, self.read, self.prefilled) = (n, keep, keep.min(self.prefilled));
         (self.state, self.request, self.since) = (State::Reading, request, ticket);
+        self.ahead = Ahead::NONE;
         keep
     }
 
@@ -126,6 +132,22 @@ impl<'s> Slot<'s> {
             self.prefilled += n;
         }
         self.read += n;
+    }
+
+    /// Has the session read `token`, the answer's last, and at most `most` tokens that are likely to follow it, or finds that the
+    /// last pass has done so; returns the row of the logits behind it.
+    pub(super) fn read_ahead(
+        &mut self,
+        engine: &mut Engine<'_>,
+        exec: &dyn Executor,
+        token: u32,
+        (speculation, most): (&mut Speculation, usize),
+    ) -> Result<usize, EngineError> {
+        // Beyond the room, the end of the conversation is not known.
+        let known = if self.read as u64 == self.session.position() { self.read } else { 0 };
+        let mut lookup = Lookup { speculation, tokens: self.tokens.first_n(known) };
+        self.ahead.read(engine, exec, &mut self.session, token, Some(&mut lookup), most)?;
+        Ok(self.ahead.row())
     }
 
     /// The session has read a token of the answer; beyond the room, it is not kept.

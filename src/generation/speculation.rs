@@ -7,6 +7,8 @@
 //! only its time.
 
 use super::MAX_BATCH;
+use crate::engine::{Engine, EngineError, Session};
+use crate::storage::Executor;
 use crate::util::SliceExt;
 
 /// Longest draft: with the token before it, it fits a pass of as many tokens as have the bits of one.
@@ -52,7 +54,7 @@ impl Speculation {
     }
 
     /// A draft of what follows `tokens` and `next`; returns its length, which is 0 where there is nothing to go by.
-    pub(super) fn draft(&mut self, tokens: &[u32], next: u32, draft: &mut [u32]) -> usize {
+    fn draft(&mut self, tokens: &[u32], next: u32, draft: &mut [u32]) -> usize {
         if self.most.min(draft.len()) == 0 || self.pause > 0 {
             self.pause = self.pause.saturating_sub(1);
             return 0;
@@ -76,7 +78,7 @@ impl Speculation {
     }
 
     /// Takes account of a draft of which the first `held` tokens were those of the answer.
-    pub(super) fn has_held(&mut self, drafted: usize, held: usize) {
+    fn has_held(&mut self, drafted: usize, held: usize) {
         (self.drafted, self.held) = (self.drafted + drafted, self.held + held);
         match held {
             _ if held == drafted => (self.length, self.misses) = ((2 * self.length).min(self.most), 0),
@@ -122,9 +124,46 @@ pub(super) struct Ahead {
 impl Ahead {
     pub(super) const NONE: Ahead = Ahead { draft: [0; MAX_DRAFT], len: 0, held: 0, pass: 0, position: 0 };
 
-    /// A draft that pass number `pass` has read behind `position` tokens.
-    pub(super) fn new(draft: [u32; MAX_DRAFT], len: usize, pass: u64, position: u64) -> Self {
-        Ahead { draft, len, held: 0, pass, position }
+    /// Has the session read `token`, the answer's last, and what is likely to follow it: at most `most` tokens of a lookup's draft.
+    /// Or finds that the last pass has done so. The logits behind the token are in [`row`](Ahead::row).
+    ///
+    /// # Errors
+    /// [`EngineError`]; the session is then unchanged.
+    pub(super) fn read(
+        &mut self,
+        engine: &mut Engine<'_>,
+        exec: &dyn Executor,
+        session: &mut Session<'_>,
+        token: u32,
+        lookup: Option<&mut Lookup<'_>>,
+        most: usize,
+    ) -> Result<(), EngineError> {
+        if self.follows(token, engine.passes(), session.position()) {
+            session.take_again();
+            return Ok(());
+        }
+        let (mut tokens, mut n) = ([token; MAX_BATCH], 0);
+        if let (Some(lookup), Some((_, draft))) = (lookup, tokens.split_first_mut()) {
+            if let Some((drafted, held)) = self.end() {
+                lookup.speculation.has_held(drafted, held);
+            }
+            // No longer than there are logits, and what the session can forget again.
+            let most = most.min(engine.logit_rows().saturating_sub(1));
+            let draft =
+                draft.first_n_mut(most.min(session.remaining().saturating_sub(1).min(MAX_DRAFT as u64) as usize));
+            n = lookup.speculation.draft(lookup.tokens, token, draft);
+            while !session.can_forget(n) {
+                n -= 1;
+            }
+        }
+        *self = Ahead::NONE;
+        if n == 0 {
+            return engine.eval(exec, session, &[token]).map(drop);
+        }
+        engine.verify(exec, session, tokens.first_n(1 + n))?;
+        let [_, draft @ ..] = tokens;
+        *self = Ahead { draft, len: n, held: 0, pass: engine.passes(), position: session.position() };
+        Ok(())
     }
 
     /// The row of that pass's logits behind the answer's last token.
@@ -134,7 +173,7 @@ impl Ahead {
 
     /// Whether the draft's next token is `token`, the next one of a session at `position`, and the last pass is still that which
     /// has read the draft.
-    pub(super) fn follows(&mut self, token: u32, pass: u64, position: u64) -> bool {
+    fn follows(&mut self, token: u32, pass: u64, position: u64) -> bool {
         let is_next = self.draft.first_n(self.len).get(self.held) == Some(&token);
         let follows = is_next && self.pass == pass && self.position + self.held as u64 == position;
         self.held += usize::from(follows);
@@ -142,7 +181,7 @@ impl Ahead {
     }
 
     /// Ends the draft; how long it was, and how much of it held. None if there was none.
-    pub(super) fn end(&mut self) -> Option<(usize, usize)> {
+    fn end(&mut self) -> Option<(usize, usize)> {
         let Ahead { len, held, .. } = core::mem::replace(self, Self::NONE);
         (len > 0).then_some((len, held))
     }

@@ -8,7 +8,7 @@ use crate::common::run::{with_model, with_session};
 use armlet::arch::Kernels;
 use armlet::engine::{Config, Engine, Pattern, Plan, Prefix, Session};
 use armlet::generation::{
-    Clients, End, Event, Generation, Limits, Load, Place, Run, Scheduler, Slot, SubmitError, Tick,
+    Clients, End, Event, Generation, Limits, Load, MAX_DRAFT, Place, Run, Scheduler, Slot, Speculation, SubmitError, Tick,
 };
 use armlet::host::memory;
 use armlet::model::Model;
@@ -26,6 +26,8 @@ struct Request {
     prompt: Vec<u32>,
     sampling: SamplerConfig,
     tokens: usize,
+    /// Whether the answer is of a few tokens, so that it repeats itself soon.
+    few: bool,
 }
 
 /// What sessions are of: a model and a plan, and the prefix that they share, if they do.
@@ -54,15 +56,18 @@ impl<'m> Sessions<'m> {
 /// Tokens that sessions may share.
 const PREFIX: [u32; 10] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3];
 
-/// Requests whose prompts share beginnings of many lengths; greedy ones, and seeded ones.
+/// Requests whose prompts share beginnings of many lengths; greedy ones, seeded ones, and some whose answers repeat themselves.
 fn requests(random: &mut Random, first: &[u32]) -> Vec<Request> {
     let base: Vec<u32> = (0..30).map(|_| random.below(VOCAB) as u32).collect();
     let request = |i: u64, random: &mut Random| {
         let mut prompt = [first, &base[..random.below(31) as usize]].concat();
         prompt.extend((0..1 + random.below(12)).map(|_| random.below(VOCAB) as u32));
+        let few = i.is_multiple_of(4);
         let temperature = if i.is_multiple_of(2) { 0.0 } else { 1.1 };
-        let sampling = SamplerConfig { temperature, seed: i, repeat_penalty: 1.2, ..SamplerConfig::default() };
-        Request { prompt, sampling, tokens: random.below(14) as usize }
+        let repeat_penalty = if few { 1.0 } else { 1.2 };
+        let sampling = SamplerConfig { temperature, seed: i, repeat_penalty, ..SamplerConfig::default() };
+        let tokens = random.below(14) as usize + if few { 20 } else { 0 };
+        Request { prompt, sampling, tokens, few }
     };
     (0..16).map(|i| request(i, random)).collect()
 }
@@ -83,7 +88,9 @@ impl Random {
 struct Client {
     sampler: Sampler,
     generation: Generation,
+    speculation: Speculation,
     limit: usize,
+    few: bool,
     tokens: Vec<u32>,
     /// Logits behind each token, as bits of the first few.
     logits: Vec<[u32; 4]>,
@@ -94,12 +101,18 @@ impl Client {
     fn new(request: &Request) -> Self {
         let mut sampler = Sampler::new(request.sampling);
         request.prompt.iter().for_each(|t| sampler.accept(*t));
-        let generation = Generation::new();
-        Client { sampler, generation, limit: request.tokens, tokens: vec![], logits: vec![], end: None }
+        let (generation, speculation) = (Generation::new(), Speculation::new(MAX_DRAFT));
+        let Request { tokens: limit, few, .. } = *request;
+        Client { sampler, generation, speculation, limit, few, tokens: vec![], logits: vec![], end: None }
     }
 
     fn limits(&self) -> Limits<'static> {
         Limits { tokens: self.limit, stops: &[] }
+    }
+
+    fn rules(&self) -> Rules<'static> {
+        let few = Rules { adjust: &|token, logit| (token < 8).then_some(logit), most_raised: 0.0 };
+        if self.few { few } else { Rules::NONE }
     }
 }
 
@@ -110,6 +123,8 @@ struct All<'t> {
     random: Random,
     /// In so many of ten ticks a client is not ready.
     slow: u64,
+    /// Whether there are drafts.
+    drafts: bool,
     /// Tokens that the slot of the last request had already.
     kept: usize,
 }
@@ -128,8 +143,8 @@ impl Clients for All<'_> {
             return None;
         }
         client.logits.push(std::array::from_fn(|i| logits[i].to_bits()));
-        let (limits, sampler) = (client.limits(), &mut client.sampler);
-        match client.generation.choose(&self.model.tokenizer, logits, sampler, limits, Rules::NONE, &mut |_| ()) {
+        let (limits, rules, sampler) = (client.limits(), client.rules(), &mut client.sampler);
+        match client.generation.choose(&self.model.tokenizer, logits, sampler, limits, rules, &mut |_| ()) {
             Ok(Event::Token(token)) => {
                 client.tokens.push(token);
                 if client.tokens.len() == client.limit {
@@ -150,6 +165,11 @@ impl Clients for All<'_> {
         self.clients.get_mut(&request).expect("an end to nobody").end = Some(End::Context);
     }
 
+    fn speculation(&mut self, request: u64) -> Option<(&mut Speculation, usize)> {
+        let client = self.clients.get_mut(&request).filter(|_| self.drafts)?;
+        Some((&mut client.speculation, client.limit - client.tokens.len()))
+    }
+
     fn starts(&mut self, request: u64, kept: usize) {
         assert!(self.clients.contains_key(&request));
         self.kept = kept;
@@ -166,7 +186,7 @@ fn alone(sessions: Sessions<'_>, request: &Request) -> Client {
     engine.eval(&Serial, &mut session, &request.prompt[sessions.first().len()..]).unwrap();
     loop {
         let before = client.generation.generated();
-        let limits = client.limits();
+        let (limits, rules) = (client.limits(), client.rules());
         let mut run = Run {
             engine: &mut engine,
             exec: &Serial,
@@ -174,7 +194,7 @@ fn alone(sessions: Sessions<'_>, request: &Request) -> Client {
             sampler: &mut client.sampler,
             lookup: None,
         };
-        let event = client.generation.step(&mut run, limits, Rules::NONE, &mut |_| ()).unwrap();
+        let event = client.generation.step(&mut run, limits, rules, &mut |_| ()).unwrap();
         if client.generation.generated() > before {
             client.logits.push(std::array::from_fn(|i| engine.logits()[i].to_bits()));
         }
@@ -223,13 +243,13 @@ impl Memory {
 }
 
 /// A schedule of requests that come, are cancelled, and wait, until all have ended.
-fn schedule(sessions: Sessions<'_>, requests: &[(Request, Client)], seed: u64) -> [usize; 3] {
+fn schedule(sessions: Sessions<'_>, requests: &[(Request, Client)], seed: u64) -> [usize; 5] {
     let Sessions { model, plan, config, .. } = sessions;
     let mut random = Random(seed * 2 + 1);
     let (n_slots, n_places) = (1 + random.below(5) as usize, 1 + random.below(3) as usize);
     let mut memory = Memory::new(plan, n_slots, n_places);
-    let slow = random.below(6);
-    let mut all = All { model, clients: BTreeMap::new(), random: Random(seed + 77), slow, kept: 0 };
+    let (slow, drafts) = (random.below(6), random.below(2) == 0);
+    let mut all = All { model, clients: BTreeMap::new(), random: Random(seed + 77), slow, drafts, kept: 0 };
     let (mut kinds, mut cancelled, mut refused) = (BTreeMap::new(), BTreeMap::new(), 0);
     memory.scheduler(sessions, |engine, scheduler| {
         let mut idle = 0;
@@ -278,7 +298,9 @@ fn schedule(sessions: Sessions<'_>, requests: &[(Request, Client)], seed: u64) -
             assert_eq!((n, client.end), (want.tokens.len(), want.end), "seed {seed}: {id}");
         }
     }
-    [all.clients.len(), cancelled.len(), refused]
+    let counts = all.clients.values().map(|client| client.speculation.counts());
+    let (drafted, held) = counts.fold((0, 0), |(drafted, held), (a, b)| (drafted + a, held + b));
+    [all.clients.len(), cancelled.len(), refused, drafted, held]
 }
 
 fn schedules(dtype: DType, config: Config, shared: bool, n: u64) {
@@ -298,13 +320,15 @@ fn schedules(dtype: DType, config: Config, shared: bool, n: u64) {
                 (request, client)
             })
             .collect();
-        let mut sum = [0; 3];
+        let mut sum = [0; 5];
         for seed in 0..n {
             let counts = schedule(sessions, &requests, seed);
             sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
         }
-        println!("{dtype:?}, {shared}: {} answers, {} cancelled, {} refused", sum[0], sum[1], sum[2]);
-        assert!(sum.iter().all(|count| *count > n as usize / 2));
+        let [answers, cancelled, refused, drafted, held] = sum;
+        println!("{dtype:?}, {shared}: {answers} answers, {cancelled} cancelled, {refused} refused; {held} of {drafted}");
+        assert!([answers, cancelled, refused].iter().all(|count| *count > n as usize / 2));
+        assert!(held > 0 && held < drafted, "{held} of {drafted}");
     });
 }
 
@@ -341,6 +365,34 @@ fn answers_are_those_alone_whatever_the_schedule() {
     schedules(DType::F32, Config { chunk: 12, ..config() }, true, n / 4);
 }
 
+/// No clients yet, who are always ready.
+fn all<'t>(model: &'t Model<'t>) -> All<'t> {
+    All { model, clients: BTreeMap::new(), random: Random(1), slow: 0, drafts: true, kept: 0 }
+}
+
+/// A request for three tokens.
+fn short() -> Request {
+    Request { prompt: vec![], sampling: SamplerConfig::default(), tokens: 3, few: false }
+}
+
+/// Has a request answered; returns how many tokens of its prompt were read.
+fn ask(
+    engine: &mut Engine<'_>,
+    scheduler: &mut Scheduler<'_>,
+    all: &mut All<'_>,
+    id: u64,
+    request: &Request,
+) -> usize {
+    scheduler.submit(engine, id, &request.prompt).unwrap();
+    all.clients.insert(id, Client::new(request));
+    let mut read = 0;
+    while scheduler.load() != Load::default() {
+        read += scheduler.tick(engine, &Serial, all).prefilled;
+    }
+    assert_eq!(read + all.kept, request.prompt.len());
+    read
+}
+
 /// Nobody there: the whole prompt is read. The same again: only its last token is. And a prompt goes where most of it is.
 #[test]
 fn what_a_slot_has_is_not_read_again() {
@@ -349,18 +401,12 @@ fn what_a_slot_has_is_not_read_again() {
         let plan = Plan::new(&model.hparams, &config()).unwrap();
         let sessions = Sessions { model, plan: &plan, config: config(), prefix: None };
         Memory::new(&plan, 2, 2).scheduler(sessions, |engine, scheduler| {
-            let mut all = All { model, clients: BTreeMap::new(), random: Random(1), slow: 0, kept: 0 };
+            let mut all = all(model);
             let mut answers = BTreeMap::new();
             let mut ask = |id: u64, prompt: &[u32], answers: &mut BTreeMap<u64, Vec<u32>>| {
-                let request = Request { prompt: prompt.to_vec(), sampling: SamplerConfig::default(), tokens: 3 };
-                scheduler.submit(engine, id, prompt).unwrap();
-                all.clients.insert(id, Client::new(&request));
-                let mut read = 0;
-                while scheduler.load() != Load::default() {
-                    read += scheduler.tick(engine, &Serial, &mut all).prefilled;
-                }
+                let request = Request { prompt: prompt.to_vec(), ..short() };
+                let read = ask(engine, scheduler, &mut all, id, &request);
                 answers.insert(id, all.clients[&id].tokens.clone());
-                assert_eq!(read + all.kept, prompt.len());
                 read
             };
             let first: Vec<u32> = (0..20).collect();
@@ -373,6 +419,46 @@ fn what_a_slot_has_is_not_read_again() {
             // A conversation goes on behind its answer, of which all but the last token were read.
             let turn = [&other[..], &answers[&7], &[1, 2]].concat();
             assert_eq!(ask(9, &turn, &mut answers), 3);
+        });
+    });
+}
+
+/// What followed the last three tokens where they were last, if they were.
+fn repeated(tokens: &[u32]) -> Option<u32> {
+    let (before, end) = tokens.split_at_checked(tokens.len().checked_sub(3)?)?;
+    let at = tokens[..tokens.len() - 1].windows(3).rposition(|three| three == end)?;
+    before.get(at + 3).copied()
+}
+
+/// The answer does not follow its draft, but the next prompt does: that token is read, because the session does not have it.
+#[test]
+fn a_slot_does_not_have_what_an_answer_did_not_follow() {
+    let sizes = Tiny { dtype: DType::Q8_0, ..Tiny::default() };
+    let config = Config { chunk: 8, logit_rows: 8, ..config() };
+    with_model(&sizes.gguf(), |model| {
+        let plan = Plan::new(&model.hparams, &config).unwrap();
+        let sessions = Sessions { model, plan: &plan, config, prefix: None };
+        let sampling =
+            SamplerConfig { temperature: 1.0, seed: 3, repeat_penalty: 1.0, ..SamplerConfig::default() };
+        let first = Request { prompt: [5, 1, 6, 2, 7, 0].repeat(4), sampling, tokens: 36, few: true };
+        let want = alone(sessions, &first);
+        Memory::new(&plan, 1, 1).scheduler(sessions, |engine, scheduler| {
+            let (mut all, mut id, mut others) = (all(model), 0, 0);
+            for n in 1..want.tokens.len() {
+                let told = [&first.prompt[..], &want.tokens[..n]].concat();
+                let Some(other) = repeated(&told).filter(|token| *token != want.tokens[n]) else { continue };
+                id += 2;
+                ask(engine, scheduler, &mut all, id, &first);
+                let (drafted, held) = all.clients[&id].speculation.counts();
+                assert!(all.clients[&id].tokens == want.tokens && held < drafted);
+                let next = Request { prompt: [&told[..], &[other, 3]].concat(), ..short() };
+                ask(engine, scheduler, &mut all, id + 1, &next);
+                assert_eq!(all.kept, told.len());
+                assert_eq!(all.clients[&(id + 1)].logits, alone(sessions, &next).logits);
+                others += 1;
+            }
+            println!("{others} tokens of drafts that the answer did not follow");
+            assert!(others > 0, "every draft was followed: {:?}", want.tokens);
         });
     });
 }

@@ -153,7 +153,7 @@ pub(crate) struct Cache {
 }
 
 /// Parses how many tokens are read in advance.
-fn speculate(text: &str) -> Result<usize, String> {
+pub(crate) fn speculate(text: &str) -> Result<usize, String> {
     let number = match text {
         "auto" => Some(MAX_DRAFT),
         "off" => Some(0),

@@ -179,12 +179,15 @@ fn a_plan_for_users() {
     let plan = |more: &[&str]| -> Value {
         serde_json::from_str(&ok(&[&["plan", "-m", &model, "--json", "-c", "256"], more].concat())).unwrap()
     };
-    let (one, four) = (plan(&["--chunk", "64", "--speculate", "off"]), plan(&["--users", "4"]));
-    // Three more rows of logits, one for each token of the vocabulary.
-    let rows = 3 * (256 + 3 + ANSWER.len() as u64) * 4;
-    let grown = four["engine"].as_u64().unwrap() - one["engine"].as_u64().unwrap();
-    assert!(four["asked_sessions"] == 4 && four["session"] == one["session"], "{four}");
-    assert!(grown.abs_diff(rows) < 128, "{grown} bytes for {rows}");
+    let one = plan(&["--chunk", "64", "--speculate", "off"]);
+    // So many more rows of logits, one for each token of the vocabulary: of users, or of a token and its draft.
+    for (speculate, more) in [("off", 3), ("5", 5), ("auto", 7)] {
+        let four = plan(&["--users", "4", "--speculate", speculate]);
+        let rows = more * (256 + 3 + ANSWER.len() as u64) * 4;
+        let grown = four["engine"].as_u64().unwrap() - one["engine"].as_u64().unwrap();
+        assert!(four["asked_sessions"] == 4 && four["session"] == one["session"], "{four}");
+        assert!(grown.abs_diff(rows) < 128, "{grown} bytes for {rows}");
+    }
 }
 
 /// A schema or a grammar in each API's words, and what is wrong with one.

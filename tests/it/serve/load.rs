@@ -5,7 +5,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::client::{Server, asking, events};
-use crate::cli::{Folder, armlet, fails_with, ok};
+use crate::cli::{Folder, armlet, fails_with, ok, stderr};
 use crate::common::deep;
 use crate::common::gguf::{Gguf, byte_level_model};
 use crate::common::scripted::repeating;
@@ -40,7 +40,7 @@ fn text(server: &Server, request: &Value) -> String {
 fn an_answer_under_load_is_the_answer_alone() {
     let model = byte_level_model(3);
     let n = deep(200, 24);
-    let alone = Server::with_file(&model, &["--users", "1", "-c", "128"], &[]);
+    let alone = Server::with_file(&model, &["--users", "1", "-c", "128", "--speculate", "off"], &[]);
     let want: Vec<String> = (0..n).map(|i| text(&alone, &request(i))).collect();
     let server = Server::with_file(&model, &["--users", "3", "-c", "128", "--queue", "64", "--chunk", "16"], &[]);
     let workers = 6;
@@ -59,6 +59,37 @@ fn an_answer_under_load_is_the_answer_alone() {
     server.until("requests_running", 0);
     assert_eq!(server.metric("answers_failed_total"), 0);
     assert!(want.iter().collect::<std::collections::BTreeSet<_>>().len() > n / 2, "{want:?}");
+}
+
+/// An answer that counts again and again is read in advance; another beside it has its own, and so has the next one in its slot.
+#[test]
+fn speculation_shows_in_nothing_but_its_count() {
+    let ask = |server: &Server, n: usize| {
+        let whole = server.ok(CHAT, &asking("Hi", json!({ "max_tokens": n })));
+        let count = |key: &str| usize::try_from(whole["timings"][key].as_u64().unwrap()).unwrap();
+        (whole["choices"][0]["message"]["content"].clone(), count("draft_n"), count("draft_n_accepted"))
+    };
+    let serve = |speculate: &str| Server::new(&counting(), &["--users", "2", "-c", "256", "--speculate", speculate]);
+    let [off, auto] = ["off", "auto"].map(serve);
+    let (want, drafted, _) = ask(&off, 120);
+    assert_eq!((drafted, off.metric("draft_tokens_total")), (0, 0));
+    let (mut drafts, mut held) = (0, 0);
+    for _ in 0..2 {
+        let (text, drafted, accepted) = ask(&auto, 120);
+        assert_eq!(text, want);
+        assert!(accepted > 60 && accepted <= drafted && drafted <= 120, "{accepted} of {drafted}");
+        (drafts, held) = (drafts + drafted, held + accepted);
+    }
+    let metrics = ["draft_tokens_total", "draft_tokens_accepted_total"].map(|name| auto.metric(name) as usize);
+    assert_eq!(metrics, [drafts, held]);
+    thread::scope(|scope| {
+        for n in [40, 80, 120] {
+            let (auto, want) = (&auto, &want);
+            scope.spawn(move || assert!(want.as_str().unwrap().starts_with(ask(auto, n).0.as_str().unwrap())));
+        }
+    });
+    let usage = armlet().args(["serve", "--speculate", "8"]).output().unwrap();
+    assert!(usage.status.code() == Some(2) && stderr(&usage).contains("from 0 to 7"), "{}", stderr(&usage));
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl Plan {
 /// The most prompt tokens of a pass between two tokens of other answers, where nothing says how many.
 pub(crate) const CHUNK_OF_MANY: usize = 64;
 
-/// A configuration that decodes so many answers at a time, as far as one pass does.
+/// A configuration that decodes so many answers at a time, as far as one pass does, or one and its draft.
 pub(crate) fn many(config: Config, users: usize) -> Config {
-    Config { logit_rows: users.min(MAX_ANSWERS).min(config.chunk), ..config }
+    Config { logit_rows: users.min(MAX_ANSWERS).max(config.logit_rows).min(config.chunk), ..config }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{CHUNK_OF_MANY, Kv, Model, Sampling, Template};
+use super::{CHUNK_OF_MANY, Kv, Model, Sampling, Template, speculate};
 use crate::numbers;
 
 #[derive(clap::Args, Debug)]
@@ -33,6 +33,10 @@ pub(crate) struct Serve {
     /// The most prompt tokens of one forward pass, between two tokens of the answers that run.
     #[arg(long, alias = "ubatch-size", value_name = "TOKENS", default_value_t = CHUNK_OF_MANY, value_parser = numbers::positive)]
     pub(crate) chunk: usize,
+    /// While one answer runs alone, read up to this many tokens in advance where it repeats its conversation: auto, off, or 1 to 7.
+    /// It changes no token of an answer. Fewer users than that and one more take the memory of as many rows of logits.
+    #[arg(long, value_name = "N", default_value = "auto", value_parser = speculate)]
+    pub(crate) speculate: usize,
     /// Requests that may wait for one of the users' places; others are answered with 429.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = numbers::whole::<1, 1024, usize>)]
     pub(crate) queue: usize,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use armlet::generation::{Clients, End, Event as Step, Generation, Limits};
+use armlet::generation::{Clients, End, Event as Step, Generation, Limits, Speculation};
 use armlet::sample::{Candidate as Logit, Sampler, SamplerConfig, log_probability};
 use armlet::tokenizer::Tokenizer;
 use tokio::sync::mpsc;
@@ -44,6 +44,7 @@ struct Answer {
     scores: Option<usize>,
     sampler: Box<Sampler>,
     generation: Generation,
+    speculation: Speculation,
     /// Tokens of the prompt and of the answer.
     history: Vec<u32>,
     prompt: usize,
@@ -59,12 +60,14 @@ struct Answer {
 pub(super) struct Answers<'m> {
     tokenizer: &'m Tokenizer<'m>,
     metrics: &'m Metrics,
+    /// The longest draft.
+    drafts: usize,
     open: BTreeMap<u64, Answer>,
 }
 
 impl<'m> Answers<'m> {
-    pub(super) fn new(tokenizer: &'m Tokenizer<'m>, metrics: &'m Metrics) -> Self {
-        Answers { tokenizer, metrics, open: BTreeMap::new() }
+    pub(super) fn new(tokenizer: &'m Tokenizer<'m>, metrics: &'m Metrics, drafts: usize) -> Self {
+        Answers { tokenizer, metrics, drafts, open: BTreeMap::new() }
     }
 
     /// A request was taken.
@@ -82,6 +85,7 @@ impl<'m> Answers<'m> {
             scores,
             sampler,
             generation,
+            speculation: Speculation::new(self.drafts),
             history,
             prompt: n,
             cached: 0,
@@ -107,7 +111,10 @@ impl<'m> Answers<'m> {
     /// The end of an answer, for which there is room.
     fn end(&mut self, request: u64, event: impl FnOnce(&Answer) -> Event) {
         if let Some(answer) = self.open.remove(&request) {
+            let (drafted, accepted) = answer.speculation.counts();
             self.metrics.predicted.add(answer.generation.generated());
+            self.metrics.drafted.add(drafted);
+            self.metrics.accepted.add(accepted);
             self.metrics.answered(answer.began[0].elapsed());
             let _ = answer.events.try_send(event(&answer));
         }
@@ -146,6 +153,12 @@ impl Clients for Answers<'_> {
             answer.finish();
         }
         self.end(request, |answer| Event::End(answer.ended(Reason::Length)));
+    }
+
+    fn speculation(&mut self, request: u64) -> Option<(&mut Speculation, usize)> {
+        let answer = self.open.get_mut(&request)?;
+        let most = answer.tokens.saturating_sub(answer.generation.generated() + 1);
+        Some((&mut answer.speculation, most))
     }
 
     fn starts(&mut self, request: u64, kept: usize) {
@@ -223,6 +236,7 @@ impl Answer {
             prompt: self.prompt,
             cached: self.cached,
             generated: self.generation.generated(),
+            drafts: self.speculation.counts(),
             times: [started - taken, first - started, first.elapsed()],
         }
     }

@@ -103,6 +103,8 @@ pub(super) struct Sizes<'p> {
     pub(super) slots: Vec<Slots<'p>>,
     /// Places in the queue.
     pub(super) places: usize,
+    /// The most tokens that are read in advance.
+    pub(super) drafts: usize,
 }
 
 impl Sizes<'_> {
@@ -178,7 +180,7 @@ pub(super) fn run<'m>(
     let number = slots.len();
     let mut places: Vec<_> = of_places.iter_mut().map(|room| Place::new(room)).collect();
     let mut scheduler = Scheduler::new(&mut slots, &mut places);
-    let mut answers = Answers::new(&loaded.model.tokenizer, metrics);
+    let mut answers = Answers::new(&loaded.model.tokenizer, metrics, sizes.drafts);
     let mut requests = 0;
     let mut idle = false;
     loop {

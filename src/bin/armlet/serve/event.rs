@@ -67,6 +67,8 @@ pub(super) struct Ended {
     pub(super) cached: usize,
     /// Tokens of the answer, with the one that ended it.
     pub(super) generated: usize,
+    /// Tokens that were read in advance, and those of them that the answer then had.
+    pub(super) drafts: (usize, usize),
     /// From when the request was taken until it had a slot, until the first token, and until the end.
     pub(super) times: [Duration; 3],
 }
@@ -84,6 +86,7 @@ impl Ended {
     pub(super) fn timings(&self) -> Value {
         let [queued, prompt, answer] = self.times.map(|time| time.as_secs_f64() * 1e3);
         let (prompt_n, predicted_n) = (self.prompt - self.cached, self.generated);
+        let (drafted, accepted) = self.drafts;
         let each = |ms: f64, n: usize| ms / n.max(1) as f64;
         let rate = |ms: f64, n: usize| n as f64 / ms.max(1e-6) * 1e3;
         // The first token comes from the prompt's logits.
@@ -94,6 +97,7 @@ impl Ended {
             "prompt_per_token_ms": each(prompt, prompt_n), "prompt_per_second": rate(prompt, prompt_n),
             "predicted_n": predicted_n, "predicted_ms": answer,
             "predicted_per_token_ms": each(answer, steps), "predicted_per_second": rate(answer, steps),
+            "draft_n": drafted, "draft_n_accepted": accepted,
         })
     }
 }

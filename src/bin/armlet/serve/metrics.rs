@@ -40,6 +40,9 @@ pub(super) struct Metrics {
     pub(super) cached: Count,
     /// Tokens of answers.
     pub(super) predicted: Count,
+    /// Tokens that were read in advance, and those of them that answers then had.
+    pub(super) drafted: Count,
+    pub(super) accepted: Count,
     /// Microseconds from requests to the ends of their answers.
     busy: Count,
     pub(super) running: Count,
@@ -77,6 +80,8 @@ impl Metrics {
             ("prompt_tokens_total", "Tokens of prompts that were read.", &self.prefilled),
             ("prompt_tokens_cached_total", "Tokens of prompts that a slot had already.", &self.cached),
             ("predicted_tokens_total", "Tokens of answers that came to their ends.", &self.predicted),
+            ("draft_tokens_total", "Tokens that were read in advance of these answers.", &self.drafted),
+            ("draft_tokens_accepted_total", "Those of them that the answers then had.", &self.accepted),
         ] {
             line(name, "counter", help, count.get().to_string());
         }

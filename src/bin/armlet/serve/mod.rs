@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Serve) -> Result<(), Failure> {
             _ => None,
         };
         let slots = slots(&loaded.model.hparams, args, prefix)?;
-        let sizes = engine::Sizes { slots, places: args.queue };
+        let sizes = engine::Sizes { slots, places: args.queue, drafts: args.speculate };
         sampling::config(&args.sampling, loaded.file, true)?;
         check_stops(&args.sampling.stops)?;
         TokenRules::with_form(&args.sampling, &loaded.model.tokenizer)?;
@@ -143,7 +143,7 @@ fn is_local(listener: &TcpListener) -> bool {
 /// The slots: with a prefix, those that start with it, and others.
 fn slots<'p>(h: &Hparams, args: &Serve, prefix: Option<(Prefix<'p>, Vec<u32>)>) -> Result<Vec<Slots<'p>>, Failure> {
     args.kv.check()?;
-    let config = Config { chunk: args.chunk, ..args.kv.config() };
+    let config = Config { chunk: args.chunk, logit_rows: 1 + args.speculate, ..args.kv.config() };
     let Some((prefix, tokens)) = prefix else {
         let (plan, number) = plan(h, args, config)?;
         return Ok(vec![Slots { plan, number, prefix: None }]);
