@@ -2,7 +2,7 @@
 //! or cannot be, with the reason.
 //!
 //! Commands are the lines of code blocks: indented ones, and fenced ones without a language or with `sh`. Those of
-//! armlet run as they stand, by a shell in a folder of their own, with a tiny model under the name of the real one.
+//! armlet run as they stand, by a shell in a folder of their own, with a tiny model as `model.gguf`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -130,13 +130,17 @@ fn commands(block: &[&str]) -> Vec<String> {
     commands
 }
 
+/// The commands of a text.
+fn of_text(text: &str) -> Vec<String> {
+    let is_shell = |block: &Vec<&str>| !NO_COMMANDS.iter().any(|first| block[0].starts_with(first));
+    blocks(text).into_iter().filter(is_shell).flat_map(|block| commands(&block)).collect()
+}
+
 /// All commands, with their documents.
 fn all() -> Vec<(String, String)> {
     let documents = documents();
-    let is_shell = |block: &Vec<&str>| !NO_COMMANDS.iter().any(|first| block[0].starts_with(first));
     let of = |(name, text): &(String, String)| -> Vec<(String, String)> {
-        let shell = blocks(text).into_iter().filter(is_shell);
-        shell.flat_map(|block| commands(&block)).map(|command| (name.clone(), command)).collect()
+        of_text(text).into_iter().map(|command| (name.clone(), command)).collect()
     };
     documents.iter().flat_map(of).collect()
 }
@@ -161,7 +165,7 @@ fn every_command_is_run_or_listed() {
     symlink(env!("CARGO_BIN_EXE_armlet"), f.path("armlet")).unwrap();
     // What a chat is asked that reads its message from stdin.
     let asked = f.write("asked", b"Hello.\n");
-    let model = f.write("SmolLM2-135M-Instruct.Q4_1.gguf", &byte_level_model(1));
+    let model = f.write("model.gguf", &byte_level_model(1));
     let path = format!("{}:{}", f.0.path().display(), std::env::var("PATH").unwrap_or_default());
     let (mut run, mut wrong) = (0, Vec::new());
     for (document, command) in all() {
@@ -254,4 +258,70 @@ fn a_block_ends_where_a_paragraph_begins() {
                 ```ini\nf\n```\n\n    $ g\n    said\n";
     let found: Vec<_> = blocks(text).iter().flat_map(|block| commands(block)).collect();
     assert_eq!(found, ["a b | c", "d", "e", "g"]);
+}
+
+/// What is wrong with the models that a document's commands name: `$MODEL` is set before it in the same section; a file is in
+/// the cache folder, or has a name that says that it is the reader's own.
+fn astray(text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for section in text.split("\n## ") {
+        let mut is_set = false;
+        for command in of_text(section) {
+            is_set |= command.starts_with("MODEL=");
+            let is_known = |word: &str| {
+                let name = word.rsplit('/').next().unwrap();
+                word.starts_with("~/.cache/armlet/") || ["model.gguf", "tiny.gguf"].contains(&name)
+            };
+            let words = command.split([' ', '=', ',', '"']).filter(|word| word.ends_with(".gguf"));
+            wrong.extend(words.filter(|word| !is_known(word)).map(|word| format!("`{command}`: where is {word}?")));
+            if command.contains("$MODEL") && !is_set {
+                wrong.push(format!("`{command}`: MODEL is not set before it"));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn models_are_where_commands_look_for_them() {
+    for (document, text) in documents() {
+        assert_eq!(astray(&text), Vec::<String>::new(), "{document}");
+    }
+    let here = |command: &str| astray(&format!("# A\n\n    MODEL=$(armlet pull)\n\n## B\n\n    {command}\n")).len();
+    assert_eq!(here("./talk SmolLM2.gguf -p A"), 1);
+    assert_eq!(here("qemu -device loader,file=b/SmolLM2.gguf,addr=1"), 1);
+    assert_eq!(here("./talk $MODEL"), 1);
+    assert_eq!(here("./talk ~/.cache/armlet/SmolLM2.gguf"), 0);
+    assert_eq!(here("cp a/model.gguf CARD/model.gguf"), 0);
+}
+
+/// Words that begin a command or one of its arguments, what they need beside Rust and a C linker, and how their document has it
+/// installed.
+const NEEDS: &[(&str, &str)] = &[
+    ("--target aarch64-unknown-none", "rustup target add aarch64-unknown-none"),
+    ("cargo pi", "rustup target add aarch64-unknown-linux-musl"),
+    ("make ", "gcc-aarch64-linux-gnu make"),
+    ("qemu-system-aarch64 ", "qemu-system-arm"),
+    ("$(pkg-config ", "pkg-config`"),
+    ("c++ ", "g++"),
+    ("cmake ", "g++ cmake"),
+    ("tmux ", "apt install tmux"),
+    ("armlet pull", "python3"),
+    ("cargo run --release -- pull", "with pip"),
+];
+
+#[test]
+fn what_commands_need_is_installed() {
+    let uses = |command: &str, used: &str| command.starts_with(used) || command.contains(&format!(" {used}"));
+    let mut users = vec![0; NEEDS.len()];
+    for (document, text) in documents() {
+        for command in of_text(&text) {
+            for ((used, installed), users) in NEEDS.iter().zip(&mut users) {
+                let is_user = uses(&command, used);
+                *users += usize::from(is_user);
+                assert!(!is_user || text.contains(installed), "{document}: `{command}` needs {installed:?}");
+            }
+        }
+    }
+    assert!(!users.contains(&0), "{users:?}: the documents are not read as they are written");
 }
