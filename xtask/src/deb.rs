@@ -1,9 +1,10 @@
-//! `cargo xtask deb`: the arm64 package is installed, run, upgraded and removed in a Debian of its own.
+//! `cargo xtask deb`: the arm64 package is installed, run, upgraded and removed in a Debian of its own, with a server enabled.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::dist::copy;
+use crate::dist::{at, copy};
 use crate::package::{ARM64, anew, build, deb, folder, full_version, program, texts, tools};
 use crate::process::{Failed, Steps, command, output, say};
 use crate::setup::{self, works};
@@ -14,6 +15,14 @@ const BINFMT: &str = "/proc/sys/fs/binfmt_misc/qemu-aarch64";
 /// the Debian.
 const REGISTER: &str = "cd /proc/sys/fs/binfmt_misc; test -e register || mount -t binfmt_misc binfmt_misc .; \
      cd /proc/sys/fs/binfmt_misc; test -e qemu-aarch64 || cat /usr/lib/binfmt.d/qemu-aarch64.conf > register";
+
+/// What makes a server start with the machine.
+const LINK: &str = "/etc/systemd/system/multi-user.target.wants/armlet.service";
+/// As `systemctl enable armlet` does.
+const ENABLE: &str = "mkdir -p /etc/systemd/system/multi-user.target.wants; \
+     ln -sf /usr/lib/systemd/system/armlet.service /etc/systemd/system/multi-user.target.wants";
+/// Where `armlet doctor` writes as root.
+const CACHE: &str = "/var/cache/armlet";
 
 /// # Errors
 /// What this needs and is not here, or what went wrong.
@@ -32,16 +41,23 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     })?;
     let debian = folder().join("debian-arm64");
     steps.step("a Debian for arm64", || bootstrap(&debian))?;
+    systemd(&debian)?;
     let before = files(&debian)?;
     let _proc = Proc::mount(&debian)?;
     steps.step("install", || install(&debian, &earlier, &format!("{version}~earlier")))?;
     steps.step("run", || try_it(&debian, &version))?;
     steps.step("upgrade", || {
+        inside(&debian, &["sh", "-ec", ENABLE])?;
         install(&debian, &current, &version)?;
+        asked(&debian, "try-restart armlet.service armlet.socket")?;
+        inside(&debian, &["test", "-L", LINK])?;
         inside(&debian, &["armlet", "--version"]).map(drop)
     })?;
     steps.step("remove", || {
+        inside(&debian, &["mkdir", "-p", CACHE])?;
         inside(&debian, &["dpkg", "--purge", "armlet"])?;
+        asked(&debian, "stop armlet.service armlet.socket")?;
+        inside(&debian, &["test", "!", "-e", CACHE])?;
         let after = files(&debian)?;
         match after.lines().find(|line| !before.lines().any(|known| known == *line)) {
             Some(left) => Err(Failed(format!("{left} is left"))),
@@ -95,11 +111,33 @@ impl Drop for Proc {
     }
 }
 
+/// There is no systemd in the Debian: scripts find what says that it runs, and a `systemctl` that writes down what it is asked.
+fn systemd(debian: &Path) -> Result<(), Failed> {
+    for folder in ["run/systemd/system", "tmp/bin"].map(|folder| debian.join(folder)) {
+        fs::create_dir_all(&folder).map_err(at(&folder))?;
+    }
+    let (program, asked) = (debian.join("tmp/bin/systemctl"), debian.join("tmp/asked"));
+    fs::write(&program, "#!/bin/sh\necho \"$*\" >> /tmp/asked\n").map_err(at(&program))?;
+    fs::write(&asked, "").map_err(at(&asked))?;
+    inside(debian, &["chmod", "755", "/tmp/bin/systemctl"]).map(drop)
+}
+
+/// That `systemctl` was asked for something.
+fn asked(debian: &Path, what: &str) -> Result<(), Failed> {
+    let path = debian.join("tmp/asked");
+    let asked = fs::read_to_string(&path).map_err(at(&path))?;
+    if asked.lines().any(|line| line.ends_with(what)) {
+        Ok(())
+    } else {
+        Err(Failed(format!("no systemctl {what} in {asked:?}")))
+    }
+}
+
 /// Runs a command in the Debian.
 fn inside(debian: &Path, words: &[&str]) -> Result<String, Failed> {
     let mut command = Command::new("chroot");
     command.arg(debian).args(words).env_clear();
-    output(command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/root").env("LC_ALL", "C.UTF-8"))
+    output(command.env("PATH", "/tmp/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/root").env("LC_ALL", "C.UTF-8"))
 }
 
 /// Installs a package, whose version is then that of the Debian's database.
