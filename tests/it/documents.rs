@@ -325,3 +325,21 @@ fn what_commands_need_is_installed() {
     }
     assert!(!users.contains(&0), "{users:?}: the documents are not read as they are written");
 }
+
+/// The package has no model: who is told to start its service is told before to put one where it looks.
+#[test]
+fn the_model_of_the_service_is_put_there() {
+    let settings = fs::read_to_string(root().join("targets/systemd/armlet.default")).unwrap();
+    let options = settings.lines().find_map(|line| line.strip_prefix("ARMLET_OPTIONS=\"-m ")).unwrap();
+    let model = options.split(' ').next().unwrap();
+    let starts =
+        |text: &str| of_text(text).iter().position(|command| command.ends_with("systemctl enable --now armlet"));
+    let mut found = 0;
+    for (document, text) in documents() {
+        let Some(start) = starts(&text) else { continue };
+        let copied = |command: &String| command.contains("install ") && command.ends_with(model);
+        assert!(of_text(&text)[..start].iter().any(copied), "{document}: nothing puts {model} there");
+        found += 1;
+    }
+    assert!(found >= 2, "{found}: the documents are not read as they are written");
+}
