@@ -111,7 +111,8 @@ pub(crate) enum Command {
     Pack(Pack),
     /// Download a known model and verify it.
     Pull(Pull),
-    /// Show what this machine is, what slows it down, and how fast models could be; measure how many threads are best.
+    /// Show what this machine is, what slows it down, and how fast models could be; measure how many threads are best (root does so
+    /// for all users).
     Doctor(Doctor),
     /// Write manual pages: armlet.1, and one for each command.
     #[command(hide = true)]

@@ -16,7 +16,7 @@ pub(crate) mod system;
 mod tests;
 pub(crate) mod threads;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use armlet::arch::{Backend, Kernels};
 use armlet::host::Pool;
@@ -101,7 +101,7 @@ fn about_model(
 
 /// Threads by default, and why; what was measured is kept for the other commands, unless so many other programs were running.
 fn choose(system: &System, cpus: usize, decode: &[Rate], busy: Option<f64>) -> (usize, String) {
-    let folder: Option<PathBuf> = pull::cache().ok();
+    let folders = threads::folders();
     let measured = threads::by_rates(decode);
     if let Some((threads, load)) = measured.zip(busy) {
         let why =
@@ -109,14 +109,15 @@ fn choose(system: &System, cpus: usize, decode: &[Rate], busy: Option<f64>) -> (
         return (threads, why);
     }
     if let Some(threads) = measured {
-        let kept = folder.map(|folder| threads::keep(&folder, system, cpus, threads));
+        let kept = folders.first().filter(|folder| threads::keep(folder, system, cpus, threads).is_ok());
         let note = match kept {
-            Some(Ok(())) => ", and kept for this machine",
-            _ => ", but not kept: the cache folder cannot be written",
+            Some(folder) if folder == Path::new(threads::OF_ALL) => ", and kept for all users of this machine",
+            Some(_) => ", and kept for this machine",
+            None => ", but not kept: the cache folder cannot be written",
         };
         return (threads, format!("as measured{note}"));
     }
-    match folder.and_then(|folder| threads::measured(&folder, system, cpus)) {
+    match folders.iter().find_map(|folder| threads::measured(folder, system, cpus)) {
         Some(threads) => (threads, "as measured earlier".into()),
         None => (threads::by_cores(system, cpus), "by the cores; with a model, doctor measures it".into()),
     }

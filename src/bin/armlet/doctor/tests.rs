@@ -236,6 +236,31 @@ fn a_measured_number_counts_for_just_this_machine() {
     assert!(threads::keep(Path::new("/dev/null/x"), &pi, 4, 2).is_err());
 }
 
+/// A service has neither a home folder nor the rights of who measured.
+#[test]
+fn what_root_measured_is_for_all_users() {
+    let places = |cache: Option<&str>, is_asked_for, is_root| -> Vec<String> {
+        let places = threads::places(cache.map(PathBuf::from), is_asked_for, is_root);
+        places.iter().map(|path| path.display().to_string()).collect()
+    };
+    let all = threads::OF_ALL;
+    assert_eq!(places(Some("/home/pi/.cache/armlet"), false, false), ["/home/pi/.cache/armlet", all]);
+    assert_eq!(places(None, false, false), [all]);
+    // What root had of its own would hide what it measures anew.
+    assert_eq!([places(Some("/root/.cache/armlet"), false, true), places(None, false, true)], [[all], [all]]);
+    for is_root in [false, true] {
+        assert_eq!(places(Some("/cache"), true, is_root), ["/cache"]);
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    threads::keep(folder.path(), &read(&pi4()), 4, 3).unwrap();
+    // As files are made that anybody may read, whatever the umask is.
+    std::fs::write(folder.path().join("other"), "").unwrap();
+    let modes = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().permissions());
+    let modes: Vec<_> = modes.collect();
+    assert_eq!(modes[0], modes[1]);
+}
+
 fn rates(rates: &[f64]) -> Vec<Rate> {
     rates.iter().enumerate().map(|(i, rate)| Rate { threads: i + 1, per_second: *rate }).collect()
 }

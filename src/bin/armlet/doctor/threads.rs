@@ -14,11 +14,27 @@ use crate::pull;
 /// Fewer threads are better where more are less than this much faster: the rest of the machine stays usable.
 const WORTH: f64 = 1.03;
 
+/// Where root's numbers are: for all users of a machine, also for services, which have no folder of their own.
+pub(crate) const OF_ALL: &str = "/var/cache/armlet";
+
 /// The number of threads for a model.
 pub(crate) fn default() -> usize {
     let (system, cpus) = (System::read_cores(Path::new("/")), Pool::cpus());
-    let folder = pull::cache().ok();
-    folder.and_then(|folder| measured(&folder, &system, cpus)).unwrap_or_else(|| by_cores(&system, cpus))
+    let measured = folders().iter().find_map(|folder| measured(folder, &system, cpus));
+    measured.unwrap_or_else(|| by_cores(&system, cpus))
+}
+
+/// The folders that have numbers. They are written to the first.
+pub(crate) fn folders() -> Vec<PathBuf> {
+    let is_asked_for = std::env::var_os("ARMLET_CACHE").is_some_and(|name| !name.is_empty());
+    places(pull::cache().ok(), is_asked_for, rustix::process::geteuid().is_root())
+}
+
+/// The cache folder alone if the environment asks for it; else a user's and that of all, of which root has the second only.
+pub(crate) fn places(cache: Option<PathBuf>, is_asked_for: bool, is_root: bool) -> Vec<PathBuf> {
+    let own = cache.filter(|_| is_asked_for || !is_root);
+    let of_all = (!is_asked_for).then(|| OF_ALL.into());
+    own.into_iter().chain(of_all).collect()
 }
 
 /// One for each CPU that this process may use, but for cores less than half as fast as the fastest: all wait for the last one
@@ -61,12 +77,13 @@ pub(crate) fn measured(folder: &Path, system: &System, cpus: usize) -> Option<us
     (rest.strip_suffix('\n') == Some(machine.as_str())).then_some(threads)
 }
 
-/// Keeps a number for this machine.
+/// Keeps a number for this machine, for whoever may read the folder.
 ///
 /// # Errors
 /// The folder cannot be written.
 pub(crate) fn keep(folder: &Path, system: &System, cpus: usize, threads: usize) -> Result<(), Failure> {
     std::fs::create_dir_all(folder).map_err(|e| Failure::file(folder, e))?;
     let machine = machine(system, cpus);
-    atomic_file::replace(&file(folder, &machine), |out| write!(out, "{threads}\n{machine}\n"))
+    let path = file(folder, &machine);
+    atomic_file::replace_by(&path, |out| write!(out, "{threads}\n{machine}\n").map_err(|e| Failure::file(&path, e)))
 }
