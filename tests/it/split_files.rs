@@ -123,6 +123,9 @@ fn what_is_no_part_of_the_model_is_named() {
     refuse("count", "count-00003-of-00003.gguf: & split.count is 4 and should be 3", &|parts| {
         parts[2].set("split.count", u16(4));
     });
+    refuse("first", "first-00001-of-00003.gguf: & this is the first of 4 parts", &|parts| {
+        parts[0].set("split.count", u16(4));
+    });
     refuse("total", "total-00002-of-00003.gguf: & split.tensors.count is 7 and should be", &|parts| {
         parts[1].set("split.tensors.count", Val::U32(7));
     });
