@@ -29,7 +29,7 @@ fn tests(text: &str) -> impl Iterator<Item = &str> {
 
 /// Whether a text is a rule's name: a letter and a number.
 fn is_rule(text: &str) -> bool {
-    let digits = text.strip_prefix(|c: char| "HKTMVCSF".contains(c)).unwrap_or_default();
+    let digits = text.strip_prefix(|c: char| "HKTMVCSRF".contains(c)).unwrap_or_default();
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 

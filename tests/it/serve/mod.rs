@@ -10,6 +10,8 @@ mod load;
 mod soak;
 #[cfg(feature = "grammar")]
 mod tools;
+#[cfg(feature = "grammar")]
+mod untrusted;
 
 const ANSWER: [&str; 3] = ["Some", " fine", " answer."];
 const TEXT: &str = "Some fine answer.";
