@@ -82,6 +82,22 @@ const tests = {
     assert.equal(await answers(p).last().innerText(), kept);
   },
 
+  async 'two tabs keep what both have'() {
+    const p = await page(wide), q = await p.context().newPage();
+    await q.goto(url);
+    for (const [tab, text] of [[p, 'of the first tab'], [q, 'of the second tab']]) {
+      await tab.getByRole('button', { name: 'New conversation', exact: true }).first().click();
+      await say(tab, 'An answer.');
+      await send(tab, text);
+      await done(tab);
+    }
+    for (const tab of [p, q]) {
+      await tab.reload();
+      const titles = await tab.locator('#list button[aria-label^="Delete"]').evaluateAll(all => all.map(b => b.getAttribute('aria-label')));
+      for (const name of ['first', 'second']) assert.ok(titles.includes(`Delete of the ${name} tab`), String(titles));
+    }
+  },
+
   async 'text of a model is text'() {
     const p = await page(narrow);
     const hostile = [
