@@ -307,7 +307,7 @@ const NEEDS: &[(&str, &str)] = &[
     ("cmake ", "g++ cmake"),
     ("tmux ", "apt install tmux"),
     ("armlet pull", "python3"),
-    ("cargo run --release -- pull", "with pip"),
+    ("MODEL=$(cargo run --release -- pull)", "with pip"),
 ];
 
 #[test]
