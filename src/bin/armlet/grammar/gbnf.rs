@@ -10,7 +10,7 @@ use std::str::CharIndices;
 
 /// How often an item comes that does not come.
 const NEVER: &str = "{0}";
-/// Deepest nesting of parentheses.
+/// Deepest nesting of parentheses, of which each repetition of what is repeated already is one in Lark.
 const DEEPEST: usize = 64;
 
 /// Translates a grammar, whose first rule is `root`.
@@ -134,7 +134,12 @@ impl Reader<'_> {
             };
             items.push(item);
             self.space(false);
+            let mut depth = self.depth;
             while let Some(times) = self.times()? {
+                depth += 1;
+                if depth > DEEPEST {
+                    return Err(self.wrong("repetitions are nested too deeply"));
+                }
                 let item = items.pop().unwrap_or_default();
                 items.push(if times == NEVER { "\"\"".into() } else { format!("({item}){times}") });
                 self.space(false);
@@ -302,5 +307,8 @@ mod tests {
         }
         let deep = format!("root ::= {}", "(".repeat(100_000));
         assert!(to_lark(&deep).unwrap_err().contains("too deeply"));
+        // Each takes all before it: a million would take hours.
+        let repeated = format!("root ::= \"a\"{}", "*".repeat(1_000_000));
+        assert!(to_lark(&repeated).unwrap_err().contains("too deeply"));
     }
 }
