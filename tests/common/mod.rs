@@ -9,6 +9,8 @@ pub mod family_mistakes;
 pub mod family_models;
 pub mod family_oracle;
 pub mod fuzzed;
+#[cfg(feature = "grammar")]
+pub mod fuzzed_grammar;
 #[cfg(feature = "serve")]
 pub mod fuzzed_tools;
 pub mod gguf;

@@ -91,6 +91,13 @@ fn answers_with_calls_of_tools() {
     feed(tools, &seeds(), deep(500_000, 5_000));
 }
 
+#[cfg(feature = "grammar")]
+#[test]
+fn grammars() {
+    use crate::common::fuzzed_grammar::{grammar, seeds};
+    feed(grammar, &seeds(), deep(500_000, 5_000));
+}
+
 #[cfg(feature = "capi")]
 #[test]
 fn calls_of_the_c_api() {
