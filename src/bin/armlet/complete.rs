@@ -4,7 +4,7 @@ use armlet::tokenizer::EncodeOptions;
 
 use crate::args::{Complete, Json};
 use crate::error::{Failure, print, print_json};
-use crate::generate::{End, Request, Said, ended, generate};
+use crate::generate::{End, Request, Said, ended, evicted, generate};
 use crate::interrupt;
 use crate::model::{Runner, encode_prompt, plan, prompt, session_memory, with_model};
 use crate::sampling::sampler;
@@ -42,6 +42,9 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         let rules = TokenRules::with_form(&args.sampling, &loaded.model.tokenizer)?;
         let request = Request { prompt: &tokens, limit, rules: &rules, stop_loops: false };
         let (end, stats) = generate(&mut runner, &mut sampler, request, &mut Vec::new(), show)?;
+        if args.json == Some(Json::Events) && stats.evicted > 0 {
+            print_json(&evicted(stats.evicted), false)?;
+        }
         match args.json {
             None => print(b"\n")?,
             Some(kind) => print_json(&ended(kind, &answer, end, &stats), false)?,

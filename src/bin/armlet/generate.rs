@@ -31,6 +31,8 @@ pub(crate) struct Stats {
     pub(crate) unfinished: bool,
     /// Tokens that the next one attends to.
     pub(crate) in_cache: u64,
+    /// Tokens that were evicted since the conversation began.
+    pub(crate) evicted: u64,
     /// The most that it can attend to.
     pub(crate) context: usize,
 }
@@ -61,6 +63,9 @@ impl Stats {
             "predicted_ms": self.generation_time.as_secs_f64() * 1e3,
             "draft_n": self.drafted,
             "draft_n_accepted": self.accepted,
+            "in_cache": self.in_cache,
+            "context": self.context,
+            "evicted": self.evicted,
         })
     }
 }
@@ -151,6 +156,7 @@ pub(crate) fn ended(kind: Json, text: &str, end: End, stats: &Stats) -> serde_js
 pub(crate) enum Said<'a> {
     /// So many tokens of the prompt were read, and not all.
     Read(Part),
+    /// The text that one token has made certain, or the end of the answer.
     Text(&'a str),
 }
 
@@ -162,6 +168,11 @@ impl Said<'_> {
             Said::Text(text) => serde_json::json!({ "event": "text", "text": text }),
         }
     }
+}
+
+/// The line of JSON that says that tokens were evicted.
+pub(crate) fn evicted(tokens: u64) -> serde_json::Value {
+    serde_json::json!({ "event": "evicted", "tokens": tokens })
 }
 
 /// What is to be generated.
@@ -200,28 +211,23 @@ pub(crate) fn generate(
 
     let start = Instant::now();
     let mut repeats = Repeats::default();
-    let (mut last, mut shown) = (None, Ok(()));
+    let (mut last, mut text) = (None, String::new());
     let constraint = rules.grammar.as_ref().map(Grammar::start).transpose();
     let mut constraint = constraint.map_err(|e| Failure::new("the grammar", e))?;
     // As many as the plan has logits for.
     let mut speculation = Speculation::new(MAX_DRAFT);
     let end = loop {
         let before = runner.session.position();
-        let show = &mut |text: &str| {
-            if shown.is_ok() {
-                shown = show(Said::Text(text));
-            }
-        };
         let tokenizer = runner.engine.tokenizer();
         let event = rules.with(tokenizer, history, last, constraint.as_ref(), |rules| {
             let lookup = Lookup { speculation: &mut speculation, tokens: history };
-            runner.step(&mut generation, sampler, limits, rules, lookup, show)
+            runner.step(&mut generation, sampler, limits, rules, lookup, &mut |piece| text.push_str(piece))
         });
         if runner.session.position() > before {
             history.extend(last);
         }
-        shown?;
-        shown = Ok(());
+        // The core passes on pieces as they become certain, a character at a time.
+        say(&mut text, &mut show)?;
         let token = match event? {
             Event::Token(token) => token,
             Event::End(end) => break End::from(end),
@@ -244,8 +250,16 @@ pub(crate) fn generate(
     stats.unfinished = constraint.is_some_and(|mut constraint| !constraint.may_end());
     stats.generated = generation.generated();
     stats.generation_time = start.elapsed();
-    generation.finish(&mut |text| shown = show(Said::Text(text)));
-    shown.map(|()| (end, stats.with_cache(runner)))
+    generation.finish(&mut |piece| text.push_str(piece));
+    say(&mut text, &mut show).map(|()| (end, stats.with_cache(runner)))
+}
+
+/// Shows the text that has been gathered, if there is some.
+fn say(text: &mut String, show: &mut impl FnMut(Said<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+    match std::mem::take(text) {
+        text if text.is_empty() => Ok(()),
+        text => show(Said::Text(&text)),
+    }
 }
 
 /// Takes a token of an answer that may be bound to a form; whether nothing may follow.
@@ -257,8 +271,9 @@ fn completes(constraint: &mut Option<Constraint>, token: u32) -> Result<bool, Fa
 
 impl Stats {
     fn with_cache(self, runner: &Runner<'_>) -> Self {
-        let context = runner.context;
-        Stats { in_cache: runner.session.position().min(context as u64), context, ..self }
+        let (position, context) = (runner.session.position(), runner.context);
+        let in_cache = position.min(context as u64);
+        Stats { in_cache, context, evicted: position - in_cache, ..self }
     }
 }
 

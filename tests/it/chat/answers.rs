@@ -85,7 +85,8 @@ fn answers_have_a_limit_and_loops_are_stopped() {
 
 #[test]
 fn an_answer_as_events() {
-    let chat = Chat::new(&answering(&["<think>", "hm", "</think>", " a", "\u{202e}", "b"]));
+    let tokens = ["<think>", "hm", "</think>", " a", "\u{202e}", "b"];
+    let chat = Chat::new(&answering(&tokens));
     let lines = |command: &mut Command| {
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
@@ -97,7 +98,13 @@ fn an_answer_as_events() {
         let texts = events.iter().filter(|e| e["event"] == kind).map(|e| e["text"].as_str().unwrap());
         texts.collect::<String>()
     };
+    // A token is an event, of however many characters it is.
+    let pieces = |events: &[serde_json::Value]| {
+        let texts = events.iter().filter(|e| e["event"] == "text" || e["event"] == "thinking");
+        texts.map(|e| e["text"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
     let events = lines(&mut chat.command(&["-p", "one", "--json=events"]));
+    assert_eq!(pieces(&events), tokens);
     assert_eq!(of(&events, "thinking"), "<think>hm</think>");
     assert_eq!(of(&events, "text"), " a\u{202e}b");
     let end = events.last().unwrap();
@@ -107,7 +114,7 @@ fn an_answer_as_events() {
     let events = lines(&mut chat.command(&["-p", "one", "--json=events", "--hide-thinking"]));
     assert_eq!((of(&events, "thinking").as_str(), &events.last().unwrap()["text"]), ("", &"a\u{202e}b".into()));
     let events = lines(armlet().args(["complete", "-m", &chat.0.name("model.gguf"), "-p", "\n", "--json=events"]));
-    assert_eq!(of(&events, "text"), "<think>hm</think> a\u{202e}b");
+    assert_eq!(pieces(&events), tokens);
     assert_eq!(events.last().unwrap()["event"], "end");
     let whole = lines(&mut chat.command(&["-p", "one", "--json"]));
     assert!(whole.len() == 1 && whole[0]["event"].is_null() && whole[0]["stop"] == "stop");

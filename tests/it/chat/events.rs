@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{ANSWER, Chat};
-use crate::cli::fails;
+use crate::cli::{armlet, fails};
 use crate::common::pty::heeds_signals;
 use crate::common::scripted::{answering, endless};
 
@@ -15,6 +15,8 @@ struct Program {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
+    /// What the events of this kind said.
+    evicted: Vec<u64>,
 }
 
 impl Program {
@@ -22,7 +24,7 @@ impl Program {
         let command = heeds_signals(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-        Program { child, stdin, stdout }
+        Program { child, stdin, stdout, evicted: Vec::new() }
     }
 
     fn event(&mut self) -> Option<Value> {
@@ -43,6 +45,7 @@ impl Program {
             let event = self.event().unwrap();
             match event["event"].as_str().unwrap() {
                 "text" => text += event["text"].as_str().unwrap(),
+                "evicted" => self.evicted.push(event["tokens"].as_u64().unwrap()),
                 "end" | "reply" | "error" => return (event, text),
                 other => panic!("{other}"),
             }
@@ -135,6 +138,39 @@ fn progress_of_a_long_prompt_is_events() {
     assert_eq!(program.ends(), Some(0));
 }
 
+/// When the ring begins to evict, that is one event; the timings of each answer say what is in the KV cache.
+#[test]
+fn eviction_is_an_event() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let mut program = Program::new(&mut chat.command(&["--json=lines", "-c", "128"]));
+    program.event();
+    let line = json!({ "message": "x".repeat(40) }).to_string();
+    for _ in 0..4 {
+        let timings = program.line(&line, "end")["timings"].clone();
+        let of = |name: &str| timings[name].as_u64().unwrap();
+        assert_eq!(of("context"), 128);
+        assert!(of("evicted") == 0 && of("in_cache") < 128 || of("evicted") > 0 && of("in_cache") == 128, "{timings}");
+        assert_eq!(program.evicted.len(), usize::from(of("evicted") > 0));
+    }
+    assert_eq!(program.evicted.len(), 1);
+    // After `/clear` it may be said again.
+    program.line(r#"{"command": "/clear"}"#, "reply");
+    (0..4).for_each(|_| drop(program.line(&line, "end")));
+    assert_eq!(program.evicted.len(), 2);
+    assert_eq!(program.ends(), Some(0));
+    let chat = Chat::new(&endless());
+    let model = chat.0.name("model.gguf");
+    let args = ["complete", "-m", &model, "-p", "\n", "-c", "64", "-n", "100", "--json=events"];
+    let stdout = armlet().args(args).output().unwrap().stdout;
+    let lines: Vec<Value> = stdout.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice(l).ok()).collect();
+    let [.., evicted, end] = lines.as_slice() else { panic!("{lines:?}") };
+    assert_eq!((&evicted["event"], &evicted["tokens"]), (&json!("evicted"), &end["timings"]["evicted"]));
+    assert_eq!(
+        (&end["timings"]["in_cache"], lines.iter().filter(|l| l["event"] == "evicted").count()),
+        (&json!(64), 1)
+    );
+}
+
 #[test]
 fn sigint_stops_an_answer_of_events() {
     let chat = Chat::new(&endless());
@@ -155,7 +191,7 @@ fn a_program_that_leaves_keeps_the_answer() {
     let chat = Chat::new(&endless());
     let session = chat.0.name("session");
     let mut command = chat.command(&["--json=lines", "-n", "1000000", "--session", &session]);
-    let Program { mut child, stdin, stdout } = {
+    let Program { mut child, stdin, stdout, .. } = {
         let mut program = Program::new(&mut command);
         program.event();
         program.write(r#"{"message": "one"}"#);

@@ -286,14 +286,17 @@ impl Conversation<'_, '_> {
         self.stay.map_or(0, |_| self.runner.session.position().saturating_sub(context))
     }
 
+    /// Tokens that were evicted, the first time that there are some.
+    pub(super) fn first_evicted(&mut self) -> Option<u64> {
+        let evicted = Some(self.evicted()).filter(|evicted| *evicted > 0 && !self.told);
+        self.told |= evicted.is_some();
+        evicted
+    }
+
     /// Says once that the ring has begun to evict.
     pub(super) fn tell_eviction(&mut self) {
-        let (evicted, stay) = (self.evicted(), self.stay.unwrap_or(0));
-        if evicted == 0 || self.told {
-            return;
-        }
-        self.told = true;
-        let context = self.runner.context;
+        let Some(evicted) = self.first_evicted() else { return };
+        let (context, stay) = (self.runner.context, self.stay.unwrap_or(0));
         let kept = if stay > 0 { format!("; the first {stay} stay") } else { String::new() };
         terminal::tell(&format!(
             "the context of {context} tokens is full: the oldest {evicted} were evicted, and more will be{kept}; \

@@ -7,8 +7,9 @@
 //! |---|---|
 //! | `ready` | `model`, `context`, and `messages`, how many a session has: once, at the start |
 //! | `progress` | `read`, how many of the prompt's `tokens` were read; after each pass over them but the last |
-//! | `text`, `thinking` | `text`, a piece of the answer as it comes |
-//! | `end` | `text`, the whole answer; `stop`, why it ended; `timings` |
+//! | `text`, `thinking` | `text`, what a token adds to the answer |
+//! | `evicted` | `tokens`, how many of the oldest were evicted: once, when the context is full for the first time |
+//! | `end` | `text`, the whole answer; `stop`, why it ended; `timings`, and what is in the KV cache |
 //! | `reply` | `text`, what a command says |
 //! | `error` | `message`: the line was not answered; the conversation goes on |
 //!
@@ -24,7 +25,7 @@ use super::conversation::{Conversation, Piece};
 use super::input::Input;
 use crate::args::Json;
 use crate::error::{Failure, print_json};
-use crate::generate::{End, Said, Stats, ended};
+use crate::generate::{self, End, Said, Stats, ended};
 use crate::interrupt;
 use crate::thinking::{Thinking, without_thoughts};
 
@@ -61,8 +62,19 @@ impl Events {
     }
 }
 
-/// Prints the end of an answer, with all of it.
-pub(super) fn end(kind: Json, chat: &Conversation<'_, '_>, hide: bool, end: End, stats: &Stats) -> Result<(), Failure> {
+/// Prints the end of an answer, with all of it, and before it that tokens were evicted.
+pub(super) fn end(
+    kind: Json,
+    chat: &mut Conversation<'_, '_>,
+    hide: bool,
+    end: End,
+    stats: &Stats,
+) -> Result<(), Failure> {
+    if kind == Json::Events
+        && let Some(tokens) = chat.first_evicted()
+    {
+        print_json(&generate::evicted(tokens), false)?;
+    }
     let whole = match chat.transcript.messages.last() {
         // Without a token there is no answer, and the last one is another's.
         Some(message) if message.role == Role::Assistant && stats.generated > 0 => message.text.as_str(),

@@ -124,7 +124,7 @@ impl<'l, 's> Repl<'l, 's> {
         let mut pieces = Events::new(self.hide_thinking);
         let (end, stats) = ask(&mut self.chat, &mut |piece| pieces.show(piece))?;
         pieces.show(Piece::End)?;
-        events::end(Json::Events, &self.chat, self.hide_thinking, end, &stats)?;
+        events::end(Json::Events, &mut self.chat, self.hide_thinking, end, &stats)?;
         Ok(stats)
     }
 
