@@ -59,9 +59,27 @@ fn a_long_paste_is_one_message() {
     command(&mut t, "", &format!("{} tokens: ", long.len()));
     t.send(&paste("a\n/b\n\n c"));
     ask(&mut t, "");
+    // Of what stands in it nothing is changed, also where it is edited.
+    let pasted = ["cmd a \\\n  b", "// comment\nint y;", "/usr/bin/env\nx", "\"\"\"Doc.\"\"\"\ny", "  two\n    four"];
+    for text in pasted {
+        t.send(&paste(text));
+        ask(&mut t, "");
+    }
+    t.line("/edit");
+    t.expect("four");
+    t.line("teen");
+    t.expect("K/V: ");
+    t.prompt();
+    let asked = [&["a\n/b\n\n c"], &pasted[..4], &["  two\n    fourteen"]].concat();
+    assert_eq!(chat.asked(), asked);
+    // A command that was typed takes what is pasted behind it.
+    t.send("/system ");
+    t.send(&paste("Be brief.\n// And kind."));
+    command(&mut t, "", "with this system prompt");
+    ask(&mut t, "one");
     t.send("\x04");
     assert_eq!(t.ends(), 0);
-    assert_eq!(chat.asked(), ["a\n/b\n\n c"]);
+    assert_eq!(chat.messages()[0].1, "Be brief.\n// And kind.");
 }
 
 /// What is typed while an answer comes is not echoed into it, and is there at the next prompt.

@@ -54,12 +54,20 @@ const MORE: [&str; 3] = [
 /// Executes a line that begins with a slash.
 pub(super) fn execute(repl: &mut Repl<'_, '_>, line: &str) -> Result<Next, Failure> {
     let (name, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let known = COMMANDS.iter().find(|c| c.names.contains(&name));
-    let Some(command) = known else {
+    let Some(command) = find(name) else {
         let name = visible::line(name);
         return Err(Failure::Error(format!("{name} is not a command; /help lists them, and /{name} sends it")));
     };
     (command.run)(repl, argument.trim())
+}
+
+fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|c| c.names.contains(&name))
+}
+
+/// Whether several lines that begin with this word are a command: one that takes a text. Others may be the lines of a paste.
+pub(super) fn takes_lines(name: &str) -> bool {
+    find(name).is_some_and(|c| c.argument == "[TEXT]" || c.names[0] == "/set")
 }
 
 /// The names that `/help` shows.
@@ -218,5 +226,10 @@ mod tests {
         names.dedup();
         assert_eq!((names.len(), names.iter().all(|name| name.starts_with('/'))), (n, true));
         assert!(help().iter().map(|(name, _)| name).any(|name| name == "/set [NAME VALUE]"));
+        for (name, takes) in
+            [("/system", true), ("/tokenize", true), ("/set", true), ("/read", false), ("/home", false)]
+        {
+            assert_eq!(takes_lines(name), takes, "{name}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use rustyline::history::FileHistory;
 use rustyline::validate::Validator;
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
+use super::commands;
 use crate::error::Failure;
 use crate::interrupt;
 use crate::terminal;
@@ -91,19 +92,26 @@ impl Lines {
 
     /// Reads the next message or command.
     pub(super) fn read(&mut self) -> Result<Input, Failure> {
-        self.read_from("")
+        self.read_text("").map(|text| text.map_or_else(|nothing| nothing, |text| meaning(&text)))
     }
 
-    /// The same, beginning with a message to edit.
-    pub(super) fn read_from(&mut self, initial: &str) -> Result<Input, Failure> {
+    /// Lets a message be edited; `None` if it was given up.
+    pub(super) fn edit(&mut self, message: &str) -> Result<Option<String>, Failure> {
+        let text = self.read_text(message)?.ok();
+        let text = text.map(|text| unquoted(&text).map(str::to_string).unwrap_or(text));
+        Ok(text.filter(|text| !text.trim().is_empty()))
+    }
+
+    /// Reads the text of a message or command, beginning with `initial`; or what there is instead.
+    fn read_text(&mut self, initial: &str) -> Result<Result<String, Input>, Failure> {
         let text = match interrupt::at_prompt(|| self.read_lines(initial))? {
             Ok(text) => text,
             Err(ReadlineError::Interrupted) if interrupt::pressed_at_prompt() => return Err(Failure::Interrupted),
-            Err(ReadlineError::Interrupted) => return Ok(Input::Nothing),
-            Err(ReadlineError::Eof) => return Ok(Input::End),
+            Err(ReadlineError::Interrupted) => return Ok(Err(Input::Nothing)),
+            Err(ReadlineError::Eof) => return Ok(Err(Input::End)),
             Err(ReadlineError::Io(e)) if e.kind() == std::io::ErrorKind::InvalidData => {
                 let _ = Failure::Error("the line is not UTF-8, and was not sent".into()).report();
-                return Ok(Input::Nothing);
+                return Ok(Err(Input::Nothing));
             }
             Err(e) => return Err(failed(e)),
         };
@@ -113,25 +121,28 @@ impl Lines {
                 "this terminal (TERM) cuts lines at {LONGEST} bytes: the message is not whole, and was not sent"
             );
             let _ = Failure::Error(why + "; a \\ at the end of a line goes on in the next").report();
-            return Ok(Input::Nothing);
+            return Ok(Err(Input::Nothing));
         }
         if !text.trim().is_empty() {
             self.remember(&text);
         }
-        Ok(meaning(&text))
+        Ok(Ok(text))
     }
 
-    /// A line, or the lines of a message that goes on.
+    /// A line, or the lines of a message that goes on, without the `\` that was typed for that.
     fn read_lines(&mut self, initial: &str) -> Result<String, ReadlineError> {
         let mut text = self.editor.readline_with_initial("> ", (initial, ""))?;
         while goes_on(&text) {
+            if !is_quoted(&text) {
+                text.pop();
+            }
             text.push('\n');
             match self.editor.readline(". ") {
                 Ok(line) => text += &line,
                 // In the middle of a message Ctrl-D ends it, and not the program.
                 Err(ReadlineError::Eof) => {
                     let _ = writeln!(std::io::stderr());
-                    return if text.starts_with(QUOTES) { Ok(text + QUOTES) } else { Ok(text) };
+                    return if is_quoted(&text) { Ok(text + QUOTES) } else { Ok(text) };
                 }
                 Err(e) => return Err(e),
             }
@@ -147,25 +158,38 @@ fn failed(e: ReadlineError) -> Failure {
 /// Whether more lines belong to a message: `"""` has been opened and not closed, or the last line ends with a `\`.
 fn goes_on(text: &str) -> bool {
     match text.trim_start().strip_prefix(QUOTES) {
-        Some(rest) => !rest.trim_end().ends_with(QUOTES),
+        Some(rest) => !rest.contains(QUOTES),
         None => text.ends_with('\\'),
     }
 }
 
-/// What a line, or several, mean.
+fn is_quoted(text: &str) -> bool {
+    text.trim_start().starts_with(QUOTES)
+}
+
+/// What a line, or several, mean. Several may be a paste, of which nothing is changed: quotes and slashes that stand in it are
+/// its own, unless the quotes are around all of it.
 fn meaning(text: &str) -> Input {
-    if let Some(quoted) = text.trim().strip_prefix(QUOTES) {
-        let quoted = quoted.strip_suffix(QUOTES).unwrap_or(quoted);
-        let quoted = quoted.strip_prefix('\n').unwrap_or(quoted);
-        return message(quoted.strip_suffix('\n').unwrap_or(quoted));
+    if let Some(quoted) = unquoted(text) {
+        return message(quoted);
     }
-    let joined = text.replace("\\\n", "\n");
-    match joined.strip_prefix('/') {
+    let first = text.split(char::is_whitespace).next().unwrap_or("");
+    let text = text.trim_end_matches('\n');
+    let is_line = !text.contains('\n');
+    match text.strip_prefix('/') {
         // Two slashes stand for one.
-        Some(rest) if rest.starts_with('/') => message(rest.trim()),
-        Some(_) => Input::Command(joined.trim().into()),
-        None => message(joined.trim()),
+        Some(rest) if is_line && rest.starts_with('/') => message(rest.trim()),
+        Some(_) if is_line || commands::takes_lines(first) => Input::Command(text.trim_end().into()),
+        _ if is_line => message(text.trim()),
+        _ => message(text),
     }
+}
+
+/// What is between quotes, and in lines of its own there.
+fn unquoted(text: &str) -> Option<&str> {
+    let quoted = text.trim().strip_prefix(QUOTES)?.strip_suffix(QUOTES).filter(|quoted| !quoted.contains(QUOTES))?;
+    let quoted = quoted.strip_prefix('\n').unwrap_or(quoted);
+    Some(quoted.strip_suffix('\n').unwrap_or(quoted))
 }
 
 fn message(text: &str) -> Input {
@@ -218,7 +242,10 @@ mod tests {
         for text in ["a\\", "\\", "\"\"\"", "\"\"\"a\nb", " \"\"\"a\"\" \"", "a\\\nb\\"] {
             assert!(goes_on(text), "{text:?}");
         }
-        for text in ["", "a", "a\\ ", "\"\"\"a\"\"\"", "\"\"\"\n\"\"\" ", "a \"\"\"", "\"\"\"\"\"\""] {
+        // The last is a paste.
+        for text in
+            ["", "a", "a\\ ", "\"\"\"a\"\"\"", "\"\"\"\n\"\"\" ", "a \"\"\"", "\"\"\"\"\"\"", "\"\"\"A.\n\"\"\"\nx"]
+        {
             assert!(!goes_on(text), "{text:?}");
         }
     }
@@ -231,7 +258,15 @@ mod tests {
             (" \t", Input::Nothing),
             ("\"\"\"\n\n\"\"\"", Input::Nothing),
             (" a ", message("a")),
-            ("a\\\nb", message("a\nb")),
+            // What stands in a paste is its own.
+            ("a\\\n  b\n", message("a\\\n  b")),
+            ("  a\n    b", message("  a\n    b")),
+            ("// a\nb", message("// a\nb")),
+            ("/home/x\nb", message("/home/x\nb")),
+            ("/clear\nb", message("/clear\nb")),
+            ("/system a\n b\n", Input::Command("/system a\n b".into())),
+            ("\"\"\"A.\"\"\"\nb", message("\"\"\"A.\"\"\"\nb")),
+            ("\"\"\"A.\"\"\"\n\"\"\"B.\"\"\"", message("\"\"\"A.\"\"\"\n\"\"\"B.\"\"\"")),
             ("\"\"\"\na\\\n /b\n\"\"\"", message("a\\\n /b")),
             ("\"\"\"a\"\"\"", message("a")),
             ("/x y ", Input::Command("/x y".into())),

@@ -133,10 +133,7 @@ impl<'l, 's> Repl<'l, 's> {
         let Some(lines) = self.lines.as_mut().filter(|_| !is_dumb()) else {
             return Err(Failure::Error("nothing can be edited here: /edit TEXT gives the whole message".into()));
         };
-        match lines.read_from(message)? {
-            Input::Message(text) | Input::Command(text) => Ok(Some(text)),
-            Input::Nothing | Input::End => Ok(None),
-        }
+        lines.edit(message)
     }
 
     pub(super) fn attach(&mut self, text: String) {
