@@ -30,16 +30,22 @@ pub struct Terminal {
 impl Terminal {
     /// Runs a program on a terminal of 80 columns that can do all that rustyline wants.
     pub fn new(command: &mut Command) -> Self {
-        Self::of_kind(command, "xterm", READY)
+        Self::of_kind(command, "xterm", READY, None)
     }
 
     /// On one that moves no cursor.
     pub fn dumb(command: &mut Command) -> Self {
-        Self::of_kind(command, "dumb", "> ")
+        Self::of_kind(command, "dumb", "> ", None)
+    }
+
+    /// With its stdout in a file.
+    pub fn into_file(command: &mut Command, is_dumb: bool, file: File) -> Self {
+        let (kind, ready) = if is_dumb { ("dumb", "> ") } else { ("xterm", READY) };
+        Self::of_kind(command, kind, ready, Some(file))
     }
 
     #[allow(unsafe_code)]
-    fn of_kind(command: &mut Command, kind: &str, ready: &'static str) -> Self {
+    fn of_kind(command: &mut Command, kind: &str, ready: &'static str, stdout: Option<File>) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -47,7 +53,7 @@ impl Terminal {
         let slave = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
         tcsetwinsize(&slave, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let end = || slave.try_clone().unwrap();
-        command.env("TERM", kind).stdin(end()).stdout(end()).stderr(end());
+        command.env("TERM", kind).stdin(end()).stdout(stdout.unwrap_or_else(end)).stderr(end());
         heeds_signals(command);
         // SAFETY: two system calls, which allocate nothing and take no lock.
         unsafe {

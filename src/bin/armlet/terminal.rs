@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::error::{Failure, print};
 use crate::visible;
-use rustix::stdio::{stdin, stdout};
+use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 
 /// The terminal on stdin, as it was at first.
@@ -75,9 +75,11 @@ pub(crate) fn remember() {
 pub(crate) fn restore() {
     let Some(Original { modes, dumb }) = ORIGINAL.get() else { return };
     let _ = tcsetattr(stdin(), OptionalActions::Now, modes);
-    if isatty(stdout()) && !dumb {
+    // Answers may go to a file.
+    let out = if isatty(stdout()) { stdout() } else { stderr() };
+    if isatty(out) && !dumb {
         // No bracketed paste, no colour. A terminal that is gone does not matter, and nobody may hold the lock for ever.
-        let _ = rustix::io::write(stdout(), b"\x1b[?2004l\x1b[0m\n");
+        let _ = rustix::io::write(out, b"\x1b[?2004l\x1b[0m\n");
     }
 }
 

@@ -138,6 +138,27 @@ fn a_terminal_that_moves_no_cursor() {
     assert_eq!(t.ends(), 130);
 }
 
+/// Answers go to the file, and nothing else: the prompt, and what is typed, are shown on the terminal.
+#[test]
+fn answers_go_to_a_file() {
+    let chat = Chat::new(&answering(&ANSWER));
+    for is_dumb in [false, true] {
+        let out = std::fs::File::create(chat.0.path("out.txt")).unwrap();
+        let mut t = Terminal::into_file(&mut chat.command(&[]), is_dumb, out);
+        for text in ["one", "two"] {
+            t.prompt();
+            t.line(text);
+            t.expect(text);
+            t.expect("K/V: ");
+        }
+        t.prompt();
+        t.send("\x04");
+        assert_eq!(t.ends(), 0);
+        let answers = std::fs::read_to_string(chat.0.path("out.txt")).unwrap();
+        assert_eq!(answers, "Some fine answer.\nSome fine answer.\n", "{is_dumb}");
+    }
+}
+
 #[test]
 fn a_terminal_that_changes_its_width() {
     let chat = Chat::new(&answering(&ANSWER));

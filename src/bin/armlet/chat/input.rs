@@ -1,6 +1,6 @@
 //! Messages from the terminal: line editing, several lines, and a history that outlives the program.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use rustyline::completion::Completer;
@@ -9,7 +9,7 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::Validator;
-use rustyline::{CompletionType, Config, Context, Editor, Helper};
+use rustyline::{Behavior, CompletionType, Config, Context, Editor, Helper};
 
 use super::commands;
 use crate::error::Failure;
@@ -42,16 +42,22 @@ pub(super) struct Lines {
     editor: Editor<Commands, FileHistory>,
     /// Where the history is kept.
     file: Option<PathBuf>,
+    /// Lines are read without editing.
+    plain: bool,
 }
 
 impl Lines {
     /// Names of commands can be completed.
     pub(super) fn new(commands: Vec<&'static str>, keep_history: bool) -> Result<Self, Failure> {
+        // Answers may go to a file. The prompt, and what is typed, are for the terminal in any case.
+        let to_terminal = std::io::stdout().is_terminal();
+        let plain = terminal::is_dumb() || !(to_terminal || std::fs::File::open("/dev/tty").is_ok());
+        let behavior = if to_terminal { Behavior::Stdio } else { Behavior::PreferTerm };
         let config = Config::builder().completion_type(CompletionType::List).max_history_size(HISTORY);
-        let config = config.map_err(failed)?.build();
+        let config = config.map_err(failed)?.behavior(behavior).build();
         let mut editor = Editor::with_config(config).map_err(failed)?;
         editor.set_helper(Some(Commands(commands)));
-        let mut lines = Lines { editor, file: keep_history.then(history_file).flatten() };
+        let mut lines = Lines { editor, file: keep_history.then(history_file).flatten(), plain };
         lines.load();
         Ok(lines)
     }
@@ -95,6 +101,11 @@ impl Lines {
         self.read_text("").map(|text| text.map_or_else(|nothing| nothing, |text| meaning(&text)))
     }
 
+    /// Whether a message can be edited.
+    pub(super) fn can_edit(&self) -> bool {
+        !self.plain
+    }
+
     /// Lets a message be edited; `None` if it was given up.
     pub(super) fn edit(&mut self, message: &str) -> Result<Option<String>, Failure> {
         let text = self.read_text(message)?.ok();
@@ -116,10 +127,9 @@ impl Lines {
             Err(e) => return Err(failed(e)),
         };
         interrupt::line_came();
-        if terminal::is_dumb() && text.lines().any(|line| line.len() >= LONGEST) {
-            let why = format!(
-                "this terminal (TERM) cuts lines at {LONGEST} bytes: the message is not whole, and was not sent"
-            );
+        if self.plain && text.lines().any(|line| line.len() >= LONGEST) {
+            let why =
+                format!("this terminal cuts lines at {LONGEST} bytes: the message is not whole, and was not sent");
             let _ = Failure::Error(why + "; a \\ at the end of a line goes on in the next").report();
             return Ok(Err(Input::Nothing));
         }
@@ -131,13 +141,13 @@ impl Lines {
 
     /// A line, or the lines of a message that goes on, without the `\` that was typed for that.
     fn read_lines(&mut self, initial: &str) -> Result<String, ReadlineError> {
-        let mut text = self.editor.readline_with_initial("> ", (initial, ""))?;
+        let mut text = self.read_line("> ", initial)?;
         while goes_on(&text) {
             if !is_quoted(&text) {
                 text.pop();
             }
             text.push('\n');
-            match self.editor.readline(". ") {
+            match self.read_line(". ", "") {
                 Ok(line) => text += &line,
                 // In the middle of a message Ctrl-D ends it, and not the program.
                 Err(ReadlineError::Eof) => {
@@ -148,6 +158,25 @@ impl Lines {
             }
         }
         Ok(text)
+    }
+
+    fn read_line(&mut self, prompt: &str, initial: &str) -> Result<String, ReadlineError> {
+        if !self.plain {
+            return self.editor.readline_with_initial(prompt, (initial, ""));
+        }
+        let _ = write!(std::io::stderr(), "{prompt}");
+        let mut line = String::new();
+        match std::io::stdin().read_line(&mut line)? {
+            0 => Err(ReadlineError::Eof),
+            // The kernel may know another key for it.
+            _ => Ok(line.trim_end_matches(['\r', '\n']).chars().fold(String::new(), |mut line, c| {
+                match c {
+                    '\x08' => _ = line.pop(),
+                    c => line.push(c),
+                }
+                line
+            })),
+        }
     }
 }
 

@@ -130,7 +130,7 @@ impl<'l, 's> Repl<'l, 's> {
 
     /// Lets a message be edited; `None` if it was given up.
     pub(super) fn edit(&mut self, message: &str) -> Result<Option<String>, Failure> {
-        let Some(lines) = self.lines.as_mut().filter(|_| !is_dumb()) else {
+        let Some(lines) = self.lines.as_mut().filter(|lines| lines.can_edit()) else {
             return Err(Failure::Error("nothing can be edited here: /edit TEXT gives the whole message".into()));
         };
         lines.edit(message)
