@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
         let limit = args.sampling.n_predict.unwrap_or(128);
         let mut sampler = sampler(&args.sampling, loaded.file)?;
         let rules = TokenRules::with_form(&args.sampling, &loaded.model.tokenizer)?;
-        let request = Request { prompt: &tokens, limit, rules: &rules, stop_loops: false };
+        let request = Request { prompt: &tokens, limit, rules: &rules, shown: &[], stop_loops: false };
         let (end, stats) = generate(&mut runner, &mut sampler, request, &mut Vec::new(), show)?;
         if args.json == Some(Json::Events) && stats.evicted > 0 {
             print_json(&evicted(stats.evicted), false)?;

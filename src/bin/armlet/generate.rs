@@ -183,6 +183,8 @@ pub(crate) struct Request<'a> {
     pub(crate) limit: usize,
     /// What is said of its tokens.
     pub(crate) rules: &'a TokenRules,
+    /// Control tokens whose text is a part of the answer's.
+    pub(crate) shown: &'a [u32],
     /// Whether an answer ends that has begun to repeat itself exactly.
     pub(crate) stop_loops: bool,
 }
@@ -196,9 +198,10 @@ pub(crate) fn generate(
     history: &mut Vec<u32>,
     mut show: impl FnMut(Said<'_>) -> Result<(), Failure>,
 ) -> Result<(End, Stats), Failure> {
-    let Request { prompt, limit, rules, stop_loops } = request;
+    let Request { prompt, limit, rules, shown, stop_loops } = request;
     let stops: Vec<&str> = rules.stops.iter().map(String::as_str).collect();
     let (mut generation, limits) = (Generation::new(), Limits { tokens: limit, stops: &stops });
+    shown.iter().for_each(|token| generation.show(*token));
     limits.check().map_err(|e| Failure::new("--stop", e))?;
     let mut stats = Stats::default();
     let start = Instant::now();

@@ -15,7 +15,6 @@ impl Default for Tags {
     }
 }
 
-#[cfg(feature = "serve")]
 impl Tags {
     /// Those of a template: Mistral's, Gemma's, or what all others have.
     pub(crate) fn of(template: &str) -> Self {
@@ -49,12 +48,11 @@ pub(crate) struct Thinking {
 }
 
 impl Thinking {
-    #[cfg(feature = "serve")]
     pub(crate) fn new(tags: Tags) -> Self {
         Thinking { tags, ..Thinking::default() }
     }
 
-    /// The prompt ended with `<think>`.
+    /// The prompt ended with the first tag.
     pub(crate) fn begin(&mut self) {
         self.place = Place::Thought;
     }
@@ -116,9 +114,9 @@ fn half_tag(text: &str, tag: &str) -> usize {
 }
 
 /// An answer without its thoughts, and the white space behind them.
-pub(crate) fn without_thoughts(text: &str) -> String {
+pub(crate) fn without_thoughts(text: &str, tags: Tags) -> String {
     let mut out = String::new();
-    let (mut thinking, mut thought) = (Thinking::default(), false);
+    let (mut thinking, mut thought) = (Thinking::new(tags), false);
     let mut take = |is_thought: bool, text: &str| {
         thought |= is_thought;
         if !is_thought {
@@ -171,8 +169,10 @@ mod tests {
 
     #[test]
     fn an_answer_without_its_thoughts() {
-        assert_eq!(without_thoughts("<think>a</think>\n\n b\n"), "b\n");
-        assert_eq!(without_thoughts("\n b\n"), "\n b\n");
-        assert_eq!(without_thoughts("<think>a"), "");
+        let without = |text: &str| without_thoughts(text, Tags::default());
+        assert_eq!(without("<think>a</think>\n\n b\n"), "b\n");
+        assert_eq!(without("\n b\n"), "\n b\n");
+        assert_eq!(without("<think>a"), "");
+        assert_eq!(without_thoughts("[THINK]a[/THINK]b", Tags::of("{# [/THINK] #}")), "b");
     }
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::{Chat, ask, command};
 use crate::cli::{armlet, stderr};
-use crate::common::gguf::Gguf;
+use crate::common::gguf::{Gguf, Val};
 use crate::common::pty::Terminal;
 use crate::common::scripted::{answering, endless, repeating};
 
@@ -57,6 +57,45 @@ fn thoughts_are_dim_or_hidden() {
     let answer = t.expect("Some fine answer.");
     assert!(!answer.contains('\x1b'), "{answer}");
     assert_eq!(t.ends(), 0);
+}
+
+/// Mistral's and Gemma's are between other tags, which may be control tokens.
+#[test]
+fn thoughts_of_other_families_are_dim_or_hidden() {
+    let families = [(["[THINK]", ""], "[/THINK]"), (["<|channel>", "thought"], "<channel|>")];
+    let cases = families.into_iter().flat_map(|family| [1, 3].map(|kind| (family, kind)));
+    for (([mark, word], close), kind) in cases {
+        let word = format!("{word}\nhm");
+        let mut model = answering(&[mark, &word, close, "\n\n", "Some fine answer."]);
+        let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+                        {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}{# CLOSE #}";
+        let kinds = (0..259 + 5).map(|token| match token {
+            256..259 => 3,
+            259 | 261 => kind,
+            _ => 1,
+        });
+        model
+            .set("tokenizer.chat_template", Val::Str(template.replace("CLOSE", close)))
+            .set("tokenizer.ggml.token_type", Val::I32s(kinds.collect()));
+        let chat = Chat::new(&model);
+        let mut t = chat.start(&[]);
+        let (thought, shown) = (format!("{mark}{word}{close}"), format!("{mark}{word}{close}").replace('\n', "\r\n"));
+        let answer = ask(&mut t, "one");
+        assert!(answer.contains(&format!("\x1b[2m{shown}\x1b[0m")), "{answer}");
+        command(&mut t, "/set think hide", "think is hide");
+        let answer = ask(&mut t, "two");
+        assert!(answer.contains("thinking") && !answer.contains("hm"), "{answer}");
+        t.send("\x04");
+        assert_eq!(t.ends(), 0);
+        assert_eq!(chat.messages()[3].1, format!("{thought}\n\nSome fine answer."));
+        let output = chat.command(&["-p", "one", "--hide-thinking", "--json"]).output().unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["text"], "Some fine answer.");
+        let output = chat.command(&["-p", "one", "--json=events"]).output().unwrap();
+        let events = output.stdout.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+        let thoughts = events.filter(|e: &serde_json::Value| e["event"] == "thinking");
+        assert_eq!(thoughts.map(|e| e["text"].as_str().unwrap().to_string()).collect::<String>(), thought);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::stdout;
 use super::conversation::Piece;
 use crate::error::{Failure, print};
 use crate::terminal::{has_colours, print_text, tell};
-use crate::thinking::Thinking;
+use crate::thinking::{Tags, Thinking};
 
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
@@ -27,8 +27,8 @@ struct State {
 }
 
 impl Answer {
-    pub(super) fn new(hide: bool) -> Self {
-        Answer { thinking: Thinking::default(), colours: has_colours(&stdout()), hide, state: State::default() }
+    pub(super) fn new(hide: bool, tags: Tags) -> Self {
+        Answer { thinking: Thinking::new(tags), colours: has_colours(&stdout()), hide, state: State::default() }
     }
 
     pub(super) fn show(&mut self, piece: Piece<'_>) -> Result<(), Failure> {

@@ -18,7 +18,7 @@ use crate::token_rules::TokenRules;
 /// A piece of an answer, as it comes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Piece<'a> {
-    /// The prompt ended with `<think>`: what follows is thought.
+    /// The prompt ended with `<think>`, or what the family has instead: what follows is thought.
     Thinking,
     /// So many tokens of the prompt were read, and not all.
     Read(Part),
@@ -172,7 +172,6 @@ impl Conversation<'_, '_> {
     fn answer(&mut self, show: Show<'_>) -> Answered {
         let Transcript { messages, read, began } = &self.transcript;
         let rendered = self.template.render(messages, *began)?;
-        let prompt = &rendered.text;
         let mut tokens = encode_rendered(self.loaded, &rendered)?;
         if common(read, &tokens) < read.len()
             && let Some(longer) = going_on(self.loaded, &rendered, read, self.cut == Some(read.len()))?
@@ -180,7 +179,8 @@ impl Conversation<'_, '_> {
             tokens = longer;
         }
         self.check_length(tokens.len())?;
-        if prompt.trim_end().ends_with("<think>") {
+        let tags = self.template.tags();
+        if rendered.text.trim_end().ends_with(tags.open) {
             show(Piece::Thinking)?;
         }
         // At least one token is prefilled, to have logits.
@@ -196,7 +196,10 @@ impl Conversation<'_, '_> {
         let recent = &self.transcript.read[same.saturating_sub(PENALTY_WINDOW)..];
         recent.iter().for_each(|token| self.sampler.accept(*token));
         let mut text = String::new();
-        let request = Request { prompt: &tokens[same..], limit: self.limit, rules: &self.rules, stop_loops: true };
+        let tokenizer = &self.loaded.model.tokenizer;
+        let shown: Vec<u32> = tags.tokens.iter().filter_map(|tag| tokenizer.find(tag.as_bytes())).collect();
+        let (prompt, limit) = (&tokens[same..], self.limit);
+        let request = Request { prompt, limit, rules: &self.rules, shown: &shown, stop_loops: true };
         let read = &mut self.transcript.read;
         let result = generate(&mut self.runner, &mut self.sampler, request, read, |said| match said {
             Said::Read(part) => show(Piece::Read(part)),

@@ -27,7 +27,7 @@ use crate::args::Json;
 use crate::error::{Failure, print_json};
 use crate::generate::{self, End, Said, Stats, ended};
 use crate::interrupt;
-use crate::thinking::{Thinking, without_thoughts};
+use crate::thinking::{Tags, Thinking, without_thoughts};
 
 /// Bytes of the longest line.
 const LONGEST: u64 = 16 << 20;
@@ -39,8 +39,8 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new(hide: bool) -> Self {
-        Events { thinking: Thinking::default(), hide }
+    pub(super) fn new(hide: bool, tags: Tags) -> Self {
+        Events { thinking: Thinking::new(tags), hide }
     }
 
     pub(super) fn show(&mut self, piece: Piece<'_>) -> Result<(), Failure> {
@@ -80,7 +80,7 @@ pub(super) fn end(
         Some(message) if message.role == Role::Assistant && stats.generated > 0 => message.text.as_str(),
         _ => "",
     };
-    let text = if hide { without_thoughts(whole) } else { whole.to_string() };
+    let text = if hide { without_thoughts(whole, chat.template.tags()) } else { whole.to_string() };
     print_json(&ended(kind, &text, end, stats), false)
 }
 

@@ -226,9 +226,9 @@ fn planned(
 
 /// One question, one answer, on stdout.
 fn once(chat: &mut Conversation<'_, '_>, text: &str, args: &Chat) -> Result<(), Failure> {
-    let hide = args.hide_thinking;
-    let mut answer = Answer::new(hide);
-    let mut pieces = Events::new(hide);
+    let (hide, tags) = (args.hide_thinking, chat.template.tags());
+    let mut answer = Answer::new(hide, tags);
+    let mut pieces = Events::new(hide, tags);
     let json = args.json.map(|json| if json == ChatJson::Object { Json::Object } else { Json::Events });
     let mut show = |piece: Piece<'_>| match json {
         None => answer.show(piece),

@@ -102,7 +102,7 @@ impl<'l, 's> Repl<'l, 's> {
 
     fn show(&mut self, ask: impl FnOnce(&mut Conversation<'l, 's>, Show<'_>) -> Answered) -> Result<Stats, Failure> {
         let quiet = Quiet::new();
-        let mut answer = Answer::new(self.hide_thinking);
+        let mut answer = Answer::new(self.hide_thinking, self.chat.template.tags());
         let result = ask(&mut self.chat, &mut |piece| answer.show(piece));
         let finished = answer.finish();
         drop(quiet);
@@ -121,7 +121,7 @@ impl<'l, 's> Repl<'l, 's> {
         &mut self,
         ask: impl FnOnce(&mut Conversation<'l, 's>, Show<'_>) -> Answered,
     ) -> Result<Stats, Failure> {
-        let mut pieces = Events::new(self.hide_thinking);
+        let mut pieces = Events::new(self.hide_thinking, self.chat.template.tags());
         let (end, stats) = ask(&mut self.chat, &mut |piece| pieces.show(piece))?;
         pieces.show(Piece::End)?;
         events::end(Json::Events, &mut self.chat, self.hide_thinking, end, &stats)?;

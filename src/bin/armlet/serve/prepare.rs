@@ -154,7 +154,7 @@ impl<'m> Preparation<'m> {
 
     /// What the model's thoughts are between.
     pub(super) fn tags(&self) -> Tags {
-        self.template.source().map_or_else(Tags::default, Tags::of)
+        self.template.tags()
     }
 
     /// The same, if the model may have thoughts: its template knows of them, or its vocabulary.

@@ -25,6 +25,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::args;
 use crate::error::Failure;
 use crate::model::{read_bytes, read_stdin};
+use crate::thinking::Tags;
 #[cfg(feature = "serve")]
 use crate::tools::Call;
 use engine::Job;
@@ -144,12 +145,16 @@ impl<'m> Template<'m> {
     }
 
     /// The text of the template, if it is no built-in format.
-    #[cfg(feature = "serve")]
     pub(crate) fn source(&self) -> Option<&str> {
         match &self.kind {
             Kind::Jinja { job, .. } => Some(&job.template),
             _ => None,
         }
+    }
+
+    /// What the model's thoughts are between.
+    pub(crate) fn tags(&self) -> Tags {
+        self.source().map_or_else(Tags::default, Tags::of)
     }
 
     /// Tries again what took too much before.
