@@ -64,6 +64,18 @@ fn every_command_does_what_it_says() {
     command(&mut t, &format!("/read {text}"), "5 bytes go before the next message");
     ask(&mut t, "six");
     assert_eq!(chat.asked(), ["five", "read\nsix"]);
+    // It belongs to the conversation that it was read for.
+    let load = format!("/load {saved}");
+    for (line, reply) in [
+        ("/clear", "a new conversation begins"),
+        ("/system Be kind.", "a new conversation begins"),
+        (load.as_str(), "a conversation of 3 messages goes on"),
+    ] {
+        command(&mut t, &format!("/read {text}"), "5 bytes go before the next message");
+        command(&mut t, line, reply);
+    }
+    ask(&mut t, "seven");
+    assert_eq!(chat.asked(), ["five", "seven"]);
     for (line, reply) in [
         ("/read", "/read needs the name of a file"),
         ("/read /nowhere", "/nowhere"),

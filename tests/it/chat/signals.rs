@@ -56,12 +56,20 @@ fn ctrl_c_stops_the_reading_of_a_prompt() {
     t.expect("stopped after ");
     let read: usize = t.expect(" tokens of the prompt").parse().unwrap();
     assert!(read > 0 && read.is_multiple_of(128) && read < 500_000, "{read}");
-    // The message was not answered, and is not there.
+    // The message was not answered, and is not there. What was read for it is, until it is dropped.
+    t.expect("/read alone drops it");
     t.prompt();
     command(&mut t, "/tokens", "0 messages and 0 answers");
+    t.line("?");
+    t.expect("reading the prompt: ");
+    t.send("\x03");
+    t.expect("stopped after ");
+    t.prompt();
+    command(&mut t, "/read", "nothing goes before the next message");
     ask(&mut t, "one");
     t.send("\x04");
     assert_eq!(t.ends(), 0);
+    assert_eq!(chat.asked(), ["one"]);
 }
 
 #[test]

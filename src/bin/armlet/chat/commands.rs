@@ -34,7 +34,12 @@ const COMMANDS: [Command; 14] = [
     }),
     command(&["/edit"], "[TEXT]", "Change your last message, and let it be answered again.", edit),
     command(&["/undo"], "", "Take your last message back, and its answer.", undo),
-    command(&["/read", "/file"], "FILE", "Put the text of a file before your next message.", read),
+    command(
+        &["/read", "/file"],
+        "[FILE]",
+        "Put the text of a file before your next message; without a name, drop it.",
+        read,
+    ),
     command(&["/save"], "FILE", "Save the conversation, with its KV cache.", save),
     command(&["/load"], "FILE", "Go on with a saved conversation.", load),
     command(&["/set"], "[NAME VALUE]", "Change a setting of this chat; without a name, list them.", set),
@@ -85,6 +90,7 @@ fn help() -> Vec<(String, String)> {
 }
 
 fn clear(repl: &mut Repl<'_, '_>, _: &str) -> Result<Next, Failure> {
+    repl.detach();
     let has_system = repl.chat.clear();
     repl.chat.save()?;
     let kept = if has_system { "; the system prompt stays" } else { "" };
@@ -108,6 +114,8 @@ fn system(repl: &mut Repl<'_, '_>, text: &str) -> Result<Next, Failure> {
         ));
     }
     chat.set_system(Some(text).filter(|t| !t.is_empty()));
+    repl.detach();
+    let chat = &mut repl.chat;
     chat.save()?;
     let what = if text.is_empty() { "without a system prompt" } else { "with this system prompt" };
     let mut line = format!("a new conversation begins {what}");
@@ -139,6 +147,9 @@ fn undo(repl: &mut Repl<'_, '_>, _: &str) -> Result<Next, Failure> {
 }
 
 fn read(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
+    if name.is_empty() && repl.detach() {
+        return repl.note("nothing goes before the next message");
+    }
     let path = path(name, "/read")?;
     if !path.metadata().map_err(|e| Failure::file(path, e))?.is_file() {
         return Err(Failure::file(path, "not a regular file"));
@@ -164,6 +175,7 @@ fn save(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
 
 fn load(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
     repl.chat.load(path(name, "/load")?)?;
+    repl.detach();
     let n = repl.chat.transcript.messages.len();
     // A slip must not cost the session's own conversation.
     let own = repl.chat.file.map(|path| {

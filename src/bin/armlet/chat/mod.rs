@@ -265,7 +265,7 @@ fn converse(repl: &mut Repl<'_, '_>) -> Result<(), Failure> {
             Input::Nothing => continue,
             Input::End => return Ok(()),
             Input::Command(line) => commands::execute(repl, &line),
-            Input::Message(text) => repl.reply(|chat, show| chat.ask(&text, show)),
+            Input::Message(text) => repl.ask(&text),
         };
         match done {
             Ok(Next::GoOn) => {}

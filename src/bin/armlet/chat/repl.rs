@@ -67,16 +67,27 @@ impl<'l, 's> Repl<'l, 's> {
         Ok(())
     }
 
-    /// Reads a message, with what was attached to it, or a command.
+    /// Reads a message or a command.
     pub(super) fn read(&mut self) -> Result<Input, Failure> {
-        let input = match &mut self.lines {
-            Some(lines) => lines.read()?,
-            None => events::read()?,
-        };
-        Ok(match input {
-            Input::Message(text) => Input::Message(std::mem::take(&mut self.attached) + &text),
-            other => other,
-        })
+        match &mut self.lines {
+            Some(lines) => lines.read(),
+            None => events::read(),
+        }
+    }
+
+    /// Asks, with what was attached before the message. That stays for the next one where this one is not answered.
+    pub(super) fn ask(&mut self, text: &str) -> Result<Next, Failure> {
+        let (attached, messages) = (std::mem::take(&mut self.attached), self.chat.transcript.messages.len());
+        let text = format!("{attached}{text}");
+        let result = self.reply(|chat, show| chat.ask(&text, show));
+        if self.chat.transcript.messages.len() == messages && !attached.is_empty() {
+            self.attached = attached;
+            // To a program, nothing comes behind the end of an answer.
+            if self.lines.is_some() {
+                note("what was read goes before the next message; /read alone drops it");
+            }
+        }
+        result
     }
 
     /// The model's name, what it is, and its context.
@@ -134,6 +145,11 @@ impl<'l, 's> Repl<'l, 's> {
             return Err(Failure::Error("nothing can be edited here: /edit TEXT gives the whole message".into()));
         };
         lines.edit(message)
+    }
+
+    /// Drops what was attached; whether there was something.
+    pub(super) fn detach(&mut self) -> bool {
+        !std::mem::take(&mut self.attached).is_empty()
     }
 
     pub(super) fn attach(&mut self, text: String) {
