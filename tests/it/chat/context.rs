@@ -45,6 +45,13 @@ fn eviction_is_said_and_the_system_prompt_stays() {
     assert_eq!(on(&[]), "");
     assert_eq!(on(&["--system", system]), "");
     assert!(on(&["--system", "Be long."]).contains("the one given is not used"));
+    // One that was begun without.
+    let without = chat.0.name("without");
+    for (more, said) in [(&[][..], ""), (&["--system", system], "it was begun without a system prompt")] {
+        let args = [&["--session", &without, "-p", "on"][..], more].concat();
+        let output = chat.command(&args).output().unwrap();
+        assert!(stderr(&output).contains(said) && !stderr(&output).contains("has its own"), "{}", stderr(&output));
+    }
     fails_with(
         &["chat", "-m", &chat.0.name("model.gguf"), "-c", "32", "--session", &session, "-p", "on"],
         1,

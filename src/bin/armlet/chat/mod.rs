@@ -91,12 +91,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         };
         if let Some(path) = session {
             chat.load(path)?;
-            if system.is_some() && system.as_deref() != chat.transcript.system() {
-                log::warn!(
-                    "{}: it has its own system prompt, and goes on with it; the one given is not used",
-                    path.display()
-                );
-            }
+            tell_system(path, system.as_deref(), chat.transcript.system());
         }
         interrupt::catch()?;
         match one_shot {
@@ -169,6 +164,16 @@ fn system(args: &Chat) -> Result<Option<String>, Failure> {
         }
         (None, None) => Ok(None),
     }
+}
+
+/// Says that a session goes on without the system prompt that was given.
+fn tell_system(path: &Path, given: Option<&str>, own: Option<&str>) {
+    let why = match own {
+        _ if given.is_none() || given == own => return,
+        Some(_) => "it has its own system prompt, and goes on with it; the one given is not used",
+        None => "it was begun without a system prompt; the one given is not used; /system begins anew with it",
+    };
+    log::warn!("{}: {why}", path.display());
 }
 
 /// A prefix, and the system prompt that it holds.
