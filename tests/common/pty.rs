@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{LocalModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 /// When a test gives up; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -148,6 +148,23 @@ impl Terminal {
     /// Whether what is typed is shown.
     pub fn echoes(&self) -> bool {
         tcgetattr(self.master.as_ref().unwrap()).unwrap().local_modes.contains(LocalModes::ECHO)
+    }
+
+    /// What is typed is shown, and comes line by line: the modes that a shell sets.
+    pub fn set_echo(&self) {
+        let master = self.master.as_ref().unwrap();
+        let mut modes = tcgetattr(master).unwrap();
+        modes.local_modes.insert(LocalModes::ECHO | LocalModes::ICANON);
+        tcsetattr(master, OptionalActions::Now, &modes).unwrap();
+    }
+
+    /// Waits until what is typed is not shown.
+    pub fn stops_echo(&mut self) {
+        let start = Instant::now();
+        while self.echoes() {
+            assert!(start.elapsed() < PATIENCE, "what is typed is shown; shown is {}", self.shown());
+            self.take(false);
+        }
     }
 
     /// Waits for the end of the program; returns its exit code.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 use std::sync::{Once, OnceLock};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::error::Failure;
@@ -68,7 +68,7 @@ fn install() -> io::Result<()> {
     let ignored = ignored();
     // `nohup` and shells that start a job in the background have signals ignored, and they stay so.
     let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
-    let mut signals = Signals::new(wanted)?;
+    let mut signals = Signals::new(wanted.chain([SIGCONT]))?;
     let handle = signals.handle();
     let thread = move || signals.forever().for_each(received);
     let spawned = std::thread::Builder::new().name("signals".into()).spawn(thread);
@@ -92,6 +92,9 @@ fn ignored() -> u64 {
 }
 
 fn received(signal: i32) {
+    if signal == SIGCONT {
+        return terminal::go_on();
+    }
     if let Some(notify) = NOTIFIED.get() {
         notify();
     }

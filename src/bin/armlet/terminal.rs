@@ -1,15 +1,19 @@
 //! The terminal: what it can do, and its modes, which are put back whatever ends the program.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use crate::error::{Failure, print};
 use crate::visible;
+use rustix::process::getpgrp;
 use rustix::stdio::{stderr, stdin, stdout};
-use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcsetattr};
 
 /// The terminal on stdin, as it was at first.
 static ORIGINAL: OnceLock<Original> = OnceLock::new();
+
+/// The modes of a [`Quiet`], while there is one.
+static QUIET: Mutex<Option<Termios>> = Mutex::new(None);
 
 struct Original {
     modes: Termios,
@@ -51,15 +55,32 @@ impl Quiet {
             // The kernel drops what does not fit a line of 4096 bytes. The line editor does not need lines.
             modes.local_modes.remove(LocalModes::ICANON);
         }
-        set(&modes).then_some(Quiet(()))
+        set_quiet(Some(modes)).then_some(Quiet(()))
+    }
+}
+
+/// Sets these modes and remembers them, or puts back those of before.
+fn set_quiet(modes: Option<Termios>) -> bool {
+    let Ok(mut quiet) = QUIET.lock() else { return false };
+    let is_set = modes.as_ref().or(ORIGINAL.get().map(|original| &original.modes)).is_some_and(set);
+    *quiet = modes.filter(|_| is_set);
+    is_set
+}
+
+/// After a stop (Ctrl-Z) the terminal has the shell's modes: sets those of a [`Quiet`] again. Not in the background, where
+/// that would stop the program once more.
+pub(crate) fn go_on() {
+    let in_front = || tcgetpgrp(io::stdin()).is_ok_and(|group| group == getpgrp());
+    if let Ok(quiet) = QUIET.lock()
+        && let Some(modes) = quiet.as_ref().filter(|_| in_front())
+    {
+        set(modes);
     }
 }
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        if let Some(original) = ORIGINAL.get() {
-            set(&original.modes);
-        }
+        set_quiet(None);
     }
 }
 

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::Stdio;
 
+use rustix::process::Signal;
+
 use super::{ANSWER, Chat, ask, command};
 use crate::cli::{fails_with, stderr};
 use crate::common::pty::Terminal;
@@ -107,6 +109,37 @@ fn typing_ahead() {
     t.line("/exit");
     assert_eq!(t.ends(), 0);
     assert_eq!(chat.asked(), ["one", "ahead", "last"]);
+}
+
+/// While the program is stopped the terminal has the modes of a shell. When it goes on, typing is not echoed, as before.
+#[test]
+fn typing_ahead_after_a_stop() {
+    let chat = Chat::new(&endless());
+    let mut t = chat.start(&["-n", "1000000"]);
+    t.line("one");
+    t.expect("w7 ");
+    for _ in 0..2 {
+        t.signal(Signal::STOP);
+        t.set_echo();
+        t.signal(Signal::CONT);
+        t.expect("w250 ");
+        t.stops_echo();
+    }
+    t.send("ahead\rlast");
+    t.expect("w250 ");
+    t.expect("w9 ");
+    t.send("\x03");
+    let before = t.expect("stopped");
+    assert!(!before.contains("ahead"), "{before}");
+    t.expect("ahead");
+    t.expect("w7 ");
+    t.send("\x03");
+    t.expect("last");
+    // At the prompt the modes are the line editor's, and at the end those of before.
+    t.signal(Signal::CONT);
+    t.send("\x15\x04");
+    assert_eq!((t.end(), t.echoes()), (0, true));
+    assert_eq!(chat.asked(), ["one", "ahead"]);
 }
 
 #[test]
