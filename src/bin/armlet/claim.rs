@@ -12,6 +12,7 @@ use rustix::fs::OFlags;
 
 use crate::atomic_file::Target;
 use crate::error::Failure;
+use crate::fatal;
 
 /// The right to write a session, until it is dropped.
 #[derive(Debug)]
@@ -62,6 +63,7 @@ impl Claim {
                     log::warn!("{}: it cannot be locked ({e}); use it in one program at a time", path.display());
                 }
             }
+            fatal::locked(&lock);
             return Ok(Claim { _lock: opened, path: lock });
         }
     }
@@ -111,6 +113,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 impl Drop for Claim {
     fn drop(&mut self) {
         // While it is locked, so that it is nobody else's.
+        fatal::unlocked(&self.path);
         let _ = std::fs::remove_file(&self.path);
     }
 }

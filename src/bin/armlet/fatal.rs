@@ -23,6 +23,9 @@ const NO_MEMORY: &str = "armlet: out of memory; a smaller -c or --kv-budget need
 /// The temporary file that is written.
 static PARTIAL: Mutex<Option<CString>> = Mutex::new(None);
 
+/// The files of the locks that are held.
+static LOCKS: Mutex<Vec<CString>> = Mutex::new(Vec::new());
+
 /// Whether this process ends by itself where there is no memory.
 static CAUGHT: AtomicBool = AtomicBool::new(false);
 
@@ -33,16 +36,35 @@ pub(crate) fn partial(path: &Path) {
     }
 }
 
-/// Deletes the file that is being written.
-pub(crate) fn delete_partial() {
+/// The lock's file at `path` is deleted if the program ends at once.
+pub(crate) fn locked(path: &Path) {
+    if let (Ok(path), Ok(mut locks)) = (CString::new(path.as_os_str().as_bytes()), LOCKS.lock()) {
+        locks.push(path);
+    }
+}
+
+/// It may be another program's from now on.
+pub(crate) fn unlocked(path: &Path) {
+    if let Ok(mut locks) = LOCKS.lock() {
+        locks.retain(|lock| lock.as_bytes() != path.as_os_str().as_bytes());
+    }
+}
+
+/// Deletes the file that is being written, and those of locks.
+pub(crate) fn clean_up() {
     if let Ok(Some(path)) = PARTIAL.try_lock().as_deref() {
         let _ = rustix::fs::unlink(path.as_c_str());
+    }
+    if let Ok(locks) = LOCKS.try_lock() {
+        for lock in locks.iter() {
+            let _ = rustix::fs::unlink(lock.as_c_str());
+        }
     }
 }
 
 /// Ends the program. Everything here may be called by a signal handler: nothing allocates or waits.
 fn end(line: &str) -> ! {
-    delete_partial();
+    clean_up();
     terminal::restore();
     let _ = rustix::io::write(stderr(), line.as_bytes());
     signal_hook::low_level::exit(1)

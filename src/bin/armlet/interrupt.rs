@@ -134,7 +134,7 @@ pub(crate) fn leave_now() -> ! {
 
 /// Ends the program from the signals' thread; the main one waits for input, or does not end by itself.
 fn leave(code: i32) -> ! {
-    fatal::delete_partial();
+    fatal::clean_up();
     terminal::restore();
     std::process::exit(code)
 }

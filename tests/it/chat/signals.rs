@@ -134,12 +134,21 @@ fn a_model_that_is_cut_short_leaves_the_terminal_as_it_was() {
     std::fs::File::options().write(true).open(chat.0.path("model.gguf")).unwrap().set_len(4096).unwrap();
     t.expect("was cut short");
     assert_eq!((t.end(), t.echoes()), (1, true));
+    assert!(!chat.0.path(".session.lock").exists());
 }
 
 #[test]
 fn signals_keep_the_answer() {
     for (signal, number) in [(Signal::TERM, 15), (Signal::HUP, 1), (Signal::QUIT, 3)] {
         let chat = Chat::new(&endless());
+        // At the prompt there is nothing to keep, and nothing is left.
+        let left = || std::fs::read_dir(chat.0.path("")).unwrap().map(|file| file.unwrap().file_name());
+        let before: Vec<_> = left().collect();
+        let mut t = chat.start(&[]);
+        assert!(chat.0.path(".session.lock").exists());
+        t.signal(signal);
+        assert_eq!(t.ends(), 128 + number);
+        assert!(left().eq(before));
         let mut t = chat.start(&["-n", "1000000"]);
         t.line("one");
         t.expect("w7 ");
@@ -147,10 +156,7 @@ fn signals_keep_the_answer() {
         assert_eq!(t.ends(), 128 + number);
         let messages = chat.messages();
         assert!(messages.len() == 2 && messages[1].1.starts_with("w0 w1 w2 "), "{messages:?}");
-        // And at the prompt, where there is nothing to keep.
-        let mut t = chat.start(&[]);
-        t.signal(signal);
-        assert_eq!(t.ends(), 128 + number);
+        assert!(!chat.0.path(".session.lock").exists());
     }
 }
 
