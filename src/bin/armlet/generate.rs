@@ -11,6 +11,7 @@ use crate::error::Failure;
 use crate::grammar::{Constraint, Grammar};
 use crate::interrupt;
 use crate::model::Runner;
+use crate::numbers;
 use crate::progress::{Part, Reading};
 use crate::repeats::Repeats;
 use crate::terminal;
@@ -122,13 +123,17 @@ impl End {
         let Stats { generated, prompt_tokens, .. } = stats;
         match self {
             End::Stop => None,
-            End::Length => Some(format!("stopped after {generated} tokens, the most that -n allows")),
+            End::Length => {
+                let tokens = numbers::of(*generated, "token");
+                Some(format!("stopped after {tokens}, the most that -n allows"))
+            }
             End::ContextFull if in_chat => {
                 Some("the context is full: /clear starts a new conversation; or restart with a larger -c".into())
             }
             End::ContextFull => Some("stopped, because the context is full; a larger -c holds more".into()),
             End::Interrupted if *generated == 0 => {
-                Some(format!("stopped after {prompt_tokens} tokens of the prompt were read; there is no answer"))
+                let tokens = numbers::of(*prompt_tokens, "token");
+                Some(format!("stopped after {tokens} of the prompt; there is no answer"))
             }
             End::Interrupted => Some("stopped".into()),
             End::Loop => {

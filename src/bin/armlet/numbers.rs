@@ -79,6 +79,11 @@ pub(crate) fn penalty(text: &str) -> Result<f32, String> {
     if (0.01..=100.0).contains(&number) { Ok(number) } else { Err("not from 0.01 to 100".into()) }
 }
 
+/// So many of something: `1 token`, `2 tokens`.
+pub(crate) fn of(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use super::{ANSWER, Chat, ask, command};
 use crate::common::gguf::Val;
+use crate::common::pty::Terminal;
 use crate::common::scripted::answering;
 
 #[test]
@@ -49,7 +50,7 @@ fn every_command_does_what_it_says() {
     command(&mut t, "/edit", "no message to edit");
     ask(&mut t, "five");
     let saved = chat.0.name("saved");
-    command(&mut t, &format!("/save {saved}"), "3 messages are saved");
+    command(&mut t, &format!("/save {saved}"), "saved: 3 messages");
     command(&mut t, "/clear", "a new conversation begins; the system prompt stays");
     assert_eq!(roles(&chat), ["system"]);
     command(&mut t, "/show system", "Be brief.");
@@ -61,7 +62,7 @@ fn every_command_does_what_it_says() {
     assert_eq!(chat.messages(), [("system".into(), "Be long.".into())]);
     let text = chat.0.write("text.txt", b"read\n");
     command(&mut t, &format!("/save {text}"), "not a saved conversation");
-    command(&mut t, &format!("/read {text}"), "5 bytes go before the next message");
+    command(&mut t, &format!("/read {text}"), "before the next message: 5 bytes");
     ask(&mut t, "six");
     assert_eq!(chat.asked(), ["five", "read\nsix"]);
     // It belongs to the conversation that it was read for.
@@ -71,7 +72,7 @@ fn every_command_does_what_it_says() {
         ("/system Be kind.", "a new conversation begins"),
         (load.as_str(), "a conversation of 3 messages goes on"),
     ] {
-        command(&mut t, &format!("/read {text}"), "5 bytes go before the next message");
+        command(&mut t, &format!("/read {text}"), "before the next message: 5 bytes");
         command(&mut t, line, reply);
     }
     ask(&mut t, "seven");
@@ -88,6 +89,47 @@ fn every_command_does_what_it_says() {
     }
     t.line("/exit");
     assert_eq!(t.ends(), 0);
+}
+
+/// The session still has the tokens of messages that were taken back; they are not the conversation's.
+#[test]
+fn what_was_taken_back_is_not_counted() {
+    let chat = Chat::new(&answering(&ANSWER));
+    let mut t = chat.start(&["--system", "Be brief."]);
+    let read = |t: &mut Terminal| {
+        t.line("/tokens");
+        t.expect("read: ");
+        let read: usize = t.expect(" token").parse().unwrap();
+        t.prompt();
+        t.line("/stats");
+        let in_cache = t.expect(" of 4096 tokens");
+        assert_eq!(in_cache.rsplit(' ').next().unwrap().parse(), Ok(read));
+        t.prompt();
+        read
+    };
+    ask(&mut t, "one");
+    let one = read(&mut t);
+    ask(&mut t, "two");
+    let two = read(&mut t);
+    command(&mut t, "/undo", "taken back");
+    let undone = read(&mut t);
+    assert!(one <= undone && undone < two, "{one} {two} {undone}");
+    command(&mut t, "/clear", "the system prompt stays");
+    let system = read(&mut t);
+    assert!("Be brief.".len() < system && system < one, "{system}");
+    command(&mut t, "/system", "without a system prompt");
+    assert_eq!(read(&mut t), 0);
+    ask(&mut t, "three");
+    command(&mut t, "/tokens", "1 message and 1 answer");
+    let three = read(&mut t);
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+    let mut t = chat.start(&[]);
+    assert_eq!(read(&mut t), three);
+    command(&mut t, "/clear", "a new conversation begins");
+    t.send("\x04");
+    assert_eq!(t.ends(), 0);
+    assert_eq!(read(&mut chat.start(&[])), 0);
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn a_program_holds_the_conversation() {
     program.line(r#"{"message": "/two"}"#, "end");
     for (command, says) in [
         ("/undo", "taken back: /two"),
-        ("/tokens", "1 messages and 1 answers"),
+        ("/tokens", "1 message and 1 answer; read: "),
         ("/tokens ab", "2 tokens: "),
         ("/set temp 0.5", "temp is 0.5"),
         ("/help", "/regen"),

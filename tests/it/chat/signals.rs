@@ -47,7 +47,7 @@ fn ctrl_c_stops_the_reading_of_a_prompt() {
     let chat = Chat::new(&answering(&ANSWER));
     let long = chat.0.write("long.txt", "word ".repeat(100_000).as_bytes());
     let mut t = chat.start(&["-c", "2048"]);
-    command(&mut t, &format!("/read {long}"), "500000 bytes");
+    command(&mut t, &format!("/read {long}"), "before the next message: 500000 bytes");
     t.line("?");
     t.expect("reading the prompt: ");
     t.expect(" of 500");
@@ -59,7 +59,7 @@ fn ctrl_c_stops_the_reading_of_a_prompt() {
     // The message was not answered, and is not there. What was read for it is, until it is dropped.
     t.expect("/read alone drops it");
     t.prompt();
-    command(&mut t, "/tokens", "0 messages and 0 answers");
+    command(&mut t, "/tokens", "0 messages and 0 answers; read: 0 tokens");
     t.line("?");
     t.expect("reading the prompt: ");
     t.send("\x03");
@@ -171,7 +171,7 @@ fn a_signal_while_a_prompt_is_read_keeps_the_conversation() {
         let mut t = chat.start(&["-c", "2048"]);
         command(&mut t, "/clear", "a new conversation begins");
         ask(&mut t, "one");
-        command(&mut t, &format!("/read {long}"), "500000 bytes");
+        command(&mut t, &format!("/read {long}"), "before the next message: 500000 bytes");
         t.line("?");
         t.expect("reading the prompt: ");
         end(&mut t);

@@ -9,6 +9,7 @@ use super::settings;
 use crate::claim::Claim;
 use crate::error::Failure;
 use crate::model::{encode, map, read_file};
+use crate::numbers;
 use crate::visible;
 
 type Run = fn(&mut Repl<'_, '_>, &str) -> Result<Next, Failure>;
@@ -157,7 +158,7 @@ fn read(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
     let text = read_file(path)?;
     let bytes = text.len();
     repl.attach(text);
-    repl.note(&format!("{bytes} bytes go before the next message"))
+    repl.note(&format!("before the next message: {}", numbers::of(bytes, "byte")))
 }
 
 fn save(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
@@ -169,20 +170,20 @@ fn save(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
         return Err(Failure::file(path, "there is a file that is not a saved conversation; give another name"));
     }
     repl.chat.save_to(path)?;
-    let n = repl.chat.transcript.messages.len();
-    repl.note(&format!("{n} messages are saved; /load or chat --session goes on with them"))
+    let messages = numbers::of(repl.chat.transcript.messages.len(), "message");
+    repl.note(&format!("saved: {messages}; /load or chat --session goes on with them"))
 }
 
 fn load(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
     repl.chat.load(path(name, "/load")?)?;
     repl.detach();
-    let n = repl.chat.transcript.messages.len();
+    let messages = numbers::of(repl.chat.transcript.messages.len(), "message");
     // A slip must not cost the session's own conversation.
     let own = repl.chat.file.map(|path| {
         let path = path.display().to_string();
         format!("; from its next answer on it is saved to {} instead of what is there", visible::line(&path))
     });
-    repl.note(&format!("a conversation of {n} messages goes on{}", own.unwrap_or_default()))
+    repl.note(&format!("a conversation of {messages} goes on{}", own.unwrap_or_default()))
 }
 
 fn path<'n>(name: &'n str, command: &str) -> Result<&'n Path, Failure> {
@@ -194,13 +195,11 @@ fn path<'n>(name: &'n str, command: &str) -> Result<&'n Path, Failure> {
 }
 
 fn stats(repl: &mut Repl<'_, '_>, _: &str) -> Result<Next, Failure> {
-    let session = &repl.chat.runner.session;
-    let (position, context) = (session.position(), repl.chat.runner.context);
+    let ((used, evicted), context) = (repl.chat.in_cache(), repl.chat.runner.context);
     let bytes = repl.cache_bytes as f64 / f64::from(1 << 20);
-    let evicted = repl.chat.evicted();
     let mut rows = vec![
-        ("K/V".to_string(), format!("{} of {context} tokens, {bytes:.1} MiB", position - evicted)),
-        ("evicted".to_string(), format!("{evicted} tokens")),
+        ("K/V".to_string(), format!("{used} of {context} tokens, {bytes:.1} MiB")),
+        ("evicted".to_string(), numbers::of(evicted, "token")),
     ];
     if let Some(last) = &repl.last {
         rows.insert(0, ("last answer".into(), last.line()));
@@ -211,10 +210,10 @@ fn stats(repl: &mut Repl<'_, '_>, _: &str) -> Result<Next, Failure> {
 fn tokens(repl: &mut Repl<'_, '_>, text: &str) -> Result<Next, Failure> {
     let tokenizer = &repl.chat.loaded.model.tokenizer;
     if text.is_empty() {
-        let (messages, read) = (&repl.chat.transcript.messages, repl.chat.transcript.read.len());
-        let count = |role: Role| messages.iter().filter(|m| m.role == role).count();
-        let (asked, answered) = (count(Role::User), count(Role::Assistant));
-        let line = format!("{asked} messages and {answered} answers; {read} tokens of them were read");
+        let (messages, read) = (&repl.chat.transcript.messages, numbers::of(repl.chat.tokens_in_use(), "token"));
+        let count = |role: Role, what: &str| numbers::of(messages.iter().filter(|m| m.role == role).count(), what);
+        let (asked, answered) = (count(Role::User, "message"), count(Role::Assistant, "answer"));
+        let line = format!("{asked} and {answered}; read: {read}");
         return repl.say(&[("conversation".into(), line)]);
     }
     let ids = encode(tokenizer, text, EncodeOptions { add_special: false, parse_special: false, literal: &[] })?;
@@ -223,7 +222,7 @@ fn tokens(repl: &mut Repl<'_, '_>, text: &str) -> Result<Next, Failure> {
         format!("{id} {:?}", String::from_utf8_lossy(&bytes))
     };
     let pieces: Vec<_> = ids.iter().map(piece).collect();
-    repl.print(&format!("{} tokens: {}", ids.len(), pieces.join(", ")))
+    repl.print(&format!("{}: {}", numbers::of(ids.len(), "token"), pieces.join(", ")))
 }
 
 #[cfg(test)]

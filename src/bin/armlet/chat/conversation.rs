@@ -5,7 +5,7 @@ use std::path::Path;
 use armlet::sample::{PENALTY_WINDOW, Sampler, SamplerConfig};
 use armlet::tokenizer::Role;
 
-use super::transcript::{Transcript, common, encode_rendered, going_on, start};
+use super::transcript::{Transcript, beginning, common, encode_rendered, going_on, start};
 use crate::atomic_file::replace;
 use crate::error::Failure;
 use crate::generate::{End, Request, Said, Stats, generate};
@@ -61,6 +61,8 @@ pub(super) struct Conversation<'l, 's> {
     pub(super) from_file: bool,
     /// How many tokens were read when an answer was cut: the last of them are the model's.
     pub(super) cut: Option<usize>,
+    /// Messages were taken back whose tokens the session still has: the next one is read in their place.
+    pub(super) shortened: bool,
     /// It was said that tokens are evicted.
     pub(super) told: bool,
 }
@@ -68,14 +70,14 @@ pub(super) struct Conversation<'l, 's> {
 impl Conversation<'_, '_> {
     /// Forgets all messages but the system prompt; returns whether there is one.
     pub(super) fn clear(&mut self) -> bool {
-        (self.told, self.from_file) = (false, false);
+        (self.told, self.from_file, self.shortened) = (false, false, true);
         self.transcript.messages.retain(|m| m.role == Role::System);
         !self.transcript.messages.is_empty()
     }
 
     /// Starts a new conversation with this system prompt.
     pub(super) fn set_system(&mut self, text: Option<&str>) {
-        (self.told, self.from_file) = (false, false);
+        (self.told, self.from_file, self.shortened) = (false, false, true);
         self.transcript.messages = text.map(|t| Message::new(Role::System, t.to_string())).into_iter().collect();
     }
 
@@ -88,6 +90,7 @@ impl Conversation<'_, '_> {
         match Transcript::decode(extra).filter(|transcript| transcript.read.len() as u64 == session.position()) {
             Some(transcript) => {
                 self.transcript = transcript;
+                self.shortened = self.transcript.messages.last().is_none_or(|m| m.role != Role::Assistant);
                 Ok(())
             }
             None => {
@@ -141,6 +144,7 @@ impl Conversation<'_, '_> {
         let at = self.transcript.messages.iter().rposition(|m| m.role == Role::User);
         let at = at.ok_or_else(|| Failure::Error("there is no message to take back".into()))?;
         let message = self.transcript.messages.drain(at..).next();
+        self.shortened = true;
         Ok(message.map_or_else(String::new, |m| m.text))
     }
 
@@ -155,11 +159,14 @@ impl Conversation<'_, '_> {
     /// Lets the model answer the last message, and saves the conversation. Without an answer, messages are reset to
     /// `before`.
     fn answer_or(&mut self, before: Vec<Message>, show: Show<'_>) -> Answered {
-        let messages = self.transcript.messages.len();
+        let (messages, read) = (self.transcript.messages.len(), self.transcript.read.len());
         let result = self.answer(show);
         let answered = self.transcript.messages.len() > messages;
-        if !answered {
+        if answered {
+            self.shortened = false;
+        } else {
             self.transcript.messages = before;
+            self.shortened |= self.transcript.read.len() != read;
         }
         // An answer that could not be shown to its end, because the terminal is gone, is kept.
         let saved = if answered || result.is_ok() { self.save() } else { Ok(()) };
@@ -281,6 +288,28 @@ impl Conversation<'_, '_> {
             return Err("the prefix of --prefix was made with the other setting".into());
         }
         Ok(true)
+    }
+
+    /// Tokens of the conversation that were read.
+    pub(super) fn tokens_in_use(&self) -> usize {
+        let Transcript { messages, read, began } = &self.transcript;
+        let same = match messages.last() {
+            _ if !self.shortened => return read.len(),
+            None => return 0,
+            Some(system) if system.role == Role::System => {
+                start(self.loaded, &self.template, system, *began).map(|start| common(read, &start))
+            }
+            Some(_) => self.template.render(messages, *began).map(|all| beginning(self.loaded, &all, read)),
+        };
+        // What a template says against it is said when there is a message.
+        same.unwrap_or(0)
+    }
+
+    /// Tokens of the conversation that are in the KV cache, and those that were evicted.
+    pub(super) fn in_cache(&self) -> (usize, usize) {
+        let used = self.tokens_in_use();
+        let held = used.min(self.runner.context);
+        (held, used - held)
     }
 
     /// Tokens that the next one does not attend to any more.

@@ -87,6 +87,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
             has_prefix: prefix.is_some(),
             from_file: prefix.is_some(),
             cut: None,
+            shortened: false,
             told: false,
         };
         if let Some(path) = session {

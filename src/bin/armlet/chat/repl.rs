@@ -11,6 +11,7 @@ use crate::error::{Failure, print};
 use crate::generate::Stats;
 use crate::inspect::Summary;
 use crate::interrupt;
+use crate::numbers;
 use crate::terminal::{Quiet, columns, is_dumb, note, tell};
 use crate::visible;
 
@@ -62,7 +63,8 @@ impl<'l, 's> Repl<'l, 's> {
         }
         if let Some(path) = self.chat.file.filter(|_| !self.chat.transcript.read.is_empty()) {
             let path = path.display().to_string();
-            note(&format!("the conversation of {messages} messages in {} goes on", visible::line(&path)));
+            let messages = numbers::of(messages, "message");
+            note(&format!("the conversation of {messages} in {} goes on", visible::line(&path)));
         }
         Ok(())
     }

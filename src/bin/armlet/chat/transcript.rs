@@ -1,6 +1,6 @@
 //! What was said in a conversation, and which tokens of it a session has; saved beside the KV cache.
 
-use armlet::tokenizer::{EncodeOptions, Role, TokenKind};
+use armlet::tokenizer::{EncodeOptions, Role, TokenKind, Tokenizer};
 use chrono::NaiveDateTime;
 
 use crate::error::Failure;
@@ -71,8 +71,7 @@ pub(super) fn going_on(
     model: bool,
 ) -> Result<Option<Vec<u32>>, Failure> {
     let tokenizer = &loaded.model.tokenizer;
-    let bos = tokenizer.bos().filter(|bos| tokenizer.adds_bos() && read.first() == Some(bos));
-    let text: Vec<u8> = read[usize::from(bos.is_some())..].iter().flat_map(|t| tokenizer.piece(*t, true)).collect();
+    let text: Vec<u8> = without_bos(tokenizer, read).iter().flat_map(|t| tokenizer.piece(*t, true)).collect();
     let at = text.len();
     let rest = rendered.text.as_bytes().starts_with(&text).then(|| rendered.text.get(at..)).flatten();
     let Some(rest) = rest.filter(|rest| !rest.is_empty()) else { return Ok(None) };
@@ -82,6 +81,25 @@ pub(super) fn going_on(
     let more = encode_prompt(tokenizer, rest, options)?;
     let at_control = more.first().is_some_and(|first| tokenizer.kind(*first) == TokenKind::Control);
     Ok((at_control || model).then(|| [read, &more].concat()))
+}
+
+/// Tokens without the BOS that the tokenizer adds itself.
+fn without_bos<'r>(tokenizer: &Tokenizer<'_>, read: &'r [u32]) -> &'r [u32] {
+    match read {
+        [first, rest @ ..] if tokenizer.adds_bos() && tokenizer.bos() == Some(*first) => rest,
+        _ => read,
+    }
+}
+
+/// How many of the tokens that were read are the beginning of a rendered conversation.
+pub(super) fn beginning(loaded: &Loaded<'_>, rendered: &Rendered, read: &[u32]) -> usize {
+    let tokenizer = &loaded.model.tokenizer;
+    let (tokens, mut text) = (without_bos(tokenizer, read), rendered.text.as_bytes());
+    let is_next = |token: &&u32| {
+        let piece: Vec<u8> = tokenizer.piece(**token, true).collect();
+        text.strip_prefix(piece.as_slice()).map(|rest| text = rest).is_some()
+    };
+    read.len() - tokens.len() + tokens.iter().take_while(is_next).count()
 }
 
 /// The tokens with which all conversations with this system prompt begin.
