@@ -88,7 +88,13 @@ fn main() -> std::process::ExitCode {
     // A message may quote a file.
     let line = |out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
         let message = record.args().to_string();
-        writeln!(out, "[{:5} {}] {}", record.level(), record.target(), visible::line(&message))
+        let message = visible::line(&message);
+        match record.level() {
+            log::Level::Error => writeln!(out, "armlet: error: {message}"),
+            log::Level::Warn => writeln!(out, "armlet: warning: {message}"),
+            // For who looks for something in the program.
+            level => writeln!(out, "[{level:5} {}] {message}", record.target()),
+        }
     };
     env_logger::Builder::new().filter_level(args.log_level()).format(line).init();
     spelled.notes.iter().for_each(|note| log::warn!("{note}"));

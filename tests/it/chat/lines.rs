@@ -252,7 +252,8 @@ fn lines_are_kept_for_the_next_time() {
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     let mut t = Terminal::new(&mut chat.command(&[]));
-    t.expect("not a regular file; lines are not kept");
+    let shown = t.expect("not a regular file; lines are not kept");
+    assert!(shown.contains("armlet: warning: /") && !shown.contains("::"), "{shown}");
     t.prompt();
     ask(&mut t, "one");
     t.send("\x04");
