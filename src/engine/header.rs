@@ -2,7 +2,7 @@
 
 use super::error::{SNAPSHOT_VERSION, SnapshotError};
 use crate::model::{CacheShape, Model, is_long};
-use crate::storage::Ring;
+use crate::storage::{Ring, TILE};
 use crate::util::crc32;
 
 const MAGIC: [u8; 8] = *b"ARMLETKV";
@@ -26,7 +26,7 @@ pub(super) struct GroupHeader {
     pub(super) layers: u64,
     pub(super) sinks: u64,
     window: u64,
-    every: u64,
+    pub(super) every: u64,
     kept: u64,
     recent_tiles: u64,
     kept_tiles: u64,
@@ -48,6 +48,11 @@ impl GroupHeader {
     /// Of a prefix: its positions, and no ring.
     pub(super) fn prefix(layers: u64, positions: u64) -> Self {
         GroupHeader { layers, sinks: positions, ..Self::default() }
+    }
+
+    /// Most positions that a token attends to, as the ring has it; a file may say anything.
+    pub(super) fn capacity(&self) -> u64 {
+        self.kept.saturating_mul(TILE as u64).saturating_add(self.window).saturating_add(self.sinks)
     }
 
     fn encode(&self) -> [u64; 7] {

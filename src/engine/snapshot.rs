@@ -228,6 +228,10 @@ struct Content<'b> {
 /// What the header of a saved session says of it, before there is a session to restore it into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Saved {
+    /// Most tokens that one of it attends to: [`Plan::context`](super::Plan::context) of the session that was saved.
+    pub context: u64,
+    /// It keeps every so many-th tile of older tokens, as in [`Pattern::Strided`](super::Pattern::Strided); 0 for none.
+    pub every: u64,
     /// Its attention sinks, in tokens: [`Config::sinks`](super::Config::sinks) of the session that was saved.
     pub sinks: u64,
     /// Tokens that it has read.
@@ -244,6 +248,7 @@ impl Saved {
         if header.prefix {
             return Err(SnapshotError::Kind(true));
         }
-        Ok(Saved { sinks: header.full.sinks, position: header.position })
+        let (full, position) = (header.full, header.position);
+        Ok(Saved { context: full.capacity(), every: full.every, sinks: full.sinks, position })
     }
 }

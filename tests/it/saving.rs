@@ -291,7 +291,7 @@ fn a_saved_session_says_what_it_is() {
         let (mut engine, mut sessions) = room.open(model);
         engine.eval(&Serial, &mut sessions[0], &prompt(1, 20, model.hparams.vocab)).unwrap();
         let bytes = save(&sessions[0], b"extra");
-        assert_eq!(Saved::new_checked(&bytes), Ok(Saved { sinks: 9, position: 20 }));
+        assert_eq!(Saved::new_checked(&bytes), Ok(Saved { context: 70, every: 0, sinks: 9, position: 20 }));
         for at in 0..256 {
             assert!(Saved::new_checked(&bytes[..at]).is_err(), "{at}");
             let mut damaged = bytes.clone();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use armlet::Error;
 use armlet::arch::{Backend, Kernels, KvType};
-use armlet::engine::{Engine, EngineError, Plan, Prefix, Session};
+use armlet::engine::{Engine, EngineError, Plan, Prefix, Saved, Session, SnapshotError};
 use armlet::generation::{Event, Generation, Limits, Lookup, Run};
 use armlet::gguf::File;
 use armlet::host::{MapError, MappedFile, Pool, memory};
@@ -74,6 +74,31 @@ pub(crate) fn with_model<T>(
     })
 }
 
+/// Why a file is no model: it may be another one of ours.
+fn not_a_model(path: &Path, bytes: &[u8], e: armlet::gguf::GgufError) -> Failure {
+    match Saved::new_checked(bytes) {
+        Ok(saved) => {
+            let (tokens, options) = (saved.position, saved_with(&saved));
+            let what = format!("a conversation of {tokens} tokens, saved with {options}, and no model");
+            Failure::file(path, what + "; chat --session goes on with it")
+        }
+        Err(SnapshotError::Kind(true)) => {
+            Failure::file(path, "a saved system prompt, and no model; chat --prefix begins with it")
+        }
+        Err(_) => Failure::file(path, e),
+    }
+}
+
+/// The options of a saved session, but for its sinks, which a chat takes from it.
+pub(crate) fn saved_with(saved: &Saved) -> String {
+    let Saved { context, every, .. } = *saved;
+    match every {
+        0 => format!("-c {context}"),
+        // What is no whole tile of older tokens is not used.
+        _ => format!("-c {context}, or up to 31 more, and --pattern strided:{every}"),
+    }
+}
+
 /// A model's file, or its parts as one.
 pub(crate) struct Source<'s> {
     /// All of it.
@@ -92,7 +117,7 @@ pub(crate) fn with_file<T>(
 ) -> Result<T, Failure> {
     let bytes = map(path)?;
     let overrides = override_kv::entries(overrides);
-    let file = File::new_checked(&bytes).map_err(|e| Failure::file(path, e))?;
+    let file = File::new_checked(&bytes).map_err(|e| not_a_model(path, &bytes, e))?;
     if !is_part(&file) {
         let file = override_kv::apply(file, &overrides);
         return f(&Source { bytes: &bytes, file, paths: &[path.to_path_buf()] });
@@ -136,7 +161,7 @@ pub(crate) fn with_metadata<T>(
     f: impl FnOnce(&File<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let bytes = map(path)?;
-    let file = File::new_checked(&bytes).map_err(|e| Failure::file(path, e))?;
+    let file = File::new_checked(&bytes).map_err(|e| not_a_model(path, &bytes, e))?;
     if is_part(&file) && !is_first(&file) {
         return with_file(path, overrides, |source| f(&source.file));
     }

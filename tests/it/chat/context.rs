@@ -55,8 +55,14 @@ fn eviction_is_said_and_the_system_prompt_stays() {
     fails_with(
         &["chat", "-m", &chat.0.name("model.gguf"), "-c", "32", "--session", &session, "-p", "on"],
         1,
-        "context",
+        "use the options that it was saved with: -c 128\n",
     );
+    fails_with(&["inspect", &session], 1, "saved with -c 128, and no model; chat --session goes on with it");
+    let strided = chat.0.name("strided");
+    let args = ["--session", &strided, "-p", "one", "-c", "128", "--pattern", "strided:2"];
+    assert!(chat.command(&args).output().unwrap().status.success());
+    let output = chat.command(&args[..4]).output().unwrap();
+    fails(&output, 1, "and --pattern strided:2\n");
     for more in [&["-c", "4"][..], &["-c", "66", "--pattern", "strided:2"], &["-c", "100", "--pattern", "strided:2"]] {
         let output = chat.command(&[&["--system", system, "-p", "one"], more].concat()).output().unwrap();
         assert!(output.status.success(), "{more:?}: {}", stderr(&output));
@@ -157,6 +163,7 @@ fn a_system_prompt_of_a_prefix_is_not_replaced() {
     let (model, prefix) = (chat.0.name("model.gguf"), chat.0.name("prefix"));
     let made = armlet().args(["prefix", "-m", &model, "-p", "Be brief.", "-o", &prefix]).output().unwrap();
     assert!(made.status.success(), "{}", stderr(&made));
+    fails_with(&["inspect", &prefix], 1, "a saved system prompt, and no model; chat --prefix begins with it");
     let mut t = chat.start(&["--prefix", &prefix]);
     ask(&mut t, "one");
     command(&mut t, "/system Be long.", "the system prompt is that of --prefix");

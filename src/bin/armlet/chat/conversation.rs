@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use armlet::engine::{Saved, SnapshotError};
 use armlet::sample::{PENALTY_WINDOW, Sampler, SamplerConfig};
 use armlet::tokenizer::Role;
 
@@ -9,7 +10,7 @@ use super::transcript::{Transcript, beginning, common, encode_rendered, going_on
 use crate::atomic_file::replace;
 use crate::error::Failure;
 use crate::generate::{End, Request, Said, Stats, generate};
-use crate::model::{Loaded, Runner, map};
+use crate::model::{Loaded, Runner, map, saved_with};
 use crate::progress::Part;
 use crate::template::{Message, Template};
 use crate::terminal;
@@ -85,7 +86,7 @@ impl Conversation<'_, '_> {
     pub(super) fn load(&mut self, path: &Path) -> Result<(), Failure> {
         let bytes = map(path)?;
         let session = &mut self.runner.session;
-        let extra = session.restore(&bytes).map_err(|e| Failure::file(path, e))?;
+        let extra = session.restore(&bytes).map_err(|e| Failure::file(path, refusal(e, &bytes)))?;
         (self.told, self.cut, self.from_file) = (false, None, true);
         match Transcript::decode(extra).filter(|transcript| transcript.read.len() as u64 == session.position()) {
             Some(transcript) => {
@@ -334,5 +335,15 @@ impl Conversation<'_, '_> {
             "the context of {context} tokens is full: the oldest {evicted} were evicted, and more will be{kept}; \
              /clear starts a new conversation"
         ));
+    }
+}
+
+/// Why a session is not restored; of one of other options, with which it would be.
+fn refusal(e: SnapshotError, bytes: &[u8]) -> String {
+    match (e, Saved::new_checked(bytes)) {
+        (SnapshotError::OtherShape(what), Ok(saved)) if what.starts_with("context") => {
+            format!("{e}: {}", saved_with(&saved))
+        }
+        _ => e.to_string(),
     }
 }
