@@ -8,7 +8,8 @@ use crate::common::run::{with_model, with_session};
 use armlet::arch::Kernels;
 use armlet::engine::{Config, Engine, Pattern, Plan, Prefix, Session};
 use armlet::generation::{
-    Clients, End, Event, Generation, Limits, Load, MAX_DRAFT, Place, Run, Scheduler, Slot, Speculation, SubmitError, Tick,
+    Clients, End, Event, Generation, Limits, Load, MAX_DRAFT, Place, Run, Scheduler, Slot, Speculation, SubmitError,
+    Tick,
 };
 use armlet::host::memory;
 use armlet::model::Model;
@@ -326,7 +327,9 @@ fn schedules(dtype: DType, config: Config, shared: bool, n: u64) {
             sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
         }
         let [answers, cancelled, refused, drafted, held] = sum;
-        println!("{dtype:?}, {shared}: {answers} answers, {cancelled} cancelled, {refused} refused; {held} of {drafted}");
+        println!(
+            "{dtype:?}, {shared}: {answers} answers, {cancelled} cancelled, {refused} refused; {held} of {drafted}"
+        );
         assert!([answers, cancelled, refused].iter().all(|count| *count > n as usize / 2));
         assert!(held > 0 && held < drafted, "{held} of {drafted}");
     });
@@ -376,13 +379,7 @@ fn short() -> Request {
 }
 
 /// Has a request answered; returns how many tokens of its prompt were read.
-fn ask(
-    engine: &mut Engine<'_>,
-    scheduler: &mut Scheduler<'_>,
-    all: &mut All<'_>,
-    id: u64,
-    request: &Request,
-) -> usize {
+fn ask(engine: &mut Engine<'_>, scheduler: &mut Scheduler<'_>, all: &mut All<'_>, id: u64, request: &Request) -> usize {
     scheduler.submit(engine, id, &request.prompt).unwrap();
     all.clients.insert(id, Client::new(request));
     let mut read = 0;
@@ -438,8 +435,7 @@ fn a_slot_does_not_have_what_an_answer_did_not_follow() {
     with_model(&sizes.gguf(), |model| {
         let plan = Plan::new(&model.hparams, &config).unwrap();
         let sessions = Sessions { model, plan: &plan, config, prefix: None };
-        let sampling =
-            SamplerConfig { temperature: 1.0, seed: 3, repeat_penalty: 1.0, ..SamplerConfig::default() };
+        let sampling = SamplerConfig { temperature: 1.0, seed: 3, repeat_penalty: 1.0, ..SamplerConfig::default() };
         let first = Request { prompt: [5, 1, 6, 2, 7, 0].repeat(4), sampling, tokens: 36, few: true };
         let want = alone(sessions, &first);
         Memory::new(&plan, 1, 1).scheduler(sessions, |engine, scheduler| {
