@@ -15,10 +15,10 @@ use crate::engine::{Engine, Session};
 use crate::sample::{Rules, SampleError, Sampler};
 use crate::storage::Executor;
 use crate::tokenizer::{Detokenizer, Tokenizer};
-pub use scheduler::{Clients, Load, MAX_ANSWERS, MAX_BATCH, Scheduler, SubmitError, Tick};
+pub use scheduler::{Clients, Load, MAX_ANSWERS, Scheduler, SubmitError, Tick};
 pub use slot::{Place, Slot};
 use speculation::Ahead;
-pub use speculation::{Lookup, MAX_DRAFT, Speculation};
+pub use speculation::{Lookup, MAX_BATCH, MAX_DRAFT, Speculation};
 pub use stops::MAX_STOP;
 use stops::{Held, fits};
 

@@ -11,14 +11,12 @@
 //! caller's memory, and an answer has the bits that it has alone (`tests/it/scheduler.rs`).
 
 use super::slot::{Place, Slot, State};
-use super::speculation::Speculation;
+use super::speculation::{MAX_BATCH, Speculation};
 use crate::engine::Engine;
 use crate::model::{Caches, KvCache};
 use crate::storage::Executor;
 use crate::util::SliceExt;
 
-/// Up to so many tokens of a pass, no bit depends on how many there are. With matrices of integers none ever does.
-pub const MAX_BATCH: usize = 8;
 /// Most answers that one pass decodes.
 pub const MAX_ANSWERS: usize = 32;
 /// Most tokens of a pass that reads a prompt beside answers.

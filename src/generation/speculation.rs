@@ -6,11 +6,12 @@
 //! those of the draft, the logits behind them are there already. So a draft changes no bit of an answer, at any temperature,
 //! only its time.
 
-use super::MAX_BATCH;
 use crate::engine::{Engine, EngineError, Session};
 use crate::storage::Executor;
 use crate::util::SliceExt;
 
+/// Up to so many tokens of a pass, no bit depends on how many there are. With matrices of integers none ever does.
+pub const MAX_BATCH: usize = 8;
 /// Longest draft: with the token before it, it fits a pass of as many tokens as have the bits of one.
 pub const MAX_DRAFT: usize = MAX_BATCH - 1;
 /// Shortest repetition that is taken for the beginning of a longer one. Two tokens are, in prose, mostly an accident.

@@ -11,7 +11,6 @@ use rustyline::history::FileHistory;
 use rustyline::validate::Validator;
 use rustyline::{Behavior, CompletionType, Config, Context, Editor, Helper};
 
-use super::commands;
 use crate::error::Failure;
 use crate::interrupt;
 use crate::terminal;
@@ -37,6 +36,9 @@ pub(super) enum Input {
     End,
 }
 
+/// Whether a command takes several lines, by its name.
+type TakesLines = fn(&str) -> bool;
+
 /// The line editor.
 pub(super) struct Lines {
     editor: Editor<Commands, FileHistory>,
@@ -44,11 +46,17 @@ pub(super) struct Lines {
     file: Option<PathBuf>,
     /// Lines are read without editing.
     plain: bool,
+    /// Whether several lines that begin with a word are a command.
+    takes_lines: TakesLines,
 }
 
 impl Lines {
     /// Names of commands can be completed.
-    pub(super) fn new(commands: Vec<&'static str>, keep_history: bool) -> Result<Self, Failure> {
+    pub(super) fn new(
+        commands: Vec<&'static str>,
+        takes_lines: TakesLines,
+        keep_history: bool,
+    ) -> Result<Self, Failure> {
         // Answers may go to a file. The prompt, and what is typed, are for the terminal in any case.
         let to_terminal = std::io::stdout().is_terminal();
         let plain = terminal::is_dumb() || !(to_terminal || std::fs::File::open("/dev/tty").is_ok());
@@ -57,7 +65,7 @@ impl Lines {
         let config = config.map_err(failed)?.behavior(behavior).build();
         let mut editor = Editor::with_config(config).map_err(failed)?;
         editor.set_helper(Some(Commands(commands)));
-        let mut lines = Lines { editor, file: keep_history.then(history_file).flatten(), plain };
+        let mut lines = Lines { editor, file: keep_history.then(history_file).flatten(), plain, takes_lines };
         lines.load();
         Ok(lines)
     }
@@ -98,7 +106,7 @@ impl Lines {
 
     /// Reads the next message or command.
     pub(super) fn read(&mut self) -> Result<Input, Failure> {
-        self.read_text("").map(|text| text.map_or_else(|nothing| nothing, |text| meaning(&text)))
+        self.read_text("").map(|text| text.map_or_else(|nothing| nothing, |text| meaning(&text, self.takes_lines)))
     }
 
     /// Whether a message can be edited.
@@ -198,7 +206,7 @@ fn is_quoted(text: &str) -> bool {
 
 /// What a line, or several, mean. Several may be a paste, of which nothing is changed: quotes and slashes that stand in it are
 /// its own, unless the quotes are around all of it.
-fn meaning(text: &str) -> Input {
+fn meaning(text: &str, takes_lines: TakesLines) -> Input {
     if let Some(quoted) = unquoted(text) {
         return message(quoted);
     }
@@ -208,7 +216,7 @@ fn meaning(text: &str) -> Input {
     match text.strip_prefix('/') {
         // Two slashes stand for one.
         Some(rest) if is_line && rest.starts_with('/') => message(rest.trim()),
-        Some(_) if is_line || commands::takes_lines(first) => Input::Command(text.trim_end().into()),
+        Some(_) if is_line || takes_lines(first) => Input::Command(text.trim_end().into()),
         _ if is_line => message(text.trim()),
         _ => message(text),
     }
@@ -303,7 +311,7 @@ mod tests {
             (" /x", message("/x")),
             ("//", message("/")),
         ] {
-            assert_eq!(meaning(text), means, "{text:?}");
+            assert_eq!(meaning(text, |name| name == "/system"), means, "{text:?}");
         }
     }
 }

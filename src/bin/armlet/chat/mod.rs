@@ -102,7 +102,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
                     None
                 } else {
                     terminal::remember();
-                    Some(Lines::new(commands::names(), !args.no_history)?)
+                    Some(Lines::new(commands::names(), commands::takes_lines, !args.no_history)?)
                 };
                 converse(&mut Repl::new(chat, lines, args.hide_thinking, plan.session_bytes()))
             }
