@@ -163,6 +163,12 @@ fn settings_change_and_are_shown() {
     for (line, reply) in [
         ("/set", "repeat-penalty"),
         ("/set temp 0.5", "temp is 0.5"),
+        ("/set n 18446744073709551615", "not from 0 to 2147483647"),
+        ("/set parameter stop \"x y\"", "stop is x y"),
+        ("/set stop", "stop is none"),
+        ("/set wordwrap", "wordwrap is not a setting here"),
+        ("/show template", "template"),
+        ("/show license", "the file names none"),
         ("/set parameter top_k 7", "top-k is 7"),
         ("/set top-p=0.5", "top-p is 0.5"),
         ("/set min-p 2", "not from 0 to 1"),

@@ -1,5 +1,7 @@
 //! `/set` and `/show`: the settings of a chat that can change while it goes on.
 
+use armlet::generation::Limits;
+use armlet::gguf::Value;
 use armlet::sample::SamplerConfig;
 
 use super::repl::{Next, Repl};
@@ -26,7 +28,7 @@ const fn setting(
     Setting { names, help, set, show }
 }
 
-const SETTINGS: [Setting; 9] = [
+const SETTINGS: [Setting; 10] = [
     setting(
         &["temp", "temperature"],
         "temperature, from 0 (always the likeliest token) to 100",
@@ -69,6 +71,10 @@ const SETTINGS: [Setting; 9] = [
         |repl, text| numbers::count(text).map(|n| repl.chat.limit = n),
         |repl| repl.chat.limit.to_string(),
     ),
+    setting(&["stop"], "the text before which an answer ends, or nothing", stop, |repl| {
+        let stops = repl.chat.rules.stops.iter().map(|stop| visible::line(stop).into_owned());
+        if repl.chat.rules.stops.is_empty() { "none".into() } else { stops.collect::<Vec<_>>().join(", ") }
+    }),
     setting(
         &["think"],
         "on, off, or hide: whether the model thinks before it answers, and whether that is shown",
@@ -87,6 +93,16 @@ const SETTINGS: [Setting; 9] = [
 const WORDS: [(&str, &str, &str); 4] =
     [("verbose", "stats", "on"), ("quiet", "stats", "off"), ("nothink", "think", "off"), ("think", "think", "on")];
 
+/// Words of ollama's for what is so anyway, and why.
+const NEEDLESS: [(&str, &str); 6] = [
+    ("history", "lines are kept, unless the program starts with --no-history"),
+    ("nohistory", "--no-history keeps no lines"),
+    ("wordwrap", "the terminal wraps lines"),
+    ("nowordwrap", "the terminal wraps lines"),
+    ("format", "--json-schema has answers be JSON"),
+    ("noformat", "answers are text, unless --json-schema was given"),
+];
+
 /// What is fixed when the program starts, and the option for it.
 const FIXED: [(&str, &str); 3] = [("num-ctx", "-c"), ("context", "-c"), ("threads", "-t")];
 
@@ -99,6 +115,9 @@ pub(super) fn set(repl: &mut Repl<'_, '_>, argument: &str) -> Result<Next, Failu
     }
     let (name, value) = argument.split_once([' ', '=']).unwrap_or((argument, ""));
     let value = value.trim();
+    if let Some((name, why)) = NEEDLESS.iter().find(|(word, _)| *word == name) {
+        return repl.note(&format!("{name} is not a setting here: {why}"));
+    }
     let word = WORDS.iter().find(|(word, ..)| *word == name && value.is_empty());
     let (name, value) = word.map_or((name, value), |(_, name, value)| (*name, *value));
     let setting = find(name)?;
@@ -119,10 +138,41 @@ pub(super) fn show(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure>
         "" => of_model().into_iter().chain(SETTINGS.iter().map(row)).collect(),
         "parameters" => SETTINGS.iter().map(row).collect(),
         "model" | "info" => of_model().into_iter().take(1).collect(),
+        "template" => vec![("template".into(), shortened(repl.chat.template.source().unwrap_or("a built-in format")))],
+        "license" => vec![("license".into(), shortened(&license(repl)))],
         "system" => of_model().into_iter().skip(1).collect(),
         name => vec![row(find(name)?)],
     };
     repl.say(&rows)
+}
+
+/// A text of the model's file that is safe to show, up to so many characters.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 4000;
+    let shown: String = text.chars().take(MOST).collect();
+    let more = if shown.len() < text.len() { " …" } else { "" };
+    visible::text(&shown).into_owned() + more
+}
+
+/// What the model's file says of its license.
+fn license(repl: &Repl<'_, '_>) -> String {
+    let text = |key| match repl.chat.loaded.file.get(key) {
+        Some(Value::String(text)) => Some(String::from_utf8_lossy(text).into_owned()),
+        _ => None,
+    };
+    let said: Vec<_> =
+        ["general.license", "general.license.name", "general.license.link"].into_iter().filter_map(text).collect();
+    if said.is_empty() { "the file names none".into() } else { said.join(", ") }
+}
+
+/// Quotes around it are not a part of it, as in ollama.
+fn stop(repl: &mut Repl<'_, '_>, text: &str) -> Result<(), String> {
+    let plain = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let stops = if plain.is_empty() { Vec::new() } else { vec![plain.to_string()] };
+    let words: Vec<&str> = stops.iter().map(String::as_str).collect();
+    Limits { tokens: 1, stops: &words }.check().map_err(|e| e.to_string())?;
+    repl.chat.rules.stops = stops;
+    Ok(())
 }
 
 fn find(name: &str) -> Result<&'static Setting, Failure> {
