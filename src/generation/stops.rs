@@ -5,6 +5,9 @@ use crate::util::SliceExt;
 /// The longest stop string, in bytes.
 pub const MAX_STOP: usize = 256;
 
+/// Bytes of a stop string but its last, and of a character.
+const ROOM: usize = MAX_STOP + 3;
+
 /// Whether a stop string is found: others count as absent.
 pub(super) fn fits(stop: &str) -> bool {
     (1..=MAX_STOP).contains(&stop.len())
@@ -13,25 +16,27 @@ pub(super) fn fits(stop: &str) -> bool {
 /// The end of the text so far, as far as it may be the start of a stop string.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
-    bytes: [u8; MAX_STOP],
+    /// What may be the start of a stop string is shorter than one; a character comes behind it.
+    bytes: [u8; ROOM],
     len: usize,
 }
 
 impl Held {
     pub(super) const fn new() -> Self {
-        Held { bytes: [0; MAX_STOP], len: 0 }
+        Held { bytes: [0; ROOM], len: 0 }
     }
 
     /// Takes text, and passes on what belongs to no stop string. If one is complete, its number: what follows is dropped.
     pub(super) fn push(&mut self, text: &str, stops: &[&str], show: &mut dyn FnMut(&str)) -> Option<usize> {
         if stops.is_empty() {
+            // There may have been some before.
+            self.finish(show);
             show(text);
             return None;
         }
         for c in text.chars() {
             let mut bytes = [0; 4];
             for byte in c.encode_utf8(&mut bytes).bytes() {
-                // There is room: what is held is shorter than the longest stop string.
                 if let Some(slot) = self.bytes.get_mut(self.len) {
                     *slot = byte;
                     self.len += 1;
@@ -66,7 +71,7 @@ impl Held {
         if !first.is_empty() {
             show(first);
         }
-        self.bytes.rotate_left(n % MAX_STOP);
+        self.bytes.rotate_left(n % ROOM);
         self.len -= n;
     }
 }
@@ -87,6 +92,26 @@ mod tests {
         }
         held.finish(&mut |t| text.push_str(t));
         (text, None)
+    }
+
+    #[test]
+    fn the_longest_stop_string_loses_nothing() {
+        let stop = "a".repeat(MAX_STOP);
+        for n in MAX_STOP - 4..MAX_STOP {
+            for c in ["é", "漢", "😀", "b"] {
+                let text = "a".repeat(n) + c;
+                assert_eq!(shown(&[&text], &[&stop]), (text.clone(), None), "{n} {c}");
+            }
+        }
+        assert_eq!(shown(&[&stop], &[&stop]), (String::new(), Some(0)));
+    }
+
+    #[test]
+    fn what_was_held_comes_first_where_there_are_no_more_stop_strings() {
+        let (mut held, mut text) = (Held::new(), String::new());
+        assert_eq!(held.push("a#", &["##"], &mut |t| text.push_str(t)), None);
+        assert_eq!(held.push(" b", &[], &mut |t| text.push_str(t)), None);
+        assert_eq!(text, "a# b");
     }
 
     #[test]
