@@ -425,7 +425,7 @@ typedef struct {
 typedef struct {
     /// `sizeof(armlet_answer)`.
     uint32_t struct_size;
-    /// The most tokens; 0: as many as fit into the context.
+    /// The most tokens; 0: no limit, but for a context that can be full.
     uint32_t tokens;
     /// `n_stops` texts that end the answer, and are no part of it, of 1 to `ARMLET_MAX_STOP_BYTES` bytes each.
     const armlet_text *stops;
@@ -552,8 +552,9 @@ armlet_status armlet_logits(armlet_ctx *ctx, const float **logits, size_t *n);
 /// The next token of an answer: samples it from the logits, passes on the text that has become certain, and appends the token
 /// to the context, which takes one forward pass. `*event` says which token it is, or why no more come.
 ///
-/// END: the answer has ended, `event->kind` says by what. What was sampled last was not appended; the text before it has been
-/// passed on to the end. The next call begins another answer, as does `armlet_prefill`.
+/// END: the answer has ended, `event->kind` says by what, and its text has been passed on to the end. The context has all tokens
+/// that events have told of; the one that ends the model's turn, or completes a stop string, is not appended. The next call
+/// begins another answer, as does `armlet_prefill`.
 ///
 /// `answer` may differ from call to call; NULL: only the model and the context end it. `show` gets whole characters, none of
 /// which can be the beginning of a stop string any more; NULL: the text is dropped.

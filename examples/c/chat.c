@@ -82,7 +82,7 @@ static bool parse(int argc, char **argv, struct options *options)
         case 'p': options->prompt = optarg; break;
         case 's': options->system = optarg; break;
         case 'f': options->session = optarg; break;
-        case 'n': good = number(optarg, &options->most) && good; break;
+        case 'n': good = number(optarg, &options->most) && options->most > 0 && good; break;
         case 'c': good = number(optarg, &options->context) && good; break;
         case 't': good = real(optarg, &options->temperature) && good; break;
         case 'r': good = real(optarg, &options->penalty) && good; break;
@@ -240,6 +240,8 @@ static bool answer(struct chat *chat)
             printf("%" PRIu32 " ", event.token);
     }
     chat->answering = false;
+    if (status == ARMLET_END && event.kind == ARMLET_CONTEXT_FULL)
+        fputs("\nchat: the context is full; -c makes it larger", stderr);
     if (status == ARMLET_ERR_STOPPED)
         status = armlet_finish(chat->ctx, print, chat);
     putchar('\n');

@@ -51,6 +51,10 @@ pub unsafe extern "C" fn armlet_step(ctx: *mut armlet_ctx, token: *mut u32) -> a
         // Before anything is sampled, so that a bad pointer changes nothing.
         // SAFETY: `token` is writable for one, and apart.
         unsafe { pointers::write_out(token, ARMLET_NO_TOKEN)? };
+        // The answer under way, if there is one, ends with `armlet_generate` or `armlet_finish`.
+        if c.ready && c.session.remaining() == 0 {
+            return Err(ARMLET_ERR_FULL.into());
+        }
         let limits = Limits { tokens: usize::MAX, stops: &[] };
         let (next, status) = match c.next(limits, Rules::NONE, false, &mut |_| {})?.event {
             Event::Token(next) => (next, ARMLET_OK),

@@ -17,8 +17,9 @@ use crate::sample::{Rules, log_probability};
 /// The next token of an answer: samples it from the logits, passes on the text that has become certain, and appends the token
 /// to the context, which takes one forward pass. `*event` says which token it is, or why no more come.
 ///
-/// END: the answer has ended, `event->kind` says by what. What was sampled last was not appended; the text before it has been
-/// passed on to the end. The next call begins another answer, as does `armlet_prefill`.
+/// END: the answer has ended, `event->kind` says by what, and its text has been passed on to the end. The context has all tokens
+/// that events have told of; the one that ends the model's turn, or completes a stop string, is not appended. The next call
+/// begins another answer, as does `armlet_prefill`.
 ///
 /// `answer` may differ from call to call; NULL: only the model and the context end it. `show` gets whole characters, none of
 /// which can be the beginning of a stop string any more; NULL: the text is dropped.

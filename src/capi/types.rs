@@ -302,7 +302,7 @@ pub struct armlet_bias {
 pub struct armlet_answer {
     /// `sizeof(armlet_answer)`.
     pub struct_size: u32,
-    /// The most tokens; 0: as many as fit into the context.
+    /// The most tokens; 0: no limit, but for a context that can be full.
     pub tokens: u32,
     /// `n_stops` texts that end the answer, and are no part of it, of 1 to `ARMLET_MAX_STOP_BYTES` bytes each.
     pub stops: *const armlet_text,
