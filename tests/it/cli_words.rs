@@ -29,6 +29,8 @@ fn models_and_messages_come_without_an_option() {
     // What looks like a model is none of the messages.
     fails_with(&["chat", "nowhere.gguf"], 1, "nowhere.gguf: no such file");
     fails_with(&["chat", "-m", &model, &model, "A"], 2, "cannot be used with");
+    let both = armlet().args(["chat", "-f", &text, "AB", "-m", &model]).output().unwrap();
+    assert!(both.status.code() == Some(2), "{both:?}");
     for more in [&["A"][..], &["-f", &text]] {
         let output = armlet().args(["chat", &model, "-p", "B"]).args(more).output().unwrap();
         assert!(output.status.code() == Some(2) && stderr(&output).contains("cannot be used with"), "{output:?}");

@@ -134,8 +134,9 @@ pub(crate) fn leave_now() -> ! {
 
 /// Ends the program from the signals' thread; the main one waits for input, or does not end by itself.
 fn leave(code: i32) -> ! {
-    fatal::clean_up();
     terminal::restore();
+    // Last, because another program may take the locks then.
+    fatal::clean_up();
     std::process::exit(code)
 }
 

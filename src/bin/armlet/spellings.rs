@@ -90,7 +90,18 @@ const KEYS_TYPE: [&str; 2] = ["--kv-type", "--cache-type-k"];
 const VALUES_TYPE: &str = "--cache-type-v";
 
 /// Options whose values may begin with a hyphen.
-const TEXTS: [&str; 5] = ["-p", "--prompt", "--system", "--sys", "-sys"];
+const TEXTS: [&str; 10] = [
+    "-p",
+    "--prompt",
+    "--system",
+    "--sys",
+    "-sys",
+    "--system-prompt",
+    "-r",
+    "--stop",
+    "--reverse-prompt",
+    "--dry-sequence-breaker",
+];
 
 /// A command line in armlet's words.
 #[derive(Debug, PartialEq)]
@@ -194,6 +205,7 @@ mod tests {
             ("a chat --chat-template-file x.jinja", "a chat --chat-template x.jinja", 0),
             // A text is a text.
             ("a complete -p -fa", "a complete -p -fa", 0),
+            ("a complete -r -i -p x", "a complete -r -i -p x", 0),
             ("a complete -sys -sys", "a complete --system -sys", 0),
             ("a complete -- -fa", "a complete -- -fa", 0),
         ];

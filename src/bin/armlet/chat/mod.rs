@@ -116,6 +116,7 @@ pub(crate) fn by_position(mut args: Chat) -> Result<Chat, Failure> {
     let has_model = args.model.model.is_some();
     if args.message.is_none()
         && args.prompt.is_none()
+        && args.file.is_none()
         && let Some(word) = args.model.by_position.take_if(|word| has_model || !names_model(word))
     {
         args.prompt = Some(word.into());
