@@ -117,7 +117,7 @@ fn command(args: Args) -> Result<(), Failure> {
     interrupt::leave_at_once()?;
     match args.command {
         Command::Chat(a) => {
-            let a = chat::by_position(a)?;
+            let a = chat::by_position(*a)?;
             let _claim = a.session.as_deref().map(Claim::new).transpose()?;
             chat::run(&a)
         }

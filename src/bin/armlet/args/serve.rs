@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{CHUNK_OF_MANY, Kv, Model, Sampling, Template, speculate};
+use super::cache::speculate;
+use super::{CHUNK_OF_MANY, Kv, Model, Sampling, Template};
 use crate::numbers;
 
 #[derive(clap::Args, Debug)]
