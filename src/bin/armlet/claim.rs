@@ -113,8 +113,9 @@ fn is_at(file: &File, path: &Path) -> bool {
 impl Drop for Claim {
     fn drop(&mut self) {
         // While it is locked, so that it is nobody else's.
-        fatal::unlocked(&self.path);
-        let _ = std::fs::remove_file(&self.path);
+        if fatal::unlocked(&self.path) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

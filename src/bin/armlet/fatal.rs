@@ -26,6 +26,9 @@ static PARTIAL: Mutex<Option<CString>> = Mutex::new(None);
 /// The files of the locks that are held.
 static LOCKS: Mutex<Vec<CString>> = Mutex::new(Vec::new());
 
+/// Files were deleted because the program ends.
+static CLEANED: AtomicBool = AtomicBool::new(false);
+
 /// Whether this process ends by itself where there is no memory.
 static CAUGHT: AtomicBool = AtomicBool::new(false);
 
@@ -43,15 +46,17 @@ pub(crate) fn locked(path: &Path) {
     }
 }
 
-/// It may be another program's from now on.
-pub(crate) fn unlocked(path: &Path) {
+/// It may be another program's from now on. Whether the file is still there to be deleted.
+pub(crate) fn unlocked(path: &Path) -> bool {
     if let Ok(mut locks) = LOCKS.lock() {
         locks.retain(|lock| lock.as_bytes() != path.as_os_str().as_bytes());
     }
+    !CLEANED.load(Ordering::SeqCst)
 }
 
-/// Deletes the file that is being written, and those of locks.
+/// Deletes the file that is being written, and those of locks. The program ends then: who still holds a lock leaves its file alone.
 pub(crate) fn clean_up() {
+    CLEANED.store(true, Ordering::SeqCst);
     if let Ok(Some(path)) = PARTIAL.try_lock().as_deref() {
         let _ = rustix::fs::unlink(path.as_c_str());
     }

@@ -64,14 +64,32 @@ pub(crate) fn leave_at_once() -> Result<(), Failure> {
     result.map_err(|e| Failure::new("cannot catch Ctrl-C", e))
 }
 
+/// What a thread takes of addresses when it starts, and some more.
+const THREAD: usize = 3 << 20;
+
+/// Addresses for so many bytes, or an error where they are limited and used up.
+fn room(bytes: usize) -> io::Result<Vec<u8>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    Ok(room)
+}
+
 fn install() -> io::Result<()> {
     let ignored = ignored();
     // `nohup` and shells that start a job in the background have signals ignored, and they stay so.
     let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
     let mut signals = Signals::new(wanted.chain([SIGCONT]))?;
     let handle = signals.handle();
-    let thread = move || signals.forever().for_each(received);
+    let (started, starts) = std::sync::mpsc::channel::<()>();
+    let thread = move || {
+        drop(started);
+        signals.forever().for_each(received);
+    };
+    // A thread that finds no room for the stack of its signal handlers ends the program in more than a line.
+    drop(room(THREAD)?);
     let spawned = std::thread::Builder::new().name("signals".into()).spawn(thread);
+    // What else takes memory comes after that. An error says that it has started.
+    let _ = spawned.is_ok() && starts.recv().is_ok();
     if let Err(e) = spawned {
         // The signals do again what they do by default.
         handle.close();
