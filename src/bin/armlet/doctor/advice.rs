@@ -84,14 +84,16 @@ fn settings(system: &System) -> Vec<String> {
     let Some((path, settings)) = &system.config else { return Vec::new() };
     let board = system.board.as_deref().unwrap_or_default();
     // The clock of the board as it is sold, in MHz.
-    const USUAL: [(&str, i64); 8] = [
+    const USUAL: [(&str, i64); 10] = [
         ("Pi 5", 2400),
         ("Compute Module 5", 2400),
         ("Pi 400", 1800),
         ("Pi 4", 1500),
         ("Compute Module 4", 1500),
         ("Pi 3 Model B Plus", 1400),
+        ("Pi 3 Model A Plus", 1400),
         ("Pi 3", 1200),
+        ("Compute Module 3", 1200),
         ("Zero 2", 1000),
     ];
     let usual = USUAL.into_iter().find(|(name, _)| board.contains(name));

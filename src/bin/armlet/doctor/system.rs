@@ -295,12 +295,15 @@ fn config(root: &Path, board: Option<&str>) -> Option<(PathBuf, Vec<Setting>)> {
 
 /// Whether a section of `config.txt` is for a board. Of one that goes by a screen, a pin or a serial number that is not known.
 fn is_for(section: &str, board: Option<&str>) -> bool {
-    const NAMES: [(&str, &str); 14] = [
+    const NAMES: [(&str, &str); 17] = [
         ("pi02", "Zero 2"),
         ("pi0w", "Zero W"),
         ("pi0", "Zero"),
         ("pi3+", "Pi 3 Model B Plus"),
+        ("pi3+", "Pi 3 Model A Plus"),
         ("pi3", "Pi 3"),
+        ("cm3", "Compute Module 3"),
+        ("pi3", "Compute Module 3"),
         ("pi4", "Pi 4"),
         ("pi400", "Pi 400"),
         ("cm4", "Compute Module 4"),

@@ -254,11 +254,12 @@ fn what_root_measured_is_for_all_users() {
 
     let folder = tempfile::tempdir().unwrap();
     threads::keep(folder.path(), &read(&pi4()), 4, 3).unwrap();
-    // As files are made that anybody may read, whatever the umask is.
-    std::fs::write(folder.path().join("other"), "").unwrap();
-    let modes = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().permissions());
-    let modes: Vec<_> = modes.collect();
-    assert_eq!(modes[0], modes[1]);
+    let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    let mode = |path: &Path| std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777;
+    // As a umask of 077 leaves them.
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    threads::for_all(folder.path(), &file).unwrap();
+    assert_eq!((mode(folder.path()), mode(&file)), (0o755, 0o644));
 }
 
 fn rates(rates: &[f64]) -> Vec<Rate> {

@@ -85,5 +85,17 @@ pub(crate) fn keep(folder: &Path, system: &System, cpus: usize, threads: usize) 
     std::fs::create_dir_all(folder).map_err(|e| Failure::file(folder, e))?;
     let machine = machine(system, cpus);
     let path = file(folder, &machine);
-    atomic_file::replace_by(&path, |out| write!(out, "{threads}\n{machine}\n").map_err(|e| Failure::file(&path, e)))
+    let fail = |e| Failure::file(&path, e);
+    atomic_file::replace_by(&path, |out| write!(out, "{threads}\n{machine}\n").map_err(fail))?;
+    if folder == Path::new(OF_ALL) {
+        for_all(folder, &path).map_err(fail)?;
+    }
+    Ok(())
+}
+
+/// Lets everybody read a file in a folder, whatever the umask has made of them.
+pub(crate) fn for_all(folder: &Path, file: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755))?;
+    std::fs::set_permissions(file, PermissionsExt::from_mode(0o644))
 }
