@@ -227,7 +227,7 @@ impl Generation {
 ///
 /// # Errors
 /// [`SampleError`].
-pub fn sample(
+fn sample(
     tokenizer: &Tokenizer<'_>,
     logits: &[f32],
     sampler: &mut Sampler,
