@@ -1,7 +1,7 @@
 //! The command line: what may come without an option, from where, and how its help reads.
 
 use crate::cli::{Folder, armlet, fails, fails_with, ok, stderr, tiny};
-use crate::common::pty::Terminal;
+use crate::resident::ends_by;
 use rustix::process::Signal;
 
 #[test]
@@ -19,14 +19,15 @@ fn models_and_messages_come_without_an_option() {
         &["chat", &model, "--file", &text],
     ];
     same.into_iter().for_each(|args| assert_eq!(greedy(args), want, "{args:?}"));
-    let output = armlet().args(["chat", "AB", "-n", "1"]).env("ARMLET_MODEL", &model).output().unwrap();
+    let output = armlet().args(["chat", "A B", "-n", "1"]).env("ARMLET_MODEL", &model).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let of_text = |words: &[&str]| ok(&[&["tokenize"], words, &["-p", "AB"]].concat());
     assert_eq!(of_text(&[&model]), of_text(&["-m", &model]));
     for command in [&["plan"][..], &["bench", "-p", "4", "-n", "0", "-r", "1"], &["doctor", "--no-measure"]] {
         ok(&[command, &[&model]].concat());
     }
-    // What looks like a model is none of the messages.
+    // What looks like a model is none of the messages, and one word may.
+    fails_with(&["run", "llama3.2:1b"], 2, "no known model; -p llama3.2:1b sends it as a message");
     fails_with(&["chat", "nowhere.gguf"], 1, "nowhere.gguf: no such file");
     fails_with(&["chat", "-m", &model, &model, "A"], 2, "cannot be used with");
     let both = armlet().args(["chat", "-f", &text, "AB", "-m", &model]).output().unwrap();
@@ -38,25 +39,25 @@ fn models_and_messages_come_without_an_option() {
 }
 
 /// A schema and a text do not both come from stdin, and either may.
+#[cfg(feature = "grammar")]
 #[test]
 fn a_schema_may_come_from_stdin() {
     let f = Folder::new();
-    let (model, schema) = (tiny(&f), f.write("schema", br#"{"type": "boolean"}"#));
-    let grammar = f.write("grammar", br#"root ::= "A" | "B""#);
+    let model = f.write("model.gguf", &crate::common::gguf::byte_level_model(1));
+    let schema = f.write("schema", br#"{"type": "boolean"}"#);
+    let grammar = f.write("grammar", br#"root ::= "yes" | "no""#);
     let given =
         |args: &[&str], input: &str| armlet().args(args).stdin(std::fs::File::open(input).unwrap()).output().unwrap();
-    let options = ["-m", &model, "-n", "4", "-t", "1"];
-    for (option, input) in [("--json-schema", &schema), ("--grammar", &grammar)] {
+    let options = ["-m", &model, "-n", "16", "-t", "1"];
+    for (option, input, words) in
+        [("--json-schema", &schema, ["true", "false"]), ("--grammar", &grammar, ["yes", "no"])]
+    {
         for command in ["chat", "complete"] {
             let args = [&[command, option, "-"], &options[..]].concat();
             let output = given(&[&args[..], &["-p", "A"]].concat(), input);
-            if cfg!(feature = "grammar") {
-                // The vocabulary may not be able to spell it, which is another reason.
-                assert!(!stderr(&output).contains("stdin"), "{}", stderr(&output));
-                fails(&given(&args, input), 2, "stdin can be one of the texts only");
-            } else {
-                assert_eq!(output.status.code(), Some(2));
-            }
+            let answer = String::from_utf8_lossy(&output.stdout);
+            assert!(words.contains(&answer.trim()), "{output:?}");
+            fails(&given(&args, input), 2, "stdin can be one of the texts only");
         }
     }
 }
@@ -87,15 +88,8 @@ fn help_fits_a_terminal() {
 #[test]
 fn signals_end_what_waits_behind_a_name() {
     let f = Folder::new();
-    let pipe = f.path("pipe");
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
     for (option, signal, code) in [("--grammar", Signal::TERM, 143), ("--chat-template", Signal::INT, 130)] {
-        let mut t = Terminal::new(armlet().args(["chat", "-m", "smollm2", "-p", "A", option]).arg(&pipe));
-        // As soon as the program reads it.
-        let writer = std::fs::File::options().write(true).open(&pipe).unwrap();
-        t.signal(signal);
-        assert_eq!(t.ends(), code, "{option}");
-        drop(writer);
+        ends_by(&f, &["chat", "-m", "smollm2", "-p", "A", option], signal, code);
     }
 }
 
@@ -121,21 +115,28 @@ fn a_lock_is_a_file_or_nothing() {
     assert_eq!(std::fs::metadata(&session).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
-/// Where no process can be made, a model's template is not rendered, and that is said.
+/// Where no process can be made, the file's own template is not rendered, and that is said. One that was chosen is not replaced.
 #[test]
 fn a_chat_without_processes_has_the_built_in_format() {
     let f = Folder::new();
     let model = f.write("model.gguf", &crate::common::gguf::byte_level_model(1));
     let template = f.write("template.jinja", b"{{ messages[0].content }}");
     let program = crate::common::program().display();
-    let chat = |limit: usize| {
-        let options = "-p A -n 2 -t 1 --temp 0";
-        let script = format!("ulimit -n {limit}; exec {program} chat -m {model} --chat-template {template} {options}");
+    let chat = |limit: usize, more: &str| {
+        let options = format!("-p A -n 2 -t 1 --temp 0 {more}");
+        let script = format!("ulimit -n {limit}; exec {program} chat -m {model} {options}");
         std::process::Command::new("bash").args(["-c", &script]).output().unwrap()
     };
+    let own = "--override-kv 'tokenizer.chat_template=str:{{ messages[0].content }}'";
     // A process needs pipes. How many files are open then is the system's matter.
-    let output = (5..40).map(chat).find(|output| output.status.success()).unwrap();
-    let said = stderr(&output);
-    assert!(said.contains("the built-in format is used instead"), "{said}");
-    assert!(!stderr(&chat(100)).contains("built-in"));
+    let limit = (5..40).find(|limit| chat(*limit, own).status.success()).unwrap();
+    let said = chat(limit, own);
+    assert_eq!(stderr(&said).matches("the built-in format is used instead").count(), 1, "{said:?}");
+    assert_eq!(said.stdout, chat(100, "--chat-template chatml").stdout);
+    assert!(!stderr(&chat(100, own)).contains("built-in"));
+    for chosen in [format!("--chat-template {template}"), format!("{own} --chat-template-kwargs '{{\"a\": 1}}'")] {
+        let refused = chat(limit, &chosen);
+        assert!(stderr(&refused).contains("cannot start the process that renders it"), "{refused:?}");
+        assert_eq!(refused.status.code(), Some(1));
+    }
 }

@@ -82,20 +82,28 @@ fn bench_shows_that_it_works_and_stops() {
     }
 }
 
+/// A command that reads a pipe, given behind its words, ends with `code` when `signal` comes.
+pub(crate) fn ends_by(f: &Folder, words: &[&str], signal: Signal, code: i32) {
+    let pipe = f.path("pipe");
+    if !pipe.exists() {
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    }
+    let mut t = Terminal::new(armlet().args(words).arg(&pipe));
+    // As soon as the program reads it.
+    let writer = std::fs::File::options().write(true).open(&pipe).unwrap();
+    t.signal(signal);
+    assert_eq!(t.ends(), code, "{words:?}");
+    drop(writer);
+}
+
 /// What waits, and has nothing to finish, ends at once: with an exit code, and not by the signal.
 #[test]
 fn signals_end_what_has_nothing_to_finish() {
     let f = Folder::new();
-    let (model, pipe) = (tiny(&f), f.path("pipe"));
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let model = tiny(&f);
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129), (Signal::QUIT, 131)] {
         for command in ["tokenize", "complete", "perplexity"] {
-            let mut t = Terminal::new(armlet().args([command, "-m", &model, "-f"]).arg(&pipe));
-            // As soon as the program reads it.
-            let writer = std::fs::File::options().write(true).open(&pipe).unwrap();
-            t.signal(signal);
-            assert_eq!(t.ends(), code, "{command}");
-            drop(writer);
+            ends_by(&f, &[command, "-m", &model, "-f"], signal, code);
         }
     }
 }

@@ -51,6 +51,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         };
         let (prefix, mut transcript) = start.map_or((None, Transcript::default()), |(p, t)| (Some(p), t));
         let template = Template::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
+        let template = template.or_built_in(&loaded.model.tokenizer, &args.template);
         if let Some(text) = &system {
             transcript.messages = vec![Message::new(Role::System, text.clone())];
         }
@@ -114,6 +115,17 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
 /// what names a model.
 pub(crate) fn by_position(mut args: Chat) -> Result<Chat, Failure> {
     let has_model = args.model.model.is_some();
+    // One word may be the name of a model that is not known.
+    let is_text = |word: &Path| word.to_string_lossy().contains(char::is_whitespace);
+    if let Some(word) = &args.model.by_position
+        && !has_model
+        && args.message.is_none()
+        && !names_model(word)
+        && !is_text(word)
+    {
+        let word = word.display();
+        return Err(Failure::Usage(format!("{word} is no file, and no known model; -p {word} sends it as a message")));
+    }
     if args.message.is_none()
         && args.prompt.is_none()
         && args.file.is_none()

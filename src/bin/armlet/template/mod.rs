@@ -15,7 +15,7 @@ mod stand_ins;
 #[cfg(feature = "serve")]
 mod tools;
 
-use std::sync::Once;
+use std::cell::Cell;
 
 use armlet::gguf::{File, Value};
 use armlet::tokenizer::{ChatFormat, Role, Tokenizer, Turn};
@@ -74,8 +74,10 @@ impl Message {
 pub(crate) struct Template<'m> {
     kind: Kind,
     spellings: Spellings<'m>,
-    /// The built-in format whose control tokens the vocabulary has.
-    built_in: Option<ChatFormat>,
+    /// The built-in format that stands for the file's template where that cannot be rendered, if it may.
+    instead: Option<ChatFormat>,
+    /// Whether it does: from then on, so that all of a conversation has one format.
+    is_instead: Cell<bool>,
     /// Once they were asked for.
     #[cfg(feature = "serve")]
     abilities: std::cell::OnceCell<abilities::Abilities>,
@@ -100,14 +102,13 @@ impl<'m> Template<'m> {
     /// The template that the command line names; else the file's; else the built-in format whose control tokens the
     /// vocabulary has.
     pub(crate) fn new(file: &File<'_>, tokenizer: &Tokenizer<'m>, args: &args::Template) -> Result<Self, Failure> {
-        let built_in = ChatFormat::detect(tokenizer);
         let kind = match &args.chat_template {
             Some(name) => chosen(name, file, tokenizer, args)?,
             None => match file.get(KEY) {
                 Some(Value::String(source)) if !source.trim_ascii().is_empty() => {
                     jinja("the model's chat template", source, tokenizer, args)?
                 }
-                _ => built_in.map_or(Kind::Plain, Kind::BuiltIn),
+                _ => ChatFormat::detect(tokenizer).map_or(Kind::Plain, Kind::BuiltIn),
             },
         };
         if args.chat_template_kwargs.is_some() && !matches!(kind, Kind::Jinja { .. }) {
@@ -116,10 +117,19 @@ impl<'m> Template<'m> {
         Ok(Template {
             kind,
             spellings: Spellings::new(tokenizer),
-            built_in,
+            instead: None,
+            is_instead: Cell::new(false),
             #[cfg(feature = "serve")]
             abilities: std::cell::OnceCell::new(),
         })
+    }
+
+    /// Lets the built-in format whose control tokens the vocabulary has stand for the file's own template, where the system lets
+    /// no process be made that renders it. One that was chosen, or has variables that were, is used or refused.
+    pub(crate) fn or_built_in(mut self, tokenizer: &Tokenizer<'_>, args: &args::Template) -> Self {
+        let is_the_files = args.chat_template.is_none() && args.chat_template_kwargs.is_none();
+        self.instead = ChatFormat::detect(tokenizer).filter(|_| is_the_files);
+        self
     }
 
     /// The value of a variable of the template.
@@ -133,7 +143,8 @@ impl<'m> Template<'m> {
     /// Sets a variable of the template, or removes it; returns whether the template uses it.
     pub(crate) fn set(&mut self, name: &str, value: Option<Json>) -> bool {
         match &mut self.kind {
-            Kind::Jinja { job, .. } if job.template.contains(name) => {
+            Kind::Jinja { job, .. } if !self.is_instead.get() && job.template.contains(name) => {
+                self.instead = None;
                 match value {
                     Some(value) => job.variables.insert(name.into(), value),
                     None => job.variables.shift_remove(name),
@@ -196,8 +207,8 @@ impl<'m> Template<'m> {
         let turns = || messages.iter().map(turn);
         let text = match &self.kind {
             Kind::Jinja { name, job, renderer, bos } => {
-                if let Err(e) = renderer.start() {
-                    return self.without_process(name, &e, &messages, &more, stand_ins);
+                if let Some(format) = self.without_process(name, renderer)? {
+                    return Ok(stand_ins.take(&written(format, &messages)));
                 }
                 let mut job = Job { messages, now: began, stand_ins: stand_ins.chars(), ..Job::clone(job) };
                 job.variables.extend(more);
@@ -213,26 +224,19 @@ impl<'m> Template<'m> {
         Ok(stand_ins.take(&text))
     }
 
-    /// The text of messages where the system lets no process be made that renders the template: that of the built-in format, if
-    /// the vocabulary has one's control tokens, and the messages are nothing but texts.
-    fn without_process(
-        &self,
-        name: &str,
-        e: &std::io::Error,
-        messages: &[Json],
-        more: &Map<String, Json>,
-        stand_ins: &StandIns,
-    ) -> Result<Rendered, Failure> {
-        static TOLD: Once = Once::new();
-        let why = format!("cannot start the process that renders it: {e}");
-        let is_text = |message: &Json| message["content"].is_string() && message.get("tool_calls").is_none();
-        match self.built_in.filter(|_| more.is_empty() && messages.iter().all(is_text)) {
-            Some(format) => {
-                TOLD.call_once(|| log::warn!("{name}: {why}; the built-in format is used instead"));
-                Ok(stand_ins.take(&written(format, messages)))
-            }
-            None => Err(Failure::new(name, why)),
+    /// The built-in format, where it stands for a template that cannot be rendered.
+    fn without_process(&self, name: &str, renderer: &Renderer) -> Result<Option<ChatFormat>, Failure> {
+        if self.is_instead.get() {
+            return Ok(self.instead);
         }
+        let Err(e) = renderer.start() else { return Ok(None) };
+        let why = format!("cannot start the process that renders it: {e}");
+        if self.instead.is_none() {
+            return Err(Failure::new(name, why));
+        }
+        log::warn!("{name}: {why}; the built-in format is used instead");
+        self.is_instead.set(true);
+        Ok(self.instead)
     }
 }
 

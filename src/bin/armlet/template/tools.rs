@@ -242,7 +242,8 @@ mod tests {
                 Template {
                     kind,
                     spellings: Spellings::new(&tokenizer),
-                    built_in: None,
+                    instead: None,
+                    is_instead: std::cell::Cell::new(false),
                     abilities: std::cell::OnceCell::new(),
                 },
             );
