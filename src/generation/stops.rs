@@ -71,7 +71,12 @@ impl Held {
         if !first.is_empty() {
             show(first);
         }
-        self.bytes.rotate_left(n % ROOM);
+        for (at, from) in (n..self.len).enumerate() {
+            let byte = self.bytes.get(from).copied().unwrap_or(0);
+            if let Some(slot) = self.bytes.get_mut(at) {
+                *slot = byte;
+            }
+        }
         self.len -= n;
     }
 }
