@@ -1,5 +1,5 @@
 //! The fuzz targets of `tests/fuzz` on stable: each is fed damaged seeds, the same in every run. Templates are rendered by the
-//! program's process for that, and are a target here alone.
+//! program's process for that, with its bounds.
 
 use crate::common::deep;
 use crate::common::fuzzed;
