@@ -105,6 +105,14 @@ fn unsafe_code_stays_on_its_islands() {
     }
 }
 
+/// The wall clock may jump, or stand before 1970, where chrono's own `now` panics.
+#[test]
+fn one_file_reads_the_wall_clock() {
+    let reads = |text: &str| ["SystemTime::now", "Utc::now", "Local::now"].iter().any(|now| text.contains(now));
+    let found: Vec<_> = all().into_iter().filter(|(_, text)| reads(text)).map(|(file, _)| file).collect();
+    assert_eq!(found, ["bin/armlet/clock.rs"]);
+}
+
 #[test]
 fn the_core_is_no_std_and_has_no_alloc() {
     for (file, text) in all() {

@@ -10,6 +10,7 @@ use armlet::storage::Executor;
 
 use crate::args::{Bench, Output};
 use crate::bandwidth::Buffer;
+use crate::clock;
 use crate::doctor::system::System;
 use crate::error::{Failure, print};
 use crate::inspect;
@@ -131,7 +132,7 @@ fn one(loaded: &Loaded<'_>, args: &Bench, tests: &[Test]) -> Result<Run, Failure
     let context = tests.iter().map(|test| test.n_depth.saturating_add(test.tokens())).max().unwrap_or(0);
     let config = Config { context, chunk: args.chunk, pattern: Pattern::Full, ..args.kv.config() };
     let plan = Plan::new(&loaded.model.hparams, &config)?;
-    let began = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let began = clock::utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     // Before and after, because other load on the machine comes and goes.
     let buffer = if tests.iter().any(|test| test.n_gen > 0) { Buffer::new(&loaded.pool) } else { None };
     let before = buffer.as_ref().map(|b| b.read(&loaded.pool));

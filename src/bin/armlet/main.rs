@@ -12,6 +12,7 @@ mod bench_output;
 mod bench_report;
 mod chat;
 mod claim;
+mod clock;
 mod complete;
 mod doctor;
 mod drawing;

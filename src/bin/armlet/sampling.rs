@@ -5,6 +5,7 @@ use armlet::gguf::{File, Value};
 use armlet::sample::{Sampler, SamplerConfig};
 
 use crate::args;
+use crate::clock;
 use crate::error::Failure;
 use crate::numbers;
 
@@ -48,10 +49,7 @@ pub(crate) fn warn(file: &File<'_>) {
 
 /// The same settings, for one request of many.
 pub(crate) fn settings(args: &args::Sampling, file: &File<'_>, is_chat: bool) -> Result<SamplerConfig, Failure> {
-    let fresh = || {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.map_or(0, |t| t.as_nanos() as u64)
-    };
+    let fresh = || clock::since_1970().as_nanos() as u64;
     let name = match file.get("general.basename") {
         Some(Value::String(name)) => name,
         _ => &[],

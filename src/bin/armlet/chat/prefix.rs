@@ -9,9 +9,10 @@ use armlet::engine::Prefix;
 use armlet::engine::{Config, EngineError, Pattern, Plan};
 use armlet::tokenizer::Role;
 
-use super::transcript::{Transcript, now, start};
+use super::transcript::{Transcript, start};
 use crate::args;
 use crate::atomic_file::replace;
+use crate::clock;
 use crate::error::Failure;
 use crate::generate::prefill;
 use crate::interrupt;
@@ -35,7 +36,7 @@ pub(crate) fn run(args: &args::Prefix) -> Result<(), Failure> {
     with_model(&args.model, |loaded| {
         let template = Template::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
         let system = Message::new(Role::System, text.trim_end_matches('\n').to_string());
-        let began = now();
+        let began = clock::local();
         let read = start(loaded, &template, &system, began)?;
         let common = read.len();
         if read.is_empty() {

@@ -3,6 +3,7 @@
 use armlet::tokenizer::{EncodeOptions, Role, TokenKind, Tokenizer};
 use chrono::NaiveDateTime;
 
+use crate::clock;
 use crate::error::Failure;
 use crate::model::{Loaded, encode_prompt};
 use crate::template::{Message, Rendered, Template};
@@ -17,13 +18,8 @@ pub(super) struct Transcript {
 
 impl Default for Transcript {
     fn default() -> Self {
-        Transcript { messages: Vec::new(), read: Vec::new(), began: now() }
+        Transcript { messages: Vec::new(), read: Vec::new(), began: clock::local() }
     }
-}
-
-/// The local time.
-pub(super) fn now() -> NaiveDateTime {
-    chrono::Local::now().naive_local()
 }
 
 impl Transcript {
@@ -43,7 +39,7 @@ impl Transcript {
         let read = |t: &serde_json::Value| u32::try_from(t.as_u64()?).ok();
         let messages = value["messages"].as_array()?.iter().map(message).collect::<Option<_>>()?;
         let read = value["read"].as_array()?.iter().map(read).collect::<Option<_>>()?;
-        let began = value["began"].as_str().map_or_else(|| Some(now()), |began| began.parse().ok())?;
+        let began = value["began"].as_str().map_or_else(|| Some(clock::local()), |began| began.parse().ok())?;
         Some(Transcript { messages, read, began })
     }
 

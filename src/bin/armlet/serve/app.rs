@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -12,6 +12,7 @@ use super::metrics::Metrics;
 use super::phase::Phase;
 use super::{engine, prepare};
 use crate::args::Sampling;
+use crate::clock;
 use crate::grammar::Form;
 
 /// What all requests share.
@@ -59,8 +60,7 @@ pub(super) struct Ids {
 
 impl Ids {
     pub(super) fn new() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        Ids { start: now.map_or(0, |t| t.as_nanos() as u64), next: AtomicU64::new(0) }
+        Ids { start: clock::since_1970().as_nanos() as u64, next: AtomicU64::new(0) }
     }
 
     /// A number that no other answer of this server has: a bijection of the counter (splitmix64).

@@ -1,6 +1,6 @@
 //! ollama's `/api/chat` and `/api/generate`, which stream a JSON object in each line.
 
-use chrono::{SecondsFormat, Utc};
+use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use super::about::About;
@@ -12,6 +12,7 @@ use super::prepare::Source;
 use super::problem::Problem;
 use super::{form, functions, messages, settings};
 use crate::args::Sampling;
+use crate::clock;
 use crate::grammar::Form;
 use crate::template::Message;
 use crate::tools::Tools;
@@ -246,7 +247,7 @@ fn call(call: &CallPart) -> Option<Value> {
 }
 
 fn now() -> String {
-    Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)
+    clock::utc().to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 /// `/api/tags`.

@@ -10,6 +10,7 @@ use super::prepare::Source;
 use super::problem::Problem;
 use super::{form, functions, messages, settings};
 use crate::args::Sampling;
+use crate::clock;
 
 /// The most tokens that a request may ask for.
 const MOST_TOKENS: usize = 1 << 24;
@@ -167,8 +168,7 @@ struct Head {
 
 impl Head {
     fn new(prefix: &str, object: &'static str, id: u64, model: &str) -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let created = now.map_or(0, |t| t.as_secs());
+        let created = clock::since_1970().as_secs();
         Head { id: format!("{prefix}-{id:016x}"), object, created, model: model.into() }
     }
 

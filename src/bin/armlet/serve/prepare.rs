@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::problem::Problem;
 use crate::args;
+use crate::clock;
 use crate::error::Failure;
 use crate::grammar::calls::{Frame, lark};
 use crate::grammar::{Constraint, Form, Grammar, Vocabulary};
@@ -130,7 +131,7 @@ impl<'m> Preparation<'m> {
         let unused = variables
             .into_iter()
             .find(|(name, value)| !self.template.set(name, Some(value.clone())) && !needs_nothing(name, value));
-        let now = chrono::Local::now().naive_local();
+        let now = clock::local();
         // What one client's conversation took too long for says nothing of another's.
         self.template.forget_refusal();
         let render = || match has_tools {

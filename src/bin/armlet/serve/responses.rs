@@ -10,6 +10,7 @@ use super::openai::Request;
 use super::prepare::Source;
 use super::problem::Problem;
 use super::{form, functions, messages, settings};
+use crate::clock;
 use crate::template::Message;
 
 /// A request to `/v1/responses`.
@@ -43,10 +44,9 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
         fields.only(field, &[])?;
     }
     request.fields.finish()?;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let format = Response {
         id: request.id,
-        created: now.map_or(0, |t| t.as_secs()),
+        created: clock::since_1970().as_secs(),
         model: request.model.into(),
         instructions,
         number: 0,
