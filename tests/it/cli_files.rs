@@ -270,6 +270,8 @@ fn a_limit_of_addresses_is_enough_or_refused_at_the_start() {
         format!("complete -m {model} -p ABAB -n 3 -t 1"),
         format!("bench -m {model} -p 4 -n 2 -r 1 -t 1"),
         format!("perplexity -m {model} -f {text} -c 16 --chunks 2 -t 1"),
+        format!("prefix -m {model} -p ABAB -o {} -t 1", f.name("prefix")),
+        format!("imatrix -m {model} -f {text} -c 16 --chunks 2 -o {} -t 1", f.name("imatrix")),
     ] {
         let (mut too_little, mut enough) = (0, 1 << 20);
         while enough - too_little > 64 {

@@ -248,22 +248,27 @@ pub(crate) fn plan(h: &Hparams, args: &args::Cache, prefix: Option<&Prefix<'_>>)
 /// Addresses that a command may take beside the model and its plan: texts, tokens, what is printed, threads that come later.
 const OVERHEAD: u64 = 16 << 20;
 
-/// Memory for an engine and a session. Where addresses are limited, what comes later has room as well, or this is refused: no
-/// command ends in the middle for want of memory.
-pub(crate) fn session_memory(plan: &Plan) -> Result<memmap2::MmapMut, Failure> {
-    let refused = |why: &dyn std::fmt::Display| {
-        let mib = plan.bytes().div_ceil(1 << 20);
-        let why = format!("{why}; a smaller -c or --kv-budget needs less");
-        Failure::new(format!("cannot allocate {mib} MiB for the session"), why)
-    };
-    let needed = plan.bytes() as u64 + OVERHEAD;
+/// Refuses the start where addresses are limited to less than these bytes and what comes later: no command ends in the middle
+/// for want of memory.
+pub(crate) fn check_room(bytes: usize) -> Result<(), String> {
+    let needed = (bytes as u64).saturating_add(OVERHEAD);
     match addresses_left() {
         Some(left) if left < needed => {
             let more = (needed - left).div_ceil(1 << 20);
-            Err(refused(&format!("the limit of addresses (ulimit -v) is {more} MiB too low")))
+            Err(format!("the limit of addresses (ulimit -v) is {more} MiB too low"))
         }
-        _ => memory(plan.bytes()).map_err(|e| refused(&e)),
+        _ => Ok(()),
     }
+}
+
+/// Memory for an engine and a session.
+pub(crate) fn session_memory(plan: &Plan) -> Result<memmap2::MmapMut, Failure> {
+    let bytes = plan.bytes();
+    let allocated = check_room(bytes).and_then(|()| memory(bytes).map_err(|e| e.to_string()));
+    allocated.map_err(|why| {
+        let why = format!("{why}; a smaller -c or --kv-budget needs less");
+        Failure::new(format!("cannot allocate {} MiB for the session", bytes.div_ceil(1 << 20)), why)
+    })
 }
 
 /// One session and its engine, on the program's threads.

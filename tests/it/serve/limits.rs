@@ -1,10 +1,14 @@
 //! Who may ask, how much, and how long.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use serde_json::json;
 
 use super::client::{Server, asking, head};
 use super::{ANSWER, TEXT};
 use crate::cli::{Folder, fails_with};
+use crate::common::program;
 use crate::common::scripted::{answering, endless};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -144,4 +148,26 @@ fn a_signal_ends_it_in_good_order() {
     let last = rest.trim_end().rsplit("\n\n").next().unwrap();
     assert!(last.contains("\"error\"") && last.contains("ends"), "{last}");
     assert_eq!(server.child.wait().unwrap().code(), Some(0), "{}", server.log());
+}
+
+/// Where addresses are limited, requests find room, or there is no server.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_of_addresses_leaves_room_for_bodies() {
+    let f = Folder::new();
+    let model = f.write("tiny.gguf", &endless().build());
+    let refused = |mib: u32| {
+        let options = "serve --port 0 -t 1 --users 1 --connections 64 --max-body 4MiB";
+        let script = format!("ulimit -v {}; exec {} {options} -m {model}", mib << 10, program().display());
+        let child = Command::new("bash").args(["-c", &script]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        let line = BufReader::new(child.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+        let is_refused = line.contains("the limit of addresses (ulimit -v) is ") && line.contains("fewer --users");
+        assert!(is_refused || line.contains("on http://"), "{line}");
+        // A server goes on until then.
+        let _ = child.kill();
+        child.wait().unwrap();
+        is_refused
+    };
+    assert!(refused(256) && !refused(1024));
 }

@@ -15,7 +15,7 @@ use super::clients::{Answers, Ask, EVENTS};
 use super::event::Event;
 use super::metrics::Metrics;
 use crate::error::Failure;
-use crate::model::Loaded;
+use crate::model::{Loaded, check_room};
 
 /// Requests that may be on their way to the engine while a pass runs.
 const ON_THEIR_WAY: usize = 64;
@@ -123,6 +123,13 @@ impl Sizes<'_> {
         self.slots.iter().flat_map(|slots| std::iter::repeat_n(slots, slots.number))
     }
 
+    /// Bytes of [`Memory`].
+    fn bytes(&self) -> usize {
+        let rooms = (self.number() + self.places) * self.context() * size_of::<u32>();
+        let caches: usize = self.each().map(|slots| slots.plan.session_bytes()).sum();
+        self.engine().map_or(0, Plan::engine_bytes) + caches + rooms
+    }
+
     /// The plan whose engine can run all slots.
     fn engine(&self) -> Option<&Plan> {
         self.slots.iter().map(|slots| &slots.plan).max_by_key(|plan| plan.engine_bytes())
@@ -139,13 +146,15 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(sizes: &Sizes<'_>) -> Result<Self, Failure> {
-        let allocate = |bytes: usize| {
-            memory(bytes).map_err(|e| {
-                let why = format!("{e}; fewer --users, or a smaller -c or --kv-budget, need less");
-                Failure::new(format!("cannot allocate {} MiB", bytes.div_ceil(1 << 20)), why)
-            })
+    /// Refused where addresses are limited and `bodies` bytes of requests would not find room beside it.
+    pub(super) fn new(sizes: &Sizes<'_>, bodies: usize) -> Result<Self, Failure> {
+        let failed = |bytes: usize, why: &dyn std::fmt::Display| {
+            let why = format!("{why}; fewer --users, or a smaller -c or --kv-budget, need less");
+            Failure::new(format!("cannot allocate {} MiB", bytes.div_ceil(1 << 20)), why)
         };
+        let allocate = |bytes: usize| memory(bytes).map_err(|e| failed(bytes, &e));
+        let all = sizes.bytes();
+        check_room(all.saturating_add(bodies)).map_err(|why| failed(all, &why))?;
         Ok(Memory {
             workspace: allocate(sizes.engine().map_or(0, Plan::engine_bytes))?,
             caches: sizes.each().map(|slots| allocate(slots.plan.session_bytes())).collect::<Result<_, _>>()?,

@@ -211,7 +211,7 @@ fn serve(
         form: grammar::form(&args.sampling)?,
         ids: Ids::new(),
     });
-    let mut memory = engine::Memory::new(sizes)?;
+    let mut memory = engine::Memory::new(sizes, args.connections.saturating_mul(args.max_body))?;
     let cut = phase.clone();
     let mut preparation = Preparation::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
     thread::scope(|scope| {
