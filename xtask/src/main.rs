@@ -45,7 +45,8 @@ const HELP: &str = "usage: cargo xtask COMMAND
   header    writes include/armlet.h from src/capi
   dist      the library for C, static and shared, with what pkg-config and CMake want, to target/dist/TRIPLE;
             then the static programs for aarch64 and x86-64 with manual pages and completions, as tarballs and
-            Debian packages, with SHA256SUMS, to target/dist; [--target TRIPLE] only that library
+            Debian packages, with SHA256SUMS, to target/dist, and `cargo publish --dry-run`;
+            [--target TRIPLE] only that library
   deb       installs, runs, upgrades and removes the arm64 package in a Debian made by debootstrap; needs root
   sd-card   the first token of a long prompt from a disk of 20 MB/s; needs root and cgroups of version 1
   clients   the server, as the clients of other projects have it: openai and ollama of PyPI, openai of npm, curl

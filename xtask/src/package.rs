@@ -54,7 +54,11 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
             Ok(())
         })?;
     }
-    steps.step("sums", || sums(&made))
+    steps.step("sums", || sums(&made))?;
+    // It is built from what is packed alone, as whoever depends on it builds it.
+    steps.step("the crate for Rust's registry", || {
+        cargo(&["publish", "--dry-run", "--allow-dirty", "--package", "armlet"])
+    })
 }
 
 /// Rust's targets and cargo-deb.
