@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! tick:  requests that wait go to free slots, in order, each to the one that has most of its prompt already
-//!        one pass reads the next token of every answer whose client takes it, and the next chunk of the oldest prompt
+//!        one pass reads the next token of every answer whose client takes it, and the next chunk of the prompt that is due
 //! ```
+//!
+//! A prompt is due when as many tokens of prompts were read, since it got its slot, as it has itself: so a short one passes a long
+//! one, equals are read in order, and nothing waits for ever (earliest deadline first: Liu and Layland 1973).
 //!
 //! So a long prompt costs others a chunk between two tokens, and no more (Sarathi: Agrawal et al. 2023, arXiv 2308.16369).
 //! An answer that has the tick for itself may have what is likely to follow read in its pass ([`Clients::speculation`]).
@@ -101,6 +104,8 @@ pub struct Scheduler<'s> {
     queue: &'s mut [Place<'s>],
     /// Counts requests and ends: what has the smaller number came first.
     clock: u64,
+    /// Tokens of prompts that were read.
+    prefilled: u64,
     /// The slot that the next pass of answers starts with, where there are more than fit one.
     first: usize,
 }
@@ -108,7 +113,7 @@ pub struct Scheduler<'s> {
 impl<'s> Scheduler<'s> {
     /// A scheduler of these slots and places.
     pub fn new(slots: &'s mut [Slot<'s>], queue: &'s mut [Place<'s>]) -> Self {
-        Scheduler { slots, queue, clock: 0, first: 0 }
+        Scheduler { slots, queue, clock: 0, prefilled: 0, first: 0 }
     }
 
     /// Takes a request: to be answered when a slot is free and requests before it have theirs.
@@ -192,16 +197,17 @@ impl<'s> Scheduler<'s> {
             let best = free.max_by_key(|slot| (slot.common(prompt), core::cmp::Reverse(slot.since())));
             if let Some(slot) = best {
                 let kept = slot.start(request, after, prompt, exact);
+                slot.set_due(self.prefilled);
                 clients.starts(request, kept);
                 place.clear();
             }
         }
     }
 
-    /// The slot whose prompt is the oldest that is read.
+    /// The slot whose prompt is to be read next: the first that is due, and of equals the oldest.
     fn reading(&self) -> Option<usize> {
         let reading = self.slots.iter().enumerate().filter(|(_, slot)| slot.state() == State::Reading);
-        reading.min_by_key(|(_, slot)| slot.since()).map(|(at, _)| at)
+        reading.min_by_key(|(_, slot)| (slot.due(), slot.since())).map(|(at, _)| at)
     }
 
     /// Answers whose next token is to be read, at most `most`, in turn. One that has no room left ends.
@@ -264,6 +270,7 @@ impl<'s> Scheduler<'s> {
         }
         if let Some(slot) = reading.and_then(|at| self.slots.get_mut(at)) {
             slot.has_read_prompt(chunk);
+            self.prefilled += chunk as u64;
             if is_last {
                 self.clock += 1;
                 follow(slot, self.clock, engine.logits_of(0), clients);

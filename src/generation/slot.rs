@@ -32,6 +32,8 @@ pub struct Slot<'s> {
     request: u64,
     /// The ticket of its request, or when it became free.
     since: u64,
+    /// How many tokens of prompts shall have been read when its own is.
+    due: u64,
 }
 
 impl<'s> Slot<'s> {
@@ -44,7 +46,7 @@ impl<'s> Slot<'s> {
         }
         tokens.get_mut(..len)?.copy_from_slice(prefix);
         let (read, prefilled, ahead) = (len, len, Ahead::NONE);
-        Some(Slot { session, tokens, len, read, prefilled, ahead, state: State::Free, request: 0, since: 0 })
+        Some(Slot { session, tokens, len, read, prefilled, ahead, state: State::Free, request: 0, since: 0, due: 0 })
     }
 
     /// The most tokens of a prompt.
@@ -63,6 +65,15 @@ impl<'s> Slot<'s> {
 
     pub(super) fn since(&self) -> u64 {
         self.since
+    }
+
+    pub(super) fn due(&self) -> u64 {
+        self.due
+    }
+
+    /// Its prompt may wait as long as it takes itself, from now on, when so many tokens of prompts were read.
+    pub(super) fn set_due(&mut self, read: u64) {
+        self.due = read + self.unread().len() as u64;
     }
 
     pub(super) fn session(&self) -> &Session<'s> {

@@ -420,6 +420,53 @@ fn what_a_slot_has_is_not_read_again() {
     });
 }
 
+/// A short prompt is read before the rest of a long one. And a long one that others come to pass again and again is read all the
+/// same: before as many tokens of theirs were read as it has, and one prompt in each slot.
+#[test]
+fn a_short_prompt_passes_a_long_one_and_none_waits_for_ever() {
+    let sizes = Tiny { dtype: DType::Q8_0, ..Tiny::default() };
+    with_model(&sizes.gguf(), |model| {
+        let config = Config { chunk: 4, ..config() };
+        let plan = Plan::new(&model.hparams, &config).unwrap();
+        let sessions = Sessions { model, plan: &plan, config, prefix: None };
+        Memory::new(&plan, 2, 2).scheduler(sessions, |engine, scheduler| {
+            let mut all = all(model);
+            let submit =
+                |engine: &mut Engine<'_>, scheduler: &mut Scheduler<'_>, all: &mut All<'_>, id: u32, tokens: u32| {
+                    let prompt: Vec<u32> = (0..tokens).map(|i| (i + id) % VOCAB as u32).collect();
+                    let request = Request { prompt, tokens: 1, ..short() };
+                    scheduler.submit(engine, id.into(), &request.prompt).unwrap();
+                    all.clients.insert(id.into(), Client::new(&request));
+                };
+            let has_begun = |all: &All<'_>, id: u64| !all.clients[&id].tokens.is_empty();
+            submit(engine, scheduler, &mut all, 0, 60);
+            let mut read = scheduler.tick(engine, &Serial, &mut all).prefilled;
+            submit(engine, scheduler, &mut all, 1, 3);
+            scheduler.tick(engine, &Serial, &mut all);
+            assert!(has_begun(&all, 1) && !has_begun(&all, 0));
+            let mut others = 3;
+            for id in 2.. {
+                if scheduler.load().waiting == 0 {
+                    submit(engine, scheduler, &mut all, id, 4);
+                }
+                let before = all.clients.values().filter(|client| client.end.is_some()).count();
+                let prefilled = scheduler.tick(engine, &Serial, &mut all).prefilled;
+                let is_others = all.clients.values().filter(|client| client.end.is_some()).count() > before;
+                if is_others && !has_begun(&all, 0) {
+                    others += prefilled
+                } else {
+                    read += prefilled
+                }
+                if has_begun(&all, 0) {
+                    break;
+                }
+                assert!(others <= 60 + 4, "{others} tokens of others, {read} of its own");
+            }
+            assert!(others >= 50, "others did not pass it: {others}");
+        });
+    });
+}
+
 /// What followed the last three tokens where they were last, if they were.
 fn repeated(tokens: &[u32]) -> Option<u32> {
     let (before, end) = tokens.split_at_checked(tokens.len().checked_sub(3)?)?;
