@@ -153,6 +153,25 @@ fn a_slow_reader_holds_up_nobody() {
     assert!(numbers.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 20));
 }
 
+/// A client that reads nothing keeps its place for long only where nobody waits for it.
+#[test]
+fn who_reads_nothing_gives_way_to_who_waits() {
+    let stuck = || {
+        let server = Server::new(&counting(), &["--users", "1", "-c", "256"]);
+        let more = json!({ "stream": true, "max_tokens": 1_000_000, "logprobs": true, "top_logprobs": 20 });
+        let mut stream = server.stream(CHAT, &asking("Hi", more));
+        assert!(stream.chunk().is_some());
+        (server, stream)
+    };
+    let ([alone, asked], _streams) = {
+        let [(a, first), (b, second)] = [stuck(), stuck()];
+        ([a, b], [first, second])
+    };
+    let answer = asked.ok(CHAT, &asking("Hi", json!({ "max_tokens": 4 })));
+    assert_eq!(answer["usage"]["completion_tokens"], 4, "{answer}");
+    assert_eq!([asked, alone].map(|server| server.metric("answers_cancelled_total")), [1, 0]);
+}
+
 /// A system prompt that was prefilled is there from the start, for all who begin with it at once, whatever others did between;
 /// who begins otherwise has a slot, too.
 #[test]

@@ -17,8 +17,8 @@ use crate::token_rules::TokenRules;
 pub(super) const EVENTS: usize = 64;
 /// Its answer goes on while there is room for so many: a token, and behind it text that was held back, and the end.
 const ROOM: usize = 3;
-/// How long an answer waits for its client.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an answer waits for its client; and while others wait for its place.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(5)];
 
 /// What is to be generated.
 pub(super) struct Ask {
@@ -97,9 +97,10 @@ impl<'m> Answers<'m> {
     }
 
     /// Forgets requests whose clients are gone, or have taken nothing for long; gives their numbers.
-    pub(super) fn gone(&mut self) -> Vec<u64> {
+    pub(super) fn gone(&mut self, others_wait: bool) -> Vec<u64> {
+        let patience = PATIENCE[usize::from(others_wait)];
         let is_gone =
-            |answer: &Answer| answer.events.is_closed() || answer.stuck.is_some_and(|since| since.elapsed() > PATIENCE);
+            |answer: &Answer| answer.events.is_closed() || answer.stuck.is_some_and(|since| since.elapsed() > patience);
         let gone: Vec<u64> = self.open.iter().filter(|(_, answer)| is_gone(answer)).map(|(id, _)| *id).collect();
         for request in &gone {
             self.open.remove(request);

@@ -208,7 +208,7 @@ pub(super) fn run<'m>(
             Next::Tick => {}
             Next::End => return Ok(()),
         }
-        for request in answers.gone() {
+        for request in answers.gone(scheduler.load().waiting > 0) {
             scheduler.cancel(request);
         }
         let tick = scheduler.tick(&mut engine, &loaded.pool, &mut answers);
