@@ -99,6 +99,12 @@ fn calls_whole_and_as_a_stream() {
     assert_eq!(cut["choices"][0]["finish_reason"], "length", "{cut}");
     let one = server.ok(CHAT, &request(json!({ "parallel_tool_calls": false })));
     assert_eq!(one["choices"][0]["message"]["tool_calls"].as_array().unwrap().len(), 1, "{one}");
+    // So does the first of a function that is named, or where one has to be.
+    let named = json!({ "type": "function", "function": { "name": "weather" } });
+    for choice in [named, json!("required")] {
+        let message = &server.ok(CHAT, &request(json!({ "tool_choice": choice })))["choices"][0]["message"];
+        assert_eq!(message["tool_calls"].as_array().unwrap().len(), 1, "{message}");
+    }
     // Without tools it is text.
     let none = server.ok(CHAT, &request(json!({ "tool_choice": "none" })));
     assert_eq!(none["choices"][0]["message"]["content"], CALLS.concat());

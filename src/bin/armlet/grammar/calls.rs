@@ -217,7 +217,8 @@ impl Writer<'_, '_> {
         let mut schema = Value::Object(schema.clone());
         // Of what it does not name it needs no copy.
         let keys = if has_reference(&schema) { &["$defs", "definitions"][..] } else { &[] };
-        for key in keys.iter().copied() {
+        // How its values are written is said once for all.
+        for key in keys.iter().copied().chain(["x-guidance"]) {
             if let Some((definitions, of)) = root.and_then(|root| root.get(key)).zip(schema.as_object_mut()) {
                 of.entry(key).or_insert(definitions.clone());
             }

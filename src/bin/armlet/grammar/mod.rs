@@ -6,6 +6,8 @@
 #[cfg(feature = "serve")]
 pub(crate) mod calls;
 mod gbnf;
+#[cfg(feature = "serve")]
+mod lenient;
 mod vocabulary;
 
 use std::cell::{Cell, RefCell};
@@ -22,6 +24,8 @@ use serde_json::{Map, Value};
 use crate::args;
 use crate::error::Failure;
 use crate::model::read_file;
+#[cfg(feature = "serve")]
+pub(crate) use lenient::lenient;
 
 /// The longest schema or grammar, in bytes.
 const LONGEST: usize = 1 << 20;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::fields::{Fields, required, wrong_type};
 use super::problem::Problem;
-use crate::grammar::Form;
+use crate::grammar::{Form, lenient};
 
 type Formed = Result<Option<Form>, Problem>;
 
@@ -14,7 +14,10 @@ pub(super) fn response_format(mut format: Fields) -> Formed {
     let form = match kind.as_str() {
         "text" => None,
         // llama-server's has a schema, too.
-        "json_object" => Some(schema(format.take("schema").unwrap_or(json!({ "type": "object" })))),
+        "json_object" => {
+            let given = format.take("schema").unwrap_or(json!({ "type": "object" }));
+            Some(schema(&format.name("schema"), given, false))
+        }
         "json_schema" => {
             let mut inner = match format.object("json_schema")? {
                 Some(inner) => inner,
@@ -22,11 +25,11 @@ pub(super) fn response_format(mut format: Fields) -> Formed {
                 None => std::mem::replace(&mut format, Fields::of(json!({}), String::new())?),
             };
             inner.neutral(&["name", "description"]);
-            // An answer is always of its schema.
-            inner.flag("strict")?;
-            let given = required(&inner.name("schema"), inner.take("schema"))?;
+            let is_strict = inner.flag("strict")?.unwrap_or(false);
+            let field = inner.name("schema");
+            let given = required(&field, inner.take("schema"))?;
             inner.finish()?;
-            Some(schema(given))
+            Some(schema(&field, given, is_strict))
         }
         other => {
             let message =
@@ -40,7 +43,7 @@ pub(super) fn response_format(mut format: Fields) -> Formed {
 
 /// llama-server's fields beside it.
 pub(super) fn llama_server(fields: &mut Fields) -> Formed {
-    let given = fields.take("json_schema").map(schema).transpose()?;
+    let given = fields.take("json_schema").map(|given| schema("json_schema", given, false)).transpose()?;
     let gbnf = fields.text("grammar")?.filter(|text| !text.is_empty()).map(Form::Gbnf);
     match (given, gbnf) {
         (Some(_), Some(_)) => {
@@ -55,12 +58,16 @@ pub(super) fn ollama(fields: &mut Fields) -> Formed {
     match fields.take("format") {
         None => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Ok(None),
-        Some(Value::String(text)) if text == "json" => schema(json!({ "type": "object" })).map(Some),
-        Some(object @ Value::Object(_)) => schema(object).map(Some),
+        Some(Value::String(text)) if text == "json" => schema("format", json!({ "type": "object" }), false).map(Some),
+        Some(object @ Value::Object(_)) => schema("format", object, false).map(Some),
         Some(other) => Err(wrong_type("format", "\"json\" or a schema", &other)),
     }
 }
 
-fn schema(value: Value) -> Result<Form, Problem> {
-    if value.is_object() { Ok(Form::Schema(value)) } else { Err(wrong_type("schema", "an object", &value)) }
+/// A schema of which all is kept to, or what a grammar can say.
+fn schema(field: &str, value: Value, is_strict: bool) -> Result<Form, Problem> {
+    match lenient(&value) {
+        Ok(lenient) if value.is_object() => Ok(Form::Schema(if is_strict { value } else { lenient })),
+        _ => Err(wrong_type(field, "an object", &value)),
+    }
 }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, required, wrong_type};
 use super::problem::Problem;
+use crate::grammar::lenient;
 use crate::tools::{Choice, Tool, Tools};
 
 /// The most tools.
@@ -14,7 +15,7 @@ const NAME: usize = 64;
 /// Takes `tools`, `tool_choice` and `parallel_tool_calls`. `flat`: a tool is its function, as in `/v1/responses`.
 pub(super) fn openai(fields: &mut Fields, flat: bool) -> Result<Option<Tools>, Problem> {
     let list = read(fields, flat)?;
-    let parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true);
+    let parallel = fields.flag("parallel_tool_calls")?;
     let choice = match fields.take("tool_choice") {
         None => Some(Choice::Auto),
         Some(Value::String(text)) => match text.as_str() {
@@ -40,7 +41,15 @@ pub(super) fn openai(fields: &mut Fields, flat: bool) -> Result<Option<Tools>, P
             let message = format!("Tool choice 'function' not found in 'tools': there is no '{name}'.");
             Err(Problem::invalid(message).of("tool_choice").code("invalid_value"))
         }
-        _ => Ok(choice.filter(|_| !list.is_empty()).map(|choice| Tools { list, choice, parallel })),
+        _ => Ok(choice.filter(|_| !list.is_empty()).map(|choice| {
+            // A small model that has to call something finds no end: several only where it may end, or they are asked for.
+            let parallel = match choice {
+                Choice::Auto => parallel.unwrap_or(true),
+                Choice::Required => parallel.unwrap_or(false),
+                Choice::Named(_) => false,
+            };
+            Tools { list, choice, parallel }
+        })),
     }
 }
 
@@ -105,8 +114,7 @@ fn tool(mut fields: Fields, flat: bool) -> Result<Tool, Problem> {
     let name = required(&field, function.text("name")?)?;
     check_name(&field, &name)?;
     let description = function.text("description")?;
-    // Arguments are always of their schema.
-    function.flag("strict")?;
+    let is_strict = function.flag("strict")?.unwrap_or(false);
     let field = function.name("parameters");
     let parameters = function.map("parameters")?.unwrap_or_default();
     function.finish()?;
@@ -114,7 +122,9 @@ fn tool(mut fields: Fields, flat: bool) -> Result<Tool, Problem> {
     let parameters = object(&field, parameters)?;
     given["parameters"] = parameters.clone().into();
     let given = json!({ "type": "function", "function": given });
-    Ok(Tool { name, parameters: closed(parameters), given })
+    let parameters = closed(parameters);
+    let parameters = if is_strict { parameters } else { as_far_as_can_be(parameters) };
+    Ok(Tool { name, parameters, given })
 }
 
 pub(super) fn check_name(field: &str, name: &str) -> Result<(), Problem> {
@@ -148,6 +158,14 @@ fn closed(mut parameters: Map<String, Value>) -> Map<String, Value> {
     parameters
 }
 
+/// The same as far as a grammar can say it.
+fn as_far_as_can_be(parameters: Map<String, Value>) -> Map<String, Value> {
+    match lenient(&Value::Object(parameters.clone())) {
+        Ok(Value::Object(lenient)) => lenient,
+        _ => parameters,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,9 +188,9 @@ mod tests {
         assert_eq!(tools(Value::Null).unwrap().choice, Choice::Auto);
         assert_eq!(tools(json!("required")).unwrap().choice, Choice::Required);
         let tools = tools(named).unwrap();
-        assert_eq!((tools.choice, tools.parallel), (Choice::Named("weather".into()), true));
+        assert_eq!((tools.choice, tools.parallel), (Choice::Named("weather".into()), false));
         let closed = json!({ "properties": { "at": {} }, "type": "object", "additionalProperties": false });
-        assert_eq!(Value::from(tools.list[0].parameters.clone()), closed);
+        assert_eq!(Value::from(tools.list[0].parameters.clone()), lenient(&closed).unwrap());
         // The model is told what the client said.
         assert_eq!(tools.list[0].given["function"]["parameters"].get("additionalProperties"), None);
         assert_eq!(read(json!({ "tools": [], "parallel_tool_calls": false, "tool_choice": "auto" })).unwrap(), None);
