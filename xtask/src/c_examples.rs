@@ -55,7 +55,7 @@ fn folder() -> PathBuf {
     root().join("target/c")
 }
 
-fn tiny(path: &Path) -> Result<(), Failed> {
+pub(crate) fn tiny(path: &Path) -> Result<(), Failed> {
     fs::create_dir_all(folder()).map_err(at(&folder()))?;
     let path = path.to_string_lossy();
     // As `cargo test` built it.

@@ -1,4 +1,5 @@
-//! `cargo xtask clients`: the server, as the packages openai and ollama of Python and openai of npm, and curl, have it.
+//! `cargo xtask clients`: the server, as the packages openai and ollama of Python and openai of npm, and curl, have it; and
+//! documents of random schemas, which the package jsonschema of Python validates.
 //!
 //! They are installed into `target/clients`; what each does is in `tests/clients`.
 
@@ -6,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::c_examples;
 use crate::model::native;
 use crate::process::{Failed, Steps, command, output, root, say};
 use crate::setup;
@@ -25,7 +27,9 @@ pub(crate) fn check(steps: &mut Steps) -> Result<(), Failed> {
     let folder = root().join("target/clients");
     let (python, node) = (folder.join("python"), folder.join("node"));
     steps.step("clients", || install(&python, &node))?;
-    let server = Server::start(Some(KEY))?;
+    let tiny = folder.join("tiny.gguf");
+    steps.step("a tiny model", || c_examples::tiny(&tiny))?;
+    let server = Server::start("smollm2", Some(KEY))?;
     let base = format!("http://{}/v1", server.address);
     let script = |name: &str| root().join("tests/clients").join(name);
     let client = |command: &mut Command| {
@@ -50,6 +54,12 @@ pub(crate) fn check(steps: &mut Steps) -> Result<(), Failed> {
             }
             false => Err(Failed(format!("curl got {said:?}"))),
         }
+    })?;
+    steps.step("documents of random schemas", || {
+        let server = Server::start(&tiny.display().to_string(), Some(KEY))?;
+        let mut script = Command::new("python3");
+        script.arg(root().join("tests/clients/schemas.py")).env("PYTHONPATH", &python).env("OPENAI_API_KEY", KEY);
+        output(script.env("OPENAI_BASE_URL", format!("http://{}/v1", server.address))).map(say)
     })
 }
 
@@ -59,9 +69,11 @@ fn install(python: &Path, node: &Path) -> Result<(), Failed> {
         (&["npm", "--version"], "npm"),
         (&["curl", "--version"], "curl"),
     ])?;
-    if !python.join("ollama").exists() || !python.join("openai").exists() {
+    let packages = ["openai", "ollama", "jsonschema"];
+    if !packages.iter().all(|package| python.join(package).exists()) {
         let to = python.display().to_string();
-        command("python3", &["-m", "pip", "install", "--quiet", "--target", &to, "openai", "ollama"], &[])?;
+        let install = ["-m", "pip", "install", "--quiet", "--target", &to];
+        command("python3", &[&install[..], &packages].concat(), &[])?;
     }
     if !node.join("node_modules/openai").exists() {
         let to = node.display().to_string();
@@ -70,16 +82,16 @@ fn install(python: &Path, node: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A server of SmolLM2, which ends with this; requests need the key, if there is one.
+/// A server of a model, which ends with this; requests need the key, if there is one.
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: String,
 }
 
 impl Server {
-    pub(crate) fn start(key: Option<&str>) -> Result<Self, Failed> {
+    pub(crate) fn start(model: &str, key: Option<&str>) -> Result<Self, Failed> {
         let mut command = native();
-        command.args(["serve", "-m", "smollm2", "--port", "0", "-c", "2048", "--users", "2"]);
+        command.args(["serve", "-m", model, "--port", "0", "-c", "2048", "--users", "2"]);
         command.env_remove("ARMLET_API_KEY").envs(key.map(|key| ("ARMLET_API_KEY", key)));
         let spawned = command.stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|e| Failed(format!("{command:?}: {e}")))?;

@@ -24,7 +24,7 @@ pub(crate) fn check(steps: &mut Steps) -> Result<(), Failed> {
         }
         command("npm", &["install", "--silent", "--no-fund", "--no-audit", "--prefix", &to, "playwright-core"], &[])
     })?;
-    let server = Server::start(None)?;
+    let server = Server::start("smollm2", None)?;
     steps.step("the page in Chromium", || {
         // Node looks for packages beside the script.
         let script = folder.join("page.mjs");
