@@ -2,7 +2,7 @@
 
     python3 table.py requests.json
 
-Requests and tokens a second; milliseconds to the first token, and between tokens, half and 95 % of them below; and those between
+Answers that ended, these and tokens a second; milliseconds to the first token, and between tokens, half and 95 % of them below; and those between
 tokens while a prompt of another was read.
 """
 import json
@@ -26,5 +26,5 @@ beside = [y - x for x, y, me in gaps if any(start < y and first > x and who != m
 first = [a["times"][0] - a["begin"] for a in answers if inside(a["times"][0])]
 rates = [sum(inside(a["times"][-1]) for a in answers), sum(inside(t) for a in answers for t in a["times"])]
 times = [part(x, share) for x in [first, [y - x for x, y, _ in gaps], beside] for share in [0.5, 0.95]]
-cells = [f"{n / (high - low):.1f}" for n in rates] + [f"{1000 * t:.0f}" if t == t else "" for t in times]
+cells = [str(rates[0])] + [f"{n / (high - low):.1f}" for n in rates] + [f"{1000 * t:.0f}" if t == t else "" for t in times]
 print(" | ".join(cells))

@@ -1,5 +1,6 @@
 //! The project's chores: `cargo xtask setup` installs what the tests need, `cargo xtask test` runs them.
 
+mod answers;
 mod asm;
 mod attack;
 mod c_examples;
@@ -49,9 +50,11 @@ const HELP: &str = "usage: cargo xtask COMMAND
             [--target TRIPLE] only that library
   deb       installs, runs, upgrades and removes the arm64 package in a Debian made by debootstrap; needs root
   sd-card   the first token of a long prompt from a disk of 20 MB/s; needs root and cgroups of version 1
-  clients   the server, as the clients of other projects have it: openai and ollama of PyPI, openai of npm, curl
+  clients   the server, as the clients of other projects have it: openai and ollama of PyPI, openai of npm, curl; and
+            documents of random schemas, which jsonschema of PyPI validates
   users     many people and one server: as the model was trained, as multi-head attention with the same memory, and
             [--llama-server PROGRAM], to benches/record/users.md
+  answers   what it costs to keep an answer to a schema, and what drafts gain, to benches/record/answers.md
   page      the server's page in Chromium: answers, what is kept, hostile text, a keyboard, a phone
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         ["clients"] => clients::run(&mut steps),
         ["users"] => users::run(&mut steps, None),
         ["users", "--llama-server", program] => users::run(&mut steps, Some(program)),
+        ["answers"] => answers::run(&mut steps),
         ["page"] => page::run(&mut steps),
         ["deb"] => deb::run(&mut steps),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
