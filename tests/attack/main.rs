@@ -33,6 +33,8 @@ use seeds::Seeds;
 const BESIDE: u64 = 16 << 20;
 /// The process that renders templates has that much of its own.
 const TEMPLATES: u64 = 48 << 20;
+/// Automatons of a grammar or a schema: some 1.5 KB for each byte of its texts, and what is tried has at most 24 KB.
+const FORMS: u64 = 48 << 20;
 /// Names the folder where the files in order are to be made.
 const MAKE: &str = "ARMLET_ATTACK_MAKE";
 /// CPU time that a malformed file may take beyond what files in order take, in a program that is optimised.
@@ -98,7 +100,8 @@ fn acts(text: &[u8]) -> bool {
 /// The most resident memory of a command, where `own` is that of the program and its file.
 fn most(words: &str, own: u64) -> u64 {
     let renders = words.starts_with("chat") || words.starts_with("prefix");
-    own + BESIDE + if renders { TEMPLATES } else { 0 }
+    let has_form = words.contains("--grammar") || words.contains("--json-schema");
+    own + BESIDE + if renders { TEMPLATES } else { 0 } + if has_form { FORMS } else { 0 }
 }
 
 /// What is wrong with how a command ended; `None` if nothing is.

@@ -53,13 +53,16 @@ fn start_of(file: &mut File) -> Vec<u8> {
     bytes
 }
 
-/// Frees what this process has free: what is resident here when it starts another, or was at its most, counts for that (the
-/// kernel's `exec_mmap`).
+/// Gives back what this process has free: what is resident here when it starts another, or was at its most, counts for that
+/// (the kernel's `exec_mmap`).
 #[allow(unsafe_code)]
 fn give_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it takes and returns numbers.
+    // SAFETY: these take and return numbers.
     unsafe {
+        // Else glibc keeps as much at the end of a thread's heap as was ever freed at once.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
         libc::malloc_trim(0);
     }
     // Forgets the most. Where it cannot, what is reported is no less than what was taken.
