@@ -145,7 +145,7 @@ pub(crate) fn build() -> Result<(), Failed> {
     if is_only_test() { cargo(&["test", "--no-run"]) } else { cargo(&["build", "--release"]) }
 }
 
-fn native_program() -> PathBuf {
+pub(crate) fn native_program() -> PathBuf {
     root().join("target").join(if is_only_test() { "debug" } else { "release" }).join("armlet")
 }
 
