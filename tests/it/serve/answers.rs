@@ -66,6 +66,45 @@ fn an_answer_ends_where_the_request_says() {
     );
 }
 
+/// -1 is no limit, whatever the command line has.
+#[test]
+fn no_limit_is_none() {
+    let server = Server::new(&answering(&ANSWER), &["-c", "256", "-n", "2"]);
+    for (more, text) in [
+        (json!({}), "Some fine"),
+        (json!({ "max_tokens": -1 }), TEXT),
+        (json!({ "max_completion_tokens": -1, "max_tokens": 1 }), TEXT),
+        (json!({ "max_tokens": 1, "n_predict": -1 }), "Some"),
+    ] {
+        let whole = server.ok("/v1/chat/completions", &asking("Hi", more.clone()));
+        assert_eq!(whole["choices"][0]["message"]["content"], text, "{more}");
+    }
+    let words: Vec<String> = (0..20).map(|i| format!("w{i} ")).collect();
+    let server = Server::new(&answering(&words.iter().map(String::as_str).collect::<Vec<_>>()), &["-c", "64"]);
+    for (more, tokens) in [(json!({}), 16), (json!({ "max_tokens": -1 }), 21), (json!({ "n_predict": -1 }), 21)] {
+        let mut request = json!({ "prompt": "\n" });
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(server.ok("/v1/completions", &request)["usage"]["completion_tokens"], tokens, "{more}");
+    }
+}
+
+/// What frameworks send, and changes no answer here.
+#[test]
+fn fields_without_effect_are_taken() {
+    let server = server();
+    let named = json!([{ "role": "system", "content": "Be brief.", "name": "rules" },
+        { "role": "user", "name": "Bob", "content": [{ "type": "text", "text": "Hi", "cache_control": { "type": "ephemeral" } }] }]);
+    let mut tool = json!({ "type": "function", "function": { "name": "now" } });
+    tool["cache_control"] = json!({ "type": "ephemeral" });
+    let efforts = ["none", "minimal", "low", "medium", "high", "xhigh"].map(|effort| json!({ "reasoning_effort": effort }));
+    for more in [json!({ "messages": named }), json!({ "tools": [tool], "tool_choice": "none" })].into_iter().chain(efforts) {
+        let whole = server.ok("/v1/chat/completions", &asking("Hi", more.clone()));
+        assert_eq!(whole["choices"][0]["message"]["content"], TEXT, "{more}");
+    }
+    let request = json!({ "input": "Hi", "reasoning": { "effort": "low" }, "include": ["reasoning.encrypted_content"] });
+    assert_eq!(server.ok("/v1/responses", &request)["output"][0]["content"][0]["text"], TEXT);
+}
+
 /// A context that fills up ends an answer, and a prompt that fills it is refused.
 #[test]
 fn the_context_is_as_long_as_it_is() {
@@ -143,6 +182,8 @@ fn bad_requests_get_openais_errors() {
         (chat, bad(json!({ "temperature": 3 })), 400, json!("temperature"), json!("decimal_above_max_value")),
         (chat, bad(json!({ "temperature": "hot" })), 400, json!("temperature"), json!("invalid_type")),
         (chat, bad(json!({ "max_tokens": 0 })), 400, json!("max_tokens"), json!("integer_below_min_value")),
+        (chat, bad(json!({ "max_tokens": -2 })), 400, json!("max_tokens"), json!("integer_below_min_value")),
+        (chat, bad(json!({ "reasoning_effort": "frantic" })), 400, json!("reasoning_effort"), json!("invalid_value")),
         (chat, bad(json!({ "max_tokens": 1.5 })), 400, json!("max_tokens"), json!("invalid_type")),
         (chat, bad(json!({ "n": 2 })), 400, json!("n"), json!("unsupported_parameter")),
         (chat, bad(json!({ "stream": 1 })), 400, json!("stream"), json!("invalid_type")),

@@ -117,7 +117,8 @@ fn responses_whole_and_as_a_stream() {
     for (field, value) in [
         ("previous_response_id", json!("resp_1")),
         ("tools", json!([{ "type": "web_search" }])),
-        ("reasoning", json!({ "effort": "high" })),
+        ("reasoning", json!({ "effort": "frantic" })),
+        ("include", json!(["file_search_call.results"])),
         ("text", json!({ "format": { "type": "json_object" }, "verbosity": "high" })),
         ("truncation", json!("auto")),
     ] {

@@ -70,7 +70,7 @@ pub(super) async fn answer(
 
 /// What the engine is asked for, with a context of `most` tokens; and of what parts the answer is.
 fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: bool) -> Result<(Ask, Parts), Problem> {
-    let Wanted { source, sampling, tokens, context, scores, stream, form, split, tools } = wanted;
+    let Wanted { source, sampling, context, scores, stream, form, split, tools } = wanted;
     let is_chat = matches!(source, Source::Chat(..));
     let most = context.map_or(most, |context| context.min(most));
     let Prompt { tokens: prompt, thinking } = preparation.prompt(source, tools.as_ref())?;
@@ -99,7 +99,7 @@ fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: boo
         shown: if split || calls.is_some() { preparation.marks(calls.is_some()) } else { Vec::new() },
         constraint,
         prompt,
-        tokens: tokens.or(sampling.n_predict).unwrap_or(most - n).min(room),
+        tokens: sampling.n_predict.unwrap_or(most - n).min(room),
         scores,
     };
     // A thought has no calls, whether it is told from the answer or not.

@@ -119,6 +119,16 @@ impl Fields {
         }
     }
 
+    /// What a field has, which may be taken yet.
+    pub(super) fn peek(&self, field: &str) -> Option<&Value> {
+        self.left.get(field).filter(|value| !value.is_null())
+    }
+
+    /// Takes a field if it has this value, and says whether it had.
+    pub(super) fn is(&mut self, field: &str, value: &Value) -> bool {
+        self.peek(field) == Some(value) && self.take(field).is_some()
+    }
+
     /// Fields that change no answer, whatever they are.
     pub(super) fn neutral(&mut self, fields: &[&str]) {
         fields.iter().for_each(|field| drop(self.take(field)));
@@ -136,9 +146,10 @@ impl Fields {
         }
     }
 
-    /// Refuses what is left.
+    /// Refuses what is left, but for marks of where a cache may end, which frameworks put on messages, their parts and tools.
     pub(super) fn finish(self) -> Result<(), Problem> {
-        match self.left.iter().find(|(_, value)| !value.is_null()) {
+        let is_wrong = |(field, value): &(&String, &Value)| !value.is_null() && *field != "cache_control";
+        match self.left.iter().find(is_wrong) {
             None => Ok(()),
             Some((field, _)) => {
                 let name = format!("{}{field}", self.path);
@@ -188,6 +199,7 @@ mod tests {
         assert_eq!(inner.number("x", 0.0..=1.0).unwrap(), Some(0.5));
         assert_eq!(inner.finish().unwrap_err().message, "Unknown parameter: 'options.tpyo'.");
         outer.finish().unwrap();
+        fields(json!({ "cache_control": { "type": "ephemeral" } })).finish().unwrap();
     }
 
     #[test]

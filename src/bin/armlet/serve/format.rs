@@ -13,9 +13,8 @@ use crate::tools::{Calls, Piece, Tools};
 /// What is asked for, as far as the request alone says it.
 pub(super) struct Wanted {
     pub(super) source: Source,
+    /// With the most tokens of the answer.
     pub(super) sampling: Sampling,
-    /// The most tokens of the answer.
-    pub(super) tokens: Option<usize>,
     /// The most tokens of prompt and answer.
     pub(super) context: Option<usize>,
     /// Log probabilities: of each token, and of so many that were likeliest.

@@ -117,6 +117,8 @@ impl Reader {
         // Who calls need not say anything.
         let given = if part == Part::Text { Some(required(&name, given)?) } else { given };
         let text = given.map_or(Ok(String::new()), |given| content(&name, given))?;
+        // Templates have roles, and no names.
+        fields.text("name")?;
         // What a model thought is no part of what it is told later.
         fields.neutral(&["reasoning_content", "reasoning", "thinking", "id", "status", "type"]);
         for (field, empty) in [("tool_calls", json!([])), ("annotations", json!([])), ("images", json!([]))] {
@@ -255,9 +257,10 @@ mod tests {
     #[test]
     fn texts_and_parts() {
         let parts =
-            json!({ "role": "user", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] });
+            json!({ "role": "user", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b", "cache_control": {} }] });
         assert_eq!(one(parts).unwrap().text, "ab");
-        let system = one(json!({ "role": "developer", "content": "x", "tool_calls": null })).unwrap();
+        let system = json!({ "role": "developer", "content": "x", "tool_calls": null, "name": "Bob", "cache_control": {} });
+        let system = one(system).unwrap();
         assert_eq!((system.role, system.text.as_str()), (Role::System, "x"));
     }
 
@@ -274,7 +277,8 @@ mod tests {
             (json!({ "role": "judge", "content": "x" }), "messages[0].role"),
             (json!({ "role": "user" }), "messages[0].content"),
             (json!({ "role": "user", "content": 1 }), "messages[0].content"),
-            (json!({ "role": "user", "content": "x", "name": "Bob" }), "messages[0].name"),
+            (json!({ "role": "user", "content": "x", "name": 1 }), "messages[0].name"),
+            (json!({ "role": "user", "content": "x", "nmae": "Bob" }), "messages[0].nmae"),
             (json!({ "role": "assistant", "content": "x", "tool_calls": [1] }), "messages[0].tool_calls[0]"),
             (json!("x"), "messages[0]"),
         ] {

@@ -45,7 +45,6 @@ pub(super) enum Asked {
 /// What both have.
 struct Common {
     sampling: Sampling,
-    tokens: Option<usize>,
     context: Option<usize>,
     stream: bool,
     form: Option<Form>,
@@ -63,11 +62,13 @@ fn common(fields: &mut Fields, mut sampling: Sampling) -> Result<Common, Problem
     if let Some(think) = fields.flag("think")? {
         variables.insert("enable_thinking".into(), think.into());
     }
-    let (mut tokens, mut context) = (None, None);
+    let mut context = None;
     if let Some(mut options) = fields.object("options")? {
         settings::common(&mut options, &mut sampling, settings::OLLAMA)?;
         // Negative: as many as there is room for.
-        tokens = options.whole("num_predict", -2..=MOST)?.and_then(|n| usize::try_from(n).ok());
+        if let Some(n) = options.whole("num_predict", -2..=MOST)? {
+            sampling.n_predict = usize::try_from(n).ok();
+        }
         context = options.whole("num_ctx", 1..=MOST)?.and_then(|n| usize::try_from(n).ok());
         options.neutral(&NEUTRAL);
         for (field, neutral) in [("tfs_z", json!(1)), ("typical_p", json!(1)), ("mirostat", json!(0))] {
@@ -76,7 +77,7 @@ fn common(fields: &mut Fields, mut sampling: Sampling) -> Result<Common, Problem
         options.only("penalize_newline", &[json!(true)])?;
         options.finish()?;
     }
-    Ok(Common { sampling, tokens, context, stream, form, variables })
+    Ok(Common { sampling, context, stream, form, variables })
 }
 
 /// A request to `/api/chat`.
@@ -129,7 +130,6 @@ impl Common {
         let wanted = Wanted {
             source: source(self.variables),
             sampling: self.sampling,
-            tokens: self.tokens,
             context: self.context,
             scores: None,
             stream: self.stream,

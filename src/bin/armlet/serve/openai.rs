@@ -56,7 +56,7 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
     let fields = &mut request.fields;
     let list = required("messages", fields.list("messages")?)?;
     let messages = messages::read(Api::OpenAi, "messages", list)?;
-    let tokens = limit(fields, &["max_completion_tokens", "max_tokens", "n_predict"])?;
+    limit(fields, &["max_completion_tokens", "max_tokens", "n_predict"], &mut request.sampling)?;
     let scores = fields.flag("logprobs")?.unwrap_or(false);
     let top = fields.count("top_logprobs", 0..=20)?;
     if top.is_some() && !scores {
@@ -67,11 +67,7 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
     if let Some(name) = ["messages", "add_generation_prompt"].into_iter().find(|name| variables.contains_key(*name)) {
         return Err(Problem::unsupported(&format!("chat_template_kwargs.{name}"), ""));
     }
-    match fields.text("reasoning_effort")?.as_deref() {
-        None => {}
-        Some("none") => drop(variables.insert("enable_thinking".into(), false.into())),
-        Some(_) => return Err(Problem::unsupported("reasoning_effort", ", but for \"none\"")),
-    }
+    settings::effort(fields, "reasoning_effort", &mut variables)?;
     let split = match fields.text("reasoning_format")?.as_deref() {
         None | Some("auto" | "deepseek") => true,
         Some("none") => false,
@@ -93,7 +89,6 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
     let wanted = Wanted {
         source: Source::Chat(messages, variables),
         sampling: request.sampling,
-        tokens,
         context: None,
         scores: scores.then_some(top.unwrap_or(0)),
         stream,
@@ -109,7 +104,10 @@ pub(super) fn completion(mut request: Request<'_>) -> Result<Asked, Problem> {
     let (stream, include_usage) = common(&mut request)?;
     let fields = &mut request.fields;
     let source = prompt(required("prompt", fields.take("prompt"))?)?;
-    let tokens = limit(fields, &["max_tokens", "n_predict"])?;
+    if !limit(fields, &["max_tokens", "n_predict"], &mut request.sampling)? {
+        // As OpenAI's.
+        request.sampling.n_predict = Some(16);
+    }
     let scores = fields.count("logprobs", 0..=20)?;
     fields.only("echo", &[json!(false)])?;
     fields.only("best_of", &[json!(1)])?;
@@ -120,8 +118,6 @@ pub(super) fn completion(mut request: Request<'_>) -> Result<Asked, Problem> {
     let wanted = Wanted {
         source,
         sampling: request.sampling,
-        // As OpenAI's.
-        tokens: Some(tokens.unwrap_or(16)),
         context: None,
         scores,
         stream,
@@ -132,14 +128,21 @@ pub(super) fn completion(mut request: Request<'_>) -> Result<Asked, Problem> {
     Ok((wanted, Box::new(Completion { head, include_usage, offset: 0 })))
 }
 
-/// The most tokens of an answer, by the first of these fields.
-fn limit(fields: &mut Fields, names: &[&str]) -> Result<Option<usize>, Problem> {
+/// Takes the most tokens of an answer, by the first of these fields, and says whether there is one. -1 is no limit, as
+/// llama-server has it.
+fn limit(fields: &mut Fields, names: &[&str], sampling: &mut Sampling) -> Result<bool, Problem> {
     let mut limit = None;
     for name in names {
-        let found = fields.count(name, 1..=MOST_TOKENS)?;
+        let found = match fields.is(name, &json!(-1)) {
+            true => Some(None),
+            false => fields.count(name, 1..=MOST_TOKENS)?.map(Some),
+        };
         limit = limit.or(found);
     }
-    Ok(limit)
+    if let Some(limit) = limit {
+        sampling.n_predict = limit;
+    }
+    Ok(limit.is_some())
 }
 
 /// A text, or tokens; a list of one of these is as good.

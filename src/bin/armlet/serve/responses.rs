@@ -20,7 +20,9 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
     fields.neutral(&settings::NEUTRAL);
     fields.neutral(&["stream_options"]);
     let stream = fields.flag("stream")?.unwrap_or(false);
-    let tokens = fields.count("max_output_tokens", 1..=1 << 24)?;
+    if let Some(tokens) = fields.count("max_output_tokens", 1..=1 << 24)? {
+        request.sampling.n_predict = Some(tokens);
+    }
     let instructions = fields.text("instructions")?;
     let mut list = match required("input", fields.take("input"))? {
         Value::String(text) => vec![Message::new(Role::User, text)],
@@ -36,7 +38,8 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
         text.finish()?;
     }
     let tools = functions::openai(fields, true)?;
-    fields.only("include", &[json!([])])?;
+    // Thoughts come as they are.
+    fields.only("include", &[json!([]), json!(["reasoning.encrypted_content"])])?;
     fields.only("truncation", &[json!("disabled")])?;
     fields.only("background", &[json!(false)])?;
     fields.only("top_logprobs", &[json!(0)])?;
@@ -55,7 +58,6 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
     let wanted = Wanted {
         source: Source::Chat(list, variables),
         sampling: request.sampling,
-        tokens,
         context: None,
         scores: None,
         stream,
@@ -70,11 +72,7 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
 fn reasoning(fields: &mut Fields) -> Result<Map<String, Value>, Problem> {
     let mut variables = Map::new();
     if let Some(mut reasoning) = fields.object("reasoning")? {
-        match reasoning.text("effort")?.as_deref() {
-            None => {}
-            Some("none") => drop(variables.insert("enable_thinking".into(), false.into())),
-            Some(_) => return Err(Problem::unsupported("reasoning.effort", ", but for \"none\"")),
-        }
+        settings::effort(&mut reasoning, "effort", &mut variables)?;
         for field in ["summary", "generate_summary"] {
             reasoning.only(field, &[])?;
         }

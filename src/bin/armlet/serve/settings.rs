@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, wrong_type};
 use super::problem::Problem;
@@ -101,8 +101,26 @@ pub(super) fn openai(fields: &mut Fields, sampling: &mut Sampling, vocab: usize)
     Ok(())
 }
 
+/// Takes how much a model shall think, as variables of its template: not at all, or as it does.
+pub(super) fn effort(fields: &mut Fields, field: &str, variables: &mut Map<String, Value>) -> Result<(), Problem> {
+    match fields.text(field)?.as_deref() {
+        None | Some("low" | "medium" | "high" | "xhigh") => Ok(()),
+        Some("none" | "minimal") => {
+            variables.insert("enable_thinking".into(), false.into());
+            Ok(())
+        }
+        Some(other) => {
+            let name = fields.name(field);
+            let message = format!(
+                "Invalid value: '{other}'. Supported values are: 'none', 'minimal', 'low', 'medium', 'high', and 'xhigh'."
+            );
+            Err(Problem::invalid(message).of(&name).code("invalid_value"))
+        }
+    }
+}
+
 /// Tokens with what is added to their logits.
-fn biases(name: &str, biases: &serde_json::Map<String, Value>, vocab: usize) -> Result<Vec<Bias>, Problem> {
+fn biases(name: &str, biases: &Map<String, Value>, vocab: usize) -> Result<Vec<Bias>, Problem> {
     if biases.len() > BIASES {
         return Err(Problem::invalid(format!("Invalid '{name}': more than {BIASES} tokens.")).of(name));
     }
@@ -146,6 +164,22 @@ mod tests {
         assert_eq!(read(json!({ "stop": "a", "temperature": null })).stops, ["a"]);
         assert_eq!(read(json!({ "stop": [] })).stops, [""; 0]);
         assert_eq!(read(json!({ "seed": -1 })).seed, None);
+    }
+
+    #[test]
+    fn no_effort_is_no_thoughts() {
+        for (effort, expected) in
+            [("none", Some(&json!(false))), ("minimal", Some(&json!(false))), ("low", None), ("high", None)]
+        {
+            let mut fields = Fields::of(json!({ "effort": effort }), "reasoning".into()).unwrap();
+            let mut variables = Map::new();
+            super::effort(&mut fields, "effort", &mut variables).unwrap();
+            assert_eq!(variables.get("enable_thinking"), expected, "{effort}");
+            fields.finish().unwrap();
+        }
+        let mut fields = Fields::of(json!({ "effort": "frantic" }), "reasoning".into()).unwrap();
+        let problem = super::effort(&mut fields, "effort", &mut Map::new()).unwrap_err();
+        assert_eq!(problem.openai()["error"]["param"], "reasoning.effort");
     }
 
     #[test]
