@@ -61,6 +61,12 @@ impl Thinking {
         self.place == Place::Thought
     }
 
+    /// No thought can come any more.
+    #[cfg(feature = "serve")]
+    pub(crate) fn is_answer(&self) -> bool {
+        self.place == Place::Answer
+    }
+
     /// Adds text. Calls `f` with pieces, and whether they are thoughts; tags count as such.
     pub(crate) fn push(&mut self, text: &str, f: &mut dyn FnMut(bool, &str)) {
         self.held += text;

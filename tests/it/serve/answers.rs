@@ -96,12 +96,16 @@ fn fields_without_effect_are_taken() {
         { "role": "user", "name": "Bob", "content": [{ "type": "text", "text": "Hi", "cache_control": { "type": "ephemeral" } }] }]);
     let mut tool = json!({ "type": "function", "function": { "name": "now" } });
     tool["cache_control"] = json!({ "type": "ephemeral" });
-    let efforts = ["none", "minimal", "low", "medium", "high", "xhigh"].map(|effort| json!({ "reasoning_effort": effort }));
-    for more in [json!({ "messages": named }), json!({ "tools": [tool], "tool_choice": "none" })].into_iter().chain(efforts) {
+    let efforts =
+        ["none", "minimal", "low", "medium", "high", "xhigh"].map(|effort| json!({ "reasoning_effort": effort }));
+    for more in
+        [json!({ "messages": named }), json!({ "tools": [tool], "tool_choice": "none" })].into_iter().chain(efforts)
+    {
         let whole = server.ok("/v1/chat/completions", &asking("Hi", more.clone()));
         assert_eq!(whole["choices"][0]["message"]["content"], TEXT, "{more}");
     }
-    let request = json!({ "input": "Hi", "reasoning": { "effort": "low" }, "include": ["reasoning.encrypted_content"] });
+    let request =
+        json!({ "input": "Hi", "reasoning": { "effort": "low" }, "include": ["reasoning.encrypted_content"] });
     assert_eq!(server.ok("/v1/responses", &request)["output"][0]["content"][0]["text"], TEXT);
 }
 

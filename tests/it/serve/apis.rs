@@ -90,6 +90,7 @@ fn responses_whole_and_as_a_stream() {
         (&whole["output"][0]["type"], &whole["output"][0]["content"][0]["text"]),
         (&json!("reasoning"), &json!("Hm"))
     );
+    assert_eq!(whole["usage"]["output_tokens_details"]["reasoning_tokens"], 3, "{whole}");
     let parts = json!([{ "role": "user", "content": [{ "type": "input_text", "text": "Hi" }] }]);
     let cut = server.ok("/v1/responses", &json!({ "input": parts, "max_output_tokens": 4 }));
     assert_eq!(
@@ -128,6 +129,106 @@ fn responses_whole_and_as_a_stream() {
         assert!(
             reply.status == 400 && reply.json()["error"]["param"].as_str().unwrap().starts_with(field),
             "{reply:?}"
+        );
+    }
+}
+
+/// What a response says of its request is so: as it was asked, or what stood for what was not.
+#[test]
+fn responses_say_what_was_asked() {
+    let server = Server::new(&answering(&ANSWER), &["-c", "1024", "--top-p", "0.9", "-n", "100"]);
+    let tools = json!([{ "type": "function", "name": "now", "description": "The time.", "parameters": { "type": "object", "properties": {} }, "strict": true }]);
+    let format = json!({ "type": "text" });
+    let asked = json!({ "tools": tools, "tool_choice": "none", "parallel_tool_calls": false, "metadata": { "of": "a test" },
+                        "text": { "format": format }, "temperature": 0.7, "top_p": 0.25, "max_output_tokens": 50,
+                        "reasoning": { "effort": "low" } });
+    let plain = json!({ "tools": [], "tool_choice": "auto", "parallel_tool_calls": true, "metadata": {},
+                        "text": { "format": format }, "temperature": 0.8, "top_p": 0.9, "max_output_tokens": 100,
+                        "reasoning": null });
+    let required = json!({ "tools": tools, "tool_choice": "required", "max_output_tokens": 9 });
+    let mut of_required = required.clone();
+    // One call, where nothing else is said.
+    of_required["parallel_tool_calls"] = false.into();
+    for (asked, expected) in [(&asked, &asked), (&json!({}), &plain), (&required, &of_required)] {
+        let mut request = json!({ "input": "Hi" });
+        request.as_object_mut().unwrap().extend(asked.as_object().unwrap().clone());
+        let whole = server.ok("/v1/responses", &request);
+        request["stream"] = true.into();
+        let stream = server.stream("/v1/responses", &request).rest();
+        let events = stream.lines().filter_map(|line| line.strip_prefix("data: "));
+        let events = events.map(|data| serde_json::from_str::<Value>(data).unwrap());
+        let of_stream: Vec<Value> =
+            events.map(|mut event| event["response"].take()).filter(|response| response.is_object()).collect();
+        assert_eq!(of_stream.len(), 3, "{stream}");
+        for said in of_stream.iter().chain([&whole]) {
+            expected.as_object().unwrap().iter().for_each(|(field, value)| assert_eq!(said[field], *value, "{field}"));
+        }
+    }
+}
+
+/// Each API's errors have its own names.
+#[test]
+fn errors_name_the_fields_of_their_api() {
+    let server = Server::new(&answering(&ANSWER), &["-c", "1024"]);
+    let long = "x".repeat(2000);
+    let mut wrong = vec![
+        ("/v1/responses", json!({ "input": long }), "input", "context_length_exceeded"),
+        ("/v1/completions", json!({ "prompt": long }), "prompt", "context_length_exceeded"),
+        (
+            "/v1/responses",
+            json!({ "input": "Hi", "text": { "format": { "type": "yaml" } } }),
+            "text.format.type",
+            "invalid_value",
+        ),
+    ];
+    if cfg!(feature = "grammar") {
+        let hi = json!([{ "role": "user", "content": "Hi" }]);
+        let chat = |format: Value| json!({ "messages": hi, "response_format": format });
+        let text = |schema: Value| json!({ "input": "Hi", "text": { "format": { "type": "json_schema", "name": "x", "schema": schema } } });
+        let tools = json!([{ "type": "function", "name": "f", "parameters": { "properties": { "x": { "type": "strange" } } } }]);
+        wrong.extend([
+            ("/v1/responses", text(json!(3)), "text.format.schema", "invalid_type"),
+            ("/v1/responses", text(json!({ "type": "strange" })), "text.format", "invalid_value"),
+            (
+                "/v1/responses",
+                json!({ "input": "Hi", "tools": tools }),
+                "tools[0].parameters",
+                "invalid_function_parameters",
+            ),
+            ("/v1/completions", json!({ "prompt": "x", "json_schema": 3 }), "json_schema", "invalid_type"),
+            (
+                "/v1/completions",
+                json!({ "prompt": "x", "json_schema": { "type": "strange" } }),
+                "json_schema",
+                "invalid_value",
+            ),
+            (
+                "/v1/chat/completions",
+                chat(json!({ "type": "json_schema" })),
+                "response_format.json_schema",
+                "missing_required_parameter",
+            ),
+            (
+                "/v1/chat/completions",
+                chat(json!({ "type": "json_schema", "json_schema": 3 })),
+                "response_format.json_schema",
+                "invalid_type",
+            ),
+            (
+                "/v1/chat/completions",
+                chat(json!({ "type": "json_object", "schema": 3 })),
+                "response_format.schema",
+                "invalid_type",
+            ),
+        ]);
+    }
+    for (path, body, param, code) in wrong {
+        let reply = server.post(path, &body);
+        let error = &reply.json()["error"];
+        assert_eq!(
+            (reply.status, &error["param"], &error["code"]),
+            (400, &json!(param), &json!(code)),
+            "{path}: {error}"
         );
     }
 }

@@ -16,7 +16,7 @@ use super::app::App;
 use super::clients::Ask;
 use super::engine::{Handle, Refused};
 use super::event::{Ended, Event, Reason};
-use super::format::{Delta, Format, Parts, Splitter, Wanted};
+use super::format::{Delta, Format, Names, Parts, Splitter, Wanted};
 use super::phase::{Phase, Reached, reached};
 use super::prepare::{Preparation, Prompt, Source, internal};
 use super::problem::Problem;
@@ -51,9 +51,11 @@ pub(super) async fn answer(
     wanted.form = wanted.form.or_else(|| app.form.clone());
     let stream = wanted.stream;
     let (most, logs) = (app.sizes.context, app.limits.log_prompts);
+    let names = wanted.names;
     let (ask, parts) = app.prepare.run(move |preparation| ask(preparation, wanted, most, logs)).await?;
+    format.settled(&ask);
     let mut answering = Answering {
-        events: app.engine.submit(ask).await.map_err(|why| refusal(app, why))?,
+        events: app.engine.submit(ask).await.map_err(|why| refusal(app, why, names))?,
         engine: app.engine.clone(),
         cut: reached(&app.phase, Phase::Cut),
         splitter: Splitter::new(parts),
@@ -70,16 +72,16 @@ pub(super) async fn answer(
 
 /// What the engine is asked for, with a context of `most` tokens; and of what parts the answer is.
 fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: bool) -> Result<(Ask, Parts), Problem> {
-    let Wanted { source, sampling, context, scores, stream, form, split, tools } = wanted;
+    let Wanted { names, source, sampling, context, scores, stream, form, split, tools } = wanted;
     let is_chat = matches!(source, Source::Chat(..));
     let most = context.map_or(most, |context| context.min(most));
-    let Prompt { tokens: prompt, thinking } = preparation.prompt(source, tools.as_ref())?;
+    let Prompt { tokens: prompt, thinking } = preparation.prompt(source, tools.as_ref(), names)?;
     let n = prompt.len();
     if n == 0 {
-        return Err(Problem::invalid("The prompt is empty.").of("prompt").code("invalid_prompt"));
+        return Err(Problem::invalid("The prompt is empty.").of(names.prompt).code("invalid_prompt"));
     }
     if n >= most {
-        return Err(too_long(n, most));
+        return Err(too_long(n, most).of(names.prompt));
     }
     if logs {
         let text: Vec<u8> = prompt.iter().flat_map(|token| preparation.tokenizer.piece(*token, true)).collect();
@@ -88,10 +90,10 @@ fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: boo
     let room = room(n, most, context.is_some(), stream);
     let (constraint, calls) = match &tools {
         Some(tools) => {
-            let (constraint, calls) = preparation.calls(tools, form, thinking)?;
+            let (constraint, calls) = preparation.calls(tools, form, thinking, names)?;
             (Some(constraint), Some(calls))
         }
-        None => (form.map(|form| preparation.constraint(&form)).transpose()?, None),
+        None => (form.map(|form| preparation.constraint(&form, names)).transpose()?, None),
     };
     let ask = Ask {
         sampling: sampling::settings(&sampling, preparation.file, is_chat).map_err(internal)?,
@@ -108,10 +110,10 @@ fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: boo
 }
 
 /// What is said to a request that did not get to the engine.
-fn refusal(app: &App, why: Refused) -> Problem {
+fn refusal(app: &App, why: Refused, names: Names) -> Problem {
     match why {
         Refused::Scheduler(SubmitError::QueueFull) => Problem::full(app.metrics.retry_after(app.sizes.slots)),
-        Refused::Scheduler(SubmitError::TooLong { tokens, most }) => too_long(tokens, most),
+        Refused::Scheduler(SubmitError::TooLong { tokens, most }) => too_long(tokens, most).of(names.prompt),
         Refused::Scheduler(e @ SubmitError::UnknownToken(_)) => Problem::invalid(format!("Invalid 'prompt': {e}.")),
         Refused::Scheduler(e) => Problem::internal(e.to_string()),
         Refused::Busy => Problem::unavailable("Too many requests at once; try again later."),
@@ -123,7 +125,7 @@ fn too_long(tokens: usize, most: usize) -> Problem {
     let message = format!(
         "This server's context holds {most} tokens with at least one of the answer. Your prompt has {tokens} tokens: shorten it."
     );
-    Problem::invalid(message).of("messages").code("context_length_exceeded")
+    Problem::invalid(message).code("context_length_exceeded")
 }
 
 /// An answer that comes. To drop it cancels it.
@@ -156,7 +158,7 @@ impl Answering {
                 if let Some(said) = &mut self.said {
                     *said += &piece.text;
                 }
-                let delta = self.splitter.push(&piece.text);
+                let delta = self.splitter.take(&piece.text, piece.tokens);
                 Came::Delta(Delta { scores: piece.scored.into_iter().collect(), ..delta })
             }
             Some(Event::End(mut ended)) => {
@@ -164,6 +166,7 @@ impl Answering {
                     log::info!("answer: {said}");
                 }
                 let last = self.splitter.finish();
+                ended.thoughts = self.splitter.thoughts();
                 if self.splitter.has_called() && ended.reason == Reason::Stop {
                     ended.reason = Reason::Calls;
                 }

@@ -44,6 +44,8 @@ struct Answer {
     scores: Option<usize>,
     sampler: Box<Sampler>,
     generation: Generation,
+    /// Tokens of which its client knows.
+    told: usize,
     speculation: Speculation,
     /// Tokens of the prompt and of the answer.
     history: Vec<u32>,
@@ -85,6 +87,7 @@ impl<'m> Answers<'m> {
             scores,
             sampler,
             generation,
+            told: 0,
             speculation: Speculation::new(self.drafts),
             history,
             prompt: n,
@@ -223,8 +226,10 @@ impl Answer {
         self.tell(piece);
     }
 
-    fn tell(&self, piece: Piece) {
+    fn tell(&mut self, mut piece: Piece) {
         if !piece.text.is_empty() || piece.scored.is_some() {
+            let generated = self.generation.generated();
+            piece.tokens = generated - std::mem::replace(&mut self.told, generated);
             // A client that is gone is dropped before the next tick.
             let _ = self.events.try_send(Event::Piece(piece));
         }
@@ -237,6 +242,7 @@ impl Answer {
             prompt: self.prompt,
             cached: self.cached,
             generated: self.generation.generated(),
+            thoughts: 0,
             drafts: self.speculation.counts(),
             times: [started - taken, first - started, first.elapsed()],
         }

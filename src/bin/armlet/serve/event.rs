@@ -18,6 +18,8 @@ pub(super) enum Event {
 pub(super) struct Piece {
     /// Text that has become certain: often none, sometimes that of several tokens.
     pub(super) text: String,
+    /// Tokens since the last piece.
+    pub(super) tokens: usize,
     /// The token, where log probabilities were asked for.
     pub(super) scored: Option<Scored>,
 }
@@ -67,6 +69,8 @@ pub(super) struct Ended {
     pub(super) cached: usize,
     /// Tokens of the answer, with the one that ended it.
     pub(super) generated: usize,
+    /// How many of these are thoughts.
+    pub(super) thoughts: usize,
     /// Tokens that were read in advance, and those of them that the answer then had.
     pub(super) drafts: (usize, usize),
     /// From when the request was taken until it had a slot, until the first token, and until the end.
@@ -79,6 +83,7 @@ impl Ended {
         json!({
             "prompt_tokens": self.prompt, "completion_tokens": self.generated, "total_tokens": self.prompt + self.generated,
             "prompt_tokens_details": { "cached_tokens": self.cached },
+            "completion_tokens_details": { "reasoning_tokens": self.thoughts },
         })
     }
 

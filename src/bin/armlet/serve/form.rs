@@ -8,9 +8,10 @@ use crate::grammar::{Form, lenient};
 
 type Formed = Result<Option<Form>, Problem>;
 
-/// `response_format` of chats, and `format` of `/v1/responses`, whose schema is not a level deeper.
-pub(super) fn response_format(mut format: Fields) -> Formed {
-    let kind = required(&format.name("type"), format.text("type")?)?;
+/// `response_format` of chats; `flat`: `text.format` of `/v1/responses`, whose schema stands beside the type.
+pub(super) fn response_format(mut format: Fields, flat: bool) -> Formed {
+    let name = format.name("type");
+    let kind = required(&name, format.text("type")?)?;
     let form = match kind.as_str() {
         "text" => None,
         // llama-server's has a schema, too.
@@ -19,10 +20,10 @@ pub(super) fn response_format(mut format: Fields) -> Formed {
             Some(schema(&format.name("schema"), given, false))
         }
         "json_schema" => {
-            let mut inner = match format.object("json_schema")? {
-                Some(inner) => inner,
-                // In `/v1/responses` they stand beside the type.
-                None => std::mem::replace(&mut format, Fields::of(json!({}), String::new())?),
+            let mut inner = if flat {
+                std::mem::replace(&mut format, Fields::of(json!({}), String::new())?)
+            } else {
+                required(&format.name("json_schema"), format.object("json_schema")?)?
             };
             inner.neutral(&["name", "description"]);
             let is_strict = inner.flag("strict")?.unwrap_or(false);
@@ -34,7 +35,7 @@ pub(super) fn response_format(mut format: Fields) -> Formed {
         other => {
             let message =
                 format!("Invalid value: '{other}'. Supported values are: 'text', 'json_object', and 'json_schema'.");
-            return Err(Problem::invalid(message).of("response_format.type").code("invalid_value"));
+            return Err(Problem::invalid(message).of(&name).code("invalid_value"));
         }
     };
     format.finish()?;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::clients::Ask;
 use super::event::{Ended, Scored};
 use super::prepare::Source;
 use super::problem::Problem;
@@ -10,8 +11,20 @@ use crate::grammar::Form;
 use crate::thinking::{Tags, Thinking};
 use crate::tools::{Calls, Piece, Tools};
 
+/// What an API calls what a request is refused for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names {
+    /// What the prompt is made of.
+    pub(super) prompt: &'static str,
+    /// What an answer may be.
+    pub(super) form: &'static str,
+    /// The schema of arguments, in a tool.
+    pub(super) parameters: &'static str,
+}
+
 /// What is asked for, as far as the request alone says it.
 pub(super) struct Wanted {
+    pub(super) names: Names,
     pub(super) source: Source,
     /// With the most tokens of the answer.
     pub(super) sampling: Sampling,
@@ -90,6 +103,9 @@ pub(super) trait Format: Send {
         "text/event-stream"
     }
 
+    /// What is generated, with all that the request did not say.
+    fn settled(&mut self, _: &Ask) {}
+
     /// What comes first in a stream.
     fn begin(&mut self) -> String {
         String::new()
@@ -134,6 +150,9 @@ pub(super) struct Splitter {
     calls: Option<Calls>,
     /// Calls that have begun.
     begun: usize,
+    /// Tokens of thoughts; and those since then of which it is not certain whether a thought begins.
+    thoughts: usize,
+    open: usize,
 }
 
 impl Splitter {
@@ -147,10 +166,29 @@ impl Splitter {
         });
         let tags = parts.tags.unwrap_or_default();
         let Parts { thinking: trims, together, calls, .. } = parts;
-        Splitter { tags, thinking, trims, together, calls, begun: 0 }
+        Splitter { tags, thinking, trims, together, calls, begun: 0, thoughts: 0, open: 0 }
     }
 
-    pub(super) fn push(&mut self, text: &str) -> Delta {
+    /// Takes the text that so many tokens added.
+    pub(super) fn take(&mut self, text: &str, tokens: usize) -> Delta {
+        let was_thought = self.thinking.as_ref().is_some_and(Thinking::is_thought);
+        let delta = self.push(text);
+        self.open += tokens;
+        let Some(thinking) = &self.thinking else { return delta };
+        if was_thought || thinking.is_thought() || !delta.thought.is_empty() {
+            self.thoughts += std::mem::take(&mut self.open);
+        } else if thinking.is_answer() {
+            self.open = 0;
+        }
+        delta
+    }
+
+    /// Tokens of thoughts, with their tags.
+    pub(super) fn thoughts(&self) -> usize {
+        self.thoughts
+    }
+
+    fn push(&mut self, text: &str) -> Delta {
         self.each(text, |thinking, f| thinking.push(text, f))
     }
 
@@ -245,6 +283,23 @@ mod tests {
             out[1] += &delta.text;
         }
         out
+    }
+
+    #[test]
+    fn tokens_of_thoughts_are_counted() {
+        for (begun, pieces, thoughts) in [
+            (false, &[("<think>", 1), ("Hm", 2), ("</think>", 1), ("Yes", 1)][..], 4),
+            (false, &[("<", 1), ("think", 1), (">a", 1), ("</", 1), ("think>", 1), ("b", 1)], 5),
+            (false, &[("<", 1), ("b", 1), ("<think>", 1)], 0),
+            (true, &[("a", 1), ("</think>b", 2), ("c", 1)], 3),
+            (false, &[("Yes", 1)], 0),
+            (true, &[("never ends", 3)], 3),
+        ] {
+            let mut splitter =
+                Splitter::new(Parts { tags: Some(Tags::default()), thinking: begun, ..Parts::default() });
+            pieces.iter().for_each(|(text, tokens)| drop(splitter.take(text, *tokens)));
+            assert_eq!(splitter.thoughts(), thoughts, "{pieces:?}");
+        }
     }
 
     #[test]

@@ -256,10 +256,10 @@ mod tests {
 
     #[test]
     fn texts_and_parts() {
-        let parts =
-            json!({ "role": "user", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b", "cache_control": {} }] });
+        let parts = json!({ "role": "user", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b", "cache_control": {} }] });
         assert_eq!(one(parts).unwrap().text, "ab");
-        let system = json!({ "role": "developer", "content": "x", "tool_calls": null, "name": "Bob", "cache_control": {} });
+        let system =
+            json!({ "role": "developer", "content": "x", "tool_calls": null, "name": "Bob", "cache_control": {} });
         let system = one(system).unwrap();
         assert_eq!((system.role, system.text.as_str()), (Role::System, "x"));
     }

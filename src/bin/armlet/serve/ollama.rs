@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::about::About;
 use super::event::{Ended, Reason};
 use super::fields::{Fields, required};
-use super::format::{CallPart, Delta, Format, Request, Wanted};
+use super::format::{CallPart, Delta, Format, Names, Request, Wanted};
 use super::messages::Api;
 use super::prepare::Source;
 use super::problem::Problem;
@@ -33,6 +33,8 @@ const NEUTRAL: [&str; 11] = [
     "num_keep",
 ];
 
+/// Its errors have no field for them.
+const NAMES: Names = Names { prompt: "prompt", form: "format", parameters: "function.parameters" };
 /// The most tokens that an option may say.
 const MOST: i64 = 1 << 24;
 
@@ -128,6 +130,7 @@ pub(super) fn generate(mut fields: Fields, sampling: Sampling, about: &About) ->
 impl Common {
     fn wanted(self, source: impl FnOnce(Map<String, Value>) -> Source, tools: Option<Tools>, head: Head) -> Asked {
         let wanted = Wanted {
+            names: NAMES,
             source: source(self.variables),
             sampling: self.sampling,
             context: self.context,

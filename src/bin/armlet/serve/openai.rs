@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::event::{Candidate, Ended, Scored};
 use super::fields::{Fields, required, wrong_type};
-use super::format::{CallPart, Delta, Format, Request as Asked, Wanted, call_id, sse};
+use super::format::{CallPart, Delta, Format, Names, Request as Asked, Wanted, call_id, sse};
 use super::messages::Api;
 use super::prepare::Source;
 use super::problem::Problem;
@@ -12,6 +12,9 @@ use super::{form, functions, messages, settings};
 use crate::args::Sampling;
 use crate::clock;
 
+const CHAT: Names = Names { prompt: "messages", form: "response_format", parameters: "function.parameters" };
+/// It has no tools.
+const COMPLETION: Names = Names { prompt: "prompt", form: "json_schema", parameters: "" };
 /// The most tokens that a request may ask for.
 const MOST_TOKENS: usize = 1 << 24;
 
@@ -76,7 +79,8 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
     let tools = functions::openai(fields, false)?;
     fields.only("functions", &[json!([])])?;
     fields.only("function_call", &[json!("none"), json!("auto")])?;
-    let formed = fields.object("response_format")?.map(form::response_format).transpose()?.flatten();
+    let formed =
+        fields.object("response_format")?.map(|format| form::response_format(format, false)).transpose()?.flatten();
     let form = formed.or(form::llama_server(fields)?);
     fields.only("modalities", &[json!(["text"])])?;
     fields.only("verbosity", &[json!("medium")])?;
@@ -87,6 +91,7 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
     let id = request.id;
     let head = Head::new("chatcmpl", "chat.completion", id, request.model);
     let wanted = Wanted {
+        names: CHAT,
         source: Source::Chat(messages, variables),
         sampling: request.sampling,
         context: None,
@@ -116,6 +121,7 @@ pub(super) fn completion(mut request: Request<'_>) -> Result<Asked, Problem> {
     request.fields.finish()?;
     let head = Head::new("cmpl", "text_completion", request.id, request.model);
     let wanted = Wanted {
+        names: COMPLETION,
         source,
         sampling: request.sampling,
         context: None,

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
+use super::format::Names;
 use super::problem::Problem;
 use crate::args;
 use crate::clock;
@@ -105,10 +106,11 @@ impl<'m> Preparation<'m> {
     }
 
     /// The tokens that a request starts from.
-    pub(super) fn prompt(&mut self, source: Source, tools: Option<&Tools>) -> Result<Prompt, Problem> {
+    pub(super) fn prompt(&mut self, source: Source, tools: Option<&Tools>, names: Names) -> Result<Prompt, Problem> {
         match source {
             Source::Chat(messages, variables) => {
-                self.chat(&messages, variables, tools.map_or(&[], |tools| &tools.list))
+                let tools = tools.map_or(&[][..], |tools| &tools.list);
+                self.chat(&messages, variables, tools)?.map_err(|why| Problem::invalid(why).of(names.prompt))
             }
             Source::Text(text) => {
                 let options = EncodeOptions { add_special: true, parse_special: true, literal: &[] };
@@ -119,7 +121,13 @@ impl<'m> Preparation<'m> {
         }
     }
 
-    fn chat(&mut self, messages: &[Message], variables: Map<String, Value>, tools: &[Tool]) -> Result<Prompt, Problem> {
+    /// The same of a conversation, or why its template refuses it.
+    fn chat(
+        &mut self,
+        messages: &[Message],
+        variables: Map<String, Value>,
+        tools: &[Tool],
+    ) -> Result<Result<Prompt, String>, Problem> {
         let has_tools = !tools.is_empty() || messages.iter().any(|message| message.part != Part::Text);
         if variables.len() > VARIABLES {
             let message = format!("Invalid 'chat_template_kwargs': more than {VARIABLES} variables.");
@@ -147,10 +155,13 @@ impl<'m> Preparation<'m> {
                 (unused.map_or(String::new(), |(name, _)| name), ": the model's chat template has no such variable");
             return Err(Problem::unsupported(&format!("chat_template_kwargs.{name}"), what));
         };
-        let rendered = rendered.map_err(|e| Problem::invalid(text(e)).of("messages"))?;
+        let rendered = match rendered {
+            Ok(rendered) => rendered,
+            Err(e) => return Ok(Err(text(e))),
+        };
         let options = EncodeOptions { add_special: true, parse_special: true, literal: &rendered.literal };
         let tokens = encode_prompt(self.tokenizer, &rendered.text, options).map_err(internal)?;
-        Ok(Prompt { tokens, thinking: rendered.text.trim_end().ends_with(self.tags().open) })
+        Ok(Ok(Prompt { tokens, thinking: rendered.text.trim_end().ends_with(self.tags().open) }))
     }
 
     /// What the model's thoughts are between.
@@ -173,9 +184,9 @@ impl<'m> Preparation<'m> {
     }
 
     /// What keeps an answer to a form.
-    pub(super) fn constraint(&mut self, form: &Form) -> Result<Constraint, Problem> {
+    pub(super) fn constraint(&mut self, form: &Form, names: Names) -> Result<Constraint, Problem> {
         self.start(form)?.map_err(|why| {
-            let field = if matches!(form, Form::Gbnf(_)) { "grammar" } else { "response_format" };
+            let field = if matches!(form, Form::Gbnf(_)) { "grammar" } else { names.form };
             Problem::invalid(format!("Invalid schema for {field}: {why}")).of(field).code("invalid_value")
         })
     }
@@ -195,6 +206,7 @@ impl<'m> Preparation<'m> {
         tools: &Tools,
         form: Option<Form>,
         thinking: bool,
+        names: Names,
     ) -> Result<(Constraint, Calls), Problem> {
         let document = match form {
             None => None,
@@ -207,7 +219,7 @@ impl<'m> Preparation<'m> {
         let tools = Tools { parallel, ..tools.clone() };
         let constraint = match self.try_calls(&tools, &frame)? {
             Ok(constraint) => constraint,
-            Err(why) => return Err(self.blame(&tools, frame, &why)?),
+            Err(why) => return Err(self.blame(&tools, frame, &why, names)?),
         };
         Ok((constraint, Calls::new(dialect, tools.list.into())))
     }
@@ -220,17 +232,17 @@ impl<'m> Preparation<'m> {
     }
 
     /// Which tool, or what else, has the schema for which there is no grammar.
-    fn blame(&mut self, tools: &Tools, mut frame: Frame, why: &str) -> Result<Problem, Problem> {
+    fn blame(&mut self, tools: &Tools, mut frame: Frame, why: &str, names: Names) -> Result<Problem, Problem> {
         let of = |field: &str, what: &str, why: &str| {
             Problem::invalid(format!("Invalid schema for {what}: {why}")).of(field).code("invalid_function_parameters")
         };
         if let Some(schema) = frame.document.take() {
-            self.constraint(&Form::Schema(schema))?;
+            self.constraint(&Form::Schema(schema), names)?;
         }
         for (i, tool) in tools.list.iter().enumerate() {
             let alone = Tools { list: vec![tool.clone()], choice: Choice::Required, parallel: false };
             if let Err(why) = self.try_calls(&alone, &frame)? {
-                let field = format!("tools[{i}].function.parameters");
+                let field = format!("tools[{i}].{}", names.parameters);
                 return Ok(of(&field, &format!("function '{}'", tool.name), &why));
             }
         }

@@ -3,9 +3,10 @@
 use armlet::tokenizer::Role;
 use serde_json::{Map, Value, json};
 
+use super::clients::Ask;
 use super::event::{Ended, Reason};
 use super::fields::{Fields, required, wrong_type};
-use super::format::{CallPart, Delta, Format, Request as Asked, Wanted, call_id};
+use super::format::{CallPart, Delta, Format, Names, Request as Asked, Wanted, call_id};
 use super::openai::Request;
 use super::prepare::Source;
 use super::problem::Problem;
@@ -13,9 +14,12 @@ use super::{form, functions, messages, settings};
 use crate::clock;
 use crate::template::Message;
 
+const NAMES: Names = Names { prompt: "input", form: "text.format", parameters: "parameters" };
+
 /// A request to `/v1/responses`.
 pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
     let fields = &mut request.fields;
+    let mut said = said(fields);
     settings::common(fields, &mut request.sampling, settings::OPENAI)?;
     fields.neutral(&settings::NEUTRAL);
     fields.neutral(&["stream_options"]);
@@ -23,6 +27,7 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
     if let Some(tokens) = fields.count("max_output_tokens", 1..=1 << 24)? {
         request.sampling.n_predict = Some(tokens);
     }
+    said.insert("max_output_tokens".into(), request.sampling.n_predict.into());
     let instructions = fields.text("instructions")?;
     let mut list = match required("input", fields.take("input"))? {
         Value::String(text) => vec![Message::new(Role::User, text)],
@@ -33,11 +38,14 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
     let variables = reasoning(fields)?;
     let mut form = None;
     if let Some(mut text) = fields.object("text")? {
-        form = text.object("format")?.map(form::response_format).transpose()?.flatten();
+        form = text.object("format")?.map(|format| form::response_format(format, true)).transpose()?.flatten();
         text.only("verbosity", &[json!("medium")])?;
         text.finish()?;
     }
     let tools = functions::openai(fields, true)?;
+    if let Some(tools) = &tools {
+        said.insert("parallel_tool_calls".into(), tools.parallel.into());
+    }
     // Thoughts come as they are.
     fields.only("include", &[json!([]), json!(["reasoning.encrypted_content"])])?;
     fields.only("truncation", &[json!("disabled")])?;
@@ -52,10 +60,12 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
         created: clock::since_1970().as_secs(),
         model: request.model.into(),
         instructions,
+        said,
         number: 0,
         items: Vec::new(),
     };
     let wanted = Wanted {
+        names: NAMES,
         source: Source::Chat(list, variables),
         sampling: request.sampling,
         context: None,
@@ -66,6 +76,23 @@ pub(super) fn parse(mut request: Request<'_>) -> Result<Asked, Problem> {
         tools,
     };
     Ok((wanted, Box::new(format)))
+}
+
+/// What of a request comes back as it is; null where it says nothing, and nothing else stands for it.
+fn said(fields: &Fields) -> Map<String, Value> {
+    let said = |field: &str, default: Value| (field.to_string(), fields.peek(field).cloned().unwrap_or(default));
+    let text = fields.peek("text").and_then(|text| text.get("format")).filter(|format| !format.is_null());
+    let text = json!({ "format": text.unwrap_or(&json!({ "type": "text" })) });
+    [
+        said("tools", json!([])),
+        said("tool_choice", "auto".into()),
+        said("parallel_tool_calls", true.into()),
+        said("metadata", json!({})),
+        said("reasoning", Value::Null),
+        ("text".into(), text),
+    ]
+    .into_iter()
+    .collect()
 }
 
 /// Takes `reasoning`: variables of the template.
@@ -86,6 +113,8 @@ struct Response {
     created: u64,
     model: String,
     instructions: Option<String>,
+    /// What the request said, and what stood for what it did not say.
+    said: Map<String, Value>,
     /// Of the next event.
     number: u64,
     /// What has begun: thoughts, texts, calls.
@@ -156,12 +185,15 @@ impl Item {
 
 impl Response {
     fn object(&self, status: &str) -> Value {
-        json!({
+        let mut object = json!({
             "id": format!("resp_{:016x}", self.id), "object": "response", "created_at": self.created, "status": status,
             "error": null, "incomplete_details": null, "instructions": self.instructions, "model": self.model,
-            "output": [], "parallel_tool_calls": false, "tool_choice": "auto", "tools": [], "metadata": {}, "store": false,
-            "text": { "format": { "type": "text" } }, "truncation": "disabled", "usage": null,
-        })
+            "output": [], "store": false, "truncation": "disabled", "usage": null,
+        });
+        for (field, value) in &self.said {
+            object[field] = value.clone();
+        }
+        object
     }
 
     fn finished(&self, ended: &Ended) -> Value {
@@ -173,7 +205,7 @@ impl Response {
         }
         object["usage"] = json!({
             "input_tokens": ended.prompt, "input_tokens_details": { "cached_tokens": ended.cached },
-            "output_tokens": ended.generated, "output_tokens_details": { "reasoning_tokens": 0 },
+            "output_tokens": ended.generated, "output_tokens_details": { "reasoning_tokens": ended.thoughts },
             "total_tokens": ended.prompt + ended.generated,
         });
         object["timings"] = ended.timings();
@@ -266,7 +298,18 @@ fn status(ended: &Ended) -> &'static str {
     if ended.reason == Reason::Length { "incomplete" } else { "completed" }
 }
 
+/// A number of 32 bits as it was written.
+fn decimal(number: f32) -> Value {
+    number.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}
+
 impl Format for Response {
+    fn settled(&mut self, ask: &Ask) {
+        for (field, value) in [("temperature", ask.sampling.temperature), ("top_p", ask.sampling.top_p)] {
+            self.said.insert(field.into(), decimal(value));
+        }
+    }
+
     fn begin(&mut self) -> String {
         let object = self.object("in_progress");
         let created = self.event("response.created", json!({ "response": object }));
