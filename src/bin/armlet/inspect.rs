@@ -51,10 +51,14 @@ impl Summary {
         summary
     }
 
+    /// The tensor type that most bytes have.
+    pub(crate) fn main(&self) -> &'static str {
+        self.types.iter().max_by_key(|(_, bytes)| **bytes).map_or("", |(name, _)| name)
+    }
+
     /// Architecture, size and predominant tensor type, such as `llama 135M Q4_1`.
     pub(crate) fn kind(&self) -> String {
-        let main = self.types.iter().max_by_key(|(_, bytes)| **bytes).map_or("", |(name, _)| name);
-        format!("{} {main}", visible::line(&self.name).replace('|', "\\|"))
+        format!("{} {}", visible::line(&self.name).replace('|', "\\|"), self.main())
     }
 }
 

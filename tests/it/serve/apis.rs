@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::client::Server;
 use super::{ANSWER, TEXT};
 use crate::cli::{Folder, ok};
-use crate::common::gguf::byte_level_model;
-use crate::common::scripted::answering;
+use crate::common::gguf::{Val, byte_level_model};
+use crate::common::scripted::{answering, repeating};
 
 fn server() -> Server {
     Server::new(&answering(&ANSWER), &["-c", "256"])
@@ -65,11 +65,15 @@ fn ollamas_lists_and_errors() {
     );
     let hi = json!([{ "role": "user", "content": "Hi" }]);
     for (path, body, status, what) in [
-        ("/api/chat", json!({ "model": "llama9", "messages": hi }), 404, "llama9"),
+        ("/api/chat", json!({ "model": "llama9", "messages": hi }), 404, "model 'llama9' not found"),
+        ("/api/show", json!({ "model": "llama9" }), 404, "model 'llama9' not found"),
         ("/api/show", json!({}), 400, "model"),
         ("/api/chat", json!({ "messages": hi, "tools": [{}] }), 400, "tools"),
         ("/api/chat", json!({ "messages": hi, "format": 3 }), 400, "format"),
-        ("/api/chat", json!({ "messages": hi, "think": "high" }), 400, "think"),
+        ("/api/chat", json!({ "messages": hi, "think": "high" }), 400, "\"tiny\" does not support thinking"),
+        ("/api/chat", json!({ "messages": hi, "think": true }), 400, "\"tiny\" does not support thinking"),
+        ("/api/chat", json!({ "messages": hi, "think": "much" }), 400, "invalid think value: \"much\""),
+        ("/api/chat", json!({ "messages": hi, "options": { "repeat_last_n": 32 } }), 400, "options.repeat_last_n"),
         ("/api/chat", json!({ "messages": hi, "options": { "mirostat": 2 } }), 400, "options.mirostat"),
         ("/api/chat", json!({ "messages": hi, "options": { "frobnicate": 1 } }), 400, "options.frobnicate"),
         ("/api/generate", json!({ "prompt": "x", "images": ["AAAA"] }), 400, "images"),
@@ -79,6 +83,51 @@ fn ollamas_lists_and_errors() {
         let error = reply.json()["error"].as_str().map(String::from);
         assert!(reply.status == status && error.is_some_and(|error| error.contains(what)), "{path} {body}: {reply:?}");
     }
+}
+
+/// What ollama's clients send where it makes no difference, and what a model that thinks is asked.
+#[test]
+fn ollamas_options_and_thoughts() {
+    let mut model = answering(&["<think>", "Hm", "</think>", "Yes", "."]);
+    model.set("general.file_type", Val::U32(15));
+    let server = Server::new(&model, &["-c", "256"]);
+    let asked = |more: Value| {
+        let mut request = json!({ "messages": [{ "role": "user", "content": "Hi" }], "stream": false });
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.ok("/api/chat", &request)["message"].clone()
+    };
+    for more in [
+        json!({ "think": true }),
+        json!({ "think": "low" }),
+        json!({ "think": "high", "truncate": true, "shift": false }),
+        json!({ "options": { "repeat_last_n": -1, "mirostat_tau": 5.0, "mirostat_eta": 0.1 } }),
+        json!({ "options": { "repeat_last_n": 64, "mirostat": 0, "mirostat_tau": 5.0 } }),
+    ] {
+        let message = asked(more.clone());
+        assert_eq!((&message["thinking"], &message["content"]), (&json!("Hm"), &json!("Yes.")), "{more}");
+    }
+    let shown = server.ok("/api/show", &json!({ "model": "tiny" }));
+    assert_eq!(shown["capabilities"], json!(["completion", "tools", "thinking"]));
+    assert_eq!(shown["details"]["quantization_level"], "Q4_K_M");
+    let running = &server.get("/api/ps").json()["models"][0];
+    assert_eq!(
+        (&running["name"], &running["context_length"], &running["details"]),
+        (&json!("tiny"), &json!(256), &shown["details"])
+    );
+    assert!(running["size"].as_u64() > Some(0) && running["size_vram"] == 0 && running["expires_at"].is_string());
+}
+
+/// A penalty that looks at no token is none.
+#[test]
+fn penalties_may_look_at_nothing() {
+    let server = Server::new(&repeating(&["a", "b"]), &["-c", "256"]);
+    let answer = |last: i64| {
+        let options = json!({ "temperature": 0, "presence_penalty": 2, "repeat_penalty": 100, "repeat_last_n": last, "num_predict": 4 });
+        let request = json!({ "prompt": "\n", "raw": true, "stream": false, "options": options });
+        server.ok("/api/generate", &request)["response"].as_str().unwrap().to_string()
+    };
+    assert_eq!(answer(0), "abab");
+    assert!(answer(64).starts_with("ab") && answer(64) != "abab" && answer(64) == answer(-1));
 }
 
 #[test]

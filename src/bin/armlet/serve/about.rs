@@ -16,9 +16,12 @@ pub(super) struct About {
     names: Vec<String>,
     /// Seconds since 1970 of its file.
     pub(super) created: u64,
-    /// Architecture and kind, such as `llama` and `llama 135M Q4_1`.
+    /// Its architecture, such as `llama`.
     pub(super) family: String,
-    pub(super) kind: String,
+    /// How its weights are quantised, such as `Q4_K_M`.
+    pub(super) level: String,
+    /// It may think before it answers.
+    pub(super) thinks: bool,
     pub(super) parameters: u64,
     pub(super) bytes: u64,
     pub(super) vocab: usize,
@@ -27,8 +30,14 @@ pub(super) struct About {
 }
 
 impl About {
-    /// `asked`: what the command line called it; `alias`: what requests shall call it.
-    pub(super) fn new(loaded: &Loaded<'_>, asked: Option<&Path>, alias: Option<&str>, context: usize) -> Self {
+    /// `asked`: what the command line called it; `alias`: what requests shall call it; `thinks`: whether it may think.
+    pub(super) fn new(
+        loaded: &Loaded<'_>,
+        asked: Option<&Path>,
+        alias: Option<&str>,
+        context: usize,
+        thinks: bool,
+    ) -> Self {
         let summary = Summary::new(loaded.file);
         let stem = loaded.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let asked = asked.and_then(|path| path.to_str()).filter(|name| !Path::new(name).exists()).map(String::from);
@@ -39,7 +48,8 @@ impl About {
             names: names.collect(),
             created: time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |time| time.as_secs()),
             family: text(loaded.file, "general.architecture"),
-            kind: summary.kind(),
+            level: level(loaded.file).map_or_else(|| summary.main().into(), String::from),
+            thinks,
             parameters: summary.parameters,
             bytes: summary.bytes,
             vocab: h.vocab,
@@ -76,6 +86,54 @@ impl About {
         })
     }
 }
+
+/// What a file says of its quantisation, by the names of llama.cpp; some set a bit that says that they guess.
+fn level(file: &File<'_>) -> Option<&'static str> {
+    match file.get("general.file_type")? {
+        Metadata::Unsigned(n) => LEVELS.iter().find(|(number, _)| *number == n & !1024).map(|(_, name)| *name),
+        _ => None,
+    }
+}
+
+/// llama.cpp's numbers of mixes.
+const LEVELS: [(u64, &str); 36] = [
+    (0, "F32"),
+    (1, "F16"),
+    (2, "Q4_0"),
+    (3, "Q4_1"),
+    (7, "Q8_0"),
+    (8, "Q5_0"),
+    (9, "Q5_1"),
+    (10, "Q2_K"),
+    (11, "Q3_K_S"),
+    (12, "Q3_K_M"),
+    (13, "Q3_K_L"),
+    (14, "Q4_K_S"),
+    (15, "Q4_K_M"),
+    (16, "Q5_K_S"),
+    (17, "Q5_K_M"),
+    (18, "Q6_K"),
+    (19, "IQ2_XXS"),
+    (20, "IQ2_XS"),
+    (21, "Q2_K_S"),
+    (22, "IQ3_XS"),
+    (23, "IQ3_XXS"),
+    (24, "IQ1_S"),
+    (25, "IQ4_NL"),
+    (26, "IQ3_S"),
+    (27, "IQ3_M"),
+    (28, "IQ2_S"),
+    (29, "IQ2_M"),
+    (30, "IQ4_XS"),
+    (31, "IQ1_M"),
+    (32, "BF16"),
+    (36, "TQ1_0"),
+    (37, "TQ2_0"),
+    (38, "MXFP4_MOE"),
+    (39, "NVFP4"),
+    (40, "Q1_0"),
+    (41, "Q2_0"),
+];
 
 fn text(file: &File<'_>, key: &str) -> String {
     match file.get(key) {

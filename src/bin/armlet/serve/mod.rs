@@ -193,8 +193,9 @@ fn serve(
     let (prepare, prepare_inbox) = prepare::channel();
     let (phase, of_phase) = watch::channel(Phase::Running);
     let context = sizes.context();
+    let mut preparation = Preparation::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
     let app = Arc::new(App {
-        about: About::new(loaded, args.model.given()?, args.alias.as_deref(), context),
+        about: About::new(loaded, args.model.given()?, args.alias.as_deref(), context, preparation.thinks()),
         engine,
         prepare,
         metrics: metrics.clone(),
@@ -213,7 +214,6 @@ fn serve(
     });
     let mut memory = engine::Memory::new(sizes, args.connections.saturating_mul(args.max_body))?;
     let cut = phase.clone();
-    let mut preparation = Preparation::new(loaded.file, &loaded.model.tokenizer, &args.template)?;
     thread::scope(|scope| {
         let spawn = |name: &str| thread::Builder::new().name(name.into());
         let no_thread = |e| Failure::new("cannot start a thread", e);

@@ -1,6 +1,7 @@
 //! ollama's `/api/chat` and `/api/generate`, which stream a JSON object in each line.
 
-use chrono::SecondsFormat;
+use axum::http::StatusCode;
+use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Map, Value, json};
 
 use super::about::About;
@@ -53,20 +54,33 @@ struct Common {
     variables: Map<String, Value>,
 }
 
-fn common(fields: &mut Fields, mut sampling: Sampling) -> Result<Common, Problem> {
+fn common(fields: &mut Fields, mut sampling: Sampling, about: &About) -> Result<Common, Problem> {
     let stream = fields.flag("stream")?.unwrap_or(true);
     let form = form::ollama(fields)?;
     // The model stays as long as the server.
     fields.neutral(&["keep_alive"]);
+    // A prompt that is too long is refused in any case, and `num_predict` says whether an answer goes on.
+    fields.flag("truncate")?;
+    fields.flag("shift")?;
     fields.only("logprobs", &[json!(false)])?;
     fields.only("top_logprobs", &[json!(0)])?;
     let mut variables = Map::new();
-    if let Some(think) = fields.flag("think")? {
+    if let Some(think) = think(fields)? {
+        if think && !about.thinks {
+            return Err(Problem::invalid(format!("{:?} does not support thinking", about.name())).of("think"));
+        }
         variables.insert("enable_thinking".into(), think.into());
     }
     let mut context = None;
     if let Some(mut options) = fields.object("options")? {
+        // Tokens that penalties look at: -1 is a context, of which the last ones count. Of none there is no penalty.
+        options.is("repeat_last_n", &json!(-1));
+        let none = options.is("repeat_last_n", &json!(0));
         settings::common(&mut options, &mut sampling, settings::OLLAMA)?;
+        if none {
+            sampling.repeat_penalty = Some(1.0);
+            (sampling.presence_penalty, sampling.frequency_penalty) = (Some(0.0), Some(0.0));
+        }
         // Negative: as many as there is room for.
         if let Some(n) = options.whole("num_predict", -2..=MOST)? {
             sampling.n_predict = usize::try_from(n).ok();
@@ -76,15 +90,30 @@ fn common(fields: &mut Fields, mut sampling: Sampling) -> Result<Common, Problem
         for (field, neutral) in [("tfs_z", json!(1)), ("typical_p", json!(1)), ("mirostat", json!(0))] {
             options.only(field, &[neutral.clone(), json!(neutral.as_f64())])?;
         }
+        // Of mirostat, which there is not.
+        options.neutral(&["mirostat_tau", "mirostat_eta"]);
         options.only("penalize_newline", &[json!(true)])?;
         options.finish()?;
     }
     Ok(Common { sampling, context, stream, form, variables })
 }
 
+/// Takes `think`: whether, or how much, which makes no difference here.
+fn think(fields: &mut Fields) -> Result<Option<bool>, Problem> {
+    match fields.peek("think").and_then(Value::as_str) {
+        Some("low" | "medium" | "high") => Ok(fields.take("think").map(|_| true)),
+        Some(other) => {
+            let message =
+                format!("invalid think value: {other:?} (must be \"high\", \"medium\", \"low\", true, or false)");
+            Err(Problem::invalid(message).of("think"))
+        }
+        None => fields.flag("think"),
+    }
+}
+
 /// A request to `/api/chat`.
 pub(super) fn chat(mut fields: Fields, sampling: Sampling, about: &About) -> Result<Asked, Problem> {
-    let common = common(&mut fields, sampling)?;
+    let common = common(&mut fields, sampling, about)?;
     let list = fields.list("messages")?.unwrap_or_default();
     let tools = functions::ollama(&mut fields)?;
     fields.finish()?;
@@ -98,7 +127,7 @@ pub(super) fn chat(mut fields: Fields, sampling: Sampling, about: &About) -> Res
 
 /// A request to `/api/generate`: one message, unless it is `raw`.
 pub(super) fn generate(mut fields: Fields, sampling: Sampling, about: &About) -> Result<Asked, Problem> {
-    let common = common(&mut fields, sampling)?;
+    let common = common(&mut fields, sampling, about)?;
     let prompt = fields.text("prompt")?.unwrap_or_default();
     let system = fields.text("system")?.filter(|text| !text.is_empty());
     let raw = fields.flag("raw")?.unwrap_or(false);
@@ -144,10 +173,19 @@ impl Common {
     }
 }
 
-/// The name of the model that a request wants; `name` is what older clients send.
-pub(super) fn model(fields: &mut Fields) -> Result<Option<String>, Problem> {
+/// Takes the name of the model that a request wants; `name` is what older clients send.
+///
+/// # Errors
+/// It is not this one.
+pub(super) fn model(fields: &mut Fields, about: &About) -> Result<Option<String>, Problem> {
     let (model, name) = (fields.text("model")?, fields.text("name")?);
-    Ok(model.or(name))
+    let name = model.or(name);
+    match &name {
+        Some(name) if about.check(Some(name)).is_err() => {
+            Err(Problem::new(StatusCode::NOT_FOUND, format!("model '{name}' not found")))
+        }
+        _ => Ok(name),
+    }
 }
 
 /// What each line begins with.
@@ -253,38 +291,53 @@ fn now() -> String {
     clock::utc().to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
+/// The model, as lists have it.
+fn listed(about: &About) -> Value {
+    json!({ "name": about.name(), "model": about.name(), "size": about.bytes, "digest": "", "details": details(about) })
+}
+
 /// `/api/tags`.
 pub(super) fn tags(about: &About) -> Value {
     let modified = chrono::DateTime::from_timestamp(i64::try_from(about.created).unwrap_or(0), 0).unwrap_or_default();
-    json!({ "models": [{
-        "name": about.name(), "model": about.name(), "modified_at": modified.to_rfc3339_opts(SecondsFormat::Secs, true),
-        "size": about.bytes, "digest": "", "details": details(about),
-    }] })
+    let mut model = listed(about);
+    model["modified_at"] = modified.to_rfc3339_opts(SecondsFormat::Secs, true).into();
+    json!({ "models": [model] })
+}
+
+/// `/api/ps`: what runs is the one model, which stays; no memory of it is a graphics card's.
+pub(super) fn running(about: &About) -> Value {
+    let mut model = listed(about);
+    // ollama says this in centuries.
+    let never = clock::utc() + TimeDelta::days(36_525);
+    model["expires_at"] = never.to_rfc3339_opts(SecondsFormat::Secs, true).into();
+    (model["size_vram"], model["context_length"]) = (0.into(), about.context.into());
+    json!({ "models": [model] })
 }
 
 /// `/api/show`.
 pub(super) fn show(mut fields: Fields, about: &About) -> Result<Value, Problem> {
-    let name = required("model", model(&mut fields)?)?;
-    about.check(Some(&name))?;
+    required("model", model(&mut fields, about)?)?;
     fields.neutral(&["verbose"]);
     fields.finish()?;
     let family = &about.family;
+    // Where a template has no tools, its system message does.
+    let thinking = about.thinks.then_some("thinking");
+    let capabilities: Vec<&str> = ["completion", "tools"].into_iter().chain(thinking).collect();
     Ok(json!({
         "modelfile": "", "parameters": format!("num_ctx {}", about.context), "template": "", "details": details(about),
         "model_info": {
             "general.architecture": family, "general.parameter_count": about.parameters,
             format!("{family}.context_length"): about.trained,
         },
-        "capabilities": ["completion", "tools"],
+        "capabilities": capabilities,
     }))
 }
 
 fn details(about: &About) -> Value {
     let millions = about.parameters as f64 / 1e6;
     let size = if millions < 1e3 { format!("{millions:.2}M") } else { format!("{:.1}B", millions / 1e3) };
-    let level = about.kind.rsplit(' ').next().unwrap_or_default();
     json!({
         "parent_model": "", "format": "gguf", "family": about.family, "families": [about.family], "parameter_size": size,
-        "quantization_level": level,
+        "quantization_level": about.level,
     })
 }

@@ -134,8 +134,10 @@ impl<'m> Preparation<'m> {
             return Err(Problem::invalid(message).of("chat_template_kwargs"));
         }
         let before: Vec<_> = variables.keys().map(|name| (name.clone(), self.template.variable(name))).collect();
-        // Who wants no thoughts gets none of a model that has none.
-        let needs_nothing = |name: &str, value: &Value| name == "enable_thinking" && *value == false;
+        // Who wants no thoughts gets none of a model that has none, and who wants some of one that always has.
+        let thinks = self.thinks();
+        let needs_nothing =
+            |name: &str, value: &Value| name == "enable_thinking" && (*value == false || *value == true && thinks);
         let unused = variables
             .into_iter()
             .find(|(name, value)| !self.template.set(name, Some(value.clone())) && !needs_nothing(name, value));
@@ -174,6 +176,11 @@ impl<'m> Preparation<'m> {
         let tags = self.tags();
         let is_known = self.template.source().is_some_and(|source| source.contains(tags.close));
         (is_known || self.tokenizer.find(tags.tokens[0].as_bytes()).is_some()).then_some(tags)
+    }
+
+    /// Whether the model may think before it answers.
+    pub(super) fn thinks(&self) -> bool {
+        self.thoughts().is_some() || self.template.source().is_some_and(|source| source.contains("enable_thinking"))
     }
 
     /// Control tokens that mark thoughts, and calls if there may be some.

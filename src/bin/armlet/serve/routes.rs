@@ -52,6 +52,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/detokenize", post(detokenize))
         .route("/api/version", get(version))
         .route("/api/tags", get(tags))
+        .route("/api/ps", get(running))
         .route("/api/show", post(show))
         .route("/api/chat", post(ollama_chat))
         .route("/api/generate", post(ollama_generate))
@@ -195,6 +196,10 @@ async fn tags(State(app): State<Arc<App>>) -> Response {
     reply::ok(&ollama::tags(&app.about))
 }
 
+async fn running(State(app): State<Arc<App>>) -> Response {
+    reply::ok(&ollama::running(&app.about))
+}
+
 async fn show(State(app): State<Arc<App>>, request: Request) -> Response {
     let shown = body(&app, request).await.and_then(|fields| ollama::show(fields, &app.about));
     respond("/api/show", shown.map(|value| reply::ok(&value)))
@@ -215,7 +220,7 @@ async fn of_ollama(
     parse: fn(Fields, Sampling, &About) -> Result<Asked, Problem>,
 ) -> Answered {
     let mut fields = body(app, request).await?;
-    app.about.check(ollama::model(&mut fields)?.as_deref())?;
+    ollama::model(&mut fields, &app.about)?;
     match parse(fields, app.sampling.clone(), &app.about)? {
         Asked::Answer(request) => {
             let (wanted, format) = *request;

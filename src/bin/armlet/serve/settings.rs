@@ -50,7 +50,7 @@ pub(super) fn common(fields: &mut Fields, sampling: &mut Sampling, ranges: Range
     if let Some(stops) = stops(fields)? {
         sampling.stops = stops;
     }
-    // What penalties look at is fixed.
+    // How many tokens penalties look at is fixed.
     fields.only("repeat_last_n", &[json!(armlet::sample::PENALTY_WINDOW)])
 }
 
