@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::client::{Server, asking, events};
+use super::client::{self, Server, asking, events};
 use super::{ANSWER, TEXT};
 use crate::common::scripted::{answering, endless};
 
@@ -39,8 +39,18 @@ fn a_chat_whole_and_as_a_stream() {
     let prompt = usage["prompt_tokens"].as_u64().unwrap();
     assert_eq!(last["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64(), Some(prompt - 1), "{last}");
     assert_eq!((&last["choices"], &last["usage"]["total_tokens"]), (&json!([]), &usage["total_tokens"]));
+    let others = &events[..events.len() - 1];
+    assert!(others.iter().all(|event| event.get("usage") == Some(&Value::Null)), "{events:?}");
     assert!(events.iter().all(|event| event["id"] == events[0]["id"] && event["object"] == "chat.completion.chunk"));
     assert_ne!(events[0]["id"], whole["id"]);
+
+    let text = json!({ "prompt": "\n", "stream": true, "stream_options": { "include_usage": true } });
+    let of_text = client::events(&server.stream("/v1/completions", &text).rest());
+    let Some((last, others)) = of_text.split_last() else { panic!("no events") };
+    assert!(last["usage"]["total_tokens"] == 5 && others.iter().all(|event| event.get("usage") == Some(&Value::Null)));
+    // Who did not ask for it gets none.
+    let plain = client::events(&server.stream("/v1/chat/completions", &asking("Hi", json!({ "stream": true }))).rest());
+    assert!(plain.iter().all(|event| event.get("usage").is_none()), "{plain:?}");
 }
 
 #[test]

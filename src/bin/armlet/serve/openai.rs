@@ -87,9 +87,8 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
     for field in ["audio", "prediction", "web_search_options"] {
         fields.only(field, &[])?;
     }
+    let head = Head::new("chatcmpl", "chat.completion", &request, include_usage);
     request.fields.finish()?;
-    let id = request.id;
-    let head = Head::new("chatcmpl", "chat.completion", id, request.model);
     let wanted = Wanted {
         names: CHAT,
         source: Source::Chat(messages, variables),
@@ -101,7 +100,7 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
         split,
         tools,
     };
-    Ok((wanted, Box::new(Chat { id, head, include_usage, scores })))
+    Ok((wanted, Box::new(Chat { id: request.id, head, scores })))
 }
 
 /// A request to `/v1/completions`.
@@ -118,8 +117,8 @@ pub(super) fn completion(mut request: Request<'_>) -> Result<Asked, Problem> {
     fields.only("best_of", &[json!(1)])?;
     fields.only("suffix", &[json!("")])?;
     let form = form::llama_server(fields)?;
+    let head = Head::new("cmpl", "text_completion", &request, include_usage);
     request.fields.finish()?;
-    let head = Head::new("cmpl", "text_completion", request.id, request.model);
     let wanted = Wanted {
         names: COMPLETION,
         source,
@@ -131,7 +130,7 @@ pub(super) fn completion(mut request: Request<'_>) -> Result<Asked, Problem> {
         split: false,
         tools: None,
     };
-    Ok((wanted, Box::new(Completion { head, include_usage, offset: 0 })))
+    Ok((wanted, Box::new(Completion { head, offset: 0 })))
 }
 
 /// Takes the most tokens of an answer, by the first of these fields, and says whether there is one. -1 is no limit, as
@@ -173,12 +172,23 @@ struct Head {
     object: &'static str,
     created: u64,
     model: String,
+    /// A stream has the tokens of the answer in its last piece, and a null in all others.
+    usage: bool,
 }
 
 impl Head {
-    fn new(prefix: &str, object: &'static str, id: u64, model: &str) -> Self {
+    fn new(prefix: &str, object: &'static str, request: &Request<'_>, usage: bool) -> Self {
         let created = clock::since_1970().as_secs();
-        Head { id: format!("{prefix}-{id:016x}"), object, created, model: model.into() }
+        Head { id: format!("{prefix}-{:016x}", request.id), object, created, model: request.model.into(), usage }
+    }
+
+    /// A piece of a stream.
+    fn piece(&self, suffix: &str, choices: Value) -> Value {
+        let mut piece = self.object(suffix, choices);
+        if self.usage {
+            piece["usage"] = Value::Null;
+        }
+        piece
     }
 
     fn object(&self, suffix: &str, choices: Value) -> Value {
@@ -189,11 +199,11 @@ impl Head {
     }
 
     /// The pieces that end a stream.
-    fn end(&self, suffix: &str, choices: Value, include_usage: bool, ended: &Ended) -> String {
-        let mut last = self.object(suffix, choices);
+    fn end(&self, suffix: &str, choices: Value, ended: &Ended) -> String {
+        let mut last = self.piece(suffix, choices);
         last["timings"] = ended.timings();
         let mut out = sse(&last);
-        if include_usage {
+        if self.usage {
             let mut usage = self.object(suffix, json!([]));
             usage["usage"] = ended.usage();
             out += &sse(&usage);
@@ -212,7 +222,6 @@ impl Head {
 struct Chat {
     id: u64,
     head: Head,
-    include_usage: bool,
     scores: bool,
 }
 
@@ -234,7 +243,7 @@ impl Chat {
     }
 
     fn chunk(&self, delta: Value, scores: Option<Value>, reason: Option<&str>) -> Value {
-        self.head.object(CHUNK, json!([{ "index": 0, "delta": delta, "logprobs": scores, "finish_reason": reason }]))
+        self.head.piece(CHUNK, json!([{ "index": 0, "delta": delta, "logprobs": scores, "finish_reason": reason }]))
     }
 }
 
@@ -265,7 +274,7 @@ impl Format for Chat {
 
     fn end(&mut self, ended: &Ended) -> String {
         let choices = json!([{ "index": 0, "delta": {}, "logprobs": null, "finish_reason": ended.reason.name() }]);
-        self.head.end(CHUNK, choices, self.include_usage, ended)
+        self.head.end(CHUNK, choices, ended)
     }
 
     fn failed(&mut self, problem: &Problem) -> String {
@@ -302,7 +311,6 @@ fn chat_scores(scores: &[Scored]) -> Value {
 
 struct Completion {
     head: Head,
-    include_usage: bool,
     /// Characters of the answer so far.
     offset: usize,
 }
@@ -333,12 +341,12 @@ impl Completion {
 impl Format for Completion {
     fn piece(&mut self, delta: Delta) -> String {
         let choices = self.choices(&delta, None);
-        sse(&self.head.object("", choices))
+        sse(&self.head.piece("", choices))
     }
 
     fn end(&mut self, ended: &Ended) -> String {
         let choices = self.choices(&Delta::default(), Some(ended.reason.name()));
-        self.head.end("", choices, self.include_usage, ended)
+        self.head.end("", choices, ended)
     }
 
     fn failed(&mut self, problem: &Problem) -> String {
