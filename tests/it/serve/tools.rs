@@ -111,6 +111,23 @@ fn calls_whole_and_as_a_stream() {
     assert_eq!(none["choices"][0]["finish_reason"], "stop");
 }
 
+/// Cut off before its name is whole, a call is nothing yet, and never text.
+#[test]
+fn markup_is_never_text() {
+    let server = Server::new(&answering(&CALLS[1..]), &["-c", "1024"]);
+    for (choice, most) in [("required", 1), ("required", 2), ("auto", 2)] {
+        let request = asking("Hi", json!({ "tools": tools(), "tool_choice": choice, "max_tokens": most }));
+        let cut = &server.ok(CHAT, &request)["choices"][0];
+        let message = &cut["message"];
+        assert_eq!((&message["content"], &cut["finish_reason"]), (&json!(""), &json!("length")), "{choice} {most}");
+        assert_eq!(message.get("tool_calls"), None);
+        let mut streamed = request;
+        streamed["stream"] = true.into();
+        let (calls, text) = joined(&events(&server.stream(CHAT, &streamed).rest()));
+        assert!(calls.is_empty() && text.is_empty(), "{choice} {most}: {text:?}");
+    }
+}
+
 #[test]
 fn ollamas_calls_are_whole() {
     let server = Server::new(&answering(&CALLS), &["-c", "1024"]);

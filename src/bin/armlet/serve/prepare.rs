@@ -18,7 +18,7 @@ use crate::grammar::{Constraint, Form, Grammar, Vocabulary};
 use crate::model::{encode, encode_prompt};
 use crate::template::{Message, Part, Template};
 use crate::thinking::Tags;
-use crate::tools::{Calls, Choice, Tool, Tools};
+use crate::tools::{Calls, Choice, Sure, Tool, Tools};
 
 /// Requests that may wait for it.
 const WAITING: usize = 64;
@@ -228,7 +228,13 @@ impl<'m> Preparation<'m> {
             Ok(constraint) => constraint,
             Err(why) => return Err(self.blame(&tools, frame, &why, names)?),
         };
-        Ok((constraint, Calls::new(dialect, tools.list.into())))
+        let sure = match (&tools.choice, &frame.document) {
+            (Choice::Required | Choice::Named(_), _) => Sure::Called,
+            (Choice::Auto, None) => Sure::Begun,
+            // A document may begin as a call does.
+            (Choice::Auto, Some(_)) => Sure::Nothing,
+        };
+        Ok((constraint, Calls::new(dialect, tools.list.into()).sure(sure)))
     }
 
     fn try_calls(&mut self, tools: &Tools, frame: &Frame) -> Result<Result<Constraint, String>, Problem> {

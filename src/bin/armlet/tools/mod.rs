@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 pub(crate) use dialect::DIALECTS;
 pub(crate) use dialect::{Arguments, Dialect, GEMMAS_QUOTE, GENERIC, instructions};
 pub(crate) use piece::Piece;
-pub(crate) use reader::Calls;
+pub(crate) use reader::{Calls, Sure};
 
 /// A function that a model may call.
 #[derive(Clone, Debug, PartialEq)]

@@ -30,9 +30,22 @@ enum Place {
     Xml(Xml),
 }
 
+/// What is sure of an answer, because its grammar has it so: then what a limit cuts off before the name of a call is whole is no
+/// text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sure {
+    /// What begins like a call may be none.
+    Nothing,
+    /// What begins like a call is one.
+    Begun,
+    /// It is calls, from its beginning.
+    Called,
+}
+
 /// Reads calls of a dialect.
 #[derive(Debug)]
 pub(crate) struct Calls {
+    sure: Sure,
     dialect: &'static Dialect,
     tools: Arc<[Tool]>,
     place: Place,
@@ -53,7 +66,22 @@ type Out<'o> = &'o mut Vec<Piece>;
 impl Calls {
     pub(crate) fn new(dialect: &'static Dialect, tools: Arc<[Tool]>) -> Self {
         let (held, blanks) = (String::new(), String::new());
-        Calls { dialect, tools, place: Place::Text, held, blanks, said: false, called: false, raw: None }
+        Calls {
+            sure: Sure::Nothing,
+            dialect,
+            tools,
+            place: Place::Text,
+            held,
+            blanks,
+            said: false,
+            called: false,
+            raw: None,
+        }
+    }
+
+    /// With what is sure of the answer.
+    pub(crate) fn sure(self, sure: Sure) -> Self {
+        Calls { sure, ..self }
     }
 
     /// Takes text, and gives what has become certain.
@@ -67,12 +95,12 @@ impl Calls {
     pub(crate) fn finish(&mut self) -> Vec<Piece> {
         let mut out = Vec::new();
         let held = std::mem::take(&mut self.held);
+        let raw = self.raw.take();
         // Behind a call only another one may come: what there is of it, or of the text that closes a section, says nothing.
-        if self.called {
+        if self.called || self.sure == Sure::Called || self.sure == Sure::Begun && raw.is_some() {
             return out;
         }
-        let raw = self.raw.take().unwrap_or_default();
-        self.say(&(held + &raw), &mut out);
+        self.say(&(held + &raw.unwrap_or_default()), &mut out);
         self.pass_on(&mut out);
         out
     }
@@ -327,7 +355,11 @@ mod tests {
 
     /// Text, and calls with their arguments, of an answer that comes in these pieces.
     fn read(dialect: &'static Dialect, pieces: &[&str]) -> (String, Vec<(String, String, bool)>) {
-        let mut calls = Calls::new(dialect, tools());
+        read_sure(Sure::Nothing, dialect, pieces)
+    }
+
+    fn read_sure(sure: Sure, dialect: &'static Dialect, pieces: &[&str]) -> (String, Vec<(String, String, bool)>) {
+        let mut calls = Calls::new(dialect, tools()).sure(sure);
         let mut made: Vec<Piece> = pieces.iter().flat_map(|piece| calls.push(piece)).collect();
         made.extend(calls.finish());
         let (mut text, mut list) = (String::new(), Vec::new());
@@ -439,6 +471,32 @@ mod tests {
         // What is cut off is no whole call.
         let (said, calls) = read_all_ways(&GENERIC, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"x");
         assert_eq!((said.as_str(), calls), ("", vec![("f".into(), "{\"a\": \"x".into(), false)]));
+    }
+
+    /// Cut off before the name of a call is whole: where a grammar allows nothing but a call, its markup is no text.
+    #[test]
+    fn markup_of_a_call_is_no_text() {
+        for (family, cut, begun) in [
+            ("Hermes", "<tool_call>\n{\"name\": \"weath", ""),
+            ("Hermes", "So:\n<tool_call>", "So:"),
+            // Here it is not certain yet.
+            ("Hermes", "<tool_c", "<tool_c"),
+            ("Llama 3", "{\"name\": \"weath", ""),
+            ("Llama 3", "{\"na", "{\"na"),
+            ("Mistral", "[TOOL_CALLS][{\"name\": \"", ""),
+            ("Gemma 4", "<|tool_call>call:", ""),
+            ("LFM2", "<|tool_call_start|>[", ""),
+            ("Qwen3-Coder, Qwen3.5", "<tool_call>\n<function=", ""),
+        ] {
+            let of = |sure| {
+                cut.char_indices().map(move |(at, _)| read_sure(sure, dialect(family), &[&cut[..at], &cut[at..]]))
+            };
+            assert!(of(Sure::Begun).all(|(said, calls)| said == begun && calls.is_empty()), "{family}: {cut}");
+            if !cut.starts_with("So") {
+                assert!(of(Sure::Called).all(|made| made == (String::new(), vec![])), "{family}: {cut}");
+            }
+            assert!(of(Sure::Nothing).all(|(said, _)| said == cut), "{family}: {cut}");
+        }
     }
 
     #[test]
