@@ -28,6 +28,9 @@ fn other_hosts_and_origins_are_refused() {
     let rebound = server.send("POST", CHAT, &["Host: evil.example"], &body);
     assert_eq!((rebound.status, &rebound.json()["error"]["code"]), (403, &json!("host_not_allowed")));
     assert_eq!(status(&["Host: "]), 403);
+    for second in ["localhost", "evil.example"] {
+        assert_eq!(status(&["Host: localhost", &format!("Host: {second}")]), 400, "{second}");
+    }
     assert_eq!(status(&["Origin: http://evil.example"]), 403);
     assert_eq!(status(&["Origin: http://localhost"]), 200);
     // What a page of an allowed origin gets, and of another does not.

@@ -33,10 +33,13 @@ impl Guard {
         self.key.is_some()
     }
 
-    /// Checks `Host` and `Origin`.
+    /// Checks `Host`, of which there is one, and `Origin`.
     pub(super) fn whence(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
         let host = text(HOST).or_else(|| uri.authority().map(|authority| authority.as_str()));
+        if headers.get_all(HOST).iter().nth(1).is_some() {
+            return Err(Problem::invalid("The request has several Host headers."));
+        }
         let Some(host) = host else { return Err(Problem::invalid("The request has no Host header.")) };
         if !self.knows(host) {
             let message = format!("The host {host:?} is not this server's name; --allow-host adds names.");
@@ -121,6 +124,17 @@ mod tests {
             assert!(!allowed(bad), "{bad}");
         }
         assert!(guard().whence(&headers(&[]), &Uri::from_static("/")).is_err());
+    }
+
+    /// RFC 9112, section 3.2; whoever is before the server might have looked at the other one.
+    #[test]
+    fn two_hosts_are_refused_as_none_is() {
+        let mut two = headers(&[(HOST, "localhost")]);
+        two.append(HOST, HeaderValue::from_static("evil.example"));
+        for bad in [two, headers(&[])] {
+            let problem = guard().whence(&bad, &Uri::from_static("/")).unwrap_err();
+            assert_eq!(problem.status, StatusCode::BAD_REQUEST, "{bad:?}");
+        }
     }
 
     #[test]
