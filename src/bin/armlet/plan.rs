@@ -67,6 +67,8 @@ fn shown(h: &Hparams, args: &args::Plan, file: u64, tables: usize) -> Result<Sho
     args.cache.kv.check()?;
     let (sessions, config) = args.sessions();
     let context = match (args.cache.context, args.cache.kv_budget) {
+        // A server has no more than the model was trained with.
+        (Some(tokens), _) if args.users.is_some() => tokens.min(h.context_length),
         (Some(tokens), _) => tokens,
         (None, Some(budget)) => Plan::context_for_budget(h, &config, budget, sessions)?,
         (None, None) => config.context.min(h.context_length),

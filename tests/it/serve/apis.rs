@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::Server;
 use super::{ANSWER, TEXT};
-use crate::cli::{Folder, ok};
+use crate::cli::{Folder, fails_with, ok};
 use crate::common::gguf::{Val, byte_level_model};
 use crate::common::scripted::{answering, repeating};
 
@@ -339,6 +339,38 @@ fn a_plan_for_users() {
         assert!(four["asked_sessions"] == 4 && four["session"] == one["session"], "{four}");
         assert!(grown.abs_diff(rows) < 128, "{grown} bytes for {rows}");
     }
+}
+
+/// What a server says of itself is what `plan` says of it, with a budget too; and two of three say the third.
+#[test]
+fn a_plan_for_a_budget() {
+    let folder = Folder::new();
+    let tiny = answering(&ANSWER).build();
+    let model = folder.write("tiny.gguf", &tiny);
+    let log = |options: &[&str]| Server::with_file(&tiny, options, &[]).log();
+    let mut contexts = Vec::new();
+    for options in [
+        &["--users", "2", "--kv-budget", "1MiB"][..],
+        &["--users", "3", "--kv-budget", "1MiB", "--kv-type", "int8"],
+        &["--users", "2", "-c", "512"],
+        // More than the model was trained with.
+        &["--users", "1", "-c", "99999"],
+    ] {
+        let plan: Value = serde_json::from_str(&ok(&[&["plan", "-m", &model, "--json"], options].concat())).unwrap();
+        let (users, context) = (&plan["asked_sessions"], &plan["context"]);
+        let log = log(options);
+        assert!(log.contains(&format!("for {users} at a time, {context} tokens each")), "{plan} {log}");
+        contexts.push(context.as_u64().unwrap());
+    }
+    assert!(contexts[0] > 64 && contexts[0] < 4096 && contexts[2..] == [512, 4096], "{contexts:?}");
+    // Alone, as many as fit of the default context.
+    let budget = |users: u64| {
+        let plan: Value = serde_json::from_str(&ok(&["plan", "-m", &model, "--json", "--users", "1"])).unwrap();
+        (plan["session"].as_u64().unwrap() * users).to_string()
+    };
+    assert!(log(&["--kv-budget", &budget(3)]).contains("for 3 at a time, 4096 tokens each"));
+    let all = ["serve", "-m", &model, "--port", "0", "--users", "2", "-c", "1024", "--kv-budget", "60MiB"];
+    fails_with(&all, 2, "--users, -c and --kv-budget");
 }
 
 /// A schema or a grammar in each API's words, and what is wrong with one.

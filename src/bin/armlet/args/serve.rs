@@ -20,8 +20,8 @@ pub(crate) struct Serve {
     /// Tokens of each answer's conversation, prompt and answer [default: 4096, or the model's own if that is less].
     #[arg(short, long, alias = "ctx-size", value_name = "TOKENS", value_parser = numbers::positive)]
     pub(crate) context: Option<usize>,
-    /// Memory for the KV cache of all answers, such as 64MiB or 1.5GB: as many users of --context as fit; with --users the
-    /// largest context that fits.
+    /// Memory for the KV cache of all answers, such as 64MiB or 1.5GB: as many users of --context as fit; with --users, and then
+    /// without --context, the largest context that fits.
     #[arg(long, value_name = "SIZE", value_parser = numbers::size)]
     pub(crate) kv_budget: Option<usize>,
     /// System prompt that `armlet prefix` prefilled: its KV cache is mapped once, and shared by all whose conversation begins with

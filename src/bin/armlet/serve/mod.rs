@@ -162,6 +162,10 @@ fn slots<'p>(h: &Hparams, args: &Serve, prefix: Option<(Prefix<'p>, Vec<u32>)>) 
 
 /// The plan of each slot, and how many there are.
 fn plan(h: &Hparams, args: &Serve, config: Config) -> Result<(Plan, usize), Failure> {
+    if let (Some(_), Some(_), Some(_)) = (args.users, args.context, args.kv_budget) {
+        let why = "--users, -c and --kv-budget cannot all be given: two of them say what the third is";
+        return Err(Failure::Usage(why.into()));
+    }
     let context = args.context.unwrap_or(config.context).min(h.context_length);
     let of = |slots: usize, context| Plan::new(h, &args.kv.with_context(many(config, slots), context));
     let (slots, context) = match (args.users, args.kv_budget) {
