@@ -63,10 +63,49 @@ const tests = {
     assert.equal(await p.locator('article').count(), 2);
     await p.getByRole('button', { name: 'Edit' }).click();
     assert.equal(await p.getByLabel('Message', { exact: true }).inputValue(), 'Say a word.');
-    assert.equal(await p.locator('article').count(), 0);
     await send(p, 'Say two words.');
     await done(p);
     assert.equal(await p.locator('article.user .text').innerText(), 'Say two words.');
+  },
+
+  async 'an edit takes nothing away before it is sent'() {
+    const p = await page(wide), field = p.getByLabel('Message', { exact: true });
+    for (const text of ['one', 'two', 'three']) {
+      await say(p, `To ${text}.`);
+      await send(p, text);
+      await done(p);
+    }
+    await field.fill('a draft');
+    for (const leave of [() => p.keyboard.press('Escape'), () => p.getByRole('button', { name: 'Cancel' }).click()]) {
+      await p.getByRole('button', { name: 'Edit' }).first().click();
+      assert.equal(await field.inputValue(), 'one');
+      assert.equal(await p.locator('article').count(), 6);
+      await leave();
+      assert.equal(await field.inputValue(), 'a draft');
+      assert.ok(!await p.getByRole('button', { name: 'Cancel' }).isVisible());
+    }
+    await p.getByRole('button', { name: 'Edit' }).nth(1).click();
+    await p.reload();
+    assert.equal(await p.locator('article').count(), 6);
+    await p.getByRole('button', { name: 'Edit' }).nth(1).click();
+    await say(p, 'Another.');
+    await send(p, 'two, in other words');
+    await done(p);
+    assert.deepEqual(await p.locator('article .text').allInnerTexts(), ['one', 'To one.', 'two, in other words', 'Another.']);
+  },
+
+  async 'what was deleted can be had back'() {
+    const p = await page(wide);
+    await say(p, 'An answer.');
+    await send(p, 'dear to me');
+    await done(p);
+    await p.getByRole('button', { name: 'Delete dear to me' }).click();
+    assert.equal(await p.locator('article').count(), 0);
+    assert.match(await p.getByRole('status').filter({ hasText: 'Deleted' }).innerText(), /dear to me/);
+    await p.getByRole('button', { name: 'Undo' }).click();
+    assert.equal(await p.locator('nav li').count(), 1);
+    await p.reload();
+    assert.deepEqual(await p.locator('article .text').allInnerTexts(), ['dear to me', 'An answer.']);
   },
 
   async 'an answer is stopped, and what there is of it stays'() {
