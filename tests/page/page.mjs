@@ -198,6 +198,49 @@ const tests = {
     assert.equal(await p.locator('nav li').count(), 1);
   },
 
+  async 'what is too long is marked, and the next is answered'() {
+    const p = await page(narrow);
+    await send(p, 'word '.repeat(3000));
+    await p.getByRole('alert').waitFor();
+    assert.match(await p.locator('article.user').innerText(), /not answered/);
+    await p.reload();
+    const asked = p.waitForRequest('**/v1/chat/completions');
+    await send(p, 'hi');
+    assert.deepEqual((await asked).postDataJSON().messages, [{ role: 'user', content: 'hi' }]);
+    await p.waitForFunction(() => [...document.querySelectorAll('article.assistant .text')].at(-1).innerText.length > 0);
+    await p.keyboard.press('Escape');
+    await done(p);
+    assert.equal(await p.getByRole('alert').count(), 1);
+    assert.equal(await p.locator('#log .left').count(), 0);
+    // The browser says of its own that a request failed.
+    wrong.length = 0;
+  },
+
+  async 'of a conversation longer than the context, the newest turns are sent'() {
+    const said = (user, assistant) => [{ role: 'user', content: user }, { role: 'assistant', content: assistant }];
+    const messages = [...said('a', 'b'), ...said('word '.repeat(2100), 'c'), ...said('d', 'e')];
+    const p = await page(wide);
+    await p.evaluate(chat => localStorage.setItem('armlet', JSON.stringify({ chats: [chat], current: 0, settings: {} })), { id: 'x', title: 'long', system: 'Be brief.', messages });
+    await p.reload();
+    const asked = [];
+    p.on('request', request => { if (request.method() === 'POST') asked.push(request.postDataJSON().messages.map(m => m.content.slice(0, 9))); });
+    for (const text of ['f', 'g']) {
+      await send(p, text);
+      await p.waitForFunction(() => [...document.querySelectorAll('article.assistant .text')].at(-1).innerText.length > 0);
+      await p.keyboard.press('Escape');
+      await done(p);
+    }
+    assert.deepEqual(asked[0].slice(0, 4), ['Be brief.', 'a', 'b', 'word word']);
+    assert.deepEqual(asked[1], ['Be brief.', 'd', 'e', 'f']);
+    // What did not fit is not tried again.
+    assert.deepEqual([asked.length, asked[2].slice(0, 4), asked[2].at(-1)], [3, ['Be brief.', 'd', 'e', 'f'], 'g']);
+    await p.reload();
+    assert.equal(await p.locator('article').count(), 10);
+    assert.match(await p.locator('#log > :nth-child(5)').innerText(), /no longer has what is above/);
+    assert.equal(await p.locator('#log .left').count(), 1);
+    wrong.length = 0;
+  },
+
   async 'what goes wrong is said'() {
     const p = await page(narrow);
     const body = JSON.stringify({ error: { message: 'The context is too long.' } });
