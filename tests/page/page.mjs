@@ -40,6 +40,21 @@ async function say(page, text) {
   await page.route('**/v1/chat/completions', route => route.fulfill({ contentType: 'text/event-stream', body }), { times: 1 });
 }
 
+/** From now on the page gets as an answer what the test gives its functions `piece`, `event` and `end`. */
+async function stream(page) {
+  await page.evaluate(() => {
+    const { fetch } = window, encoder = new TextEncoder();
+    window.fetch = (url, options) => url !== 'v1/chat/completions' ? fetch(url, options) : Promise.resolve(new Response(new ReadableStream({
+      start(control) {
+        window.event = event => control.enqueue(encoder.encode(`data: ${JSON.stringify(event)}\n\n`));
+        window.piece = content => window.event({ choices: [{ index: 0, delta: { content } }] });
+        window.end = () => control.close();
+        options.signal.addEventListener('abort', () => control.error(options.signal.reason));
+      },
+    })));
+  });
+}
+
 const tests = {
   async 'a first answer, which a reload keeps'() {
     const p = await page(wide);
@@ -106,6 +121,35 @@ const tests = {
     assert.equal(await p.locator('nav li').count(), 1);
     await p.reload();
     assert.deepEqual(await p.locator('article .text').allInnerTexts(), ['dear to me', 'An answer.']);
+  },
+
+  async 'the context fills while an answer comes, and stays so where it is stopped'() {
+    const p = await page(wide);
+    const used = async () => Number((await p.locator('#meter').getAttribute('aria-label')).match(/^(?:About )?(\d+) of [1-9]\d* tokens/)[1]);
+    await stream(p);
+    await send(p, 'Count.');
+    await p.waitForFunction(() => window.piece);
+    const seen = [];
+    for (let i = 0; i < 12; i++) {
+      await p.waitForTimeout(70);
+      await p.evaluate(i => window.piece(`${i} `), i);
+      await p.waitForFunction(i => document.querySelector('article.assistant .text').textContent.includes(i), i);
+      seen.push(await used());
+    }
+    assert.deepEqual(seen.map(n => n - seen[0]), seen.map((_, i) => i));
+    assert.ok(seen[0] > 1);
+    await p.getByRole('button', { name: 'Stop' }).click();
+    await done(p);
+    for (const look of ['stopped', 'reloaded']) {
+      assert.equal(await used(), seen.at(-1), look);
+      assert.match(await p.locator('#meter').innerText(), /[1-9]\d*\.\d tokens\/s/);
+      await p.reload();
+    }
+    // What the server counts takes the place of what was guessed.
+    await say(p, 'Yes.');
+    await send(p, 'Again.');
+    await done(p);
+    assert.equal(await used(), 14);
   },
 
   async 'an answer is stopped, and what there is of it stays'() {
