@@ -152,6 +152,38 @@ const tests = {
     assert.equal(await used(), 14);
   },
 
+  async 'what is selected in an answer stays so while the rest of it comes'() {
+    const p = await page(wide);
+    await stream(p);
+    await send(p, 'Tell me.');
+    await p.waitForFunction(() => window.piece);
+    const add = async (text, last) => {
+      await p.evaluate(text => window.piece(text), text);
+      await p.waitForFunction(last => document.querySelector('article.assistant .text').textContent.includes(last), last);
+      await p.waitForTimeout(70);
+    };
+    await add('Some *first* words', 'words');
+    // In a text that itself goes on to grow.
+    await p.evaluate(() => {
+      const text = document.querySelector('article.assistant .text p').lastChild;
+      getSelection().setBaseAndExtent(text, 1, text, 6);
+    });
+    const selected = () => p.evaluate(() => String(getSelection()));
+    for (const [text, last] of [[' and **mo', 'mo'], ['re** of them.', 'them'], ['\n\n```sh\necho', 'echo'], [' on\n```\n\n- one', 'one'], ['\n- two', 'two']]) {
+      await add(text, last);
+      assert.equal(await selected(), 'words', text);
+    }
+    await p.evaluate(() => window.end());
+    await done(p);
+    assert.equal(await selected(), 'words');
+    assert.deepEqual(await answers(p).last().locator('em, strong, code, li').allInnerTexts(), ['first', 'more', 'echo on', 'one', 'two']);
+    // A block that grew is copied whole.
+    await p.context().grantPermissions(['clipboard-read', 'clipboard-write']);
+    await p.locator('figure').getByRole('button', { name: 'Copy' }).click();
+    await p.getByRole('status').filter({ hasText: 'Copied.' }).waitFor({ state: 'attached' });
+    assert.equal(await p.evaluate(() => navigator.clipboard.readText()), 'echo on');
+  },
+
   async 'an answer is stopped, and what there is of it stays'() {
     const p = await page(wide);
     await send(p, 'Write a very long story about a river.');
