@@ -344,6 +344,38 @@ const tests = {
     }
     for (const name of ['New conversation', 'Settings', 'Edit', 'Regenerate', 'Message']) assert.ok(names.includes(name), `${name}: ${names}`);
   },
+
+  async 'the focus stays where a keyboard goes on'() {
+    const p = await page(wide);
+    const focused = () => p.evaluate(() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent);
+    for (const text of ['one', 'two', 'three']) {
+      await p.getByRole('button', { name: 'New conversation', exact: true }).first().click();
+      await say(p, 'Yes.');
+      await send(p, text);
+      await done(p);
+    }
+    await stream(p);
+    await p.getByRole('button', { name: 'Regenerate' }).press('Enter');
+    await p.waitForFunction(() => window.piece);
+    assert.equal(await focused(), 'Regenerate');
+    // It does nothing yet.
+    await p.keyboard.press('Enter');
+    await p.evaluate(() => { window.piece('No.'); window.end(); });
+    await done(p);
+    assert.equal(await focused(), 'Regenerate');
+    assert.deepEqual(await p.locator('article .text').allInnerTexts(), ['three', 'No.']);
+    // As from a machine over plain HTTP.
+    await p.evaluate(() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); });
+    await p.locator('article.assistant').getByRole('button', { name: 'Copy' }).press('Enter');
+    await p.getByRole('status').filter({ hasText: 'Copied.' }).waitFor({ state: 'attached' });
+    assert.equal(await focused(), 'Copy');
+    for (const [name, next] of [['two', 'one'], ['one', 'three'], ['three', 'New conversation']]) {
+      await p.getByRole('button', { name: `Delete ${name}` }).press('Enter');
+      assert.equal(await focused(), next);
+    }
+    await p.getByRole('button', { name: 'Undo' }).press('Enter');
+    assert.equal(await focused(), 'three');
+  },
 };
 
 let failed = 0;
