@@ -328,6 +328,42 @@ const tests = {
     wrong.length = 0;
   },
 
+  async 'the list of conversations opens and closes on a phone'() {
+    const p = await page(narrow), button = p.getByRole('button', { name: 'Conversations' }), side = p.locator('#side');
+    const text = () => p.evaluate(() => document.activeElement.textContent);
+    await say(p, 'Yes.');
+    await send(p, 'one');
+    await done(p);
+    const closed = async () => {
+      assert.ok(!await side.isVisible());
+      assert.equal(await button.getAttribute('aria-expanded'), 'false');
+    };
+    // Its own button closes it, and is not covered; so do Escape, and a tap beside it, which does not reach what is there.
+    const edit = await p.getByRole('button', { name: 'Edit' }).boundingBox();
+    const leave = [() => button.click({ timeout: 5000 }), () => p.keyboard.press('Escape'), () => p.mouse.click(edit.x + edit.width / 2, edit.y + edit.height / 2)];
+    for (const close of leave) {
+      await button.click();
+      assert.ok(await side.isVisible());
+      assert.equal(await button.getAttribute('aria-expanded'), 'true');
+      assert.equal(await text(), 'New conversation');
+      await close();
+      await closed();
+      assert.equal(await p.evaluate(() => document.activeElement.id), 'menu');
+    }
+    assert.equal(await p.getByLabel('Message', { exact: true }).inputValue(), '');
+    // Who goes on past its end does not go on behind it.
+    await button.click();
+    for (let i = 0; i < 6 && await side.isVisible(); i++) await p.keyboard.press('Tab');
+    await closed();
+    assert.ok(!await p.evaluate(() => document.activeElement.closest('nav')));
+    // To delete one leaves the list open.
+    await button.click();
+    await p.getByRole('button', { name: 'Delete one' }).click();
+    await p.getByRole('button', { name: 'Undo' }).click();
+    await p.locator('#list').getByRole('button', { name: 'one', exact: true }).click();
+    await closed();
+  },
+
   async 'a keyboard is enough'() {
     const p = await page(wide);
     await say(p, 'Yes.');
