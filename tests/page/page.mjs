@@ -317,6 +317,34 @@ const tests = {
     wrong.length = 0;
   },
 
+  async 'what is kept may be anything'() {
+    const p = await page(wide);
+    const message = { role: 'user', content: 'hello' };
+    const good = { id: 'good', title: 'good', system: '', messages: [message] };
+    const kept = [
+      'no JSON', '7', '"text"', '[]', 'null', '{}', '{"chats":7}', '{"chats":[]}', '{"chats":[null,7,"a",[],{}]}', '{"chats":[{"id":"x"}]}',
+      JSON.stringify({ chats: [good], settings: null, current: 'none' }),
+      JSON.stringify({ chats: [good], settings: { temperature: 'hot', top_p: null, key: 7, seed: -1, more: {} }, current: 99 }),
+      JSON.stringify({ chats: [{ ...good, title: {}, system: 7, from: 99, messages: [null, 7, {}, { role: 'system', content: 'x' }, { role: 'assistant' }, message, { ...message, usage: 'a', note: {}, error: [], thinking: 7 }] }] }),
+    ];
+    for (const text of kept) {
+      await p.evaluate(text => localStorage.setItem('armlet', text), text);
+      await p.reload();
+      await p.waitForFunction(() => document.title !== 'armlet');
+      assert.doesNotMatch(await p.locator('#model').innerText(), /server/, text);
+      if (text.includes('good')) assert.equal(await p.locator('article.user .text').first().innerText(), 'hello', text);
+      await say(p, 'Yes.');
+      const asked = p.waitForRequest('**/v1/chat/completions');
+      await send(p, 'Hi');
+      const body = (await asked).postDataJSON();
+      assert.deepEqual(Object.keys(body), ['messages', 'stream', 'stream_options'], text);
+      assert.equal(body.messages.at(-1).content, 'Hi', text);
+      await done(p);
+      assert.equal(await answers(p).last().innerText(), 'Yes.', text);
+      assert.deepEqual(wrong, [], text);
+    }
+  },
+
   async 'what goes wrong is said'() {
     const p = await page(narrow);
     const body = JSON.stringify({ error: { message: 'The context is too long.' } });
