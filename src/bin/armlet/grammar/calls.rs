@@ -8,6 +8,7 @@ use std::fmt::Write;
 use armlet::tokenizer::{TokenKind, Tokenizer};
 use serde_json::{Map, Value, json};
 
+use super::bounds::Bounds;
 use super::compact;
 use super::gbnf::escaped;
 use crate::thinking::Tags;
@@ -41,7 +42,8 @@ pub(crate) struct Frame {
 /// # Errors
 /// A schema that is none.
 pub(crate) fn lark(tools: &Tools, frame: &Frame, tokenizer: &Tokenizer<'_>) -> Result<String, String> {
-    let mut writer = Writer { dialect: frame.dialect, tokenizer, rules: String::new(), n: 0, any: false };
+    let mut writer =
+        Writer { dialect: frame.dialect, tokenizer, rules: String::new(), n: 0, any: false, bounds: Bounds::default() };
     let answer = match (&tools.choice, &frame.document) {
         (Choice::Auto, None) => writer.text_or_calls(tools, frame)?,
         (Choice::Auto, Some(schema)) => {
@@ -65,6 +67,8 @@ struct Writer<'w, 'm> {
     n: usize,
     /// There is a rule for any value in Gemma's words.
     any: bool,
+    /// What the schemas take together.
+    bounds: Bounds,
 }
 
 impl Writer<'_, '_> {
@@ -223,6 +227,7 @@ impl Writer<'_, '_> {
                 of.entry(key).or_insert(definitions.clone());
             }
         }
+        self.bounds.add(&schema)?;
         let body = format!("%json {}", compact(&schema)?);
         if self.rules.len() + body.len() > MOST {
             return Err("it is too large for a grammar".into());

@@ -12,13 +12,17 @@ use std::str::CharIndices;
 const NEVER: &str = "{0}";
 /// Deepest nesting of parentheses, of which each repetition of what is repeated already is one in Lark.
 const DEEPEST: usize = 64;
+/// The most items: names, classes, characters of strings.
+const ITEMS: usize = 8192;
+/// The most rules: one may begin with the next.
+const RULES: usize = 2048;
 
 /// Translates a grammar, whose first rule is `root`.
 ///
 /// # Errors
 /// What is wrong with it, and in which line.
 pub(super) fn to_lark(text: &str) -> Result<String, String> {
-    let mut reader = Reader { text, chars: text.char_indices().peekable(), depth: 0 };
+    let mut reader = Reader { text, chars: text.char_indices().peekable(), depth: 0, items: 0 };
     let (mut out, mut defined, mut used) = (String::new(), BTreeSet::new(), BTreeSet::new());
     loop {
         reader.space(true);
@@ -27,6 +31,9 @@ pub(super) fn to_lark(text: &str) -> Result<String, String> {
         reader.expect("::=")?;
         if !defined.insert(name.clone()) {
             return Err(reader.wrong(&format!("a second rule {name}")));
+        }
+        if defined.len() > RULES {
+            return Err(reader.wrong(&format!("more than {RULES} rules")));
         }
         let alternatives = reader.alternatives(&mut used)?;
         // Writing to a String cannot fail.
@@ -60,6 +67,8 @@ struct Reader<'t> {
     text: &'t str,
     chars: Peekable<CharIndices<'t>>,
     depth: usize,
+    /// Names, classes and characters so far.
+    items: usize,
 }
 
 impl Reader<'_> {
@@ -133,6 +142,7 @@ impl Reader<'_> {
                 _ => break,
             };
             items.push(item);
+            self.item()?;
             self.space(false);
             let mut depth = self.depth;
             while let Some(times) = self.times()? {
@@ -147,6 +157,16 @@ impl Reader<'_> {
         }
         // Nothing at all is an alternative, too.
         Ok(if items.is_empty() { "\"\"".into() } else { items.join(" ") })
+    }
+
+    /// Counts one more.
+    fn item(&mut self) -> Result<(), String> {
+        self.items += 1;
+        if self.items <= ITEMS {
+            Ok(())
+        } else {
+            Err(self.wrong(&format!("more than {ITEMS} names, classes and characters")))
+        }
     }
 
     /// Whether a name is that of the next rule.
@@ -205,7 +225,10 @@ impl Reader<'_> {
             match self.peek() {
                 None | Some('\n') => return Err(self.wrong("a \" is missing")),
                 Some('"') => break,
-                Some(_) => items.push(format!("/{}/", escaped(self.character()?))),
+                Some(_) => {
+                    items.push(format!("/{}/", escaped(self.character()?)));
+                    self.item()?;
+                }
             }
         }
         self.chars.next();
@@ -310,5 +333,10 @@ mod tests {
         // Each takes all before it: a million would take hours.
         let repeated = format!("root ::= \"a\"{}", "*".repeat(1_000_000));
         assert!(to_lark(&repeated).unwrap_err().contains("too deeply"));
+        let chain = |n: usize| (0..n).map(|i| format!("r{i} ::= r{}\n", i + 1)).collect::<String>();
+        assert_eq!(to_lark(&format!("{}r2000 ::= root\nroot ::= r0", chain(2000))).map(|_| ()), Ok(()));
+        assert!(to_lark(&chain(3000)).unwrap_err().contains("line 2049: more than 2048 rules"));
+        let long = |n: usize| to_lark(&format!("root ::= \"{}\"", "ab".repeat(n)));
+        assert!(long(4000).is_ok() && long(4100).unwrap_err().contains("more than 8192 names"));
     }
 }

@@ -3,6 +3,7 @@
 //! llguidance (<https://github.com/guidance-ai/llguidance>) says which tokens may follow; here are the vocabulary as it wants it,
 //! GBNF in the language that it reads, and a [`Constraint`] for each answer.
 
+mod bounds;
 #[cfg(feature = "serve")]
 pub(crate) mod calls;
 mod gbnf;
@@ -29,6 +30,15 @@ pub(crate) use lenient::lenient;
 
 /// The longest schema or grammar, in bytes.
 const LONGEST: usize = 1 << 20;
+
+/// The stack on which a schema or a grammar is read: its rules are followed one within the other.
+const STACK: usize = 64 << 20;
+/// The most states of the automaton of an answer's words, which take a KiB or two each, and the most symbols of its grammar, which
+/// has room for 65,525.
+const STATES: usize = 16_384;
+const SYMBOLS: usize = 40_000;
+/// The most places of the grammar at which an answer is at a time: four for each property that may be next.
+const PLACES: usize = 8192;
 
 /// What an answer may be.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +98,11 @@ impl Vocabulary {
         let slices = SlicedBiasComputer::json_slices();
         let factory = ParserFactory::new(&vocabulary::of(tokenizer)?, InferenceCapabilities::default(), &slices);
         let mut factory = factory.map_err(|e| e.to_string())?;
-        factory.quiet().limits_mut().verbose_errors = false;
+        let limits = factory.quiet().limits_mut();
+        limits.verbose_errors = false;
+        limits.max_lexer_states = STATES;
+        limits.max_grammar_size = SYMBOLS;
+        limits.max_items_in_row = PLACES;
         Ok(Vocabulary(Arc::new(factory)))
     }
 }
@@ -100,7 +114,10 @@ impl Grammar {
     /// What is wrong with it.
     pub(crate) fn new(vocabulary: Vocabulary, form: &Form) -> Result<Self, String> {
         let grammar = match form {
-            Form::Schema(schema) => TopLevelGrammar::from_json_schema(compact(schema)?),
+            Form::Schema(schema) => {
+                bounds::Bounds::default().add(schema)?;
+                TopLevelGrammar::from_json_schema(compact(schema)?)
+            }
             Form::Gbnf(text) => TopLevelGrammar::from_lark(gbnf::to_lark(text)?),
             #[cfg(feature = "serve")]
             Form::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
@@ -113,16 +130,33 @@ impl Grammar {
     /// # Errors
     /// What is wrong with the schema or the grammar, or that no answer would do.
     pub(crate) fn start(&self) -> Result<Constraint, String> {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("grammar".into()).stack_size(STACK);
+            let thread = thread.spawn_scoped(scope, || self.start_here());
+            let thread = thread.map_err(|e| format!("cannot start a thread: {e}"))?;
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn start_here(&self) -> Result<Constraint, String> {
         let mut matcher = Matcher::new(self.vocabulary.0.create_parser(self.grammar.clone()));
         match matcher.get_error() {
-            Some(error) => Err(error),
+            Some(error) => Err(told(&error)),
             None => Ok(Constraint {
-                mask: RefCell::new(Some(matcher.compute_mask().map_err(|e| e.to_string())?)),
+                mask: RefCell::new(Some(matcher.compute_mask().map_err(|e| told(&e.to_string()))?)),
                 trie: matcher.tok_env().map_err(|e| e.to_string())?,
                 matcher: RefCell::new(matcher),
                 asked: Cell::new(0),
             }),
         }
+    }
+}
+
+/// What llguidance says, without the marks of its own.
+fn told(error: &str) -> String {
+    match error.trim_end_matches("\n<non-verbose/>") {
+        "NoExtensionBias" => "no text is of it: what it needs is not there, or never ends".into(),
+        told => told.into(),
     }
 }
 
@@ -176,7 +210,7 @@ impl Constraint {
 
     /// Takes the next token of the answer.
     pub(crate) fn accept(&mut self, token: u32) -> Result<(), String> {
-        self.matcher.get_mut().consume_token(token).map_err(|e| e.to_string())?;
+        self.matcher.get_mut().consume_token(token).map_err(|e| told(&e.to_string()))?;
         self.mask.replace(None);
         self.asked.set(0);
         Ok(())

@@ -1,0 +1,352 @@
+//! How large a schema may be, before anything is made of it: llguidance bounds what it makes, but not what it takes to make it.
+//! It follows `$ref` and properties on the stack, multiplies alternatives, and compares patterns with each other.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Map, Value};
+
+/// The most values of a schema: objects, their members, items of lists.
+const VALUES: usize = 8192;
+/// The most bytes of its names and texts.
+const TEXT: usize = 256 << 10;
+/// The most bytes of its patterns.
+const PATTERNS: usize = 16 << 10;
+/// The most names of `properties` and `required`, which follow each other in the grammar: of one object, and of all.
+const NAMES_OF_ONE: usize = 1024;
+const NAMES: usize = 4096;
+/// The most `multipleOf`, each of which is an automaton with a state for every remainder.
+const MULTIPLES: usize = 16;
+/// The most names in `patternProperties`, of which each is compared with each.
+const PATTERN_PROPERTIES: usize = 32;
+/// The most comparisons of names of properties with those patterns.
+const COMPARED: usize = 4096;
+/// How deeply a document is nested, and all that its references lead to, one within the other.
+const DEPTH: usize = 1024;
+/// The most values, when what holds together is multiplied out, in terms of [`VALUES`].
+const EXPANDED: u64 = 1 << 16;
+/// The most patterns, formats and lengths that one text must have together.
+const TOGETHER: u64 = 8;
+/// Bytes of text that weigh as much as a value.
+const WEIGHT: usize = 64;
+/// Types that there are.
+const TYPES: usize = 7;
+
+/// Keywords that say nothing of a value.
+const SILENT: [&str; 12] = [
+    "$schema",
+    "$id",
+    "id",
+    "$comment",
+    "$defs",
+    "definitions",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "x-guidance",
+];
+
+/// What schemas have taken so far, of all that one answer has.
+#[derive(Default)]
+pub(super) struct Bounds {
+    values: usize,
+    text: usize,
+    patterns: usize,
+    names: usize,
+    multiples: usize,
+    pattern_properties: usize,
+}
+
+impl Bounds {
+    /// Takes a schema.
+    ///
+    /// # Errors
+    /// Which limit it exceeds.
+    pub(super) fn add(&mut self, schema: &Value) -> Result<(), String> {
+        let mut targets = HashSet::new();
+        let mut depth = self.count(schema, &mut targets)?;
+        for target in &targets {
+            depth += target_of(schema, target).map_or(0, depth_of);
+        }
+        within("levels, with those that its references lead to", depth, DEPTH)?;
+        within("names with patterns to compare", self.names * self.pattern_properties, COMPARED)?;
+        let mut size = Expansion { root: schema, follows: false, joined: false, known: HashMap::new() };
+        size.of(schema);
+        if size.joined {
+            // References are leaves, but for what is joined with others.
+            size = Expansion { follows: true, known: HashMap::new(), ..size };
+            let found = size.of(schema);
+            within("values, multiplied out", found.values, EXPANDED)?;
+            within("patterns, formats and lengths of one text", found.patterns, TOGETHER)?;
+            if self.pattern_properties > 0 {
+                return Err("it has patternProperties, and allOf or others beside which there are more keywords".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, n: usize) -> Result<(), String> {
+        self.names += n;
+        within("names of properties in one object", n, NAMES_OF_ONE)?;
+        within("names of properties", self.names, NAMES)
+    }
+
+    /// Counts what is in a document; its depth.
+    fn count<'s>(&mut self, value: &'s Value, targets: &mut HashSet<&'s str>) -> Result<usize, String> {
+        self.values += 1;
+        let mut depth = 0;
+        match value {
+            Value::Object(members) => {
+                for (key, value) in members {
+                    self.text += key.len();
+                    match (key.as_str(), value) {
+                        ("$ref", Value::String(target)) => drop(targets.insert(target)),
+                        (
+                            "pattern" | "whitespace_pattern" | "item_separator" | "key_separator",
+                            Value::String(text),
+                        ) => {
+                            self.patterns += text.len();
+                        }
+                        ("patternProperties", Value::Object(patterns)) => {
+                            self.pattern_properties += patterns.len();
+                            self.patterns += patterns.keys().map(String::len).sum::<usize>();
+                        }
+                        ("properties", Value::Object(properties)) => self.name(properties.len())?,
+                        ("required", Value::Array(list)) => self.name(list.len())?,
+                        ("multipleOf", _) => self.multiples += 1,
+                        ("type", Value::Array(list)) => within("types in a list", list.len(), TYPES)?,
+                        _ => {}
+                    }
+                    depth = depth.max(self.count(value, targets)?);
+                }
+            }
+            Value::Array(list) => {
+                for value in list {
+                    depth = depth.max(self.count(value, targets)?);
+                }
+            }
+            Value::String(text) => self.text += text.len(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+        within("values", self.values, VALUES)?;
+        within("bytes of names and texts", self.text, TEXT)?;
+        within("multipleOf", self.multiples, MULTIPLES)?;
+        within("bytes of patterns", self.patterns, PATTERNS)?;
+        within("patternProperties", self.pattern_properties, PATTERN_PROPERTIES)?;
+        Ok(depth + 1)
+    }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(what: &str, found: T, most: T) -> Result<(), String> {
+    if found <= most { Ok(()) } else { Err(format!("it has more than {most} {what}")) }
+}
+
+/// What a reference names, as llguidance finds it.
+fn target_of<'s>(root: &'s Value, reference: &str) -> Option<&'s Value> {
+    if reference == "#" || reference == "#/" {
+        return Some(root);
+    }
+    reference.strip_prefix("#/")?.split('/').try_fold(root, |value, name| match value {
+        Value::Array(list) => list.get(name.parse::<usize>().ok()?),
+        value => value.get(name),
+    })
+}
+
+fn depth_of(value: &Value) -> usize {
+    1 + match value {
+        Value::Object(members) => members.values().map(depth_of).max().unwrap_or(0),
+        Value::Array(list) => list.iter().map(depth_of).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// What becomes of a schema when what holds together is one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Size {
+    values: u64,
+    /// Alternatives, where there are most.
+    ways: u64,
+    /// Patterns that one text must have.
+    patterns: u64,
+}
+
+const ONE: Size = Size { values: 1, ways: 1, patterns: 0 };
+
+impl Size {
+    /// One beside the other.
+    fn beside(self, other: Size) -> Size {
+        let (ways, patterns) = (self.ways.max(other.ways), self.patterns.max(other.patterns));
+        Size { values: self.values.saturating_add(other.values), ways, patterns }
+    }
+
+    /// Either of them.
+    fn or(self, other: Size) -> Size {
+        Size { ways: self.ways.saturating_add(other.ways), ..self.beside(other) }
+    }
+
+    /// Both at once: each alternative of one with each of the other.
+    fn and(self, other: Size) -> Size {
+        Size {
+            values: self.values.saturating_mul(other.ways).saturating_add(other.values.saturating_mul(self.ways)),
+            ways: self.ways.saturating_mul(other.ways),
+            patterns: self.patterns.saturating_add(other.patterns),
+        }
+    }
+}
+
+struct Expansion<'s> {
+    root: &'s Value,
+    /// References stand for what they name.
+    follows: bool,
+    /// Somewhere several must hold together.
+    joined: bool,
+    /// What references become; none while that is being found, for a circle.
+    known: HashMap<&'s str, Size>,
+}
+
+impl<'s> Expansion<'s> {
+    fn of(&mut self, schema: &'s Value) -> Size {
+        match schema {
+            Value::Object(members) => self.object(members),
+            Value::Array(list) => list.iter().fold(ONE, |size, value| size.beside(self.of(value))),
+            Value::String(text) => Size { values: 1 + (text.len() / WEIGHT) as u64, ..ONE },
+            _ => ONE,
+        }
+    }
+
+    fn object(&mut self, members: &'s Map<String, Value>) -> Size {
+        let mut parts: Vec<Size> = Vec::new();
+        let (mut own, mut speaks) = (ONE, false);
+        for (key, value) in members {
+            match (key.as_str(), value) {
+                ("allOf", Value::Array(list)) => parts.extend(list.iter().map(|value| self.of(value))),
+                ("anyOf" | "oneOf" | "enum", Value::Array(list)) => {
+                    let sizes = list.iter().map(|value| self.of(value));
+                    parts.push(sizes.reduce(Size::or).unwrap_or(ONE));
+                }
+                ("const", value) => parts.push(self.of(value)),
+                ("$ref", Value::String(target)) => parts.push(self.reference(target)),
+                (key, _) if SILENT.contains(&key) => {}
+                (key, value) => {
+                    speaks = true;
+                    let is_pattern = matches!(key, "pattern" | "format" | "minLength" | "maxLength" | "multipleOf");
+                    own.patterns += u64::from(is_pattern && !value.is_object());
+                    own = own.beside(self.of(value));
+                }
+            }
+        }
+        parts.extend((speaks || parts.is_empty()).then_some(own));
+        self.joined |= parts.len() > 1;
+        parts.into_iter().reduce(Size::and).unwrap_or(ONE)
+    }
+
+    fn reference(&mut self, reference: &'s str) -> Size {
+        if !self.follows {
+            return ONE;
+        }
+        if let Some(known) = self.known.get(reference) {
+            return *known;
+        }
+        // A circle is refused where it must be followed.
+        self.known.insert(reference, ONE);
+        let size = target_of(self.root, reference).map_or(ONE, |target| self.of(target));
+        self.known.insert(reference, size);
+        size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(schema: &Value) -> Result<(), String> {
+        Bounds::default().add(schema)
+    }
+
+    fn many<T: Into<Value>>(n: usize, item: impl Fn(usize) -> T) -> Value {
+        (0..n).map(item).map(Into::into).collect::<Vec<Value>>().into()
+    }
+
+    fn named(n: usize, item: impl Fn(usize) -> Value) -> Value {
+        (0..n).map(|i| (format!("n{i}"), item(i))).collect::<Map<_, _>>().into()
+    }
+
+    /// Definitions of which each is within the one before.
+    fn chain(n: usize) -> Value {
+        let next = |i| json!({ "items": { "$ref": format!("#/$defs/n{}", (i + 1) % n) } });
+        json!({ "$ref": "#/$defs/n0", "$defs": named(n, next) })
+    }
+
+    /// At each limit a schema is taken, and refused with its name behind it.
+    #[test]
+    fn each_limit_is_one() {
+        type Make = fn(usize) -> Value;
+        let limits: [(&str, usize, Make); 9] = [
+            ("values", VALUES - 2, |n| json!({ "enum": many(n, |i| i) })),
+            ("bytes of names and texts", TEXT - 5, |n| json!({ "const": "x".repeat(n) })),
+            ("bytes of patterns", PATTERNS, |n| json!({ "pattern": "a".repeat(n) })),
+            ("names of properties in one object", NAMES_OF_ONE, |n| json!({ "properties": named(n, |_| json!({})) })),
+            ("names of properties", NAMES, |n| {
+                let list = |n: usize| json!({ "required": many(n, |i| format!("{i}")) });
+                json!({ "anyOf": [list(1024), list(1024), list(1024), list(1000), list(n - 4072)] })
+            }),
+            ("multipleOf", MULTIPLES, |n| json!({ "anyOf": many(n, |i| json!({ "multipleOf": i + 1 })) })),
+            ("patternProperties", PATTERN_PROPERTIES, |n| json!({ "patternProperties": named(n, |_| json!({})) })),
+            ("types in a list", TYPES, |n| json!({ "type": many(n, |_| "string") })),
+            (
+                "patterns, formats and lengths of one text",
+                TOGETHER as usize,
+                |n| json!({ "allOf": many(n, |_| json!({ "properties": { "a": { "pattern": "a" } } })) }),
+            ),
+        ];
+        for (what, most, make) in limits {
+            assert_eq!(check(&make(most)), Ok(()), "{what}");
+            let why = check(&make(most + 1)).unwrap_err();
+            assert!(why.starts_with("it has more than ") && why.ends_with(what), "{what}: {why}");
+        }
+    }
+
+    /// What references lead to counts, however flat it is written, and whether or not it ends.
+    #[test]
+    fn references_are_followed_one_within_the_other() {
+        assert_eq!(check(&chain(200)), Ok(()));
+        let why = check(&chain(600)).unwrap_err();
+        assert!(why.ends_with("levels, with those that its references lead to"), "{why}");
+        assert_eq!(check(&json!({ "anyOf": [{ "$ref": "#" }, { "type": "null" }] })), Ok(()));
+    }
+
+    /// Alternatives that hold together multiply, wherever they stand; those that do not, do not.
+    #[test]
+    fn what_holds_together_is_multiplied_out() {
+        let words = |letter: char, n: usize| json!({ "enum": many(n, |i| format!("{letter}{i}")) });
+        let both = |a: Value, b: Value| json!({ "allOf": [a, b] });
+        let within = |value: Value| json!({ "properties": { "a": value } });
+        assert_eq!(check(&json!({ "anyOf": [words('a', 900), words('b', 900)] })), Ok(()));
+        assert_eq!(check(&both(words('a', 9), words('b', 900))), Ok(()));
+        let named = json!({ "$defs": { "b": words('b', 900) }, "$ref": "#/$defs/b", "anyOf": words('a', 900)["enum"] });
+        for bad in [
+            both(words('a', 900), words('b', 900)),
+            both(within(words('a', 900)), within(words('b', 900))),
+            named,
+            json!({ "anyOf": many(900, |_| true), "properties": named_many() }),
+            json!({ "allOf": many(20, |_| json!({ "anyOf": [{ "minimum": 1 }, { "maximum": 1 }] })) }),
+        ] {
+            let why = check(&bad).unwrap_err();
+            assert!(why.ends_with("values, multiplied out"), "{why}");
+        }
+        let beside =
+            json!({ "patternProperties": { "a": {} }, "allOf": [{ "minProperties": 1 }, { "maxProperties": 3 }] });
+        assert!(check(&beside).unwrap_err().contains("patternProperties"));
+        // As programs write them that make schemas of types.
+        let usual = json!({ "properties": { "a": { "allOf": [{ "$ref": "#/$defs/a" }], "description": "It is." },
+                                            "b": { "$ref": "#/$defs/a", "default": "x" } },
+                            "$defs": { "a": { "patternProperties": { "^a": { "$ref": "#" } } } } });
+        assert_eq!(check(&usual), Ok(()));
+    }
+
+    fn named_many() -> Value {
+        named(900, |_| json!({}))
+    }
+}
