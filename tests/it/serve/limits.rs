@@ -85,6 +85,8 @@ fn what_is_too_large_or_too_slow_is_refused() {
     let large = asking(&"x".repeat(3000), json!({})).to_string();
     let reply = server.send("POST", CHAT, &[], &large);
     assert_eq!((reply.status, &reply.json()["error"]["code"]), (413, &json!("request_too_large")));
+    let packed = server.send("POST", CHAT, &["Content-Encoding: gzip"], "{}");
+    assert_eq!((packed.status, &packed.json()["error"]["code"]), (415, &json!("unsupported_content_encoding")));
     // A body that does not say how long it is.
     let mut connection = server.connect();
     connection

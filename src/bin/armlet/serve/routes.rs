@@ -8,8 +8,8 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, ORIGIN,
-    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    HeaderValue, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
@@ -254,6 +254,10 @@ async fn body(app: &App, request: Request) -> Result<Fields, Problem> {
     let (parts, body) = request.into_parts();
     if length(&parts.headers).is_some_and(|length| length > most as u64) {
         return Err(too_large(most));
+    }
+    if let Some(encoding) = parts.headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+        let message = format!("The body of the request is encoded as {encoding:?}: send it as it is.");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).code("unsupported_content_encoding"));
     }
     Fields::parse(&bytes(body, most, app).await?)
 }
