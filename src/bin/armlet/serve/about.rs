@@ -58,6 +58,13 @@ impl About {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn of_a_test(vocab: usize) -> Self {
+        let names = vec!["tiny".into()];
+        let (family, kind) = ("llama".into(), "llama 1K F32".into());
+        About { names, created: 0, family, kind, parameters: 1000, bytes: 4000, vocab, trained: 4096, context: 4096 }
+    }
+
     /// The name of the model.
     pub(super) fn name(&self) -> &str {
         self.names.first().map_or("model", String::as_str)

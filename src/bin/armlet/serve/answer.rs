@@ -71,7 +71,12 @@ pub(super) async fn answer(
 }
 
 /// What the engine is asked for, with a context of `most` tokens; and of what parts the answer is.
-fn ask(preparation: &mut Preparation<'_>, wanted: Wanted, most: usize, logs: bool) -> Result<(Ask, Parts), Problem> {
+pub(super) fn ask(
+    preparation: &mut Preparation<'_>,
+    wanted: Wanted,
+    most: usize,
+    logs: bool,
+) -> Result<(Ask, Parts), Problem> {
     let Wanted { names, source, sampling, context, scores, stream, form, split, tools } = wanted;
     let is_chat = matches!(source, Source::Chat(..));
     let most = context.map_or(most, |context| context.min(most));

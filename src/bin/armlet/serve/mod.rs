@@ -21,6 +21,8 @@ mod fields;
 mod form;
 mod format;
 mod functions;
+#[cfg(test)]
+mod fuzzed;
 mod guard;
 mod listen;
 mod messages;
