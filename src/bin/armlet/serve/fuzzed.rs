@@ -82,7 +82,7 @@ fn request(input: &[u8], preparation: &mut Preparation<'_>) -> Result<(), Proble
 /// Prepares an answer, and lets its form choose some tokens.
 fn prepare(preparation: &mut Preparation<'_>, wanted: Wanted) -> Result<(), Problem> {
     let (ask, _) = ask(preparation, wanted, CONTEXT, false)?;
-    assert!((1..CONTEXT).contains(&ask.prompt.len()) && ask.tokens > 0);
+    assert!((1..CONTEXT).contains(&ask.prompt.len()));
     let Some(mut constraint) = ask.constraint else { return Ok(()) };
     for step in 0..TRIED {
         let tokenizer = preparation.tokenizer;
@@ -202,7 +202,7 @@ impl Random {
 
 /// How many bodies are damaged: with `cargo xtask test --deep` many more.
 fn cases() -> usize {
-    if std::env::var_os("ARMLET_DEEP").is_some_and(|value| value == "1") { 100_000 } else { 500 }
+    if std::env::var_os("ARMLET_DEEP").is_some_and(|value| value == "1") { 20_000 } else { 500 }
 }
 
 /// Nobody's request ends the server, nor is a fault of its own.
