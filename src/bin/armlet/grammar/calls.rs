@@ -130,6 +130,21 @@ impl Writer<'_, '_> {
         }
     }
 
+    /// A text of which all these hold, and the first `end` behind it.
+    fn kept(&mut self, bodies: &[String], end: &str, among: &[&str]) -> String {
+        self.n += 1;
+        let control = self.control(end, among);
+        let behind = if control.is_some() { String::new() } else { regex(end) };
+        let all: Vec<String> = bodies.iter().map(|body| format!("/({body}){behind}/")).collect();
+        let first = if control.is_some() { String::new() } else { format!(" & ~/(.|\\n)*{behind}(.|\\n)+/") };
+        let _ = writeln!(self.rules, "T{}: {}{first}", self.n, all.join(" & "));
+        let token = format!("T{}", self.n);
+        match control {
+            Some((id, _)) => format!("{token} <[{id}]>"),
+            None => self.rule("[lazy]", &token),
+        }
+    }
+
     /// The answer, and a thought before it.
     fn thought(&mut self, frame: &Frame) -> String {
         let Some(tags) = frame.tags else { return "answer".into() };
@@ -199,6 +214,9 @@ impl Writer<'_, '_> {
         let d = self.dialect;
         let head = self.literal(&format!("{}{}{}", d.name, tool.name, d.arguments));
         let root = &tool.parameters;
+        if d.kind != Arguments::Json {
+            Bounds::default().add(&root.clone().into())?;
+        }
         let arguments = match d.kind {
             Arguments::Json => self.json(root, None)?,
             Arguments::Python => self.members(root, ", ", &mut |writer, name, schema| {
@@ -286,7 +304,10 @@ impl Writer<'_, '_> {
             return Ok(format!("({}) {}", texts.join(" | "), quoted(end)));
         }
         if schema["type"] == "string" {
-            return Ok(format!("{} \"\\n\"", self.until(mark, &[], None, &[])));
+            return Ok(match kept(schema)? {
+                None => format!("{} \"\\n\"", self.until(mark, &[], None, &[])),
+                Some(kept) => self.kept(&kept, end, &[]),
+            });
         }
         let value = self.json(&as_map(&if *schema == true { json!({}) } else { schema.clone() })?, Some(root))?;
         Ok(format!("{value} {}", quoted(end)))
@@ -313,7 +334,10 @@ impl Writer<'_, '_> {
         }
         match schema["type"].as_str() {
             Some("string") => {
-                let text = self.until(QUOTE, self.dialect.tokens, None, &[]);
+                let text = match kept(schema)? {
+                    None => self.until(QUOTE, self.dialect.tokens, None, &[]),
+                    Some(kept) => self.kept(&kept, QUOTE, self.dialect.tokens),
+                };
                 Ok(format!("{quote} {text}"))
             }
             Some("integer" | "number" | "boolean" | "null") => self.json(&as_map(schema)?, Some(root)),
@@ -342,6 +366,30 @@ impl Writer<'_, '_> {
         }
         "any".into()
     }
+}
+
+/// Regular expressions of a text whose schema has a pattern, or bounds of its length.
+fn kept(schema: &Value) -> Result<Option<Vec<String>>, String> {
+    let length = |key: &str| match &schema[key] {
+        Value::Null => Ok(None),
+        n => n.as_u64().map(Some).ok_or_else(|| format!("{key} is no length: {n}")),
+    };
+    let mut parts = Vec::new();
+    if let Some(pattern) = schema["pattern"].as_str() {
+        // It may stand anywhere in the text, unless it says where.
+        let (start, rest) = pattern.strip_prefix('^').map_or(("(.|\\n)*", pattern), |rest| ("", rest));
+        let end = rest.strip_suffix('$').filter(|rest| !rest.ends_with('\\'));
+        let (rest, end) = end.map_or((rest, "(.|\\n)*"), |rest| (rest, ""));
+        parts.push(format!("{start}({}){end}", llguidance::regex_to_lark(rest, "dw")));
+    }
+    match (length("minLength")?, length("maxLength")?) {
+        (None, None) => {}
+        (least, most) => {
+            let most = most.map_or(String::new(), |n| n.to_string());
+            parts.push(format!("(.|\\n){{{},{most}}}", least.unwrap_or(0)));
+        }
+    }
+    Ok((!parts.is_empty()).then_some(parts))
 }
 
 /// Whether a schema names definitions.
@@ -451,6 +499,34 @@ mod tests {
                 {
                     let bad = format!("{before}{}", dialect.write(&[call("f", bad)]));
                     assert!(!allowed(&grammar(&auto), tokenizer, &bad).1, "{}: {bad}", dialect.family);
+                }
+            }
+        });
+    }
+
+    /// Where a family writes texts as they are, they have the pattern and the length of their schema all the same.
+    #[test]
+    fn texts_that_are_no_json_have_their_pattern_and_length() {
+        with_tokenizer(|tokenizer| {
+            let vocabulary = Vocabulary::new(tokenizer).unwrap();
+            let parameters = json!({ "type": "object", "additionalProperties": false, "required": ["a", "b"], "properties": {
+                "a": { "type": "string", "pattern": "^[a-c]+/\\d$", "maxLength": 5 }, "b": { "type": "string", "minLength": 2 },
+            } });
+            for dialect in DIALECTS.iter().chain([&GENERIC]) {
+                let tools =
+                    Tools { list: vec![tool("f", parameters.clone())], choice: Choice::Required, parallel: false };
+                let lark = lark(&tools, &frame(dialect), tokenizer).unwrap();
+                let grammar = Grammar::new(vocabulary.clone(), &Form::Lark(lark)).unwrap();
+                for (a, b, may) in [
+                    ("abc/7", "xy", true),
+                    ("a/7", "x\n < y", true),
+                    ("abcc/7", "xy", false),
+                    ("d/7", "xy", false),
+                    ("a/", "xy", false),
+                    ("a/7", "x", false),
+                ] {
+                    let text = dialect.write(&[call("f", json!({ "a": a, "b": b }))]);
+                    assert_eq!(allowed(&grammar, tokenizer, &text).1, may, "{}: {text}", dialect.family);
                 }
             }
         });
