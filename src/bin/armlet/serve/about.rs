@@ -61,8 +61,9 @@ impl About {
     #[cfg(test)]
     pub(super) fn of_a_test(vocab: usize) -> Self {
         let names = vec!["tiny".into()];
-        let (family, kind) = ("llama".into(), "llama 1K F32".into());
-        About { names, created: 0, family, kind, parameters: 1000, bytes: 4000, vocab, trained: 4096, context: 4096 }
+        let (family, level) = ("llama".into(), "F32".into());
+        let (created, thinks, parameters, bytes, trained, context) = (0, false, 1000, 4000, 4096, 4096);
+        About { names, created, family, level, thinks, parameters, bytes, vocab, trained, context }
     }
 
     /// The name of the model.

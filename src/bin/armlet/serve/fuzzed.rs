@@ -53,7 +53,7 @@ fn request(input: &[u8], preparation: &mut Preparation<'_>) -> Result<(), Proble
     let about = About::of_a_test(vocab);
     let mut fields = Fields::parse(body)?;
     let of_ollama = |mut fields: Fields, parse: fn(Fields, Sampling, &About) -> Result<Asked, Problem>| {
-        ollama::model(&mut fields)?;
+        ollama::model(&mut fields, &about)?;
         Ok(match parse(fields, Line::parse_from(["test"]).sampling, &about)? {
             Asked::Answer(request) => Some((*request).0),
             Asked::Nothing(_) => None,
