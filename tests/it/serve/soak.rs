@@ -162,7 +162,7 @@ impl Client<'_> {
             "{\"prompt\": 1}",
             "{\"prompt\": \"a\", \"n\": 7}",
             "\u{1}",
-            "{\"prompt\": \"a\", \"max_tokens\": -1}",
+            "{\"prompt\": \"a\", \"max_tokens\": -2}",
         ];
         let reply = self.server.send("POST", TEXTS, &[], bodies[turn / 12 % bodies.len()]);
         assert_eq!(reply.status, 400, "{}", reply.body);
