@@ -19,15 +19,22 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     let entries = fs::read_dir(&folder).map_err(at(&folder))?.filter_map(|entry| Some(entry.ok()?.path()));
     let mut names: Vec<String> = entries.filter_map(|path| Some(path.file_stem()?.to_str()?.to_string())).collect();
     names.sort();
-    names.iter().try_for_each(|name| steps.step(&format!("the fuzz target {name}"), || fuzz(name)))
+    let mut step = |name: &str, features| steps.step(&format!("the fuzz target {name}"), || fuzz(name, features));
+    names.iter().try_for_each(|name| step(name, &[]))?;
+    // The program itself.
+    step("requests", &["--features", "program"])
 }
 
-fn fuzz(name: &str) -> Result<(), Failed> {
+fn fuzz(name: &str, features: &[&str]) -> Result<(), Failed> {
     // What is found on the way is of no use to the next run; what breaks goes to tests/fuzz/artifacts.
     let corpus = root().join("target/fuzz-corpus").join(name);
     fs::create_dir_all(&corpus).map_err(at(&corpus))?;
     let mut command = Command::new("rustup");
-    command.args(["run", "nightly", "cargo", "fuzz", "run", "--fuzz-dir", "tests/fuzz", name]).arg(corpus);
+    command
+        .args(["run", "nightly", "cargo", "fuzz", "run", "--fuzz-dir", "tests/fuzz"])
+        .args(features)
+        .arg(name)
+        .arg(corpus);
     let seeds = root().join("tests/fuzz/seeds").join(name);
     if seeds.exists() {
         command.arg(seeds);

@@ -3,6 +3,9 @@
 //! Generated text and results go to stdout, everything else to stderr. Exit codes: 0 for success, 1 for a failure, 2 for
 //! wrong usage, 130 after Ctrl-C, 128 and its number after another signal.
 
+// It is the fuzz target `requests` too, which needs what the server has within.
+#![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports))]
+
 mod args;
 mod atomic_file;
 mod bandwidth;
@@ -69,6 +72,10 @@ use error::Failure;
 #[global_allocator]
 static ALLOCATOR: fatal::Allocator = fatal::Allocator;
 
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| serve::fuzzed::request_or_schema(input));
+
+#[cfg(not(fuzzing))]
 fn main() -> std::process::ExitCode {
     if template::renderer::is_this() {
         return template::renderer::serve();

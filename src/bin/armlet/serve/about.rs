@@ -58,7 +58,7 @@ impl About {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn of_a_test(vocab: usize) -> Self {
         let names = vec!["tiny".into()];
         let (family, level) = ("llama".into(), "F32".into());

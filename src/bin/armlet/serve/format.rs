@@ -5,22 +5,11 @@ use serde_json::Value;
 use super::clients::Ask;
 use super::event::{Ended, Scored};
 use super::prepare::Source;
-use super::problem::Problem;
+use super::problem::{Names, Problem};
 use crate::args::Sampling;
 use crate::grammar::Form;
 use crate::thinking::{Tags, Thinking};
 use crate::tools::{Calls, Piece, Tools};
-
-/// What an API calls what a request is refused for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Names {
-    /// What the prompt is made of.
-    pub(super) prompt: &'static str,
-    /// What an answer may be.
-    pub(super) form: &'static str,
-    /// The schema of arguments, in a tool.
-    pub(super) parameters: &'static str,
-}
 
 /// What is asked for, as far as the request alone says it.
 pub(super) struct Wanted {

@@ -21,8 +21,8 @@ mod fields;
 mod form;
 mod format;
 mod functions;
-#[cfg(test)]
-mod fuzzed;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 mod guard;
 mod listen;
 mod messages;

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::event::{Candidate, Ended, Scored};
 use super::fields::{Fields, required, wrong_type};
-use super::format::{CallPart, Delta, Format, Names, Request as Asked, Wanted, call_id, sse};
+use super::format::{CallPart, Delta, Format, Request as Asked, Wanted, call_id, sse};
 use super::messages::Api;
 use super::prepare::Source;
-use super::problem::Problem;
+use super::problem::{Names, Problem};
 use super::{form, functions, messages, settings};
 use crate::args::Sampling;
 use crate::clock;

@@ -8,8 +8,7 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use super::format::Names;
-use super::problem::Problem;
+use super::problem::{Names, Problem};
 use crate::args;
 use crate::clock;
 use crate::error::Failure;

@@ -3,6 +3,17 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+/// What an API calls what a request is refused for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names {
+    /// What the prompt is made of.
+    pub(super) prompt: &'static str,
+    /// What an answer may be.
+    pub(super) form: &'static str,
+    /// The schema of arguments, in a tool.
+    pub(super) parameters: &'static str,
+}
+
 /// Why a request is not answered: a status, and what OpenAI's API says beside it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Problem {
