@@ -156,20 +156,23 @@ fn a_slow_reader_holds_up_nobody() {
 /// A client that reads nothing keeps its place for long only where nobody waits for it.
 #[test]
 fn who_reads_nothing_gives_way_to_who_waits() {
-    let stuck = || {
-        let server = Server::new(&counting(), &["--users", "1", "-c", "256"]);
+    let stuck = |users: &str| {
+        let server = Server::new(&counting(), &["--users", users, "-c", "256"]);
         let more = json!({ "stream": true, "max_tokens": 1_000_000, "logprobs": true, "top_logprobs": 20 });
         let mut stream = server.stream(CHAT, &asking("Hi", more));
         assert!(stream.chunk().is_some());
         (server, stream)
     };
-    let ([alone, asked], _streams) = {
-        let [(a, first), (b, second)] = [stuck(), stuck()];
-        ([a, b], [first, second])
+    let (servers, _streams): (Vec<Server>, Vec<_>) = ["1", "2", "1"].map(stuck).into_iter().unzip();
+    let [alone, roomy, asked] = &servers[..] else { unreachable!() };
+    let ask = |server: &Server| {
+        let answer = server.ok(CHAT, &asking("Hi", json!({ "max_tokens": 4 })));
+        assert_eq!(answer["usage"]["completion_tokens"], 4, "{answer}");
     };
-    let answer = asked.ok(CHAT, &asking("Hi", json!({ "max_tokens": 4 })));
-    assert_eq!(answer["usage"]["completion_tokens"], 4, "{answer}");
-    assert_eq!([asked, alone].map(|server| server.metric("answers_cancelled_total")), [1, 0]);
+    ask(asked);
+    // As long has another waited, whose place nobody needs.
+    (0..3).for_each(|_| ask(roomy));
+    assert_eq!([asked, roomy, alone].map(|server| server.metric("answers_cancelled_total")), [1, 0, 0]);
 }
 
 /// A system prompt that was prefilled is there from the start, for all who begin with it at once, whatever others did between;

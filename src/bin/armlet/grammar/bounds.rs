@@ -65,12 +65,11 @@ impl Bounds {
     /// Which limit it exceeds.
     pub(super) fn add(&mut self, schema: &Value) -> Result<(), String> {
         let mut targets = HashSet::new();
-        let mut depth = self.count(schema, &mut targets)?;
-        for target in &targets {
-            depth += target_of(schema, target).map_or(0, depth_of);
-        }
-        within("levels, with those that its references lead to", depth, DEPTH)?;
-        within("names with patterns to compare", self.names * self.pattern_properties, COMPARED)?;
+        let (names, pattern_properties) = (self.names, self.pattern_properties);
+        let depth = self.count(schema, &mut targets)?;
+        let (names, pattern_properties) = (self.names - names, self.pattern_properties - pattern_properties);
+        within("levels, with those that its references lead to", depth + reach(schema, &targets), DEPTH)?;
+        within("names with patterns to compare", names * pattern_properties, COMPARED)?;
         let mut size = Expansion { root: schema, follows: false, joined: false, known: HashMap::new() };
         size.of(schema);
         if size.joined {
@@ -79,7 +78,7 @@ impl Bounds {
             let found = size.of(schema);
             within("values, multiplied out", found.values, EXPANDED)?;
             within("patterns, formats and lengths of one text", found.patterns, TOGETHER)?;
-            if self.pattern_properties > 0 {
+            if pattern_properties > 0 {
                 return Err("it has patternProperties, and allOf or others beside which there are more keywords".into());
             }
         }
@@ -161,6 +160,48 @@ fn depth_of(value: &Value) -> usize {
     }
 }
 
+/// Levels of the longest chain of references that begins with one of these; of all of them, where there is a circle.
+fn reach(root: &Value, targets: &HashSet<&str>) -> usize {
+    let mut known = HashMap::new();
+    let chains = targets.iter().map(|target| chain(root, target, 0, &mut known));
+    let longest = chains.collect::<Option<Vec<_>>>().map(|chains| chains.into_iter().max().unwrap_or(0));
+    longest.unwrap_or_else(|| targets.iter().filter_map(|target| target_of(root, target)).map(depth_of).sum())
+}
+
+/// Levels of what a reference leads to; none for a circle.
+fn chain(root: &Value, target: &str, level: usize, known: &mut HashMap<String, Option<usize>>) -> Option<usize> {
+    if level > DEPTH {
+        return Some(DEPTH + 1);
+    }
+    if let Some(found) = known.get(target) {
+        return *found;
+    }
+    known.insert(target.into(), None);
+    let mut depth = 0;
+    if let Some(value) = target_of(root, target) {
+        let mut next = HashSet::new();
+        references(value, &mut next);
+        for target in next {
+            depth = depth.max(chain(root, target, level + 1, known)?);
+        }
+        depth += depth_of(value);
+    }
+    known.insert(target.into(), Some(depth));
+    Some(depth)
+}
+
+/// What a schema names.
+fn references<'s>(value: &'s Value, found: &mut HashSet<&'s str>) {
+    match value {
+        Value::Object(members) => members.iter().for_each(|(key, value)| match value {
+            Value::String(target) if key == "$ref" => drop(found.insert(target)),
+            value => references(value, found),
+        }),
+        Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
 /// What becomes of a schema when what holds together is one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Size {
@@ -217,9 +258,17 @@ impl<'s> Expansion<'s> {
 
     fn object(&mut self, members: &'s Map<String, Value>) -> Size {
         let mut parts: Vec<Size> = Vec::new();
-        let (mut own, mut speaks) = (ONE, false);
+        let (mut own, mut speaks, mut compound) = (ONE, false, false);
         for (key, value) in members {
+            compound |= matches!(key.as_str(), "allOf" | "anyOf" | "oneOf" | "$ref");
             match (key.as_str(), value) {
+                // They weigh nothing where they stand, but hold together what they do.
+                ("$defs" | "definitions", Value::Object(named)) => named.values().for_each(|value| _ = self.of(value)),
+                // Names are no keywords.
+                ("properties" | "patternProperties" | "dependentSchemas", Value::Object(named)) => {
+                    speaks = true;
+                    own = named.values().fold(own, |own, value| own.beside(self.of(value)));
+                }
                 ("allOf", Value::Array(list)) => parts.extend(list.iter().map(|value| self.of(value))),
                 ("anyOf" | "oneOf" | "enum", Value::Array(list)) => {
                     let sizes = list.iter().map(|value| self.of(value));
@@ -237,7 +286,8 @@ impl<'s> Expansion<'s> {
             }
         }
         parts.extend((speaks || parts.is_empty()).then_some(own));
-        self.joined |= parts.len() > 1;
+        // Values that are listed are only fewer by what is said beside them.
+        self.joined |= compound && parts.len() > 1;
         parts.into_iter().reduce(Size::and).unwrap_or(ONE)
     }
 
@@ -325,16 +375,22 @@ mod tests {
         let within = |value: Value| json!({ "properties": { "a": value } });
         assert_eq!(check(&json!({ "anyOf": [words('a', 900), words('b', 900)] })), Ok(()));
         assert_eq!(check(&both(words('a', 9), words('b', 900))), Ok(()));
-        let named = json!({ "$defs": { "b": words('b', 900) }, "$ref": "#/$defs/b", "anyOf": words('a', 900)["enum"] });
+        let by_name =
+            json!({ "$defs": { "b": words('b', 900) }, "$ref": "#/$defs/b", "anyOf": words('a', 900)["enum"] });
         for bad in [
             both(words('a', 900), words('b', 900)),
             both(within(words('a', 900)), within(words('b', 900))),
-            named,
+            by_name,
             json!({ "anyOf": many(900, |_| true), "properties": named_many() }),
             json!({ "allOf": many(20, |_| json!({ "anyOf": [{ "minimum": 1 }, { "maximum": 1 }] })) }),
         ] {
-            let why = check(&bad).unwrap_err();
-            assert!(why.ends_with("values, multiplied out"), "{why}");
+            // Also in a definition, or in a property that is called as a keyword is.
+            let named = json!({ "$ref": "#/$defs/x", "$defs": { "x": bad, "b": words('b', 900) } });
+            let title = json!({ "properties": { "title": bad }, "$defs": { "b": words('b', 900) } });
+            for bad in [bad, named, title] {
+                let why = check(&bad).unwrap_err();
+                assert!(why.ends_with("values, multiplied out"), "{why}");
+            }
         }
         let beside =
             json!({ "patternProperties": { "a": {} }, "allOf": [{ "minProperties": 1 }, { "maxProperties": 3 }] });
@@ -344,6 +400,14 @@ mod tests {
                                             "b": { "$ref": "#/$defs/a", "default": "x" } },
                             "$defs": { "a": { "patternProperties": { "^a": { "$ref": "#" } } } } });
         assert_eq!(check(&usual), Ok(()));
+        let listed = json!({ "properties": { "a": { "type": "string", "enum": ["a"] }, "const": { "minLength": 1 } },
+                             "patternProperties": { "^x": {} } });
+        let mut both = Bounds::default();
+        assert_eq!((both.add(&listed), both.add(&json!({ "anyOf": [true], "type": "string" }))), (Ok(()), Ok(())));
+        // Many flat definitions are not deep.
+        let flat = json!({ "anyOf": many(300, |i| json!({ "$ref": format!("#/$defs/n{i}") })),
+                           "$defs": named(300, |_| json!({ "items": { "items": { "items": {} } } })) });
+        assert_eq!(check(&flat), Ok(()));
     }
 
     fn named_many() -> Value {

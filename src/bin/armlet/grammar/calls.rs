@@ -239,13 +239,15 @@ impl Writer<'_, '_> {
         let mut schema = Value::Object(schema.clone());
         // Of what it does not name it needs no copy.
         let keys = if has_reference(&schema) { &["$defs", "definitions"][..] } else { &[] };
+        // Each definition counts once, however often it is copied.
+        self.bounds.add(&schema)?;
         // How its values are written is said once for all.
         for key in keys.iter().copied().chain(["x-guidance"]) {
             if let Some((definitions, of)) = root.and_then(|root| root.get(key)).zip(schema.as_object_mut()) {
                 of.entry(key).or_insert(definitions.clone());
             }
         }
-        self.bounds.add(&schema)?;
+        Bounds::default().add(&schema)?;
         let body = format!("%json {}", compact(&schema)?);
         if self.rules.len() + body.len() > MOST {
             return Err("it is too large for a grammar".into());
@@ -376,11 +378,8 @@ fn kept(schema: &Value) -> Result<Option<Vec<String>>, String> {
     };
     let mut parts = Vec::new();
     if let Some(pattern) = schema["pattern"].as_str() {
-        // It may stand anywhere in the text, unless it says where.
-        let (start, rest) = pattern.strip_prefix('^').map_or(("(.|\\n)*", pattern), |rest| ("", rest));
-        let end = rest.strip_suffix('$').filter(|rest| !rest.ends_with('\\'));
-        let (rest, end) = end.map_or((rest, "(.|\\n)*"), |rest| (rest, ""));
-        parts.push(format!("{start}({}){end}", llguidance::regex_to_lark(rest, "dw")));
+        let all: Vec<String> = alternatives(pattern).into_iter().map(anywhere).collect();
+        parts.push(format!("({})", all.join("|")));
     }
     match (length("minLength")?, length("maxLength")?) {
         (None, None) => {}
@@ -390,6 +389,37 @@ fn kept(schema: &Value) -> Result<Option<Vec<String>>, String> {
         }
     }
     Ok((!parts.is_empty()).then_some(parts))
+}
+
+/// A regular expression of a whole text, for one that may stand anywhere in it, unless it says where.
+fn anywhere(pattern: &str) -> String {
+    let (start, rest) = pattern.strip_prefix('^').map_or(("(.|\\n)*", pattern), |rest| ("", rest));
+    let is_escaped = |rest: &&str| !(rest.len() - rest.trim_end_matches('\\').len()).is_multiple_of(2);
+    let end = rest.strip_suffix('$').filter(|rest| !is_escaped(rest));
+    let (rest, end) = end.map_or((rest, "(.|\\n)*"), |rest| (rest, ""));
+    format!("{start}({}){end}", llguidance::regex_to_lark(rest, "dw"))
+}
+
+/// The alternatives of a regular expression: each may say for itself where it stands.
+fn alternatives(pattern: &str) -> Vec<&str> {
+    let (mut found, mut from, mut depth, mut in_class, mut is_escaped) = (Vec::new(), 0, 0usize, false, false);
+    for (at, c) in pattern.char_indices() {
+        match c {
+            _ if is_escaped => {}
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '(' if !in_class => depth += 1,
+            ')' if !in_class => depth = depth.saturating_sub(1),
+            '|' if !in_class && depth == 0 => {
+                found.push(&pattern[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
+        is_escaped = c == '\\' && !is_escaped;
+    }
+    found.push(&pattern[from..]);
+    found
 }
 
 /// Whether a schema names definitions.
@@ -530,6 +560,16 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn each_alternative_says_where_it_stands() {
+        let of = |pattern: &str| alternatives(pattern).into_iter().map(anywhere).collect::<Vec<_>>();
+        let any = "(.|\\n)*";
+        assert_eq!(of("^a|b$"), [format!("(a){any}"), format!("{any}(b)")]);
+        assert_eq!(of("^[|a](x|y)\\|$"), ["([|a](x|y)\\|)"]);
+        assert_eq!(of("^a\\\\$"), ["(a\\\\)"]);
+        assert_eq!(of("a\\$"), [format!("{any}(a\\$){any}")]);
     }
 
     #[test]

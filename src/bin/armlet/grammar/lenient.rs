@@ -1,11 +1,11 @@
 //! Schemas whose clients do not ask for all of them (`strict`), which tools and libraries write with more in them than a grammar
 //! can say.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::compact;
 
-/// What begins a look-around in a regular expression, or refers back: no automaton has it.
+/// What begins a look-around in a regular expression: no automaton has it.
 const BEYOND: [&str; 4] = ["(?=", "(?!", "(?<=", "(?<!"];
 
 /// The same schema for which what no grammar can say is left out: keywords and formats that are not known, patterns with
@@ -31,24 +31,46 @@ fn drop_patterns(schema: &mut Value) {
             if object.get("pattern").and_then(Value::as_str).is_some_and(is_beyond) {
                 object.remove("pattern");
             }
+            let mut dropped = false;
             if let Some(Value::Object(patterns)) = object.get_mut("patternProperties") {
+                let before = patterns.len();
                 patterns.retain(|pattern, _| !is_beyond(pattern));
+                dropped = patterns.len() < before;
             }
-            schemas(object).for_each(drop_patterns);
+            if dropped {
+                // It would forbid the names that are not known now.
+                object.remove("additionalProperties");
+            }
+            for (key, value) in object.iter_mut() {
+                match (key.as_str(), value) {
+                    // Values, and examples of them.
+                    ("enum" | "const" | "default" | "examples", _) => {}
+                    (
+                        "properties" | "patternProperties" | "dependentSchemas" | "$defs" | "definitions",
+                        Value::Object(named),
+                    ) => named.values_mut().for_each(drop_patterns),
+                    (_, value) => drop_patterns(value),
+                }
+            }
         }
         Value::Array(list) => list.iter_mut().for_each(drop_patterns),
         _ => (),
     }
 }
 
-/// What may be schemas: all but values and examples of them.
-fn schemas(object: &mut Map<String, Value>) -> impl Iterator<Item = &mut Value> {
-    let is_value = |key: &str| matches!(key, "enum" | "const" | "default" | "examples");
-    object.iter_mut().filter(move |(key, _)| !is_value(key)).map(|(_, value)| value)
-}
-
+/// Whether it looks around itself, at the edge of a word among others, or refers back.
 fn is_beyond(pattern: &str) -> bool {
-    BEYOND.iter().any(|group| pattern.contains(group))
+    let mut rest = pattern;
+    while let Some(at) = rest.find(['\\', '(']) {
+        rest = &rest[at..];
+        let escaped = rest.strip_prefix('\\').and_then(|rest| rest.chars().next());
+        match escaped {
+            Some('1'..='9' | 'b' | 'B') => return true,
+            None if BEYOND.iter().any(|group| rest.starts_with(group)) => return true,
+            _ => rest = &rest[1 + escaped.map_or(0, char::len_utf8)..],
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -71,6 +93,8 @@ mod tests {
             for property in [
                 json!({ "type": "string", "format": "RFC 5646" }),
                 json!({ "type": "string", "pattern": "^(?!x).*$" }),
+                json!({ "type": "string", "pattern": "(a|b)\\1" }),
+                json!({ "type": "object", "properties": { "default": { "type": "string", "pattern": "a(?=b)" } } }),
                 json!({ "type": "array", "items": { "type": "string", "pattern": "(?<=a)b" }, "uniqueItems": true }),
                 json!({ "type": "object", "propertyNames": { "pattern": "^a" } }),
                 json!({ "not": { "type": "string" } }),
@@ -87,6 +111,9 @@ mod tests {
             }
         });
         assert!(lenient(&json!([])).is_err());
+        assert!(["\\(?=x", "a\\\\(?:b)", "[(]?"].iter().all(|pattern| !is_beyond(pattern)));
+        let open = lenient(&json!({ "patternProperties": { "^(?!x)": {} }, "additionalProperties": false })).unwrap();
+        assert_eq!((&open["patternProperties"], open.get("additionalProperties")), (&json!({}), None));
         // Of values, nothing is left out; whatever a client says of our own options.
         let kept = json!({ "x-guidance": 1, "enum": [{ "pattern": "(?=a)" }] });
         assert_eq!(lenient(&kept), Ok(kept));

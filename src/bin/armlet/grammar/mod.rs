@@ -32,7 +32,7 @@ pub(crate) use lenient::lenient;
 const LONGEST: usize = 1 << 20;
 
 /// The stack on which a schema or a grammar is read: its rules are followed one within the other.
-const STACK: usize = 64 << 20;
+pub(crate) const STACK: usize = 64 << 20;
 /// The most states of the automaton of an answer's words, which take a KiB or two each, and the most symbols of its grammar, which
 /// has room for 65,525.
 const STATES: usize = 16_384;

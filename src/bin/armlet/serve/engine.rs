@@ -146,15 +146,15 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Refused where addresses are limited and `bodies` bytes of requests would not find room beside it.
-    pub(super) fn new(sizes: &Sizes<'_>, bodies: usize) -> Result<Self, Failure> {
+    /// Refused where addresses are limited and `more` bytes, of requests and what is made of them, would not find room beside it.
+    pub(super) fn new(sizes: &Sizes<'_>, more: usize) -> Result<Self, Failure> {
         let failed = |bytes: usize, why: &dyn std::fmt::Display| {
             let why = format!("{why}; fewer --users, or a smaller -c or --kv-budget, need less");
             Failure::new(format!("cannot allocate {} MiB", bytes.div_ceil(1 << 20)), why)
         };
         let allocate = |bytes: usize| memory(bytes).map_err(|e| failed(bytes, &e));
         let all = sizes.bytes();
-        check_room(all.saturating_add(bodies)).map_err(|why| failed(all, &why))?;
+        check_room(all.saturating_add(more)).map_err(|why| failed(all, &why))?;
         Ok(Memory {
             workspace: allocate(sizes.engine().map_or(0, Plan::engine_bytes))?,
             caches: sizes.each().map(|slots| allocate(slots.plan.session_bytes())).collect::<Result<_, _>>()?,
@@ -208,7 +208,8 @@ pub(super) fn run<'m>(
             Next::Tick => {}
             Next::End => return Ok(()),
         }
-        for request in answers.gone(scheduler.load().waiting > 0) {
+        let Load { running, waiting } = scheduler.load();
+        for request in answers.gone(waiting > 0 && running == number) {
             scheduler.cancel(request);
         }
         let tick = scheduler.tick(&mut engine, &loaded.pool, &mut answers);

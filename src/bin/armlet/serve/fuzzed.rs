@@ -40,8 +40,9 @@ const TRIED: usize = 6;
 const NAMES: Names = Names { prompt: "", form: "schema", parameters: "" };
 
 thread_local! {
-    /// What prepares requests for a small vocabulary; making it takes longer than any request.
-    static PREPARATION: RefCell<Preparation<'static>> = RefCell::new(preparation());
+    /// What prepares requests for a small vocabulary; making it takes longer than any request. It is never dropped, as what it
+    /// refers to is not.
+    static PREPARATION: RefCell<&'static mut Preparation<'static>> = RefCell::new(Box::leak(Box::new(preparation())));
 }
 
 fn preparation() -> Preparation<'static> {

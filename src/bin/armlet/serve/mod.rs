@@ -218,7 +218,8 @@ fn serve(
         form: grammar::form(&args.sampling)?,
         ids: Ids::new(),
     });
-    let mut memory = engine::Memory::new(sizes, args.connections.saturating_mul(args.max_body))?;
+    let mut memory =
+        engine::Memory::new(sizes, grammar::STACK.saturating_add(args.connections.saturating_mul(args.max_body)))?;
     let cut = phase.clone();
     thread::scope(|scope| {
         let spawn = |name: &str| thread::Builder::new().name(name.into());

@@ -109,8 +109,8 @@ pub(super) fn completion(mut request: Request<'_>) -> Result<Asked, Problem> {
     let fields = &mut request.fields;
     let source = prompt(required("prompt", fields.take("prompt"))?)?;
     if !limit(fields, &["max_tokens", "n_predict"], &mut request.sampling)? {
-        // As OpenAI's.
-        request.sampling.n_predict = Some(16);
+        // As OpenAI's, where the command line says nothing.
+        request.sampling.n_predict.get_or_insert(16);
     }
     let scores = fields.count("logprobs", 0..=20)?;
     fields.only("echo", &[json!(false)])?;
