@@ -52,8 +52,8 @@ fn preparation() -> Preparation<'static> {
     Tokenizer::new(file, &mut dry).unwrap();
     let tables = Box::leak(Box::new(memory(dry.used()).unwrap()));
     let tokenizer = Box::leak(Box::new(Tokenizer::new(file, &mut Arena::new(tables).unwrap()).unwrap()));
-    let template = Box::leak(Box::new(Line::parse_from(["test", "--chat-template", "chatml"]).template));
-    Preparation::new(file, tokenizer, template).unwrap()
+    let template = Line::parse_from(["test", "--chat-template", "chatml"]).template;
+    Preparation::new(file, tokenizer, &template).unwrap()
 }
 
 /// Feeds it one input, of which the first byte chooses the route; whether it was taken.
