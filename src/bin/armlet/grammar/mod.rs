@@ -9,6 +9,8 @@ pub(crate) mod calls;
 mod gbnf;
 #[cfg(feature = "serve")]
 mod lenient;
+#[cfg(feature = "serve")]
+mod patterns;
 mod vocabulary;
 
 use std::cell::{Cell, RefCell};
