@@ -64,11 +64,13 @@ fn measure() -> Result<BTreeMap<String, Lines>, Failed> {
     let profile = merge(&profiles)?;
     let mut export = Command::new(tool("llvm-cov")?);
     export.args(["export", "--format=lcov", "--instr-profile"]).arg(&profile);
-    for program in &programs {
+    // The first is the program where it is not behind an option, so not one of the sources.
+    let (first, others) = programs.split_last().ok_or_else(|| Failed("no program with tests was built".into()))?;
+    others.iter().for_each(|program| {
         export.arg("--object").arg(program);
-    }
+    });
     let sources = GROUPS.iter().flat_map(|group| group.files).map(|file| root().join(file));
-    Ok(lines(&output(export.args(sources))?))
+    Ok(lines(&output(export.arg(first).args(sources))?))
 }
 
 /// The programs of tests that `cargo test --no-run` names: `Executable tests/it/main.rs (target/debug/deps/it-0123)`.
