@@ -161,6 +161,15 @@ fn what_no_answer_can_be_is_said() {
     ] {
         fails_with(&["complete", "-m", &model, "-p", "A", option, form], 1, what);
     }
+    // Within the answer, too.
+    let rules: String = (0..1000).map(|i| format!("r{i} ::= r{i} r{i} | [xy]\n")).collect();
+    let all: Vec<String> = (0..1000).map(|i| format!("r{i}")).collect();
+    let many = format!("root ::= {}\n{rules}", all.join(" | "));
+    let options = ["complete", "-m", &model, "-p", "A", "-n", "400", "--ignore-eos", "--grammar", &many];
+    let broken = armlet().args(options).output().unwrap();
+    let said = stderr(&broken);
+    assert!(broken.status.code() == Some(1) && !broken.stdout.is_empty(), "{said}");
+    assert!(said.lines().last().unwrap().starts_with("armlet: the grammar: it has more than "), "{said}");
     let form = "{\"const\": \"a long text that goes on\"}";
     let cut = armlet().args(["complete", "-m", &model, "-p", "A", "-n", "3", "--json-schema", form]).output().unwrap();
     let what = "not a whole document of its grammar: stopped after 3 tokens";

@@ -236,6 +236,9 @@ pub(crate) fn generate(
         }
         // The core passes on pieces as they become certain, a character at a time.
         say(&mut text, &mut show)?;
+        if let Some(constraint) = &constraint {
+            constraint.check().map_err(|e| Failure::new("the grammar", e))?;
+        }
         let token = match event? {
             Event::Token(token) => token,
             Event::End(end) => break End::from(end),

@@ -21,6 +21,9 @@ pub(crate) struct Grammar(Infallible);
 /// None.
 pub(crate) struct Constraint(Infallible);
 
+/// None.
+pub(crate) type Trouble = Infallible;
+
 /// What the options say, which is refused.
 pub(crate) fn form(args: &args::Sampling) -> Result<Option<Form>, Failure> {
     match (&args.json_schema, &args.grammar) {
@@ -40,7 +43,7 @@ impl Grammar {
         match *form {}
     }
 
-    pub(crate) fn start(&self) -> Result<Constraint, String> {
+    pub(crate) fn start(&self) -> Result<Constraint, Trouble> {
         match self.0 {}
     }
 }
@@ -50,7 +53,11 @@ impl Constraint {
         match self.0 {}
     }
 
-    pub(crate) fn accept(&mut self, _: u32) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), Trouble> {
+        match self.0 {}
+    }
+
+    pub(crate) fn accept(&mut self, _: u32) -> Result<(), Trouble> {
         match self.0 {}
     }
 

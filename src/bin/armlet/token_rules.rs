@@ -67,7 +67,7 @@ impl TokenRules {
         let option = if args.json_schema.is_some() { "--json-schema" } else { "--grammar" };
         let build = |form| {
             let grammar = Grammar::new(Vocabulary::new(tokenizer)?, &form)?;
-            grammar.start().map(|_| grammar)
+            grammar.start().map(|_| grammar).map_err(|e| e.to_string())
         };
         let grammar = grammar::form(args)?.map(build).transpose().map_err(|e| Failure::new(option, e))?;
         Ok(TokenRules { grammar, ..Self::new(args, tokenizer)? })

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::client::{Server, asking};
 use super::{ANSWER, TEXT};
-use crate::common::scripted::answering;
+use crate::common::scripted::{answering, repeating};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -136,4 +136,66 @@ fn large_repetitions_are_not_written_out() {
         let reply = server.post(CHAT, &asking("Hi", never));
         assert!(reply.status == 400 && reply.body.contains("no text is of it"), "{reply:?}");
     }
+}
+
+/// A limit that an answer comes to is the form's fault, however it is sent, and costs nobody else anything.
+#[test]
+fn limits_within_an_answer_are_named() {
+    let word =
+        |i: u32| (8..24).map(|bit| if i.wrapping_mul(2_654_435_769) >> bit & 1 == 1 { 'a' } else { 'b' }).collect();
+    let words: Vec<String> = (1..121).map(word).collect();
+    let tokens: Vec<&str> = std::iter::once("\"").chain(words.iter().map(String::as_str)).collect();
+    let server = Server::new(&repeating(&tokens), &["-c", "2048", "--users", "1"]);
+    // As many states as there are words of 21 letters; and rules of which each may be two of itself.
+    let states = json!({ "json_schema": { "type": "string", "pattern": "^[ab]*a[ab]{20}$" } });
+    let rules: String = (0..1000).map(|i| format!("r{i} ::= r{i} r{i} | [xy]\n")).collect();
+    let all: Vec<String> = (0..1000).map(|i| format!("r{i}")).collect();
+    let places = json!({ "grammar": format!("root ::= {}\n{rules}", all.join(" | ")) });
+    for (form, field, what, streams) in [
+        (states, "response_format", "states of its patterns", &[false][..]),
+        (places, "grammar", "ways to", &[false, true]),
+    ] {
+        for stream in streams.iter().copied() {
+            let mut request = asking("Hi", json!({ "stream": stream, "max_tokens": 400, "temperature": 0 }));
+            request.as_object_mut().unwrap().extend(form.as_object().unwrap().clone());
+            let reply = server.post(CHAT, &request);
+            let error = if stream {
+                let last = reply.body.trim_end().rsplit("\n\n").next().unwrap().to_string();
+                assert!(reply.status == 200 && reply.body.matches("data: ").count() > 2, "{what}: {reply:?}");
+                serde_json::from_str(last.strip_prefix("data: ").unwrap()).unwrap()
+            } else {
+                assert_eq!(reply.status, 400, "{what}: {reply:?}");
+                reply.json()
+            };
+            let error: &Value = &error["error"];
+            assert_eq!((&error["type"], &error["param"]), (&json!("invalid_request_error"), &json!(field)), "{error}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains(what) && message.contains("has more than"), "{what}: {message}");
+        }
+    }
+    server.until("requests_running", 0);
+    assert_eq!(server.metric("answers_failed_total"), 0);
+    assert_eq!(server.post(CHAT, &asking("Hi", json!({ "max_tokens": 2 }))).status, 200);
+}
+
+/// No room for a moment is no fault of the request.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_room_for_a_grammar_is_unavailable() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let server = Server::new(&answering(&ANSWER), &["-c", "256"]);
+    let request = asking("Hi", json!({ "response_format": { "type": "json_object" }, "max_tokens": 3 }));
+    assert_eq!(server.post(CHAT, &request).status, 200);
+    let pid = Pid::from_child(&server.child);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix("kB")).unwrap();
+    let kib: u64 = size.trim().parse().unwrap();
+    // Room for what a request takes, and not for the stack of 64 MiB on which a schema is read.
+    let limit = Rlimit { current: Some((kib << 10) + (32 << 20)), maximum: None };
+    let before = prlimit(Some(pid), Resource::As, limit).unwrap();
+    let reply = server.post(CHAT, &request);
+    assert!(reply.status == 503 && reply.headers.contains("retry-after: "), "{reply:?}");
+    assert!(reply.body.contains("server_error") && reply.body.contains("cannot start a thread"), "{reply:?}");
+    prlimit(Some(pid), Resource::As, before).unwrap();
+    assert_eq!(server.post(CHAT, &request).status, 200);
 }

@@ -9,9 +9,9 @@ use armlet::tokenizer::{TokenKind, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use super::bounds::Bounds;
-use super::compact;
 use super::gbnf::escaped;
 use super::patterns::kept;
+use super::{Trouble, compact, deep};
 use crate::thinking::Tags;
 use crate::tools::{Arguments, Choice, Dialect, GEMMAS_QUOTE as QUOTE, Tool, Tools};
 
@@ -41,8 +41,12 @@ pub(crate) struct Frame {
 /// The grammar of an answer with these tools.
 ///
 /// # Errors
-/// A schema that is none.
-pub(crate) fn lark(tools: &Tools, frame: &Frame, tokenizer: &Tokenizer<'_>) -> Result<String, String> {
+/// A schema that is none, or that takes too much; or that there is no room for it now.
+pub(crate) fn lark(tools: &Tools, frame: &Frame, tokenizer: &Tokenizer<'_>) -> Result<String, Trouble> {
+    deep(|| write(tools, frame, tokenizer).map_err(Trouble::Form))
+}
+
+fn write(tools: &Tools, frame: &Frame, tokenizer: &Tokenizer<'_>) -> Result<String, String> {
     let mut writer =
         Writer { dialect: frame.dialect, tokenizer, rules: String::new(), n: 0, any: false, bounds: Bounds::default() };
     let answer = match (&tools.choice, &frame.document) {

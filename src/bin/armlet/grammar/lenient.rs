@@ -88,7 +88,7 @@ mod tests {
             let vocabulary = Vocabulary::new(tokenizer).unwrap();
             let starts = |schema: &Value| {
                 let grammar = Grammar::new(vocabulary.clone(), &Form::Schema(schema.clone()));
-                grammar.and_then(|grammar| grammar.start()).map(drop)
+                grammar.and_then(|grammar| grammar.start().map(drop).map_err(|e| e.to_string()))
             };
             for property in [
                 json!({ "type": "string", "format": "RFC 5646" }),

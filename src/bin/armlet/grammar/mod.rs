@@ -11,6 +11,7 @@ mod gbnf;
 mod lenient;
 #[cfg(feature = "serve")]
 mod patterns;
+mod trouble;
 mod vocabulary;
 
 use std::cell::{Cell, RefCell};
@@ -29,6 +30,7 @@ use crate::error::Failure;
 use crate::model::read_file;
 #[cfg(feature = "serve")]
 pub(crate) use lenient::lenient;
+pub(crate) use trouble::Trouble;
 
 /// The longest schema or grammar, in bytes.
 const LONGEST: usize = 1 << 20;
@@ -41,6 +43,8 @@ const STATES: usize = 16_384;
 const SYMBOLS: usize = 40_000;
 /// The most places of the grammar at which an answer is at a time: four for each property that may be next.
 const PLACES: usize = 8192;
+/// The most of them that are looked at for what may follow, over all tokens.
+const LOOKED_AT: usize = 50_000;
 
 /// What an answer may be.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,6 +109,7 @@ impl Vocabulary {
         limits.max_lexer_states = STATES;
         limits.max_grammar_size = SYMBOLS;
         limits.max_items_in_row = PLACES;
+        limits.step_max_items = LOOKED_AT;
         Ok(Vocabulary(Arc::new(factory)))
     }
 }
@@ -130,36 +135,33 @@ impl Grammar {
     /// For the next answer.
     ///
     /// # Errors
-    /// What is wrong with the schema or the grammar, or that no answer would do.
-    pub(crate) fn start(&self) -> Result<Constraint, String> {
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("grammar".into()).stack_size(STACK);
-            let thread = thread.spawn_scoped(scope, || self.start_here());
-            let thread = thread.map_err(|e| format!("cannot start a thread: {e}"))?;
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+    /// What is wrong with the schema or the grammar, or that no answer would do; or that there is no room for it now.
+    pub(crate) fn start(&self) -> Result<Constraint, Trouble> {
+        deep(|| self.start_here())
     }
 
-    fn start_here(&self) -> Result<Constraint, String> {
+    fn start_here(&self) -> Result<Constraint, Trouble> {
         let mut matcher = Matcher::new(self.vocabulary.0.create_parser(self.grammar.clone()));
-        match matcher.get_error() {
-            Some(error) => Err(told(&error)),
-            None => Ok(Constraint {
-                mask: RefCell::new(Some(matcher.compute_mask().map_err(|e| told(&e.to_string()))?)),
-                trie: matcher.tok_env().map_err(|e| e.to_string())?,
-                matcher: RefCell::new(matcher),
-                asked: Cell::new(0),
-            }),
+        if let Some(error) = matcher.get_error() {
+            return Err(Trouble::at_start(&error));
         }
+        Ok(Constraint {
+            mask: RefCell::new(Some(matcher.compute_mask().map_err(|e| Trouble::at_start(&e.to_string()))?)),
+            trie: matcher.tok_env().map_err(|e| Trouble::Failed(e.to_string()))?,
+            matcher: RefCell::new(matcher),
+            asked: Cell::new(0),
+            trouble: RefCell::new(None),
+        })
     }
 }
 
-/// What llguidance says, without the marks of its own.
-fn told(error: &str) -> String {
-    match error.trim_end_matches("\n<non-verbose/>") {
-        "NoExtensionBias" => "no text is of it: what it needs is not there, or never ends".into(),
-        told => told.into(),
-    }
+/// Runs on a stack of its own, where what is followed has room.
+fn deep<T: Send>(f: impl FnOnce() -> Result<T, Trouble> + Send) -> Result<T, Trouble> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("grammar".into()).stack_size(STACK).spawn_scoped(scope, f);
+        let thread = thread.map_err(|e| Trouble::Busy(format!("cannot start a thread for a grammar: {e}")))?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// A schema without choices of white space, in which a small model loses itself.
@@ -185,6 +187,8 @@ pub(crate) struct Constraint {
     mask: RefCell<Option<SimpleVob>>,
     /// Tokens that were looked at.
     asked: Cell<usize>,
+    /// Why there is no mask.
+    trouble: RefCell<Option<Trouble>>,
 }
 
 impl Constraint {
@@ -193,13 +197,18 @@ impl Constraint {
         let is_end = tokenizer.is_end(token);
         let token = if is_end { vocabulary::end(tokenizer).unwrap_or(token) } else { token };
         let mut mask = self.mask.borrow_mut();
+        if self.trouble.borrow().is_some() {
+            return false;
+        }
         if mask.is_none() {
             self.asked.set(self.asked.get() + 1);
             if self.asked.get() <= ONE_BY_ONE {
                 return self.allows_alone(token);
             }
-            // If that fails nothing may follow, and the answer ends so.
-            *mask = self.matcher.borrow_mut().compute_mask().ok();
+            match self.matcher.borrow_mut().compute_mask() {
+                Ok(all) => *mask = Some(all),
+                Err(e) => drop(self.trouble.replace(Some(Trouble::within(&e.to_string())))),
+            }
         }
         mask.as_ref().is_some_and(|mask| mask.is_allowed(token))
     }
@@ -210,9 +219,20 @@ impl Constraint {
         !self.trie.tok_trie().token(token).is_empty() && matcher.validate_tokens(&[token]).is_ok_and(|valid| valid == 1)
     }
 
+    /// Whether it could be said what may follow, after it was asked.
+    ///
+    /// # Errors
+    /// Why not: the answer cannot go on.
+    pub(crate) fn check(&self) -> Result<(), Trouble> {
+        self.trouble.borrow().clone().map_or(Ok(()), Err)
+    }
+
     /// Takes the next token of the answer.
-    pub(crate) fn accept(&mut self, token: u32) -> Result<(), String> {
-        self.matcher.get_mut().consume_token(token).map_err(|e| told(&e.to_string()))?;
+    ///
+    /// # Errors
+    /// Which limit that would exceed.
+    pub(crate) fn accept(&mut self, token: u32) -> Result<(), Trouble> {
+        self.matcher.get_mut().consume_token(token).map_err(|e| Trouble::within(&e.to_string()))?;
         self.mask.replace(None);
         self.asked.set(0);
         Ok(())

@@ -21,6 +21,7 @@ use super::phase::{Phase, Reached, reached};
 use super::prepare::{Preparation, Prompt, Source, internal};
 use super::problem::{Names, Problem};
 use super::reply;
+use crate::grammar::{Form, Trouble};
 use crate::sampling;
 use crate::token_rules::TokenRules;
 use armlet::generation::SubmitError;
@@ -48,6 +49,7 @@ pub(super) async fn answer(
     if *app.phase.borrow() != Phase::Running {
         return Err(Problem::unavailable("The server is about to end."));
     }
+    let bound_by = bound_by(&wanted);
     wanted.form = wanted.form.or_else(|| app.form.clone());
     let stream = wanted.stream;
     let (most, logs) = (app.sizes.context, app.limits.log_prompts);
@@ -59,6 +61,7 @@ pub(super) async fn answer(
         engine: app.engine.clone(),
         cut: reached(&app.phase, Phase::Cut),
         splitter: Splitter::new(parts),
+        bound_by,
         said: logs.then(String::new),
     };
     if stream {
@@ -126,6 +129,26 @@ fn refusal(app: &App, why: Refused, names: Names) -> Problem {
     }
 }
 
+/// The field of a request whose form its answer keeps to; none where that is the server's own, or there is none.
+fn bound_by(wanted: &Wanted) -> Option<&'static str> {
+    match (&wanted.tools, &wanted.form) {
+        (Some(_), _) => Some("tools"),
+        (None, Some(Form::Gbnf(_))) => Some("grammar"),
+        (None, form) => form.as_ref().map(|_| wanted.names.form),
+    }
+}
+
+/// Why an answer that had begun does not go on.
+fn broken(bound_by: Option<&'static str>, trouble: &Trouble) -> Problem {
+    match (trouble, bound_by) {
+        (Trouble::Form(why), Some(field)) => {
+            let message = format!("Invalid schema for {field}: {why}, to which the answer has come.");
+            Problem::invalid(message).of(field).code("invalid_value")
+        }
+        _ => Problem::internal(trouble.to_string()),
+    }
+}
+
 fn too_long(tokens: usize, most: usize) -> Problem {
     let message = format!(
         "This server's context holds {most} tokens with at least one of the answer. Your prompt has {tokens} tokens: shorten it."
@@ -139,6 +162,7 @@ struct Answering {
     engine: Handle,
     cut: Reached,
     splitter: Splitter,
+    bound_by: Option<&'static str>,
     /// All of it so far, for the log.
     said: Option<String>,
 }
@@ -177,7 +201,7 @@ impl Answering {
                 }
                 Came::End(last, ended)
             }
-            Some(Event::Failed(why)) => Came::Failed(Problem::internal(why)),
+            Some(Event::Failed(why)) => Came::Failed(broken(self.bound_by, &why)),
             None => Came::Failed(Problem::unavailable("The answer was given up.")),
         })
     }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::event::{Candidate, Ended, Event, Piece, Reason, Scored};
 use super::metrics::Metrics;
-use crate::grammar::Constraint;
+use crate::grammar::{Constraint, Trouble};
 use crate::token_rules::TokenRules;
 
 /// Events that wait for a client which takes them slowly.
@@ -145,7 +145,7 @@ impl Clients for Answers<'_> {
                 None
             }
             Err(why) => {
-                self.metrics.failed.add(1);
+                self.metrics.failed.add(usize::from(!matches!(why, Trouble::Form(_))));
                 self.end(request, |_| Event::Failed(why));
                 None
             }
@@ -176,7 +176,7 @@ impl Clients for Answers<'_> {
 
 impl Answer {
     /// The next token, told to the client; and why there are no more.
-    fn step(&mut self, tokenizer: &Tokenizer<'_>, logits: &[f32]) -> Result<(Option<u32>, Option<Reason>), String> {
+    fn step(&mut self, tokenizer: &Tokenizer<'_>, logits: &[f32]) -> Result<(Option<u32>, Option<Reason>), Trouble> {
         let stops: Vec<&str> = self.rules.stops.iter().map(String::as_str).collect();
         let limits = Limits { tokens: self.tokens, stops: &stops };
         let mut piece = Piece::default();
@@ -185,7 +185,8 @@ impl Answer {
         let step = self.rules.with(tokenizer, &self.history, None, self.constraint.as_ref(), |rules| {
             generation.choose(tokenizer, logits, sampler, limits, rules, show)
         });
-        let result = match step.map_err(|e| e.to_string())? {
+        self.constraint.as_ref().map_or(Ok(()), Constraint::check)?;
+        let result = match step.map_err(|e| Trouble::Failed(e.to_string()))? {
             Step::Token(token) => {
                 if self.rules.look_back() {
                     self.history.push(token);
@@ -213,7 +214,7 @@ impl Answer {
     }
 
     /// Whether a token is the last of what the answer's form lets it be.
-    fn completes(&mut self, token: u32) -> Result<bool, String> {
+    fn completes(&mut self, token: u32) -> Result<bool, Trouble> {
         let Some(constraint) = &mut self.constraint else { return Ok(false) };
         constraint.accept(token)?;
         Ok(constraint.is_complete())

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::grammar::Trouble;
+
 /// The engine tells these of each request, in order; the last is an end or a failure.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     Piece(Piece),
     End(Ended),
-    /// There is no more, because something here failed.
-    Failed(String),
+    /// There is no more, because the answer's form takes too much, or something here failed.
+    Failed(Trouble),
 }
 
 /// What a token added.

@@ -20,7 +20,7 @@ use super::problem::{Names, Problem};
 use super::tokens::{self, Tokenize};
 use super::{openai, responses};
 use crate::args::{Sampling, Template};
-use crate::grammar::{Constraint, Form};
+use crate::grammar::{Constraint, Form, Trouble};
 
 #[derive(Parser)]
 struct Line {
@@ -130,9 +130,10 @@ fn follow(mut constraint: Constraint, preparation: &Preparation<'_>) {
         let is_next = |token: &u32| !tokenizer.is_end(*token) && constraint.allows(tokenizer, *token);
         let vocab = tokenizer.len() as u32;
         let Some(next) = (0..vocab).map(|token| (token + 37 * step as u32) % vocab).find(is_next) else { break };
-        constraint.accept(next).unwrap();
-        if constraint.is_complete() {
-            break;
+        match constraint.accept(next) {
+            Ok(()) if !constraint.is_complete() => {}
+            Ok(()) | Err(Trouble::Form(_)) => break,
+            Err(why) => panic!("{why}"),
         }
     }
 }

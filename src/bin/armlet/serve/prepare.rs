@@ -13,7 +13,7 @@ use crate::args;
 use crate::clock;
 use crate::error::Failure;
 use crate::grammar::calls::{Frame, lark};
-use crate::grammar::{Constraint, Form, Grammar, Vocabulary};
+use crate::grammar::{Constraint, Form, Grammar, Trouble, Vocabulary};
 use crate::model::{encode, encode_prompt};
 use crate::template::{Message, Part, Template};
 use crate::thinking::Tags;
@@ -203,7 +203,7 @@ impl<'m> Preparation<'m> {
             Some(vocabulary) => vocabulary.clone(),
             None => self.vocabulary.insert(Vocabulary::new(self.tokenizer).map_err(Problem::internal)?).clone(),
         };
-        Ok(Grammar::new(vocabulary, form).and_then(|grammar| grammar.start()))
+        of_form(Grammar::new(vocabulary, form).map_err(Trouble::Form).and_then(|grammar| grammar.start()))
     }
 
     /// What keeps an answer to tools, or to the form if it calls none; and what reads its calls.
@@ -237,7 +237,7 @@ impl<'m> Preparation<'m> {
     }
 
     fn try_calls(&mut self, tools: &Tools, frame: &Frame) -> Result<Result<Constraint, String>, Problem> {
-        match lark(tools, frame, self.tokenizer) {
+        match of_form(lark(tools, frame, self.tokenizer))? {
             Ok(lark) => self.start(&Form::Lark(lark)),
             Err(why) => Ok(Err(why)),
         }
@@ -264,6 +264,16 @@ impl<'m> Preparation<'m> {
     /// The tokens of a text as it is.
     pub(super) fn tokenize(&self, text: &str, options: EncodeOptions<'_>) -> Result<Vec<u32>, Problem> {
         encode(self.tokenizer, text, options).map_err(internal)
+    }
+}
+
+/// What there is of a form, or what is wrong with it; all else that is wrong is no fault of its.
+fn of_form<T>(made: Result<T, Trouble>) -> Result<Result<T, String>, Problem> {
+    match made {
+        Ok(made) => Ok(Ok(made)),
+        Err(Trouble::Form(why)) => Ok(Err(why)),
+        Err(Trouble::Busy(why)) => Err(Problem::unavailable(&why)),
+        Err(Trouble::Failed(why)) => Err(Problem::internal(why)),
     }
 }
 
