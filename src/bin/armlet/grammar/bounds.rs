@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use super::expansion::Expansion;
 
 /// The most values of a schema: objects, their members, items of lists.
 const VALUES: usize = 8192;
@@ -23,16 +25,14 @@ const COMPARED: usize = 4096;
 /// How deeply a document is nested, and all that its references lead to, one within the other.
 const DEPTH: usize = 1024;
 /// The most values, when what holds together is multiplied out, in terms of [`VALUES`].
-const EXPANDED: u64 = 1 << 16;
+pub(super) const EXPANDED: u64 = 1 << 16;
 /// The most patterns, formats and lengths that one text must have together.
 const TOGETHER: u64 = 8;
-/// Bytes of text that weigh as much as a value.
-const WEIGHT: usize = 64;
 /// Types that there are.
 const TYPES: usize = 7;
 
 /// Keywords that say nothing of a value.
-const SILENT: [&str; 12] = [
+pub(super) const SILENT: [&str; 12] = [
     "$schema",
     "$id",
     "id",
@@ -70,14 +70,13 @@ impl Bounds {
         let (names, pattern_properties) = (self.names - names, self.pattern_properties - pattern_properties);
         within("levels, with those that its references lead to", depth + reach(schema, &targets), DEPTH)?;
         within("names with patterns to compare", names * pattern_properties, COMPARED)?;
-        let mut size = Expansion { root: schema, follows: false, joined: false, known: HashMap::new() };
-        size.of(schema);
-        if size.joined {
-            // References are leaves, but for what is joined with others.
-            size = Expansion { follows: true, known: HashMap::new(), ..size };
-            let found = size.of(schema);
+        // References are leaves, but for what is joined with others.
+        let mut expansion = Expansion::new(schema, false);
+        expansion.of(schema);
+        if expansion.joined {
+            let found = Expansion::new(schema, true).of(schema);
             within("values, multiplied out", found.values, EXPANDED)?;
-            within("patterns, formats and lengths of one text", found.patterns, TOGETHER)?;
+            within("patterns, formats and lengths of one text", found.most, TOGETHER)?;
             if pattern_properties > 0 {
                 return Err("it has patternProperties, and allOf or others beside which there are more keywords".into());
             }
@@ -137,12 +136,12 @@ impl Bounds {
     }
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(what: &str, found: T, most: T) -> Result<(), String> {
+pub(super) fn within<T: PartialOrd + std::fmt::Display>(what: &str, found: T, most: T) -> Result<(), String> {
     if found <= most { Ok(()) } else { Err(format!("it has more than {most} {what}")) }
 }
 
 /// What a reference names, as llguidance finds it.
-fn target_of<'s>(root: &'s Value, reference: &str) -> Option<&'s Value> {
+pub(super) fn target_of<'s>(root: &'s Value, reference: &str) -> Option<&'s Value> {
     if reference == "#" || reference == "#/" {
         return Some(root);
     }
@@ -191,7 +190,7 @@ fn chain(root: &Value, target: &str, level: usize, known: &mut HashMap<String, O
 }
 
 /// What a schema names.
-fn references<'s>(value: &'s Value, found: &mut HashSet<&'s str>) {
+pub(super) fn references<'s>(value: &'s Value, found: &mut HashSet<&'s str>) {
     match value {
         Value::Object(members) => members.iter().for_each(|(key, value)| match value {
             Value::String(target) if key == "$ref" => drop(found.insert(target)),
@@ -202,114 +201,10 @@ fn references<'s>(value: &'s Value, found: &mut HashSet<&'s str>) {
     }
 }
 
-/// What becomes of a schema when what holds together is one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Size {
-    values: u64,
-    /// Alternatives, where there are most.
-    ways: u64,
-    /// Patterns that one text must have.
-    patterns: u64,
-}
-
-const ONE: Size = Size { values: 1, ways: 1, patterns: 0 };
-
-impl Size {
-    /// One beside the other.
-    fn beside(self, other: Size) -> Size {
-        let (ways, patterns) = (self.ways.max(other.ways), self.patterns.max(other.patterns));
-        Size { values: self.values.saturating_add(other.values), ways, patterns }
-    }
-
-    /// Either of them.
-    fn or(self, other: Size) -> Size {
-        Size { ways: self.ways.saturating_add(other.ways), ..self.beside(other) }
-    }
-
-    /// Both at once: each alternative of one with each of the other.
-    fn and(self, other: Size) -> Size {
-        Size {
-            values: self.values.saturating_mul(other.ways).saturating_add(other.values.saturating_mul(self.ways)),
-            ways: self.ways.saturating_mul(other.ways),
-            patterns: self.patterns.saturating_add(other.patterns),
-        }
-    }
-}
-
-struct Expansion<'s> {
-    root: &'s Value,
-    /// References stand for what they name.
-    follows: bool,
-    /// Somewhere several must hold together.
-    joined: bool,
-    /// What references become; none while that is being found, for a circle.
-    known: HashMap<&'s str, Size>,
-}
-
-impl<'s> Expansion<'s> {
-    fn of(&mut self, schema: &'s Value) -> Size {
-        match schema {
-            Value::Object(members) => self.object(members),
-            Value::Array(list) => list.iter().fold(ONE, |size, value| size.beside(self.of(value))),
-            Value::String(text) => Size { values: 1 + (text.len() / WEIGHT) as u64, ..ONE },
-            _ => ONE,
-        }
-    }
-
-    fn object(&mut self, members: &'s Map<String, Value>) -> Size {
-        let mut parts: Vec<Size> = Vec::new();
-        let (mut own, mut speaks, mut compound) = (ONE, false, false);
-        for (key, value) in members {
-            compound |= matches!(key.as_str(), "allOf" | "anyOf" | "oneOf" | "$ref");
-            match (key.as_str(), value) {
-                // They weigh nothing where they stand, but hold together what they do.
-                ("$defs" | "definitions", Value::Object(named)) => named.values().for_each(|value| _ = self.of(value)),
-                // Names are no keywords.
-                ("properties" | "patternProperties" | "dependentSchemas", Value::Object(named)) => {
-                    speaks = true;
-                    own = named.values().fold(own, |own, value| own.beside(self.of(value)));
-                }
-                ("allOf", Value::Array(list)) => parts.extend(list.iter().map(|value| self.of(value))),
-                ("anyOf" | "oneOf" | "enum", Value::Array(list)) => {
-                    let sizes = list.iter().map(|value| self.of(value));
-                    parts.push(sizes.reduce(Size::or).unwrap_or(ONE));
-                }
-                ("const", value) => parts.push(self.of(value)),
-                ("$ref", Value::String(target)) => parts.push(self.reference(target)),
-                (key, _) if SILENT.contains(&key) => {}
-                (key, value) => {
-                    speaks = true;
-                    let is_pattern = matches!(key, "pattern" | "format" | "minLength" | "maxLength" | "multipleOf");
-                    own.patterns += u64::from(is_pattern && !value.is_object());
-                    own = own.beside(self.of(value));
-                }
-            }
-        }
-        parts.extend((speaks || parts.is_empty()).then_some(own));
-        // Values that are listed are only fewer by what is said beside them.
-        self.joined |= compound && parts.len() > 1;
-        parts.into_iter().reduce(Size::and).unwrap_or(ONE)
-    }
-
-    fn reference(&mut self, reference: &'s str) -> Size {
-        if !self.follows {
-            return ONE;
-        }
-        if let Some(known) = self.known.get(reference) {
-            return *known;
-        }
-        // A circle is refused where it must be followed.
-        self.known.insert(reference, ONE);
-        let size = target_of(self.root, reference).map_or(ONE, |target| self.of(target));
-        self.known.insert(reference, size);
-        size
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     fn check(schema: &Value) -> Result<(), String> {
         Bounds::default().add(schema)
@@ -402,8 +297,35 @@ mod tests {
         assert_eq!(check(&usual), Ok(()));
         let listed = json!({ "properties": { "a": { "type": "string", "enum": ["a"] }, "const": { "minLength": 1 } },
                              "patternProperties": { "^x": {} } });
-        let mut both = Bounds::default();
-        assert_eq!((both.add(&listed), both.add(&json!({ "anyOf": [true], "type": "string" }))), (Ok(()), Ok(())));
+        let mut two = Bounds::default();
+        assert_eq!((two.add(&listed), two.add(&json!({ "anyOf": [true], "type": "string" }))), (Ok(()), Ok(())));
+        // What is said of different members is independent, and of the same one is not, under its name or another's.
+        let text = |i: usize| json!({ "type": "string", "pattern": format!("a{i}"), "enum": words('a', 90)["enum"] });
+        let of = |place: &dyn Fn(usize) -> Value| json!({ "allOf": many(12, place) });
+        let member = |i: usize| json!({ "properties": { format!("n{i}"): text(i) } });
+        assert_eq!(check(&of(&member)), Ok(()));
+        assert_eq!(check(&both(within(words('a', 900)), json!({ "properties": { "b": words('b', 900) } }))), Ok(()));
+        let others = |i: usize| json!({ "additionalProperties": text(i) });
+        for (same, what) in [
+            (of(&|i| within(json!({ "pattern": format!("a{i}") }))), "patterns, formats and lengths of one text"),
+            (of(&|i| if i == 0 { member(0) } else { others(i) }), "values, multiplied out"),
+            (
+                both(within(words('a', 900)), json!({ "additionalProperties": words('b', 900) })),
+                "values, multiplied out",
+            ),
+            (
+                both(json!({ "items": words('a', 900) }), json!({ "prefixItems": [words('b', 900)] })),
+                "values, multiplied out",
+            ),
+        ] {
+            let why = check(&same).unwrap_err();
+            assert!(why.ends_with(what), "{what}: {why}");
+        }
+        // Names that lead to each other twice are followed once, and joined no more than may be.
+        let twice = |i: usize| json!({ "properties": { "a": { "$ref": format!("#/$defs/n{}", i + 1) }, "b": { "$ref": format!("#/$defs/n{}", i + 1) } } });
+        let ladder =
+            json!({ "allOf": [{ "$ref": "#/$defs/n0" }, { "$ref": "#/$defs/n1" }], "$defs": named(60, twice) });
+        assert!(check(&ladder).unwrap_err().ends_with("values, multiplied out"));
         // Many flat definitions are not deep.
         let flat = json!({ "anyOf": many(300, |i| json!({ "$ref": format!("#/$defs/n{i}") })),
                            "$defs": named(300, |_| json!({ "items": { "items": { "items": {} } } })) });

@@ -3,14 +3,16 @@
 //! Text is free, but for what begins a call: from there on it is a call of one of the tools, whose arguments their schemas allow.
 //! A thought before it is free, whatever it says of calls.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use armlet::tokenizer::{TokenKind, Tokenizer};
 use serde_json::{Map, Value, json};
 
-use super::bounds::Bounds;
+use super::bounds::{Bounds, references};
 use super::gbnf::escaped;
 use super::patterns::kept;
+use super::{Trouble, compact, deep};
 use super::{Trouble, compact, deep};
 use crate::thinking::Tags;
 use crate::tools::{Arguments, Choice, Dialect, GEMMAS_QUOTE as QUOTE, Tool, Tools};
@@ -242,15 +244,15 @@ impl Writer<'_, '_> {
     /// A JSON value; definitions that it names are those of `root`.
     fn json(&mut self, schema: &Map<String, Value>, root: Option<&Map<String, Value>>) -> Result<String, String> {
         let mut schema = Value::Object(schema.clone());
-        // Of what it does not name it needs no copy.
-        let keys = if has_reference(&schema) { &["$defs", "definitions"][..] } else { &[] };
         // Each definition counts once, however often it is copied.
         self.bounds.add(&schema)?;
+        // Only what it names is copied.
+        let mut more = root.map_or_else(Map::new, |root| named(root, &schema));
         // How its values are written is said once for all.
-        for key in keys.iter().copied().chain(["x-guidance"]) {
-            if let Some((definitions, of)) = root.and_then(|root| root.get(key)).zip(schema.as_object_mut()) {
-                of.entry(key).or_insert(definitions.clone());
-            }
+        let options = root.and_then(|root| root.get("x-guidance"));
+        more.extend(options.map(|options| ("x-guidance".into(), options.clone())));
+        if let Some(of) = schema.as_object_mut() {
+            more.into_iter().for_each(|(key, value)| _ = of.entry(key).or_insert(value));
         }
         Bounds::default().add(&schema)?;
         let body = format!("%json {}", compact(&schema)?);
@@ -375,13 +377,25 @@ impl Writer<'_, '_> {
     }
 }
 
-/// Whether a schema names definitions.
-fn has_reference(schema: &Value) -> bool {
-    match schema {
-        Value::Object(members) => members.contains_key("$ref") || members.values().any(has_reference),
-        Value::Array(list) => list.iter().any(has_reference),
-        _ => false,
+/// Definitions of `root` that a schema names, and those that they name.
+fn named(root: &Map<String, Value>, schema: &Value) -> Map<String, Value> {
+    let mut targets = HashSet::new();
+    references(schema, &mut targets);
+    let mut found: Map<String, Value> = Map::new();
+    let mut left: Vec<&str> = targets.into_iter().collect();
+    while let Some(target) = left.pop() {
+        let mut path = target.trim_start_matches("#/").split('/');
+        let (Some(key @ ("$defs" | "definitions")), Some(name)) = (path.next(), path.next()) else { continue };
+        let Some(definition) = root.get(key).and_then(|definitions| definitions.get(name)) else { continue };
+        let of = found.entry(key).or_insert(json!({}));
+        if of.get(name).is_none() {
+            of[name] = definition.clone();
+            let mut targets = HashSet::new();
+            references(definition, &mut targets);
+            left.extend(targets);
+        }
     }
+    found
 }
 
 /// The texts that a schema lists, if it lists nothing else.
@@ -511,6 +525,30 @@ mod tests {
                     let text = dialect.write(&[call("f", json!({ "a": a, "b": b }))]);
                     assert_eq!(allowed(&grammar, tokenizer, &text).1, may, "{}: {text}", dialect.family);
                 }
+            }
+        });
+    }
+
+    /// Where each argument is a grammar of its own, it has the definitions that it names, and no others.
+    #[test]
+    fn definitions_are_copied_where_they_are_named() {
+        with_tokenizer(|tokenizer| {
+            let vocabulary = Vocabulary::new(tokenizer).unwrap();
+            let of = |i: usize| (format!("d{i}"), json!({ "type": "string", "enum": ["x".repeat(100)] }));
+            let argument = |i: usize| (format!("a{i}"), json!({ "$ref": format!("#/$defs/d{i}") }));
+            let mut definitions: Map<String, Value> = (0..50).map(of).collect();
+            definitions.insert("d0".into(), json!({ "items": { "$ref": "#/$defs/e" } }));
+            definitions.insert("e".into(), json!({ "anyOf": [{ "$ref": "#/$defs/d0" }, { "$ref": "#/$defs/d1" }] }));
+            let properties: Map<String, Value> = (0..50).map(argument).collect();
+            let parameters = json!({ "type": "object", "properties": properties, "$defs": definitions });
+            let tools = Tools { list: vec![tool("f", parameters)], choice: Choice::Required, parallel: false };
+            for dialect in DIALECTS.iter().filter(|dialect| matches!(dialect.kind, Arguments::Python | Arguments::Xml))
+            {
+                let lark = lark(&tools, &frame(dialect), tokenizer).unwrap();
+                assert!(lark.len() < 50 * 500, "{}: {}", dialect.family, lark.len());
+                let grammar = Grammar::new(vocabulary.clone(), &Form::Lark(lark)).unwrap();
+                let text = dialect.write(&[call("f", json!({ "a0": [["x".repeat(100)]] }))]);
+                assert_eq!(allowed(&grammar, tokenizer, &text), (text.len(), true), "{}", dialect.family);
             }
         });
     }

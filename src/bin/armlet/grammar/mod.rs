@@ -6,6 +6,7 @@
 mod bounds;
 #[cfg(feature = "serve")]
 pub(crate) mod calls;
+mod expansion;
 mod gbnf;
 #[cfg(feature = "serve")]
 mod lenient;
