@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::client::{Server, asking, events};
+use crate::cli::Folder;
 use crate::common::deep;
 use crate::common::gguf::{Gguf, Tiny, Val, byte_level_model_of, noise};
 use crate::common::scripted::answering;
@@ -251,9 +252,15 @@ fn results_are_told_to_the_model() {
 /// Whatever the model, a call that is wanted comes, and its arguments are of their schema.
 #[test]
 fn arguments_are_of_their_schema() {
-    let server = Server::with_file(&roomy(), &["-c", "4096"], &[]);
+    // Where arguments are JSON, and where a family has words of its own.
+    let f = Folder::new();
+    let shown = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% for t in tools %}{{ t | tojson }}{% endfor %}";
+    let gemma = f.write("gemma.jinja", format!("{shown}{{# <|tool_call>call: #}}").as_bytes());
+    let servers = [&[][..], &["--chat-template", &gemma]]
+        .map(|more| Server::with_file(&roomy(), &[&["-c", "4096"], more].concat(), &[]));
     let (n, mut whole) = (deep(500, 20), 0);
     for i in 0..n {
+        let server = &servers[i / 2 % 2];
         let mut dice = Dice::new(noise(i as u64, 400));
         let value = schema(&mut dice, 2);
         let parameters = json!({ "type": "object", "properties": { "v": value }, "required": ["v"] });

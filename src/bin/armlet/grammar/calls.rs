@@ -9,16 +9,15 @@ use std::fmt::Write;
 use armlet::tokenizer::{TokenKind, Tokenizer};
 use serde_json::{Map, Value, json};
 
-use super::bounds::{Bounds, references};
+use super::bounds::{Bounds, references, within};
+use super::count::Count;
 use super::gbnf::escaped;
+use super::gemma::Made;
 use super::patterns::kept;
 use super::{Trouble, compact, deep};
-use super::{Trouble, compact, deep};
 use crate::thinking::Tags;
-use crate::tools::{Arguments, Choice, Dialect, GEMMAS_QUOTE as QUOTE, Tool, Tools};
+use crate::tools::{Arguments, Choice, Dialect, Tool, Tools};
 
-/// How deeply values are described in words that are not JSON; what is deeper may be anything.
-const DEEPEST: usize = 6;
 /// Any text.
 const ANY: &str = "/(.|\\n)*/";
 
@@ -26,8 +25,11 @@ const ANY: &str = "/(.|\\n)*/";
 const CALLS: usize = 16;
 /// The most bytes of a grammar: definitions may be copied.
 const MOST: usize = 4 << 20;
+const TOO_LARGE: &str = "it is too large for a grammar";
 /// White space in which no model loses itself.
 const SPACE: &str = "/\\s{0,4}/";
+/// The most members of an object, times how many of them there must be.
+const MEMBERS: usize = 8192;
 
 /// What an answer is made of beside calls.
 pub(crate) struct Frame {
@@ -49,8 +51,15 @@ pub(crate) fn lark(tools: &Tools, frame: &Frame, tokenizer: &Tokenizer<'_>) -> R
 }
 
 fn write(tools: &Tools, frame: &Frame, tokenizer: &Tokenizer<'_>) -> Result<String, String> {
-    let mut writer =
-        Writer { dialect: frame.dialect, tokenizer, rules: String::new(), n: 0, any: false, bounds: Bounds::default() };
+    let mut writer = Writer {
+        dialect: frame.dialect,
+        tokenizer,
+        rules: String::new(),
+        n: 0,
+        any: false,
+        gemma: Made::default(),
+        bounds: Bounds::default(),
+    };
     let answer = match (&tools.choice, &frame.document) {
         (Choice::Auto, None) => writer.text_or_calls(tools, frame)?,
         (Choice::Auto, Some(schema)) => {
@@ -67,24 +76,44 @@ fn as_map(schema: &Value) -> Result<Map<String, Value>, String> {
 }
 
 /// Writes rules, which have numbers for names.
-struct Writer<'w, 'm> {
-    dialect: &'static Dialect,
+pub(super) struct Writer<'w, 'm> {
+    pub(super) dialect: &'static Dialect,
     tokenizer: &'w Tokenizer<'m>,
-    rules: String,
+    pub(super) rules: String,
     n: usize,
     /// There is a rule for any value in Gemma's words.
-    any: bool,
+    pub(super) any: bool,
+    pub(super) gemma: Made,
     /// What the schemas take together.
     bounds: Bounds,
 }
 
 impl Writer<'_, '_> {
     /// A new rule; its name.
-    fn rule(&mut self, options: &str, body: &str) -> String {
-        self.n += 1;
+    pub(super) fn rule(&mut self, options: &str, body: &str) -> String {
+        let name = self.name();
         // Writing to a String cannot fail.
-        let _ = writeln!(self.rules, "r{}{options}: {body}", self.n);
+        let _ = writeln!(self.rules, "{name}{options}: {body}");
+        name
+    }
+
+    /// The name of a rule that is yet to be written.
+    pub(super) fn name(&mut self) -> String {
+        self.n += 1;
         format!("r{}", self.n)
+    }
+
+    /// Writes it.
+    pub(super) fn define(&mut self, name: &str, body: &str) -> Result<(), String> {
+        let _ = writeln!(self.rules, "{name}: {body}");
+        if self.rules.len() > MOST { Err(TOO_LARGE.into()) } else { Ok(()) }
+    }
+
+    /// A new terminal; its name.
+    pub(super) fn terminal(&mut self, body: &str) -> String {
+        self.n += 1;
+        let _ = writeln!(self.rules, "T{}: {body}", self.n);
+        format!("T{}", self.n)
     }
 
     /// The control token that begins a text, and its length.
@@ -95,7 +124,7 @@ impl Writer<'_, '_> {
     }
 
     /// A text as it is, with control tokens where it spells them.
-    fn literal(&self, text: &str) -> String {
+    pub(super) fn literal(&self, text: &str) -> String {
         let mut items = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -117,35 +146,27 @@ impl Writer<'_, '_> {
     }
 
     /// Any text up to the first of this, with it; the text may not begin with `but`, nor have one of `never` in letters.
-    fn until(&mut self, end: &str, among: &[&str], but: Option<&str>, never: &[&str]) -> String {
+    pub(super) fn until(&mut self, end: &str, among: &[&str], but: Option<&str>, never: &[&str]) -> String {
         let mut but = but.map_or(String::new(), |but| format!(" & ~/\\s*{}(.|\\n)*/", regex(but)));
         for never in never {
             let _ = write!(but, " & ~/(.|\\n)*{}(.|\\n)*/", regex(never));
         }
         match self.control(end, among) {
-            Some((id, _)) => {
-                self.n += 1;
-                let _ = writeln!(self.rules, "T{}: {ANY}{but}", self.n);
-                format!("T{} <[{id}]>", self.n)
-            }
+            Some((id, _)) => format!("{} <[{id}]>", self.terminal(&format!("{ANY}{but}"))),
             None => {
-                self.n += 1;
-                let _ = writeln!(self.rules, "T{}: /(.|\\n)*{}/{but}", self.n, regex(end));
-                let token = format!("T{}", self.n);
+                let token = self.terminal(&format!("/(.|\\n)*{}/{but}", regex(end)));
                 self.rule("[lazy]", &token)
             }
         }
     }
 
     /// A text of which all these hold, and the first `end` behind it.
-    fn kept(&mut self, bodies: &[String], end: &str, among: &[&str]) -> String {
-        self.n += 1;
+    pub(super) fn kept(&mut self, bodies: &[String], end: &str, among: &[&str]) -> String {
         let control = self.control(end, among);
         let behind = if control.is_some() { String::new() } else { regex(end) };
         let all: Vec<String> = bodies.iter().map(|body| format!("/({body}){behind}/")).collect();
         let first = if control.is_some() { String::new() } else { format!(" & ~/(.|\\n)*{behind}(.|\\n)+/") };
-        let _ = writeln!(self.rules, "T{}: {}{first}", self.n, all.join(" & "));
-        let token = format!("T{}", self.n);
+        let token = self.terminal(&format!("{}{first}", all.join(" & ")));
         match control {
             Some((id, _)) => format!("{token} <[{id}]>"),
             None => self.rule("[lazy]", &token),
@@ -230,7 +251,7 @@ impl Writer<'_, '_> {
                 let value = writer.python(schema, root)?;
                 Ok(format!("{} {value}", quoted(&format!("{name}="))))
             })?,
-            Arguments::Gemma => self.gemma_members(root, root, 0)?,
+            Arguments::Gemma => self.gemma_arguments(root)?,
             Arguments::Xml => self.members(root, "", &mut |writer, name, schema| {
                 let value = writer.xml(schema, root)?;
                 Ok(format!("{} {value}", quoted(&format!("<parameter={name}>\n"))))
@@ -242,7 +263,11 @@ impl Writer<'_, '_> {
     }
 
     /// A JSON value; definitions that it names are those of `root`.
-    fn json(&mut self, schema: &Map<String, Value>, root: Option<&Map<String, Value>>) -> Result<String, String> {
+    pub(super) fn json(
+        &mut self,
+        schema: &Map<String, Value>,
+        root: Option<&Map<String, Value>>,
+    ) -> Result<String, String> {
         let mut schema = Value::Object(schema.clone());
         // Each definition counts once, however often it is copied.
         self.bounds.add(&schema)?;
@@ -257,7 +282,7 @@ impl Writer<'_, '_> {
         Bounds::default().add(&schema)?;
         let body = format!("%json {}", compact(&schema)?);
         if self.rules.len() + body.len() > MOST {
-            return Err("it is too large for a grammar".into());
+            return Err(TOO_LARGE.into());
         }
         Ok(self.rule("", &body))
     }
@@ -272,27 +297,51 @@ impl Writer<'_, '_> {
         let none = Map::new();
         let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
         let required = schema.get("required").and_then(Value::as_array);
-        let mut names: Vec<&String> = properties.keys().collect();
-        if self.dialect.kind == Arguments::Gemma {
-            names.sort();
-        }
-        // From the last one on: what follows if something is before it, and if nothing is.
-        let (mut behind, mut first) = (String::from("\"\""), String::from("\"\""));
-        for name in names.into_iter().rev() {
-            let member = write(self, name, &properties[name])?;
-            let member = self.rule("", &member);
+        let mut members = Vec::new();
+        for (name, schema) in properties {
+            let member = write(self, name, schema)?;
             let is_required = required.is_some_and(|list| list.iter().any(|r| r == name));
-            let (skip_behind, skip_first) = if is_required {
-                (String::new(), String::new())
-            } else {
-                (format!(" | {behind}"), format!(" | {first}"))
-            };
-            let between = if between.is_empty() { "\"\"".into() } else { quoted(between) };
-            let next_first = self.rule("", &format!("{member} {behind}{skip_first}"));
-            behind = self.rule("", &format!("{between} {member} {behind}{skip_behind}"));
-            first = next_first;
+            members.push((self.rule("", &member), is_required));
         }
-        Ok(first)
+        let between = if between.is_empty() { String::new() } else { quoted(between) };
+        Ok(self.chain(&members, None, Count::ANY, &between)?.unwrap_or_default())
+    }
+
+    /// Members one behind the other, of which only those that are required must be there, and then others; none if there cannot be
+    /// so many.
+    pub(super) fn chain(
+        &mut self,
+        members: &[(String, bool)],
+        others: Option<&str>,
+        count: Count,
+        between: &str,
+    ) -> Result<Option<String>, String> {
+        // How many there are counts as far as it makes a difference: whether there is one does.
+        let is_bound = others.is_some() || count.most.is_some_and(|most| most < members.len());
+        let count = Count { most: count.most.filter(|_| is_bound), ..count };
+        let cap = count.most.unwrap_or(0).max(count.least).max(1).min(members.len().max(1));
+        within("members to count", members.len() * cap, MEMBERS)?;
+        let mut row = Vec::new();
+        for n in 0..=cap {
+            let left = count.behind(n);
+            row.push(match others {
+                Some(others) => Some(self.rule("", &left.repeated(others, between, n == 0))),
+                None => (left.least == 0).then(|| "\"\"".into()),
+            });
+        }
+        for (i, (member, is_required)) in members.iter().enumerate().rev() {
+            let mut before: Vec<Option<String>> = Vec::new();
+            for n in 0..=cap.min(i) {
+                let between = if n == 0 { "" } else { between };
+                let may_be = count.most.is_none_or(|most| n < most);
+                let with = row[cap.min(n + 1)].as_ref().filter(|_| may_be);
+                let with = with.map(|rest| format!("{between} {member} {rest}"));
+                let all: Vec<String> = with.into_iter().chain(row[n].clone().filter(|_| !is_required)).collect();
+                before.push((!all.is_empty()).then(|| self.rule("", &all.join(" | "))));
+            }
+            row = before;
+        }
+        Ok(row.swap_remove(0))
     }
 
     /// A value in Python's words: constants of their own, all else as in JSON.
@@ -320,60 +369,6 @@ impl Writer<'_, '_> {
         }
         let value = self.json(&as_map(&if *schema == true { json!({}) } else { schema.clone() })?, Some(root))?;
         Ok(format!("{value} {}", quoted(end)))
-    }
-
-    fn gemma_members(
-        &mut self,
-        schema: &Map<String, Value>,
-        root: &Map<String, Value>,
-        depth: usize,
-    ) -> Result<String, String> {
-        self.members(schema, ",", &mut |writer, name, schema| {
-            let value = writer.gemma(schema, root, depth + 1)?;
-            Ok(format!("{} {value}", quoted(&format!("{name}:"))))
-        })
-    }
-
-    /// A value in Gemma's words.
-    fn gemma(&mut self, schema: &Value, root: &Map<String, Value>, depth: usize) -> Result<String, String> {
-        let quote = self.literal(QUOTE);
-        if let Some(texts) = texts(schema) {
-            let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
-            return Ok(format!("{quote} ({}) {quote}", texts.join(" | ")));
-        }
-        match schema["type"].as_str() {
-            Some("string") => {
-                let text = match kept(schema)? {
-                    None => self.until(QUOTE, self.dialect.tokens, None, &[]),
-                    Some(kept) => self.kept(&kept, QUOTE, self.dialect.tokens),
-                };
-                Ok(format!("{quote} {text}"))
-            }
-            Some("integer" | "number" | "boolean" | "null") => self.json(&as_map(schema)?, Some(root)),
-            Some("array") if depth < DEEPEST && schema.get("items").is_some() => {
-                let item = self.gemma(&schema["items"], root, depth + 1)?;
-                let item = self.rule("", &item);
-                Ok(format!("\"[\" ({item} (\",\" {item})*)? \"]\""))
-            }
-            Some("object") if depth < DEEPEST && schema.get("properties").is_some() => {
-                let members = self.gemma_members(&as_map(schema)?, root, depth)?;
-                Ok(format!("\"{{\" {members} \"}}\""))
-            }
-            _ => Ok(self.any_of_gemma(&quote)),
-        }
-    }
-
-    /// Any value in Gemma's words.
-    fn any_of_gemma(&mut self, quote: &str) -> String {
-        if !std::mem::replace(&mut self.any, true) {
-            let text = self.until(QUOTE, self.dialect.tokens, None, &[]);
-            let _ = write!(
-                self.rules,
-                "\nany: {quote} {text} | /-?[0-9]{{1,15}}(\\.[0-9]{{1,15}})?/ | \"true\" | \"false\" | \"null\" | \
-                 \"[\" (any (\",\" any)*)? \"]\" | \"{{\" (pair (\",\" pair)*)? \"}}\"\npair: /[a-zA-Z_][a-zA-Z0-9_]*/ \":\" any\n",
-            );
-        }
-        "any".into()
     }
 }
 
@@ -408,17 +403,17 @@ fn texts(schema: &Value) -> Option<Vec<String>> {
 }
 
 /// A text as a string of the grammar.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
 /// A text within a regular expression.
-fn regex(text: &str) -> String {
+pub(super) fn regex(text: &str) -> String {
     text.chars().map(escaped).collect()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use armlet::tokenizer::EncodeOptions;
 
     use super::super::{Form, Grammar, Vocabulary};
@@ -426,7 +421,7 @@ mod tests {
     use crate::model::{encode, with_tokenizer};
     use crate::tools::{Call, DIALECTS, GENERIC};
 
-    fn tool(name: &str, parameters: Value) -> Tool {
+    pub(crate) fn tool(name: &str, parameters: Value) -> Tool {
         Tool { name: name.into(), parameters: as_map(&parameters).unwrap(), given: json!({}) }
     }
 
@@ -439,12 +434,12 @@ mod tests {
         Tools { list: vec![tool("f", parameters), tool("g", empty)], choice, parallel }
     }
 
-    fn frame(dialect: &'static Dialect) -> Frame {
+    pub(crate) fn frame(dialect: &'static Dialect) -> Frame {
         Frame { dialect, tags: Some(Tags::default()), thinking: false, document: None }
     }
 
     /// How many bytes of a text a grammar allows, and whether it may end there.
-    fn allowed(grammar: &Grammar, tokenizer: &Tokenizer<'_>, text: &str) -> (usize, bool) {
+    pub(crate) fn allowed(grammar: &Grammar, tokenizer: &Tokenizer<'_>, text: &str) -> (usize, bool) {
         let options = EncodeOptions { add_special: false, parse_special: false, literal: &[] };
         let mut constraint = grammar.start().unwrap();
         let mut bytes = 0;
@@ -458,7 +453,7 @@ mod tests {
         (bytes, constraint.may_end())
     }
 
-    fn call(name: &str, arguments: Value) -> Call {
+    pub(crate) fn call(name: &str, arguments: Value) -> Call {
         Call { id: "abcdefghi".into(), name: name.into(), arguments: as_map(&arguments).unwrap() }
     }
 

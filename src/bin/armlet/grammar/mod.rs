@@ -6,8 +6,12 @@
 mod bounds;
 #[cfg(feature = "serve")]
 pub(crate) mod calls;
+#[cfg(feature = "serve")]
+mod count;
 mod expansion;
 mod gbnf;
+#[cfg(feature = "serve")]
+mod gemma;
 #[cfg(feature = "serve")]
 mod lenient;
 #[cfg(feature = "serve")]
