@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Renders chat templates as transformers does: golden data for src/bin/armlet/template/golden.rs.
 
-    python templates.py FOLDER
+    python templates.py FOLDER MORE [OUT]
 
-FOLDER is models/templates of llama.cpp, as the package llama-cpp-python has it in vendor/llama.cpp. Needs jinja2. Writes
+FOLDER is models/templates of llama.cpp, as the package llama-cpp-python has it in vendor/llama.cpp. MORE has those that are not
+there, from tokenizer_config.json of their models: microsoft-Phi-4-mini-instruct.jinja, google-gemma-3-4b-it.jinja. OUT gets what is
+rendered. Needs jinja2. Writes
 templates.json: for each template the hash of its text, and of each conversation that it renders, length and SHA-256 of the
 result, or null where Python raises an exception. Writes templates.zip: those templates whose licence allows that, each with
 its own below LICENCES; the others are only checked where ARMLET_TEMPLATES names the folder.
@@ -79,6 +81,13 @@ CALLED = [
     say("assistant", "") | {"tool_calls": [CALL]},
     {"role": "tool", "tool_call_id": "abcdefghi", "name": "get_weather", "content": '{"sky": "clear"}'},
 ]
+SECOND = {"id": "klmnopqrs", "type": "function", "function": {"name": "get_weather", "arguments": {"place": "Bern"}}}
+PARALLEL = [
+    USER,
+    say("assistant", "") | {"tool_calls": [CALL, SECOND]},
+    CALLED[2],
+    {"role": "tool", "tool_call_id": "klmnopqrs", "name": "get_weather", "content": '{"sky": "grey"}'},
+]
 CONVERSATIONS = {
     "plain": ([USER], {}),
     "system": ([say("system", "Be brief, please."), USER], {}),
@@ -86,9 +95,10 @@ CONVERSATIONS = {
     "tools": ([say("system", "Be brief, please."), USER], {"tools": TOOLS}),
     "no thinking": ([USER], {"enable_thinking": False}),
     "called": (CALLED, {"tools": TOOLS}),
+    "parallel": (PARALLEL, {"tools": TOOLS}),
 }
 
-# Below these licences a copy may be given away with this notice. Models of others (Llama, Gemma 2, LFM, Command R, Nemotron,
+# Below these licences a copy may be given away with this notice. Models of others (Llama, Gemma 2 and 3, LFM, Command R, Nemotron,
 # Solar, Hunyuan …) have licences of their own: their templates are not here.
 LICENCES = {
     "Apache-2.0": """Apertus-8B-Instruct ByteDance-Seed-OSS HuggingFaceTB-SmolLM3-3B MiniMax-M1
@@ -98,16 +108,16 @@ LICENCES = {
         unsloth-Apriel-1.5 unsloth-mistral-Devstral-Small-2507""",
     "MIT": """GLM-4.6 GLM-4.7-Flash MiMo-VL deepseek-ai-DeepSeek-R1-Distill-Qwen-32B
         deepseek-ai-DeepSeek-V3.1 deepseek-ai-DeepSeek-V3.2 llama-cpp-deepseek-r1
-        llama-cpp-rwkv-world microsoft-Phi-3.5-mini-instruct""",
+        llama-cpp-rwkv-world microsoft-Phi-3.5-mini-instruct microsoft-Phi-4-mini-instruct""",
 }
 
-NOTICE = """Chat templates of public models, unchanged, as llama.cpp has them in models/templates.
+NOTICE = """Chat templates of public models, unchanged, as llama.cpp has them in models/templates, or their models.
 
 The folder names the licence below which each was published with its model:
 Apache-2.0 (the text is LICENSE-APACHE of this repository): Alibaba Cloud (Qwen), ByteDance (Seed-OSS), Google (Gemma 4),
 Hugging Face (SmolLM3), IBM (Granite), MiniMax, Mistral AI and All Hands AI (Mistral, Ministral, Devstral), OpenAI (gpt-oss),
 Swiss AI Initiative (Apertus), the Unsloth team (Apriel-1.5, and its edits of SmolLM3 and Devstral).
-MIT (the text is LICENSE-MIT of this repository, with these holders of copyright): DeepSeek, Microsoft Corporation (Phi-3.5),
+MIT (the text is LICENSE-MIT of this repository, with these holders of copyright): DeepSeek, Microsoft Corporation (Phi-3.5, Phi-4-mini),
 the ggml authors (llama-cpp-*), Xiaomi Corporation (MiMo-VL), Zhipu AI (GLM).
 """
 
@@ -116,9 +126,10 @@ def sha(text):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def main(folder):
+def main(folder, more, out=None):
     env, golden, errors = environment(), {}, {}
-    sources = {path.stem: path.read_bytes().decode() for path in sorted(Path(folder).glob("*.jinja"))}
+    paths = [path for given in (folder, more) for path in Path(given).glob("*.jinja")]
+    sources = {path.stem: path.read_bytes().decode() for path in sorted(paths, key=lambda path: path.stem)}
     for name, source in sources.items():
         row = {"template": sha(source)}
         for conversation, (messages, variables) in CONVERSATIONS.items():
@@ -127,17 +138,16 @@ def main(folder):
             try:
                 text = env.from_string(source).render(**given)
                 row[conversation] = [len(text.encode()), sha(text)[:16]]
-                if len(sys.argv) > 2:
-                    out = Path(sys.argv[2]) / f"{name}.{conversation}.txt"
-                    out.write_bytes(text.encode())
+                if out:
+                    (Path(out) / f"{name}.{conversation}.txt").write_bytes(text.encode())
             except Exception as e:
                 row[conversation] = None
                 errors[name, conversation] = f"{type(e).__name__}: {e}"
         golden[name] = row
     conversations = {name: {"messages": m, "variables": v} for name, (m, v) in CONVERSATIONS.items()}
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in golden.items())
-    out = f'{{"now": "{NOW.isoformat()}",\n"conversations": {json.dumps(conversations)},\n"templates": {{\n{lines}\n}}}}\n'
-    (HERE / "templates.json").write_text(out)
+    table = f'{{"now": "{NOW.isoformat()}",\n"conversations": {json.dumps(conversations)},\n"templates": {{\n{lines}\n}}}}\n'
+    (HERE / "templates.json").write_text(table)
     with zipfile.ZipFile(HERE / "templates.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         files = [("NOTICE", NOTICE)]
         files += [(f"{licence}/{name}.jinja", sources[name]) for licence, names in LICENCES.items() for name in names.split()]
@@ -149,4 +159,4 @@ def main(folder):
         print(f"{name}, {conversation}: {why}")
 
 
-main(sys.argv[1])
+main(*sys.argv[1:])

@@ -74,6 +74,9 @@ impl Template<'_> {
         let mut replaced = texts.into_iter();
         each_text(&mut messages, &mut tools, &mut |text| *text = replaced.next().unwrap_or_default());
         let abilities = self.abilities();
+        if !abilities.dialect.is_parallel() {
+            messages = one_by_one(messages);
+        }
         if !tools.is_empty() && abilities.tools != Place::Variable {
             abilities.tell(&mut messages, &tools);
         }
@@ -142,6 +145,32 @@ impl Abilities {
             (Part::Text, _) => json!({ "role": role, "content": text }),
         }
     }
+}
+
+/// Calls that were made together, one behind the other, each with its result: for a template that refuses several.
+fn one_by_one(messages: Vec<Message>) -> Vec<Message> {
+    let (mut out, mut messages) = (Vec::new(), messages.into_iter().peekable());
+    while let Some(message) = messages.next() {
+        let calls = match &message.part {
+            Part::Calls(calls) if calls.len() > 1 => calls.clone(),
+            _ => {
+                out.push(message);
+                continue;
+            }
+        };
+        let is_result = |message: &Message| matches!(message.part, Part::Result { .. });
+        let mut results: Vec<Message> = std::iter::from_fn(|| messages.next_if(is_result)).collect();
+        let mut text = message.text.clone();
+        for call in calls {
+            let is_of = |result: &mut Message| matches!(&result.part, Part::Result { id, .. } if *id == call.id);
+            let own: Vec<Message> = results.extract_if(.., is_of).collect();
+            let part = Part::Calls(vec![call]);
+            out.push(Message { text: std::mem::take(&mut text), part, ..message.clone() });
+            out.extend(own);
+        }
+        out.extend(results);
+    }
+    out
 }
 
 /// A result, for a template that knows none.
@@ -250,7 +279,27 @@ mod tests {
         }
     }
 
-    /// Of a conversation as it is rendered, its call can be read.
+    /// The arguments of all calls behind the user's text.
+    fn calls_of(dialect: &'static Dialect, tool: &Tool, text: &str) -> Vec<Map<String, Json>> {
+        let mut rest = &text[text.rfind("How is it?").unwrap()..];
+        let mut read = Vec::new();
+        while let Some(at) = rest.find(dialect.marks[0]) {
+            let mut whole = String::new();
+            for piece in Calls::new(dialect, [tool.clone()].into()).push(&rest[at..]) {
+                match piece {
+                    Piece::Begin(name) => assert_eq!(name, tool.name),
+                    Piece::Arguments(more) => whole += &more,
+                    Piece::End => read.push(serde_json::from_str(&std::mem::take(&mut whole)).unwrap()),
+                    Piece::Text(_) => {}
+                }
+            }
+            // Where a call is all of an answer, another one may follow.
+            rest = if dialect.alone { &rest[at + dialect.marks[0].len()..] } else { "" };
+        }
+        read
+    }
+
+    /// Of a conversation as it is rendered, its calls can be read.
     #[test]
     fn what_is_rendered_can_be_read() {
         let arguments = json!({ "place": "Zürich </s> \"x\"", "days": 2 });
@@ -263,45 +312,51 @@ mod tests {
             parameters: parameters.as_object().cloned().unwrap(),
             given: json!({ "type": "function", "function": function }),
         };
-        let call = Call { id: "call_0123".into(), name: "get_weather".into(), arguments: arguments.clone() };
-        let messages = [
-            Message::new(Role::User, "How is it?".into()),
-            Message { part: Part::Calls(vec![call]), ..Message::new(Role::Assistant, String::new()) },
-            Message {
-                part: Part::Result { id: "call_0123".into(), name: "get_weather".into() },
-                ..Message::new(Role::User, "It is <s> clear".into())
-            },
-        ];
+        let second = json!({ "place": "Bern", "days": 1 });
+        let all = [("call_0123", arguments), ("call_4567", second.as_object().unwrap())];
+        let mut messages =
+            vec![Message::new(Role::User, "How is it?".into()), Message::new(Role::Assistant, String::new())];
+        let call = |(id, arguments): (&str, &Map<String, Json>)| Call {
+            id: id.into(),
+            name: "get_weather".into(),
+            arguments: arguments.clone(),
+        };
+        messages[1].part = Part::Calls(all.map(call).to_vec());
+        for (id, said) in [("call_0123", "It is <s> clear"), ("call_4567", "It is grey")] {
+            let part = Part::Result { id: id.into(), name: "get_weather".into() };
+            messages.push(Message { part, ..Message::new(Role::User, said.into()) });
+        }
+        // The same with the first call alone.
+        let mut alone = messages[..3].to_vec();
+        alone[1].part = Part::Calls(vec![call(all[0])]);
         let mut families = Vec::new();
         with_templates(|name, template| {
             // It wants variables of its own.
             if name == "fireworks-ai-llama-3-firefunction-v2" {
                 return;
             }
-            let rendered = template.render_tools(&messages, std::slice::from_ref(&weather), NaiveDateTime::default());
-            let Rendered { text, literal } = rendered.unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            for (messages, n) in [(&alone, 1), (&messages, 2)] {
+                let rendered =
+                    template.render_tools(messages, std::slice::from_ref(&weather), NaiveDateTime::default());
+                let Rendered { text, literal } = rendered.unwrap_or_else(|e| panic!("{name}: {e:?}"));
+                // Among the tools, and in the calls.
+                assert!(text.matches("get_weather").count() > n, "{name}: {text}");
+                assert!(text.contains("It is <s> clear") && text.contains("It is grey") == (n == 2), "{name}: {text}");
+                // What a client wrote makes no control tokens.
+                for spelled in ["<s> clear", "</s> "] {
+                    let at = text.find(spelled).unwrap();
+                    assert!(literal.iter().any(|range| range.start == at), "{name}: {text}");
+                }
+                let read = calls_of(template.abilities().dialect, &weather, &text);
+                let expected: Vec<Map<String, Json>> =
+                    all[..n].iter().map(|(_, arguments)| (*arguments).clone()).collect();
+                assert_eq!(read, expected, "{name}: {text}");
+            }
             let abilities = template.abilities();
-            let dialect = abilities.dialect;
             families.push(format!(
                 "{name}: {}, {:?}, {:?}, {}",
-                dialect.family, abilities.tools, abilities.calls, abilities.results
+                abilities.dialect.family, abilities.tools, abilities.calls, abilities.results
             ));
-            // Among the tools, and in the call.
-            assert!(text.matches("get_weather").count() > 1, "{name}: {text}");
-            assert!(text.contains("It is <s> clear"), "{name}: {text}");
-            // What a client wrote makes no control tokens.
-            for spelled in ["<s> clear", "</s> "] {
-                let at = text.find(spelled).unwrap();
-                assert!(literal.iter().any(|range| range.start == at), "{name}: {text}");
-            }
-            let at = text.rfind(dialect.marks[0]).unwrap();
-            let mut calls = Calls::new(dialect, [weather.clone()].into());
-            let pieces = calls.push(&text[at..]);
-            let [Piece::Begin(called), Piece::Arguments(read), Piece::End, ..] = &pieces[..] else {
-                panic!("{name}: {pieces:?}: {text}")
-            };
-            assert_eq!(called, "get_weather", "{name}");
-            assert_eq!(serde_json::from_str::<Map<String, Json>>(read).unwrap(), *arguments, "{name}");
         });
         for known in [
             "Qwen-Qwen3-0.6B: Hermes, Variable, Some(false), true",
@@ -313,8 +368,18 @@ mod tests {
             "ibm-granite-granite-4.0: Hermes, Variable, Some(false), true",
             "HuggingFaceTB-SmolLM3-3B: generic, Nowhere, None, false",
             "microsoft-Phi-3.5-mini-instruct: generic, Nowhere, None, false",
+            "microsoft-Phi-4-mini-instruct: Phi-4-mini, System, None, true",
+            // Only where they are given.
+            "google-gemma-3-4b-it: generic, Nowhere, None, false",
+            "LFM2-8B-A1B: LFM2, Variable, None, true",
+            "meta-llama-Llama-3.1-8B-Instruct: Llama 3, Variable, Some(false), true",
+            "meta-llama-Llama-3.2-3B-Instruct: Llama 3, Variable, Some(false), true",
         ] {
-            assert!(families.iter().any(|found| found == known), "{known}: {families:#?}");
+            let (name, _) = known.split_once(": ").unwrap();
+            let elsewhere = ["google-gemma-3-4b-it", "LFM2-8B-A1B"].contains(&name) || name.starts_with("meta-llama");
+            let is_given = families.iter().any(|found| found.starts_with(&format!("{name}: ")));
+            assert!(is_given || elsewhere, "{name} is missing");
+            assert!(!is_given || families.iter().any(|found| found == known), "{known}: {families:#?}");
         }
     }
 }
