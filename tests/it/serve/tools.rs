@@ -356,6 +356,34 @@ fn tools_beside_a_schema() {
     }
 }
 
+/// A family that makes one call at a time: that is what a response says of its request, and what histories of others become.
+#[test]
+fn one_call_at_a_time() {
+    let f = Folder::new();
+    // Of Llama 3, what its family is known by, and what it refuses.
+    let template = "{# <|start_header_id|> \"parameters\": #}{% for t in tools %}{{ t | tojson }}{% endfor %}{% for m in messages %}\
+                    {% if m.tool_calls %}{% if m.tool_calls | length != 1 %}{{ raise_exception('one at a time') }}{% endif %}\
+                    {{ m.tool_calls[0].function | tojson }}{% else %}{{ m.content }}{% endif %};{% endfor %}{{ '\\n' }}";
+    let template = f.write("llama.jinja", template.as_bytes());
+    let server = Server::new(&answering(&["Fine", "."]), &["-c", "2048", "--chat-template", &template]);
+    let now = json!({ "type": "function", "name": "now", "description": "", "parameters": { "type": "object", "properties": {} } });
+    let said = |more: Value| {
+        let mut request = json!({ "input": "Hi", "parallel_tool_calls": true });
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.ok("/v1/responses", &request)["parallel_tool_calls"].clone()
+    };
+    assert_eq!((said(json!({ "tools": [now] })), said(json!({}))), (json!(false), json!(true)));
+    let call = |id: &str| json!({ "id": id, "type": "function", "function": { "name": "now", "arguments": "{}" } });
+    let result = |id: &str| json!({ "role": "tool", "tool_call_id": id, "content": id });
+    let messages = json!([
+        { "role": "user", "content": "Hi" },
+        { "role": "assistant", "content": null, "tool_calls": [call("a"), call("b")] }, result("a"), result("b"),
+    ]);
+    let tools = json!([{ "type": "function", "function": { "name": "now" } }]);
+    let answer = server.ok(CHAT, &json!({ "messages": messages, "tools": tools }));
+    assert_eq!(answer["choices"][0]["message"]["content"], "Fine.");
+}
+
 /// The same in the items and events of `/v1/responses`.
 #[test]
 fn responses_have_calls_as_items() {

@@ -55,7 +55,7 @@ pub(super) async fn answer(
     let (most, logs) = (app.sizes.context, app.limits.log_prompts);
     let names = wanted.names;
     let (ask, parts) = app.prepare.run(move |preparation| ask(preparation, wanted, most, logs)).await?;
-    format.settled(&ask);
+    format.settled(&ask, &parts);
     let mut answering = Answering {
         events: app.engine.submit(ask).await.map_err(|why| refusal(app, why, names))?,
         engine: app.engine.clone(),

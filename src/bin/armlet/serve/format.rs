@@ -93,7 +93,7 @@ pub(super) trait Format: Send {
     }
 
     /// What is generated, with all that the request did not say.
-    fn settled(&mut self, _: &Ask) {}
+    fn settled(&mut self, _: &Ask, _: &Parts) {}
 
     /// What comes first in a stream.
     fn begin(&mut self) -> String {

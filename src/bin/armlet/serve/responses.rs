@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::clients::Ask;
 use super::event::{Ended, Reason};
 use super::fields::{Fields, required, wrong_type};
-use super::format::{CallPart, Delta, Format, Request as Asked, Wanted, call_id};
+use super::format::{CallPart, Delta, Format, Parts, Request as Asked, Wanted, call_id};
 use super::openai::Request;
 use super::prepare::Source;
 use super::problem::{Names, Problem};
@@ -304,7 +304,10 @@ fn decimal(number: f32) -> Value {
 }
 
 impl Format for Response {
-    fn settled(&mut self, ask: &Ask) {
+    fn settled(&mut self, ask: &Ask, parts: &Parts) {
+        if parts.calls.as_ref().is_some_and(|calls| !calls.is_parallel()) {
+            self.said.insert("parallel_tool_calls".into(), false.into());
+        }
         for (field, value) in [("temperature", ask.sampling.temperature), ("top_p", ask.sampling.top_p)] {
             self.said.insert(field.into(), decimal(value));
         }

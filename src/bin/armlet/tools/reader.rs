@@ -84,6 +84,11 @@ impl Calls {
         Calls { sure, ..self }
     }
 
+    /// Whether there may be several, as far as the family goes.
+    pub(crate) fn is_parallel(&self) -> bool {
+        self.dialect.is_parallel()
+    }
+
     /// Takes text, and gives what has become certain.
     pub(crate) fn push(&mut self, text: &str) -> Vec<Piece> {
         let mut out = Vec::new();
