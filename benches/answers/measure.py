@@ -17,7 +17,9 @@ def schema(properties):
     return json.dumps({"type": "object", "required": list(properties), "additionalProperties": False, "properties": properties})
 
 
-PERSON = {"name": {"type": "string"}, "age": {"type": "integer"}, "tags": {"type": "array", "items": {"type": "string"}}}
+# So many tags that each answer is cut off, and none is shorter than the other.
+PERSON = {"name": {"type": "string"}, "age": {"type": "integer"},
+          "tags": {"type": "array", "items": {"type": "string"}, "minItems": 150}}
 KINDS = [{"type": "string", "maxLength": 20}, {"type": "integer", "minimum": 0, "maximum": 1000}, {"type": "boolean"},
          {"enum": ["red", "green", "blue"]}, {"type": "array", "items": {"type": "number"}, "maxItems": 3}]
 FIFTY = {f"field_{i}": KINDS[i % len(KINDS)] for i in range(50)}
@@ -30,7 +32,7 @@ PROSE = "Write a long story about a keeper of a lighthouse who finds a letter."
 
 def masked(properties):
     common = ["complete", "-p", "Describe a person in JSON. ", "-n", "150", "--speculate", "off"]
-    return common, [], ["--json-schema", schema(properties)]
+    return common, ["--ignore-eos"], ["--json-schema", schema(properties)]
 
 
 def drafted(text):
@@ -57,5 +59,6 @@ for name, asked, (common, *both), same in [
         # The first is not always the first.
         answers = {j: run(common + both[j]) for j in ([0, 1] if i % 2 else [1, 0])}
         assert not same or answers[0][0] == answers[1][0], answers
+        assert answers[0][1] == answers[1][1], answers
         ratios.append(answers[1][2] / answers[0][2])
     print(f"| {name} | {asked} | {statistics.median(ratios):.2f} | {min(ratios):.2f} | {max(ratios):.2f} | {answers[1][1]} |")

@@ -9,7 +9,8 @@ use crate::setup;
 
 const ABOUT: &str = "\
 SmolLM2-135M Q4_1, `--temp 0`, two threads. Ratios of tokens per second of an answer, of two commands that ran in turn nine times:
-the median, the least and the most. The answers that drafts are measured by are the same with and without them.
+the median, the least and the most. Both answers have as many tokens, and those that drafts are measured by are the same with and
+without them.
 
 | answer | asked | median | least | most | tokens |
 |---|---|---:|---:|---:|---:|
