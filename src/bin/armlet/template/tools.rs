@@ -255,6 +255,14 @@ mod tests {
     use crate::args;
     use crate::tools::{Calls, Piece};
 
+    /// What SmolLM3's own template shows of tools, shortened: that of the archive has none.
+    const SMOLLM3: &str = "{{ '<|im_start|>system\n' }}{%- if xml_tools -%}{%- set ns = namespace(text='<tools>\n') -%}\
+        {%- for tool in xml_tools[:] -%}{%- set ns.text = ns.text ~ (tool | string) ~ '\n' -%}{%- endfor -%}{{- ns.text + '</tools>\n\n\
+        For each function call, return a json object within <tool_call></tool_call> XML tags:\n<tool_call>\n\
+        {\\\"name\\\": <function-name>, \\\"arguments\\\": <args-json-object>}\n</tool_call>' -}}{%- endif -%}{{ '<|im_end|>\n' }}\
+        {%- for m in messages -%}{{ '<|im_start|>' + ('user' if m.role == 'tool' else m.role) + '\n' + m.content + '<|im_end|>\n' }}\
+        {%- endfor -%}{{ '<|im_start|>assistant\n' }}";
+
     fn with_templates(mut f: impl FnMut(&str, Template<'_>)) {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let bytes = std::fs::read(golden.join("bpe.gguf")).unwrap();
@@ -264,7 +272,8 @@ mod tests {
         let mut tables = memory(dry.used()).unwrap();
         let tokenizer = Tokenizer::new(&file, &mut Arena::new(&mut tables).unwrap()).unwrap();
         let none = args::Template { chat_template: None, chat_template_kwargs: None };
-        for (name, source) in golden::templates(&golden) {
+        let more = [("SmolLM3".to_string(), SMOLLM3.to_string())];
+        for (name, source) in golden::templates(&golden).into_iter().chain(more) {
             let kind = jinja(&name, source.as_bytes(), &tokenizer, &none).unwrap();
             f(
                 &name,
@@ -368,6 +377,7 @@ mod tests {
             "ibm-granite-granite-4.0: Hermes, Variable, Some(false), true",
             "HuggingFaceTB-SmolLM3-3B: generic, Nowhere, None, false",
             "microsoft-Phi-3.5-mini-instruct: generic, Nowhere, None, false",
+            "SmolLM3: Hermes, Variable, None, true",
             "microsoft-Phi-4-mini-instruct: Phi-4-mini, System, None, true",
             // Only where they are given.
             "google-gemma-3-4b-it: generic, Nowhere, None, false",
