@@ -200,6 +200,13 @@ impl Connection {
         Reply { status, headers, body }
     }
 
+    /// All that comes until the server closes the connection.
+    pub(super) fn all(mut self) -> String {
+        let mut said = String::new();
+        self.0.read_to_string(&mut said).unwrap();
+        said
+    }
+
     /// Whether the server has closed the connection; waits until it has, or has sent something.
     pub(super) fn is_closed(&mut self) -> bool {
         match self.0.read(&mut [0]) {

@@ -9,16 +9,20 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustix::net::sockopt;
+use rustix::net::{Shutdown, shutdown, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use super::app::App;
 use super::phase::{Phase, reached};
 use super::problem::Problem;
+use super::wire::Wire;
 use crate::error::Failure;
 
 /// Bytes of a request's head: the first line and all headers.
@@ -28,6 +32,8 @@ const HEADERS: usize = 64;
 const UNREAD: Duration = Duration::from_secs(60);
 /// Bytes that the system keeps for a client which does not read them.
 const SEND_BUFFER: usize = 64 << 10;
+/// How long a client may send, or keep the connection, behind the last response.
+const LEAVE: Duration = Duration::from_secs(2);
 /// How long nothing at all comes from a client, until it is asked whether it is there.
 const SILENT: Duration = Duration::from_secs(30);
 
@@ -87,29 +93,83 @@ pub(super) async fn serve(app: Arc<App>, listeners: Vec<StdListener>, router: Ro
 }
 
 /// One connection, until it ends; when the server is about to, it has no further request.
-async fn connection(app: Arc<App>, stream: TcpStream, router: Router, place: OwnedSemaphorePermit) {
+async fn connection(app: Arc<App>, mut stream: TcpStream, router: Router, place: OwnedSemaphorePermit) {
     app.metrics.connections.add(1);
     if let Err(e) = prepare(&stream) {
         log::debug!("a connection's options: {e}");
     }
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(app.limits.time).max_buf_size(HEAD).max_headers(HEADERS);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = pin!(connection);
-    let mut draining = reached(&app.phase, Phase::Draining);
-    let mut told = false;
-    let ended = poll_fn(|cx| {
-        if !told && draining.as_mut().poll(cx).is_ready() {
-            told = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    });
-    if let Err(e) = ended.await {
-        log::debug!("a connection ended: {e}");
+    let wrong = requests(&app, &mut stream, router).await;
+    if let Some(problem) = &wrong {
+        app.metrics.requests.add(1);
+        app.metrics.refused.add(1);
+        log::info!("no request: {} {}", problem.status.as_u16(), problem.message);
     }
+    let mut draining = reached(&app.phase, Phase::Draining);
+    let mut leave = pin!(timeout(LEAVE, leave(&stream, wrong)));
+    poll_fn(|cx| match leave.as_mut().poll(cx) {
+        Poll::Pending => draining.as_mut().poll(cx),
+        Poll::Ready(_) => Poll::Ready(()),
+    })
+    .await;
     app.metrics.connections.subtract(1);
     drop(place);
+}
+
+/// All requests of a connection; and what is wrong with what came last, if that is no request.
+async fn requests(app: &App, stream: &mut TcpStream, router: Router) -> Option<Problem> {
+    let mut wire = Wire::new(stream);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(app.limits.time).max_buf_size(HEAD).max_headers(HEADERS);
+    let ended = {
+        let connection = builder.serve_connection(TokioIo::new(&mut wire), TowerToHyperService::new(router));
+        let mut connection = pin!(connection);
+        let mut draining = reached(&app.phase, Phase::Draining);
+        let mut told = false;
+        poll_fn(|cx| {
+            if !told && draining.as_mut().poll(cx).is_ready() {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(cx)
+        })
+        .await
+    };
+    let error = ended.err()?;
+    log::debug!("a connection ended: {error}");
+    match &error {
+        e if e.is_parse_too_large() => {
+            let message = format!(
+                "The head of the request is larger than {HEAD} bytes, has more than {HEADERS} headers, or a length that no body has."
+            );
+            Some(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message).code("request_too_large"))
+        }
+        e if e.is_parse() => Some(Problem::invalid(format!("This is no request of HTTP/1.1 (without TLS): {e}."))),
+        // A client that has asked nothing yet is told nothing.
+        e if e.is_timeout() && wire.heard => {
+            Some(Problem::new(StatusCode::REQUEST_TIMEOUT, "The head of the request did not come in time."))
+        }
+        _ => None,
+    }
+}
+
+/// Says what was wrong, and reads what is still on its way: to close a connection before that takes its last response from a
+/// client that is still sending.
+async fn leave(stream: &TcpStream, wrong: Option<Problem>) -> io::Result<()> {
+    if let Some(problem) = wrong {
+        stream.writable().await?;
+        stream.try_write(plain(&problem).as_bytes())?;
+    }
+    shutdown(stream, Shutdown::Write)?;
+    let mut bytes = [0; 4096];
+    loop {
+        stream.readable().await?;
+        match stream.try_read(&mut bytes) {
+            Ok(0) => return Ok(()),
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
+            // Others have their turn, and the limit of time, while it comes faster than it is read.
+            _ => yield_now().await,
+        }
+    }
 }
 
 /// Small pieces go at once. What a client does not acknowledge, or read, is given up.
@@ -126,11 +186,16 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 
 /// Tells a client that there are too many connections. It fits the socket's buffer, or the client hears nothing.
 fn turn_away(stream: &TcpStream) {
-    let body = Problem::unavailable("Too many connections.").openai().to_string();
-    let text = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n{body}",
+    let _ = stream.try_write(plain(&Problem::unavailable("Too many connections.")).as_bytes());
+}
+
+/// The last response of a connection, where there is no request.
+fn plain(problem: &Problem) -> String {
+    let body = problem.openai().to_string();
+    let retry_after = problem.retry_after.map_or(String::new(), |seconds| format!("retry-after: {seconds}\r\n"));
+    format!(
+        "HTTP/1.1 {}\r\ncontent-type: application/json\r\n{retry_after}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        problem.status,
         body.len()
-    );
-    let _ = stream.try_write(text.as_bytes());
+    )
 }

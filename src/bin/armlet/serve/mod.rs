@@ -39,6 +39,7 @@ mod routes;
 mod settings;
 mod systemd;
 mod tokens;
+mod wire;
 
 use std::io::IsTerminal;
 use std::net::TcpListener;

@@ -8,14 +8,14 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
-    HeaderValue, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use hyper::body::Bytes;
+use hyper::body::{Body as _, Bytes};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 use tokio::time::timeout;
@@ -65,6 +65,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
 /// What every request goes through.
 async fn guarded(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (start, method, path) = (Instant::now(), request.method().clone(), request.uri().path().to_string());
+    let has_body = !request.body().is_end_stream();
     let origin = request.headers().get(ORIGIN).filter(|o| o.to_str().is_ok_and(|o| app.guard.allows(o))).cloned();
     app.metrics.requests.add(1);
     let mut response = match admit(&app, &request) {
@@ -81,8 +82,16 @@ async fn guarded(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     if status.as_u16() >= 400 {
         app.metrics.refused.add(1);
     }
+    if leaves_body(status) && has_body {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     log::info!("{method} {path} {} {:.1} ms", status.as_u16(), start.elapsed().as_secs_f64() * 1e3);
     response
+}
+
+/// Whether a request may be refused before its body was read: the connection then ends, and its client should not use it again.
+fn leaves_body(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 403..=405 | 408 | 413 | 415)
 }
 
 /// Whether a request may be answered at all. Whether the server lives is no secret, and its page says nothing.
