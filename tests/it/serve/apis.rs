@@ -251,6 +251,25 @@ fn errors_name_the_fields_of_their_api() {
                 "json_schema",
                 "invalid_value",
             ),
+            // llama-server's in the place of OpenAI's, and neither beside the other.
+            (
+                "/v1/chat/completions",
+                json!({ "messages": hi, "json_schema": { "type": "strange" } }),
+                "json_schema",
+                "invalid_value",
+            ),
+            (
+                "/v1/chat/completions",
+                json!({ "messages": hi, "grammar": "root ::= other" }),
+                "grammar",
+                "invalid_value",
+            ),
+            (
+                "/v1/chat/completions",
+                json!({ "messages": hi, "grammar": "root ::= \"x\"", "response_format": { "type": "json_object" } }),
+                "response_format",
+                "invalid_value",
+            ),
             (
                 "/v1/chat/completions",
                 chat(json!({ "type": "json_schema" })),

@@ -98,7 +98,7 @@ fn schemas_of_strangers_are_bounded() {
         let reply = server.post(CHAT, &asking("Hi", json!({ "json_schema": schema, "max_tokens": 3 })));
         assert_eq!(reply.status, 400, "{limit}: {reply:?}");
         let error = &reply.json()["error"];
-        assert_eq!(error["param"], "response_format", "{error}");
+        assert_eq!(error["param"], "json_schema", "{error}");
         assert!(error["message"].as_str().unwrap().contains(&format!(" {limit}")), "{limit}: {error}");
     }
     // As a tool's arguments, too.

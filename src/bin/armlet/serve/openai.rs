@@ -81,7 +81,14 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
     fields.only("function_call", &[json!("none"), json!("auto")])?;
     let formed =
         fields.object("response_format")?.map(|format| form::response_format(format, false)).transpose()?.flatten();
-    let form = formed.or(form::llama_server(fields)?);
+    let (form, names) = match (formed, form::llama_server(fields)?) {
+        (Some(_), Some(_)) => {
+            let message = "A request has a 'response_format' or what llama-server has in its place, and not both.";
+            return Err(Problem::invalid(message).of("response_format").code("invalid_value"));
+        }
+        (None, Some(form)) => (Some(form), Names { form: COMPLETION.form, ..CHAT }),
+        (formed, None) => (formed, CHAT),
+    };
     fields.only("modalities", &[json!(["text"])])?;
     fields.only("verbosity", &[json!("medium")])?;
     for field in ["audio", "prediction", "web_search_options"] {
@@ -90,7 +97,7 @@ pub(super) fn chat(mut request: Request<'_>) -> Result<Asked, Problem> {
     let head = Head::new("chatcmpl", "chat.completion", &request, include_usage);
     request.fields.finish()?;
     let wanted = Wanted {
-        names: CHAT,
+        names,
         source: Source::Chat(messages, variables),
         sampling: request.sampling,
         context: None,
