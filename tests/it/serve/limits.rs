@@ -165,6 +165,16 @@ fn a_client_that_still_sends_gets_its_answer() {
     }
 }
 
+/// A short body of many values would take many times its bytes.
+#[test]
+fn values_of_a_body_are_bounded() {
+    let server = server(&[]);
+    let zeros = |n: usize| server.send("POST", "/v1/completions", &[], &json!({ "prompt": vec![0; n] }).to_string());
+    let refused = zeros(40_000);
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (413, &json!("request_too_large")));
+    assert_eq!(zeros(32_000).json()["error"]["code"], "context_length_exceeded");
+}
+
 #[test]
 fn there_are_as_many_connections_as_may_be() {
     let server = server(&["--connections", "2"]);

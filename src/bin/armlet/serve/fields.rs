@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
@@ -17,8 +18,12 @@ pub(super) struct Fields {
 type Taken<T> = Result<Option<T>, Problem>;
 
 impl Fields {
-    /// The fields of a request.
-    pub(super) fn parse(body: &[u8]) -> Result<Self, Problem> {
+    /// The fields of a request, in which there are at most so many values.
+    pub(super) fn parse(body: &[u8], most: usize) -> Result<Self, Problem> {
+        if values(body) > most {
+            let message = format!("The body of the request has more than {most} JSON values.");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message).code("request_too_large"));
+        }
         let value = serde_json::from_slice(body).map_err(|e| {
             Problem::invalid(format!("We could not parse the JSON body of your request: {e}.")).code("invalid_json")
         })?;
@@ -159,6 +164,20 @@ impl Fields {
     }
 }
 
+/// How many values a JSON text has at most, before there are any: each is behind one of these, or the first.
+fn values(text: &[u8]) -> usize {
+    let (mut count, mut bytes, mut is_text) = (1, text.iter(), false);
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => is_text = !is_text,
+            b'\\' => drop(bytes.next()),
+            b'[' | b',' | b':' if !is_text => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
 /// A field that has to be there.
 pub(super) fn required<T>(field: &str, value: Option<T>) -> Result<T, Problem> {
     value.ok_or_else(|| {
@@ -217,6 +236,24 @@ mod tests {
         ] {
             assert_eq!(found["error"]["code"], code, "{found}");
         }
-        assert!(Fields::parse(b"{\"a\": }").is_err() && Fields::parse(b"[]").is_err());
+        assert!(Fields::parse(b"{\"a\": }", 9).is_err() && Fields::parse(b"[]", 9).is_err());
+    }
+
+    #[test]
+    fn values_are_bounded_before_there_are_any() {
+        for (text, count) in [
+            (r#"{"a": 1}"#, 2),
+            ("[0,0,0]", 4),
+            // Texts are no values, whatever is in them.
+            (r#"{"a,[:": "[,,\"}"#, 2),
+            (r#"{"a": "\",[", "b": []}"#, 5),
+        ] {
+            assert_eq!(values(text.as_bytes()), count, "{text}");
+        }
+        // No text of JSON has more than are counted.
+        let body = json!({ "prompt": vec![0; 97], "stop": [["x"], { "y": {} }] }).to_string();
+        assert!(Fields::parse(body.as_bytes(), 110).is_ok());
+        let refused = Fields::parse(body.as_bytes(), 100).unwrap_err();
+        assert_eq!((refused.status.as_u16(), &refused.openai()["error"]["code"]), (413, &json!("request_too_large")));
     }
 }

@@ -77,7 +77,7 @@ fn request(input: &[u8], preparation: &mut Preparation<'_>) -> Result<(), Proble
     let Some((route, body)) = input.split_first() else { return Ok(()) };
     let (sampling, vocab) = (Line::parse_from(["test"]).sampling, preparation.tokenizer.len());
     let about = About::of_a_test(vocab);
-    let mut fields = Fields::parse(body)?;
+    let mut fields = Fields::parse(body, usize::MAX)?;
     let of_ollama = |mut fields: Fields, parse: fn(Fields, Sampling, &About) -> Result<Asked, Problem>| {
         ollama::model(&mut fields, &about)?;
         Ok(match parse(fields, Line::parse_from(["test"]).sampling, &about)? {

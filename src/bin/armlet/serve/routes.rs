@@ -31,6 +31,9 @@ use super::tokens::{self, Tokenize};
 use super::{format, openai, page, reply, responses};
 use crate::args::Sampling;
 
+/// The most JSON values of a request, beside the tokens of a prompt: each takes many times the bytes that it needs in a body.
+const VALUES: usize = 1 << 15;
+
 type Answered = Result<Response, Problem>;
 
 /// All routes.
@@ -268,7 +271,8 @@ async fn body(app: &App, request: Request) -> Result<Fields, Problem> {
         let message = format!("The body of the request is encoded as {encoding:?}: send it as it is.");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).code("unsupported_content_encoding"));
     }
-    Fields::parse(&bytes(body, most, app).await?)
+    // A prompt may be as many tokens as there is room for.
+    Fields::parse(&bytes(body, most, app).await?, VALUES.saturating_add(app.sizes.context))
 }
 
 async fn bytes(body: Body, most: usize, app: &App) -> Result<Bytes, Problem> {
