@@ -1,4 +1,4 @@
-//! The page at `/`: one file, which asks nothing of anybody but this server.
+//! The page at `/`: one file, put together here, which asks nothing of anybody but this server.
 
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -8,7 +8,16 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest, Sha256};
 
-const PAGE: &str = include_str!("page.html");
+const PAGE: &str = concat!(
+    include_str!("page/head.html"),
+    "<style>\n",
+    include_str!("page/style.css"),
+    "</style>\n",
+    include_str!("page/body.html"),
+    "<script>\n",
+    include_str!("page/script.js"),
+    "</script>\n</body>\n</html>\n"
+);
 
 /// The page. Its own script runs, and no other: not even one that a model's text would get into it.
 pub(super) fn page() -> Response {
