@@ -83,8 +83,11 @@ impl Fields {
     }
 
     pub(super) fn whole(&mut self, field: &str, range: RangeInclusive<i64>) -> Taken<i64> {
-        // What is larger than any range is told as such, and not as no integer.
-        let get = |value: &Value| value.as_i64().or_else(|| value.as_u64().map(|_| i64::MAX));
+        // What is larger than any range is told as such, and not as no integer. 8.0 is one, as Home Assistant sends it.
+        let get = |value: &Value| match value.as_f64() {
+            Some(number) if value.is_f64() => (number.fract() == 0.0).then_some(number as i64),
+            _ => value.as_i64().or_else(|| value.as_u64().map(|_| i64::MAX)),
+        };
         let Some(number) = self.typed(field, "an integer", get)? else { return Ok(None) };
         let bounds = *range.start() as f64..=*range.end() as f64;
         self.within(field, number as f64, bounds, ["integer_below_min_value", "integer_above_max_value"])?;
@@ -237,6 +240,13 @@ mod tests {
             assert_eq!(found["error"]["code"], code, "{found}");
         }
         assert!(Fields::parse(b"{\"a\": }", 9).is_err() && Fields::parse(b"[]", 9).is_err());
+        let whole = |text: &str| fields(json!({ "n": serde_json::from_str::<Value>(text).unwrap() })).count("n", 0..=9);
+        assert!(
+            whole("8.0").unwrap() == Some(8)
+                && whole("8.5").is_err()
+                && whole("1e300").is_err()
+                && whole("-0.5").is_err()
+        );
     }
 
     #[test]

@@ -86,6 +86,8 @@ fn common(fields: &mut Fields, mut sampling: Sampling, about: &About) -> Result<
             sampling.n_predict = usize::try_from(n).ok();
         }
         context = options.whole("num_ctx", 1..=MOST)?.and_then(|n| usize::try_from(n).ok());
+        // OpenAI's, which Open WebUI puts here.
+        settings::effort(&mut options, "reasoning_effort", &mut variables)?;
         options.neutral(&NEUTRAL);
         for (field, neutral) in [("tfs_z", json!(1)), ("typical_p", json!(1)), ("mirostat", json!(0))] {
             options.only(field, &[neutral.clone(), json!(neutral.as_f64())])?;
