@@ -20,6 +20,8 @@ type Taken<T> = Result<Option<T>, Problem>;
 impl Fields {
     /// The fields of a request, in which there are at most so many values.
     pub(super) fn parse(body: &[u8], most: usize) -> Result<Self, Problem> {
+        // As some of Windows's tools write a file.
+        let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
         if values(body) > most {
             let message = format!("The body of the request has more than {most} JSON values.");
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message).code("request_too_large"));
@@ -265,5 +267,6 @@ mod tests {
         assert!(Fields::parse(body.as_bytes(), 110).is_ok());
         let refused = Fields::parse(body.as_bytes(), 100).unwrap_err();
         assert_eq!((refused.status.as_u16(), &refused.openai()["error"]["code"]), (413, &json!("request_too_large")));
+        assert!(Fields::parse("\u{feff}{}".as_bytes(), 1).is_ok());
     }
 }

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri, Version};
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
@@ -33,10 +33,12 @@ impl Guard {
         self.key.is_some()
     }
 
-    /// Checks `Host`, of which there is one, and `Origin`.
-    pub(super) fn whence(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+    /// Checks `Host`, of which there is one, and `Origin`. A whole address in the first line is in the place of the former;
+    /// HTTP/1.0, which no browser speaks, knows no hosts.
+    pub(super) fn whence(&self, headers: &HeaderMap, uri: &Uri, version: Version) -> Result<(), Problem> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-        let host = text(HOST).or_else(|| uri.authority().map(|authority| authority.as_str()));
+        let host = uri.authority().map(|authority| authority.as_str()).or_else(|| text(HOST));
+        let host = host.or((version < Version::HTTP_11).then_some("localhost"));
         if headers.get_all(HOST).iter().nth(1).is_some() {
             return Err(Problem::invalid("The request has several Host headers."));
         }
@@ -61,7 +63,8 @@ impl Guard {
 
     fn knows(&self, host: &str) -> bool {
         let name = match host.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            // What is behind `%` is the interface of a link-local address.
+            Some(rest) => rest.split([']', '%']).next().unwrap_or_default(),
             None => host.rsplit_once(':').map_or(host, |(name, _)| name),
         };
         let name = name.trim_end_matches('.').to_lowercase();
@@ -107,11 +110,13 @@ mod tests {
 
     #[test]
     fn names_that_could_be_rebound_are_refused() {
-        let allowed = |host: &str| guard().whence(&headers(&[(HOST, host)]), &Uri::from_static("/")).is_ok();
+        let allowed =
+            |host: &str| guard().whence(&headers(&[(HOST, host)]), &Uri::from_static("/"), Version::HTTP_11).is_ok();
         for good in [
             "localhost:8080",
             "127.0.0.1",
             "[::1]:8080",
+            "[fe80::1%25eth0]:80",
             "192.168.1.7:80",
             "a.localhost",
             "board.example:1",
@@ -119,11 +124,18 @@ mod tests {
         ] {
             assert!(allowed(good), "{good}");
         }
-        for bad in ["evil.example", "localhost.evil.example:8080", "127.0.0.1.evil.example", "", "[evil]", "xlocalhost"]
-        {
+        for bad in [
+            "evil.example",
+            "localhost.evil.example:8080",
+            "127.0.0.1.evil.example",
+            "",
+            "[evil]",
+            "[evil%25::1]",
+            "xlocalhost",
+        ] {
             assert!(!allowed(bad), "{bad}");
         }
-        assert!(guard().whence(&headers(&[]), &Uri::from_static("/")).is_err());
+        assert!(guard().whence(&headers(&[]), &Uri::from_static("/"), Version::HTTP_11).is_err());
     }
 
     /// RFC 9112, section 3.2; whoever is before the server might have looked at the other one.
@@ -132,15 +144,27 @@ mod tests {
         let mut two = headers(&[(HOST, "localhost")]);
         two.append(HOST, HeaderValue::from_static("evil.example"));
         for bad in [two, headers(&[])] {
-            let problem = guard().whence(&bad, &Uri::from_static("/")).unwrap_err();
+            let problem = guard().whence(&bad, &Uri::from_static("/"), Version::HTTP_11).unwrap_err();
             assert_eq!(problem.status, StatusCode::BAD_REQUEST, "{bad:?}");
         }
+        let old = |uri| guard().whence(&headers(&[]), &Uri::from_static(uri), Version::HTTP_10);
+        assert!(old("/").is_ok());
+        // Of two names the one that counts.
+        assert!(old("http://evil.example/").is_err());
+        let whole = |uri, host| guard().whence(&headers(&[(HOST, host)]), &Uri::from_static(uri), Version::HTTP_11);
+        assert!(whole("http://localhost/", "localhost").is_ok() && whole("http://evil.example/", "localhost").is_err());
     }
 
     #[test]
     fn pages_of_other_origins_are_refused() {
         let allowed = |origin: &str| {
-            guard().whence(&headers(&[(HOST, "localhost:8080"), (ORIGIN, origin)]), &Uri::from_static("/")).is_ok()
+            guard()
+                .whence(
+                    &headers(&[(HOST, "localhost:8080"), (ORIGIN, origin)]),
+                    &Uri::from_static("/"),
+                    Version::HTTP_11,
+                )
+                .is_ok()
         };
         assert!(allowed("http://localhost:8080") && allowed("https://ui.example"));
         for bad in ["http://localhost:8081", "https://ui.example.evil", "null", "http://evil.example"] {

@@ -99,7 +99,7 @@ fn leaves_body(status: StatusCode) -> bool {
 
 /// Whether a request may be answered at all. Whether the server lives is no secret, and its page says nothing.
 fn admit(app: &App, request: &Request) -> Result<(), Problem> {
-    app.guard.whence(request.headers(), request.uri())?;
+    app.guard.whence(request.headers(), request.uri(), request.version())?;
     let is_open = matches!(request.uri().path(), "/" | "/health" | "/v1/health") || request.method() == Method::OPTIONS;
     if is_open { Ok(()) } else { app.guard.who(request.headers()) }
 }
