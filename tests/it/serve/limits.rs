@@ -173,6 +173,18 @@ fn values_of_a_body_are_bounded() {
     let refused = zeros(40_000);
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (413, &json!("request_too_large")));
     assert_eq!(zeros(32_000).json()["error"]["code"], "context_length_exceeded");
+    // Those within texts are, too, and over all calls.
+    let arguments = json!({ "x": vec![0; 20_000] }).to_string();
+    let function = json!({ "name": "f", "arguments": arguments });
+    let call = json!({ "id": "a", "type": "function", "function": function });
+    let item = json!({ "type": "function_call", "call_id": "a", "name": "f", "arguments": arguments });
+    let said = json!({ "role": "assistant", "tool_calls": [call] });
+    for (path, body) in
+        [(CHAT, json!({ "messages": [said, said] })), ("/v1/responses", json!({ "input": [item, item] }))]
+    {
+        let refused = server.post(path, &body);
+        assert_eq!((refused.status, &refused.json()["error"]["code"]), (413, &json!("request_too_large")), "{path}");
+    }
 }
 
 #[test]

@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use super::problem::Problem;
 
+/// The most JSON values of a request, beside the tokens of a prompt: each takes many times the bytes that it needs in a body.
+pub(super) const VALUES: usize = 1 << 15;
+
 /// Fields that nobody has taken yet. A null is as good as nothing.
 #[derive(Debug)]
 pub(super) struct Fields {
@@ -170,7 +173,7 @@ impl Fields {
 }
 
 /// How many values a JSON text has at most, before there are any: each is behind one of these, or the first.
-fn values(text: &[u8]) -> usize {
+pub(super) fn values(text: &[u8]) -> usize {
     let (mut count, mut bytes, mut is_text) = (1, text.iter(), false);
     while let Some(byte) = bytes.next() {
         match byte {

@@ -1,9 +1,10 @@
 //! The messages of a conversation, as the APIs have them.
 
 use armlet::tokenizer::Role;
+use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::fields::{Fields, required, wrong_type};
+use super::fields::{Fields, VALUES, required, values, wrong_type};
 use super::functions::check_name;
 use super::problem::Problem;
 use crate::template::{Message, Part};
@@ -23,7 +24,7 @@ pub(super) enum Api {
 /// Reads the messages.
 pub(super) fn read(api: Api, name: &str, list: Vec<Value>) -> Result<Vec<Message>, Problem> {
     check(name, &list)?;
-    let mut reader = Reader { api, calls: Vec::new() };
+    let mut reader = Reader { api, calls: Vec::new(), values: VALUES };
     let read = |(i, value)| reader.message(Fields::of(value, format!("{name}[{i}]"))?);
     list.into_iter().enumerate().map(read).collect()
 }
@@ -31,7 +32,7 @@ pub(super) fn read(api: Api, name: &str, list: Vec<Value>) -> Result<Vec<Message
 /// Reads the items of `/v1/responses`: messages, and in items of their own calls, results and thoughts.
 pub(super) fn items(name: &str, list: Vec<Value>) -> Result<Vec<Message>, Problem> {
     check(name, &list)?;
-    let mut reader = Reader { api: Api::OpenAi, calls: Vec::new() };
+    let mut reader = Reader { api: Api::OpenAi, calls: Vec::new(), values: VALUES };
     let mut messages: Vec<Message> = Vec::new();
     for (i, value) in list.into_iter().enumerate() {
         let kind = value["type"].as_str().unwrap_or("message").to_string();
@@ -86,6 +87,8 @@ fn check(name: &str, list: &[Value]) -> Result<(), Problem> {
 struct Reader {
     api: Api,
     calls: Vec<Called>,
+    /// How many values the texts of arguments may have yet, all together: a body that has them as a text has one value there.
+    values: usize,
 }
 
 struct Called {
@@ -162,7 +165,10 @@ impl Reader {
         let field = fields.name("arguments");
         let arguments = match required(&field, fields.take("arguments"))? {
             Value::String(text) if text.trim().is_empty() => Some(Map::new()),
-            Value::String(text) if self.api == Api::OpenAi => serde_json::from_str(&text).ok(),
+            Value::String(text) if self.api == Api::OpenAi => {
+                self.count(&field, &text)?;
+                serde_json::from_str(&text).ok()
+            }
             Value::Object(object) if self.api == Api::Ollama => Some(object),
             other => {
                 let expected = if self.api == Api::OpenAi { "a string" } else { "an object" };
@@ -175,6 +181,16 @@ impl Reader {
         };
         self.calls.push(Called { id: id.clone(), name: name.clone(), has_result: false });
         Ok(Call { id, name, arguments })
+    }
+
+    /// Counts the values of a text before there are any.
+    fn count(&mut self, field: &str, text: &str) -> Result<(), Problem> {
+        let left = self.values.checked_sub(values(text.as_bytes()));
+        self.values = left.ok_or_else(|| {
+            let message = format!("The arguments of all calls have more than {VALUES} JSON values and names.");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message).of(field).code("request_too_large")
+        })?;
+        Ok(())
     }
 
     /// A message of a tool.
@@ -322,5 +338,27 @@ mod tests {
             let error = one(json!({ "role": "assistant", "tool_calls": bad })).unwrap_err();
             assert_eq!(error.openai()["error"]["param"], format!("messages[0].tool_calls{param}"), "{bad}");
         }
+    }
+
+    #[test]
+    fn values_within_texts_are_counted_over_all_calls() {
+        let call = |n: usize| {
+            let arguments = json!({ "x": vec![0; n] }).to_string();
+            json!({ "id": "a", "type": "function", "function": { "name": "f", "arguments": arguments } })
+        };
+        let said = |n: usize| json!({ "role": "assistant", "tool_calls": [call(n)] });
+        // An object and a list have two more than there are numbers.
+        let half = VALUES / 2 - 2;
+        for (list, fits) in [
+            (vec![said(half), said(half)], true),
+            (vec![said(half), said(half + 1)], false),
+            (vec![json!({ "role": "assistant", "tool_calls": [call(half), call(half + 1)] })], false),
+        ] {
+            let refused = read(Api::OpenAi, "messages", list).err().map(|problem| problem.status.as_u16());
+            assert_eq!(refused, (!fits).then_some(413));
+        }
+        let item = |n: usize| json!({ "type": "function_call", "call_id": "a", "name": "f", "arguments": call(n)["function"]["arguments"] });
+        assert!(items("input", vec![item(half), item(half)]).is_ok());
+        assert_eq!(items("input", vec![item(half), item(half + 1)]).unwrap_err().status.as_u16(), 413);
     }
 }

@@ -23,16 +23,13 @@ use tokio::time::timeout;
 use super::about::About;
 use super::answer::answer;
 use super::app::App;
-use super::fields::Fields;
+use super::fields::{Fields, VALUES};
 use super::ollama::{self, Asked};
 use super::phase::Phase;
 use super::problem::Problem;
 use super::tokens::{self, Tokenize};
 use super::{format, openai, page, reply, responses};
 use crate::args::Sampling;
-
-/// The most JSON values of a request, beside the tokens of a prompt: each takes many times the bytes that it needs in a body.
-const VALUES: usize = 1 << 15;
 
 type Answered = Result<Response, Problem>;
 
