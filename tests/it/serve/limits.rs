@@ -173,6 +173,9 @@ fn values_of_a_body_are_bounded() {
     let refused = zeros(40_000);
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (413, &json!("request_too_large")));
     assert_eq!(zeros(32_000).json()["error"]["code"], "context_length_exceeded");
+    // Where a body is tokens there are as many as that route takes, whatever the context.
+    let text = |n: usize| server.post("/detokenize", &json!({ "tokens": vec![0; n] }));
+    assert_eq!((text(1 << 16).status, text((1 << 16) + 1).status), (200, 400));
     // Those within texts are, too, and over all calls.
     let arguments = json!({ "x": vec![0; 20_000] }).to_string();
     let function = json!({ "name": "f", "arguments": arguments });

@@ -191,7 +191,7 @@ async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Response {
 
 async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Response {
     let run = async {
-        let tokens = tokens::detokenize(body(&app, request).await?, app.about.vocab)?;
+        let tokens = tokens::detokenize(body_of(&app, request, tokens::MOST).await?, app.about.vocab)?;
         app.prepare.run(move |preparation| Ok(tokens::text(&tokens, preparation))).await
     };
     respond("", run.await.map(|value| reply::ok(&value)))
@@ -257,8 +257,13 @@ async fn generate(
     answer(app, wanted, format).await
 }
 
-/// The fields of a request's body, which is of bounded length and comes in bounded time.
+/// The fields of a request's body; a prompt may be as many tokens as there is room for.
 async fn body(app: &App, request: Request) -> Result<Fields, Problem> {
+    body_of(app, request, app.sizes.context).await
+}
+
+/// The fields of a body in which there may be so many tokens; it is of bounded length and comes in bounded time.
+async fn body_of(app: &App, request: Request, tokens: usize) -> Result<Fields, Problem> {
     let most = app.limits.body;
     let (parts, body) = request.into_parts();
     if length(&parts.headers).is_some_and(|length| length > most as u64) {
@@ -268,8 +273,7 @@ async fn body(app: &App, request: Request) -> Result<Fields, Problem> {
         let message = format!("The body of the request is encoded as {encoding:?}: send it as it is.");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).code("unsupported_content_encoding"));
     }
-    // A prompt may be as many tokens as there is room for.
-    Fields::parse(&bytes(body, most, app).await?, VALUES.saturating_add(app.sizes.context))
+    Fields::parse(&bytes(body, most, app).await?, VALUES.saturating_add(tokens))
 }
 
 async fn bytes(body: Body, most: usize, app: &App) -> Result<Bytes, Problem> {

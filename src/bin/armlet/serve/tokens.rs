@@ -8,7 +8,7 @@ use super::prepare::Preparation;
 use super::problem::Problem;
 
 /// The most tokens with their pieces, and the most that become a text: each takes hundreds of bytes.
-const MOST: usize = 1 << 16;
+pub(super) const MOST: usize = 1 << 16;
 
 /// What `/tokenize` wants.
 pub(super) struct Tokenize {
