@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::problem::Problem;
 
-/// The most JSON values of a request, beside the tokens of a prompt: each takes many times the bytes that it needs in a body.
+/// The most JSON values and names of a request, beside the tokens of a prompt: each takes many times the bytes that it needs in a body.
 pub(super) const VALUES: usize = 1 << 15;
 
 /// Fields that nobody has taken yet. A null is as good as nothing.
@@ -21,12 +21,12 @@ pub(super) struct Fields {
 type Taken<T> = Result<Option<T>, Problem>;
 
 impl Fields {
-    /// The fields of a request, in which there are at most so many values.
+    /// The fields of a request, in which there are at most so many values and names.
     pub(super) fn parse(body: &[u8], most: usize) -> Result<Self, Problem> {
         // As some of Windows's tools write a file.
         let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
         if values(body) > most {
-            let message = format!("The body of the request has more than {most} JSON values.");
+            let message = format!("The body of the request has more than {most} JSON values and names.");
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message).code("request_too_large"));
         }
         let value = serde_json::from_slice(body).map_err(|e| {
@@ -172,7 +172,7 @@ impl Fields {
     }
 }
 
-/// How many values a JSON text has at most, before there are any: each is behind one of these, or the first.
+/// How many values and names a JSON text has at most, before there are any: each is behind one of these, or the first.
 pub(super) fn values(text: &[u8]) -> usize {
     let (mut count, mut bytes, mut is_text) = (1, text.iter(), false);
     while let Some(byte) = bytes.next() {
