@@ -32,7 +32,7 @@ const HEADERS: usize = 64;
 const UNREAD: Duration = Duration::from_secs(60);
 /// Bytes that the system keeps for a client which does not read them.
 const SEND_BUFFER: usize = 64 << 10;
-/// How long a client may send, or keep the connection, behind the last response.
+/// How long a client may be silent behind the last response, or not take it; in all it has as much time as for a request.
 const LEAVE: Duration = Duration::from_secs(2);
 /// How long nothing at all comes from a client, until it is asked whether it is there.
 const SILENT: Duration = Duration::from_secs(30);
@@ -105,7 +105,7 @@ async fn connection(app: Arc<App>, mut stream: TcpStream, router: Router, place:
         log::info!("no request: {} {}", problem.status.as_u16(), problem.message);
     }
     let mut draining = reached(&app.phase, Phase::Draining);
-    let mut leave = pin!(timeout(LEAVE, leave(&stream, wrong)));
+    let mut leave = pin!(timeout(app.limits.time, leave(&stream, wrong)));
     poll_fn(|cx| match leave.as_mut().poll(cx) {
         Poll::Pending => draining.as_mut().poll(cx),
         Poll::Ready(_) => Poll::Ready(()),
@@ -162,7 +162,7 @@ async fn leave(stream: &TcpStream, wrong: Option<Problem>) -> io::Result<()> {
     shutdown(stream, Shutdown::Write)?;
     let mut bytes = [0; 4096];
     loop {
-        stream.readable().await?;
+        timeout(LEAVE, stream.readable()).await??;
         match stream.try_read(&mut bytes) {
             Ok(0) => return Ok(()),
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
