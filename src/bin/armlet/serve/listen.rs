@@ -1,7 +1,7 @@
 //! Connections: how many there are, and how long one may take.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs};
 use std::pin::pin;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ const UNREAD: Duration = Duration::from_secs(60);
 const SEND_BUFFER: usize = 64 << 10;
 /// How long a client may be silent behind the last response, or not take it; in all it has as much time as for a request.
 const LEAVE: Duration = Duration::from_secs(2);
+/// The most bytes that are read of one who is turned away.
+const SENT: u64 = 256 << 10;
 /// How long nothing at all comes from a client, until it is asked whether it is there.
 const SILENT: Duration = Duration::from_secs(30);
 
@@ -83,7 +85,7 @@ pub(super) async fn serve(app: Arc<App>, listeners: Vec<StdListener>, router: Ro
         };
         match places.clone().try_acquire_owned() {
             Ok(place) => drop(tokio::spawn(connection(app.clone(), stream, router.clone(), place))),
-            Err(_) => turn_away(&stream),
+            Err(_) => turn_away(stream),
         }
     }
     drop(listeners);
@@ -184,9 +186,14 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells a client that there are too many connections. It fits the socket's buffer, or the client hears nothing.
-fn turn_away(stream: &TcpStream) {
-    let _ = stream.try_write(plain(&Problem::unavailable("Too many connections.")).as_bytes());
+/// Tells a client that there are too many connections. It fits the socket's buffer, or the client hears nothing. Nobody waits
+/// for it: what it has sent by now is read, since to close a connection with that unread takes the answer from it.
+fn turn_away(stream: TcpStream) {
+    // Without the runtime, which knows only later whether a new socket is ready.
+    let Ok(mut stream) = stream.into_std() else { return };
+    let _ = stream.write(plain(&Problem::unavailable("Too many connections.")).as_bytes());
+    let _ = shutdown(&stream, Shutdown::Write);
+    let _ = io::copy(&mut stream.take(SENT), &mut io::sink());
 }
 
 /// The last response of a connection, where there is no request.
