@@ -165,6 +165,37 @@ fn a_client_that_still_sends_gets_its_answer() {
     }
 }
 
+/// A connection goes on where the whole body was read, whatever the answer; else its client knows that it does not.
+#[test]
+fn a_connection_ends_where_a_body_was_left() {
+    let server = server(&["--max-body", "512KiB"]);
+    let values = json!({ "prompt": vec![0; 40_000] }).to_string();
+    for (method, path, header, body, status, ends) in [
+        ("POST", CHAT, "X: y", "{}", 400, false),
+        ("POST", CHAT, "X: y", r#"{"model": "other"}"#, 404, false),
+        ("POST", "/v1/completions", "X: y", &values, 413, false),
+        ("GET", "/nothing", "X: y", "", 404, false),
+        ("GET", CHAT, "Origin: http://evil.example", "", 403, false),
+        ("POST", CHAT, "Host: second", "{}", 400, true),
+        ("POST", CHAT, "Origin: http://evil.example", "{}", 403, true),
+        ("POST", CHAT, "Content-Encoding: gzip", "{}", 415, true),
+        ("POST", "/nothing", "X: y", "{}", 404, true),
+        ("GET", "/health", "X: y", "{}", 200, true),
+    ] {
+        let mut connection = server.connect();
+        let length = body.len();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\nContent-Length: {length}\r\n\r\n");
+        connection.send(&(head + body));
+        let (found, headers) = connection.head();
+        assert_eq!(
+            (found, headers.contains("connection: close")),
+            (status, ends),
+            "{method} {path} {header}: {headers}"
+        );
+    }
+}
+
 /// A short body of many values would take many times its bytes.
 #[test]
 fn values_of_a_body_are_bounded() {

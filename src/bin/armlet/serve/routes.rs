@@ -1,6 +1,7 @@
 //! The routes, and what every request goes through: who asks and whence, its length and time, and a line in the log.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::Router;
@@ -33,6 +34,10 @@ use crate::args::Sampling;
 
 type Answered = Result<Response, Problem>;
 
+/// Whether all of a request's body was read. Else the connection ends behind the answer, and its client is told so.
+#[derive(Clone)]
+struct IsRead(Arc<AtomicBool>);
+
 /// All routes.
 pub(super) fn router(app: &Arc<App>) -> Router {
     Router::new()
@@ -63,9 +68,10 @@ pub(super) fn router(app: &Arc<App>) -> Router {
 }
 
 /// What every request goes through.
-async fn guarded(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn guarded(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let (start, method, path) = (Instant::now(), request.method().clone(), request.uri().path().to_string());
-    let has_body = !request.body().is_end_stream();
+    let is_read = IsRead(Arc::new(request.body().is_end_stream().into()));
+    request.extensions_mut().insert(is_read.clone());
     let origin = request.headers().get(ORIGIN).filter(|o| o.to_str().is_ok_and(|o| app.guard.allows(o))).cloned();
     app.metrics.requests.add(1);
     let mut response = match admit(&app, &request) {
@@ -82,16 +88,11 @@ async fn guarded(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     if status.as_u16() >= 400 {
         app.metrics.refused.add(1);
     }
-    if leaves_body(status) && has_body {
+    if !is_read.0.load(Ordering::Relaxed) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     log::info!("{method} {path} {} {:.1} ms", status.as_u16(), start.elapsed().as_secs_f64() * 1e3);
     response
-}
-
-/// Whether a request may be refused before its body was read: the connection then ends, and its client should not use it again.
-fn leaves_body(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 401 | 403..=405 | 408 | 413 | 415)
 }
 
 /// Whether a request may be answered at all. Whether the server lives is no secret, and its page says nothing.
@@ -273,7 +274,11 @@ async fn body_of(app: &App, request: Request, tokens: usize) -> Result<Fields, P
         let message = format!("The body of the request is encoded as {encoding:?}: send it as it is.");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).code("unsupported_content_encoding"));
     }
-    Fields::parse(&bytes(body, most, app).await?, VALUES.saturating_add(tokens))
+    let bytes = bytes(body, most, app).await?;
+    if let Some(IsRead(is_read)) = parts.extensions.get() {
+        is_read.store(true, Ordering::Relaxed);
+    }
+    Fields::parse(&bytes, VALUES.saturating_add(tokens))
 }
 
 async fn bytes(body: Body, most: usize, app: &App) -> Result<Bytes, Problem> {
