@@ -101,7 +101,7 @@ fn ollamas_options_and_thoughts() {
         json!({ "think": "low" }),
         json!({ "think": "high", "truncate": true, "shift": false }),
         json!({ "options": { "repeat_last_n": -1, "mirostat_tau": 5.0, "mirostat_eta": 0.1 } }),
-        json!({ "options": { "repeat_last_n": 64, "mirostat": 0, "mirostat_tau": 5.0 } }),
+        json!({ "options": { "repeat_last_n": 64.0, "mirostat": 0.0, "typical_p": 1.0, "mirostat_tau": 5.0, "seed": 1.0 } }),
         // As Home Assistant sends a number, and Open WebUI a field of OpenAI's.
         json!({ "options": { "num_ctx": 8192.0, "reasoning_effort": "low" } }),
     ] {

@@ -101,7 +101,14 @@ impl Fields {
 
     /// A number of 64 bits, whatever its sign.
     pub(super) fn seed(&mut self, field: &str) -> Taken<u64> {
-        self.typed(field, "an integer", |value| value.as_u64().or_else(|| value.as_i64().map(|n| n as u64)))
+        let bits = |number: f64| {
+            let (n, range) = (number as i128, i64::MIN.into()..=u64::MAX.into());
+            (number.fract() == 0.0 && range.contains(&n)).then_some(n as u64)
+        };
+        self.typed(field, "an integer", |value| match value.as_f64() {
+            Some(number) if value.is_f64() => bits(number),
+            _ => value.as_u64().or_else(|| value.as_i64().map(|n| n as u64)),
+        })
     }
 
     pub(super) fn count(&mut self, field: &str, range: RangeInclusive<usize>) -> Taken<usize> {
@@ -139,7 +146,7 @@ impl Fields {
 
     /// Takes a field if it has this value, and says whether it had.
     pub(super) fn is(&mut self, field: &str, value: &Value) -> bool {
-        self.peek(field) == Some(value) && self.take(field).is_some()
+        self.peek(field).is_some_and(|found| is_same(found, value)) && self.take(field).is_some()
     }
 
     /// Fields that change no answer, whatever they are.
@@ -150,7 +157,7 @@ impl Fields {
     /// A field that is implemented only as far as it is one of these.
     pub(super) fn only(&mut self, field: &str, allowed: &[Value]) -> Result<(), Problem> {
         match self.take(field) {
-            Some(value) if !allowed.contains(&value) => {
+            Some(value) if !allowed.iter().any(|one| is_same(one, &value)) => {
                 let but = allowed.iter().map(Value::to_string).collect::<Vec<_>>().join(" or ");
                 let but = if but.is_empty() { String::new() } else { format!(", but for {but}") };
                 Err(Problem::unsupported(&self.name(field), &but))
@@ -184,6 +191,14 @@ pub(super) fn values(text: &[u8]) -> usize {
         }
     }
     count
+}
+
+/// Whether two values are the same; numbers are, however they are written.
+fn is_same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        _ => a == b,
+    }
 }
 
 /// A field that has to be there.
@@ -252,6 +267,17 @@ mod tests {
                 && whole("1e300").is_err()
                 && whole("-0.5").is_err()
         );
+        let seed = |text: &str| fields(json!({ "n": serde_json::from_str::<Value>(text).unwrap() })).seed("n").ok()?;
+        for text in ["8", "-2", "9223372036854775808", "18446744073709549568"] {
+            assert_eq!(seed(text), text.parse::<i128>().ok().map(|n| n as u64), "{text}");
+            assert_eq!(seed(&format!("{text}.0")), seed(text), "{text}");
+        }
+        for bad in ["8.5", "-0.5", "1e300", "-1e300", "18446744073709551616", "\"8\""] {
+            assert_eq!(seed(bad), None, "{bad}");
+        }
+        let mut one = fields(json!({ "is": -1.0, "only": 1.0, "other": 1.5 }));
+        assert!(one.is("is", &json!(-1)) && one.only("only", &[json!(1)]).is_ok());
+        assert!(one.only("other", &[json!(1)]).is_err());
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn common(fields: &mut Fields, mut sampling: Sampling, about: &About) -> Result<
         settings::effort(&mut options, "reasoning_effort", &mut variables)?;
         options.neutral(&NEUTRAL);
         for (field, neutral) in [("tfs_z", json!(1)), ("typical_p", json!(1)), ("mirostat", json!(0))] {
-            options.only(field, &[neutral.clone(), json!(neutral.as_f64())])?;
+            options.only(field, &[neutral])?;
         }
         // Of mirostat, which there is not.
         options.neutral(&["mirostat_tau", "mirostat_eta"]);
