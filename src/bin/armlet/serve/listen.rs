@@ -158,8 +158,17 @@ async fn requests(app: &App, stream: &mut TcpStream, router: Router) -> Option<P
 /// client that is still sending.
 async fn leave(stream: &TcpStream, wrong: Option<Problem>) -> io::Result<()> {
     if let Some(problem) = wrong {
-        stream.writable().await?;
-        stream.try_write(plain(&problem).as_bytes())?;
+        let text = plain(&problem);
+        let mut left = text.as_bytes();
+        while !left.is_empty() {
+            timeout(LEAVE, stream.writable()).await??;
+            match stream.try_write(left) {
+                Ok(written) => left = &left[written..],
+                // It was not as ready as it seemed.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
     }
     shutdown(stream, Shutdown::Write)?;
     let mut bytes = [0; 4096];
