@@ -34,21 +34,23 @@ impl Guard {
     }
 
     /// Checks `Host`, of which there is one, and `Origin`. A whole address in the first line is in the place of the former;
-    /// HTTP/1.0, which no browser speaks, knows no hosts.
+    /// HTTP/1.0 knows no hosts; no browser speaks it, but whatever is between one and this may: then no origin is this server's own.
     pub(super) fn whence(&self, headers: &HeaderMap, uri: &Uri, version: Version) -> Result<(), Problem> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
         let host = uri.authority().map(|authority| authority.as_str()).or_else(|| text(HOST));
-        let host = host.or((version < Version::HTTP_11).then_some("localhost"));
         if headers.get_all(HOST).iter().nth(1).is_some() {
             return Err(Problem::invalid("The request has several Host headers."));
         }
-        let Some(host) = host else { return Err(Problem::invalid("The request has no Host header.")) };
-        if !self.knows(host) {
-            let message = format!("The host {host:?} is not this server's name; --allow-host adds names.");
-            return Err(Problem::new(StatusCode::FORBIDDEN, message).code("host_not_allowed"));
+        match host {
+            None if version >= Version::HTTP_11 => return Err(Problem::invalid("The request has no Host header.")),
+            Some(host) if !self.knows(host) => {
+                let message = format!("The host {host:?} is not this server's name; --allow-host adds names.");
+                return Err(Problem::new(StatusCode::FORBIDDEN, message).code("host_not_allowed"));
+            }
+            _ => {}
         }
         match text(ORIGIN) {
-            Some(origin) if !self.allows(origin) && !is_own(origin, host) => {
+            Some(origin) if !self.allows(origin) && !host.is_some_and(|host| is_own(origin, host)) => {
                 let message = format!("Pages of {origin:?} may not ask this server; --cors adds origins.");
                 Err(Problem::new(StatusCode::FORBIDDEN, message).code("origin_not_allowed"))
             }
@@ -170,6 +172,16 @@ mod tests {
         for bad in ["http://localhost:8081", "https://ui.example.evil", "null", "http://evil.example"] {
             assert!(!allowed(bad), "{bad}");
         }
+    }
+
+    /// Such as of a page whose name was rebound, behind a proxy that leaves out the name.
+    #[test]
+    fn without_a_host_no_origin_is_the_servers_own() {
+        let old = |origin: &str| {
+            guard().whence(&headers(&[(ORIGIN, origin)]), &Uri::from_static("/"), Version::HTTP_10).is_ok()
+        };
+        assert!(old("https://ui.example"));
+        assert!(!["http://localhost", "http://127.0.0.1", "http://evil.example", "null"].iter().any(|bad| old(bad)));
     }
 
     #[test]
