@@ -64,11 +64,19 @@ impl Guard {
     }
 
     fn knows(&self, host: &str) -> bool {
-        let name = match host.strip_prefix('[') {
-            // What is behind `%` is the interface of a link-local address.
-            Some(rest) => rest.split([']', '%']).next().unwrap_or_default(),
-            None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+        let (name, port) = match host.strip_prefix('[') {
+            Some(rest) => {
+                let Some((address, port)) = rest.split_once(']') else { return false };
+                // What is behind `%` is the interface of a link-local address.
+                (address.split('%').next().unwrap_or_default(), port)
+            }
+            None => host.split_at(host.find(':').unwrap_or(host.len())),
         };
+        let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        // Whoever is before the server might take what is behind one for the name.
+        if host.contains('@') || !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+            return false;
+        }
         let name = name.trim_end_matches('.').to_lowercase();
         name.parse::<IpAddr>().is_ok() || name.ends_with(".localhost") || self.hosts.contains(&name)
     }
@@ -133,6 +141,13 @@ mod tests {
             "",
             "[evil]",
             "[evil%25::1]",
+            "evil@a.localhost",
+            "localhost:1@evil.example",
+            "localhost:80:evil.example",
+            "localhost:http",
+            "[::1",
+            "[::1]evil.example",
+            "[::1]:80@evil.example",
             "xlocalhost",
         ] {
             assert!(!allowed(bad), "{bad}");
