@@ -153,14 +153,15 @@ fn a_client_that_still_sends_gets_its_answer() {
     let server = server(&["--max-body", "2KiB", "--api-key", "secret"]);
     for (key, status) in [("secret", 413), ("other", 401)] {
         let mut stream = TcpStream::connect(server.address).unwrap();
-        let length = 16 << 20;
+        let length = 4 << 20;
         let head = format!(
             "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {length}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(&vec![b' '; length]).unwrap();
+        // The server may give up where this test hardly runs; the answer is there all the same.
+        let _ = stream.write_all(&vec![b' '; length]);
         let mut said = String::new();
-        stream.read_to_string(&mut said).unwrap();
+        let _ = stream.read_to_string(&mut said);
         assert!(said.starts_with(&format!("HTTP/1.1 {status} ")) && said.contains("connection: close"), "{said}");
     }
 }
