@@ -99,12 +99,20 @@ fn what_is_too_large_or_too_slow_is_refused() {
     let mut body = server.connect();
     body.send(&head("POST", CHAT, &[], 100));
     body.send("{");
+    // Behind a request, with which it came, half of another; and an empty line, which is none.
+    let health = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let (mut second, mut line) = (server.connect(), server.connect());
+    second.send(&format!("{health}GET /hea"));
+    line.send(&format!("{health}\r\n"));
     let mut idle = server.connect();
     assert_eq!(server.ok(CHAT, &asking("Hi", json!({})))["choices"][0]["message"]["content"], TEXT);
     assert!(idle.is_closed());
     assert_eq!(body.reply().status, 408);
     let late = half.reply();
     assert!(late.status == 408 && late.json()["error"]["message"].is_string(), "{late:?}");
+    let (second, line) = (second.all(), line.all());
+    assert!(second.starts_with("HTTP/1.1 200 ") && second.contains("HTTP/1.1 408 "), "{second}");
+    assert!(line.starts_with("HTTP/1.1 200 ") && line.matches("HTTP/1.1 ").count() == 1, "{line}");
     assert_eq!(server.get("/health").status, 200);
 }
 

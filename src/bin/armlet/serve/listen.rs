@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -119,24 +119,21 @@ async fn connection(app: Arc<App>, mut stream: TcpStream, router: Router, place:
 
 /// All requests of a connection; and what is wrong with what came last, if that is no request.
 async fn requests(app: &App, stream: &mut TcpStream, router: Router) -> Option<Problem> {
-    let mut wire = Wire::new(stream);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(app.limits.time).max_buf_size(HEAD).max_headers(HEADERS);
-    let ended = {
-        let connection = builder.serve_connection(TokioIo::new(&mut wire), TowerToHyperService::new(router));
-        let mut connection = pin!(connection);
-        let mut draining = reached(&app.phase, Phase::Draining);
-        let mut told = false;
-        poll_fn(|cx| {
-            if !told && draining.as_mut().poll(cx).is_ready() {
-                told = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            connection.as_mut().poll(cx)
-        })
-        .await
-    };
-    let error = ended.err()?;
+    let mut connection = builder.serve_connection(TokioIo::new(Wire(stream)), TowerToHyperService::new(router));
+    let mut draining = reached(&app.phase, Phase::Draining);
+    let mut told = false;
+    let ended = poll_fn(|cx| {
+        if !told && draining.as_mut().poll(cx).is_ready() {
+            told = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        Pin::new(&mut connection).poll(cx)
+    });
+    let error = ended.await.err()?;
+    // What came behind the last request; an empty line there is nothing.
+    let has_begun = connection.into_parts().read_buf.iter().any(|byte| !b"\r\n".contains(byte));
     log::debug!("a connection ended: {error}");
     match &error {
         e if e.is_parse_too_large() => {
@@ -147,7 +144,7 @@ async fn requests(app: &App, stream: &mut TcpStream, router: Router) -> Option<P
         }
         e if e.is_parse() => Some(Problem::invalid(format!("This is no request of HTTP/1.1 (without TLS): {e}."))),
         // A client that has asked nothing yet is told nothing.
-        e if e.is_timeout() && wire.heard => {
+        e if e.is_timeout() && has_begun => {
             Some(Problem::new(StatusCode::REQUEST_TIMEOUT, "The head of the request did not come in time."))
         }
         _ => None,

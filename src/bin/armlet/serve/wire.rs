@@ -3,7 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -11,24 +11,11 @@ use tokio::net::TcpStream;
 /// Bytes that the head of such a response has at most: a status, three short headers.
 const OWN: usize = 256;
 
-pub(super) struct Wire<'s> {
-    stream: &'s mut TcpStream,
-    /// Something came since the last byte that was sent.
-    pub(super) heard: bool,
-}
-
-impl<'s> Wire<'s> {
-    pub(super) fn new(stream: &'s mut TcpStream) -> Self {
-        Wire { stream, heard: false }
-    }
-}
+pub(super) struct Wire<'s>(pub(super) &'s mut TcpStream);
 
 impl AsyncRead for Wire<'_> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = to.filled().len();
-        ready!(Pin::new(&mut *self.stream).poll_read(cx, to))?;
-        self.heard |= to.filled().len() > before;
-        Poll::Ready(Ok(()))
+        Pin::new(&mut *self.0).poll_read(cx, to)
     }
 }
 
@@ -40,13 +27,11 @@ impl AsyncWrite for Wire<'_> {
             Some(start) => &bytes[..start],
             None => bytes,
         };
-        let written = ready!(Pin::new(&mut *self.stream).poll_write(cx, bytes))?;
-        self.heard = false;
-        Poll::Ready(Ok(written))
+        Pin::new(&mut *self.0).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_flush(cx)
+        Pin::new(&mut *self.0).poll_flush(cx)
     }
 
     /// Whoever has the stream ends it, when the client was told what is wrong.
