@@ -28,8 +28,8 @@ const PATIENCE: usize = 120;
 const ABOUT: &str = "\
 SmolLM2-135M Q4_1, two threads, slots of 512 tokens in 285,327,360 bytes of KV cache. Each person asks again as soon as the answer is
 there: prompts of some 286 tokens, of which a third of the people share 200, answers of 64. The load is made on the same two cores.
-Each row runs for {SECONDS} seconds, of which 15 to 95 % count. Answers that ended; of these and of tokens how many a second; milliseconds to the first token, between tokens, and between tokens
-while a prompt of another was read (half of them and 95 % of them are below).
+Each row runs for {SECONDS} seconds, of which 15 to 95 % count. Answers that ended; of these and of tokens how many a second; milliseconds
+to the first token, between tokens, and between tokens while a prompt of another was read (half of them and 95 % of them are below).
 
 | server | slots | users | answers | answers/s | tokens/s | first, 50 % | 95 % | between, 50 % | 95 % | beside a prompt, 50 % | 95 % |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|

@@ -138,11 +138,11 @@ async fn requests(app: &App, stream: &mut TcpStream, router: Router) -> Option<P
     match &error {
         e if e.is_parse_too_large() => {
             let message = format!(
-                "The head of the request is larger than {HEAD} bytes, has more than {HEADERS} headers, or a length that no body has."
+                "The head of the request is larger than {HEAD} bytes, has more than {HEADERS} headers, or a Content-Length that is too large."
             );
             Some(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message).code("request_too_large"))
         }
-        e if e.is_parse() => Some(Problem::invalid(format!("This is no request of HTTP/1.1 (without TLS): {e}."))),
+        e if e.is_parse() => Some(Problem::invalid(format!("This is no request of HTTP/1 (without TLS): {e}."))),
         // A client that has asked nothing yet is told nothing.
         e if e.is_timeout() && has_begun => {
             Some(Problem::new(StatusCode::REQUEST_TIMEOUT, "The head of the request did not come in time."))

@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_page_is_one_file_with_one_script() {
-        assert!(script().len() > 1000 && PAGE.matches("<script").count() == 1);
+        assert!(script().len() > 1000 && PAGE.matches("<script").count() == 1 && PAGE.matches("</script").count() == 1);
         // `data:` and the namespace of SVG are no addresses.
         let outside = PAGE.replace("http://www.w3.org/2000/svg", "");
         assert!(!outside.contains("http://") && !outside.contains("https://") && !outside.contains("//cdn"));
