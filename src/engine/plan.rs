@@ -93,8 +93,10 @@ impl Plan {
         // A pass of one session is no longer than what the session can read.
         let longest = if limit.is_some() { config.context } else { config.chunk };
         let chunk = config.chunk.min(longest.max(config.logit_rows));
-        let capacity = groups.windowed.map_or(0, |r| r.capacity()).max(groups.full.capacity());
-        let sizes = BufferSizes { chunk, logit_rows: config.logit_rows, capacity };
+        // What is never evicted from begins with the first position.
+        let full = limit.map_or(groups.full.most_parts(), |limit| groups.full.parts(limit - 1));
+        let parts = groups.windowed.map_or(0, |r| r.most_parts()).max(full);
+        let sizes = BufferSizes { chunk, logit_rows: config.logit_rows, parts };
         let cache = CacheShape { groups, kv_type: config.kv, hadamard: config.hadamard, shared: config.prefix > 0 };
         let (engine, session) = carve(h, &sizes, &cache, &mut Arena::dry_run())?;
         Ok(Self { sizes, cache, limit, engine, session })

@@ -1,19 +1,21 @@
 //! Attention of a layer: which work items there are, and what each of them computes.
 //!
-//! A token attends to tiles of 32 positions. The tiles are summed in parts of [`TILES_PER_PART`], and these are merged
-//! in order of positions. Where a few rows' heads are too few for all threads, each part is a work item; else each row
-//! and KV head is, with all its parts. Both are the same sums in the same order, so the bits are the same.
+//! A token attends to tiles of 32 positions. Up to 16 tiles, from one multiple of 512 positions to the next, are a part,
+//! which is summed by itself; [`MergeTree`] says how the sums of the parts are merged, and why so. Where a few rows' heads
+//! are too few for all threads, each part is a work item; else each row and KV head is, with all its parts. Both are the
+//! same sums in the same order, so the bits are the same.
 
 use core::num::NonZeroUsize;
 
 use super::batch::{Batch, Token};
-use super::buffers::{Buffers, MAX_SERIAL_ROWS, NewKvBuffers, TILES_PER_PART};
+use super::buffers::{Buffers, MAX_SERIAL_ROWS, NewKvBuffers};
 use super::cache::KvSpans;
+use super::merge_tree::MergeTree;
 use super::pass::Pass;
 use super::{Head, Hparams};
 use crate::arch::{GroupQueries, Queries, QueryBlock, SoftmaxState};
 use crate::quant::BLOCK;
-use crate::storage::{Grid, for_each_row, for_each_tile};
+use crate::storage::{Grid, Part, Ring, for_each_row, for_each_tile_with_scratch};
 use crate::util::SliceExt;
 
 /// Work items per thread from which on whole rows and heads are items: fewer would not be divided evenly.
@@ -25,14 +27,11 @@ impl Pass<'_> {
     pub(super) fn attend(&self, layer: usize, buffers: &mut Buffers<'_>, batch: &Batch<'_, '_>) {
         let h = &self.model.hparams;
         let n = batch.tokens();
-        let Buffers { qkv, sink_q, query_blocks, new_kv, partials, stats, attended, .. } = buffers;
+        let Buffers { qkv, sink_q, query_blocks, new_kv, partials, attended, .. } = buffers;
         let head = h.head_of(layer);
         let pass =
             AttentionPass { pass: self, batch, layer, head, heads: h.kv_heads(), qkv, sink_q, query_blocks, new_kv };
-        let out = Out {
-            attended: attended.first_n_mut(n * h.n_heads * head.dim),
-            stats: stats.first_n_mut(n * 2 * h.n_heads),
-        };
+        let out = attended.first_n_mut(n * h.n_heads * head.dim);
         // The parts of the longest row, and those of all rows in units of these.
         let parts = (0..n).map(|row| pass.parts(row)).max().unwrap_or(0);
         let rows = (0..n).map(|row| pass.parts(row)).sum::<usize>() / parts.max(1);
@@ -40,17 +39,9 @@ impl Pass<'_> {
         // The plan has memory for all parts of a few rows; where a session has more, whole rows need less.
         match partials.get_mut(..n * h.n_kv_heads * parts * pass.state_len()).filter(|_| !whole_rows) {
             Some(states) => pass.attend_by_parts(states, parts, out),
-            None => pass.attend_by_rows(partials.first_n_mut(n * h.n_kv_heads * pass.state_len()), out),
+            None => pass.attend_by_rows(partials, parts, out),
         }
     }
-}
-
-/// The output of attention.
-struct Out<'o> {
-    /// (tokens, n_kv_heads, group · head_dim)
-    attended: &'o mut [f32],
-    /// (tokens, n_kv_heads, 2 · group): maxima and sums
-    stats: &'o mut [f32],
 }
 
 /// The inputs of a layer's attention.
@@ -80,44 +71,55 @@ impl AttentionPass<'_, '_, '_> {
 
     /// Parts into which the attention of a row is split.
     fn parts(&self, row: usize) -> usize {
-        let tiles = |t: Token<'_, '_>| t.cache.group(self.hparams(), self.layer).0.ring().tiles(t.position);
-        self.batch.locate(row).map_or(0, tiles).div_ceil(TILES_PER_PART)
+        self.batch.locate(row).map_or(0, |t| self.ring(&t).parts(t.position))
     }
 
-    /// A work item for each part of each row and KV head; `states` is `(tokens, n_kv_heads, parts, state_len)`.
-    fn attend_by_parts(&self, states: &mut [f32], parts: usize, out: Out<'_>) {
+    /// Part `i` of the attention of a row.
+    fn part(&self, row: usize, i: usize) -> Option<Part> {
+        self.batch.locate(row).and_then(|t| self.ring(&t).part(t.position, i))
+    }
+
+    /// Which positions a token attends to, and where they are.
+    fn ring<'t>(&self, token: &Token<'t, '_>) -> &'t Ring {
+        token.cache.group(self.hparams(), self.layer).0.ring()
+    }
+
+    /// A work item for each part of each row and KV head; `states` is `(tokens, n_kv_heads, parts, state_len)` and `out`
+    /// `(tokens, n_kv_heads, group · head_dim)`.
+    fn attend_by_parts(&self, states: &mut [f32], parts: usize, out: &mut [f32]) {
         let (h, len) = (self.hparams(), self.state_len());
         // There is a part at least: the token attends to itself.
         let (group, each) = (h.group(), NonZeroUsize::new(parts).unwrap_or(NonZeroUsize::MIN));
         for_each_row(self.pass.exec, states, len, |i, state| {
-            self.attend_part(i / each, i % each, &mut SoftmaxState::new(state, group));
-        });
-        let items = out.attended.rows_mut(group * self.head.dim).zip(out.stats.rows_mut(2 * group));
-        for ((item, (out, stats)), states) in items.enumerate().zip(states.rows_mut(parts * len)) {
-            let mut sum = SoftmaxState::over(out, stats);
-            for state in states.rows_mut(len).take(self.parts(item / self.heads)) {
-                sum.merge(&SoftmaxState::view(state, group));
+            let item = i / each;
+            if let Some(part) = self.part(item / self.heads, i % each) {
+                self.attend_part(item, &part, &mut SoftmaxState::new(state, group));
             }
-            sum.finish();
+        });
+        for ((item, out), states) in out.rows_mut(group * self.head.dim).enumerate().zip(states.rows_mut(parts * len)) {
+            let mut tree = MergeTree::new(states, len, group);
+            for i in 0..parts {
+                let Some(part) = self.part(item / self.heads, i) else { break };
+                tree.add(part.leaf, i);
+            }
+            tree.root().finish(out);
         }
     }
 
-    /// A work item for each row and KV head; `states` is `(tokens, n_kv_heads, state_len)`.
-    fn attend_by_rows(&self, states: &mut [f32], out: Out<'_>) {
-        let group = self.hparams().group();
-        let outputs = [
-            Grid::rows(out.attended, group * self.head.dim),
-            Grid::rows(out.stats, 2 * group),
-            Grid::rows(states, self.state_len()),
-        ];
-        for_each_tile(self.pass.exec, outputs, |item, [mut out, mut stats, mut state]| {
-            let mut sum = SoftmaxState::over(out.row(0), stats.row(0));
-            for part in 0..self.parts(item / self.heads) {
-                let mut state = SoftmaxState::new(state.row(0), group);
-                self.attend_part(item, part, &mut state);
-                sum.merge(&state);
+    /// A work item for each row and KV head, none of more than `parts` parts, with some of `states` for each thread; `out` is
+    /// `(tokens, n_kv_heads, group · head_dim)`.
+    fn attend_by_rows(&self, states: &mut [f32], parts: usize, out: &mut [f32]) {
+        let (group, len) = (self.hparams().group(), self.state_len());
+        let outputs = [Grid::rows(out, group * self.head.dim)];
+        let width = MergeTree::most_states(parts) * len;
+        for_each_tile_with_scratch(self.pass.exec, outputs, states, width, |item, [mut out], states| {
+            let mut tree = MergeTree::new(states, len, group);
+            for i in 0..parts {
+                let Some(part) = self.part(item / self.heads, i) else { break };
+                self.attend_part(item, &part, &mut tree.next());
+                tree.add_next(part.leaf);
             }
-            sum.finish();
+            tree.root().finish(out.row(0));
         });
     }
 
@@ -138,14 +140,14 @@ impl AttentionPass<'_, '_, '_> {
         }
     }
 
-    /// Adds part `part` of the attention of `item`: row `item / heads`, KV head `item % heads`.
-    fn attend_part(&self, item: usize, part: usize, out: &mut SoftmaxState<'_>) {
+    /// Adds a part of the attention of `item`: row `item / heads`, KV head `item % heads`.
+    fn attend_part(&self, item: usize, part: &Part, out: &mut SoftmaxState<'_>) {
         let (row, head) = (item / self.heads, item % self.heads);
         let Some(token) = self.batch.locate(row) else { return };
         let Some(new) = self.batch.new_kv(self.hparams(), self.layer, self.new_kv, token.session) else { return };
         let (group, layer) = token.cache.group(self.hparams(), self.layer);
         let queries = self.queries(row, head);
-        for tile in (part * TILES_PER_PART..group.ring().tiles(token.position)).take(TILES_PER_PART) {
+        for tile in part.tiles.clone() {
             let mut spans = KvSpans::new();
             group.spans(layer, head, token.position, tile, &new, &mut spans);
             self.pass.kernels.attend(token.cache.kv_type(), &queries, spans.as_slice(), out);

@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use super::Hparams;
 use super::kv_buffer::{KvBuffer, KvShape};
+use super::merge_tree::MergeTree;
 use crate::arch::{F16Block, Kernels, QuantsMut, QueryBlock};
 use crate::quant::BLOCK;
 use crate::storage::{Arena, ArenaError, TILE};
@@ -11,9 +12,6 @@ use crate::util::SliceExt;
 
 /// Up to this many rows, element-wise work stays on the calling thread and attention may be split over positions.
 pub(super) const MAX_SERIAL_ROWS: usize = 8;
-/// Tiles whose attention is summed in one part; the parts are then merged in order of positions. A constant, so that
-/// the bits do not depend on the number of threads.
-pub(super) const TILES_PER_PART: usize = 16;
 
 /// Sizes of the buffers that do not follow from the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +20,8 @@ pub(crate) struct BufferSizes {
     pub(crate) chunk: usize,
     /// Most tokens of one pass whose logits are kept.
     pub(crate) logit_rows: usize,
-    /// Most positions that a token attends to.
-    pub(crate) capacity: usize,
+    /// Most parts in which the attention of a token is summed.
+    pub(crate) parts: usize,
 }
 
 /// The input of a matrix in the number formats of its kernels.
@@ -100,8 +98,6 @@ pub(crate) struct Buffers<'a> {
     pub(super) new_kv: NewKvBuffers<'a>,
     /// (max_serial_rows · parts or chunk, n_kv_heads, group · (head_dim + 2)): softmax states of parts of attention
     pub(super) partials: &'a mut [f32],
-    /// (chunk, n_kv_heads, 2 · group): maxima and sums of softmax
-    pub(super) stats: &'a mut [f32],
     /// (chunk, q_dim): output of attention
     pub(super) attended: &'a mut [f32],
     /// (chunk, n_ff)
@@ -121,10 +117,10 @@ impl<'a> Buffers<'a> {
     /// # Errors
     /// [`ArenaError`].
     pub(crate) fn new(h: &Hparams, sizes: &BufferSizes, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
-        let BufferSizes { chunk, logit_rows, capacity } = *sizes;
-        // Sinks, kept tiles and the window each start and end within a tile.
-        let parts = (capacity / TILE + 4).div_ceil(TILES_PER_PART);
-        let partials = chunk.max(chunk.min(MAX_SERIAL_ROWS) * parts);
+        let BufferSizes { chunk, logit_rows, parts } = *sizes;
+        // A row and KV head of any session that the model can have: of a tile a part, three of them cut at both ends.
+        let row = MergeTree::most_states(h.context_length / TILE + 6).div_ceil(h.n_kv_heads.max(1));
+        let partials = chunk.max(chunk.min(MAX_SERIAL_ROWS) * parts).max(row);
         let (head_dim, rope_dims) = h.widest_head();
         let (q_dim, kv_dim) = (h.n_heads * head_dim, h.n_kv_heads * head_dim);
         let widest = h.n_embd.max(h.n_ff).max(q_dim);
@@ -137,7 +133,6 @@ impl<'a> Buffers<'a> {
             query_blocks: arena.alloc("int8 queries", &[chunk, 2, h.n_heads, head_dim.div_ceil(BLOCK)])?,
             new_kv: NewKvBuffers::carve(h, chunk, arena)?,
             partials: arena.alloc("parts of attention", &[partials, h.n_kv_heads, h.group() * (head_dim + 2)])?,
-            stats: arena.alloc("softmax maxima and sums", &[chunk, h.n_kv_heads, 2 * h.group()])?,
             attended: arena.alloc("attention", &[chunk, q_dim])?,
             gate: arena.alloc("ffn gate", &[chunk, h.n_ff])?,
             up: arena.alloc("ffn up", &[chunk, h.n_ff])?,

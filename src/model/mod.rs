@@ -16,6 +16,7 @@ mod keys;
 mod kv_buffer;
 mod layer;
 mod layer_set;
+mod merge_tree;
 mod norm;
 mod pass;
 mod qkv;

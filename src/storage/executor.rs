@@ -65,6 +65,25 @@ pub fn for_each(exec: &dyn Executor, n: usize, f: &(dyn Fn(usize) + Sync)) {
     while queue.take(0, f) > 0 {}
 }
 
+/// As [`for_each`]; `f` is given the number of the call that runs an item, less than `calls`, before the item's.
+///
+/// No two calls that run at the same time have the same number, whatever the executor calls its threads. Where it makes
+/// more calls than there are numbers, those beyond run nothing.
+pub(super) fn for_each_in_calls(exec: &dyn Executor, n: usize, calls: usize, f: &(dyn Fn(usize, usize) + Sync)) {
+    let workers = NonZeroUsize::new(exec.workers().min(calls)).unwrap_or(NonZeroUsize::MIN);
+    if n <= 1 || workers.get() == 1 {
+        (0..n).for_each(|i| f(0, i));
+        return;
+    }
+    let queue = WorkQueue::new(n, workers, exec.static_schedule());
+    let next = AtomicUsize::new(0);
+    // Relaxed: the number only tells calls apart; `run` orders the items' effects before its return.
+    let number = || next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |i| (i < calls).then_some(i + 1));
+    exec.run(&|worker| number().map_or(0, |call| queue.take(worker, &|i| f(call, i))));
+    // Those calls are over, so what the executor left may have one of their numbers.
+    while queue.take(0, &|i| f(0, i)) > 0 {}
+}
+
 /// Words of the bitmap of claimed shares: for up to 512 threads, and small on the stack of firmware.
 const BITMAP_WORDS: usize = if cfg!(target_os = "none") { 1 } else { 512 / usize::BITS as usize };
 /// Most shares, and most threads that get any.

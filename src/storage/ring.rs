@@ -11,9 +11,15 @@
 //!
 //! Positions are `u64` and never wrap; only slots do.
 
+use core::ops::Range;
+
 /// Positions of a tile, the unit in which attention is summed: tiles start at multiples of it, whatever the slots.
 pub const TILE: usize = 32;
 const TILE_64: u64 = TILE as u64;
+/// Tiles of a part, whose attention is summed by itself: parts start at multiples of it.
+const TILES_PER_PART: u64 = 16;
+/// Tiles of a leaf of the tree by which parts are merged.
+const TILES_PER_LEAF: u64 = 4 * TILES_PER_PART;
 
 /// An attention pattern and the slots that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,21 +49,100 @@ pub(crate) struct Span {
     pub(crate) sink: bool,
 }
 
-/// Some tiles: `count` of them, from number `first` on.
+/// Tiles of one part that a token attends to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Number of its leaf, from the first position of all on.
+    pub(crate) leaf: u64,
+    /// Which of the token's tiles: numbers for [`Ring::tile`].
+    pub(crate) tiles: Range<usize>,
+}
+
+/// Some tiles: `count` of them, every `every`-th from number `first` on.
 #[derive(Clone, Copy)]
-struct Tiles {
+struct Run {
     first: u64,
+    every: u64,
     count: usize,
 }
 
-/// The tiles that a token attends to. A tile with both sinks and others is one of the sinks'.
-struct Attended {
-    /// Tiles with sinks, from the first tile on.
-    sinks: usize,
-    /// Kept tiles, every `every`-th.
-    kept: Tiles,
-    /// Tiles of the window.
-    window: Tiles,
+impl Run {
+    /// Number of the `i`-th.
+    fn tile(&self, i: usize) -> u64 {
+        self.first + i as u64 * self.every
+    }
+
+    /// The first tile of its `i`-th part; `count` behind the last.
+    fn part_start(&self, i: usize) -> usize {
+        // In a part is one tile at least, and none is between two that are in no part.
+        let start = match self.every >= TILES_PER_PART {
+            true => i as u64,
+            false => {
+                let part = (self.first / TILES_PER_PART + i as u64) * TILES_PER_PART;
+                part.saturating_sub(self.first).div_ceil(self.every.max(1))
+            }
+        };
+        start.min(self.count as u64) as usize
+    }
+
+    /// How many parts it is in.
+    fn parts(&self) -> usize {
+        match self.count.checked_sub(1) {
+            None => 0,
+            Some(_) if self.every >= TILES_PER_PART => self.count,
+            Some(last) => (self.tile(last) / TILES_PER_PART - self.first / TILES_PER_PART + 1) as usize,
+        }
+    }
+}
+
+/// The tiles that a token attends to: those with sinks, kept ones, and those of the window. A tile with both sinks and
+/// others is one of the sinks'.
+struct Attended([Run; 3]);
+
+impl Attended {
+    /// How many tiles there are.
+    fn tiles(&self) -> usize {
+        self.0.iter().map(|run| run.count).sum()
+    }
+
+    /// Number of the `i`-th tile.
+    fn tile(&self, mut i: usize) -> Option<u64> {
+        for run in &self.0 {
+            if i < run.count {
+                return Some(run.tile(i));
+            }
+            i -= run.count;
+        }
+        None
+    }
+
+    /// Each run, how many tiles are before it, and how many parts begin in it: all of them, but for one where the last tile
+    /// before the run is in its first part.
+    fn runs(&self) -> impl Iterator<Item = (&Run, usize, usize)> {
+        let (mut before, mut last) = (0, None);
+        self.0.iter().filter(|run| run.count > 0).map(move |run| {
+            let first = (run, before, run.parts() - usize::from(last == Some(run.first / TILES_PER_PART)));
+            (before, last) = (before + run.count, Some(run.tile(run.count - 1) / TILES_PER_PART));
+            first
+        })
+    }
+
+    /// How many parts the tiles are in.
+    fn parts(&self) -> usize {
+        self.runs().map(|(_, _, parts)| parts).sum()
+    }
+
+    /// With which tile part `i` begins: which of the tiles, and its number.
+    fn part_start(&self, mut i: usize) -> Option<(usize, u64)> {
+        for (run, before, parts) in self.runs() {
+            if i < parts {
+                let start = run.part_start(i + run.parts() - parts);
+                return Some((before + start, run.tile(start)));
+            }
+            i -= parts;
+        }
+        None
+    }
 }
 
 /// One of the two rings of tiles that a strided pattern has, and a tile's place in it.
@@ -154,20 +239,35 @@ impl Ring {
         self.oldest(n) - self.sinks as u64
     }
 
-    /// How many tiles the token at `n` attends to.
-    pub(crate) fn tiles(&self, n: u64) -> usize {
-        let attended = self.attended(n);
-        attended.sinks + attended.kept.count + attended.window.count
+    /// In how many parts the attention of the token at `n` is summed.
+    pub(crate) fn parts(&self, n: u64) -> usize {
+        self.attended(n).parts()
     }
 
-    /// What the token at `n` attends to in tile `i` of [`tiles`](Ring::tiles): first sinks, then others.
+    /// Part `i` of [`parts`](Ring::parts), in order of positions.
+    ///
+    /// Parts are cut at multiples of 512 positions, wherever the token's tiles begin and however many there are: so what is
+    /// summed together does not depend on when something was evicted.
+    pub(crate) fn part(&self, n: u64, i: usize) -> Option<Part> {
+        let attended = self.attended(n);
+        let (start, tile) = attended.part_start(i)?;
+        let end = attended.part_start(i + 1).map_or(attended.tiles(), |(end, _)| end);
+        Some(Part { leaf: tile / TILES_PER_LEAF, tiles: start..end })
+    }
+
+    /// The most parts of any token.
+    pub(crate) fn most_parts(&self) -> usize {
+        const PART: usize = TILES_PER_PART as usize * TILE;
+        let sinks = self.sinks.div_ceil(PART);
+        // Kept tiles further apart have parts of their own.
+        let kept = self.kept.min(self.kept.saturating_mul(self.every) / TILES_PER_PART as usize + 2);
+        // The window's first position may be the last of a part.
+        sinks.saturating_add(kept).saturating_add(self.window.saturating_add(PART - 2) / PART + 1)
+    }
+
+    /// What the token at `n` attends to in its `i`-th tile: first sinks, then others.
     pub(crate) fn tile(&self, n: u64, i: usize) -> impl Iterator<Item = Span> + Clone + use<> {
-        let Attended { sinks, kept, window } = self.attended(n);
-        let tile = match i.checked_sub(sinks) {
-            None => i as u64,
-            Some(i) if i < kept.count => kept.first + (i * self.every) as u64,
-            Some(i) => window.first + (i - kept.count) as u64,
-        };
+        let tile = self.attended(n).tile(i).unwrap_or(n / TILE_64 + 1);
         let (start, end) = (tile * TILE_64, (tile * TILE_64 + TILE_64).min(n + 1));
         let sinks_end = end.min(self.sinks as u64).max(start);
         let all = self.oldest_kept(n).is_some_and(|oldest| tile >= oldest && tile.is_multiple_of(self.every as u64));
@@ -180,21 +280,22 @@ impl Ring {
     /// The tiles that the token at `n` attends to.
     #[inline(never)]
     fn attended(&self, n: u64) -> Attended {
-        let sinks = (n + 1).min(self.sinks as u64).div_ceil(TILE_64);
-        let window = self.window_start(n) / TILE_64;
-        let kept = self.oldest_kept(n).map_or(Tiles { first: 0, count: 0 }, |oldest| {
+        let (sinks, end) = ((n + 1).min(self.sinks as u64).div_ceil(TILE_64), n / TILE_64 + 1);
+        // The window of one of the sinks would begin behind it.
+        let window = (self.window_start(n) / TILE_64).min(end);
+        let kept = self.oldest_kept(n).map_or(Run { first: 0, every: 1, count: 0 }, |oldest| {
             let every = self.every as u64;
             let first = oldest.max(sinks).next_multiple_of(every);
-            Tiles { first, count: window.saturating_sub(first).div_ceil(every) as usize }
+            Run { first, every, count: window.saturating_sub(first).div_ceil(every) as usize }
         });
         let first = window.max(sinks);
-        let window = Tiles { first, count: (n / TILE_64 + 1).saturating_sub(first) as usize };
-        Attended { sinks: sinks as usize, kept, window }
+        let window = Run { first, every: 1, count: end.saturating_sub(first) as usize };
+        Attended([Run { first: 0, every: 1, count: sinks as usize }, kept, window])
     }
 
     /// All that the token at `n` attends to, in order, itself last.
     fn spans(&self, n: u64) -> impl Iterator<Item = Span> {
-        (0..self.tiles(n)).flat_map(move |i| self.tile(n, i))
+        (0..self.attended(n).tiles()).flat_map(move |i| self.tile(n, i))
     }
 
     /// Whether, after `written` positions, the ring still holds all that the token at `n` attends to before itself.
@@ -232,6 +333,13 @@ mod tests {
         prop_oneof![plain, strided]
     }
 
+    /// As [`any_ring`], with many parts.
+    fn any_wide_ring() -> impl Strategy<Value = Ring> {
+        let strided = (0usize..3000, 1usize..6000, 2usize..100, 1usize..40)
+            .prop_map(|(s, w, every, kept)| Ring::strided(s, w, 0, every, kept).unwrap());
+        prop_oneof![any_ring(), strided, (0usize..3000, 1usize..6000).prop_map(|(s, w)| Ring::new(s, w, 0).unwrap())]
+    }
+
     /// What the token at `n` attends to, position by position, from the definition.
     fn naive(ring: &Ring, n: u64) -> Vec<u64> {
         let (s, w, every) = (ring.sinks as u64, ring.window as u64, ring.every as u64);
@@ -257,6 +365,21 @@ mod tests {
             if let Some(first) = first {
                 prop_assert_eq!(ring.sink_offset(n), first - ring.sinks as u64);
             }
+        }
+
+        /// Parts have all tiles in order, those whose absolute number says so and no others, and are no more than planned.
+        #[test]
+        fn parts_are_of_absolute_positions(ring in any_wide_ring(), n in 0u64..20_000) {
+            let parts: Vec<Part> = (0..ring.parts(n)).map(|i| ring.part(n, i).unwrap()).collect();
+            prop_assert!(ring.part(n, parts.len()).is_none() && parts.len() <= ring.most_parts());
+            let tiles: Vec<usize> = parts.iter().flat_map(|part| part.tiles.clone()).collect();
+            prop_assert_eq!(tiles, (0..ring.attended(n).tiles()).collect::<Vec<_>>());
+            let number = |tile: usize| ring.tile(n, tile).next().unwrap().start / 512;
+            for part in &parts {
+                prop_assert!(part.tiles.clone().all(|tile| number(tile) == number(part.tiles.start)));
+                prop_assert_eq!(number(part.tiles.start) / 4, part.leaf);
+            }
+            prop_assert!(parts.iter().map(|part| number(part.tiles.start)).is_sorted_by(|a, b| a < b));
         }
 
         /// Positions written in order are all in their slots when attended to, through any number of wraps.

@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use super::Plain;
-use super::executor::{Executor, for_each};
+use super::executor::{Executor, for_each, for_each_in_calls};
 
 /// Rows and columns of a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub struct Grid<'a, T> {
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a `&Grid` gives access to an element only by `Grid::tile`, whose contract is that each tile is asked for
-// once. So sharing the `Grid` among threads is sending each of them some disjoint `&mut [T]`, which `T: Send` allows.
+// SAFETY: a `&Grid` gives access to an element only by `Grid::tile`, whose contract is that each tile is in use once at
+// a time. So sharing the `Grid` among threads is sending each of them some disjoint `&mut [T]`, which `T: Send` allows.
 unsafe impl<T: Send> Sync for Grid<'_, T> {}
 // SAFETY: a `Grid` owns the `&'a mut [T]` that it was made of, which may be sent where `T: Send`.
 unsafe impl<T: Send> Send for Grid<'_, T> {}
@@ -68,7 +68,7 @@ impl<'a, T: Plain> Grid<'a, T> {
     /// Tile `i`, row by row of tiles; empty beyond the last one.
     ///
     /// # Safety
-    /// For one `Grid`, no `i` may be asked for twice.
+    /// For one `Grid`, no `i` may be asked for again while an earlier tile `i` is in use.
     pub(crate) unsafe fn tile(&self, i: usize) -> Tile<'a, T> {
         let (down, across) = (i / self.across.max(1), i % self.across.max(1));
         // Saturating, because all rows may be one tile of any height.
@@ -203,6 +203,28 @@ pub fn for_each_tile<O: Outputs>(exec: &dyn Executor, outputs: O, f: impl Fn(usi
     for_each(exec, outputs.tiles(), &|i| f(i, unsafe { outputs.tile(i) }));
 }
 
+/// As [`for_each_tile`]; `f` also has one of the rows of `scratch`, `(rows, width)`, to itself while it runs. What the row
+/// holds is left from before; an incomplete row at the end is left out.
+///
+/// `scratch` should have a row for each thread; with fewer, fewer threads run.
+pub fn for_each_tile_with_scratch<O: Outputs, T: Plain + Send>(
+    exec: &dyn Executor,
+    outputs: O,
+    scratch: &mut [T],
+    width: usize,
+    f: impl Fn(usize, O::Tiles, &mut [T]) + Sync,
+) {
+    let rows = scratch.len().checked_div(width).unwrap_or(0);
+    let scratch = Grid::rows(scratch.get_mut(..rows * width).unwrap_or_default(), width);
+    for_each_in_calls(exec, outputs.tiles(), scratch.tiles().max(1), &|call, i| {
+        // SAFETY: calls that run at the same time have different numbers, so different rows. An item of a call ends before the
+        // next one begins, and the row is lent to it for no longer.
+        let mut row = unsafe { scratch.tile(call) };
+        // SAFETY: `for_each_in_calls` calls each index once.
+        f(i, unsafe { outputs.tile(i) }, row.row(0));
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,6 +283,23 @@ mod tests {
                 assert!(a.iter().enumerate().all(|(i, &v)| v == i as u32 + 1));
                 let in_sub = |c: usize| (1..3).contains(&(c % width));
                 assert!(b.iter().enumerate().all(|(i, &v)| v == u8::from(in_sub(i % cols))));
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_items_have_the_same_scratch_at_the_same_time() {
+        for static_schedule in [true, false] {
+            for (calls, rows) in [0, 1, 2, 5].into_iter().flat_map(|calls| [1, 2, 3, 9].map(|rows| (calls, rows))) {
+                let (mut out, mut scratch) = (vec![0u32; 70], vec![u32::MAX; rows * 16 + rows]);
+                let exec = Eager { calls, static_schedule };
+                for_each_tile_with_scratch(&exec, [Grid::rows(&mut out, 1)], &mut scratch, 16, |i, [mut out], row| {
+                    assert_eq!(row.len(), 16);
+                    row.fill(i as u32);
+                    std::thread::yield_now();
+                    out.row(0)[0] += row.iter().sum::<u32>() + 1;
+                });
+                assert!(out.iter().enumerate().all(|(i, &x)| x == 16 * i as u32 + 1), "{calls} {rows}");
             }
         }
     }

@@ -48,6 +48,7 @@ mod imatrix;
 mod killed;
 mod layering;
 mod logit_hashes;
+mod long_contexts;
 mod model_rules;
 mod oracle;
 mod pre_tokenizers;

@@ -81,9 +81,9 @@ impl Case {
             v_scales: &self.v.scales[r.start * self.kv_type.scale_bytes()..r.end * self.kv_type.scale_bytes()],
             sinks: r.start < self.sinks,
         };
-        let (mut out, mut stats) = (vec![f32::NAN; group * d], vec![f32::NAN; 2 * group]);
-        let mut memory = vec![f32::NAN; group * (d + 2)];
-        let mut sum = SoftmaxState::over(&mut out, &mut stats);
+        let mut out = vec![f32::NAN; group * d];
+        let (mut total, mut memory) = (vec![f32::NAN; group * (d + 2)], vec![f32::NAN; group * (d + 2)]);
+        let mut sum = SoftmaxState::new(&mut total, group);
         let starts: Vec<usize> = (0..self.positions()).step_by(TILE).collect();
         for tiles in starts.chunks(split) {
             let mut part = SoftmaxState::new(&mut memory, group);
@@ -103,7 +103,7 @@ impl Case {
             }
             sum.merge(&part);
         }
-        sum.finish();
+        sum.finish(&mut out);
         out
     }
 

@@ -28,14 +28,6 @@ impl<'o> SoftmaxState<'o> {
         SoftmaxState { out, max, sum }
     }
 
-    /// An empty state in `out`, `(group, head_dim)`, and `stats`, `(2, group)`.
-    pub fn over(out: &'o mut [f32], stats: &'o mut [f32]) -> Self {
-        let (max, sum) = stats.split_at_mut(stats.len() / 2);
-        let mut state = SoftmaxState { out, max, sum };
-        state.clear();
-        state
-    }
-
     /// Makes it the state of no tile.
     fn clear(&mut self) {
         self.out.fill(0.0);
@@ -43,7 +35,8 @@ impl<'o> SoftmaxState<'o> {
         self.sum.fill(0.0);
     }
 
-    /// Merges the state of later tiles into this one. The order of merging changes bits, so it is the order of positions.
+    /// Merges the state of later tiles into this one. The order of merging changes bits; the caller's is a function of
+    /// positions.
     pub fn merge(&mut self, later: &SoftmaxState<'_>) {
         let head_dim = self.out.len().checked_div(self.max.len()).unwrap_or(0);
         let outs = self.out.chunks_mut(head_dim.max(1)).zip(later.out.chunks(head_dim.max(1)));
@@ -61,12 +54,12 @@ impl<'o> SoftmaxState<'o> {
         }
     }
 
-    /// Attention over all that was merged.
-    pub fn finish(&mut self) {
-        let head_dim = self.out.len().checked_div(self.max.len()).unwrap_or(0);
-        for (out, sum) in self.out.chunks_mut(head_dim.max(1)).zip(&*self.sum) {
+    /// Writes attention over all that was merged to `out`, `(group, head_dim)`.
+    pub fn finish(&self, out: &mut [f32]) {
+        let head_dim = self.out.len().checked_div(self.max.len()).unwrap_or(0).max(1);
+        for ((out, x), sum) in out.chunks_mut(head_dim).zip(self.out.chunks(head_dim)).zip(&*self.sum) {
             let inverse = 1.0 / sum;
-            out.iter_mut().for_each(|x| *x *= inverse);
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = x * inverse);
         }
     }
 }
