@@ -54,7 +54,7 @@ fn attend(bencher: Bencher<'_, '_>, Case { backend, kv_type, depth, group }: Cas
     let (values, value_scales) = (rows.clone(), scales.clone());
     let copy = GroupQueries { floats: &q, blocks: &blocks };
     let queries = Queries { ring: copy, sinks: copy, head_dim: HEAD_DIM, scale: 0.125, cap: 0.0 };
-    let mut memory = vec![0.0; group * (HEAD_DIM + 2)];
+    let (mut memory, mut result) = (vec![0.0; group * (HEAD_DIM + 2)], vec![0.0; group * HEAD_DIM]);
     let products = 2 * group * depth * HEAD_DIM;
     bencher.counter(BytesCount::new(2 * rows.len())).counter(ItemsCount::new(products)).bench_local(|| {
         let mut out = SoftmaxState::new(&mut memory, group);
@@ -70,6 +70,6 @@ fn attend(bencher: Bencher<'_, '_>, Case { backend, kv_type, depth, group }: Cas
             };
             kernels.attend(kv_type, &queries, &[span], &mut out);
         }
-        out.finish();
+        out.finish(&mut result);
     });
 }

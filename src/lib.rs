@@ -129,6 +129,7 @@ extern crate std;
 mod fmt;
 
 pub mod arch;
+pub mod boards;
 #[cfg(feature = "capi")]
 pub mod capi;
 pub mod engine;

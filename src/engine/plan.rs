@@ -94,7 +94,7 @@ impl Plan {
         let longest = if limit.is_some() { config.context } else { config.chunk };
         let chunk = config.chunk.min(longest.max(config.logit_rows));
         // What is never evicted from begins with the first position.
-        let full = limit.map_or(groups.full.most_parts(), |limit| groups.full.parts(limit - 1));
+        let full = limit.map_or(groups.full.most_parts(), |limit| groups.full.attended(limit - 1).parts());
         let parts = groups.windowed.map_or(0, |r| r.most_parts()).max(full);
         let sizes = BufferSizes { chunk, logit_rows: config.logit_rows, parts };
         let cache = CacheShape { groups, kv_type: config.kv, hadamard: config.hadamard, shared: config.prefix > 0 };

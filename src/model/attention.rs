@@ -7,7 +7,7 @@
 
 use core::num::NonZeroUsize;
 
-use super::batch::{Batch, Token};
+use super::batch::Batch;
 use super::buffers::{Buffers, MAX_SERIAL_ROWS, NewKvBuffers};
 use super::cache::KvSpans;
 use super::merge_tree::MergeTree;
@@ -15,7 +15,7 @@ use super::pass::Pass;
 use super::{Head, Hparams};
 use crate::arch::{GroupQueries, Queries, QueryBlock, SoftmaxState};
 use crate::quant::BLOCK;
-use crate::storage::{Grid, Part, Ring, for_each_row, for_each_tile_with_scratch};
+use crate::storage::{Attended, Grid, Part, for_each_row, for_each_tile_with_scratch};
 use crate::util::SliceExt;
 
 /// Work items per thread from which on whole rows and heads are items: fewer would not be divided evenly.
@@ -33,8 +33,9 @@ impl Pass<'_> {
             AttentionPass { pass: self, batch, layer, head, heads: h.kv_heads(), qkv, sink_q, query_blocks, new_kv };
         let out = attended.first_n_mut(n * h.n_heads * head.dim);
         // The parts of the longest row, and those of all rows in units of these.
-        let parts = (0..n).map(|row| pass.parts(row)).max().unwrap_or(0);
-        let rows = (0..n).map(|row| pass.parts(row)).sum::<usize>() / parts.max(1);
+        let of_row = |row| pass.attended(row).map_or(0, |attended| attended.parts());
+        let parts = (0..n).map(of_row).max().unwrap_or(0);
+        let rows = (0..n).map(of_row).sum::<usize>() / parts.max(1);
         let whole_rows = n > MAX_SERIAL_ROWS || rows * h.n_kv_heads / MIN_ITEMS_PER_THREAD >= self.exec.workers();
         // The plan has memory for all parts of a few rows; where a session has more, whole rows need less.
         match partials.get_mut(..n * h.n_kv_heads * parts * pass.state_len()).filter(|_| !whole_rows) {
@@ -69,19 +70,10 @@ impl AttentionPass<'_, '_, '_> {
         self.hparams().group() * (self.head.dim + 2)
     }
 
-    /// Parts into which the attention of a row is split.
-    fn parts(&self, row: usize) -> usize {
-        self.batch.locate(row).map_or(0, |t| self.ring(&t).parts(t.position))
-    }
-
-    /// Part `i` of the attention of a row.
-    fn part(&self, row: usize, i: usize) -> Option<Part> {
-        self.batch.locate(row).and_then(|t| self.ring(&t).part(t.position, i))
-    }
-
-    /// Which positions a token attends to, and where they are.
-    fn ring<'t>(&self, token: &Token<'t, '_>) -> &'t Ring {
-        token.cache.group(self.hparams(), self.layer).0.ring()
+    /// What a row attends to.
+    fn attended(&self, row: usize) -> Option<Attended> {
+        let token = self.batch.locate(row)?;
+        Some(token.cache.group(self.hparams(), self.layer).0.ring().attended(token.position))
     }
 
     /// A work item for each part of each row and KV head; `states` is `(tokens, n_kv_heads, parts, state_len)` and `out`
@@ -92,16 +84,15 @@ impl AttentionPass<'_, '_, '_> {
         let (group, each) = (h.group(), NonZeroUsize::new(parts).unwrap_or(NonZeroUsize::MIN));
         for_each_row(self.pass.exec, states, len, |i, state| {
             let item = i / each;
-            if let Some(part) = self.part(item / self.heads, i % each) {
+            let Some(attended) = self.attended(item / self.heads) else { return };
+            if let Some(part) = attended.part(i % each) {
                 self.attend_part(item, &part, &mut SoftmaxState::new(state, group));
             }
         });
         for ((item, out), states) in out.rows_mut(group * self.head.dim).enumerate().zip(states.rows_mut(parts * len)) {
+            let Some(attended) = self.attended(item / self.heads) else { return };
             let mut tree = MergeTree::new(states, len, group);
-            for i in 0..parts {
-                let Some(part) = self.part(item / self.heads, i) else { break };
-                tree.add(part.leaf, i);
-            }
+            attended.parts_from(0).enumerate().for_each(|(i, part)| tree.add(part.leaf, i));
             tree.root().finish(out);
         }
     }
@@ -113,9 +104,9 @@ impl AttentionPass<'_, '_, '_> {
         let outputs = [Grid::rows(out, group * self.head.dim)];
         let width = MergeTree::most_states(parts) * len;
         for_each_tile_with_scratch(self.pass.exec, outputs, states, width, |item, [mut out], states| {
+            let Some(attended) = self.attended(item / self.heads) else { return };
             let mut tree = MergeTree::new(states, len, group);
-            for i in 0..parts {
-                let Some(part) = self.part(item / self.heads, i) else { break };
+            for part in attended.parts_from(0) {
                 self.attend_part(item, &part, &mut tree.next());
                 tree.add_next(part.leaf);
             }
@@ -141,13 +132,14 @@ impl AttentionPass<'_, '_, '_> {
     }
 
     /// Adds a part of the attention of `item`: row `item / heads`, KV head `item % heads`.
-    fn attend_part(&self, item: usize, part: &Part, out: &mut SoftmaxState<'_>) {
+    #[inline(never)]
+    fn attend_part(&self, item: usize, part: &Part<'_>, out: &mut SoftmaxState<'_>) {
         let (row, head) = (item / self.heads, item % self.heads);
         let Some(token) = self.batch.locate(row) else { return };
         let Some(new) = self.batch.new_kv(self.hparams(), self.layer, self.new_kv, token.session) else { return };
         let (group, layer) = token.cache.group(self.hparams(), self.layer);
         let queries = self.queries(row, head);
-        for tile in part.tiles.clone() {
+        for tile in part.tiles() {
             let mut spans = KvSpans::new();
             group.spans(layer, head, token.position, tile, &new, &mut spans);
             self.pass.kernels.attend(token.cache.kv_type(), &queries, spans.as_slice(), out);

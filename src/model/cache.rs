@@ -115,7 +115,7 @@ impl<'a> LayerGroup<'a> {
         layer: usize,
         head: usize,
         n: u64,
-        tile: usize,
+        tile: u64,
         new: &'s NewKv<'_>,
         spans: &mut KvSpans<'s>,
     ) {

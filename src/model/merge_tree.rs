@@ -82,6 +82,7 @@ impl<'s> MergeTree<'s> {
 
     /// Adds state `i`, which is behind all that wait: a part of leaf `leaf`, or the sum of a whole subtree that begins there.
     /// All that was added is before it.
+    #[inline(never)]
     pub(super) fn add(&mut self, leaf: u64, i: usize) {
         if self.waiting > 0 && leaf == self.leaf {
             self.merge(self.waiting - 1, i);
@@ -109,6 +110,7 @@ impl<'s> MergeTree<'s> {
         self.forks &= !lower;
     }
 
+    #[inline(never)]
     fn merge(&mut self, earlier: usize, later: usize) {
         let group = self.group;
         let [earlier, later] = self.pair(earlier, later);
@@ -167,9 +169,7 @@ mod tests {
 
     /// Parts by leaf, from the definition: leaves `leaves`, a power of two of them from a multiple of it on.
     fn naive(parts: &BTreeMap<u64, Vec<State>>, first: u64, leaves: u64) -> Option<State> {
-        if parts.range(first..first + leaves).next().is_none() {
-            return None;
-        }
+        parts.range(first..first + leaves).next()?;
         if leaves == 1 {
             return parts[&first].iter().copied().reduce(merged);
         }

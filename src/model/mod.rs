@@ -22,6 +22,7 @@ mod pass;
 mod qkv;
 mod rope;
 mod rope_scaling;
+mod share;
 mod warnings;
 mod weights;
 
@@ -43,6 +44,7 @@ pub use pass::InputObserver;
 pub(crate) use pass::Pass;
 pub(crate) use rope::is_long;
 pub use rope_scaling::{RopeScaling, Yarn};
+pub use share::{Share, Split, TooManyBoards};
 pub use warnings::{ModelWarning, warnings};
 pub use weights::Weights;
 

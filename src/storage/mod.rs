@@ -11,6 +11,6 @@ mod tiles;
 pub(crate) use arena::unpadded;
 pub use arena::{ALIGN, Arena, ArenaError, Plain, Region};
 pub use executor::{Executor, Serial, Task, for_each};
-pub use ring::TILE;
-pub(crate) use ring::{Part, Ring};
+pub(crate) use ring::{Attended, Part, Ring};
+pub use ring::{LEAF, TILE};
 pub use tiles::{Grid, Outputs, Tile, TileShape, for_each_row, for_each_tile, for_each_tile_with_scratch};

@@ -20,6 +20,8 @@ const TILE_64: u64 = TILE as u64;
 const TILES_PER_PART: u64 = 16;
 /// Tiles of a leaf of the tree by which parts are merged.
 const TILES_PER_LEAF: u64 = 4 * TILES_PER_PART;
+/// Positions of a leaf: blocks of 2^j leaves may be on several boards.
+pub const LEAF: usize = TILES_PER_LEAF as usize * TILE;
 
 /// An attention pattern and the slots that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +52,20 @@ pub(crate) struct Span {
 }
 
 /// Tiles of one part that a token attends to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct Part<'a> {
     /// Number of its leaf, from the first position of all on.
     pub(crate) leaf: u64,
-    /// Which of the token's tiles: numbers for [`Ring::tile`].
-    pub(crate) tiles: Range<usize>,
+    /// All tiles of the token.
+    attended: &'a Attended,
+    /// Which of them are in the part.
+    tiles: Range<usize>,
+}
+
+impl Part<'_> {
+    /// The numbers of its tiles.
+    pub(crate) fn tiles(&self) -> impl Iterator<Item = u64> {
+        self.tiles.clone().filter_map(|i| self.attended.tile(i))
+    }
 }
 
 /// Some tiles: `count` of them, every `every`-th from number `first` on.
@@ -97,7 +107,10 @@ impl Run {
 
 /// The tiles that a token attends to: those with sinks, kept ones, and those of the window. A tile with both sinks and
 /// others is one of the sinks'.
-struct Attended([Run; 3]);
+///
+/// They are in parts, which are cut at multiples of 512 positions, wherever the tiles begin and however many there are: so
+/// what is summed together does not depend on when something was evicted.
+pub(crate) struct Attended([Run; 3]);
 
 impl Attended {
     /// How many tiles there are.
@@ -127,12 +140,31 @@ impl Attended {
         })
     }
 
-    /// How many parts the tiles are in.
-    fn parts(&self) -> usize {
+    /// How many parts there are.
+    #[inline(never)]
+    pub(crate) fn parts(&self) -> usize {
         self.runs().map(|(_, _, parts)| parts).sum()
     }
 
+    /// Part `i`, in order of positions.
+    pub(crate) fn part(&self, i: usize) -> Option<Part<'_>> {
+        self.parts_from(i).next()
+    }
+
+    /// The parts from part `first` on.
+    pub(crate) fn parts_from(&self, first: usize) -> impl Iterator<Item = Part<'_>> {
+        let (mut i, mut start) = (first, self.part_start(first));
+        core::iter::from_fn(move || {
+            let (first, tile) = start?;
+            i += 1;
+            start = self.part_start(i);
+            let end = start.map_or(self.tiles(), |(end, _)| end);
+            Some(Part { leaf: tile / TILES_PER_LEAF, attended: self, tiles: first..end })
+        })
+    }
+
     /// With which tile part `i` begins: which of the tiles, and its number.
+    #[inline(never)]
     fn part_start(&self, mut i: usize) -> Option<(usize, u64)> {
         for (run, before, parts) in self.runs() {
             if i < parts {
@@ -239,22 +271,6 @@ impl Ring {
         self.oldest(n) - self.sinks as u64
     }
 
-    /// In how many parts the attention of the token at `n` is summed.
-    pub(crate) fn parts(&self, n: u64) -> usize {
-        self.attended(n).parts()
-    }
-
-    /// Part `i` of [`parts`](Ring::parts), in order of positions.
-    ///
-    /// Parts are cut at multiples of 512 positions, wherever the token's tiles begin and however many there are: so what is
-    /// summed together does not depend on when something was evicted.
-    pub(crate) fn part(&self, n: u64, i: usize) -> Option<Part> {
-        let attended = self.attended(n);
-        let (start, tile) = attended.part_start(i)?;
-        let end = attended.part_start(i + 1).map_or(attended.tiles(), |(end, _)| end);
-        Some(Part { leaf: tile / TILES_PER_LEAF, tiles: start..end })
-    }
-
     /// The most parts of any token.
     pub(crate) fn most_parts(&self) -> usize {
         const PART: usize = TILES_PER_PART as usize * TILE;
@@ -265,9 +281,8 @@ impl Ring {
         sinks.saturating_add(kept).saturating_add(self.window.saturating_add(PART - 2) / PART + 1)
     }
 
-    /// What the token at `n` attends to in its `i`-th tile: first sinks, then others.
-    pub(crate) fn tile(&self, n: u64, i: usize) -> impl Iterator<Item = Span> + Clone + use<> {
-        let tile = self.attended(n).tile(i).unwrap_or(n / TILE_64 + 1);
+    /// What the token at `n` attends to in tile `tile`, which is one of its tiles: first sinks, then others.
+    pub(crate) fn tile(&self, n: u64, tile: u64) -> impl Iterator<Item = Span> + Clone + use<> {
         let (start, end) = (tile * TILE_64, (tile * TILE_64 + TILE_64).min(n + 1));
         let sinks_end = end.min(self.sinks as u64).max(start);
         let all = self.oldest_kept(n).is_some_and(|oldest| tile >= oldest && tile.is_multiple_of(self.every as u64));
@@ -279,7 +294,7 @@ impl Ring {
 
     /// The tiles that the token at `n` attends to.
     #[inline(never)]
-    fn attended(&self, n: u64) -> Attended {
+    pub(crate) fn attended(&self, n: u64) -> Attended {
         let (sinks, end) = ((n + 1).min(self.sinks as u64).div_ceil(TILE_64), n / TILE_64 + 1);
         // The window of one of the sinks would begin behind it.
         let window = (self.window_start(n) / TILE_64).min(end);
@@ -295,7 +310,8 @@ impl Ring {
 
     /// All that the token at `n` attends to, in order, itself last.
     fn spans(&self, n: u64) -> impl Iterator<Item = Span> {
-        (0..self.attended(n).tiles()).flat_map(move |i| self.tile(n, i))
+        let attended = self.attended(n);
+        (0..attended.tiles()).filter_map(move |i| attended.tile(i)).flat_map(move |tile| self.tile(n, tile))
     }
 
     /// Whether, after `written` positions, the ring still holds all that the token at `n` attends to before itself.
@@ -370,16 +386,20 @@ mod tests {
         /// Parts have all tiles in order, those whose absolute number says so and no others, and are no more than planned.
         #[test]
         fn parts_are_of_absolute_positions(ring in any_wide_ring(), n in 0u64..20_000) {
-            let parts: Vec<Part> = (0..ring.parts(n)).map(|i| ring.part(n, i).unwrap()).collect();
-            prop_assert!(ring.part(n, parts.len()).is_none() && parts.len() <= ring.most_parts());
-            let tiles: Vec<usize> = parts.iter().flat_map(|part| part.tiles.clone()).collect();
-            prop_assert_eq!(tiles, (0..ring.attended(n).tiles()).collect::<Vec<_>>());
-            let number = |tile: usize| ring.tile(n, tile).next().unwrap().start / 512;
-            for part in &parts {
-                prop_assert!(part.tiles.clone().all(|tile| number(tile) == number(part.tiles.start)));
-                prop_assert_eq!(number(part.tiles.start) / 4, part.leaf);
+            let attended = ring.attended(n);
+            let parts: Vec<Part<'_>> = attended.parts_from(0).collect();
+            prop_assert!(parts.len() == attended.parts() && parts.len() <= ring.most_parts());
+            for (i, part) in parts.iter().enumerate() {
+                prop_assert!(attended.part(i).unwrap().tiles().eq(part.tiles()));
             }
-            prop_assert!(parts.iter().map(|part| number(part.tiles.start)).is_sorted_by(|a, b| a < b));
+            let mut all: Vec<u64> = naive(&ring, n).into_iter().map(|m| m / 32).collect();
+            all.dedup();
+            prop_assert_eq!(parts.iter().flat_map(Part::tiles).collect::<Vec<_>>(), all);
+            let numbers: Vec<u64> = parts.iter().map(|part| part.tiles().next().unwrap() / 16).collect();
+            for (part, number) in parts.iter().zip(&numbers) {
+                prop_assert!(part.tiles().all(|tile| tile / 16 == *number) && part.leaf == number / 4);
+            }
+            prop_assert!(numbers.is_sorted_by(|a, b| a < b));
         }
 
         /// Positions written in order are all in their slots when attended to, through any number of wraps.

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+pub mod boards;
 #[cfg(feature = "capi")]
 pub mod c_context;
 pub mod family_mistakes;

@@ -517,6 +517,38 @@ fn plan_says_what_is_needed() {
     assert!(striped.status.code() == Some(2) && stderr(&striped).contains("strided:N"));
 }
 
+/// A small model is not worth several boards; what travels is counted; and some splits cannot have so many boards.
+#[test]
+fn plan_says_what_boards_would_make_of_a_model() {
+    let f = Folder::new();
+    let model = tiny(&f);
+    let text = ok(&["plan", "-m", &model, "--boards", "2", "--json"]);
+    let plan: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let splits = plan["boards"]["splits"].as_array().unwrap();
+    let of = |key: &str| splits.iter().map(|s| s[key].as_u64()).collect::<Vec<_>>();
+    assert_eq!(
+        splits.iter().map(|s| s["split"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["none", "layers", "rows", "tokens"]
+    );
+    // Two layers, four gathers each; a context of 256 is one leaf.
+    assert_eq!(of("exchanges_per_token"), [Some(0), Some(3), Some(10), None]);
+    assert_eq!(splits[3]["error"], "2 boards: a split by tokens has no use for more than 1");
+    // Floats: 64 of attention, twice 64 of the residual stream, and 96; to one other board, half of each.
+    assert_eq!(of("bytes_per_token"), [Some(0), Some(2 * 4 * 64), Some(2 * 4 * (64 + 128 + 96) / 2), None]);
+    let (weights, session) = (of("weights"), of("session"));
+    assert!(2 * session[2].unwrap() == session[0].unwrap() && 2 * session[1].unwrap() == session[0].unwrap());
+    assert!(weights[2] < weights[0] && weights[1] < weights[0]);
+    assert!(plan["boards"]["advice"].as_str().unwrap().starts_with("Take one board"));
+    // Where the network costs nothing and memory is slow, rows are twice as fast, or nearly.
+    let fast = ["plan", "-m", &model, "--boards", "2", "--net", "1000gbit,0.001us", "--memory-speed", "1MB"];
+    assert!(ok(&fast).contains("By rows an answer comes 2.0 times as fast"));
+    assert!(ok(&["plan", "-m", &model, "--boards", "3"]).contains("a split by rows has no use for more than 2 |"));
+    for wrong in [&["--boards", "1"][..], &["--boards", "2", "--net", "fast"], &["--net", "1gbit,1ms"]] {
+        let output = armlet().args([&["plan", "-m", &model][..], wrong].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
 /// As a stream the whole text is scored, however small the cache.
 #[test]
 fn perplexity_of_a_stream() {

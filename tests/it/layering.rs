@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 10] = [
     &["util"],
     &["storage", "quant"],
-    &["gguf", "arch"],
+    &["gguf", "arch", "boards"],
     &["tokenizer", "model", "sample"],
     &["engine"],
     &["error"],

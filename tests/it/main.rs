@@ -5,6 +5,7 @@
 mod common;
 
 mod barriers;
+mod boards;
 #[cfg(feature = "capi")]
 mod capi;
 #[cfg(feature = "capi")]

@@ -13,6 +13,7 @@ mod bench;
 mod bench_mha;
 mod bench_output;
 mod bench_report;
+mod boards;
 mod chat;
 mod claim;
 mod clock;

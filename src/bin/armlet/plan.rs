@@ -9,6 +9,7 @@ use armlet::storage::Region;
 
 use crate::args;
 use crate::atomic_file::{failed, replace_by};
+use crate::boards::{Cluster, Sizes};
 use crate::drawing::{Curve, Drawing, Point};
 use crate::error::{Failure, print, print_json};
 use crate::inspect::{Summary, bytes_of, memory_line};
@@ -45,18 +46,30 @@ struct Shown {
     cold: Option<usize>,
     regions: Vec<Region>,
     kinds: Vec<Kind>,
+    /// What several boards would make of it.
+    cluster: Option<Cluster>,
 }
 
 pub(crate) fn run(args: &args::Plan) -> Result<(), Failure> {
     let path = resolve(args.model.as_deref().or(args.by_position.as_deref()))?;
-    let (model, file, tables, h) = with_file(&path, &args.metadata.override_kv, |source| {
+    let (model, file, tables, h, sizes) = with_file(&path, &args.metadata.override_kv, |source| {
         let tables = Model::required_bytes(&source.file).map_err(|e| Failure::file(&path, e))?;
         let h = Hparams::new(&source.file).map_err(|e| Failure::file(&path, e))?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         let model = visible::line(&format!("{name}: {}", Summary::new(&source.file).kind())).into_owned();
-        Ok((model, bytes_of(source.paths), tables, h))
+        Ok((model, bytes_of(source.paths), tables, h, Sizes::new(&source.file)))
     })?;
     let shown = Shown { model, ..shown(&h, args, file, tables)? };
+    let cluster = |boards| Cluster {
+        h,
+        sizes,
+        context: shown.context,
+        session: shown.plan.session_bytes() as f64,
+        boards,
+        memory: args.memory_speed.max(1) as f64,
+        network: args.net,
+    };
+    let shown = Shown { cluster: args.boards.map(cluster), ..shown };
     if let Some(svg) = &args.svg {
         replace_by(svg, |out| out.write_all(drawing(&shown, args).as_bytes()).map_err(|e| failed(svg, e)))?;
     }
@@ -94,6 +107,7 @@ fn shown(h: &Hparams, args: &args::Plan, file: u64, tables: usize) -> Result<Sho
         cold,
         regions,
         kinds: kinds.collect::<Result<_, _>>()?,
+        cluster: None,
     })
 }
 
@@ -142,6 +156,9 @@ fn table(s: &Shown, args: &args::Plan) -> String {
             Config::default().chunk
         );
     }
+    if let Some(cluster) = &s.cluster {
+        out += &format!("\n{}", cluster.table());
+    }
     out
 }
 
@@ -156,7 +173,8 @@ fn json(s: &Shown) -> serde_json::Value {
     serde_json::json!({ "file": s.file, "tables": s.tables, "engine": s.plan.engine_bytes(),
                         "engine_cold": s.cold.unwrap_or(s.plan.engine_bytes()), "session": s.plan.session_bytes(),
                         "context": s.context, "kv_budget": s.budget, "asked_sessions": s.sessions,
-                        "regions": regions, "attention": kinds })
+                        "regions": regions, "attention": kinds,
+                        "boards": s.cluster.as_ref().map(Cluster::json) })
 }
 
 /// Memory of a session against its context; up to twice the budget, or twice what the plan takes.

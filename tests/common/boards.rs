@@ -1,0 +1,150 @@
+//! Boards that are threads, and a network that is channels: a double of a cluster, for tests.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use armlet::boards::{Comm, CommError};
+
+/// How long a board waits for another.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One of several boards.
+pub struct Board {
+    rank: usize,
+    /// To each board.
+    to: Vec<Mutex<Sender<Vec<u8>>>>,
+    /// From each board.
+    from: Vec<Mutex<Receiver<Vec<u8>>>>,
+}
+
+/// Runs `f` on each of `size` boards; what each gives.
+pub fn on_boards<R: Send>(size: usize, f: impl Fn(Board) -> R + Sync) -> Vec<R> {
+    let (mut to, mut from): (Vec<_>, Vec<_>) =
+        (0..size).map(|_| ((0..size).map(|_| None).collect::<Vec<_>>(), Vec::new())).unzip();
+    for receiver in 0..size {
+        for sender in to.iter_mut() {
+            let (send, receive) = channel();
+            sender[receiver] = Some(Mutex::new(send));
+            from[receiver].push(Mutex::new(receive));
+        }
+    }
+    let boards = to.into_iter().zip(from).enumerate();
+    let boards = boards.map(|(rank, (to, from))| Board { rank, to: to.into_iter().flatten().collect(), from });
+    std::thread::scope(|scope| {
+        let f = &f;
+        let threads: Vec<_> = boards.map(|board| scope.spawn(move || f(board))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+impl Board {
+    fn send(&self, rank: usize, data: &[u8]) -> Result<(), CommError> {
+        let channel = self.to[rank].lock().unwrap_or_else(PoisonError::into_inner);
+        channel.send(data.to_vec()).map_err(|_| CommError::Gone { rank })
+    }
+
+    fn receive(&self, rank: usize, data: &mut [u8]) -> Result<(), CommError> {
+        let channel = self.from[rank].lock().unwrap_or_else(PoisonError::into_inner);
+        let got = channel.recv_timeout(PATIENCE).map_err(|e| match e {
+            RecvTimeoutError::Timeout => CommError::Silent { rank, seconds: PATIENCE.as_secs() as u32 },
+            RecvTimeoutError::Disconnected => CommError::Gone { rank },
+        })?;
+        if got.len() != data.len() {
+            return Err(CommError::Mismatch { rank, got: got.len(), expected: data.len() });
+        }
+        data.copy_from_slice(&got);
+        Ok(())
+    }
+
+    fn others(&self) -> impl Iterator<Item = usize> + use<> {
+        let rank = self.rank;
+        (0..self.to.len()).filter(move |other| *other != rank)
+    }
+}
+
+impl Comm for Board {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.to.len()
+    }
+
+    fn all_gather(&self, all: &mut [u8], ends: &[usize]) -> Result<(), CommError> {
+        let start = |i: usize| i.checked_sub(1).map_or(0, |before| ends[before]);
+        for other in self.others() {
+            self.send(other, &all[start(self.rank)..ends[self.rank]])?;
+        }
+        self.others().try_for_each(|other| self.receive(other, &mut all[start(other)..ends[other]]))
+    }
+
+    fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
+        if root == self.rank {
+            return self.others().try_for_each(|other| self.send(other, data));
+        }
+        self.receive(root, data)
+    }
+
+    fn shift(
+        &self,
+        to: Option<(usize, &[u8])>,
+        from: Option<(usize, &mut [u8])>,
+        work: &mut dyn FnMut(&dyn Fn()),
+    ) -> Result<(), CommError> {
+        if let Some((rank, data)) = to {
+            self.send(rank, data)?;
+        }
+        work(&std::thread::yield_now);
+        from.map_or(Ok(()), |(rank, data)| self.receive(rank, data))
+    }
+}
+
+/// A board that fails in its `k`-th exchange, and is not heard of again.
+pub struct Failing {
+    board: Board,
+    left: AtomicUsize,
+}
+
+impl Failing {
+    pub fn new(board: Board, exchanges: usize) -> Self {
+        Failing { board, left: AtomicUsize::new(exchanges) }
+    }
+
+    fn count(&self) -> Result<(), CommError> {
+        let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.map(|_| ()).map_err(|_| CommError::Gone { rank: self.board.rank })
+    }
+}
+
+impl Comm for Failing {
+    fn rank(&self) -> usize {
+        self.board.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.board.size()
+    }
+
+    fn all_gather(&self, all: &mut [u8], ends: &[usize]) -> Result<(), CommError> {
+        self.count()?;
+        self.board.all_gather(all, ends)
+    }
+
+    fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
+        self.count()?;
+        self.board.broadcast(root, data)
+    }
+
+    fn shift(
+        &self,
+        to: Option<(usize, &[u8])>,
+        from: Option<(usize, &mut [u8])>,
+        work: &mut dyn FnMut(&dyn Fn()),
+    ) -> Result<(), CommError> {
+        self.count()?;
+        self.board.shift(to, from, work)
+    }
+}

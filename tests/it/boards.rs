@@ -1,0 +1,182 @@
+//! What boards may rely on when they exchange bytes, on boards that are threads; and what each of them has of a model.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use crate::common::boards::{Board, Failing, on_boards};
+use crate::common::gguf::Tiny;
+use crate::common::run::{tiny, with_model};
+use armlet::boards::{Alone, Comm, CommError};
+use armlet::model::{Share, Split, TooManyBoards};
+
+/// Byte `i` of what board `rank` has to give.
+fn byte(rank: usize, i: usize) -> u8 {
+    (rank * 37 + i * 11 + 1) as u8
+}
+
+/// Gathers parts of 0, 3, 6 … bytes, each of them different.
+fn gather(board: &dyn Comm) -> Result<Vec<u8>, CommError> {
+    let ends: Vec<usize> = (0..board.size()).map(|i| (0..=i).map(|i| 3 * i).sum()).collect();
+    let mut all = vec![0; ends[board.size() - 1]];
+    let own = ends[board.rank()] - 3 * board.rank()..ends[board.rank()];
+    all[own].iter_mut().enumerate().for_each(|(i, x)| *x = byte(board.rank(), i));
+    board.all_gather(&mut all, &ends).map(|()| all)
+}
+
+/// Parts of different lengths, one of them empty, are gathered in order of boards; any board is heard by all.
+#[test]
+fn what_is_gathered_or_sent_to_all_is_the_same_everywhere() {
+    for size in 1..=5 {
+        let expected: Vec<u8> = (0..size).flat_map(|rank| (0..3 * rank).map(move |i| byte(rank, i))).collect();
+        let heard = on_boards(size, |board| {
+            let all = gather(&board).unwrap();
+            let roots = (0..size).map(|root| {
+                let mut data = [byte(board.rank(), 5), byte(board.rank(), 6)];
+                board.broadcast(root, &mut data).unwrap();
+                data
+            });
+            (all, roots.collect::<Vec<_>>())
+        });
+        for (all, roots) in heard {
+            assert_eq!(all, expected);
+            assert!(roots.iter().enumerate().all(|(root, data)| *data == [byte(root, 5), byte(root, 6)]), "{roots:?}");
+        }
+    }
+}
+
+/// Pieces go round the ring, each board works on one while the next one comes, and has worked on all in the end.
+#[test]
+fn pieces_go_round_while_boards_work() {
+    for size in 2..=5 {
+        let worked = on_boards(size, |board| {
+            let (left, right) = ((board.rank() + size - 1) % size, (board.rank() + 1) % size);
+            let mut piece = [byte(board.rank(), 0); 4];
+            let mut order = vec![piece[0]];
+            for _ in 1..size {
+                let (mut next, mut calls) = ([0; 4], 0);
+                let mut work = |poll: &dyn Fn()| {
+                    poll();
+                    calls += 1;
+                };
+                board.shift(Some((right, &piece[..])), Some((left, &mut next[..])), &mut work).unwrap();
+                assert_eq!(calls, 1);
+                piece = next;
+                order.push(piece[0]);
+            }
+            order
+        });
+        for (rank, order) in worked.into_iter().enumerate() {
+            let expected: Vec<u8> = (0..size).map(|i| byte((rank + size - i) % size, 0)).collect();
+            assert_eq!(order, expected, "board {rank}");
+        }
+    }
+}
+
+/// Where a board fails in any exchange, all boards get an error that names a board, and none waits for ever.
+#[test]
+fn a_board_that_fails_is_an_error_everywhere() {
+    for fails in 0..3 {
+        let errors = on_boards(3, |board| {
+            let exchanges = |comm: &dyn Comm| {
+                gather(comm)?;
+                comm.broadcast(0, &mut [1, 2])?;
+                gather(comm).map(|_| ())
+            };
+            // The program of the board ends: its channels close.
+            if board.rank() == 1 { exchanges(&Failing::new(board, fails)) } else { exchanges(&board) }
+        });
+        for error in errors {
+            assert!(matches!(error, Err(CommError::Gone { .. } | CommError::Silent { .. })), "{fails}: {error:?}");
+        }
+    }
+}
+
+/// Boards that do not do the same notice it.
+#[test]
+fn another_length_is_an_error() {
+    let heard = on_boards(2, |board: Board| board.broadcast(0, &mut vec![7; 4 + board.rank()]));
+    assert_eq!(heard, [Ok(()), Err(CommError::Mismatch { rank: 0, got: 4, expected: 5 })]);
+    assert_eq!(heard[1].unwrap_err().to_string(), "board 0 sent 4 bytes where 5 were expected");
+}
+
+/// One board has all there is, and nobody to talk to.
+#[test]
+fn one_board_exchanges_nothing() {
+    assert_eq!((Alone.rank(), Alone.size()), (0, 1));
+    let mut data = [1, 2, 3];
+    Alone.all_gather(&mut data, &[3]).unwrap();
+    Alone.broadcast(0, &mut data).unwrap();
+    assert_eq!(data, [1, 2, 3]);
+    let worked = Cell::new(0);
+    let mut work = |poll: &dyn Fn()| {
+        poll();
+        worked.set(worked.get() + 1);
+    };
+    assert_eq!(Alone.shift(None, None, &mut work), Ok(()));
+    assert_eq!(Alone.shift(Some((1, &[0][..])), None, &mut work), Err(CommError::Gone { rank: 1 }));
+    assert_eq!(worked.get(), 2);
+}
+
+// Shares --------------------------------------------------------------------------------------------------------------
+
+/// Layers, KV heads, rows and positions of all boards are all there are, each of them once, and the boards' work is alike.
+#[test]
+fn shares_are_the_whole_model() {
+    let shapes = [(1, 1, 32, 10usize), (4, 2, 96, 300), (30, 3, 1537, 5000), (32, 8, 4096, 70_000)];
+    for (layers, kv_heads, rows, context) in shapes {
+        let h = Tiny { n_layers: layers, ..tiny("llama", (2 * kv_heads, kv_heads, 8, 8), (32, 32), 5) }.gguf();
+        let h = with_model(&h, |model| model.hparams);
+        for (split, size) in Split::ALL.into_iter().flat_map(|split| (1..=9).map(move |size| (split, size))) {
+            let most = match split {
+                Split::Layers => layers,
+                Split::Rows => kv_heads,
+                Split::Tokens => context.div_ceil(2048),
+            };
+            let shares = (0..size).map(|rank| Share::new(&h, split, 7, context, rank, size));
+            let shares: Vec<Share> = match shares.collect() {
+                Ok(shares) => shares,
+                Err(e) => {
+                    assert!(size > most && e == TooManyBoards { split, boards: size, most });
+                    continue;
+                }
+            };
+            assert!(size <= most);
+            let one_after_another = |ranges: Vec<Range<usize>>, all: usize| {
+                let mut end = 0;
+                for range in ranges {
+                    assert!(range.start == end && range.end >= end, "{split:?} of {size}: {range:?}");
+                    end = range.end;
+                }
+                assert_eq!(end, all);
+            };
+            let every = |split_by: Split| if split == split_by { &shares[..] } else { &shares[..1] };
+            one_after_another(every(Split::Layers).iter().map(|s| s.layers.clone()).collect(), layers);
+            one_after_another(every(Split::Rows).iter().map(|s| s.kv_heads.clone()).collect(), kv_heads);
+            one_after_another(every(Split::Rows).iter().map(|s| s.rows(rows)).collect(), rows);
+            assert!(shares.iter().all(|s| !s.layers.is_empty() && !s.kv_heads.is_empty()));
+            // A block of the next matrix's input is of one board.
+            assert!(shares.iter().all(|s| s.rows(rows).start % 32 == 0));
+            assert_eq!(every(Split::Layers).iter().filter(|s| s.head).count(), 1);
+            for position in (0..context as u64).step_by(97) {
+                assert_eq!(every(Split::Tokens).iter().filter(|s| s.has_position(position)).count(), 1);
+                let leaf = position / 2048 * 2048;
+                assert!(shares.iter().all(|s| s.has_position(position) == s.has_position(leaf)));
+            }
+        }
+    }
+}
+
+/// The last board has the matrix behind the layers, which counts as so many of these; two blocks of positions for each
+/// board, as large as can be.
+#[test]
+fn shares_are_alike() {
+    let h = Tiny { n_layers: 30, ..tiny("llama", (9, 3, 8, 8), (32, 32), 5) }.gguf();
+    let h = with_model(&h, |model| model.hparams);
+    let layers = |size: usize| {
+        let share = |rank| Share::new(&h, Split::Layers, 8, 4096, rank, size).unwrap();
+        (0..size).map(|rank| share(rank).layers.len()).collect::<Vec<_>>()
+    };
+    assert_eq!((layers(2), layers(3), layers(4)), (vec![19, 11], vec![13, 12, 5], vec![10, 9, 10, 1]));
+    let leaves = |context, size| Share::new(&h, Split::Tokens, 8, context, 0, size).unwrap().leaves;
+    assert_eq!([(8192, 4), (32_768, 4), (32_768, 2), (131_072, 3)].map(|(c, n)| leaves(c, n)), [1, 2, 4, 8]);
+}
