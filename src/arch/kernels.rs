@@ -129,7 +129,7 @@ impl Kernels {
         out: &'q mut QuantsMut<'_>,
     ) -> Quants<'q> {
         let cols = x.len() / tokens.max(1);
-        for_each_tile(exec, out.columns(cols / BLOCK, tokens), |token, mut tile| {
+        for_each_tile(exec, out.columns(0..cols / BLOCK, tokens), |token, mut tile| {
             self.quantise(x.row(token, cols), &mut tile);
         });
         out.view(cols / BLOCK, tokens)

@@ -33,6 +33,15 @@ pub trait Comm: Sync {
     /// [`CommError`].
     fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError>;
 
+    /// As [`broadcast`](Comm::broadcast) from another board, which may take long to come: the next command. While nothing
+    /// comes, the board should sleep.
+    ///
+    /// # Errors
+    /// [`CommError`].
+    fn listen(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
+        self.broadcast(root, data)
+    }
+
     /// Sends to a board and receives from another while `work` runs, which is called once, and should call what it is given
     /// now and then: much of the time that the exchange takes passes only in these calls. What was received is there when
     /// `shift` returns, and not before.

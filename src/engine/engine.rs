@@ -1,7 +1,11 @@
 //! The engine: runs tokens for sessions.
 
+#[cfg(feature = "boards")]
+use super::boards::Boards;
 use super::{EngineError, Plan, Session};
 use crate::arch::Kernels;
+#[cfg(feature = "boards")]
+use crate::boards::{Alone, Comm};
 #[cfg(feature = "std")]
 use crate::model::InputObserver;
 use crate::model::{Batch, BufferSizes, Buffers, Caches, KvCache, Model, Pass, forward};
@@ -17,11 +21,13 @@ use crate::util::SliceExt;
 pub struct Engine<'e> {
     model: &'e Model<'e>,
     kernels: Kernels,
-    sizes: BufferSizes,
-    buffers: Buffers<'e>,
+    pub(super) sizes: BufferSizes,
+    pub(super) buffers: Buffers<'e>,
     used: usize,
     /// Passes so far.
     passes: u64,
+    #[cfg(feature = "boards")]
+    pub(super) boards: Boards<'e>,
     #[cfg(feature = "std")]
     observer: Option<InputObserver<'e>>,
 }
@@ -31,8 +37,45 @@ impl<'e> Engine<'e> {
     /// [`Plan::engine_bytes`].
     ///
     /// # Errors
-    /// [`EngineError::Arena`] when the memory is misaligned or too small.
+    /// [`EngineError::Arena`] when the memory is misaligned or too small; [`EngineError::Shared`] for the plan of one of several
+    /// boards.
     pub fn new(model: &'e Model<'e>, kernels: Kernels, plan: &Plan, memory: &'e mut [u8]) -> Result<Self, EngineError> {
+        #[cfg(feature = "boards")]
+        return Self::on_boards(model, kernels, plan, memory, &Alone);
+        #[cfg(not(feature = "boards"))]
+        Self::carve(model, kernels, plan, memory)
+    }
+
+    /// An engine on one of several boards, with the plan of its [`Share`](crate::model::Share). The first board runs what it is
+    /// told as [`new`](Engine::new)'s does; the others [`follow`](Engine::follow).
+    ///
+    /// # Errors
+    /// As [`new`](Engine::new); [`EngineError::Shared`] when the plan is not for this board of so many, and
+    /// [`EngineError::Split`] for a model that cannot be shared so.
+    #[cfg(feature = "boards")]
+    pub fn on_boards(
+        model: &'e Model<'e>,
+        kernels: Kernels,
+        plan: &Plan,
+        memory: &'e mut [u8],
+        comm: &'e dyn Comm,
+    ) -> Result<Self, EngineError> {
+        let share = plan.sizes().share;
+        if (share.rank(), share.size()) != (comm.rank(), comm.size()) {
+            return Err(EngineError::Shared);
+        }
+        share.check(model).map_err(EngineError::Split)?;
+        let own = share.hparams(&model.hparams);
+        Self::carve(model, kernels, plan, memory, Boards { comm, own, failed: None })
+    }
+
+    fn carve(
+        model: &'e Model<'e>,
+        kernels: Kernels,
+        plan: &Plan,
+        memory: &'e mut [u8],
+        #[cfg(feature = "boards")] boards: Boards<'e>,
+    ) -> Result<Self, EngineError> {
         let mut arena = Arena::new(memory)?;
         let sizes = *plan.sizes();
         let buffers = Buffers::new(&model.hparams, &sizes, &mut arena)?;
@@ -43,6 +86,8 @@ impl<'e> Engine<'e> {
             buffers,
             used: arena.used(),
             passes: 0,
+            #[cfg(feature = "boards")]
+            boards,
             #[cfg(feature = "std")]
             observer: None,
         })
@@ -86,7 +131,7 @@ impl<'e> Engine<'e> {
             if !keep_going() {
                 return Err(EngineError::Stopped);
             }
-            self.pass(exec, &mut &mut [&mut *session][..], chunk, usize::from(chunks.peek().is_none()));
+            self.pass(exec, &mut &mut [&mut *session][..], chunk, usize::from(chunks.peek().is_none()))?;
         }
         Ok(self.logits())
     }
@@ -104,7 +149,7 @@ impl<'e> Engine<'e> {
     ) -> Result<&[f32], EngineError> {
         self.can_read(session, tokens)?;
         self.can_keep(tokens.len())?;
-        self.pass(exec, &mut &mut [session][..], tokens, tokens.len());
+        self.pass(exec, &mut &mut [session][..], tokens, tokens.len())?;
         Ok(self.rows(tokens.len()))
     }
 
@@ -129,7 +174,7 @@ impl<'e> Engine<'e> {
         for (session, token) in sessions.iter().zip(tokens) {
             self.can_read(session, core::slice::from_ref(token))?;
         }
-        self.pass(exec, &mut sessions, tokens, tokens.len());
+        self.pass(exec, &mut sessions, tokens, tokens.len())?;
         Ok(self.rows(tokens.len()))
     }
 
@@ -155,7 +200,8 @@ impl<'e> Engine<'e> {
     }
 
     /// Runs the next tokens of a prompt in the first session, and one token in each other, at most [`chunk`](Engine::chunk)
-    /// together, all of which the caller has checked. The logits after the last `outputs` of them stay.
+    /// together, all of which the caller has checked. The logits after the last `outputs` of them stay. Of one board alone: of
+    /// several they are NaN.
     pub(crate) fn run<'s>(
         &mut self,
         exec: &dyn Executor,
@@ -163,7 +209,9 @@ impl<'e> Engine<'e> {
         tokens: &[u32],
         outputs: usize,
     ) {
-        self.pass(exec, sessions, tokens, outputs);
+        if self.pass(exec, sessions, tokens, outputs).is_err() {
+            self.buffers.logits.fill(f32::NAN);
+        }
     }
 
     /// The logits after the `i`-th of those tokens of the last pass that have any: `(vocab)`.
@@ -201,27 +249,47 @@ impl<'e> Engine<'e> {
         self.used
     }
 
-    fn can_read(&self, session: &Session<'_>, tokens: &[u32]) -> Result<(), EngineError> {
+    pub(super) fn can_read(&self, session: &Session<'_>, tokens: &[u32]) -> Result<(), EngineError> {
         if session.is_of(self.model) { session.fits(tokens) } else { Err(EngineError::OtherModel) }
     }
 
-    fn can_keep(&self, rows: usize) -> Result<(), EngineError> {
+    pub(super) fn can_keep(&self, rows: usize) -> Result<(), EngineError> {
         let planned = self.sizes.logit_rows;
         if rows > planned { Err(EngineError::LogitRows { asked: rows, planned }) } else { Ok(()) }
     }
 
-    fn pass<'s>(&mut self, exec: &dyn Executor, sessions: &mut dyn Caches<'s>, tokens: &[u32], outputs: usize) {
+    pub(super) fn pass<'s>(
+        &mut self,
+        exec: &dyn Executor,
+        sessions: &mut dyn Caches<'s>,
+        tokens: &[u32],
+        outputs: usize,
+    ) -> Result<(), EngineError> {
+        #[cfg(feature = "boards")]
+        self.start(sessions, tokens, outputs)?;
         let pass = Pass {
             model: self.model,
             kernels: &self.kernels,
             exec,
+            share: self.sizes.share,
+            #[cfg(feature = "boards")]
+            own: &self.boards.own,
+            #[cfg(not(feature = "boards"))]
+            own: &self.model.hparams,
+            #[cfg(feature = "boards")]
+            comm: self.boards.comm,
             #[cfg(feature = "std")]
             observer: self.observer,
         };
         self.passes += 1;
         if let Some(mut batch) = Batch::new(sessions, tokens.len()) {
-            forward(pass, &mut self.buffers, &mut batch, tokens, outputs);
+            let result = forward(pass, &mut self.buffers, &mut batch, tokens, outputs);
+            #[cfg(feature = "boards")]
+            self.end(result, sessions, tokens.len())?;
+            #[cfg(not(feature = "boards"))]
+            result?;
         }
+        Ok(())
     }
 
     fn rows(&self, rows: usize) -> &[f32] {

@@ -1,5 +1,6 @@
 //! Errors of plans, engines, sessions and snapshots.
 
+use crate::boards::CommError;
 use crate::storage::ArenaError;
 
 /// Version of the file format of saved sessions and prefixes.
@@ -69,6 +70,18 @@ pub enum EngineError {
     /// A session of another model than the engine's.
     #[error("the session belongs to another model than the engine")]
     OtherModel,
+    /// A plan for another board, or for another number of them.
+    #[error("the plan is not for this board of so many")]
+    Shared,
+    /// A model that several boards cannot share so.
+    #[error("{0}; share the model by layers")]
+    Split(&'static str),
+    /// Several sessions at a time on several boards.
+    #[error("several boards run one session at a time, not {0}")]
+    SharedSessions(usize),
+    /// Boards that do not go on together.
+    #[error(transparent)]
+    Boards(#[from] CommError),
     /// A batch without exactly one token for each session.
     #[error("a batch takes one token for each session, not {tokens} tokens for {sessions} sessions")]
     Batch {

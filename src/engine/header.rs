@@ -100,13 +100,13 @@ pub(super) struct Header {
 impl Header {
     /// The header of an empty cache.
     pub(super) fn new(model: &Model<'_>, shape: &CacheShape, shared: u64) -> Self {
-        let (h, layers) = (&model.hparams, shape.groups.layers(&model.hparams));
+        let (h, layers) = (&model.hparams, shape.layers(&model.hparams));
         Header {
             prefix: false,
             kv_type: shape.kv_type as u32,
             keys: keys(model, shape),
             model: model.fingerprint(),
-            kv_heads: h.n_kv_heads as u64,
+            kv_heads: shape.share.kv_heads(h).len() as u64,
             head_dim: h.head.dim as u64,
             shared,
             position: 0,

@@ -4,6 +4,8 @@
 //! forward pass. One engine serves any number of sessions, in turn or several in one batch, so that each further
 //! session costs its KV cache and no more.
 
+#[cfg(feature = "boards")]
+mod boards;
 #[allow(clippy::module_inception, reason = "it is the file of the type `Engine`")]
 mod engine;
 mod error;

@@ -2,7 +2,7 @@
 
 use super::EngineError;
 use crate::arch::KvType;
-use crate::model::{BufferSizes, Buffers, CacheShape, Hparams, KvCache, KvGroups};
+use crate::model::{BufferSizes, Buffers, CacheShape, Hparams, KvCache, KvGroups, Share};
 use crate::storage::{Arena, Region, Ring, TILE};
 
 /// Most tokens of one pass: many, so that weights are read from memory seldom; few enough for small CPU caches.
@@ -83,6 +83,14 @@ impl Plan {
     /// # Errors
     /// [`EngineError::Config`] for a value out of range; [`EngineError::Arena`] where the sum overflows.
     pub fn new(h: &Hparams, config: &Config) -> Result<Self, EngineError> {
+        Self::shared(h, config, &Share::WHOLE)
+    }
+
+    /// The plan of a board that has a share of the model.
+    ///
+    /// # Errors
+    /// As [`new`](Plan::new).
+    pub fn shared(h: &Hparams, config: &Config, share: &Share) -> Result<Self, EngineError> {
         check("context", config.context, 1, h.context_length)?;
         check("chunk", config.chunk, 1, MAX_CHUNK)?;
         check("logit_rows", config.logit_rows, 1, config.chunk)?;
@@ -96,8 +104,14 @@ impl Plan {
         // What is never evicted from begins with the first position.
         let full = limit.map_or(groups.full.most_parts(), |limit| groups.full.attended(limit - 1).parts());
         let parts = groups.windowed.map_or(0, |r| r.most_parts()).max(full);
-        let sizes = BufferSizes { chunk, logit_rows: config.logit_rows, parts };
-        let cache = CacheShape { groups, kv_type: config.kv, hadamard: config.hadamard, shared: config.prefix > 0 };
+        let sizes = BufferSizes { chunk, logit_rows: config.logit_rows, parts, share: *share };
+        let cache = CacheShape {
+            groups,
+            kv_type: config.kv,
+            hadamard: config.hadamard,
+            shared: config.prefix > 0,
+            share: *share,
+        };
         let (engine, session) = carve(h, &sizes, &cache, &mut Arena::dry_run())?;
         Ok(Self { sizes, cache, limit, engine, session })
     }

@@ -77,6 +77,17 @@ impl<'s> Session<'s> {
         self.cache.advance(1);
     }
 
+    /// Goes to where the first board's session is: back, or on over tokens that were read before.
+    #[cfg(feature = "boards")]
+    pub(super) fn go_to(&mut self, position: u64) -> Result<(), EngineError> {
+        let ahead = position.saturating_sub(self.position());
+        if position > self.cache.written() {
+            return Err(EngineError::Gone { position });
+        }
+        self.cache.advance(ahead as usize);
+        self.rewind(position)
+    }
+
     /// Checks that `tokens` can be run: at least one, all in the vocabulary, and no more than fit.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ impl Pass<'_> {
     /// Attention of each token, a group of query heads at a time: from the queries and the caches to
     /// `buffers.attended`.
     pub(super) fn attend(&self, layer: usize, buffers: &mut Buffers<'_>, batch: &Batch<'_, '_>) {
-        let h = &self.model.hparams;
+        let h = self.own;
         let n = batch.tokens();
         let Buffers { qkv, sink_q, query_blocks, new_kv, partials, attended, .. } = buffers;
         let head = h.head_of(layer);
@@ -62,7 +62,7 @@ struct AttentionPass<'l, 'b, 'c> {
 
 impl AttentionPass<'_, '_, '_> {
     fn hparams(&self) -> &Hparams {
-        &self.pass.model.hparams
+        self.pass.own
     }
 
     /// Numbers of a softmax state: `group · (head_dim + 2)`.

@@ -2,9 +2,9 @@
 
 use core::ops::Range;
 
-use super::Hparams;
 use super::kv_buffer::{KvBuffer, KvShape};
 use super::merge_tree::MergeTree;
+use super::{Hparams, Share, Split};
 use crate::arch::{F16Block, Kernels, QuantsMut, QueryBlock};
 use crate::quant::BLOCK;
 use crate::storage::{Arena, ArenaError, TILE};
@@ -22,6 +22,8 @@ pub(crate) struct BufferSizes {
     pub(crate) logit_rows: usize,
     /// Most parts in which the attention of a token is summed.
     pub(crate) parts: usize,
+    /// What of the model a board computes.
+    pub(crate) share: Share,
 }
 
 /// The input of a matrix in the number formats of its kernels.
@@ -88,7 +90,7 @@ pub(crate) struct Buffers<'a> {
     pub(super) normed: &'a mut [f32],
     /// the input of a matrix whose kernel does not take floats
     pub(super) inputs: Inputs<'a>,
-    /// (chunk, q_dim + 2·kv_dim)
+    /// (chunk, q_dim + 2·kv_dim): of this board's heads, as the next two
     pub(super) qkv: &'a mut [f32],
     /// (chunk, q_dim): queries for the sinks
     pub(super) sink_q: &'a mut [f32],
@@ -102,13 +104,17 @@ pub(crate) struct Buffers<'a> {
     pub(super) attended: &'a mut [f32],
     /// (chunk, n_ff)
     pub(super) gate: &'a mut [f32],
-    /// (chunk, n_ff)
+    /// (chunk, n_ff): of this board's rows
     pub(super) up: &'a mut [f32],
     /// (chunk, bases, 2, rope_dims / 2, 2): cosine and sine of each pair's angle, for the token's position and for the
     /// shifted position used against the sinks
     pub(super) rope: &'a mut [f32],
     /// (logit_rows, vocab)
     pub(crate) logits: &'a mut [f32],
+    /// (boards, chunk, columns of a board): results of all boards; empty where none has results of others
+    pub(super) exchange: &'a mut [f32],
+    /// (chunk): what boards are told to run; empty for one board
+    pub(crate) tokens: &'a mut [u32],
 }
 
 impl<'a> Buffers<'a> {
@@ -117,27 +123,36 @@ impl<'a> Buffers<'a> {
     /// # Errors
     /// [`ArenaError`].
     pub(crate) fn new(h: &Hparams, sizes: &BufferSizes, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
-        let BufferSizes { chunk, logit_rows, parts } = *sizes;
+        let BufferSizes { chunk, logit_rows, parts, share } = *sizes;
+        let own = share.hparams(h);
         // A row and KV head of any session that the model can have: of a tile a part, three of them cut at both ends.
-        let row = MergeTree::most_states(h.context_length / TILE + 6).div_ceil(h.n_kv_heads.max(1));
+        let row = MergeTree::most_states(h.context_length / TILE + 6).div_ceil(own.n_kv_heads.max(1));
         let partials = chunk.max(chunk.min(MAX_SERIAL_ROWS) * parts).max(row);
         let (head_dim, rope_dims) = h.widest_head();
-        let (q_dim, kv_dim) = (h.n_heads * head_dim, h.n_kv_heads * head_dim);
+        let (q_dim, own_q_dim, own_kv_dim) = (h.n_heads * head_dim, own.n_heads * head_dim, own.n_kv_heads * head_dim);
         let widest = h.n_embd.max(h.n_ff).max(q_dim);
         Ok(Self {
             x: arena.alloc("residual", &[chunk, h.n_embd])?,
             normed: arena.alloc("norm", &[chunk, h.n_embd])?,
             inputs: Inputs::carve(arena, chunk, widest)?,
-            qkv: arena.alloc("q, k, v", &[chunk, q_dim + 2 * kv_dim])?,
-            sink_q: arena.alloc("q for sinks", &[chunk, q_dim])?,
-            query_blocks: arena.alloc("int8 queries", &[chunk, 2, h.n_heads, head_dim.div_ceil(BLOCK)])?,
-            new_kv: NewKvBuffers::carve(h, chunk, arena)?,
-            partials: arena.alloc("parts of attention", &[partials, h.n_kv_heads, h.group() * (head_dim + 2)])?,
+            qkv: arena.alloc("q, k, v", &[chunk, own_q_dim + 2 * own_kv_dim])?,
+            sink_q: arena.alloc("q for sinks", &[chunk, own_q_dim])?,
+            query_blocks: arena.alloc("int8 queries", &[chunk, 2, own.n_heads, head_dim.div_ceil(BLOCK)])?,
+            new_kv: NewKvBuffers::carve(&own, chunk, arena)?,
+            partials: arena.alloc("parts of attention", &[partials, own.n_kv_heads, h.group() * (head_dim + 2)])?,
             attended: arena.alloc("attention", &[chunk, q_dim])?,
             gate: arena.alloc("ffn gate", &[chunk, h.n_ff])?,
-            up: arena.alloc("ffn up", &[chunk, h.n_ff])?,
+            up: arena.alloc("ffn up", &[chunk, own.n_ff])?,
             rope: arena.alloc("RoPE table", &[chunk, h.rope_bases(), 2, rope_dims / 2, 2])?,
             logits: arena.alloc("logits", &[logit_rows, h.vocab])?,
+            exchange: match share.is(Split::Rows) {
+                true => arena.alloc("exchange", &[chunk, widest])?,
+                false => &mut [],
+            },
+            tokens: match share.is_whole() {
+                true => &mut [],
+                false => arena.alloc("tokens of all boards", &[chunk])?,
+            },
         })
     }
 }

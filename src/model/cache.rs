@@ -5,7 +5,7 @@
 //! [`KvBuffer`]s for their keys and values. Sinks have a buffer of their own, which several sessions may share.
 
 use super::kv_buffer::{KvBuffer, KvShape};
-use super::{Head, Hparams};
+use super::{Head, Hparams, Share};
 use crate::arch::{KvSpan, KvType};
 use crate::storage::{Arena, ArenaError, Ring};
 use crate::util::SliceExt;
@@ -41,21 +41,6 @@ struct LayerPlace {
     index: usize,
 }
 
-impl KvGroups {
-    #[inline(never)]
-    fn place(&self, h: &Hparams, layer: usize) -> LayerPlace {
-        let windowed = self.windowed.is_some() && h.is_windowed(layer);
-        let same_group = |l: &usize| self.windowed.is_none() || h.is_windowed(*l) == windowed;
-        LayerPlace { windowed, index: (0..layer).filter(same_group).count() }
-    }
-
-    /// The layers of each group.
-    pub(crate) fn layers(&self, h: &Hparams) -> LayerCounts {
-        let windowed = (0..h.n_layers).filter(|l| self.windowed.is_some() && h.is_windowed(*l)).count();
-        LayerCounts { full: h.n_layers - windowed, windowed }
-    }
-}
-
 /// Keys and values of the tokens of a pass, of one layer and one session, until they are committed to its cache.
 pub(super) struct NewKv<'n> {
     /// (2, 1, n_kv_heads, tokens, head_dim)
@@ -83,7 +68,7 @@ impl<'a> LayerGroup<'a> {
         shape: &CacheShape,
         arena: &mut Arena<'a>,
     ) -> Result<Self, ArenaError> {
-        let kv_heads = h.n_kv_heads;
+        let kv_heads = shape.share.kv_heads(h).len();
         let of = |slots| KvShape { layers, kv_heads, slots, head_dim: head.dim, kv_type: shape.kv_type };
         let sinks = if shape.shared { 0 } else { ring.sinks };
         let sinks = KvBuffer::carve("sink K, V", "sink scales", of(sinks), arena)?;
@@ -200,6 +185,26 @@ pub(crate) struct CacheShape {
     pub(crate) hadamard: bool,
     /// Whether a shared prefix takes the place of the sinks.
     pub(crate) shared: bool,
+    /// Which layers and heads it is of.
+    pub(crate) share: Share,
+}
+
+impl CacheShape {
+    #[inline(never)]
+    fn place(&self, h: &Hparams, layer: usize) -> LayerPlace {
+        let groups = &self.groups;
+        let windowed = groups.windowed.is_some() && h.is_windowed(layer);
+        let same_group = |l: &usize| groups.windowed.is_none() || h.is_windowed(*l) == windowed;
+        LayerPlace { windowed, index: (self.share.layers(h).start..layer).filter(same_group).count() }
+    }
+
+    /// The layers of each group.
+    pub(crate) fn layers(&self, h: &Hparams) -> LayerCounts {
+        let layers = self.share.layers(h);
+        let is_windowed = |l: &usize| self.groups.windowed.is_some() && h.is_windowed(*l);
+        let windowed = layers.clone().filter(is_windowed).count();
+        LayerCounts { full: layers.len() - windowed, windowed }
+    }
 }
 
 impl<'a> KvCache<'a> {
@@ -208,7 +213,7 @@ impl<'a> KvCache<'a> {
     /// # Errors
     /// [`ArenaError`].
     pub(crate) fn new(h: &Hparams, shape: &CacheShape, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
-        let layers = shape.groups.layers(h);
+        let layers = shape.layers(h);
         let full = LayerGroup::carve(shape.groups.full, layers.full, h, &h.head, shape, arena)?;
         let carve = |ring| LayerGroup::carve(ring, layers.windowed, h, h.windowed_head(), shape, arena);
         let windowed = shape.groups.windowed.map(carve);
@@ -309,13 +314,13 @@ impl<'a> KvCache<'a> {
 
     /// The group of a layer, and the layer's number in it.
     pub(super) fn group(&self, h: &Hparams, layer: usize) -> (&LayerGroup<'a>, usize) {
-        let place = self.shape.groups.place(h, layer);
+        let place = self.shape.place(h, layer);
         (self.windowed.as_ref().filter(|_| place.windowed).unwrap_or(&self.full), place.index)
     }
 
     /// As [`group`](KvCache::group), to write.
     pub(super) fn group_mut(&mut self, h: &Hparams, layer: usize) -> (&mut LayerGroup<'a>, usize) {
-        let place = self.shape.groups.place(h, layer);
+        let place = self.shape.place(h, layer);
         match &mut self.windowed {
             Some(group) if place.windowed => (group, place.index),
             _ => (&mut self.full, place.index),

@@ -6,27 +6,34 @@
 
 use super::batch::Batch;
 use super::buffers::Buffers;
-use super::pass::Pass;
+use super::exchange::Computed;
+use super::pass::{Pass, Residual};
 use super::rope;
+use crate::boards::CommError;
 use crate::util::SliceExt;
 
-/// Runs `tokens`, those of each session of the batch in turn: a chunk of the first, and one token of each other. Writes their keys and values to the caches, and the logits of the last `outputs` of them to
-/// `buffers.logits`.
+/// Runs `tokens`, those of each session of the batch in turn: a chunk of the first, and one token of each other. Writes their
+/// keys and values to the caches, and the logits of the last `outputs` of them to `buffers.logits`.
 ///
 /// The caller has checked that the tokens exist and that they fit the chunk, the caches and the logits.
+///
+/// # Errors
+/// [`CommError`], never of one board alone; the caches are then of no use.
 pub(crate) fn forward(
     pass: Pass<'_>,
     buffers: &mut Buffers<'_>,
     batch: &mut Batch<'_, '_>,
     tokens: &[u32],
     outputs: usize,
-) {
+) -> Result<(), CommError> {
     let (h, w) = (&pass.model.hparams, &pass.model.weights);
     let n = batch.tokens();
 
-    pass.embed(buffers, tokens);
+    pass.enter(buffers, tokens)?;
     rope::fill_table(pass.model, batch, buffers.rope);
-    for (index, layer) in w.layers.iter().enumerate() {
+    for index in pass.share.layers(h) {
+        let own = pass.own_layer(index);
+        let Some(layer) = own.as_ref().or(w.layers.get(index)) else { break };
         // x += Wo · attention(norm(x))
         let (x, qkv) = (buffers.x.first_n(n * h.n_embd), [&layer.q.weight, &layer.k.weight, &layer.v.weight]);
         let ffn = [&layer.gate.weight, &layer.up.weight];
@@ -39,16 +46,16 @@ pub(crate) fn forward(
         if parallel {
             pass.gate_up(layer, &x, buffers.gate, buffers.up);
         }
-        pass.prepare_qkv(index, buffers, batch);
+        pass.prepare_qkv(index, layer, buffers, batch);
         pass.write_new_kv(index, buffers, batch);
         pass.attend(index, buffers, batch);
         // After attention, because the new rows overwrite positions that this pass still reads.
-        batch.commit(h, &buffers.new_kv, index);
-        let q_dim = h.q_dim(index);
-        let attended = buffers.attended.first_n_mut(n * q_dim);
-        attended.rows_mut(q_dim).for_each(|row| pass.norm_in_place(row, layer.attn_sub_norm));
-        let x = pass.prepare_input(attended, n, &mut buffers.inputs, &[&layer.attn_output.weight]);
-        pass.add_to_residual(&layer.attn_output, layer.attn_post_norm, &x, buffers.normed, buffers.x);
+        batch.commit(pass.own, &buffers.new_kv, index);
+        let attended = Computed { x: buffers.attended, tokens: n, columns: &|share| share.q_columns(h, index) };
+        let output = &layer.attn_output.weight;
+        let x = pass.gather_input(attended, layer.attn_sub_norm, &mut buffers.inputs, buffers.exchange, output)?;
+        let residual = Residual { floats: buffers.normed, exchange: buffers.exchange, x: buffers.x };
+        pass.add_to_residual(&layer.attn_output, layer.attn_post_norm, &x, residual)?;
 
         // x += W_down · (f(W_gate · norm(x)) * (W_up · norm(x)))
         if !parallel {
@@ -56,20 +63,31 @@ pub(crate) fn forward(
             let x = pass.norm(x, n, &layer.ffn_norm, buffers.normed, &mut buffers.inputs, &ffn);
             pass.gate_up(layer, &x, buffers.gate, buffers.up);
         }
-        let gate = buffers.gate.first_n_mut(n * h.n_ff);
-        gate.rows_mut(h.n_ff).for_each(|row| pass.norm_in_place(row, layer.ffn_sub_norm));
-        let x = pass.prepare_input(gate, n, &mut buffers.inputs, &[&layer.down.weight]);
-        pass.add_to_residual(&layer.down, layer.ffn_post_norm, &x, buffers.normed, buffers.x);
+        let gate = Computed { x: buffers.gate, tokens: n, columns: &|share| share.rows(h.n_ff) };
+        let down = &layer.down.weight;
+        let x = pass.gather_input(gate, layer.ffn_sub_norm, &mut buffers.inputs, buffers.exchange, down)?;
+        let residual = Residual { floats: buffers.normed, exchange: buffers.exchange, x: buffers.x };
+        pass.add_to_residual(&layer.down, layer.ffn_post_norm, &x, residual)?;
     }
+    pass.leave(buffers.x.first_n_mut(n * h.n_embd), outputs)?;
     batch.advance();
 
-    if outputs == 0 {
-        return;
+    if outputs == 0 || !pass.share.has_head() {
+        return Ok(());
     }
-    // logits = W_out · norm(x), for the tokens that are asked for
+    logits(pass, buffers, n, outputs)
+}
+
+/// logits = W_out · norm(x), for the last `outputs` of `n` tokens.
+fn logits(pass: Pass<'_>, buffers: &mut Buffers<'_>, n: usize, outputs: usize) -> Result<(), CommError> {
+    let (h, w) = (&pass.model.hparams, &pass.model.weights);
     let x = buffers.x.part((n - outputs) * h.n_embd..n * h.n_embd);
-    let output = [&w.output.weight];
+    let own = pass.own_output();
+    let output = [&own.as_ref().unwrap_or(&w.output).weight];
     let x = pass.norm(x, outputs, &w.output_norm, buffers.normed, &mut buffers.inputs, &output);
     pass.matmul(&output, &x, buffers.logits);
-    pass.finish_logits(buffers.logits.first_n_mut(outputs * h.vocab));
+    let logits = buffers.logits.first_n_mut(outputs * h.vocab);
+    pass.gather_each(logits, h.vocab, &|share| share.rows(h.vocab))?;
+    pass.finish_logits(logits);
+    Ok(())
 }

@@ -8,6 +8,7 @@ mod batch;
 mod buffers;
 mod cache;
 mod error;
+mod exchange;
 mod family;
 mod forward;
 mod hadamard;
@@ -44,7 +45,7 @@ pub use pass::InputObserver;
 pub(crate) use pass::Pass;
 pub(crate) use rope::is_long;
 pub use rope_scaling::{RopeScaling, Yarn};
-pub use share::{Share, Split, TooManyBoards};
+pub use share::{MAX_BOARDS, Share, Split, TooManyBoards};
 pub use warnings::{ModelWarning, warnings};
 pub use weights::Weights;
 

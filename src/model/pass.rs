@@ -3,8 +3,11 @@
 use core::ops::Range;
 
 use super::buffers::{Buffers, Inputs, MAX_SERIAL_ROWS};
-use super::{Layer, Linear, Model, Norm, NormKind, NormPlaces, norm};
+use super::{Hparams, Layer, Linear, Model, Norm, NormKind, NormPlaces, Share, Split, norm};
 use crate::arch::{Activations, F16Block, Kernels, Quants, Write};
+#[cfg(feature = "boards")]
+use crate::boards::Comm;
+use crate::boards::CommError;
 use crate::quant::{BLOCK, DType, Matrix, PANEL_ROWS};
 use crate::storage::{Executor, Grid, Serial, Tile, TileShape, for_each_row, for_each_tile};
 use crate::util::SliceExt;
@@ -32,12 +35,46 @@ pub(crate) struct Pass<'p> {
     pub(crate) kernels: &'p Kernels,
     /// The threads.
     pub(crate) exec: &'p dyn Executor,
+    /// What of the model this board computes.
+    pub(crate) share: Share,
+    /// Sizes of that: those of the model where there is one board.
+    pub(crate) own: &'p Hparams,
+    /// The other boards.
+    #[cfg(feature = "boards")]
+    pub(crate) comm: &'p dyn Comm,
     /// Sees the inputs of matrices; not in firmware, which has no room for it.
     #[cfg(feature = "std")]
     pub(crate) observer: Option<InputObserver<'p>>,
 }
 
+/// What a product is added to, and the buffers on the way there.
+pub(super) struct Residual<'r> {
+    /// (tokens, n_embd): the product, where it is not added at once
+    pub(super) floats: &'r mut [f32],
+    /// (tokens, n_embd): what boards exchange; empty for one board
+    pub(super) exchange: &'r mut [f32],
+    /// (tokens, n_embd): the residual stream
+    pub(super) x: &'r mut [f32],
+}
+
 impl Pass<'_> {
+    /// This board's rows of a layer's matrices, where it does not have all of them.
+    #[inline(always)]
+    pub(super) fn own_layer(&self, index: usize) -> Option<Layer<'_>> {
+        let layer = self.model.weights.layers.get(index).filter(|_| self.share.is(Split::Rows))?;
+        self.share.layer(&self.model.hparams, index, layer)
+    }
+
+    /// This board's rows of the matrix behind the layers, where it does not have all of them.
+    #[inline(always)]
+    pub(super) fn own_output(&self) -> Option<Linear<'_>> {
+        if self.share.is(Split::Rows) {
+            self.share.output(&self.model.hparams, &self.model.weights.output)
+        } else {
+            None
+        }
+    }
+
     /// Shows `x`, the input of `matrices`, to the observer.
     #[inline(always)]
     fn observe(&self, matrices: &[&Matrix<'_>], x: &Activations<'_>) {
@@ -109,7 +146,7 @@ impl Pass<'_> {
             return self.prepare_input(floats, tokens, inputs, matrices);
         }
         // Norm and quantisation of a row are one item: a barrier less.
-        let outputs = ([Grid::rows(floats, cols)], inputs.quants.columns(cols / BLOCK, tokens));
+        let outputs = ([Grid::rows(floats, cols)], inputs.quants.columns(0..cols / BLOCK, tokens));
         for_each_tile(self.executor_for(tokens), outputs, |i, ([mut floats], mut quants)| {
             norm(i, floats.row(0));
             self.kernels.quantise(floats.row(0), &mut quants);
@@ -185,21 +222,24 @@ impl Pass<'_> {
         }
     }
 
-    /// `x += scale · norm(m · input + bias)`, with what of these the model has. `floats`, `(tokens, n_embd)`, is overwritten.
+    /// `x += scale · norm(m · input + bias)`, with what of these the model has.
     ///
     /// What follows the product is little beside it, so the calling thread does it.
+    ///
+    /// # Errors
+    /// [`CommError`].
     pub(super) fn add_to_residual(
         &self,
         m: &Linear<'_>,
         post_norm: &[u8],
         input: &Activations<'_>,
-        floats: &mut [f32],
-        x: &mut [f32],
-    ) {
+        Residual { floats, exchange, x }: Residual<'_>,
+    ) -> Result<(), CommError> {
         let h = &self.model.hparams;
         let (tokens, cols, scale) = (input.tokens, m.weight.rows(), h.scales.residual);
         self.observe(&[&m.weight], input);
         let plain = m.weight.scale() == 1.0 && m.bias.is_empty() && post_norm.is_empty() && scale == 1.0;
+        let plain = plain && !self.share.is(Split::Rows);
         let out = if plain { &mut *x } else { &mut *floats };
         let grid = Grid::new(out.first_n_mut(tokens * cols), cols, self.tile(tokens, cols));
         for_each_tile(self.exec, [grid], |_, [mut tile]| {
@@ -210,14 +250,17 @@ impl Pass<'_> {
             }
         });
         if plain {
-            return;
+            return Ok(());
         }
+        let cols = h.n_embd;
+        self.gather(floats, tokens, cols, &|share| share.rows(cols), exchange)?;
         let rows = floats.first_n_mut(tokens * cols).rows_mut(cols).zip(x.first_n_mut(tokens * cols).rows_mut(cols));
         for (y, x) in rows {
             norm::add(y, m.bias, 0);
             self.norm_in_place(y, post_norm);
             norm::add_scaled(x, y, scale);
         }
+        Ok(())
     }
 
     /// `gate = f(W_gate · x) * (W_up · x)`, or `gate = f(W_up · x)` if there is no W_gate; each with its bias.

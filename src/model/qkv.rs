@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::buffers::Buffers;
 use super::pass::Pass;
-use super::{Hparams, QkNorm, Temperature, hadamard, kv_buffer::Kv, norm, rope};
+use super::{Hparams, Layer, QkNorm, Temperature, hadamard, kv_buffer::Kv, norm, rope};
 use crate::arch::KvType;
 use crate::quant::BLOCK;
 use crate::storage::{Grid, for_each_tile};
@@ -14,13 +14,18 @@ impl Pass<'_> {
     /// keys.
     ///
     /// One parallel region: a row is in the cache of the core that works on it.
-    pub(super) fn prepare_qkv(&self, layer: usize, buffers: &mut Buffers<'_>, batch: &Batch<'_, '_>) {
-        let h = &self.model.hparams;
+    pub(super) fn prepare_qkv(
+        &self,
+        layer: usize,
+        weights: &Layer<'_>,
+        buffers: &mut Buffers<'_>,
+        batch: &Batch<'_, '_>,
+    ) {
+        let h = self.own;
         let head = h.head_of(layer);
         let (q_dim, kv_dim) = (h.n_heads * head.dim, h.n_kv_heads * head.dim);
         let (tokens, width) = (batch.tokens(), q_dim + 2 * kv_dim);
         let blocks = 2 * h.n_heads * head.dim.div_ceil(BLOCK);
-        let Some(weights) = self.model.weights.layers.get(layer) else { return };
         let (table, base) = (&*buffers.rope, h.rope_base_of(layer));
         // No angles, no rotation.
         let rotated = if h.no_rope.contains(layer) { 0 } else { head.rope_dims };
@@ -56,7 +61,7 @@ impl Pass<'_> {
 
     /// Converts the new keys and values to the format of the caches, on the calling thread: a barrier would cost more.
     pub(super) fn write_new_kv(&self, layer: usize, buffers: &mut Buffers<'_>, batch: &Batch<'_, '_>) {
-        let h = &self.model.hparams;
+        let h = self.own;
         let head_dim = h.head_of(layer).dim;
         let (q_dim, kv_dim) = (h.n_heads * head_dim, h.n_kv_heads * head_dim);
         let width = q_dim + 2 * kv_dim;

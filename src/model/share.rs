@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use thiserror::Error;
 
-use super::Hparams;
+use super::{Hparams, Layer, Linear, Model, QkNorm};
 use crate::quant::BLOCK;
 use crate::storage::LEAF;
 
@@ -51,28 +51,45 @@ pub struct TooManyBoards {
     pub most: usize,
 }
 
+/// Most boards that share a model.
+pub const MAX_BOARDS: usize = 64;
+
 /// What one board has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// In a build without the feature `boards` there is one board, which has everything, and a share is no bytes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
+    /// Nothing in a build without several boards.
+    #[cfg(feature = "boards")]
+    of: Of,
+}
+
+/// The share of a board.
+#[cfg(feature = "boards")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Of {
     rank: usize,
     size: usize,
     split: Split,
-    /// Its layers.
-    pub layers: Range<usize>,
-    /// Whether it has the matrix behind the layers, or some of its rows.
-    pub head: bool,
-    /// Its KV heads, with their query heads.
-    pub kv_heads: Range<usize>,
-    /// Leaves of attention's tree in a block of positions; board `b` has every `size`-th block from block `b` on.
-    pub leaves: usize,
+    /// Layers whose weights the matrix behind the layers is as large as.
+    head: usize,
+    /// Leaves of attention's tree in a block of positions.
+    leaves: usize,
 }
 
 impl Share {
+    /// What one board alone has: everything.
+    pub const WHOLE: Self = Share {
+        #[cfg(feature = "boards")]
+        of: Of { rank: 0, size: 1, split: Split::Layers, head: 0, leaves: 1 },
+    };
+
     /// Board `rank` of `size`, of a model whose last matrix has as many weights as `head` layers, and a cache of `context`
     /// positions.
     ///
     /// # Errors
     /// [`TooManyBoards`].
+    #[cfg(feature = "boards")]
     pub fn new(
         h: &Hparams,
         split: Split,
@@ -87,45 +104,178 @@ impl Share {
             Split::Rows => h.n_kv_heads,
             Split::Tokens => leaves,
         };
+        let most = most.min(MAX_BOARDS);
         if size > most || rank >= size {
             return Err(TooManyBoards { split, boards: size, most });
         }
-        let mut share =
-            Share { rank, size, split, layers: 0..h.n_layers, head: true, kv_heads: 0..h.n_kv_heads, leaves: 1 };
-        match split {
-            Split::Layers => {
-                // The last board has the matrix behind the layers, and each a layer at least.
-                let end = |boards: usize| match boards == size {
-                    true => h.n_layers,
-                    false => nearest((h.n_layers + head) * boards, size).max(boards).min(h.n_layers - (size - boards)),
-                };
-                share.layers = if rank == 0 { 0 } else { end(rank) }..end(rank + 1);
-                share.head = rank + 1 == size;
-            }
-            Split::Rows => share.kv_heads = part(h.n_kv_heads, rank, size),
-            // As large as leaves each board two blocks: fewer sums travel, and the boards' work is alike.
-            Split::Tokens => share.leaves = 1 << (leaves / (2 * size)).max(1).ilog2(),
+        // As large as leaves each board two blocks: fewer sums travel, and the boards' work is alike.
+        let leaves = if split == Split::Tokens { 1 << (leaves / (2 * size)).max(1).ilog2() } else { 1 };
+        Ok(Share { of: Of { rank, size, split, head, leaves } })
+    }
+
+    /// Whether this is the only board.
+    #[inline(always)]
+    pub fn is_whole(&self) -> bool {
+        self.size() == 1
+    }
+
+    /// How many boards there are.
+    #[inline(always)]
+    pub fn size(&self) -> usize {
+        #[cfg(feature = "boards")]
+        return self.of.size;
+        #[cfg(not(feature = "boards"))]
+        return 1;
+    }
+
+    /// Number of the board.
+    #[inline(always)]
+    pub fn rank(&self) -> usize {
+        #[cfg(feature = "boards")]
+        return self.of.rank;
+        #[cfg(not(feature = "boards"))]
+        return 0;
+    }
+
+    /// Whether the model is shared so, by more than one board.
+    #[inline(always)]
+    pub fn is(&self, split: Split) -> bool {
+        #[cfg(feature = "boards")]
+        return self.of.split == split && self.of.size > 1;
+        #[cfg(not(feature = "boards"))]
+        return matches!(split, Split::Layers if false);
+    }
+
+    /// The same model's share of another board.
+    pub fn of_board(&self, rank: usize) -> Self {
+        #[cfg(feature = "boards")]
+        return Share { of: Of { rank, ..self.of } };
+        #[cfg(not(feature = "boards"))]
+        return *self;
+    }
+
+    /// Its layers. The first board has the matrix behind the layers too: the embedding is often the same tensor, and the
+    /// logits are then where tokens are chosen.
+    pub fn layers(&self, h: &Hparams) -> Range<usize> {
+        #[cfg(feature = "boards")]
+        if self.is(Split::Layers) {
+            let Of { rank, size, head, .. } = self.of;
+            // Each has a layer at least.
+            let end = |boards: usize| match boards {
+                0 => 0,
+                _ => nearest((h.n_layers + head) * boards, size)
+                    .saturating_sub(head)
+                    .clamp(boards, (h.n_layers + boards).saturating_sub(size).max(boards)),
+            };
+            return end(rank)..end(rank + 1);
         }
-        Ok(share)
+        0..h.n_layers
+    }
+
+    /// Whether it has the matrix behind the layers, or some of its rows.
+    pub fn has_head(&self) -> bool {
+        !self.is(Split::Layers) || self.rank() == 0
+    }
+
+    /// Its KV heads, with their query heads.
+    pub fn kv_heads(&self, h: &Hparams) -> Range<usize> {
+        if self.is(Split::Rows) { part(h.n_kv_heads, self.rank(), self.size()) } else { 0..h.n_kv_heads }
     }
 
     /// Its rows of a matrix of `rows` rows that is not one of attention heads: whole blocks of 32, in which the next matrix's
     /// input is quantised.
     pub fn rows(&self, rows: usize) -> Range<usize> {
-        match self.split {
-            Split::Rows => {
-                let blocks = part(rows.div_ceil(BLOCK), self.rank, self.size);
-                (blocks.start * BLOCK).min(rows)..(blocks.end * BLOCK).min(rows)
-            }
-            Split::Layers | Split::Tokens => 0..rows,
+        if !self.is(Split::Rows) {
+            return 0..rows;
         }
+        let blocks = part(rows.div_ceil(BLOCK), self.rank(), self.size());
+        (blocks.start * BLOCK).min(rows)..(blocks.end * BLOCK).min(rows)
+    }
+
+    /// Leaves of attention's tree in a block of positions; board `b` has every `size`-th block from block `b` on.
+    pub fn leaves(&self) -> usize {
+        #[cfg(feature = "boards")]
+        return self.of.leaves;
+        #[cfg(not(feature = "boards"))]
+        return 1;
     }
 
     /// Whether it has the keys and values of a position.
     pub fn has_position(&self, position: u64) -> bool {
-        let block = position / (LEAF as u64).saturating_mul(self.leaves as u64);
-        self.split != Split::Tokens || block % self.size.max(1) as u64 == self.rank as u64
+        let block = position / (LEAF as u64).saturating_mul(self.leaves() as u64);
+        !self.is(Split::Tokens) || block % self.size().max(1) as u64 == self.rank() as u64
     }
+
+    /// The query heads of its KV heads, as columns of attention's output.
+    pub(crate) fn q_columns(&self, h: &Hparams, layer: usize) -> Range<usize> {
+        let (heads, width) = (self.kv_heads(h), h.group() * h.head_of(layer).dim);
+        heads.start * width..heads.end * width
+    }
+
+    /// Whether a model can be shared so.
+    ///
+    /// # Errors
+    /// What about it cannot.
+    pub(crate) fn check(&self, model: &Model<'_>) -> Result<(), &'static str> {
+        let h = &model.hparams;
+        if !self.is(Split::Rows) {
+            return Ok(());
+        }
+        if h.family.qk_norm == QkNorm::Whole {
+            return Err("norms over all heads of queries and keys cannot be shared by rows");
+        }
+        let cut = |(i, layer)| self.layer(h, i, layer).is_some();
+        let whole = model.weights.layers.iter().enumerate().all(cut) && self.output(h, &model.weights.output).is_some();
+        if whole { Ok(()) } else { Err("panels of this model's matrices would be cut by rows") }
+    }
+
+    /// Sizes of the model that a board computes by itself: fewer heads, and fewer rows of the FFN.
+    pub(crate) fn hparams(&self, h: &Hparams) -> Hparams {
+        let heads = self.kv_heads(h).len();
+        Hparams { n_heads: heads * h.group(), n_kv_heads: heads, n_ff: self.rows(h.n_ff).len(), ..*h }
+    }
+
+    /// The board's rows of the matrices of a layer; the vectors that belong to heads, cut alike. `None` where a matrix is in
+    /// panels that would be cut.
+    pub(crate) fn layer<'m>(&self, h: &Hparams, index: usize, layer: &Layer<'m>) -> Option<Layer<'m>> {
+        let (head_dim, kv, group) = (h.head_of(index).dim, self.kv_heads(h), h.group());
+        let of_heads = |range: &Range<usize>, by: usize| range.start * by..range.end * by;
+        let (q, kv_rows) = (of_heads(&kv, group * head_dim), of_heads(&kv, head_dim));
+        let (embd, ff) = (self.rows(h.n_embd), self.rows(h.n_ff));
+        // One norm for all heads, or one for each.
+        let norm = |weight: &'m [u8], all: usize, range: &Range<usize>| match weight.len() == 4 * all {
+            true => part_of(weight, range),
+            false => weight,
+        };
+        Some(Layer {
+            q: rows_of(&layer.q, &q)?,
+            k: rows_of(&layer.k, &kv_rows)?,
+            v: rows_of(&layer.v, &kv_rows)?,
+            q_norm: norm(layer.q_norm, h.q_dim(index), &q),
+            k_norm: norm(layer.k_norm, h.kv_dim(index), &kv_rows),
+            attn_output: Linear { weight: rows_of(&layer.attn_output, &embd)?.weight, ..layer.attn_output },
+            gate: if layer.gate.weight.rows() > 0 { rows_of(&layer.gate, &ff)? } else { layer.gate },
+            up: rows_of(&layer.up, &ff)?,
+            down: Linear { weight: rows_of(&layer.down, &embd)?.weight, ..layer.down },
+            ..*layer
+        })
+    }
+
+    /// The board's rows of the matrix behind the layers; its bias is whole.
+    pub(crate) fn output<'m>(&self, h: &Hparams, output: &Linear<'m>) -> Option<Linear<'m>> {
+        Some(Linear { weight: rows_of(output, &self.rows(h.vocab))?.weight, ..*output })
+    }
+}
+
+/// Some rows of a matrix, with their biases.
+fn rows_of<'m>(m: &Linear<'m>, rows: &Range<usize>) -> Option<Linear<'m>> {
+    let weight = m.weight.rows_of(rows.clone())?.with_scale(m.weight.scale());
+    Some(Linear { weight, bias: part_of(m.bias, rows) })
+}
+
+/// Some numbers of a vector, which may be empty.
+fn part_of<'m>(vector: &'m [u8], numbers: &Range<usize>) -> &'m [u8] {
+    vector.get(4 * numbers.start..4 * numbers.end).unwrap_or(&[])
 }
 
 /// `a / b`, rounded.

@@ -33,6 +33,13 @@ unsafe impl Plain for f32 {}
 // SAFETY: an array of `Plain` elements adds no padding.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
+/// The memory of some numbers, as this CPU stores them.
+pub(crate) fn bytes_of_mut<T: Plain>(x: &mut [T]) -> &mut [u8] {
+    // SAFETY: the slice's own memory, borrowed as it is; a `Plain` type has no padding, so all of it is initialised, and any
+    // bytes that are written are a `T`.
+    unsafe { core::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), size_of_val(x)) }
+}
+
 /// Why an arena could not be made or carved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

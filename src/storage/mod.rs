@@ -8,8 +8,8 @@ mod executor;
 mod ring;
 mod tiles;
 
-pub(crate) use arena::unpadded;
 pub use arena::{ALIGN, Arena, ArenaError, Plain, Region};
+pub(crate) use arena::{bytes_of_mut, unpadded};
 pub use executor::{Executor, Serial, Task, for_each};
 pub(crate) use ring::{Attended, Part, Ring};
 pub use ring::{LEAF, TILE};

@@ -150,13 +150,13 @@ fn shares_are_the_whole_model() {
                 assert_eq!(end, all);
             };
             let every = |split_by: Split| if split == split_by { &shares[..] } else { &shares[..1] };
-            one_after_another(every(Split::Layers).iter().map(|s| s.layers.clone()).collect(), layers);
-            one_after_another(every(Split::Rows).iter().map(|s| s.kv_heads.clone()).collect(), kv_heads);
+            one_after_another(every(Split::Layers).iter().map(|s| s.layers(&h)).collect(), layers);
+            one_after_another(every(Split::Rows).iter().map(|s| s.kv_heads(&h)).collect(), kv_heads);
             one_after_another(every(Split::Rows).iter().map(|s| s.rows(rows)).collect(), rows);
-            assert!(shares.iter().all(|s| !s.layers.is_empty() && !s.kv_heads.is_empty()));
+            assert!(shares.iter().all(|s| !s.layers(&h).is_empty() && !s.kv_heads(&h).is_empty()));
             // A block of the next matrix's input is of one board.
             assert!(shares.iter().all(|s| s.rows(rows).start % 32 == 0));
-            assert_eq!(every(Split::Layers).iter().filter(|s| s.head).count(), 1);
+            assert_eq!(every(Split::Layers).iter().filter(|s| s.has_head()).count(), 1);
             for position in (0..context as u64).step_by(97) {
                 assert_eq!(every(Split::Tokens).iter().filter(|s| s.has_position(position)).count(), 1);
                 let leaf = position / 2048 * 2048;
@@ -166,7 +166,7 @@ fn shares_are_the_whole_model() {
     }
 }
 
-/// The last board has the matrix behind the layers, which counts as so many of these; two blocks of positions for each
+/// The first board has the matrix behind the layers, which counts as so many of these; two blocks of positions for each
 /// board, as large as can be.
 #[test]
 fn shares_are_alike() {
@@ -174,9 +174,9 @@ fn shares_are_alike() {
     let h = with_model(&h, |model| model.hparams);
     let layers = |size: usize| {
         let share = |rank| Share::new(&h, Split::Layers, 8, 4096, rank, size).unwrap();
-        (0..size).map(|rank| share(rank).layers.len()).collect::<Vec<_>>()
+        (0..size).map(|rank| share(rank).layers(&h).len()).collect::<Vec<_>>()
     };
-    assert_eq!((layers(2), layers(3), layers(4)), (vec![19, 11], vec![13, 12, 5], vec![10, 9, 10, 1]));
-    let leaves = |context, size| Share::new(&h, Split::Tokens, 8, context, 0, size).unwrap().leaves;
+    assert_eq!((layers(2), layers(3), layers(4)), (vec![11, 19], vec![5, 12, 13], vec![2, 9, 10, 9]));
+    let leaves = |context, size| Share::new(&h, Split::Tokens, 8, context, 0, size).unwrap().leaves();
     assert_eq!([(8192, 4), (32_768, 4), (32_768, 2), (131_072, 3)].map(|(c, n)| leaves(c, n)), [1, 2, 4, 8]);
 }

@@ -6,6 +6,7 @@ mod common;
 
 mod barriers;
 mod boards;
+mod boards_bits;
 #[cfg(feature = "capi")]
 mod capi;
 #[cfg(feature = "capi")]

@@ -113,15 +113,60 @@ impl<'a> QuantsMut<'a> {
         })
     }
 
-    /// The first `blocks` × `tokens` places, cut by tokens; fewer when there is less room.
-    pub(crate) fn columns(&mut self, blocks: usize, tokens: usize) -> QuantGrids<'_> {
-        let n = (blocks * tokens).min(self.q.len());
+    /// The places of some blocks of `tokens` tokens, cut by tokens; fewer when there is less room.
+    pub(crate) fn columns(&mut self, blocks: Range<usize>, tokens: usize) -> QuantGrids<'_> {
+        let end = (blocks.end * tokens).min(self.q.len());
+        let n = (blocks.start * tokens).min(end)..end;
         QuantGrids {
-            q: Grid::columns(self.q.first_n_mut(n), tokens, 1),
-            d: Grid::columns(self.d.first_n_mut(n), tokens, 1),
-            bias: Grid::columns(self.bias.first_n_mut(n), tokens, 1),
-            dsum: Grid::columns(self.dsum.first_n_mut(n), tokens, 1),
-            halves: Grid::columns(self.halves.first_n_mut(n), tokens, 1),
+            q: Grid::columns(self.q.part_mut(n.clone()), tokens, 1),
+            d: Grid::columns(self.d.part_mut(n.clone()), tokens, 1),
+            bias: Grid::columns(self.bias.part_mut(n.clone()), tokens, 1),
+            dsum: Grid::columns(self.dsum.part_mut(n.clone()), tokens, 1),
+            halves: Grid::columns(self.halves.part_mut(n), tokens, 1),
+        }
+    }
+
+    /// Bytes of a block and token as [`pack`](QuantsMut::pack) writes them.
+    pub(crate) const PACKED: usize = BLOCK + size_of::<f32>();
+
+    /// Copies the quants and then the scales of some blocks of `tokens` tokens, from which all else follows.
+    pub(crate) fn pack(&self, blocks: Range<usize>, tokens: usize, out: &mut [u8]) {
+        let n = blocks.start * tokens..blocks.end * tokens;
+        let (q, d) = out.split_at_mut_checked(n.len() * BLOCK).unwrap_or_default();
+        for (out, q) in q.rows_mut(BLOCK).zip(self.q.part(n.clone())) {
+            out.iter_mut().zip(q).for_each(|(out, q)| *out = *q as u8);
+        }
+        for (out, d) in d.as_chunks_mut().0.iter_mut().zip(self.d.part(n)) {
+            *out = d.to_le_bytes();
+        }
+    }
+
+    /// Fills blocks with what [`pack`](QuantsMut::pack) copied from those of another, as if they had been quantised here.
+    pub(crate) fn unpack(&mut self, blocks: Range<usize>, tokens: usize, packed: &[u8]) {
+        let n = blocks.start * tokens..blocks.end * tokens;
+        let (q, d) = packed.split_at_checked(n.len() * BLOCK).unwrap_or_default();
+        for ((to, q), (d, from)) in self
+            .q
+            .part_mut(n.clone())
+            .iter_mut()
+            .zip(q.rows(BLOCK))
+            .zip(self.d.part_mut(n.clone()).iter_mut().zip(d.as_chunks().0))
+        {
+            to.iter_mut().zip(q).for_each(|(to, q)| *to = *q as i8);
+            *d = f32::from_le_bytes(*from);
+        }
+        for i in n {
+            let (Some(q), Some(d)) = (self.q.get(i), self.d.get(i)) else { return };
+            // Integers, as in `quantise`.
+            let [first, last] = [q.first_n(BLOCK / 2), q.part(BLOCK / 2..BLOCK)]
+                .map(|half| half.iter().map(|q| i32::from(*q)).sum::<i32>());
+            if let (Some(bias), Some(dsum), Some(halves)) =
+                (self.bias.get_mut(i), self.dsum.get_mut(i), self.halves.get_mut(i))
+            {
+                *bias = -8 * (first + last);
+                *dsum = d * (first + last) as f32;
+                *halves = [first, last];
+            }
         }
     }
 

@@ -94,7 +94,7 @@ impl Input {
         let skip = bytes.as_ptr().align_offset(crate::storage::ALIGN);
         let mut arena = Arena::new(&mut bytes[skip..]).unwrap();
         let mut quants = QuantsMut::new(&mut arena, tokens, cols).unwrap();
-        for_each_tile(&Serial, quants.columns(cols / 32, tokens), |t, mut tile| {
+        for_each_tile(&Serial, quants.columns(0..cols / 32, tokens), |t, mut tile| {
             k.quantise(&floats[t * cols..][..cols], &mut tile);
         });
         let v = quants.view(cols / 32, tokens);

@@ -148,17 +148,14 @@ impl Cluster {
         })
     }
 
-    /// A token is on each board in turn, and comes back as a choice of the last.
+    /// A token is on each board in turn, and comes back to the first, which has the matrix behind the layers.
     fn by_layers(&self, shares: &[Share]) -> Row {
         let (s, layers) = (&self.sizes, self.h.n_layers as f64);
         let weights = |share: &Share| {
-            let own = s.all_layers() * share.layers.len() as f64 / layers;
-            // The first board has the embedding, which may be the last one's matrix too.
-            let first = share.layers.start == 0;
-            let embedding = if s.embedding > 0.0 { s.embedding } else { s.head };
-            own + if share.head { s.head } else { 0.0 } + if first && !share.head { embedding } else { 0.0 }
+            let own = s.all_layers() * share.layers(&self.h).len() as f64 / layers;
+            own + if share.has_head() { s.head + s.embedding } else { 0.0 }
         };
-        let most = shares.iter().map(|share| share.layers.len()).max().unwrap_or(0) as f64;
+        let most = largest(shares, |share| share.layers(&self.h).len() as f64);
         let hops = self.boards as f64;
         let token = Token { exchanges: hops + 1.0, bytes: hops * F32 * self.h.n_embd as f64, ..self.alone().token };
         Row { weights: largest(shares, weights), session: self.session * most / layers, token }
@@ -169,16 +166,16 @@ impl Cluster {
         let (h, s) = (&self.h, &self.sizes);
         let of = |range: std::ops::Range<usize>, all: usize| range.len() as f64 / all as f64;
         let read = |share: &Share| {
-            let heads = of(share.kv_heads.clone(), h.n_kv_heads);
+            let heads = of(share.kv_heads(h), h.n_kv_heads);
             let head = s.head * of(share.rows(h.vocab), h.vocab);
             s.qkv * heads + s.layers * of(share.rows(h.n_embd), h.n_embd) + head
         };
-        let heads = largest(shares, |share| of(share.kv_heads.clone(), h.n_kv_heads));
+        let heads = largest(shares, |share| of(share.kv_heads(h), h.n_kv_heads));
         let input = if s.quantised { INT8 } else { F32 };
         let width = |layer| input * h.q_dim(layer) as f64 + 2.0 * F32 * h.n_embd as f64 + input * h.n_ff as f64;
         let others = (self.boards - 1) as f64 / self.boards as f64;
         let token = Token {
-            read: largest(shares, |share| read(share) + self.session * of(share.kv_heads.clone(), h.n_kv_heads)),
+            read: largest(shares, |share| read(share) + self.session * of(share.kv_heads(h), h.n_kv_heads)),
             exchanges: 4.0 * h.n_layers as f64 + 2.0,
             bytes: others * (0..h.n_layers).map(width).sum::<f64>(),
         };
