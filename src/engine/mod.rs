@@ -9,6 +9,8 @@ mod boards;
 #[allow(clippy::module_inception, reason = "it is the file of the type `Engine`")]
 mod engine;
 mod error;
+#[cfg(feature = "boards")]
+mod follow;
 mod header;
 mod plan;
 mod prefix;

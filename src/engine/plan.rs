@@ -2,6 +2,8 @@
 
 use super::EngineError;
 use crate::arch::KvType;
+#[cfg(feature = "boards")]
+use crate::model::Split;
 use crate::model::{BufferSizes, Buffers, CacheShape, Hparams, KvCache, KvGroups, Share};
 use crate::storage::{Arena, Region, Ring, TILE};
 
@@ -104,7 +106,8 @@ impl Plan {
         // What is never evicted from begins with the first position.
         let full = limit.map_or(groups.full.most_parts(), |limit| groups.full.attended(limit - 1).parts());
         let parts = groups.windowed.map_or(0, |r| r.most_parts()).max(full);
-        let sizes = BufferSizes { chunk, logit_rows: config.logit_rows, parts, share: *share };
+        let sizes =
+            BufferSizes { chunk, logit_rows: config.logit_rows, parts, share: *share, roots: roots(&groups, share) };
         let cache = CacheShape {
             groups,
             kv_type: config.kv,
@@ -205,6 +208,17 @@ impl Plan {
         carve(h, &self.sizes, &self.cache, &mut Arena::dry_run_with(observer))?;
         Ok(())
     }
+}
+
+/// Most sums of attention that a board has of a token.
+fn roots(groups: &KvGroups, share: &Share) -> usize {
+    #[cfg(feature = "boards")]
+    if share.is(Split::Tokens) {
+        let of = |ring: &Ring| share.blocks().most_attended(ring);
+        return of(&groups.full).max(groups.windowed.as_ref().map_or(0, of));
+    }
+    let _ = (groups, share);
+    0
 }
 
 /// Positions that are never evicted.

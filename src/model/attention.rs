@@ -7,6 +7,8 @@
 
 use core::num::NonZeroUsize;
 
+#[cfg(feature = "boards")]
+use super::Split;
 use super::batch::Batch;
 use super::buffers::{Buffers, MAX_SERIAL_ROWS, NewKvBuffers};
 use super::cache::KvSpans;
@@ -14,6 +16,7 @@ use super::merge_tree::MergeTree;
 use super::pass::Pass;
 use super::{Head, Hparams};
 use crate::arch::{GroupQueries, Queries, QueryBlock, SoftmaxState};
+use crate::boards::CommError;
 use crate::quant::BLOCK;
 use crate::storage::{Attended, Grid, Part, for_each_row, for_each_tile_with_scratch};
 use crate::util::SliceExt;
@@ -24,7 +27,15 @@ const MIN_ITEMS_PER_THREAD: usize = 8;
 impl Pass<'_> {
     /// Attention of each token, a group of query heads at a time: from the queries and the caches to
     /// `buffers.attended`.
-    pub(super) fn attend(&self, layer: usize, buffers: &mut Buffers<'_>, batch: &Batch<'_, '_>) {
+    ///
+    /// # Errors
+    /// [`CommError`].
+    pub(super) fn attend(
+        &self,
+        layer: usize,
+        buffers: &mut Buffers<'_>,
+        batch: &Batch<'_, '_>,
+    ) -> Result<(), CommError> {
         let h = self.own;
         let n = batch.tokens();
         let Buffers { qkv, sink_q, query_blocks, new_kv, partials, attended, .. } = buffers;
@@ -32,6 +43,10 @@ impl Pass<'_> {
         let pass =
             AttentionPass { pass: self, batch, layer, head, heads: h.kv_heads(), qkv, sink_q, query_blocks, new_kv };
         let out = attended.first_n_mut(n * h.n_heads * head.dim);
+        #[cfg(feature = "boards")]
+        if self.share.is(Split::Tokens) {
+            return pass.attend_by_boards(partials, buffers.exchange, out);
+        }
         // The parts of the longest row, and those of all rows in units of these.
         let of_row = |row| pass.attended(row).map_or(0, |attended| attended.parts());
         let parts = (0..n).map(of_row).max().unwrap_or(0);
@@ -42,18 +57,19 @@ impl Pass<'_> {
             Some(states) => pass.attend_by_parts(states, parts, out),
             None => pass.attend_by_rows(partials, parts, out),
         }
+        Ok(())
     }
 }
 
 /// The inputs of a layer's attention.
-struct AttentionPass<'l, 'b, 'c> {
-    pass: &'l Pass<'l>,
-    batch: &'l Batch<'b, 'c>,
+pub(super) struct AttentionPass<'l, 'b, 'c> {
+    pub(super) pass: &'l Pass<'l>,
+    pub(super) batch: &'l Batch<'b, 'c>,
     layer: usize,
     /// The layer's heads.
-    head: &'l Head,
+    pub(super) head: &'l Head,
     /// KV heads.
-    heads: NonZeroUsize,
+    pub(super) heads: NonZeroUsize,
     qkv: &'l [f32],
     sink_q: &'l [f32],
     query_blocks: &'l [QueryBlock],
@@ -61,17 +77,17 @@ struct AttentionPass<'l, 'b, 'c> {
 }
 
 impl AttentionPass<'_, '_, '_> {
-    fn hparams(&self) -> &Hparams {
+    pub(super) fn hparams(&self) -> &Hparams {
         self.pass.own
     }
 
     /// Numbers of a softmax state: `group · (head_dim + 2)`.
-    fn state_len(&self) -> usize {
+    pub(super) fn state_len(&self) -> usize {
         self.hparams().group() * (self.head.dim + 2)
     }
 
     /// What a row attends to.
-    fn attended(&self, row: usize) -> Option<Attended> {
+    pub(super) fn attended(&self, row: usize) -> Option<Attended> {
         let token = self.batch.locate(row)?;
         Some(token.cache.group(self.hparams(), self.layer).0.ring().attended(token.position))
     }
@@ -133,7 +149,7 @@ impl AttentionPass<'_, '_, '_> {
 
     /// Adds a part of the attention of `item`: row `item / heads`, KV head `item % heads`.
     #[inline(never)]
-    fn attend_part(&self, item: usize, part: &Part<'_>, out: &mut SoftmaxState<'_>) {
+    pub(super) fn attend_part(&self, item: usize, part: &Part<'_>, out: &mut SoftmaxState<'_>) {
         let (row, head) = (item / self.heads, item % self.heads);
         let Some(token) = self.batch.locate(row) else { return };
         let Some(new) = self.batch.new_kv(self.hparams(), self.layer, self.new_kv, token.session) else { return };

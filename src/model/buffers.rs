@@ -24,6 +24,8 @@ pub(crate) struct BufferSizes {
     pub(crate) parts: usize,
     /// What of the model a board computes.
     pub(crate) share: Share,
+    /// Most sums of attention that a board has of a token, where boards share positions; else 0.
+    pub(crate) roots: usize,
 }
 
 /// The input of a matrix in the number formats of its kernels.
@@ -111,9 +113,11 @@ pub(crate) struct Buffers<'a> {
     pub(super) rope: &'a mut [f32],
     /// (logit_rows, vocab)
     pub(crate) logits: &'a mut [f32],
-    /// (boards, chunk, columns of a board): results of all boards; empty where none has results of others
+    /// (boards, chunk, columns of a board), or (boards, max_serial_rows, n_kv_heads, roots, group · (head_dim + 2)): results of all
+    /// boards; empty where none has results of others
     pub(super) exchange: &'a mut [f32],
     /// (chunk): what boards are told to run; empty for one board
+    #[cfg(feature = "boards")]
     pub(crate) tokens: &'a mut [u32],
 }
 
@@ -123,7 +127,7 @@ impl<'a> Buffers<'a> {
     /// # Errors
     /// [`ArenaError`].
     pub(crate) fn new(h: &Hparams, sizes: &BufferSizes, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
-        let BufferSizes { chunk, logit_rows, parts, share } = *sizes;
+        let BufferSizes { chunk, logit_rows, parts, share, roots } = *sizes;
         let own = share.hparams(h);
         // A row and KV head of any session that the model can have: of a tile a part, three of them cut at both ends.
         let row = MergeTree::most_states(h.context_length / TILE + 6).div_ceil(own.n_kv_heads.max(1));
@@ -145,10 +149,16 @@ impl<'a> Buffers<'a> {
             up: arena.alloc("ffn up", &[chunk, own.n_ff])?,
             rope: arena.alloc("RoPE table", &[chunk, h.rope_bases(), 2, rope_dims / 2, 2])?,
             logits: arena.alloc("logits", &[logit_rows, h.vocab])?,
-            exchange: match share.is(Split::Rows) {
-                true => arena.alloc("exchange", &[chunk, widest])?,
-                false => &mut [],
+            exchange: match () {
+                () if share.is(Split::Rows) => arena.alloc("exchange", &[chunk, widest])?,
+                () if share.is(Split::Tokens) => {
+                    let sums = [share.size(), chunk.min(MAX_SERIAL_ROWS), h.n_kv_heads, roots];
+                    let [boards, rows, heads, roots] = sums;
+                    arena.alloc("exchange", &[boards, rows, heads, roots, h.group() * (head_dim + 2)])?
+                }
+                () => &mut [],
             },
+            #[cfg(feature = "boards")]
             tokens: match share.is_whole() {
                 true => &mut [],
                 false => arena.alloc("tokens of all boards", &[chunk])?,

@@ -4,6 +4,8 @@
 //! those with a window of their own (Mistral, Gemma). A group has a [`Ring`], which maps positions to slots, and
 //! [`KvBuffer`]s for their keys and values. Sinks have a buffer of their own, which several sessions may share.
 
+#[cfg(feature = "boards")]
+use super::Split;
 use super::kv_buffer::{KvBuffer, KvShape};
 use super::{Head, Hparams, Share};
 use crate::arch::{KvSpan, KvType};
@@ -52,7 +54,9 @@ pub(super) struct NewKv<'n> {
 /// The keys and values of a layer group.
 pub(crate) struct LayerGroup<'a> {
     pub(super) ring: Ring,
-    /// (2, layers, n_kv_heads, ring.slots(), head_dim)
+    /// Whose positions it keeps.
+    share: Share,
+    /// (2, layers, n_kv_heads, slots, head_dim)
     pub(crate) buffer: KvBuffer<&'a mut [u8]>,
     /// (2, layers, n_kv_heads, ring.sinks, head_dim)
     sinks: Sinks<'a>,
@@ -72,15 +76,36 @@ impl<'a> LayerGroup<'a> {
         let of = |slots| KvShape { layers, kv_heads, slots, head_dim: head.dim, kv_type: shape.kv_type };
         let sinks = if shape.shared { 0 } else { ring.sinks };
         let sinks = KvBuffer::carve("sink K, V", "sink scales", of(sinks), arena)?;
-        let mut buffer = KvBuffer::carve("K, V ring", "ring scales", of(ring.slots()), arena)?;
+        let slots = slots(&ring, &shape.share);
+        let mut buffer = KvBuffer::carve("K, V ring", "ring scales", of(slots), arena)?;
         // Slots that may be saved without having been written: all of a strided ring, and before the first wrap those
         // that the sinks would have.
-        buffer.clear(if ring.is_strided() { ring.slots() } else { ring.sinks.min(ring.slots()) });
-        Ok(LayerGroup { ring, buffer, sinks: Sinks::Own(sinks) })
+        buffer.clear(if ring.is_strided() { slots } else { ring.sinks.min(slots) });
+        Ok(LayerGroup { ring, share: shape.share, buffer, sinks: Sinks::Own(sinks) })
     }
 
     pub(crate) fn ring(&self) -> &Ring {
         &self.ring
+    }
+
+    /// The slot of a position that is no sink.
+    fn slot(&self, position: u64) -> usize {
+        #[cfg(feature = "boards")]
+        if self.share.is(Split::Tokens) {
+            return self.share.blocks().slot(&self.ring, position);
+        }
+        self.ring.slot(position)
+    }
+
+    /// Whether it keeps a position that is no sink.
+    fn keeps(&self, position: u64) -> bool {
+        #[cfg(feature = "boards")]
+        return self.share.has_position(position);
+        #[cfg(not(feature = "boards"))]
+        {
+            let _ = position;
+            self.share.is_whole()
+        }
     }
 
     /// The buffer of the sinks, if it is the session's own.
@@ -108,7 +133,7 @@ impl<'a> LayerGroup<'a> {
             let (start, len, sink) = (positions.start, positions.len, positions.sink);
             let old = new.start.saturating_sub(start).min(len as u64) as usize;
             if old > 0 {
-                let (first, slot) = (start as usize, || self.ring.slot(start));
+                let (first, slot) = (start as usize, || self.slot(start));
                 spans.push(match &self.sinks {
                     _ if !sink => self.buffer.span(layer, head, slot()..slot() + old, false),
                     Sinks::Own(buffer) => buffer.span(layer, head, first..first + old, true),
@@ -127,9 +152,12 @@ impl<'a> LayerGroup<'a> {
     pub(super) fn commit(&mut self, layer: usize, new: &NewKv<'_>) {
         for i in 0..new.buffer.shape().slots {
             let position = new.start + i as u64;
+            let (keeps, slot) = (self.keeps(position), self.slot(position));
             match &mut self.sinks {
                 _ if position >= self.ring.sinks as u64 => {
-                    self.buffer.copy_slot(layer, self.ring.slot(position), &new.buffer, i);
+                    if keeps {
+                        self.buffer.copy_slot(layer, slot, &new.buffer, i);
+                    }
                 }
                 Sinks::Own(buffer) => buffer.copy_slot(layer, position as usize, &new.buffer, i),
                 // A session starts behind its prefix, and cannot be rewound into it.
@@ -137,6 +165,16 @@ impl<'a> LayerGroup<'a> {
             }
         }
     }
+}
+
+/// Slots of a ring, in which the sinks are not, for the positions that are kept.
+fn slots(ring: &Ring, share: &Share) -> usize {
+    #[cfg(feature = "boards")]
+    if share.is(Split::Tokens) {
+        return share.blocks().slots(ring);
+    }
+    let _ = share;
+    ring.slots()
 }
 
 /// The keys and values of a tile, in order of positions: at most four spans.

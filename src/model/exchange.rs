@@ -33,7 +33,7 @@ pub(super) struct Computed<'x, 'c> {
 
 impl Pass<'_> {
     /// The other boards.
-    fn comm(&self) -> &dyn Comm {
+    pub(super) fn comm(&self) -> &dyn Comm {
         #[cfg(feature = "boards")]
         return self.comm;
         #[cfg(not(feature = "boards"))]

@@ -48,7 +48,7 @@ pub(crate) fn forward(
         }
         pass.prepare_qkv(index, layer, buffers, batch);
         pass.write_new_kv(index, buffers, batch);
-        pass.attend(index, buffers, batch);
+        pass.attend(index, buffers, batch)?;
         // After attention, because the new rows overwrite positions that this pass still reads.
         batch.commit(pass.own, &buffers.new_kv, index);
         let attended = Computed { x: buffers.attended, tokens: n, columns: &|share| share.q_columns(h, index) };

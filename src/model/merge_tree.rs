@@ -67,6 +67,21 @@ impl<'s> MergeTree<'s> {
         self.add(leaf, self.waiting);
     }
 
+    /// Adds a copy of what another has summed up: a whole subtree that begins at leaf `leaf`, or what there is of it.
+    #[cfg(feature = "boards")]
+    pub(super) fn add_copy(&mut self, leaf: u64, state: &[f32]) {
+        let next = self.waiting;
+        self.row(next).iter_mut().zip(state).for_each(|(to, from)| *to = *from);
+        self.add(leaf, next);
+    }
+
+    /// The numbers of the sum of all that was added.
+    #[cfg(feature = "boards")]
+    pub(super) fn copy_root(&mut self, out: &mut [f32]) {
+        self.merge_below(0);
+        out.iter_mut().zip(self.row(0)).for_each(|(to, from)| *to = *from);
+    }
+
     /// The numbers of state `i`.
     fn row(&mut self, i: usize) -> &mut [f32] {
         self.states.get_mut(i * self.len..).and_then(|rest| rest.get_mut(..self.len)).unwrap_or_default()
@@ -247,7 +262,7 @@ mod tests {
         ) {
             let ring = if kept == 0 { Ring::new(sinks, window, 0) } else { Ring::strided(sinks, window, 0, every, kept) };
             let ring = ring.unwrap();
-            let leaves: Vec<u64> = (0..ring.parts(n)).map(|i| ring.part(n, i).unwrap().leaf).collect();
+            let leaves: Vec<u64> = ring.attended(n).parts_from(0).map(|part| part.leaf).collect();
             prop_assert!(leaves.len() <= ring.most_parts());
             let planned = MergeTree::most_states(leaves.len());
             let mut memory = vec![0.0; planned * LEN];

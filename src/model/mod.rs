@@ -24,6 +24,8 @@ mod qkv;
 mod rope;
 mod rope_scaling;
 mod share;
+#[cfg(feature = "boards")]
+mod shared_attention;
 mod warnings;
 mod weights;
 

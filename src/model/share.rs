@@ -7,9 +7,12 @@ use core::ops::Range;
 
 use thiserror::Error;
 
-use super::{Hparams, Layer, Linear, Model, QkNorm};
+use super::{Hparams, Layer, Linear};
+#[cfg(feature = "boards")]
+use super::{Model, QkNorm};
 use crate::quant::BLOCK;
-use crate::storage::LEAF;
+#[cfg(feature = "boards")]
+use crate::storage::{Blocks, LEAF};
 
 /// How a model is shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +154,10 @@ impl Share {
         #[cfg(feature = "boards")]
         return Share { of: Of { rank, ..self.of } };
         #[cfg(not(feature = "boards"))]
-        return *self;
+        {
+            debug_assert!(rank == 0);
+            *self
+        }
     }
 
     /// Its layers. The first board has the matrix behind the layers too: the embedding is often the same tensor, and the
@@ -193,17 +199,21 @@ impl Share {
     }
 
     /// Leaves of attention's tree in a block of positions; board `b` has every `size`-th block from block `b` on.
+    #[cfg(feature = "boards")]
     pub fn leaves(&self) -> usize {
-        #[cfg(feature = "boards")]
-        return self.of.leaves;
-        #[cfg(not(feature = "boards"))]
-        return 1;
+        self.of.leaves
+    }
+
+    /// Its blocks of positions.
+    #[cfg(feature = "boards")]
+    pub(crate) fn blocks(&self) -> Blocks {
+        Blocks { rank: self.rank(), size: self.size(), leaves: self.leaves() }
     }
 
     /// Whether it has the keys and values of a position.
+    #[cfg(feature = "boards")]
     pub fn has_position(&self, position: u64) -> bool {
-        let block = position / (LEAF as u64).saturating_mul(self.leaves() as u64);
-        !self.is(Split::Tokens) || block % self.size().max(1) as u64 == self.rank() as u64
+        !self.is(Split::Tokens) || self.blocks().has(position)
     }
 
     /// The query heads of its KV heads, as columns of attention's output.
@@ -216,6 +226,7 @@ impl Share {
     ///
     /// # Errors
     /// What about it cannot.
+    #[cfg(feature = "boards")]
     pub(crate) fn check(&self, model: &Model<'_>) -> Result<(), &'static str> {
         let h = &model.hparams;
         if !self.is(Split::Rows) {
@@ -279,6 +290,7 @@ fn part_of<'m>(vector: &'m [u8], numbers: &Range<usize>) -> &'m [u8] {
 }
 
 /// `a / b`, rounded.
+#[cfg(feature = "boards")]
 fn nearest(a: usize, b: usize) -> usize {
     (a + b / 2) / b.max(1)
 }

@@ -4,12 +4,16 @@
 //! Nothing here allocates. `unsafe` is allowed in `arena.rs` and `tiles.rs` only.
 
 mod arena;
+#[cfg(feature = "boards")]
+mod blocks;
 mod executor;
 mod ring;
 mod tiles;
 
 pub use arena::{ALIGN, Arena, ArenaError, Plain, Region};
 pub(crate) use arena::{bytes_of_mut, unpadded};
+#[cfg(feature = "boards")]
+pub(crate) use blocks::Blocks;
 pub use executor::{Executor, Serial, Task, for_each};
 pub(crate) use ring::{Attended, Part, Ring};
 pub use ring::{LEAF, TILE};

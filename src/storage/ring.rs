@@ -19,7 +19,7 @@ const TILE_64: u64 = TILE as u64;
 /// Tiles of a part, whose attention is summed by itself: parts start at multiples of it.
 const TILES_PER_PART: u64 = 16;
 /// Tiles of a leaf of the tree by which parts are merged.
-const TILES_PER_LEAF: u64 = 4 * TILES_PER_PART;
+pub(super) const TILES_PER_LEAF: u64 = 4 * TILES_PER_PART;
 /// Positions of a leaf: blocks of 2^j leaves may be on several boards.
 pub const LEAF: usize = TILES_PER_LEAF as usize * TILE;
 

@@ -1,5 +1,7 @@
 //! Several boards give the bits of one: every family, every way to share a model, prompts cut anyhow.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use proptest::prelude::*;
 
 use crate::common::boards::{Board, Failing, on_boards};
@@ -181,6 +183,45 @@ proptest! {
     }
 }
 
+/// A model of more positions than a block has.
+fn long_model() -> Gguf {
+    let heads = Tiny { n_heads: 2, n_kv_heads: 1, head_dim: 32, rope_dims: 16, n_layers: 1, ..Tiny::default() };
+    Tiny { n_embd: 32, n_ff: 32, context: 20_000, dtype: DType::Q8_0, ..heads }.gguf()
+}
+
+/// Positions on several boards, of all patterns, evicted and not, and rewound.
+#[test]
+fn positions_on_boards() {
+    let tokens = prompt(3, 6300, 67);
+    let step = |range: std::ops::Range<usize>| Step::Eval(tokens[range].to_vec());
+    let steps = [
+        step(0..4500),
+        step(4500..4501),
+        Step::Score(tokens[4501..4506].to_vec()),
+        Step::Rewind(3),
+        step(4510..4511),
+        step(4511..6100),
+        step(6100..6101),
+        Step::Rewind(1500),
+        step(6101..6102),
+        Step::Rewind(usize::MAX),
+        step(6200..6300),
+    ];
+    let base = Config { chunk: 512, logit_rows: 5, ..Config::default() };
+    let int8 = Config { kv: KvType::Int8, hadamard: true, ..base };
+    let configs = [
+        Config { context: 6200, pattern: Pattern::Full, ..base },
+        Config { context: 4200, sinks: 40, slack: 1600, ..int8 },
+        Config { context: 4200, pattern: Pattern::Window, ..base },
+        Config { context: 4300, pattern: Pattern::Strided { every: 3 }, ..int8 },
+        Config { context: 4400, pattern: Pattern::Strided { every: 70 }, kv: KvType::F32, ..base },
+    ];
+    for config in configs {
+        let gguf = long_model();
+        same_bits(&gguf, config, &steps, &[Split::Tokens], deep(5, 3)).unwrap_or_else(|e| panic!("{config:?}: {e}"));
+    }
+}
+
 /// A board that fails in any of its exchanges: an error for all, at once or in the next pass, and nothing hangs.
 #[test]
 fn a_board_that_fails_in_a_pass() {
@@ -202,6 +243,124 @@ fn a_board_that_fails_in_a_pass() {
             let from = first.iter().position(failed).unwrap_or(first.len());
             assert!(first[from..].iter().all(failed), "{split:?} {exchanges}: {first:?}");
             assert!(ends[1].is_err() || from == first.len());
+        }
+    });
+}
+
+/// What a board exchanges: how often, and how many bytes it sends to others.
+struct Counting<'c> {
+    comm: &'c dyn Comm,
+    exchanges: AtomicUsize,
+    bytes: AtomicUsize,
+    /// Whether the parts of the first two boards are taken for each other's.
+    mistaken: bool,
+}
+
+impl<'c> Counting<'c> {
+    fn new(comm: &'c dyn Comm) -> Self {
+        Counting { comm, exchanges: AtomicUsize::new(0), bytes: AtomicUsize::new(0), mistaken: false }
+    }
+
+    fn count(&self, bytes: usize) {
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        (self.exchanges.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+impl Comm for Counting<'_> {
+    fn rank(&self) -> usize {
+        self.comm.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.comm.size()
+    }
+
+    fn all_gather(&self, all: &mut [u8], ends: &[usize]) -> Result<(), CommError> {
+        let own = ends[self.rank()] - self.rank().checked_sub(1).map_or(0, |before| ends[before]);
+        self.count((self.size() - 1) * own);
+        self.comm.all_gather(all, ends)?;
+        if self.mistaken && ends[1] == 2 * ends[0] {
+            all[..ends[1]].rotate_left(ends[0]);
+        }
+        Ok(())
+    }
+
+    fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
+        self.count(if root == self.rank() { (self.size() - 1) * data.len() } else { 0 });
+        self.comm.broadcast(root, data)
+    }
+
+    fn shift(
+        &self,
+        to: Option<(usize, &[u8])>,
+        from: Option<(usize, &mut [u8])>,
+        work: &mut dyn FnMut(&dyn Fn()),
+    ) -> Result<(), CommError> {
+        self.count(to.map_or(0, |(_, data)| data.len()));
+        self.comm.shift(to, from, work)
+    }
+}
+
+/// Layers: the residual stream goes on once. Rows: four gathers a layer, of int8 with a scale for 32 where a matrix takes it so,
+/// of floats else; and the logits. Beside that, what the first board tells the others.
+#[test]
+fn exchanges_of_a_token_are_those_of_the_formula() {
+    // On three boards: a KV head with two query heads each; 32 of n_embd, 32 or 64 of n_ff, and 32, 32 and 3 of the vocabulary.
+    let shape = Tiny {
+        n_heads: 6,
+        n_kv_heads: 3,
+        head_dim: 32,
+        rope_dims: 16,
+        n_layers: 3,
+        n_embd: 96,
+        n_ff: 160,
+        ..Tiny::default()
+    };
+    let gguf = Tiny { dtype: DType::Q8_0, ..shape }.gguf();
+    let config = Config { context: 64, sinks: 0, chunk: 8, ..Config::default() };
+    let counts = |split: Split, tokens: &[u32]| {
+        let steps = [Step::Eval(tokens.to_vec())];
+        with_model(&gguf, |model| {
+            on_boards(3, |board| {
+                let counting = Counting::new(&board);
+                on_board(&counting, model, config, split, &steps).unwrap();
+                counting.counts()
+            })
+        })
+    };
+    // The command and the end: 56 bytes to two boards each.
+    let (told, command) = (2, 2 * 2 * 56);
+    assert_eq!(counts(Split::Layers, &[5]), [(told + 2, command + 4 * 96), (told + 2, 4 * 96), (told + 2, 4 * 96)]);
+    let rows = |q: usize, ff: usize, vocab: usize| 2 * (3 * (36 * q + 36 * ff + 2 * 4 * 32) + 4 * vocab);
+    let expected = [rows(2, 1, 32), rows(2, 2, 32), rows(2, 2, 3)];
+    let got = counts(Split::Rows, &[5]);
+    assert_eq!(got.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [told + 4 * 3 + 1; 3]);
+    assert_eq!(
+        got.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>(),
+        [command + expected[0], expected[1], expected[2]]
+    );
+    // Seven tokens in one pass are no more exchanges.
+    assert_eq!(counts(Split::Rows, &[1, 2, 3, 4, 5, 6, 7])[1].0, told + 4 * 3 + 1);
+}
+
+/// Parts of boards that are taken for each other's show.
+#[test]
+fn parts_in_another_order_show() {
+    let gguf = Tiny { dtype: DType::Q8_0, n_ff: 64, ..Tiny::default() }.gguf();
+    let config = Config { context: 64, sinks: 0, chunk: 8, ..Config::default() };
+    let steps = [Step::Eval(vec![1, 2, 3]), Step::Eval(vec![4])];
+    with_model(&gguf, |model| {
+        let expected = alone(model, config, &steps);
+        for (mistaken, same) in [(false, true), (true, false)] {
+            let got = on_boards(2, |board| {
+                on_board(&Counting { mistaken, ..Counting::new(&board) }, model, config, Split::Rows, &steps)
+            });
+            assert_eq!(got[0] == Ok(expected.clone()), same);
         }
     });
 }

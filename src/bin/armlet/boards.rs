@@ -1,6 +1,7 @@
 //! What several boards would make of a model: the memory of each, the bytes between them, and how long a token takes, for
 //! each way to share the model. Modelled, from what boards and networks were measured to do; nothing is run.
 
+use armlet::engine::{Config, Plan};
 use armlet::gguf::File;
 use armlet::model::{Hparams, Share, Split, TooManyBoards, Weights};
 
@@ -105,10 +106,8 @@ impl Sizes {
 pub(crate) struct Cluster {
     pub(crate) h: Hparams,
     pub(crate) sizes: Sizes,
-    /// Positions of the cache, all of them attended to.
-    pub(crate) context: usize,
-    /// Bytes of the cache on one board.
-    pub(crate) session: f64,
+    /// All positions of the cache are attended to.
+    pub(crate) config: Config,
     pub(crate) boards: usize,
     /// Bytes per second that a board reads from memory.
     pub(crate) memory: f64,
@@ -119,6 +118,7 @@ pub(crate) struct Cluster {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Row {
     pub(crate) weights: f64,
+    pub(crate) workspace: f64,
     pub(crate) session: f64,
     pub(crate) token: Token,
 }
@@ -127,15 +127,28 @@ impl Cluster {
     /// One board with everything.
     pub(crate) fn alone(&self) -> Row {
         let weights = self.sizes.all_layers() + self.sizes.head;
-        let token = Token { read: weights + self.session, exchanges: 0.0, bytes: 0.0 };
-        Row { weights: weights + self.sizes.embedding, session: self.session, token }
+        let [workspace, session] = self.planned(&Share::WHOLE);
+        let token = Token { read: weights + session, exchanges: 0.0, bytes: 0.0 };
+        Row { weights: weights + self.sizes.embedding, workspace, session, token }
+    }
+
+    /// Bytes of a board's workspace and of its session.
+    fn planned(&self, share: &Share) -> [f64; 2] {
+        // What one board can have, a part of it can: the plan of one board was made before.
+        let plan = Plan::shared(&self.h, &self.config, share);
+        plan.map_or([f64::NAN; 2], |plan| [plan.engine_bytes() as f64, plan.session_bytes() as f64])
+    }
+
+    /// Those of the boards that have most.
+    fn most_planned(&self, shares: &[Share]) -> [f64; 2] {
+        [0, 1].map(|i| largest(shares, |share| self.planned(share)[i]))
     }
 
     /// The shares of all boards.
     fn shares(&self, split: Split) -> Result<Vec<Share>, TooManyBoards> {
         let layer = self.sizes.all_layers() / self.h.n_layers as f64;
         let head = (self.sizes.head / layer).round() as usize;
-        (0..self.boards).map(|i| Share::new(&self.h, split, head, self.context, i, self.boards)).collect()
+        (0..self.boards).map(|i| Share::new(&self.h, split, head, self.config.context, i, self.boards)).collect()
     }
 
     /// Boards that share it.
@@ -151,14 +164,14 @@ impl Cluster {
     /// A token is on each board in turn, and comes back to the first, which has the matrix behind the layers.
     fn by_layers(&self, shares: &[Share]) -> Row {
         let (s, layers) = (&self.sizes, self.h.n_layers as f64);
+        let [workspace, session] = self.most_planned(shares);
         let weights = |share: &Share| {
             let own = s.all_layers() * share.layers(&self.h).len() as f64 / layers;
             own + if share.has_head() { s.head + s.embedding } else { 0.0 }
         };
-        let most = largest(shares, |share| share.layers(&self.h).len() as f64);
         let hops = self.boards as f64;
         let token = Token { exchanges: hops + 1.0, bytes: hops * F32 * self.h.n_embd as f64, ..self.alone().token };
-        Row { weights: largest(shares, weights), session: self.session * most / layers, token }
+        Row { weights: largest(shares, weights), workspace, session, token }
     }
 
     /// Each board has some rows of each matrix; what they give is gathered four times a layer.
@@ -170,31 +183,33 @@ impl Cluster {
             let head = s.head * of(share.rows(h.vocab), h.vocab);
             s.qkv * heads + s.layers * of(share.rows(h.n_embd), h.n_embd) + head
         };
-        let heads = largest(shares, |share| of(share.kv_heads(h), h.n_kv_heads));
+        let [workspace, session] = self.most_planned(shares);
         let input = if s.quantised { INT8 } else { F32 };
         let width = |layer| input * h.q_dim(layer) as f64 + 2.0 * F32 * h.n_embd as f64 + input * h.n_ff as f64;
         let others = (self.boards - 1) as f64 / self.boards as f64;
         let token = Token {
-            read: largest(shares, |share| read(share) + self.session * of(share.kv_heads(h), h.n_kv_heads)),
+            read: largest(shares, |share| read(share) + self.planned(share)[1]),
             exchanges: 4.0 * h.n_layers as f64 + 2.0,
             bytes: others * (0..h.n_layers).map(width).sum::<f64>(),
         };
         // Rows of the embedding are met as they come; the matrix behind the layers is the same tensor, or it is another.
-        Row { weights: largest(shares, read) + s.embedding, session: self.session * heads, token }
+        Row { weights: largest(shares, read) + s.embedding, workspace, session, token }
     }
 
     /// Each board has all weights, and gathers the sums of its blocks of positions once a layer.
     fn by_tokens(&self, shares: &[Share]) -> Row {
         let h = &self.h;
-        let held = |share: &Share| (0..self.context).filter(|p| share.has_position(*p as u64)).count() as f64;
-        let session = self.session * largest(shares, held) / self.context.max(1) as f64;
+        let context = self.config.context;
+        let held = |share: &Share| (0..context).filter(|p| share.has_position(*p as u64)).count() as f64;
+        let alone = self.alone();
+        let session = alone.session * largest(shares, held) / context.max(1) as f64;
         let sum = |layer| (h.q_dim(layer) + 2 * h.n_heads) as f64 * F32;
         let token = Token {
-            read: self.alone().token.read - self.session + session,
+            read: alone.token.read - alone.session + session,
             exchanges: h.n_layers as f64 + 1.0,
             bytes: (self.boards - 1) as f64 * ROOTS * (0..h.n_layers).map(sum).sum::<f64>(),
         };
-        Row { weights: self.alone().weights, session, token }
+        Row { weights: alone.weights, workspace: alone.workspace, session, token }
     }
 
     /// Seconds of a token.
@@ -230,8 +245,8 @@ impl Cluster {
         let (memory, network) = (self.memory / 1e9, self.network);
         let mut out = format!(
             "{} boards that read {memory:.1} GB/s, {:.1} MB/s and {:.2} ms between them, context full; modelled, not measured.\n\n\
-             | split | weights of a board | session of a board | exchanges a token | bytes a token | ms a token |\n\
-             |---|---:|---:|---:|---:|---:|\n",
+             | split | weights of a board | workspace | session | exchanges a token | bytes a token | ms a token |\n\
+             |---|---:|---:|---:|---:|---:|---:|\n",
             self.boards,
             network.speed / 1e6,
             network.latency * 1e3
@@ -239,14 +254,15 @@ impl Cluster {
         for (name, row) in self.rows() {
             out += &match row {
                 Ok(row) => format!(
-                    "| {name} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} |\n",
+                    "| {name} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} |\n",
                     row.weights,
+                    row.workspace,
                     row.session,
                     row.token.exchanges,
                     row.token.bytes,
                     self.seconds(&row) * 1e3
                 ),
-                Err(e) => format!("| {name} | {e} | | | | |\n"),
+                Err(e) => format!("| {name} | {e} | | | | | |\n"),
             };
         }
         format!("{out}\n{}\n", self.advice())
@@ -254,9 +270,11 @@ impl Cluster {
 
     pub(crate) fn json(&self) -> serde_json::Value {
         let split = |(name, row): (&str, Result<Row, TooManyBoards>)| match row {
-            Ok(row) => serde_json::json!({ "split": name, "weights": row.weights.round() as u64,
+            Ok(row) => {
+                serde_json::json!({ "split": name, "weights": row.weights.round() as u64, "workspace": row.workspace.round() as u64,
                 "session": row.session.round() as u64, "exchanges_per_token": row.token.exchanges.round() as u64,
-                "bytes_per_token": row.token.bytes.round() as u64, "ms_per_token": self.seconds(&row) * 1e3 }),
+                "bytes_per_token": row.token.bytes.round() as u64, "ms_per_token": self.seconds(&row) * 1e3 })
+            }
             Err(e) => serde_json::json!({ "split": name, "error": e.to_string() }),
         };
         serde_json::json!({ "boards": self.boards, "splits": self.rows().map(split).collect::<Vec<_>>(),

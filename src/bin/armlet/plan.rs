@@ -42,6 +42,7 @@ struct Shown {
     sessions: usize,
     budget: usize,
     plan: Plan,
+    config: Config,
     /// Bytes of the workspace while the model is still on the disk, if they are more.
     cold: Option<usize>,
     regions: Vec<Region>,
@@ -63,8 +64,7 @@ pub(crate) fn run(args: &args::Plan) -> Result<(), Failure> {
     let cluster = |boards| Cluster {
         h,
         sizes,
-        context: shown.context,
-        session: shown.plan.session_bytes() as f64,
+        config: shown.config,
         boards,
         memory: args.memory_speed.max(1) as f64,
         network: args.net,
@@ -104,6 +104,7 @@ fn shown(h: &Hparams, args: &args::Plan, file: u64, tables: usize) -> Result<Sho
         sessions,
         budget,
         plan,
+        config,
         cold,
         regions,
         kinds: kinds.collect::<Result<_, _>>()?,

@@ -1,0 +1,112 @@
+//! An engine on one of several boards: the first tells the others what to run, and they follow.
+
+use super::boards::{Command, FEW, WORDS};
+use super::{Engine, EngineError, Session};
+use crate::boards::CommError;
+use crate::model::Caches;
+use crate::storage::{Executor, bytes_of_mut};
+use crate::util::SliceExt;
+
+impl Engine<'_> {
+    /// What comes before a pass: none after a failure, and of several boards one session, of which the first tells the others.
+    pub(super) fn start(
+        &mut self,
+        sessions: &dyn Caches<'_>,
+        tokens: &[u32],
+        outputs: usize,
+    ) -> Result<(), EngineError> {
+        if self.sizes.share.is_whole() {
+            return Ok(());
+        }
+        if let Some(failed) = self.boards.failed {
+            return Err(failed.into());
+        }
+        let (1, Some(cache)) = (sessions.len(), sessions.get(0)) else {
+            return Err(EngineError::SharedSessions(sessions.len()));
+        };
+        if cache.shape().share != self.sizes.share {
+            return Err(EngineError::Shared);
+        }
+        let result = self.tell(cache.position(), tokens, outputs);
+        Ok(result.inspect_err(|e| self.boards.failed = Some(*e))?)
+    }
+
+    /// What comes behind a pass: after a failure the caches may have lost what the next tokens would attend to.
+    pub(super) fn end(
+        &mut self,
+        result: Result<(), CommError>,
+        sessions: &mut dyn Caches<'_>,
+        tokens: usize,
+    ) -> Result<(), EngineError> {
+        if let Err(e) = result {
+            self.boards.failed = Some(e);
+            if let Some(cache) = sessions.get_mut(0) {
+                cache.set_position(cache.position(), cache.written().max(cache.position() + tokens as u64));
+            }
+        }
+        Ok(result?)
+    }
+
+    /// Tells the other boards what comes next, if this is the first of several.
+    pub(super) fn tell(&mut self, position: u64, tokens: &[u32], outputs: usize) -> Result<(), CommError> {
+        let share = self.sizes.share;
+        if share.is_whole() || share.rank() > 0 {
+            return Ok(());
+        }
+        let command = Command::Pass { position, tokens: tokens.len(), outputs };
+        self.boards.comm.broadcast(0, bytes_of_mut(&mut command.words(tokens)))?;
+        if tokens.len() > FEW {
+            let all = self.buffers.tokens.first_n_mut(tokens.len());
+            all.iter_mut().zip(tokens).for_each(|(to, token)| *to = *token);
+            self.boards.comm.broadcast(0, bytes_of_mut(all))?;
+        }
+        Ok(())
+    }
+
+    /// Tells the other boards that there is nothing more to do: their [`follow`](Engine::follow) ends.
+    ///
+    /// # Errors
+    /// [`EngineError::Boards`].
+    pub fn dismiss(&mut self) -> Result<(), EngineError> {
+        if !self.sizes.share.is_whole() && self.sizes.share.rank() == 0 {
+            self.boards.comm.broadcast(0, bytes_of_mut(&mut Command::End.words(&[])))?;
+        }
+        Ok(())
+    }
+
+    /// Runs what the first board runs, in a session of the same plan, until it [dismisses](Engine::dismiss) the others.
+    ///
+    /// # Errors
+    /// [`EngineError::Boards`]; [`EngineError::Gone`] and those of [`Engine::eval`] where the first board has a session that is
+    /// not like this one.
+    pub fn follow(&mut self, exec: &dyn Executor, session: &mut Session<'_>) -> Result<(), EngineError> {
+        loop {
+            let mut words = [0; WORDS];
+            self.boards.comm.listen(0, bytes_of_mut(&mut words))?;
+            let Command::Pass { position, tokens, outputs } = Command::parse(&words) else { return Ok(()) };
+            session.go_to(position)?;
+            let [_, _, _, _, _, _, first @ ..] = words;
+            let mut few = first;
+            let buffer = core::mem::take(&mut self.buffers.tokens);
+            let tokens = if tokens > FEW { buffer.first_n_mut(tokens) } else { few.first_n_mut(tokens) };
+            let result = self.follow_pass(exec, session, tokens, outputs);
+            self.buffers.tokens = buffer;
+            result?;
+        }
+    }
+
+    fn follow_pass(
+        &mut self,
+        exec: &dyn Executor,
+        session: &mut Session<'_>,
+        tokens: &mut [u32],
+        outputs: usize,
+    ) -> Result<(), EngineError> {
+        if tokens.len() > FEW {
+            self.boards.comm.broadcast(0, bytes_of_mut(tokens))?;
+        }
+        self.can_read(session, tokens)?;
+        self.can_keep(outputs)?;
+        self.pass(exec, &mut &mut [session][..], tokens, outputs)
+    }
+}
