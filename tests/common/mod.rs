@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 pub mod boards;
+pub mod contract;
 #[cfg(feature = "capi")]
 pub mod c_context;
 pub mod family_mistakes;

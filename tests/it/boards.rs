@@ -3,72 +3,26 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::common::boards::{Board, Failing, on_boards};
+use crate::common::boards::{Failing, on_boards};
+use crate::common::contract::{another_length, everything_is_heard_everywhere, gather, pieces_go_round};
 use crate::common::gguf::Tiny;
 use crate::common::run::{tiny, with_model};
 use armlet::boards::{Alone, Comm, CommError};
 use armlet::model::{Share, Split, TooManyBoards};
 
-/// Byte `i` of what board `rank` has to give.
-fn byte(rank: usize, i: usize) -> u8 {
-    (rank * 37 + i * 11 + 1) as u8
-}
-
-/// Gathers parts of 0, 3, 6 … bytes, each of them different.
-fn gather(board: &dyn Comm) -> Result<Vec<u8>, CommError> {
-    let ends: Vec<usize> = (0..board.size()).map(|i| (0..=i).map(|i| 3 * i).sum()).collect();
-    let mut all = vec![0; ends[board.size() - 1]];
-    let own = ends[board.rank()] - 3 * board.rank()..ends[board.rank()];
-    all[own].iter_mut().enumerate().for_each(|(i, x)| *x = byte(board.rank(), i));
-    board.all_gather(&mut all, &ends).map(|()| all)
-}
-
-/// Parts of different lengths, one of them empty, are gathered in order of boards; any board is heard by all.
+/// Of any number of boards.
 #[test]
 fn what_is_gathered_or_sent_to_all_is_the_same_everywhere() {
     for size in 1..=5 {
-        let expected: Vec<u8> = (0..size).flat_map(|rank| (0..3 * rank).map(move |i| byte(rank, i))).collect();
-        let heard = on_boards(size, |board| {
-            let all = gather(&board).unwrap();
-            let roots = (0..size).map(|root| {
-                let mut data = [byte(board.rank(), 5), byte(board.rank(), 6)];
-                board.broadcast(root, &mut data).unwrap();
-                data
-            });
-            (all, roots.collect::<Vec<_>>())
-        });
-        for (all, roots) in heard {
-            assert_eq!(all, expected);
-            assert!(roots.iter().enumerate().all(|(root, data)| *data == [byte(root, 5), byte(root, 6)]), "{roots:?}");
-        }
+        on_boards(size, |board| everything_is_heard_everywhere(&board));
     }
 }
 
-/// Pieces go round the ring, each board works on one while the next one comes, and has worked on all in the end.
+/// Of any number of boards.
 #[test]
 fn pieces_go_round_while_boards_work() {
     for size in 2..=5 {
-        let worked = on_boards(size, |board| {
-            let (left, right) = ((board.rank() + size - 1) % size, (board.rank() + 1) % size);
-            let mut piece = [byte(board.rank(), 0); 4];
-            let mut order = vec![piece[0]];
-            for _ in 1..size {
-                let (mut next, mut calls) = ([0; 4], 0);
-                let mut work = |poll: &dyn Fn()| {
-                    poll();
-                    calls += 1;
-                };
-                board.shift(Some((right, &piece[..])), Some((left, &mut next[..])), &mut work).unwrap();
-                assert_eq!(calls, 1);
-                piece = next;
-                order.push(piece[0]);
-            }
-            order
-        });
-        for (rank, order) in worked.into_iter().enumerate() {
-            let expected: Vec<u8> = (0..size).map(|i| byte((rank + size - i) % size, 0)).collect();
-            assert_eq!(order, expected, "board {rank}");
-        }
+        on_boards(size, |board| pieces_go_round(&board, 4));
     }
 }
 
@@ -94,9 +48,9 @@ fn a_board_that_fails_is_an_error_everywhere() {
 /// Boards that do not do the same notice it.
 #[test]
 fn another_length_is_an_error() {
-    let heard = on_boards(2, |board: Board| board.broadcast(0, &mut vec![7; 4 + board.rank()]));
-    assert_eq!(heard, [Ok(()), Err(CommError::Mismatch { rank: 0, got: 4, expected: 5 })]);
-    assert_eq!(heard[1].unwrap_err().to_string(), "board 0 sent 4 bytes where 5 were expected");
+    on_boards(3, |board| another_length(&board));
+    let error = CommError::Mismatch { rank: 0, got: 4, expected: 5 };
+    assert_eq!(error.to_string(), "board 0 sent 4 bytes where 5 were expected");
 }
 
 /// One board has all there is, and nobody to talk to.

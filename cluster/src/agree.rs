@@ -1,0 +1,117 @@
+//! Boards agree to start, or all of them learn why not.
+
+use armlet::boards::Comm;
+
+use crate::card::{Card, compare};
+use crate::patience::board;
+
+/// Shows the others this board's card, or what keeps it from starting, and gives the cards of all.
+///
+/// # Errors
+/// Why the boards cannot start, the same on all of them; it is one board's task to say it.
+pub fn agree(boards: &dyn Comm, own: Result<Card, String>) -> Result<Vec<Card>, String> {
+    let why = own.as_ref().err().cloned();
+    let own = own.unwrap_or_else(|_| Card { host: crate::machine::host(), ..Card::default() });
+    let (cards, can_start) = gather(boards, &own, why.is_none())?;
+    if let Some(rank) = can_start.iter().position(|can_start| !can_start) {
+        let reasons = gather_texts(boards, &why.unwrap_or_default())?;
+        return Err(format!("{}: {}", board(rank, &names(&cards)), reasons[rank]));
+    }
+    compare(&cards)?;
+    Ok(cards)
+}
+
+/// The names of boards with these cards.
+pub fn names(cards: &[Card]) -> Vec<String> {
+    cards.iter().map(|card| card.host.clone()).collect()
+}
+
+/// The cards of all, and whether they can start.
+fn gather(boards: &dyn Comm, own: &Card, can_start: bool) -> Result<(Vec<Card>, Vec<bool>), String> {
+    let (rank, size) = (boards.rank(), boards.size());
+    let mut all = vec![[0; Card::BYTES]; size];
+    all[rank] = own.encode();
+    all[rank][Card::BYTES - 1] = u8::from(can_start);
+    let ends: Vec<usize> = (1..=size).map(|i| i * Card::BYTES).collect();
+    boards.all_gather(all.as_flattened_mut(), &ends).map_err(|e| e.to_string())?;
+    let read = |(rank, bytes)| Card::decode(bytes).map_err(|why| format!("board {rank} {why}"));
+    let cards = all.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+    Ok((cards, all.iter().map(|bytes| bytes[Card::BYTES - 1] == 1).collect()))
+}
+
+/// A text of each board.
+///
+/// # Errors
+/// Those of the exchange.
+pub fn gather_texts(boards: &dyn Comm, own: &str) -> Result<Vec<String>, String> {
+    let (rank, size) = (boards.rank(), boards.size());
+    let mut lengths = vec![[0; 4]; size];
+    lengths[rank] = (own.len() as u32).to_le_bytes();
+    let ends: Vec<usize> = (1..=size).map(|i| i * 4).collect();
+    boards.all_gather(lengths.as_flattened_mut(), &ends).map_err(|e| e.to_string())?;
+    let ends: Vec<usize> = lengths
+        .iter()
+        .scan(0, |end, length| {
+            *end += u32::from_le_bytes(*length) as usize;
+            Some(*end)
+        })
+        .collect();
+    let mut all = vec![0; ends[size - 1]];
+    all[ends[rank] - own.len()..ends[rank]].copy_from_slice(own.as_bytes());
+    boards.all_gather(&mut all, &ends).map_err(|e| e.to_string())?;
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    Ok(starts.zip(&ends).map(|(start, end)| String::from_utf8_lossy(&all[start..*end]).into_owned()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boards::on_boards;
+
+    fn card(rank: usize) -> Card {
+        Card { host: format!("b{rank}"), any_backend: true, ..Card::default() }
+    }
+
+    #[test]
+    fn boards_that_are_alike_know_each_other() {
+        for size in 1..=4 {
+            for cards in on_boards(size, |board| agree(&board, Ok(card(board.rank())))) {
+                let expected: Vec<String> = (0..size).map(|rank| format!("b{rank}")).collect();
+                assert_eq!(names(&cards.unwrap()), expected);
+            }
+        }
+    }
+
+    /// One board's trouble is told by all, and so is a difference.
+    #[test]
+    fn the_reason_is_the_same_everywhere() {
+        let own = |rank| match rank {
+            1 => Ok(Card { model: 5, ..card(1) }),
+            rank => Ok(card(rank)),
+        };
+        for why in on_boards(3, |board| agree(&board, own(board.rank())).unwrap_err()) {
+            assert_eq!(
+                why,
+                "board b1 (rank 1): the model is 0000000000000005, and on board b0 (rank 0) 0000000000000000"
+            );
+        }
+        let own = |rank| if rank == 2 { Err("model.gguf: no such file".into()) } else { own(rank) };
+        for why in on_boards(3, |board| agree(&board, own(board.rank())).unwrap_err()) {
+            let host = crate::machine::host();
+            assert_eq!(why, format!("board {host} (rank 2): model.gguf: no such file"));
+        }
+        // Even if there is nothing to say.
+        for why in on_boards(2, |board| agree(&board, if board.rank() == 1 { Err(String::new()) } else { Ok(card(0)) }))
+        {
+            assert!(why.unwrap_err().ends_with("(rank 1): "));
+        }
+    }
+
+    #[test]
+    fn texts_of_any_length_are_gathered() {
+        let texts = |rank: usize| "xä".repeat([3, 0, 1][rank]);
+        for all in on_boards(3, |board| gather_texts(&board, &texts(board.rank())).unwrap()) {
+            assert_eq!(all, [texts(0), texts(1), texts(2)]);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! [`Comm`] over MPI.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use armlet::boards::{Comm, CommError};
+use mpi::environment::Universe;
+use mpi::point_to_point::{Destination, Source};
+use mpi::request::StaticScope;
+use mpi::topology::{Communicator, SimpleCommunicator};
+use mpi::{Tag, Threading};
+
+use crate::exchange::{Exchange, Messages};
+use crate::patience::{self, Patience};
+
+/// Who has given up whom.
+const SILENT: Tag = 1;
+/// How long the launcher has to end the job before a board does it.
+const LAUNCHER: Duration = Duration::from_secs(10);
+/// How long boards that give up tell each other.
+const GRACE: Duration = Duration::from_millis(200);
+/// How long an abort may take; with a cut cable MPI never comes back from it.
+const ABORT: Duration = Duration::from_secs(3);
+/// Nothing is saved.
+const NOTHING: u64 = u64::MAX;
+
+/// The boards of an MPI job. Only the thread that made it may use it, and one only is made.
+///
+/// A board that does not answer ends the program, as MPI has it: nothing can be done with a job that has lost a rank, and
+/// MPI may write to a buffer for as long as it is not told that the message was given up, which it cannot be told. So
+/// [`CommError::Silent`] is a message of this type's own, and no method returns it.
+pub struct Mpi {
+    universe: Universe,
+    thread: ThreadId,
+    rank: usize,
+    size: usize,
+    patience: Patience,
+    names: OnceLock<Vec<String>>,
+    kept: AtomicU64,
+    /// Called before the program ends because of a board that does not answer.
+    at_end: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Mpi {
+    /// Joins the job that the launcher started; without a launcher, a job of one.
+    ///
+    /// # Errors
+    /// What MPI cannot do.
+    pub fn new(patience: Duration) -> Result<Self, String> {
+        let started = mpi::initialize_with_threading(Threading::Funneled);
+        let (universe, threading) = started.ok_or("MPI was started already")?;
+        if threading < Threading::Funneled {
+            return Err(format!("this MPI library is not for programs with threads: it has {threading:?}"));
+        }
+        let world = universe.world();
+        let (rank, size) = (world.rank() as usize, world.size() as usize);
+        let (patience, thread) = (Patience::new(patience), thread::current().id());
+        let (names, kept, at_end) = (OnceLock::new(), AtomicU64::new(NOTHING), Mutex::new(None));
+        Ok(Mpi { universe, thread, rank, size, patience, names, kept, at_end })
+    }
+
+    /// Names of the boards, for messages; the first that are given stay.
+    pub fn name(&self, names: Vec<String>) {
+        self.names.get_or_init(|| names);
+    }
+
+    /// So many tokens of the conversation are saved.
+    pub fn keep(&self, tokens: u64) {
+        self.kept.store(tokens, Ordering::Relaxed);
+    }
+
+    /// What to do before the program ends because of a board that does not answer: such as to give the terminal back.
+    pub fn at_end(&self, f: impl FnOnce() + Send + 'static) {
+        *self.at_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(f));
+    }
+
+    /// How long boards wait for each other.
+    pub fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
+    /// A board, by name and number.
+    pub fn board(&self, rank: usize) -> String {
+        patience::board(rank, self.names())
+    }
+
+    fn names(&self) -> &[String] {
+        self.names.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// MPI's own handle of the job.
+    ///
+    /// # Panics
+    /// On another thread than the one that joined the job: MPI was promised calls of one thread.
+    pub(crate) fn world(&self) -> SimpleCommunicator {
+        assert_eq!(thread::current().id(), self.thread, "MPI is for the thread that started it");
+        self.universe.world()
+    }
+
+    fn others(&self) -> impl Iterator<Item = usize> + use<> {
+        let rank = self.rank;
+        (0..self.size).filter(move |other| *other != rank)
+    }
+
+    /// Sends and receives while `work` runs, and gives up after `limit`.
+    fn exchange(
+        &self,
+        limit: Option<Duration>,
+        messages: Messages<'_>,
+        work: &mut dyn FnMut(&dyn Fn()),
+    ) -> Result<(), CommError> {
+        let world = self.world();
+        let mut ranks = messages.to.iter().map(|(rank, _)| *rank).chain(messages.from.iter().map(|(rank, _)| *rank));
+        if let Some(rank) = ranks.find(|rank| *rank >= self.size) {
+            return Err(CommError::Gone { rank });
+        }
+        mpi::request::scope(|scope| {
+            let exchange = RefCell::new(Exchange::new(&world, scope, messages));
+            work(&|| exchange.borrow_mut().poll());
+            let exchange = &mut *exchange.borrow_mut();
+            let start = Instant::now();
+            loop {
+                exchange.poll();
+                let waited = start.elapsed();
+                let Some(rank) = exchange.waits_for() else { break };
+                if limit.is_some_and(|limit| waited > limit) {
+                    self.give_up(&world, rank, waited);
+                }
+                match patience::nap(waited).filter(|_| exchange.is_idle()) {
+                    Some(nap) => thread::sleep(nap),
+                    None => thread::yield_now(),
+                }
+            }
+            self.patience.waited(start.elapsed());
+            exchange.result()
+        })
+    }
+
+    /// Ends the job because of a silent board. The launcher is waited for, because it has the better message where a host
+    /// is gone, and with Open MPI an abort beside a cut cable hangs it.
+    fn give_up(&self, world: &SimpleCommunicator, rank: usize, waited: Duration) -> ! {
+        let mut accused = vec![None; self.size];
+        self.hear(world, &mut accused);
+        let was_told = accused.iter().any(Option::is_some);
+        let notice: &'static [u8; 8] = Box::leak(Box::new((rank as u64).to_le_bytes()));
+        for other in self.others() {
+            let board = world.process_at_rank(other as mpi::Rank);
+            std::mem::forget(board.immediate_send_with_tag(StaticScope, &notice[..], SILENT));
+        }
+        let start = Instant::now();
+        // Who waits for this board gives up at the same time, and MPI sends only while it is called.
+        while start.elapsed() < GRACE {
+            self.hear(world, &mut accused);
+            thread::sleep(GRACE / 20);
+        }
+        // One of the boards that gave up at about the same time says it for all.
+        if !was_told && accused[..self.rank].iter().all(Option::is_none) {
+            let rank = patience::culprit(self.rank, rank, &accused);
+            let kept = Some(self.kept.load(Ordering::Relaxed)).filter(|kept| *kept != NOTHING);
+            let line = format!("armlet-mpi: {}\n", patience::given_up(rank, self.names(), waited, kept));
+            // In one piece, beside those of others.
+            eprint!("{line}");
+        }
+        if let Some(f) = self.at_end.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            f();
+        }
+        while start.elapsed() < LAUNCHER {
+            self.hear(world, &mut accused);
+            thread::sleep(GRACE / 20);
+        }
+        thread::spawn(|| {
+            thread::sleep(ABORT);
+            std::process::abort();
+        });
+        world.abort(1)
+    }
+
+    /// Hears which boards have given up which.
+    fn hear(&self, world: &SimpleCommunicator, accused: &mut [Option<usize>]) {
+        for other in self.others() {
+            let board = world.process_at_rank(other as mpi::Rank);
+            if board.immediate_probe_with_tag(SILENT).is_some() {
+                let mut notice = [0; 8];
+                board.receive_into_with_tag(&mut notice[..], SILENT);
+                accused[other] = Some(u64::from_le_bytes(notice) as usize);
+            }
+        }
+    }
+
+    fn spread(&self, root: usize, data: &mut [u8], limit: Option<Duration>) -> Result<(), CommError> {
+        let mut messages = Messages::default();
+        if root == self.rank {
+            let data: &[u8] = data;
+            messages.to.extend(self.others().map(|other| (other, data)));
+        } else {
+            messages.from.push((root, data));
+        }
+        self.exchange(limit, messages, &mut |_| ())
+    }
+}
+
+impl Comm for Mpi {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Each board sends its part to each: one hop, as in `MPI_Iallgatherv` of Open MPI, and each part shows its length.
+    fn all_gather(&self, all: &mut [u8], ends: &[usize]) -> Result<(), CommError> {
+        if self.size == 1 {
+            return Ok(());
+        }
+        let (mut messages, mut rest, mut start) = (Messages::default(), all, 0);
+        for (rank, &end) in ends.iter().enumerate() {
+            let (part, after) = rest.split_at_mut(end - start);
+            (rest, start) = (after, end);
+            if rank == self.rank {
+                let part: &[u8] = part;
+                messages.to.extend(self.others().map(|other| (other, part)));
+            } else {
+                messages.from.push((rank, part));
+            }
+        }
+        self.exchange(self.patience.limit(), messages, &mut |_| ())
+    }
+
+    fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
+        self.spread(root, data, self.patience.limit())
+    }
+
+    /// A command begins a pass: from the second one on silence has an end. There is none for who waits for a command.
+    fn listen(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
+        let limit = self.patience.limit().filter(|_| root == self.rank);
+        let heard = self.spread(root, data, limit);
+        self.patience.command();
+        heard
+    }
+
+    fn shift(
+        &self,
+        to: Option<(usize, &[u8])>,
+        from: Option<(usize, &mut [u8])>,
+        work: &mut dyn FnMut(&dyn Fn()),
+    ) -> Result<(), CommError> {
+        let messages = Messages { to: to.into_iter().collect(), from: from.into_iter().collect() };
+        self.exchange(self.patience.limit(), messages, work)
+    }
+}
