@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         ["gather", bytes, rounds] => gather(mpi, number(bytes) as usize, number(rounds)),
         ["idle", seconds] => idle(&mpi, number(seconds)),
         ["passes", seconds] => passes(&mpi, number(seconds)),
+        ["waits", seconds] => waits(&mpi, number(seconds)),
         ["silent", rank] => silent(&mpi, number(rank) as usize),
         ["thread"] => thread(&mpi),
         ["overlap", polls] => overlap(&mpi, number(polls) as u32),
@@ -104,14 +105,12 @@ fn idle(mpi: &Mpi, seconds: u64) -> Result<(), String> {
     if command == [1; 24] { Ok(()) } else { Err(format!("the command is {command:?}")) }
 }
 
-/// Passes of 122 gathers one after another, for so many seconds; the first board says when one more second is over.
+/// Passes of 122 gathers one after another, for so many seconds.
 fn passes(mpi: &Mpi, seconds: u64) -> Result<(), String> {
-    mpi.name(names(&agree(mpi, Ok(Card { host: machine::host(), ..Card::default() }))?));
-    println!("board {} is process {}", mpi.rank(), std::process::id());
+    introduce(mpi)?;
     let ends: Vec<usize> = (1..=mpi.size()).map(|i| i * 1152).collect();
     let mut all = vec![0; 1152 * mpi.size()];
     let start = Instant::now();
-    let mut said = 0;
     for pass in 1.. {
         let mut command = [u8::from(start.elapsed().as_secs() >= seconds)];
         mpi.listen(0, &mut command).map_err(|e| e.to_string())?;
@@ -122,11 +121,31 @@ fn passes(mpi: &Mpi, seconds: u64) -> Result<(), String> {
             mpi.all_gather(&mut all, &ends).map_err(|e| e.to_string())?;
         }
         mpi.keep(pass);
-        if mpi.rank() == 0 && start.elapsed().as_secs() > said {
-            said = start.elapsed().as_secs();
-            println!("{said} s, {pass} passes");
+        if mpi.rank() == 0 && pass == 10 {
+            println!("all run");
         }
     }
+    Ok(())
+}
+
+/// All wait for a command of the first board, which comes after so many seconds.
+fn waits(mpi: &Mpi, seconds: u64) -> Result<(), String> {
+    introduce(mpi)?;
+    mpi.listen(0, &mut [0]).map_err(|e| e.to_string())?;
+    if mpi.rank() == 0 {
+        println!("all run");
+        thread::sleep(Duration::from_secs(seconds));
+    }
+    mpi.listen(0, &mut [0]).map_err(|e| e.to_string())
+}
+
+/// Boards know each other's names, and say which processes they are.
+fn introduce(mpi: &Mpi) -> Result<(), String> {
+    mpi.name(names(&agree(mpi, Ok(Card { host: machine::host(), ..Card::default() }))?));
+    println!("board {} is process {}", mpi.rank(), std::process::id());
+    // The first one says what comes next when all have said that.
+    contract::gather(mpi).map_err(|e| e.to_string())?;
+    thread::sleep(Duration::from_millis(200));
     Ok(())
 }
 

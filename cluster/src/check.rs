@@ -109,7 +109,7 @@ fn measure(mpi: &Mpi) -> Result<Measured, CommError> {
         mpi.listen(0, &mut [0])?;
         if mpi.rank() == 0 || mpi.rank() == other {
             let times = SIZES.map(|size| ping_pong(mpi, other, size));
-            let [short, long] = [times[0].clone()?, times[1].clone()?];
+            let [short, long] = [times[0]?, times[1]?];
             let rate = (SIZES[1] - SIZES[0]) as f64 / (long.0 - short.0).max(1e-9);
             paths.push(Path { latency: short.0, rate, clock: short.1 });
         }

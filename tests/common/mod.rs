@@ -4,9 +4,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 pub mod boards;
-pub mod contract;
 #[cfg(feature = "capi")]
 pub mod c_context;
+pub mod contract;
 pub mod family_mistakes;
 pub mod family_models;
 pub mod family_oracle;

@@ -3,6 +3,8 @@
 mod answers;
 mod asm;
 mod attack;
+mod board_hosts;
+mod boards;
 mod c_examples;
 mod clients;
 mod coverage;
@@ -56,6 +58,8 @@ const HELP: &str = "usage: cargo xtask COMMAND
             [--llama-server PROGRAM], to benches/record/users.md
   answers   what it costs to keep an answer to a schema, and what drafts gain, to benches/record/answers.md
   page      the server's page in Chromium: answers, what is kept, hostile text, a keyboard, a phone
+  boards    several boards over Open MPI: ranks on this machine and on emulated cores, boards that do not fit, are killed
+            or silent; [--deep] adds hosts that are network namespaces, which need root
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
@@ -96,6 +100,10 @@ fn main() -> ExitCode {
         ["users", "--llama-server", program] => users::run(&mut steps, Some(program)),
         ["answers"] => answers::run(&mut steps),
         ["page"] => page::run(&mut steps),
+        ["boards", ref options @ ..] if matches!(options, [] | ["--deep"]) => {
+            steps = Steps::new(!options.is_empty());
+            boards::run(&mut steps)
+        }
         ["deb"] => deb::run(&mut steps),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
         ["attack", ref options @ ..] => match attack::Options::parse(options) {

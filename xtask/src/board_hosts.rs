@@ -1,0 +1,208 @@
+//! Hosts for `cargo xtask boards --deep`: network namespaces on a bridge, whose cables have a rate and can be pulled.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::boards::{Job, built, failed, mpirun, succeeded};
+use crate::dist::at;
+use crate::process::{Failed, Steps, outcome, output, root, say};
+use crate::setup::works;
+
+/// Hosts are `armlet0`, `armlet1` …, so are their namespaces; and their cables' other ends are `armlet-p0` ….
+const NAME: &str = "armlet";
+const BRIDGE: &str = "armlet-br";
+const HOSTS: usize = 3;
+/// What an exchange has on the wire beside its payload, and what a job has at its start: bytes.
+const EXCHANGE: u64 = 158;
+const START: u64 = 8_000;
+/// In hundredths of the work: the most that a step may take in which a piece travels.
+const OVERLAP: u32 = 110;
+/// Open MPI's daemons look after as many seconds, twice three times; and a board gives up after ten.
+const KEEPALIVE: [&str; 9] = [
+    "--mca",
+    "oob_tcp_keepalive_time",
+    "12",
+    "--mca",
+    "oob_tcp_keepalive_intvl",
+    "2",
+    "--mca",
+    "oob_tcp_keepalive_probes",
+    "3",
+];
+
+pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
+    if let Some(why) = unavailable() {
+        say(format!("skipped, because {why}: bytes on the wire, work beside a transfer, a cable that is pulled"));
+        return Ok(());
+    }
+    let mut network = None;
+    steps.step("hosts at 1 Gbit/s", || {
+        network = Some(Network::new()?);
+        Ok(())
+    })?;
+    let Some(network) = network else { return Ok(()) };
+    steps.step("hosts without keepalive", || {
+        let said = outcome(network.mpirun(2).arg(built("examples/exchanges")).args(["cards", "none"]))?;
+        failed("the job", &said, 1, "--mca oob_tcp_keepalive_time 12 ")
+    })?;
+    steps.step("bytes on the wire", || network.wire())?;
+    steps.step("work beside a transfer", || network.overlap())?;
+    steps.step("a cable is pulled", || network.pulled("passes"))?;
+    steps.step("a cable is pulled while a board waits for a command", || network.pulled("waits"))
+}
+
+/// What keeps this machine from having hosts.
+fn unavailable() -> Option<&'static str> {
+    let has = |script: &str| works(&["sh", "-c", script]);
+    let probe = "ip netns add armlet-probe && ip -n armlet-probe link set lo up && \
+                 tc -n armlet-probe qdisc add dev lo root tbf rate 1gbit burst 3200 latency 50ms; \
+                 result=$?; ip netns del armlet-probe; exit $result";
+    match () {
+        () if !has("test $(id -u) = 0") => Some("namespaces need root"),
+        () if !has("command -v ip && command -v tc && command -v unshare") => Some("there is no iproute2"),
+        () if !has(probe) => Some("the kernel has no network namespaces, or no token bucket"),
+        () => None,
+    }
+}
+
+/// The hosts, which are gone when this is dropped.
+struct Network {
+    hostfile: PathBuf,
+    /// Starts a command on a host, as `ssh` would.
+    agent: PathBuf,
+}
+
+impl Network {
+    fn new() -> Result<Self, Failed> {
+        let folder = root().join("target/boards");
+        fs::create_dir_all(&folder).map_err(at(&folder))?;
+        let network = Network { hostfile: folder.join("hosts"), agent: folder.join("agent") };
+        // What a run before this left, if it was stopped.
+        remove();
+        let names: String = (0..HOSTS).map(|i| format!("10.77.0.{} {NAME}{i}\n", i + 1)).collect();
+        shell(&format!("ip link add {BRIDGE} type bridge; ip link set {BRIDGE} up"))?;
+        for i in 0..HOSTS {
+            let (host, port, address) = (format!("{NAME}{i}"), format!("{NAME}-p{i}"), i + 1);
+            let shape = "root tbf rate 1gbit burst 3200 latency 50ms";
+            shell(&format!(
+                "ip netns add {host}; ip link add {port} type veth peer name eth0 netns {host}; \
+                 ip link set {port} master {BRIDGE} up; ip -n {host} link set lo up; \
+                 ip -n {host} addr add 10.77.0.{address}/24 dev eth0; ip -n {host} link set eth0 up; \
+                 tc -n {host} qdisc add dev eth0 {shape}; tc qdisc add dev {port} {shape}"
+            ))?;
+            let etc = PathBuf::from("/etc/netns").join(&host);
+            fs::create_dir_all(&etc).map_err(at(&etc))?;
+            fs::write(etc.join("hosts"), format!("127.0.0.1 localhost\n{names}")).map_err(at(&etc))?;
+        }
+        let hosts: String = (0..HOSTS).map(|i| format!("{NAME}{i} slots=1\n")).collect();
+        fs::write(&network.hostfile, hosts).map_err(at(&network.hostfile))?;
+        let agent = "#!/bin/sh\nhost=$1; shift\nexec ip netns exec $host unshare -u sh -c \"hostname $host; $*\"\n";
+        fs::write(&network.agent, agent).map_err(at(&network.agent))?;
+        shell(&format!("chmod 755 '{}'", network.agent.display()))?;
+        Ok(network)
+    }
+
+    /// The launcher on the first host, for so many of them. Only what goes through the cables counts.
+    fn mpirun(&self, hosts: usize) -> Command {
+        let mut command = Command::new("ip");
+        let name = format!("hostname {NAME}0; exec \"$@\"");
+        command.args(["netns", "exec", &format!("{NAME}0"), "unshare", "-u", "sh", "-c", &name, "sh"]);
+        let inner = mpirun();
+        command.arg(inner.get_program()).args(inner.get_args());
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.args(["--mca", "plm_rsh_agent"]).arg(&self.agent).arg("--hostfile").arg(&self.hostfile);
+        command.args(["--map-by", "node", "-n", &hosts.to_string(), "--mca", "btl", "tcp,self"]);
+        command.args(["--mca", "btl_tcp_if_include", "eth0", "--mca", "oob_tcp_if_include", "eth0"]);
+        command
+    }
+
+    /// Payload is most of what is on the wire: the rest is within 2 % and as much as an exchange has.
+    fn wire(&self) -> Result<(), Failed> {
+        let (bytes, rounds) = (1152, 2000);
+        let sent = |rounds: u64| {
+            let before = sent_by(1)?;
+            let mut command = self.mpirun(2);
+            command.arg(built("examples/exchanges")).args(["gather", &bytes.to_string(), &rounds.to_string()]);
+            let said = succeeded("the job", &outcome(&mut command)?)?;
+            let counted = format!("board 1: {rounds} exchanges, {} bytes sent", bytes * rounds);
+            if !said.contains(&counted) {
+                return Err(Failed(format!("not \"{counted}\": {said}")));
+            }
+            Ok(sent_by(1)? - before)
+        };
+        let (none, all) = (sent(0)?, sent(rounds)?);
+        let (payload, wire) = (bytes * rounds, all.saturating_sub(none));
+        say(format!("    {payload} bytes of payload, {wire} on the wire, and {none} for an empty job"));
+        let most = payload + payload / 50 + EXCHANGE * rounds + START;
+        if wire >= payload && wire <= most {
+            Ok(())
+        } else {
+            Err(Failed(format!("{wire} bytes, not {payload} to {most}")))
+        }
+    }
+
+    /// A piece travels while a board works, if the work polls.
+    fn overlap(&self) -> Result<(), Failed> {
+        let step = |polls: &str| {
+            let mut command = self.mpirun(2);
+            let said = outcome(command.arg(built("examples/exchanges")).args(["overlap", polls]))?;
+            let said = succeeded("the job", &said)?;
+            said.trim().parse::<u32>().map_err(|e| Failed(format!("{said:?}: {e}")))
+        };
+        let (without, with) = (step("0")?, step("10")?);
+        say(format!("    a step takes {with} % of its work, and {without} % without polls"));
+        if with <= OVERLAP { Ok(()) } else { Err(Failed(format!("a step takes {with} % of its work"))) }
+    }
+
+    /// The last host's cable is pulled: all ends, also on that host. Boards that exchange say it first; a board that waits
+    /// for a command is ended by the launcher.
+    fn pulled(&self, what: &str) -> Result<(), Failed> {
+        let mut command = self.mpirun(HOSTS);
+        command.args(KEEPALIVE).arg(built("examples/exchanges")).args([what, "60"]);
+        let job = Job::start(&mut command, HOSTS)?;
+        let port = format!("{NAME}-p{}", HOSTS - 1);
+        shell(&format!("ip link set {port} down"))?;
+        let ended = job.end();
+        shell(&format!("ip link set {port} up"))?;
+        let (output, [seconds, all]) = ended?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let last = HOSTS - 1;
+        let why = format!(
+            "board {NAME}{last} (rank {last}) has not answered for 10 s; the conversation is kept up to token "
+        );
+        let line = errors.lines().find(|line| line.contains(&why)).unwrap_or_default();
+        say(format!("    the job ended after {seconds:.1} s, its last process after {all:.1} s {line}"));
+        let said = what != "passes" || !line.is_empty();
+        if said && !output.status.success() { Ok(()) } else { Err(Failed(format!("{}: {errors}", output.status))) }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        remove();
+    }
+}
+
+/// Removes the hosts that are there.
+fn remove() {
+    for i in 0..HOSTS {
+        let (host, port) = (format!("{NAME}{i}"), format!("{NAME}-p{i}"));
+        let script = format!("ip netns del {host}; ip link del {port}; rm -rf /etc/netns/{host}");
+        let _ = outcome(Command::new("sh").args(["-c", &script]));
+    }
+    let _ = outcome(Command::new("ip").args(["link", "del", BRIDGE]));
+}
+
+/// Bytes that a host has sent.
+fn sent_by(host: usize) -> Result<u64, Failed> {
+    // The namespace's own files: `ip netns exec` mounts them.
+    let (host, file) = (format!("{NAME}{host}"), "/sys/class/net/eth0/statistics/tx_bytes");
+    let said = output(Command::new("ip").args(["netns", "exec", &host, "cat", file]))?;
+    said.trim().parse().map_err(|e| Failed(format!("{said:?}: {e}")))
+}
+
+/// Runs commands, all of which must go well.
+fn shell(script: &str) -> Result<(), Failed> {
+    output(Command::new("sh").args(["-ec", script])).map(drop)
+}

@@ -1,0 +1,301 @@
+//! `cargo xtask boards`: several boards over Open MPI, as far as one machine can be several: ranks on this machine, ranks on
+//! emulated cores in the same job, and with `--deep` hosts that are network namespaces.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::board_hosts;
+use crate::dist::at;
+use crate::process::{Failed, Steps, finish, outcome, output, root, say, show, tests};
+use crate::setup::{self, GNU};
+
+/// What it takes beside what all tests take. A person's way to install these is the same.
+const NEEDED: [setup::Need; 5] = [
+    (&["mpirun", "--version"], "openmpi-bin"),
+    (&["mpicc", "--version"], "libopenmpi-dev"),
+    (&["sh", "-c", "ls /usr/lib/llvm-*/lib/libclang.so*"], "libclang-dev"),
+    (&["qemu-aarch64", "--version"], "qemu-user"),
+    (&["aarch64-linux-gnu-gcc", "--version"], "gcc-aarch64-linux-gnu"),
+];
+/// A job that hangs is stopped after this many seconds; the longest one takes 20.
+const PATIENCE: &str = "100";
+/// A process that is there so long after something went wrong is left for ever.
+const LEFT: Duration = Duration::from_secs(60);
+/// Cores of the ranks that are not this machine's.
+const CORES: [&str; 2] = ["cortex-a72", "max"];
+/// How much of a core a board may take that waits for a command, in percent.
+const IDLE: f64 = 2.0;
+
+/// # Errors
+/// What this needs and is not here, or what went wrong.
+pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
+    steps.step("what it takes", || {
+        setup::packages(&NEEDED)?;
+        setup::rustup(&["target", "add", GNU])
+    })?;
+    let deny = ["--", "--deny", "warnings"];
+    steps.step("armlet-mpi: formatting and clippy", || {
+        show(cargo().args(["fmt", "--check"]))?;
+        show(cargo().args(["clippy", "--all-targets"]).args(deny))
+    })?;
+    steps.step("armlet-mpi", || show(cargo().args(["build", "--bins", "--examples"])))?;
+    steps.step("its parts without MPI", || tests(cargo().args(["test", "--lib"])))?;
+    steps.step("what boards may rely on", contract)?;
+    steps.step("boards that do not fit together", cards)?;
+    steps.step("a board is killed", killed)?;
+    steps.step("a board is silent", silent)?;
+    steps.step("boards that wait for a command", idle)?;
+    let mut arm = PathBuf::new();
+    steps.step("armlet-mpi for arm64", || {
+        arm = libraries()?;
+        cross(&arm)
+    })?;
+    steps.step("three kinds of CPU in one job", || mixed(&arm))?;
+    if steps.deep { board_hosts::run(steps) } else { Ok(()) }
+}
+
+/// Cargo for the crate, which is no member of the workspace.
+fn cargo() -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root().join("cluster"));
+    command
+}
+
+/// What was built: `armlet-mpi`, or `examples/exchanges`.
+pub(crate) fn built(name: &str) -> PathBuf {
+    root().join("cluster/target/debug").join(name)
+}
+
+/// The launcher; Open MPI refuses to run as root unless it is told to twice.
+pub(crate) fn mpirun() -> Command {
+    let mut command = Command::new("timeout");
+    command.args([PATIENCE, "mpirun", "--oversubscribe", "--bind-to", "none"]).stdin(Stdio::null());
+    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    command
+}
+
+/// Runs the example on so many boards.
+fn exchanges(boards: usize, args: &[&str]) -> Result<Output, Failed> {
+    outcome(mpirun().args(["-n", &boards.to_string()]).arg(built("examples/exchanges")).args(args))
+}
+
+/// What a job said, if it ended well.
+pub(crate) fn succeeded(what: &str, output: &Output) -> Result<String, Failed> {
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.success() {
+        return Ok(said.into_owned());
+    }
+    Err(Failed(format!("{what} ended with {}: {said}{errors}", output.status)))
+}
+
+/// That a job failed with this exit code, and said this once.
+pub(crate) fn failed(what: &str, output: &Output, code: i32, why: &str) -> Result<(), Failed> {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(code) && errors.matches(why).count() == 1 {
+        return Ok(());
+    }
+    Err(Failed(format!("{what} ended with {}, not with {code} and \"{why}\": {errors}", output.status)))
+}
+
+fn contract() -> Result<(), Failed> {
+    for boards in 1..=4 {
+        succeeded("the contract", &exchanges(boards, &["contract"])?)?;
+    }
+    say("    1 to 4 boards exchange what they should, and as many bytes");
+    succeeded("a thread", &exchanges(2, &["thread"])?).map(drop)
+}
+
+fn cards() -> Result<(), Failed> {
+    let troubles = [
+        ("model", "board b2 (rank 2): the model is 0000000000000001, and on board b0 (rank 0) 0000000000000000"),
+        ("refused", "(rank 2): model.gguf: no such file"),
+        ("pinned", "board b2 (rank 2): 4 threads, and the launcher has pinned it to 1 of its 4 CPUs"),
+        ("memory", "board b2 (rank 2): 900 MiB are needed, and 800 MiB are available"),
+        // They have three names.
+        ("none", "3 boards, and the launcher would not notice within minutes that one is gone"),
+    ];
+    for (trouble, why) in troubles {
+        let start = Instant::now();
+        failed(trouble, &exchanges(3, &["cards", trouble])?, 1, why)?;
+        say(format!("    {trouble}: after {:.1} s", start.elapsed().as_secs_f64()));
+    }
+    let mut kept = mpirun();
+    kept.args(["-n", "3", "--mca", "oob_tcp_keepalive_time", "12"]).arg(built("examples/exchanges"));
+    succeeded("boards with keepalive", &outcome(kept.args(["cards", "none"]))?)?;
+    let wrong = outcome(mpirun().args(["-n", "2"]).arg(built("armlet-mpi")).arg("chekc"))?;
+    failed("wrong usage", &wrong, 2, "unrecognized subcommand")
+}
+
+/// A job that runs.
+pub(crate) struct Job {
+    child: Child,
+    /// The processes of the boards, by rank.
+    pub(crate) boards: Vec<u32>,
+}
+
+impl Job {
+    /// Starts a job of `exchanges` that says when it runs, and waits for that.
+    pub(crate) fn start(command: &mut Command, boards: usize) -> Result<Self, Failed> {
+        let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = spawned.map_err(|e| Failed(format!("cannot run {command:?}: {e}")))?;
+        let lines = child.stdout.take().ok_or_else(|| Failed("a job has no stdout".into()))?;
+        let mut job = Job { child, boards: vec![0; boards] };
+        for line in BufReader::new(lines).lines().map_while(Result::ok) {
+            let process = line.strip_prefix("board ").and_then(|line| line.split_once(" is process "));
+            if let Some((rank, pid)) = process {
+                let number = |text: &str| text.parse::<u32>().map_err(|e| Failed(format!("{line}: {e}")));
+                let board = job.boards.get_mut(number(rank)? as usize);
+                *board.ok_or_else(|| Failed(format!("{line}: there is none")))? = number(pid)?;
+            }
+            if line == "all run" {
+                return Ok(job);
+            }
+        }
+        let output = finish(job.child).map_err(|e| Failed(e.to_string()))?;
+        Err(Failed(format!("a job ended before it ran: {}", String::from_utf8_lossy(&output.stderr))))
+    }
+
+    /// Waits for its end; what became of it, and after how many seconds it and the last of its processes ended.
+    pub(crate) fn end(self) -> Result<(Output, [f64; 2]), Failed> {
+        let start = Instant::now();
+        let output = finish(self.child).map_err(|e| Failed(e.to_string()))?;
+        let seconds = start.elapsed().as_secs_f64();
+        let runs = |pid: &&u32| {
+            let exe = fs::read_link(format!("/proc/{pid}/exe"));
+            exe.is_ok_and(|exe| exe.ends_with("examples/exchanges"))
+        };
+        while let Some(pid) = self.boards.iter().find(runs) {
+            if start.elapsed() > LEFT {
+                return Err(Failed(format!("process {pid} is left")));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok((output, [seconds, start.elapsed().as_secs_f64()]))
+    }
+}
+
+fn killed() -> Result<(), Failed> {
+    let mut command = mpirun();
+    let job = Job::start(command.args(["-n", "3"]).arg(built("examples/exchanges")).args(["passes", "60"]), 3)?;
+    show(Command::new("kill").args(["-9", &job.boards[2].to_string()]))?;
+    let (output, [seconds, _]) = job.end()?;
+    let host = Command::new("uname").arg("-n").output().map_err(|e| Failed(e.to_string()))?.stdout;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (host, named) =
+        (String::from_utf8_lossy(&host).trim().to_string(), errors.lines().find(|l| l.contains("rank 2")));
+    match named.filter(|line| line.contains(&host) && !output.status.success()) {
+        Some(line) => {
+            say(format!("    after {seconds:.1} s: {line}"));
+            Ok(())
+        }
+        None => Err(Failed(format!("the job ended with {}: {errors}", output.status))),
+    }
+}
+
+/// Board 1 does not answer board 2, which does not answer board 0. Both give up, and name board 1.
+fn silent() -> Result<(), Failed> {
+    let start = Instant::now();
+    let why = "board b1 (rank 1) has not answered for 1 s; the conversation is kept up to token 2";
+    failed("the job", &exchanges(3, &["silent", "1"])?, 1, why)?;
+    say(format!("    after {:.1} s: {why}", start.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+fn idle() -> Result<(), Failed> {
+    let said = succeeded("the job", &exchanges(3, &["idle", "5"])?)?;
+    let percent = |line: &str| line.strip_prefix("idle: ")?.strip_suffix(" % of a core")?.parse::<f64>().ok();
+    let used: Vec<f64> = said.lines().filter_map(percent).collect();
+    say(format!("    {used:?} % of a core"));
+    // What else runs here makes it more, never less.
+    match used.iter().copied().reduce(f64::min) {
+        Some(least) if least <= IDLE => Ok(()),
+        _ => Err(Failed(format!("boards that wait take {used:?} % of a core"))),
+    }
+}
+
+/// Open MPI for arm64, unpacked. Debian's packages are fetched beside those of this machine, which stay as they are.
+fn libraries() -> Result<PathBuf, Failed> {
+    let folder = root().join("target/boards");
+    let (apt, arm) = (folder.join("apt"), folder.join("arm64"));
+    if arm.join(MPI).exists() {
+        return Ok(arm);
+    }
+    for lists in ["lists/partial", "archives/partial"].map(|name| apt.join(name)) {
+        fs::create_dir_all(&lists).map_err(at(&lists))?;
+    }
+    let get = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.current_dir(apt.join("archives")).arg("--quiet=2");
+        for (option, value) in [("Dir::State", ""), ("Dir::Cache", ""), ("Dir::State::lists", "lists")] {
+            command.arg("-o").arg(format!("{option}={}", apt.join(value).display()));
+        }
+        // Nothing is installed for arm64, and only it is asked for.
+        for option in [
+            "Dir::State::status=/dev/null",
+            "APT::Architecture=arm64",
+            "APT::Architectures::=arm64",
+            "Debug::NoLocking=1",
+            "APT::Sandbox::User=root",
+        ] {
+            command.args(["-o", option]);
+        }
+        output(command.args(args)).map(drop)
+    };
+    get(&["update"])?;
+    get(&["install", "--download-only", "--yes", "--no-install-recommends", "libopenmpi3"])?;
+    // Its headers, without the compilers that it depends on.
+    get(&["download", "libopenmpi-dev"])?;
+    let archives = fs::read_dir(apt.join("archives")).map_err(at(&apt))?.flatten().map(|entry| entry.path());
+    for package in archives.filter(|path| path.extension().is_some_and(|e| e == "deb")) {
+        output(Command::new("dpkg").arg("-x").args([&package, &arm]))?;
+    }
+    Ok(arm)
+}
+
+/// Where the library is that a program for arm64 is linked with.
+const MPI: &str = "usr/lib/aarch64-linux-gnu/openmpi/lib/libmpi.so";
+
+/// Builds the program and the example for arm64, by a compiler that knows where Open MPI is.
+fn cross(arm: &Path) -> Result<(), Failed> {
+    let (compiler, libs) = (root().join("target/boards/mpicc"), arm.join("usr/lib/aarch64-linux-gnu"));
+    let include = format!("-I{}", libs.join("openmpi/include").display());
+    let link = format!("-L{0}/openmpi/lib -L{0} -lmpi", libs.display());
+    let script = format!(
+        "#!/bin/sh\ntest \"$1\" = -show && exec echo aarch64-linux-gnu-gcc {include} {link}\n\
+         exec aarch64-linux-gnu-gcc {include} \"$@\"\n"
+    );
+    fs::write(&compiler, script).map_err(at(&compiler))?;
+    output(Command::new("chmod").arg("755").arg(&compiler))?;
+    let mut build = cargo();
+    build.args(["build", "--bins", "--examples", "--target", GNU]).env("MPICC", compiler);
+    build.env("BINDGEN_EXTRA_CLANG_ARGS", "--target=aarch64-linux-gnu -I/usr/aarch64-linux-gnu/include");
+    // What the library needs itself is found when the program runs.
+    let flags = "-C link-arg=-Wl,--allow-shlib-undefined";
+    show(build.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags))
+}
+
+/// Ranks on this machine and on emulated cores exchange what they should, and know of each other what they are.
+fn mixed(arm: &Path) -> Result<(), Failed> {
+    let job = |name: &str, args: &[&str]| {
+        let mut command = mpirun();
+        // Processes under QEMU do not see the others' memory.
+        command.args(["--mca", "btl", "tcp,self", "-n", "1"]).arg(built(name)).args(args);
+        for core in CORES {
+            command.args([":", "-n", "1", "qemu-aarch64", "-cpu", core, "-L"]).arg(arm);
+            command.arg(root().join("cluster/target").join(GNU).join("debug").join(name)).args(args);
+        }
+        succeeded(name, &outcome(&mut command)?)
+    };
+    job("examples/exchanges", &["contract"])?;
+    let said = job("armlet-mpi", &["check"])?;
+    said.lines().for_each(|line| say(format!("    {line}")));
+    let is_there = |rank: usize, backend: &str| said.contains(&format!("(rank {rank}):")) && said.contains(backend);
+    if is_there(1, ", neon;") && is_there(2, ", i8mm;") {
+        Ok(())
+    } else {
+        Err(Failed("not the boards that were started".into()))
+    }
+}
