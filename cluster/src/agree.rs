@@ -15,15 +15,11 @@ pub fn agree(boards: &dyn Comm, own: Result<Card, String>) -> Result<Vec<Card>, 
     let (cards, can_start) = gather(boards, &own, why.is_none())?;
     if let Some(rank) = can_start.iter().position(|can_start| !can_start) {
         let reasons = gather_texts(boards, &why.unwrap_or_default())?;
-        return Err(format!("{}: {}", board(rank, &names(&cards)), reasons[rank]));
+        let names: Vec<String> = cards.iter().map(|card| card.host.clone()).collect();
+        return Err(format!("{}: {}", board(rank, &names), reasons[rank]));
     }
     compare(&cards)?;
     Ok(cards)
-}
-
-/// The names of boards with these cards.
-pub fn names(cards: &[Card]) -> Vec<String> {
-    cards.iter().map(|card| card.host.clone()).collect()
 }
 
 /// The cards of all, and whether they can start.
@@ -77,7 +73,7 @@ mod tests {
         for size in 1..=4 {
             for cards in on_boards(size, |board| agree(&board, Ok(card(board.rank())))) {
                 let expected: Vec<String> = (0..size).map(|rank| format!("b{rank}")).collect();
-                assert_eq!(names(&cards.unwrap()), expected);
+                assert_eq!(cards.unwrap().iter().map(|card| card.host.as_str()).collect::<Vec<_>>(), expected);
             }
         }
     }

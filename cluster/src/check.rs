@@ -6,8 +6,9 @@ use armlet::arch::Kernels;
 use armlet::boards::{Comm, CommError};
 use mpi::traits::CommunicatorCollectives;
 
-use crate::agree::{agree, gather_texts, names};
+use crate::agree::gather_texts;
 use crate::card::Card;
+use crate::counted::Counted;
 use crate::launch;
 use crate::machine::{self, Link};
 use crate::transport::Mpi;
@@ -35,14 +36,14 @@ struct Path {
 ///
 /// # Errors
 /// Why the boards do not run together.
-pub fn run(mpi: &Mpi) -> Result<Option<String>, String> {
-    let cards = agree(mpi, Ok(Card::here(Kernels::detect().backend())))?;
-    mpi.name(names(&cards));
+pub fn run(boards: &Counted<Mpi>) -> Result<Option<String>, String> {
+    let mpi = boards.boards();
+    let cards = mpi.meet(Ok(Card::here(Kernels::detect().backend())))?;
     let line = launch::line(mpi.patience().least());
     let links = machine::links();
     let fixes = gather_texts(mpi, &machine::to_fix(machine::cpus(), &links, &line).join("\n"))?;
     let links = gather_texts(mpi, &describe(&links))?;
-    let measured = measure(mpi).map_err(|e| e.to_string())?;
+    let measured = measure(boards).map_err(|e| e.to_string())?;
     if mpi.rank() > 0 {
         return Ok(None);
     }
@@ -51,9 +52,8 @@ pub fn run(mpi: &Mpi) -> Result<Option<String>, String> {
         .enumerate()
         .flat_map(|(rank, fixes)| fixes.lines().map(move |fix| format!("{}: {fix}", mpi.board(rank))))
         .collect();
+    to_fix.extend(mpi.check_launch(&cards).err());
     let library = mpi::environment::library_version().unwrap_or_default();
-    let env = |name: &str| std::env::var(name).ok();
-    to_fix.extend(launch::check(&cards, &library, mpi.patience().least(), env).err());
     let mut out = format!("{}\n", library.lines().next().unwrap_or_default());
     for (rank, (card, links)) in cards.iter().zip(&links).enumerate() {
         let [cpus, all] = card.cpus;
@@ -102,37 +102,37 @@ struct Measured {
     gathers: Option<[f64; 2]>,
 }
 
-fn measure(mpi: &Mpi) -> Result<Measured, CommError> {
+fn measure(boards: &Counted<Mpi>) -> Result<Measured, CommError> {
     let mut paths = Vec::new();
-    for other in 1..mpi.size() {
+    for other in 1..boards.size() {
         // The others wait for their turn here.
-        mpi.listen(0, &mut [0])?;
-        if mpi.rank() == 0 || mpi.rank() == other {
-            let times = SIZES.map(|size| ping_pong(mpi, other, size));
+        boards.listen(0, &mut [0])?;
+        if boards.rank() == 0 || boards.rank() == other {
+            let times = SIZES.map(|size| ping_pong(boards, other, size));
             let [short, long] = [times[0]?, times[1]?];
             let rate = (SIZES[1] - SIZES[0]) as f64 / (long.0 - short.0).max(1e-9);
             paths.push(Path { latency: short.0, rate, clock: short.1 });
         }
     }
-    mpi.listen(0, &mut [0])?;
-    let gathers = if mpi.size() > 1 { Some(gathers(mpi)?) } else { None };
+    boards.listen(0, &mut [0])?;
+    let gathers = if boards.size() > 1 { Some(gathers(boards)?) } else { None };
     Ok(Measured { paths, gathers })
 }
 
 /// Seconds of a message one way, a twentieth of which are faster; and by how much the other's clock is ahead.
-fn ping_pong(mpi: &Mpi, other: usize, size: usize) -> Result<(f64, f64), CommError> {
-    let (first, peer) = if mpi.rank() == 0 { (true, other) } else { (false, 0) };
+fn ping_pong(boards: &Counted<Mpi>, other: usize, size: usize) -> Result<(f64, f64), CommError> {
+    let (first, peer) = if boards.rank() == 0 { (true, other) } else { (false, 0) };
     let mut data = vec![0; size];
     let mut rounds = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         let (start, clock) = (Instant::now(), now());
         if first {
-            mpi.shift(Some((peer, &data)), None, &mut |_| ())?;
-            mpi.shift(None, Some((peer, &mut data)), &mut |_| ())?;
+            boards.shift(Some((peer, &data)), None, &mut |_| ())?;
+            boards.shift(None, Some((peer, &mut data)), &mut |_| ())?;
         } else {
-            mpi.shift(None, Some((peer, &mut data)), &mut |_| ())?;
+            boards.shift(None, Some((peer, &mut data)), &mut |_| ())?;
             data[..8].copy_from_slice(&now().to_le_bytes());
-            mpi.shift(Some((peer, &data)), None, &mut |_| ())?;
+            boards.shift(Some((peer, &data)), None, &mut |_| ())?;
         }
         let time = start.elapsed().as_secs_f64();
         let theirs = f64::from_le_bytes(data[..8].try_into().unwrap_or_default());
@@ -148,15 +148,15 @@ fn now() -> f64 {
 }
 
 /// Seconds of a gather, by this program and by MPI: medians, taken in turn.
-fn gathers(mpi: &Mpi) -> Result<[f64; 2], CommError> {
-    let size = mpi.size();
+fn gathers(boards: &Counted<Mpi>) -> Result<[f64; 2], CommError> {
+    let size = boards.size();
     let (own, mut all) = (vec![0_u8; PART], vec![0_u8; PART * size]);
     let ends: Vec<usize> = (1..=size).map(|i| i * PART).collect();
     let mut times = [(); 2].map(|()| Vec::with_capacity(ROUNDS));
-    let world = mpi.world();
+    let world = boards.boards().world();
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        mpi.all_gather(&mut all, &ends)?;
+        boards.all_gather(&mut all, &ends)?;
         times[0].push(start.elapsed().as_secs_f64());
         let start = Instant::now();
         mpi::request::scope(|scope| {

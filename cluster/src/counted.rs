@@ -49,6 +49,22 @@ impl<C: Comm> Counted<C> {
         Counts { exchanges, sent, received }
     }
 
+    /// What each board has exchanged so far, without what this takes.
+    ///
+    /// # Errors
+    /// Those of the exchange.
+    pub fn of_all(&self) -> Result<Vec<Counts>, CommError> {
+        let Counts { exchanges, sent, received } = self.counts();
+        let mut all = vec![[exchanges, sent, received].map(u64::to_le_bytes); self.size()];
+        let ends: Vec<usize> = (1..=self.size()).map(|i| i * 24).collect();
+        self.boards.all_gather(all.as_flattened_mut().as_flattened_mut(), &ends)?;
+        let read = |numbers: [[u8; 8]; 3]| {
+            let [exchanges, sent, received] = numbers.map(u64::from_le_bytes);
+            Counts { exchanges, sent, received }
+        };
+        Ok(all.into_iter().map(read).collect())
+    }
+
     fn count(&self, sent: usize, received: usize) {
         if self.size() == 1 {
             return;
@@ -131,11 +147,16 @@ mod tests {
                     counted.shift(Some((right, &[1; 5])), Some((left, &mut next)), &mut |poll| poll()).unwrap();
                     counted.shift(None, None, &mut |poll| poll()).unwrap();
                 }
-                counted.counts()
+                let counts = counted.counts();
+                assert_eq!(counted.of_all().unwrap()[counted.rank()], counts);
+                assert_eq!(counted.counts(), counts);
+                counted.of_all().unwrap()
             });
+            assert!(counts.iter().all(|known| *known == counts[0]));
+            let counts = &counts[0];
             let others = size as u64 - 1;
             let all = 3 * others * size as u64 / 2;
-            for (rank, counts) in (0..).zip(&counts) {
+            for (rank, counts) in (0..).zip(counts) {
                 let (first, last) = (u64::from(rank == 0), u64::from(rank == others));
                 let ring = if others > 0 { 5 } else { 0 };
                 let sent = others * (3 * rank + 7 * last + 16 * first) + ring;

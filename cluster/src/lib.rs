@@ -1,8 +1,8 @@
 //! Boards that run one model together over MPI: Open MPI first, MPICH second.
 //!
 //! [`Mpi`] is the core's [`Comm`](armlet::boards::Comm). Around it is what a program for several boards needs before and
-//! after it exchanges anything: boards show each other their [`Card`]s and go on only if they agree ([`agree`]), silence
-//! has an end ([`Patience`]), and the launcher must have been told to look after hosts that go away ([`launch`]).
+//! after it exchanges anything: boards show each other their [`Card`]s and go on only if they agree ([`Mpi::start`]),
+//! silence has an end ([`Patience`]), and the launcher must have been told to look after hosts that go away ([`launch`]).
 //! [`Counted`] counts what is exchanged, and [`Slow`] is a slower network than there is.
 //!
 //! Only what MPI is asked is in [`Mpi`] and [`check`]; the rest is tested without MPI.
@@ -23,7 +23,7 @@ mod transport;
 #[allow(dead_code, unreachable_pub)]
 mod boards;
 
-pub use agree::{agree, gather_texts, names};
+pub use agree::{agree, gather_texts};
 pub use card::{Card, Numbers};
 pub use counted::{Counted, Counts};
 pub use patience::Patience;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use armlet::boards::Comm;
-use armlet_mpi::{Mpi, check, launch};
+use armlet_mpi::{Counted, Mpi, check, launch};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 #[derive(Parser)]
@@ -15,6 +15,9 @@ struct Args {
     /// Seconds that a board waits for another before it gives up; longer if boards were slower before
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..=3600), global = true)]
     patience: u64,
+    /// Say on stderr what each board has exchanged
+    #[arg(long, global = true)]
+    count: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -40,19 +43,29 @@ fn main() -> ExitCode {
         }
     };
     let mpi = match Mpi::new(Duration::from_secs(args.patience)) {
-        Ok(mpi) => mpi,
+        Ok(mpi) => Counted::new(mpi),
         Err(why) => return failed(true, &why),
     };
     let said = match args.command {
         Command::Check => check::run(&mpi),
     };
-    match said {
-        Ok(text) => {
-            text.iter().for_each(|text| print!("{text}"));
-            ExitCode::SUCCESS
-        }
+    let counted = said.and_then(|text| {
+        text.iter().for_each(|text| print!("{text}"));
+        if args.count { count(&mpi) } else { Ok(()) }
+    });
+    match counted {
+        Ok(()) => ExitCode::SUCCESS,
         Err(why) => failed(mpi.rank() == 0, &why),
     }
+}
+
+/// Says on the first board what each has exchanged.
+fn count(mpi: &Counted<Mpi>) -> Result<(), String> {
+    let all = mpi.of_all().map_err(|e| e.to_string())?;
+    if mpi.rank() == 0 {
+        all.iter().enumerate().for_each(|(rank, counts)| eprintln!("{}: {counts}", mpi.boards().board(rank)));
+    }
+    Ok(())
 }
 
 /// What concerns all boards is said by one.

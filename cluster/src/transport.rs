@@ -13,13 +13,16 @@ use mpi::request::StaticScope;
 use mpi::topology::{Communicator, SimpleCommunicator};
 use mpi::{Tag, Threading};
 
+use crate::agree::agree;
+use crate::card::Card;
 use crate::exchange::{Exchange, Messages};
+use crate::launch;
 use crate::patience::{self, Patience};
 
 /// Who has given up whom.
 const SILENT: Tag = 1;
-/// How long the launcher has to end the job before a board does it.
-const LAUNCHER: Duration = Duration::from_secs(10);
+/// How long the launcher has to end the job before the first board does it, and before another.
+const LAUNCHER: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(15)];
 /// How long boards that give up tell each other.
 const GRACE: Duration = Duration::from_millis(200);
 /// How long an abort may take; with a cut cable MPI never comes back from it.
@@ -62,9 +65,28 @@ impl Mpi {
         Ok(Mpi { universe, thread, rank, size, patience, names, kept, at_end })
     }
 
-    /// Names of the boards, for messages; the first that are given stay.
-    pub fn name(&self, names: Vec<String>) {
-        self.names.get_or_init(|| names);
+    /// What comes before everything else: shows the other boards this one's card, or what keeps it from starting, and gives
+    /// the cards of all.
+    ///
+    /// # Errors
+    /// Why the boards cannot start, the same on all of them; it is one board's task to say it.
+    pub fn start(&self, own: Result<Card, String>) -> Result<Vec<Card>, String> {
+        let cards = self.meet(own)?;
+        self.check_launch(&cards)?;
+        Ok(cards)
+    }
+
+    /// That, however the boards were launched.
+    pub(crate) fn meet(&self, own: Result<Card, String>) -> Result<Vec<Card>, String> {
+        let cards = agree(self, own)?;
+        self.names.get_or_init(|| cards.iter().map(|card| card.host.clone()).collect());
+        Ok(cards)
+    }
+
+    /// Whether the boards with these cards were launched as they should be; else how.
+    pub(crate) fn check_launch(&self, cards: &[Card]) -> Result<(), String> {
+        let library = mpi::environment::library_version().unwrap_or_default();
+        launch::check(cards, &library, self.patience.least(), |name| std::env::var(name).ok())
     }
 
     /// So many tokens of the conversation are saved.
@@ -141,35 +163,30 @@ impl Mpi {
 
     /// Ends the job because of a silent board. The launcher is waited for, because it has the better message where a host
     /// is gone, and with Open MPI an abort beside a cut cable hangs it.
+    ///
+    /// Boards but the first, which is on the launcher's host, say nothing until the launcher has had its time: it may be
+    /// they who are cut off, and what they say would wait in the socket of Open MPI's daemon, which looks whether the
+    /// others are there only while nothing waits. It would stay for a quarter of an hour.
     fn give_up(&self, world: &SimpleCommunicator, rank: usize, waited: Duration) -> ! {
+        let is_first = self.rank == 0;
         let mut accused = vec![None; self.size];
-        self.hear(world, &mut accused);
-        let was_told = accused.iter().any(Option::is_some);
         let notice: &'static [u8; 8] = Box::leak(Box::new((rank as u64).to_le_bytes()));
         for other in self.others() {
             let board = world.process_at_rank(other as mpi::Rank);
             std::mem::forget(board.immediate_send_with_tag(StaticScope, &notice[..], SILENT));
         }
-        let start = Instant::now();
-        // Who waits for this board gives up at the same time, and MPI sends only while it is called.
-        while start.elapsed() < GRACE {
-            self.hear(world, &mut accused);
-            thread::sleep(GRACE / 20);
-        }
-        // One of the boards that gave up at about the same time says it for all.
-        if !was_told && accused[..self.rank].iter().all(Option::is_none) {
-            let rank = patience::culprit(self.rank, rank, &accused);
-            let kept = Some(self.kept.load(Ordering::Relaxed)).filter(|kept| *kept != NOTHING);
-            let line = format!("armlet-mpi: {}\n", patience::given_up(rank, self.names(), waited, kept));
-            // In one piece, beside those of others.
-            eprint!("{line}");
+        if is_first {
+            // Who waits for this board gives up at the same time, and it should not be named.
+            self.hear(world, &mut accused, GRACE);
+            self.say_who(rank, &accused, waited);
         }
         if let Some(f) = self.at_end.lock().unwrap_or_else(PoisonError::into_inner).take() {
             f();
         }
-        while start.elapsed() < LAUNCHER {
-            self.hear(world, &mut accused);
-            thread::sleep(GRACE / 20);
+        self.hear(world, &mut accused, LAUNCHER[usize::from(!is_first)]);
+        // One says it for all.
+        if !is_first && accused[..self.rank].iter().all(Option::is_none) {
+            self.say_who(rank, &accused, waited);
         }
         thread::spawn(|| {
             thread::sleep(ABORT);
@@ -178,15 +195,28 @@ impl Mpi {
         world.abort(1)
     }
 
-    /// Hears which boards have given up which.
-    fn hear(&self, world: &SimpleCommunicator, accused: &mut [Option<usize>]) {
-        for other in self.others() {
-            let board = world.process_at_rank(other as mpi::Rank);
-            if board.immediate_probe_with_tag(SILENT).is_some() {
-                let mut notice = [0; 8];
-                board.receive_into_with_tag(&mut notice[..], SILENT);
-                accused[other] = Some(u64::from_le_bytes(notice) as usize);
+    /// Says which board is silent, if this one waits for `rank`.
+    fn say_who(&self, rank: usize, accused: &[Option<usize>], waited: Duration) {
+        let rank = patience::culprit(self.rank, rank, accused);
+        let kept = Some(self.kept.load(Ordering::Relaxed)).filter(|kept| *kept != NOTHING);
+        let line = format!("armlet-mpi: {}\n", patience::given_up(rank, self.names(), waited, kept));
+        // In one piece, beside what others say.
+        eprint!("{line}");
+    }
+
+    /// Hears for some time which boards have given up which. MPI sends only while it is called, too.
+    fn hear(&self, world: &SimpleCommunicator, accused: &mut [Option<usize>], time: Duration) {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            for other in self.others() {
+                let board = world.process_at_rank(other as mpi::Rank);
+                if board.immediate_probe_with_tag(SILENT).is_some() {
+                    let mut notice = [0; 8];
+                    board.receive_into_with_tag(&mut notice[..], SILENT);
+                    accused[other] = Some(u64::from_le_bytes(notice) as usize);
+                }
             }
+            thread::sleep(GRACE / 20);
         }
     }
 

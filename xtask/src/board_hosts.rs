@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::boards::{Job, built, failed, mpirun, succeeded};
+use crate::boards::{End, Job, built, failed, mpirun, succeeded};
 use crate::dist::at;
 use crate::process::{Failed, Steps, outcome, output, root, say};
 use crate::setup::works;
@@ -165,8 +165,7 @@ impl Network {
         shell(&format!("ip link set {port} down"))?;
         let ended = job.end();
         shell(&format!("ip link set {port} up"))?;
-        let (output, [seconds, all]) = ended?;
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let End { status, errors, seconds, all } = ended?;
         let last = HOSTS - 1;
         let why = format!(
             "board {NAME}{last} (rank {last}) has not answered for 10 s; the conversation is kept up to token "
@@ -174,7 +173,7 @@ impl Network {
         let line = errors.lines().find(|line| line.contains(&why)).unwrap_or_default();
         say(format!("    the job ended after {seconds:.1} s, its last process after {all:.1} s {line}"));
         let said = what != "passes" || !line.is_empty();
-        if said && !output.status.success() { Ok(()) } else { Err(Failed(format!("{}: {errors}", output.status))) }
+        if said && !status.success() { Ok(()) } else { Err(Failed(format!("{status}: {errors}"))) }
     }
 }
 

@@ -2,14 +2,15 @@
 //! emulated cores in the same job, and with `--deep` hosts that are network namespaces.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::board_hosts;
 use crate::dist::at;
-use crate::process::{Failed, Steps, finish, outcome, output, root, say, show, tests};
+use crate::process::{Failed, Steps, outcome, output, root, say, show, tests, wait};
 use crate::setup::{self, GNU};
 
 /// What it takes beside what all tests take. A person's way to install these is the same.
@@ -132,6 +133,8 @@ fn cards() -> Result<(), Failed> {
 /// A job that runs.
 pub(crate) struct Job {
     child: Child,
+    /// Reads what it says on stderr, until the last process that could say something has ended.
+    errors: JoinHandle<String>,
     /// The processes of the boards, by rank.
     pub(crate) boards: Vec<u32>,
 }
@@ -141,8 +144,9 @@ impl Job {
     pub(crate) fn start(command: &mut Command, boards: usize) -> Result<Self, Failed> {
         let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|e| Failed(format!("cannot run {command:?}: {e}")))?;
-        let lines = child.stdout.take().ok_or_else(|| Failed("a job has no stdout".into()))?;
-        let mut job = Job { child, boards: vec![0; boards] };
+        let (lines, errors) = child.stdout.take().zip(child.stderr.take()).ok_or_else(|| Failed("no pipes".into()))?;
+        let errors = std::thread::spawn(move || io::read_to_string(errors).unwrap_or_default());
+        let mut job = Job { child, errors, boards: vec![0; boards] };
         for line in BufReader::new(lines).lines().map_while(Result::ok) {
             let process = line.strip_prefix("board ").and_then(|line| line.split_once(" is process "));
             if let Some((rank, pid)) = process {
@@ -154,44 +158,58 @@ impl Job {
                 return Ok(job);
             }
         }
-        let output = finish(job.child).map_err(|e| Failed(e.to_string()))?;
-        Err(Failed(format!("a job ended before it ran: {}", String::from_utf8_lossy(&output.stderr))))
+        let End { errors, .. } = job.end()?;
+        Err(Failed(format!("a job ended before it ran: {errors}")))
     }
 
-    /// Waits for its end; what became of it, and after how many seconds it and the last of its processes ended.
-    pub(crate) fn end(self) -> Result<(Output, [f64; 2]), Failed> {
+    /// Waits for its end, and for that of all its processes.
+    pub(crate) fn end(self) -> Result<End, Failed> {
         let start = Instant::now();
-        let output = finish(self.child).map_err(|e| Failed(e.to_string()))?;
+        let status = wait(self.child).map_err(|e| Failed(e.to_string()))?;
         let seconds = start.elapsed().as_secs_f64();
         let runs = |pid: &&u32| {
             let exe = fs::read_link(format!("/proc/{pid}/exe"));
             exe.is_ok_and(|exe| exe.ends_with("examples/exchanges"))
         };
-        while let Some(pid) = self.boards.iter().find(runs) {
-            if start.elapsed() > LEFT {
-                return Err(Failed(format!("process {pid} is left")));
-            }
+        while start.elapsed() < LEFT && (self.boards.iter().any(|pid| runs(&pid)) || !self.errors.is_finished()) {
             std::thread::sleep(Duration::from_millis(50));
         }
-        Ok((output, [seconds, start.elapsed().as_secs_f64()]))
+        if let Some(pid) = self.boards.iter().find(runs) {
+            return Err(Failed(format!("process {pid} is left")));
+        }
+        if !self.errors.is_finished() {
+            return Err(Failed("a daemon of Open MPI is left".into()));
+        }
+        let all = start.elapsed().as_secs_f64();
+        let errors = self.errors.join().map_err(|_| Failed("reading stderr panicked".into()))?;
+        Ok(End { status, errors, seconds, all })
     }
+}
+
+/// How a job ended.
+pub(crate) struct End {
+    pub(crate) status: ExitStatus,
+    /// What it said on stderr.
+    pub(crate) errors: String,
+    /// Seconds until the launcher ended, and until the last process did.
+    pub(crate) seconds: f64,
+    pub(crate) all: f64,
 }
 
 fn killed() -> Result<(), Failed> {
     let mut command = mpirun();
     let job = Job::start(command.args(["-n", "3"]).arg(built("examples/exchanges")).args(["passes", "60"]), 3)?;
     show(Command::new("kill").args(["-9", &job.boards[2].to_string()]))?;
-    let (output, [seconds, _]) = job.end()?;
+    let End { status, errors, seconds, .. } = job.end()?;
     let host = Command::new("uname").arg("-n").output().map_err(|e| Failed(e.to_string()))?.stdout;
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     let (host, named) =
         (String::from_utf8_lossy(&host).trim().to_string(), errors.lines().find(|l| l.contains("rank 2")));
-    match named.filter(|line| line.contains(&host) && !output.status.success()) {
+    match named.filter(|line| line.contains(&host) && !status.success()) {
         Some(line) => {
             say(format!("    after {seconds:.1} s: {line}"));
             Ok(())
         }
-        None => Err(Failed(format!("the job ended with {}: {errors}", output.status))),
+        None => Err(Failed(format!("the job ended with {status}: {errors}"))),
     }
 }
 
@@ -199,7 +217,10 @@ fn killed() -> Result<(), Failed> {
 fn silent() -> Result<(), Failed> {
     let start = Instant::now();
     let why = "board b1 (rank 1) has not answered for 1 s; the conversation is kept up to token 2";
-    failed("the job", &exchanges(3, &["silent", "1"])?, 1, why)?;
+    // They have three names.
+    let mut command = mpirun();
+    command.args(["-n", "3", "--mca", "oob_tcp_keepalive_time", "12"]).arg(built("examples/exchanges"));
+    failed("the job", &outcome(command.args(["silent", "1"]))?, 1, why)?;
     say(format!("    after {:.1} s: {why}", start.elapsed().as_secs_f64()));
     Ok(())
 }
