@@ -54,7 +54,7 @@ impl Engine<'_> {
             return Ok(());
         }
         let command = Command::Pass { position, tokens: tokens.len(), outputs };
-        self.boards.comm.broadcast(0, bytes_of_mut(&mut command.words(tokens)))?;
+        self.boards.comm.listen(0, bytes_of_mut(&mut command.words(tokens)))?;
         if tokens.len() > FEW {
             let all = self.buffers.tokens.first_n_mut(tokens.len());
             all.iter_mut().zip(tokens).for_each(|(to, token)| *to = *token);
@@ -68,8 +68,8 @@ impl Engine<'_> {
     /// # Errors
     /// [`EngineError::Boards`].
     pub fn dismiss(&mut self) -> Result<(), EngineError> {
-        if !self.sizes.share.is_whole() && self.sizes.share.rank() == 0 {
-            self.boards.comm.broadcast(0, bytes_of_mut(&mut Command::End.words(&[])))?;
+        if !self.sizes.share.is_whole() && self.sizes.share.rank() == 0 && self.boards.failed.is_none() {
+            self.boards.comm.listen(0, bytes_of_mut(&mut Command::End.words(&[])))?;
         }
         Ok(())
     }
@@ -102,6 +102,9 @@ impl Engine<'_> {
         tokens: &mut [u32],
         outputs: usize,
     ) -> Result<(), EngineError> {
+        if tokens.len() > self.sizes.chunk {
+            return Err(EngineError::Shared);
+        }
         if tokens.len() > FEW {
             self.boards.comm.broadcast(0, bytes_of_mut(tokens))?;
         }

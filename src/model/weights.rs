@@ -56,6 +56,16 @@ const MAX_SPAN: usize = 4096;
 /// Names of tensors that a text model has no use for: encoders of images and sound, prediction of further tokens.
 static SKIPPED: [&str; 4] = ["v.", "a.", "mm.", "mtp."];
 
+impl Weights<'_> {
+    /// Layers whose weights the matrix behind the layers is as large as, rounded: what [`Share::new`](super::Share::new) asks for.
+    #[cfg(feature = "boards")]
+    pub fn head_in_layers(&self) -> usize {
+        let layers: usize = self.layers.iter().map(Layer::bytes).sum();
+        let head = self.output.weight.bytes().len().saturating_mul(self.layers.len());
+        (head + layers / 2) / layers.max(1)
+    }
+}
+
 impl<'m> Weights<'m> {
     /// Whether a tensor of this name is used as a matrix, and so may be packed in panels.
     pub fn is_matrix(name: &str) -> bool {

@@ -27,6 +27,9 @@ pub(crate) use sampling::{Bias, Sampling};
 #[cfg(feature = "serve")]
 pub(crate) use serve::Serve;
 
+/// The program's name.
+const NAME: &str = if cfg!(feature = "mpi") { "armlet-mpi" } else { "armlet" };
+
 /// What else the program goes by.
 const ENVIRONMENT: &str = "\
 Environment variables:
@@ -47,13 +50,16 @@ Examples:
 
 /// Run language models on ARM, in memory whose size is known before the first token.
 #[derive(Parser, Debug)]
-#[command(name = "armlet", version, propagate_version = true)]
+#[command(name = NAME, version, propagate_version = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
     /// Log more to stderr; twice for debug messages.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+    #[cfg(feature = "mpi")]
+    #[command(flatten)]
+    pub(crate) boards: crate::network::Options,
 }
 
 impl Args {
@@ -66,6 +72,8 @@ impl Args {
                 if takes_values { arg.allow_negative_numbers(true) } else { arg }
             };
             let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            #[cfg(feature = "mpi")]
+            let examples = examples + &crate::network::help();
             command.mut_args(takes_number).mut_subcommands(prepare).after_help(examples + ENVIRONMENT)
         }
         prepare(<Args as clap::CommandFactory>::command())
@@ -124,6 +132,9 @@ pub(crate) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Say what the boards and the network between them are, and what to fix.
+    #[cfg(feature = "mpi")]
+    Check,
 }
 
 /// The chat template.

@@ -15,7 +15,7 @@ use crate::doctor::system::System;
 use crate::error::{Failure, print};
 use crate::inspect;
 use crate::interrupt;
-use crate::model::{Loaded, Runner, kernels, session_memory, with_model};
+use crate::model::{Loaded, Runner, kernels, session_memory, shared_plan, with_model};
 use crate::progress::steps;
 use crate::{bench_mha, bench_output, bench_report};
 
@@ -131,7 +131,7 @@ pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
 fn one(loaded: &Loaded<'_>, args: &Bench, tests: &[Test]) -> Result<Run, Failure> {
     let context = tests.iter().map(|test| test.n_depth.saturating_add(test.tokens())).max().unwrap_or(0);
     let config = Config { context, chunk: args.chunk, pattern: Pattern::Full, ..args.kv.config() };
-    let plan = Plan::new(&loaded.model.hparams, &config)?;
+    let plan = shared_plan(loaded, &config)?;
     let began = clock::utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     // Before and after, because other load on the machine comes and goes.
     let buffer = if tests.iter().any(|test| test.n_gen > 0) { Buffer::new(&loaded.pool) } else { None };

@@ -16,13 +16,13 @@ pub(crate) fn run(args: &Complete) -> Result<(), Failure> {
     with_model(&args.model, |loaded| {
         let options = EncodeOptions { add_special: true, parse_special: args.parse_special, literal: &[] };
         let tokens = encode_prompt(&loaded.model.tokenizer, &prompt, options)?;
-        if tokens.is_empty() {
+        if tokens.is_empty() && loaded.boards.comm().rank() == 0 {
             return Err(Failure::Error(
                 "the prompt is empty, and the model has no BOS token to start from; give some text".into(),
             ));
         }
-        let cache = args.cache.with_chunk(loaded.ahead.chunk(loaded.model.has_float_matrices(), tokens.len()));
-        let plan = plan(&loaded.model.hparams, &cache, None)?;
+        let cache = args.cache.with_chunk(loaded.chunk(tokens.len()));
+        let plan = plan(loaded, &cache, None)?;
         let mut memory = session_memory(&plan)?;
         let mut runner = Runner::new(loaded, &plan, &mut memory)?.with_usual(args.cache.config().chunk);
         interrupt::catch()?;

@@ -21,6 +21,8 @@ pub(crate) enum Failure {
     Interrupted,
     /// The reader of stdout has closed it, which is a normal end. Exit 0.
     BrokenPipe,
+    /// The first of several boards had nothing more to do. Exit 0.
+    Followed,
 }
 
 impl Failure {
@@ -34,13 +36,24 @@ impl Failure {
         Failure::new(path.display(), why)
     }
 
+    /// The exit code.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Failure::Error(_) => 1,
+            Failure::Usage(_) => 2,
+            Failure::Interrupted => 130,
+            Failure::BrokenPipe | Failure::Followed => 0,
+        }
+    }
+
     /// Prints the error and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         let (text, code) = match self {
             Failure::Error(text) => (text, 1),
             Failure::Usage(text) => (format!("{text} (see --help)"), 2),
             Failure::Interrupted => return ExitCode::from(130),
-            Failure::BrokenPipe => return ExitCode::SUCCESS,
+            Failure::BrokenPipe | Failure::Followed => return ExitCode::SUCCESS,
         };
         // The text may quote a library's message or a file's bytes: it is made one line without control characters.
         let line = text.split(['\n', '\r']).map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");

@@ -136,6 +136,7 @@ fn measure<'f>(loaded: &Loaded<'f>, pieces: &[&[u32]], args: &Imatrix) -> Result
         progress.inc(1);
     }
     progress.finish_and_clear();
+    drop(runner);
     Ok(sums.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 

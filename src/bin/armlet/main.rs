@@ -36,6 +36,11 @@ mod imatrix;
 mod inspect;
 mod interrupt;
 mod model;
+#[cfg(not(feature = "mpi"))]
+mod network;
+#[cfg(feature = "mpi")]
+#[path = "../../../cluster/src/network.rs"]
+mod network;
 mod numbers;
 mod override_kv;
 mod pack;
@@ -107,7 +112,15 @@ fn main() -> std::process::ExitCode {
     };
     env_logger::Builder::new().filter_level(args.log_level()).format(line).init();
     spelled.notes.iter().for_each(|note| log::warn!("{note}"));
-    match command(args) {
+    #[cfg(feature = "mpi")]
+    return network::run(args);
+    #[cfg(not(feature = "mpi"))]
+    ended(command(args))
+}
+
+/// The program's exit code.
+fn ended(result: Result<(), Failure>) -> std::process::ExitCode {
+    match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(Failure::Interrupted) => interrupt::exit_code().into(),
         Err(failure) => failure.report(),
@@ -116,6 +129,10 @@ fn main() -> std::process::ExitCode {
 
 /// Prints what the command line is answered with before anything runs: help, or what is wrong with it.
 fn shown(answer: &clap::Error) -> std::process::ExitCode {
+    #[cfg(feature = "mpi")]
+    if !network::speaks() {
+        return std::process::ExitCode::from(answer.exit_code() as u8);
+    }
     match answer.print().and_then(|()| std::io::stdout().flush()) {
         Err(e) if !answer.use_stderr() => Failure::from(e).report(),
         _ => std::process::ExitCode::from(answer.exit_code() as u8),
@@ -150,6 +167,8 @@ fn command(args: Args) -> Result<(), Failure> {
         Command::Pack(a) => pack::run(&a),
         Command::Pull(a) => pull::run(&a),
         Command::Doctor(a) => doctor::run(&a),
+        #[cfg(feature = "mpi")]
+        Command::Check => network::check(),
         Command::Manual { folder } => {
             clap_mangen::generate_to(Args::grammar(), &folder).map_err(|e| Failure::file(&folder, e))
         }

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use armlet::Error;
 use armlet::arch::{Backend, Kernels, KvType};
-use armlet::engine::{Engine, EngineError, Plan, Prefix, Saved, Session, SnapshotError};
+use armlet::engine::{Config, Engine, EngineError, Plan, Prefix, Saved, Session, SnapshotError};
 use armlet::generation::{Event, Generation, Limits, Lookup, Run};
 use armlet::gguf::File;
 use armlet::host::{MapError, MappedFile, Pool, memory};
-use armlet::model::{self, Hparams, Model};
+use armlet::model::{self, Model};
 use armlet::sample::{Rules, SampleError, Sampler};
 use armlet::storage::Executor;
 use armlet::tokenizer::{EncodeOptions, Tokenizer};
@@ -23,6 +23,7 @@ use crate::escape::unescape;
 use crate::fatal::addresses_left;
 use crate::hub;
 use crate::interrupt;
+use crate::network::Boards;
 use crate::override_kv::{self, OverrideKv};
 use crate::parts::{Parts, is_first, is_part};
 use crate::read_ahead::ReadAhead;
@@ -36,6 +37,14 @@ pub(crate) struct Loaded<'m> {
     pub(crate) kernels: Kernels,
     pub(crate) pool: Pool,
     pub(crate) ahead: &'m ReadAhead<'m>,
+    pub(crate) boards: Boards,
+}
+
+impl Loaded<'_> {
+    /// The most tokens of a pass over a prompt of `tokens`, if they should be more than usual. Several boards have the same.
+    pub(crate) fn chunk(&self, tokens: usize) -> Option<usize> {
+        self.ahead.chunk(self.model.has_float_matrices(), tokens).filter(|_| !self.boards.are_several())
+    }
 }
 
 /// Maps the model, builds its tables and calls `f` with it.
@@ -66,7 +75,8 @@ pub(crate) fn with_model<T>(
         }
         let on_disk = if args.resident.no_mmap || args.resident.mlock { &[][..] } else { source.paths };
         let ahead = &ReadAhead::new(file, on_disk);
-        let result = ahead.during(|| f(&Loaded { path: &path, file, model, kernels, pool, ahead }));
+        let result =
+            ahead.during(|| f(&Loaded { path: &path, file, model, kernels, pool, ahead, boards: Boards::new() }));
         if let Some(peak) = peak_resident() {
             log::info!("peak resident memory {peak} KiB, the model's pages included");
         }
@@ -230,7 +240,8 @@ pub(crate) fn kernels() -> Result<Kernels, Failure> {
 }
 
 /// The plan of one session, which starts from a prefix if there is one.
-pub(crate) fn plan(h: &Hparams, args: &args::Cache, prefix: Option<&Prefix<'_>>) -> Result<Plan, Failure> {
+pub(crate) fn plan(loaded: &Loaded<'_>, args: &args::Cache, prefix: Option<&Prefix<'_>>) -> Result<Plan, Failure> {
+    let h = &loaded.model.hparams;
     let from_prefix = |config| prefix.map_or(config, |prefix| prefix.config(config));
     args.kv.check()?;
     let config = args.config();
@@ -239,9 +250,17 @@ pub(crate) fn plan(h: &Hparams, args: &args::Cache, prefix: Option<&Prefix<'_>>)
         (None, Some(budget)) => Plan::context_for_budget(h, &from_prefix(config), budget, 1)?,
         (None, None) => config.context.min(h.context_length),
     };
-    let plan = Plan::new(h, &from_prefix(args.kv.with_context(config, context)))?;
+    let plan = shared_plan(loaded, &from_prefix(args.kv.with_context(config, context)))?;
     let (engine, session) = (plan.engine_bytes(), plan.session_bytes());
     log::info!("context of {context} tokens: KV cache of {session} bytes, workspace of {engine} bytes");
+    Ok(plan)
+}
+
+/// The plan of one session; of several boards, of this one's share, when all of them agree.
+pub(crate) fn shared_plan(loaded: &Loaded<'_>, config: &Config) -> Result<Plan, Failure> {
+    let share = loaded.boards.share(loaded, config)?;
+    let plan = Plan::shared(&loaded.model.hparams, config, &share)?;
+    loaded.boards.meet(loaded, config, &plan)?;
     Ok(plan)
 }
 
@@ -298,11 +317,15 @@ impl<'l> Runner<'l> {
         memory: &'l mut [u8],
     ) -> Result<Self, Failure> {
         let (engine, session) = memory.split_at_mut(plan.engine_bytes());
-        let engine = Engine::new(&loaded.model, loaded.kernels, plan, engine)?;
-        let session = match prefix {
+        let mut engine = Engine::on_boards(&loaded.model, loaded.kernels, plan, engine, loaded.boards.comm())?;
+        let mut session = match prefix {
             Some(prefix) => Session::with_prefix(&loaded.model, plan, prefix, session)?,
             None => Session::new(&loaded.model, plan, session)?,
         };
+        if loaded.boards.comm().rank() > 0 {
+            engine.follow(&loaded.pool, &mut session)?;
+            return Err(Failure::Followed);
+        }
         Ok(Runner {
             pool: &loaded.pool,
             ahead: loaded.ahead,
@@ -315,9 +338,9 @@ impl<'l> Runner<'l> {
     }
 
     /// The same, with passes of `chunk` tokens once the model's pages are all there; the plan's may be longer.
-    pub(crate) fn with_usual(self, chunk: usize) -> Self {
-        let usual = chunk.min(self.engine.chunk());
-        Runner { usual, ..self }
+    pub(crate) fn with_usual(mut self, chunk: usize) -> Self {
+        self.usual = chunk.min(self.engine.chunk());
+        self
     }
 
     /// The next token of an answer.
@@ -351,6 +374,15 @@ impl<'l> Runner<'l> {
 
     pub(crate) fn score(&mut self, tokens: &[u32]) -> Result<&[f32], EngineError> {
         self.engine.score(self.pool, &mut self.session, tokens)
+    }
+}
+
+impl Drop for Runner<'_> {
+    /// Lets the other boards go.
+    fn drop(&mut self) {
+        if let Err(e) = self.engine.dismiss() {
+            log::warn!("{e}");
+        }
     }
 }
 

@@ -4,13 +4,15 @@
 //! given those before it. The result is e to the mean of −ln p of the scored tokens. With `--stream` the whole text is
 //! scored, each token given those that the KV cache still has.
 
-use armlet::engine::{Config, Pattern, Plan};
+use armlet::engine::{Config, Pattern};
 use armlet::tokenizer::EncodeOptions;
 
 use crate::args::{Kv, KvType, Perplexity};
 use crate::error::{Failure, instead_of_nan, print, print_json};
 use crate::interrupt;
-use crate::model::{self, Loaded, Runner, encode_prompt, read_file, session_memory, with_model, without_line_end};
+use crate::model::{
+    self, Loaded, Runner, encode_prompt, read_file, session_memory, shared_plan, with_model, without_line_end,
+};
 
 /// Sums of −ln p and of its square.
 #[derive(Default)]
@@ -133,7 +135,7 @@ fn with_runners<T>(
     let plans = kinds.map(|kv| {
         // The Hadamard rotation only helps int8.
         let hadamard = config.hadamard && kv == config.kv;
-        Plan::new(&loaded.model.hparams, &Config { kv, hadamard, ..*config })
+        shared_plan(loaded, &Config { kv, hadamard, ..*config })
     });
     let plans = plans.collect::<Result<Vec<_>, _>>()?;
     let mut memories = plans.iter().map(session_memory).collect::<Result<Vec<_>, _>>()?;

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         let session = args.session.as_deref().filter(|path| path.metadata().is_ok_and(|found| found.len() > 0));
         // A text has at most as many tokens as bytes; what is typed may have any.
         let tokens = one_shot.as_ref().map_or(usize::MAX, String::len);
-        let cache = args.cache.with_chunk(loaded.ahead.chunk(loaded.model.has_float_matrices(), tokens));
+        let cache = args.cache.with_chunk(loaded.chunk(tokens));
         let sinks = match session {
             // A session goes on with the sinks that it was made with.
             Some(path) => saved_sinks(path)?,
@@ -240,7 +240,7 @@ fn planned(
 ) -> Result<Plan, Failure> {
     let mut cache = cache.clone();
     cache.kv.sinks = cache.kv.sinks.or(sinks);
-    plan(&loaded.model.hparams, &cache, prefix)
+    plan(loaded, &cache, prefix)
 }
 
 /// One question, one answer, on stdout.

@@ -285,6 +285,6 @@ pub(super) fn internal(failure: Failure) -> Problem {
 fn text(failure: Failure) -> String {
     match failure {
         Failure::Error(text) | Failure::Usage(text) => text,
-        Failure::Interrupted | Failure::BrokenPipe => "The request was interrupted.".into(),
+        Failure::Interrupted | Failure::BrokenPipe | Failure::Followed => "The request was interrupted.".into(),
     }
 }

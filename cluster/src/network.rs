@@ -1,0 +1,188 @@
+//! The boards of the program `armlet-mpi`, in the place of `src/bin/armlet/network.rs`: the launcher starts the program on each
+//! of them, and the first one speaks.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use armlet::boards::{Alone, Comm};
+use armlet::engine::{Config, Plan};
+use armlet::model::{Model, Share, Split};
+use armlet::storage::Executor;
+use armlet_mpi::{Card, Counted, Mpi, Numbers, check as machines, launch};
+
+use crate::args::{Args, Command};
+use crate::error::{Failure, print};
+use crate::model::Loaded;
+
+/// Memory of a board beside its weights and its plan.
+const BESIDE: usize = 64 << 20;
+
+/// What the boards are told beside what one board is.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Boards")]
+pub(crate) struct Options {
+    /// How boards share the model: layers (for a model that is too large for one), rows (for speed, on a wired network), or
+    /// tokens (for contexts that are too large for one).
+    #[arg(long, default_value = "layers", global = true, value_parser = split)]
+    split: Split,
+    /// Seconds that a board waits for another before it gives up; longer if boards were slower before.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600), global = true)]
+    patience: u64,
+    /// Say on stderr what each board has exchanged.
+    #[arg(long, global = true)]
+    count: bool,
+}
+
+fn split(name: &str) -> Result<Split, String> {
+    let found = Split::ALL.into_iter().find(|split| split.name() == name);
+    found.ok_or_else(|| format!("not one of {}", Split::ALL.map(Split::name).join(", ")))
+}
+
+/// Whether this board is the one to say what concerns all.
+pub(crate) fn speaks() -> bool {
+    launch::is_first()
+}
+
+/// How the boards are started.
+pub(crate) fn help() -> String {
+    format!("Start it on all boards of the file `boards` with:\n  {} …\n\n", launch::line(Duration::from_secs(10)))
+}
+
+/// The job that the launcher started.
+struct Job {
+    boards: Counted<Mpi>,
+    split: Split,
+    /// Whether the boards have agreed on what is to be run: none can fail alone any more.
+    met: AtomicBool,
+}
+
+/// The job, while the program runs: MPI has to be told its end by the thread that began it.
+static JOB: Mutex<Option<Arc<Job>>> = Mutex::new(None);
+
+/// Runs a command on this board.
+pub(crate) fn run(args: Args) -> ExitCode {
+    let Options { split, patience, count } = args.boards;
+    let boards = match Mpi::new(Duration::from_secs(patience)) {
+        Ok(mpi) => Counted::new(mpi),
+        Err(why) => return Failure::Error(why).report(),
+    };
+    let job = Arc::new(Job { boards, split, met: AtomicBool::new(false) });
+    let (rank, several) = (job.boards.rank(), job.boards.size() > 1);
+    if rank > 0 {
+        log::set_max_level(log::LevelFilter::Error);
+    }
+    *JOB.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&job));
+    let result = match &args.command {
+        Command::Chat(chat) if several && (chat.session.is_some() || chat.prefix.is_some()) => {
+            Err(Failure::Usage("--session and --prefix are of one board".into()))
+        }
+        Command::Chat(_) | Command::Complete(_) | Command::Perplexity(_) | Command::Bench(_) | Command::Check => {
+            crate::command(args)
+        }
+        _ if several => Err(Failure::Usage("this command is of one board: start armlet".into())),
+        _ => crate::command(args),
+    };
+    JOB.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let result = job.agreed(result).and_then(|()| if count { job.count() } else { Ok(()) });
+    drop(job);
+    match result {
+        // What concerns all boards is said by one.
+        Err(failure) if rank > 0 => ExitCode::from(failure.code()),
+        result => crate::ended(result),
+    }
+}
+
+impl Job {
+    /// What the command has come to, which all boards know if they had not met.
+    fn agreed(&self, result: Result<(), Failure>) -> Result<(), Failure> {
+        match result {
+            Ok(()) | Err(Failure::Followed) => Ok(()),
+            Err(Failure::Error(why) | Failure::Usage(why))
+                if self.boards.size() > 1 && !self.met.load(Ordering::Relaxed) =>
+            {
+                Err(Failure::Error(self.boards.boards().start(Err(why)).err().unwrap_or_default()))
+            }
+            result => result,
+        }
+    }
+
+    /// Says on the first board what each has exchanged.
+    fn count(&self) -> Result<(), Failure> {
+        let all = self.boards.of_all().map_err(|e| Failure::Error(e.to_string()))?;
+        if self.boards.rank() == 0 {
+            all.iter()
+                .enumerate()
+                .for_each(|(rank, counts)| eprintln!("{}: {counts}", self.boards.boards().board(rank)));
+        }
+        Ok(())
+    }
+}
+
+/// `armlet-mpi check`.
+pub(crate) fn check() -> Result<(), Failure> {
+    let boards = Boards::new();
+    let job = boards.0.as_ref().ok_or_else(|| Failure::Error("no job".into()))?;
+    let said = machines::run(&job.boards).map_err(Failure::Error);
+    job.met.store(true, Ordering::Relaxed);
+    said?.map_or(Ok(()), |text| print(text.as_bytes()))
+}
+
+/// The boards of this program.
+pub(crate) struct Boards(Option<Arc<Job>>);
+
+impl Boards {
+    pub(crate) fn new() -> Self {
+        Boards(JOB.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// How they exchange bytes.
+    pub(crate) fn comm(&self) -> &dyn Comm {
+        self.0.as_ref().map_or(&Alone, |job| &job.boards)
+    }
+
+    /// Whether there are several.
+    pub(crate) fn are_several(&self) -> bool {
+        self.comm().size() > 1
+    }
+
+    /// What of the model this board has.
+    pub(crate) fn share(&self, loaded: &Loaded<'_>, config: &Config) -> Result<Share, Failure> {
+        let Some(job) = self.0.as_ref().filter(|_| self.are_several()) else { return Ok(Share::WHOLE) };
+        let (h, head) = (&loaded.model.hparams, loaded.model.weights.head_in_layers());
+        let (rank, size) = (job.boards.rank(), job.boards.size());
+        Share::new(h, job.split, head, config.context, rank, size).map_err(|e| Failure::Error(e.to_string()))
+    }
+
+    /// Shows the others what this board is to run, and waits for theirs.
+    pub(crate) fn meet(&self, loaded: &Loaded<'_>, config: &Config, plan: &Plan) -> Result<(), Failure> {
+        let Some(job) = self.0.as_ref().filter(|_| self.are_several()) else { return Ok(()) };
+        let needed = weights(&loaded.model, self.share(loaded, config)?) + plan.bytes() + BESIDE;
+        let card = Card {
+            model: loaded.model.fingerprint(),
+            numbers: Numbers::new(config, job.split),
+            any_backend: !loaded.model.has_float_matrices(),
+            threads: u16::try_from(loaded.pool.workers()).unwrap_or(u16::MAX),
+            needed: u32::try_from(needed.div_ceil(1 << 20)).unwrap_or(u32::MAX),
+            ..Card::here(loaded.kernels.backend())
+        };
+        let cards = job.boards.boards().start(Ok(card));
+        job.met.store(true, Ordering::Relaxed);
+        let cards = cards.map_err(Failure::Error)?;
+        log::info!(
+            "{} boards: {}",
+            cards.len(),
+            cards.iter().map(|card| card.host.as_str()).collect::<Vec<_>>().join(", ")
+        );
+        Ok(())
+    }
+}
+
+/// Bytes of a board's weights.
+fn weights(model: &Model<'_>, share: Share) -> usize {
+    let (h, w) = (&model.hparams, &model.weights);
+    let own = share.layers(h).filter_map(|i| w.layers.get(i)).map(|layer| layer.bytes()).sum::<usize>();
+    let all = own + if share.has_head() { w.output.weight.bytes().len() } else { 0 };
+    if share.is(Split::Rows) { all.div_ceil(share.size()) } else { all }
+}

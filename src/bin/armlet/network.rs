@@ -1,0 +1,39 @@
+//! The boards that run the model with this one: none. In `armlet-mpi`, the program for several, `cluster/src/network.rs` is in its
+//! place.
+
+use armlet::boards::{Alone, Comm};
+use armlet::engine::{Config, Plan};
+use armlet::model::Share;
+
+use crate::error::Failure;
+use crate::model::Loaded;
+
+/// This board.
+pub(crate) struct Boards;
+
+impl Boards {
+    /// The boards of this program.
+    pub(crate) fn new() -> Self {
+        Boards
+    }
+
+    /// How they exchange bytes.
+    pub(crate) fn comm(&self) -> &dyn Comm {
+        &Alone
+    }
+
+    /// Whether there are several.
+    pub(crate) fn are_several(&self) -> bool {
+        false
+    }
+
+    /// What of the model this board has.
+    pub(crate) fn share(&self, _: &Loaded<'_>, _: &Config) -> Result<Share, Failure> {
+        Ok(Share::WHOLE)
+    }
+
+    /// Agrees with the others on what is to be run.
+    pub(crate) fn meet(&self, _: &Loaded<'_>, _: &Config, _: &Plan) -> Result<(), Failure> {
+        Ok(())
+    }
+}
