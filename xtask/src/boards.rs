@@ -44,6 +44,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     })?;
     steps.step("armlet-mpi", || show(cargo().args(["build", "--bins", "--examples"])))?;
     steps.step("its parts without MPI", || tests(cargo().args(["test", "--lib"])))?;
+    steps.step("a model on 1 to 4 boards", answers)?;
     steps.step("what boards may rely on", contract)?;
     steps.step("boards that do not fit together", cards)?;
     steps.step("a board is killed", killed)?;
@@ -99,6 +100,28 @@ pub(crate) fn failed(what: &str, output: &Output, code: i32, why: &str) -> Resul
         return Ok(());
     }
     Err(Failed(format!("{what} ended with {}, not with {code} and \"{why}\": {errors}", output.status)))
+}
+
+/// The answer of the model that is shipped is the same on one board and on several, however they share it.
+fn answers() -> Result<(), Failed> {
+    let model = crate::model::shipped()?;
+    let question = "The capital of France is";
+    let answer = |boards: usize, split: &str| {
+        let mut job = mpirun();
+        job.args(["-n", &boards.to_string()]).arg(built("armlet-mpi")).args(["complete", "--split", split, "-m"]);
+        job.arg(&model).args(["-t", "1", "--temp", "0", "-n", "24", "-c", "8192", "--kv-type", "int8", "-p", question]);
+        succeeded(&format!("{boards} boards by {split}"), &outcome(&mut job)?)
+    };
+    let expected = answer(1, "layers")?;
+    for (split, most) in [("layers", 4), ("rows", 3), ("tokens", 4)] {
+        for boards in 2..=most {
+            if answer(boards, split)? != expected {
+                return Err(Failed(format!("{boards} boards by {split} answer otherwise than one")));
+            }
+        }
+    }
+    say("    1 to 4 boards by layers and tokens, and 3 by rows, give the same answer");
+    Ok(())
 }
 
 fn contract() -> Result<(), Failed> {
