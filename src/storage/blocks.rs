@@ -155,7 +155,7 @@ mod tests {
             }
             // And there are few of them.
             if ring.every == 0 {
-                prop_assert!(of(0).slots(&ring) <= ring.slots() / size + (TILE * 64 << leaves) + TILE);
+                prop_assert!(of(0).slots(&ring) <= ring.slots() / size + ((TILE * 64) << leaves) + TILE);
             }
             for rank in 0..size {
                 let mut blocks: Vec<u64> = attended.parts_from(0).map(|part| of(0).of_leaf(part.leaf)).collect();
