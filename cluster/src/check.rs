@@ -11,7 +11,7 @@ use crate::card::Card;
 use crate::counted::Counted;
 use crate::launch;
 use crate::machine::{self, Link};
-use crate::transport::Mpi;
+use crate::transport::{Mpi, library};
 
 /// Messages of these sizes give latency and rate.
 const SIZES: [usize; 2] = [8, 64 << 10];
@@ -39,10 +39,11 @@ struct Path {
 pub fn run(boards: &Counted<Mpi>) -> Result<Option<String>, String> {
     let mpi = boards.boards();
     let cards = mpi.meet(Ok(Card::here(Kernels::detect().backend())))?;
-    let line = launch::line(mpi.patience().least());
+    let line = launch::line(&library(), mpi.patience().least());
     let links = machine::links();
     let fixes = gather_texts(mpi, &machine::to_fix(machine::cpus(), &links, &line).join("\n"))?;
     let links = gather_texts(mpi, &describe(&links))?;
+    let launched = mpi.check_launch(&cards);
     let measured = measure(boards).map_err(|e| e.to_string())?;
     if mpi.rank() > 0 {
         return Ok(None);
@@ -52,9 +53,8 @@ pub fn run(boards: &Counted<Mpi>) -> Result<Option<String>, String> {
         .enumerate()
         .flat_map(|(rank, fixes)| fixes.lines().map(move |fix| format!("{}: {fix}", mpi.board(rank))))
         .collect();
-    to_fix.extend(mpi.check_launch(&cards).err());
-    let library = mpi::environment::library_version().unwrap_or_default();
-    let mut out = format!("{}\n", library.lines().next().unwrap_or_default());
+    to_fix.extend(launched.err());
+    let mut out = format!("{}\n", library());
     for (rank, (card, links)) in cards.iter().zip(&links).enumerate() {
         let [cpus, all] = card.cpus;
         let (board, available, backend) = (mpi.board(rank), card.available, &card.backend);
@@ -147,27 +147,30 @@ fn now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
 }
 
-/// Seconds of a gather, by this program and by MPI: medians, taken in turn.
+/// Seconds of a gather, by this program and by MPI: medians.
 fn gathers(boards: &Counted<Mpi>) -> Result<[f64; 2], CommError> {
     let size = boards.size();
     let (own, mut all) = (vec![0_u8; PART], vec![0_u8; PART * size]);
     let ends: Vec<usize> = (1..=size).map(|i| i * PART).collect();
-    let mut times = [(); 2].map(|()| Vec::with_capacity(ROUNDS));
     let world = boards.boards().world();
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        boards.all_gather(&mut all, &ends)?;
-        times[0].push(start.elapsed().as_secs_f64());
-        let start = Instant::now();
+    let median = |mut gather: Box<dyn FnMut() -> Result<(), CommError> + '_>| {
+        let mut time = || {
+            let start = Instant::now();
+            gather().map(|()| start.elapsed().as_secs_f64())
+        };
+        let mut times = (0..ROUNDS).map(|_| time()).collect::<Result<Vec<_>, _>>()?;
+        times.sort_by(f64::total_cmp);
+        Ok(times[ROUNDS / 2])
+    };
+    let direct = median(Box::new(|| boards.all_gather(&mut all, &ends)))?;
+    let collective = median(Box::new(|| {
         mpi::request::scope(|scope| {
             let mut request = world.immediate_all_gather_into(scope, &own[..], &mut all[..]);
             while let Err(unfinished) = request.test() {
                 request = unfinished;
-                std::thread::yield_now();
             }
         });
-        times[1].push(start.elapsed().as_secs_f64());
-    }
-    times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
-    Ok(times.map(|times| times[ROUNDS / 2]))
+        Ok(())
+    }))?;
+    Ok([direct, collective])
 }

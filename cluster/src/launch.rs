@@ -10,47 +10,63 @@ const KEEPALIVE: &str = "oob_tcp_keepalive_time";
 /// Seconds between probes, and how many must be lost.
 const PROBES: [u64; 2] = [2, 3];
 
+/// Seconds that are not minutes.
+const LONGEST: u64 = 60;
+
 /// Seconds of silence after which the daemons look: a little more than the boards' own patience, so that theirs is the
 /// first message.
 fn seconds(patience: Duration) -> u64 {
     patience.as_secs() + 2
 }
 
-/// The line that starts the boards of a file `boards`.
-pub fn line(patience: Duration) -> String {
+/// The line that starts the boards of a file `boards`, with an MPI library of this version.
+pub fn line(library: &str, patience: Duration) -> String {
     let ([interval, probes], time) = (PROBES, seconds(patience));
+    // Since version 5 the daemons are of a project of their own.
+    let major = library.strip_prefix("Open MPI v").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    let option = if major.is_some_and(|major| major >= 5) { "--prtemca" } else { "--mca" };
     format!(
-        "mpirun --hostfile boards --map-by node --bind-to none --mca {KEEPALIVE} {time} \
-         --mca oob_tcp_keepalive_intvl {interval} --mca oob_tcp_keepalive_probes {probes} armlet-mpi"
+        "mpirun --hostfile boards --map-by node --bind-to none {option} {KEEPALIVE} {time} \
+         {option} oob_tcp_keepalive_intvl {interval} {option} oob_tcp_keepalive_probes {probes} armlet-mpi"
     )
 }
 
-/// Why boards with these cards must not be started so; `library` is the version of the MPI library, and `env` the
-/// environment. Open MPI looks after 300 s whether a host is still there, and until then a job without it does not end.
-/// Its version 5 may be told by the environment alone.
+/// What the launcher was told of keepalive, in seconds, if it was told: it hands that on in the environment, and since
+/// version 5 only to its daemons, one of which has started this process.
+pub fn keepalive() -> Option<u64> {
+    let env = std::env::var(format!("OMPI_MCA_{KEEPALIVE}")).ok();
+    let parent = || {
+        let line = std::fs::read(format!("/proc/{}/cmdline", std::os::unix::process::parent_id())).ok()?;
+        in_line(&String::from_utf8_lossy(&line))
+    };
+    env.and_then(|value| value.parse().ok()).or_else(parent)
+}
+
+/// What a command line, whose words end with a NUL, says of keepalive.
+fn in_line(line: &str) -> Option<u64> {
+    let mut words = line.split('\0');
+    words.find(|word| *word == KEEPALIVE)?;
+    words.next()?.parse().ok()
+}
+
+/// Why boards with these cards must not be started so; `library` is the version of the MPI library, and `keepalive` what
+/// the launcher was told. Open MPI looks after 300 s whether a host is still there, and until then a job without it does
+/// not end.
 ///
 /// # Errors
 /// What to start instead.
-pub fn check(
-    cards: &[Card],
-    library: &str,
-    patience: Duration,
-    env: impl Fn(&str) -> Option<String>,
-) -> Result<(), String> {
+pub fn check(cards: &[Card], library: &str, patience: Duration, keepalive: Option<u64>) -> Result<(), String> {
     let hosts: BTreeSet<&str> = cards.iter().map(|card| card.host.as_str()).collect();
-    if hosts.len() < 2 || !library.starts_with("Open MPI") {
+    let is_told = keepalive.is_some_and(|time| (1..=LONGEST.max(2 * seconds(patience))).contains(&time));
+    if hosts.len() < 2 || !library.starts_with("Open MPI") || is_told {
         return Ok(());
     }
-    let set = ["OMPI_MCA_", "PRTE_MCA_"].iter().find_map(|prefix| env(&format!("{prefix}{KEEPALIVE}")));
-    match set.and_then(|value| value.parse::<u64>().ok()).filter(|time| *time > 0 && *time <= 60) {
-        Some(_) => Ok(()),
-        None => Err(format!(
-            "{} boards, and the launcher would not notice within minutes that one is gone ({KEEPALIVE} is not set, or \
-             not between 1 and 60): {} …",
-            hosts.len(),
-            line(patience)
-        )),
-    }
+    Err(format!(
+        "{} boards, and the launcher would not notice within minutes that one is gone ({KEEPALIVE} is not set, or not \
+         short): {} …",
+        hosts.len(),
+        line(library, patience)
+    ))
 }
 
 /// Whether this process is the one of its job to say what concerns all; known before the job is joined.
@@ -67,19 +83,18 @@ mod tests {
         hosts.iter().map(|host| Card { host: (*host).into(), ..Card::default() }).collect()
     }
 
+    const OPEN_MPI: [&str; 2] =
+        ["Open MPI v4.1.4, package: Debian OpenMPI", "Open MPI v5.0.7, package: Debian OpenMPI"];
+
     #[test]
     fn several_hosts_need_keepalive() {
-        const OPEN_MPI: &str = "Open MPI v4.1.4, package: Debian OpenMPI";
         let patience = Duration::from_secs(10);
-        let with = |value: Option<&'static str>| {
-            move |name: &str| value.filter(|_| name == "OMPI_MCA_oob_tcp_keepalive_time").map(String::from)
-        };
-        let check = |hosts: &[&str], library: &str, value| check(&cards(hosts), library, patience, with(value));
-        assert_eq!(check(&["b0", "b0"], OPEN_MPI, None), Ok(()));
+        let check = |hosts: &[&str], library: &str, keepalive| check(&cards(hosts), library, patience, keepalive);
+        assert_eq!(check(&["b0", "b0"], OPEN_MPI[0], None), Ok(()));
         assert_eq!(check(&["b0", "b1"], "MPICH Version: 4.0.2", None), Ok(()));
-        assert_eq!(check(&["b0", "b1"], OPEN_MPI, Some("12")), Ok(()));
-        for value in [None, Some("0"), Some("300"), Some("x")] {
-            let why = check(&["b0", "b1", "b1"], OPEN_MPI, value).unwrap_err();
+        assert_eq!(check(&["b0", "b1"], OPEN_MPI[0], Some(12)), Ok(()));
+        for keepalive in [None, Some(0), Some(300)] {
+            let why = check(&["b0", "b1", "b1"], OPEN_MPI[0], keepalive).unwrap_err();
             assert!(why.starts_with("2 boards, and the launcher would not notice"), "{why}");
             assert!(why.contains("--bind-to none --mca oob_tcp_keepalive_time 12 "), "{why}");
         }
@@ -88,6 +103,17 @@ mod tests {
     /// The launcher's message comes after the boards' own.
     #[test]
     fn the_launcher_is_more_patient_than_the_boards() {
-        assert!(line(Duration::from_secs(30)).contains("oob_tcp_keepalive_time 32 "));
+        assert!(line(OPEN_MPI[0], Duration::from_secs(30)).contains("--mca oob_tcp_keepalive_time 32 "));
+        assert!(line(OPEN_MPI[1], Duration::from_secs(30)).contains("--prtemca oob_tcp_keepalive_time 32 "));
+    }
+
+    /// The command lines of daemons of versions 4 and 5.
+    #[test]
+    fn what_a_daemon_was_told_is_known() {
+        let said = |line: &str| in_line(&line.replace(' ', "\0"));
+        let daemon = "orted -mca ess env --mca oob_tcp_keepalive_time 12 --mca oob_tcp_keepalive_intvl 2 ";
+        assert_eq!(said(daemon), Some(12));
+        assert_eq!(said("prterun -n 1 --prtemca oob_tcp_keepalive_time 300 sh "), Some(300));
+        assert_eq!(["", "mpirun -n 2 ", "mpirun oob_tcp_keepalive_time"].map(said), [None; 3]);
     }
 }

@@ -28,4 +28,4 @@ pub use card::{Card, Numbers};
 pub use counted::{Counted, Counts};
 pub use patience::Patience;
 pub use slow::Slow;
-pub use transport::Mpi;
+pub use transport::{Mpi, library};

@@ -10,7 +10,7 @@ use armlet::boards::{Alone, Comm};
 use armlet::engine::{Config, Plan};
 use armlet::model::{Model, Share, Split};
 use armlet::storage::Executor;
-use armlet_mpi::{Card, Counted, Mpi, Numbers, check as machines, launch};
+use armlet_mpi::{Card, Counted, Mpi, Numbers, check as machines, launch, library};
 
 use crate::args::{Args, Command};
 use crate::error::{Failure, print};
@@ -47,7 +47,7 @@ pub(crate) fn speaks() -> bool {
 
 /// How the boards are started.
 pub(crate) fn help() -> String {
-    format!("Start it on all boards of the file `boards` with:\n  {} …\n\n", launch::line(Duration::from_secs(10)))
+    format!("Start it on all boards of the file `boards` with:\n  {} …\n\n", launch::line(&library(), Duration::from_secs(10)))
 }
 
 /// The job that the launcher started.

@@ -83,10 +83,13 @@ impl Mpi {
         Ok(cards)
     }
 
-    /// Whether the boards with these cards were launched as they should be; else how.
+    /// Whether the boards with these cards were launched as they should be; else how. The first board knows, which the
+    /// launcher itself has started in most cases.
     pub(crate) fn check_launch(&self, cards: &[Card]) -> Result<(), String> {
-        let library = mpi::environment::library_version().unwrap_or_default();
-        launch::check(cards, &library, self.patience.least(), |name| std::env::var(name).ok())
+        let checked = launch::check(cards, &library(), self.patience.least(), launch::keepalive());
+        let mut is_fine = [u8::from(checked.is_ok())];
+        self.broadcast(0, &mut is_fine).map_err(|e| e.to_string())?;
+        if self.rank == 0 { checked } else { (is_fine == [1]).then_some(()).ok_or_else(|| "not launched so".into()) }
     }
 
     /// So many tokens of the conversation are saved.
@@ -153,7 +156,7 @@ impl Mpi {
                 }
                 match patience::nap(waited).filter(|_| exchange.is_idle()) {
                     Some(nap) => thread::sleep(nap),
-                    None => thread::yield_now(),
+                    None => std::hint::spin_loop(),
                 }
             }
             self.patience.waited(start.elapsed());
@@ -230,6 +233,12 @@ impl Mpi {
         }
         self.exchange(limit, messages, &mut |_| ())
     }
+}
+
+/// Which MPI library this is, and which version of it; known before a job is joined.
+pub fn library() -> String {
+    let version = mpi::environment::library_version().unwrap_or_default();
+    version.lines().next().unwrap_or_default().trim().into()
 }
 
 impl Comm for Mpi {
