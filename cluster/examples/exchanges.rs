@@ -97,7 +97,7 @@ fn idle(mpi: &Mpi, seconds: u64) -> Result<(), String> {
     let (start, before) = (Instant::now(), cpu());
     if mpi.rank() == 0 {
         thread::sleep(Duration::from_secs(seconds));
-        return mpi.broadcast(0, &mut [1; 24]).map_err(|e| e.to_string());
+        return mpi.listen(0, &mut [1; 24]).map_err(|e| e.to_string());
     }
     let mut command = [0; 24];
     mpi.listen(0, &mut command).map_err(|e| e.to_string())?;
