@@ -7,27 +7,27 @@ use crate::card::Card;
 
 /// What tells Open MPI's daemons to look whether they are there. Each of them ends its ranks when the others are gone.
 const KEEPALIVE: &str = "oob_tcp_keepalive_time";
-/// Seconds between probes, and how many must be lost.
-const PROBES: [u64; 2] = [2, 3];
-
+/// Seconds of silence after which a daemon probes, and how many probes must be lost.
+const IDLE: u64 = 4;
+const PROBES: u64 = 3;
 /// Seconds that are not minutes.
 const LONGEST: u64 = 60;
 
-/// Seconds of silence after which the daemons look: a little more than the boards' own patience, so that theirs is the
-/// first message.
-fn seconds(patience: Duration) -> u64 {
-    patience.as_secs() + 2
+/// Seconds between probes. The daemons may have been silent for long when a cable is pulled, so the probes alone take a
+/// little more than the boards' own patience: theirs is then the first message.
+fn interval(patience: Duration) -> u64 {
+    (patience.as_secs() + 2).div_ceil(PROBES)
 }
 
 /// The line that starts the boards of a file `boards`, with an MPI library of this version.
 pub fn line(library: &str, patience: Duration) -> String {
-    let ([interval, probes], time) = (PROBES, seconds(patience));
+    let interval = interval(patience);
     // Since version 5 the daemons are of a project of their own.
     let major = library.strip_prefix("Open MPI v").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
     let option = if major.is_some_and(|major| major >= 5) { "--prtemca" } else { "--mca" };
     format!(
-        "mpirun --hostfile boards --map-by node --bind-to none {option} {KEEPALIVE} {time} \
-         {option} oob_tcp_keepalive_intvl {interval} {option} oob_tcp_keepalive_probes {probes} armlet-mpi"
+        "mpirun --hostfile boards --map-by node --bind-to none {option} {KEEPALIVE} {IDLE} \
+         {option} oob_tcp_keepalive_intvl {interval} {option} oob_tcp_keepalive_probes {PROBES} armlet-mpi"
     )
 }
 
@@ -57,7 +57,7 @@ fn in_line(line: &str) -> Option<u64> {
 /// What to start instead.
 pub fn check(cards: &[Card], library: &str, patience: Duration, keepalive: Option<u64>) -> Result<(), String> {
     let hosts: BTreeSet<&str> = cards.iter().map(|card| card.host.as_str()).collect();
-    let is_told = keepalive.is_some_and(|time| (1..=LONGEST.max(2 * seconds(patience))).contains(&time));
+    let is_told = keepalive.is_some_and(|time| (1..=LONGEST).contains(&time));
     if hosts.len() < 2 || !library.starts_with("Open MPI") || is_told {
         return Ok(());
     }
@@ -96,15 +96,17 @@ mod tests {
         for keepalive in [None, Some(0), Some(300)] {
             let why = check(&["b0", "b1", "b1"], OPEN_MPI[0], keepalive).unwrap_err();
             assert!(why.starts_with("2 boards, and the launcher would not notice"), "{why}");
-            assert!(why.contains("--bind-to none --mca oob_tcp_keepalive_time 12 "), "{why}");
+            assert!(why.contains("--bind-to none --mca oob_tcp_keepalive_time 4 "), "{why}");
         }
     }
 
     /// The launcher's message comes after the boards' own.
     #[test]
     fn the_launcher_is_more_patient_than_the_boards() {
-        assert!(line(OPEN_MPI[0], Duration::from_secs(30)).contains("--mca oob_tcp_keepalive_time 32 "));
-        assert!(line(OPEN_MPI[1], Duration::from_secs(30)).contains("--prtemca oob_tcp_keepalive_time 32 "));
+        let with = |library, seconds| line(library, Duration::from_secs(seconds));
+        assert!(with(OPEN_MPI[0], 10).contains("--mca oob_tcp_keepalive_intvl 4 --mca oob_tcp_keepalive_probes 3 "));
+        assert!(with(OPEN_MPI[1], 30).contains("--prtemca oob_tcp_keepalive_intvl 11 "));
+        assert!((1..3600).all(|seconds| PROBES * interval(Duration::from_secs(seconds)) > seconds + 1));
     }
 
     /// The command lines of daemons of versions 4 and 5.
