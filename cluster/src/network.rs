@@ -47,7 +47,10 @@ pub(crate) fn speaks() -> bool {
 
 /// How the boards are started.
 pub(crate) fn help() -> String {
-    format!("Start it on all boards of the file `boards` with:\n  {} …\n\n", launch::line(&library(), Duration::from_secs(10)))
+    format!(
+        "Start it on all boards of the file `boards` with:\n  {} …\n\n",
+        launch::line(&library(), Duration::from_secs(10))
+    )
 }
 
 /// The job that the launcher started.
