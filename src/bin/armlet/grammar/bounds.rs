@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::expansion::Expansion;
+use super::kinds;
 
 /// The most values of a schema: objects, their members, items of lists.
 const VALUES: usize = 8192;
@@ -62,8 +63,9 @@ impl Bounds {
     /// Takes a schema.
     ///
     /// # Errors
-    /// Which limit it exceeds.
+    /// Which limit it exceeds, or which keyword is of the wrong kind.
     pub(super) fn add(&mut self, schema: &Value) -> Result<(), String> {
+        kinds::check(schema)?;
         let mut targets = HashSet::new();
         let (names, pattern_properties) = (self.names, self.pattern_properties);
         let depth = self.count(schema, &mut targets)?;

@@ -12,6 +12,7 @@ mod expansion;
 mod gbnf;
 #[cfg(feature = "serve")]
 mod gemma;
+mod kinds;
 #[cfg(feature = "serve")]
 mod lenient;
 #[cfg(feature = "serve")]
