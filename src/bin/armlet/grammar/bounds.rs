@@ -67,18 +67,23 @@ impl Bounds {
     pub(super) fn add(&mut self, schema: &Value) -> Result<(), String> {
         kinds::check(schema)?;
         let mut targets = HashSet::new();
-        let (names, pattern_properties) = (self.names, self.pattern_properties);
+        let (names, pattern_properties, multiples) = (self.names, self.pattern_properties, self.multiples);
         let depth = self.count(schema, &mut targets)?;
         let (names, pattern_properties) = (self.names - names, self.pattern_properties - pattern_properties);
         within("levels, with those that its references lead to", depth + reach(schema, &targets), DEPTH)?;
         within("names with patterns to compare", names * pattern_properties, COMPARED)?;
+        if pattern_properties > 0 {
+            within("multipleOf beside patternProperties", self.multiples - multiples, 1)?;
+        }
         // References are leaves, but for what is joined with others.
         let mut expansion = Expansion::new(schema, false);
         expansion.of(schema);
         if expansion.joined {
             let found = Expansion::new(schema, true).of(schema);
             within("values, multiplied out", found.values, EXPANDED)?;
-            within("patterns, formats and lengths of one text", found.most, TOGETHER)?;
+            within("patterns, formats and lengths of one text", found.most[0], TOGETHER)?;
+            // llguidance's common multiple of two wraps around.
+            within("multipleOf of one number", found.most[1], 1)?;
             if pattern_properties > 0 {
                 return Err("it has patternProperties, and allOf or others beside which there are more keywords".into());
             }
@@ -264,12 +269,21 @@ mod tests {
         assert_eq!(check(&json!({ "anyOf": [{ "$ref": "#" }, { "type": "null" }] })), Ok(()));
     }
 
+    fn words(letter: char, n: usize) -> Value {
+        json!({ "enum": many(n, |i| format!("{letter}{i}")) })
+    }
+
+    fn both(a: Value, b: Value) -> Value {
+        json!({ "allOf": [a, b] })
+    }
+
+    fn within(value: Value) -> Value {
+        json!({ "properties": { "a": value } })
+    }
+
     /// Alternatives that hold together multiply, wherever they stand; those that do not, do not.
     #[test]
     fn what_holds_together_is_multiplied_out() {
-        let words = |letter: char, n: usize| json!({ "enum": many(n, |i| format!("{letter}{i}")) });
-        let both = |a: Value, b: Value| json!({ "allOf": [a, b] });
-        let within = |value: Value| json!({ "properties": { "a": value } });
         assert_eq!(check(&json!({ "anyOf": [words('a', 900), words('b', 900)] })), Ok(()));
         assert_eq!(check(&both(words('a', 9), words('b', 900))), Ok(()));
         let by_name =
@@ -301,7 +315,11 @@ mod tests {
                              "patternProperties": { "^x": {} } });
         let mut two = Bounds::default();
         assert_eq!((two.add(&listed), two.add(&json!({ "anyOf": [true], "type": "string" }))), (Ok(()), Ok(())));
-        // What is said of different members is independent, and of the same one is not, under its name or another's.
+    }
+
+    /// What is said of different members is independent, and of the same one is not, under its name or another's.
+    #[test]
+    fn what_is_said_of_different_members_is_independent() {
         let text = |i: usize| json!({ "type": "string", "pattern": format!("a{i}"), "enum": words('a', 90)["enum"] });
         let of = |place: &dyn Fn(usize) -> Value| json!({ "allOf": many(12, place) });
         let member = |i: usize| json!({ "properties": { format!("n{i}"): text(i) } });
@@ -323,8 +341,15 @@ mod tests {
             let why = check(&same).unwrap_err();
             assert!(why.ends_with(what), "{what}: {why}");
         }
+        let multiple = |n: usize| within(json!({ "multipleOf": n }));
+        assert_eq!(check(&json!({ "anyOf": [multiple(3), multiple(4)], "minProperties": 1 })), Ok(()));
+        let mut patterns = multiple(3);
+        patterns["patternProperties"] = json!({ "^a": { "multipleOf": 4 } });
+        assert!(check(&patterns).unwrap_err().ends_with("multipleOf beside patternProperties"));
+        assert!(check(&both(multiple(65537), multiple(65539))).unwrap_err().ends_with("multipleOf of one number"));
         // Names that lead to each other twice are followed once, and joined no more than may be.
-        let twice = |i: usize| json!({ "properties": { "a": { "$ref": format!("#/$defs/n{}", i + 1) }, "b": { "$ref": format!("#/$defs/n{}", i + 1) } } });
+        let next = |i: usize| json!({ "$ref": format!("#/$defs/n{}", i + 1) });
+        let twice = |i: usize| json!({ "properties": { "a": next(i), "b": next(i) } });
         let ladder =
             json!({ "allOf": [{ "$ref": "#/$defs/n0" }, { "$ref": "#/$defs/n1" }], "$defs": named(60, twice) });
         assert!(check(&ladder).unwrap_err().ends_with("values, multiplied out"));

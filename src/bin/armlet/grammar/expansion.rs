@@ -28,19 +28,19 @@ pub(super) struct Size<'s> {
     own: u64,
     /// Alternatives at this place.
     ways: u64,
-    /// Patterns that a text at this place must have.
-    patterns: u64,
+    /// Patterns that a text at this place must have, and `multipleOf` that a number must.
+    held: [u64; 2],
     /// What is within it, in all alternatives.
     within: Rc<BTreeMap<Place<'s>, Size<'s>>>,
     /// All values, with those within.
     pub(super) values: u64,
-    /// The most patterns of one text, with those within.
-    pub(super) most: u64,
+    /// The most patterns of one text, and `multipleOf` of one number, with those within.
+    pub(super) most: [u64; 2],
 }
 
 impl<'s> Size<'s> {
     fn leaf(own: u64) -> Self {
-        Size { own, ways: 1, patterns: 0, within: Rc::default(), values: own, most: 0 }
+        Size { own, ways: 1, held: [0; 2], within: Rc::default(), values: own, most: [0; 2] }
     }
 
     /// What is said of a place: of a name that is not known, what is said of others.
@@ -50,10 +50,10 @@ impl<'s> Size<'s> {
     }
 
     /// With what is within it.
-    fn of(own: u64, ways: u64, patterns: u64, within: BTreeMap<Place<'s>, Size<'s>>) -> Self {
+    fn of(own: u64, ways: u64, held: [u64; 2], within: BTreeMap<Place<'s>, Size<'s>>) -> Self {
         let values = within.values().fold(own, |sum, size| sum.saturating_add(size.values));
-        let most = within.values().fold(patterns, |most, size| most.max(size.most));
-        Size { own, ways, patterns, within: Rc::new(within), values, most }
+        let most = within.values().fold(held, |most, size| each(most, size.most, u64::max));
+        Size { own, ways, held, within: Rc::new(within), values, most }
     }
 }
 
@@ -88,7 +88,7 @@ impl<'s> Expansion<'s> {
 
     fn object(&mut self, members: &'s Map<String, Value>) -> Size<'s> {
         let mut parts: Vec<Size<'s>> = Vec::new();
-        let (mut own, mut patterns, mut within) = (1, 0, BTreeMap::new());
+        let (mut own, mut held, mut within) = (1, [0; 2], BTreeMap::new());
         let (mut speaks, mut compound) = (false, false);
         for (key, value) in members {
             compound |= matches!(key.as_str(), "allOf" | "anyOf" | "oneOf" | "$ref");
@@ -110,8 +110,9 @@ impl<'s> Expansion<'s> {
                 (key, _) if SILENT.contains(&key) => {}
                 (key, value) => {
                     speaks = true;
-                    let is_pattern = matches!(key, "pattern" | "format" | "minLength" | "maxLength" | "multipleOf");
-                    patterns += u64::from(is_pattern && !value.is_object());
+                    let is_pattern = matches!(key, "pattern" | "format" | "minLength" | "maxLength");
+                    held[0] += u64::from(is_pattern && !value.is_object());
+                    held[1] += u64::from(key == "multipleOf");
                     match key {
                         "additionalProperties" => self.put(&mut within, Place::Others, value),
                         "items" | "prefixItems" | "additionalItems" => self.put(&mut within, Place::Items, value),
@@ -120,7 +121,7 @@ impl<'s> Expansion<'s> {
                 }
             }
         }
-        parts.extend((speaks || parts.is_empty()).then(|| Size::of(own, 1, patterns, within)));
+        parts.extend((speaks || parts.is_empty()).then(|| Size::of(own, 1, held, within)));
         // Values that are listed are only fewer by what is said beside them.
         self.joined |= compound && parts.len() > 1;
         parts.into_iter().reduce(|one, other| self.and(&one, &other)).unwrap_or_else(|| Size::leaf(1))
@@ -170,7 +171,7 @@ impl<'s> Expansion<'s> {
             within.insert(*place, size);
         }
         let (own, ways) = (one.own.saturating_add(other.own), one.ways.saturating_add(other.ways));
-        Size::of(own, ways, one.patterns.max(other.patterns), within)
+        Size::of(own, ways, each(one.held, other.held, u64::max), within)
     }
 
     /// Both at once: each alternative of one with each of the other.
@@ -201,7 +202,7 @@ impl<'s> Expansion<'s> {
             within.insert(place, size);
         }
         let own = one.own.saturating_mul(other.ways).saturating_add(other.own.saturating_mul(one.ways));
-        Size::of(own, one.ways.saturating_mul(other.ways), one.patterns.saturating_add(other.patterns), within)
+        Size::of(own, one.ways.saturating_mul(other.ways), each(one.held, other.held, u64::saturating_add), within)
     }
 
     /// So many of the same.
@@ -213,6 +214,11 @@ impl<'s> Expansion<'s> {
             return Size::leaf(u64::MAX);
         }
         let within = size.within.iter().map(|(place, size)| (*place, self.copies(size, n))).collect();
-        Size::of(size.own.saturating_mul(n), size.ways.saturating_mul(n), size.patterns, within)
+        Size::of(size.own.saturating_mul(n), size.ways.saturating_mul(n), size.held, within)
     }
+}
+
+/// Each of one with that of the other.
+fn each(one: [u64; 2], other: [u64; 2], with: fn(u64, u64) -> u64) -> [u64; 2] {
+    [with(one[0], other[0]), with(one[1], other[1])]
 }
