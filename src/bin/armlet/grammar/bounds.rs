@@ -33,10 +33,11 @@ const TOGETHER: u64 = 8;
 const TYPES: usize = 7;
 
 /// Keywords that say nothing of a value.
-pub(super) const SILENT: [&str; 12] = [
+pub(super) const SILENT: [&str; 17] = [
     "$schema",
     "$id",
     "id",
+    "$anchor",
     "$comment",
     "$defs",
     "definitions",
@@ -45,6 +46,10 @@ pub(super) const SILENT: [&str; 12] = [
     "default",
     "examples",
     "deprecated",
+    "readOnly",
+    "writeOnly",
+    "contentMediaType",
+    "contentEncoding",
     "x-guidance",
 ];
 

@@ -68,6 +68,7 @@ fn write(tools: &Tools, frame: &Frame, tokenizer: &Tokenizer<'_>) -> Result<Stri
         (Choice::Required | Choice::Named(_), _) => writer.calls(tools, "")?,
     };
     let thought = writer.thought(frame);
+    writer.fits()?;
     Ok(format!("start: {thought}\nanswer: {answer}\n{}", writer.rules))
 }
 
@@ -106,6 +107,11 @@ impl Writer<'_, '_> {
     /// Writes it.
     pub(super) fn define(&mut self, name: &str, body: &str) -> Result<(), String> {
         let _ = writeln!(self.rules, "{name}: {body}");
+        self.fits()
+    }
+
+    /// Whether there is room for more.
+    pub(super) fn fits(&self) -> Result<(), String> {
         if self.rules.len() > MOST { Err(TOO_LARGE.into()) } else { Ok(()) }
     }
 
@@ -330,6 +336,7 @@ impl Writer<'_, '_> {
             });
         }
         for (i, (member, is_required)) in members.iter().enumerate().rev() {
+            self.fits()?;
             let mut before: Vec<Option<String>> = Vec::new();
             for n in 0..=cap.min(i) {
                 let between = if n == 0 { "" } else { between };

@@ -22,6 +22,10 @@ use crate::tools::GEMMAS_QUOTE as QUOTE;
 
 /// The names of members that no schema lists.
 const NAME: &str = "/[a-zA-Z_][a-zA-Z0-9_]*/";
+/// The most items of a list that have a schema by their place, and the most of them and of members in a tool: each is within the
+/// rule of the one before it, which llguidance follows on the stack.
+const PLACED: usize = 1024;
+const PLACED_OF_ALL: usize = 2048;
 
 /// What was made of the schemas of a tool.
 #[derive(Default)]
@@ -32,6 +36,8 @@ pub(super) struct Made {
     followed: Vec<String>,
     /// Values that were copied, once for each level above them.
     copied: u64,
+    /// Items and members that have a place.
+    placed: usize,
 }
 
 /// Whether llguidance has a grammar for a schema: what it has none for is refused in these words, too.
@@ -66,6 +72,8 @@ impl Writer<'_, '_> {
         texts.sort_by(|a, b| a.0.cmp(&b.0));
         texts.dedup_by(|a, b| a.0 == b.0);
         let key = texts.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>().join("\n");
+        // Whatever is looked up is written out for that, at each level of what it is within.
+        self.copies(text(&key))?;
         if let Some(known) = self.gemma.rules.get(&key) {
             return Ok(known.clone());
         }
@@ -99,6 +107,26 @@ impl Writer<'_, '_> {
 
     /// The alternatives of a schema, in each of which some hold together.
     fn ways(&mut self, root: &Value, schema: &Value) -> Result<Vec<Together>, String> {
+        // Definitions that name each other have more paths than any machine can follow, and what they come to is copied.
+        self.copies(1)?;
+        let ways = self.ways_within(root, schema)?;
+        self.copies(ways.len() as u64)?;
+        Ok(ways)
+    }
+
+    /// Counts what is copied.
+    fn copies(&mut self, n: u64) -> Result<(), String> {
+        self.gemma.copied += n;
+        within("values, multiplied out", self.gemma.copied, EXPANDED)
+    }
+
+    /// Counts items or members of which each is within the one before.
+    fn places(&mut self, n: usize) -> Result<(), String> {
+        self.gemma.placed += n;
+        within("items and members by their place", self.gemma.placed, PLACED_OF_ALL)
+    }
+
+    fn ways_within(&mut self, root: &Value, schema: &Value) -> Result<Vec<Together>, String> {
         let members = match schema {
             Value::Bool(true) => return Ok(vec![Vec::new()]),
             Value::Bool(false) => return Ok(Vec::new()),
@@ -135,8 +163,7 @@ impl Writer<'_, '_> {
                 ("const", value) => ways = both(ways, listed(std::slice::from_ref(value)))?,
                 (key, _) if SILENT.contains(&key) => {}
                 (key, value) => {
-                    self.gemma.copied += weight(value);
-                    within("values, multiplied out", self.gemma.copied, EXPANDED)?;
+                    self.copies(weight(value))?;
                     own.insert(key.into(), value.clone());
                 }
             }
@@ -146,6 +173,7 @@ impl Writer<'_, '_> {
 
     /// A value of each type that schemas have together.
     fn each_type(&mut self, root: &Value, all: &Together) -> Result<Vec<String>, String> {
+        self.fits()?;
         if all.is_empty() {
             return Ok(vec![self.any_of_gemma()]);
         }
@@ -257,7 +285,10 @@ impl Writer<'_, '_> {
         let lists: Vec<_> = all.iter().map(|schema| items(schema)).collect();
         let mut placed = Vec::new();
         let places = lists.iter().map(|(prefix, _)| prefix.len()).max().unwrap_or(0);
-        for i in 0..places.min(count.most.unwrap_or(places)) {
+        let places = places.min(count.most.unwrap_or(places));
+        within("items by their place", places, PLACED)?;
+        self.places(places)?;
+        for i in 0..places {
             let schemas: Vec<&Value> = lists.iter().filter_map(|(prefix, rest)| prefix.get(i).or(*rest)).collect();
             match self.value(root, &schemas)? {
                 Some(item) => placed.push(item),
@@ -294,8 +325,10 @@ impl Writer<'_, '_> {
             all.iter().filter_map(|s| s.get("required")?.as_array()).flatten().filter_map(Value::as_str).collect();
         let names: BTreeSet<&str> =
             of("properties").flat_map(Map::keys).map(String::as_str).chain(required.clone()).collect();
+        self.places(names.len())?;
         let mut members = Vec::new();
         for name in &names {
+            self.fits()?;
             let schemas: Vec<&Value> = all.iter().filter_map(|schema| property(schema, name)).collect();
             let value = self.value(root, &schemas)?;
             match value {

@@ -223,3 +223,58 @@ fn what_is_made_of_a_schema_is_bounded() {
         assert!(starts(&deep(150)).unwrap_err().ends_with("values, multiplied out"));
     });
 }
+
+/// Definitions that are nothing but each other have more paths than could ever be followed, and an annotation is no reason to.
+#[test]
+fn definitions_that_name_each_other_end() {
+    with_tokenizer(|tokenizer| {
+        let named = |i: usize| json!({ "$ref": format!("#/$defs/n{i}") });
+        let others = |i: usize| {
+            let next = if i < 60 { named(i + 1) } else { json!({ "type": "object" }) };
+            json!({ "anyOf": std::iter::once(next).chain((0..i).map(named)).collect::<Vec<_>>() })
+        };
+        let definitions: Map<String, Value> = (0..=60).map(|i| (format!("n{i}"), others(i))).collect();
+        let either = json!({ "anyOf": [named(0), named(60), { "type": "null" }], "readOnly": true });
+        let made = |schema: Value| {
+            let mut schema = schema;
+            schema["$defs"] = definitions.clone().into();
+            let tools = Tools { list: vec![tool("f", schema)], choice: Choice::Required, parallel: false };
+            lark(&tools, &frame(&DIALECTS[0]), tokenizer).map(drop).map_err(|e| e.to_string())
+        };
+        assert_eq!(made(json!({ "type": "object", "properties": { "a": either } })), Ok(()));
+        // Of all arguments there are no alternatives by name.
+        assert!(made(either).unwrap_err().ends_with("values, multiplied out"));
+    });
+}
+
+/// What is made of items and of members, one within the other, is bounded where llguidance would follow it on the stack.
+#[test]
+fn items_and_members_by_their_place_are_bounded() {
+    with_tokenizer(|tokenizer| {
+        let vocabulary = Vocabulary::new(tokenizer).unwrap();
+        let starts =
+            |schema: &Value| grammar(&DIALECTS[0], schema, tokenizer, &vocabulary).map(drop).map_err(|e| e.to_string());
+        let items = |n: usize| vec![json!(true); n];
+        let same = |of: u64, n: usize| json!({ "const": vec![of; n] });
+        let ones = |n: usize| same(1, n);
+        // As deep as can be.
+        let mut within = items(1024);
+        within[1023] = ones(1000);
+        assert_eq!(starts(&json!({ "prefixItems": within })), Ok(()));
+        for more in [json!({ "prefixItems": items(8000) }), json!({ "items": items(8000) }), ones(8000)] {
+            assert!(starts(&more).unwrap_err().ends_with(" items by their place"));
+        }
+        let names = |n: usize| (0..n).map(|i| (format!("n{i}"), json!(1))).collect::<Map<_, _>>();
+        for more in
+            [json!({ "const": names(4000) }), json!({ "prefixItems": [same(1, 700), same(2, 700), same(3, 700)] })]
+        {
+            assert!(starts(&more).unwrap_err().ends_with(" items and members by their place"));
+        }
+        // Long names, once for each way.
+        let way = json!({ "type": "object", "additionalProperties": true });
+        let members: Map<String, Value> = (0..60).map(|i| (format!("{}{i}", "n".repeat(3900)), json!({}))).collect();
+        let members = json!({ "properties": members, "additionalProperties": true });
+        let large = json!({ "allOf": [{ "anyOf": vec![way; 15] }, members] });
+        assert_eq!(starts(&large), Err("it is too large for a grammar".into()));
+    });
+}
