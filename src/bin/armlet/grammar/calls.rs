@@ -3,17 +3,16 @@
 //! Text is free, but for what begins a call: from there on it is a call of one of the tools, whose arguments their schemas allow.
 //! A thought before it is free, whatever it says of calls.
 
-use std::collections::HashSet;
 use std::fmt::Write;
 
 use armlet::tokenizer::{TokenKind, Tokenizer};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::bounds::{Bounds, references, within};
+use super::arguments::named;
+use super::bounds::{Bounds, within};
 use super::count::Count;
 use super::gbnf::escaped;
-use super::gemma::Made;
-use super::patterns::kept;
+use super::gemma::{Made, check};
 use super::{Trouble, compact, deep};
 use crate::thinking::Tags;
 use crate::tools::{Arguments, Choice, Dialect, Tool, Tools};
@@ -59,6 +58,7 @@ fn write(tools: &Tools, frame: &Frame, tokenizer: &Tokenizer<'_>) -> Result<Stri
         any: false,
         gemma: Made::default(),
         bounds: Bounds::default(),
+        roots: Bounds::default(),
     };
     let answer = match (&tools.choice, &frame.document) {
         (Choice::Auto, None) => writer.text_or_calls(tools, frame)?,
@@ -72,7 +72,7 @@ fn write(tools: &Tools, frame: &Frame, tokenizer: &Tokenizer<'_>) -> Result<Stri
     Ok(format!("start: {thought}\nanswer: {answer}\n{}", writer.rules))
 }
 
-fn as_map(schema: &Value) -> Result<Map<String, Value>, String> {
+pub(super) fn as_map(schema: &Value) -> Result<Map<String, Value>, String> {
     schema.as_object().cloned().ok_or_else(|| "a JSON schema is an object".into())
 }
 
@@ -85,8 +85,10 @@ pub(super) struct Writer<'w, 'm> {
     /// There is a rule for any value in Gemma's words.
     pub(super) any: bool,
     pub(super) gemma: Made,
-    /// What the schemas take together.
+    /// What the schemas take together that are JSON's.
     bounds: Bounds,
+    /// What those of tools take, whose arguments are in words of the family's own.
+    roots: Bounds,
 }
 
 impl Writer<'_, '_> {
@@ -166,12 +168,18 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// A text of which all these hold, and the first `end` behind it.
-    pub(super) fn kept(&mut self, bodies: &[String], end: &str, among: &[&str]) -> String {
+    /// A text of which all these hold, and `end` behind it, with the first `mark`.
+    pub(super) fn kept(&mut self, bodies: &[String], end: &str, mark: &str, among: &[&str]) -> String {
         let control = self.control(end, among);
         let behind = if control.is_some() { String::new() } else { regex(end) };
         let all: Vec<String> = bodies.iter().map(|body| format!("/({body}){behind}/")).collect();
-        let first = if control.is_some() { String::new() } else { format!(" & ~/(.|\\n)*{behind}(.|\\n)+/") };
+        let first = match control {
+            Some(_) => String::new(),
+            None => {
+                let mark = regex(mark);
+                format!(" & ~/(.|\\n)*{behind}(.|\\n)+/ & ~/(.|\\n)*{mark}(.|\\n)*{mark}(.|\\n)*/")
+            }
+        };
         let token = self.terminal(&format!("{}{first}", all.join(" & ")));
         match control {
             Some((id, _)) => format!("{token} <[{id}]>"),
@@ -249,19 +257,13 @@ impl Writer<'_, '_> {
         let head = self.literal(&format!("{}{}{}", d.name, tool.name, d.arguments));
         let root = &tool.parameters;
         if d.kind != Arguments::Json {
-            Bounds::default().add(&root.clone().into())?;
+            self.roots.add(&root.clone().into())?;
+            check(root)?;
         }
         let arguments = match d.kind {
             Arguments::Json => self.json(root, None)?,
-            Arguments::Python => self.members(root, ", ", &mut |writer, name, schema| {
-                let value = writer.python(schema, root)?;
-                Ok(format!("{} {value}", quoted(&format!("{name}="))))
-            })?,
             Arguments::Gemma => self.gemma_arguments(root)?,
-            Arguments::Xml => self.members(root, "", &mut |writer, name, schema| {
-                let value = writer.xml(schema, root)?;
-                Ok(format!("{} {value}", quoted(&format!("<parameter={name}>\n"))))
-            })?,
+            Arguments::Python | Arguments::Xml => self.one_by_one(root)?,
         };
         let id = if d.has_ids { "\", \\\"id\\\": \\\"\" /[a-zA-Z0-9]{9}/ \"\\\"\"" } else { "" };
         let end = if d.end.is_empty() { String::new() } else { self.literal(d.end) };
@@ -278,7 +280,7 @@ impl Writer<'_, '_> {
         // Each definition counts once, however often it is copied.
         self.bounds.add(&schema)?;
         // Only what it names is copied.
-        let mut more = root.map_or_else(Map::new, |root| named(root, &schema));
+        let mut more = root.map_or_else(|| Ok(Map::new()), |root| named(root, &schema))?;
         // How its values are written is said once for all.
         let options = root.and_then(|root| root.get("x-guidance"));
         more.extend(options.map(|options| ("x-guidance".into(), options.clone())));
@@ -293,28 +295,8 @@ impl Writer<'_, '_> {
         Ok(self.rule("", &body))
     }
 
-    /// Members of an object in the order of its schema; those that it does not require may be missing.
-    fn members(
-        &mut self,
-        schema: &Map<String, Value>,
-        between: &str,
-        write: &mut dyn FnMut(&mut Self, &str, &Value) -> Result<String, String>,
-    ) -> Result<String, String> {
-        let none = Map::new();
-        let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
-        let required = schema.get("required").and_then(Value::as_array);
-        let mut members = Vec::new();
-        for (name, schema) in properties {
-            let member = write(self, name, schema)?;
-            let is_required = required.is_some_and(|list| list.iter().any(|r| r == name));
-            members.push((self.rule("", &member), is_required));
-        }
-        let between = if between.is_empty() { String::new() } else { quoted(between) };
-        Ok(self.chain(&members, None, Count::ANY, &between)?.unwrap_or_default())
-    }
-
-    /// Members one behind the other, of which only those that are required must be there, and then others; none if there cannot be
-    /// so many.
+    /// Members one behind the other, of which only those that are required must be there, and then others; none if there cannot
+    /// be so many.
     pub(super) fn chain(
         &mut self,
         members: &[(String, bool)],
@@ -350,63 +332,6 @@ impl Writer<'_, '_> {
         }
         Ok(row.swap_remove(0))
     }
-
-    /// A value in Python's words: constants of their own, all else as in JSON.
-    fn python(&mut self, schema: &Value, root: &Map<String, Value>) -> Result<String, String> {
-        match schema["type"].as_str() {
-            Some("boolean") => Ok("(\"True\" | \"False\")".into()),
-            Some("null") => Ok("\"None\"".into()),
-            _ => self.json(&as_map(&if *schema == true { json!({}) } else { schema.clone() })?, Some(root)),
-        }
-    }
-
-    /// The value of an element: a text as it is, all else as JSON.
-    fn xml(&mut self, schema: &Value, root: &Map<String, Value>) -> Result<String, String> {
-        // A text ends at the first of these, as it is read.
-        let (mark, end) = ("</parameter>", "\n</parameter>\n");
-        if let Some(texts) = texts(schema) {
-            let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
-            return Ok(format!("({}) {}", texts.join(" | "), quoted(end)));
-        }
-        if schema["type"] == "string" {
-            return Ok(match kept(schema)? {
-                None => format!("{} \"\\n\"", self.until(mark, &[], None, &[])),
-                Some(kept) => self.kept(&kept, end, &[]),
-            });
-        }
-        let value = self.json(&as_map(&if *schema == true { json!({}) } else { schema.clone() })?, Some(root))?;
-        Ok(format!("{value} {}", quoted(end)))
-    }
-}
-
-/// Definitions of `root` that a schema names, and those that they name.
-fn named(root: &Map<String, Value>, schema: &Value) -> Map<String, Value> {
-    let mut targets = HashSet::new();
-    references(schema, &mut targets);
-    let mut found: Map<String, Value> = Map::new();
-    let mut left: Vec<&str> = targets.into_iter().collect();
-    while let Some(target) = left.pop() {
-        let mut path = target.trim_start_matches("#/").split('/');
-        let (Some(key @ ("$defs" | "definitions")), Some(name)) = (path.next(), path.next()) else { continue };
-        let Some(definition) = root.get(key).and_then(|definitions| definitions.get(name)) else { continue };
-        let of = found.entry(key).or_insert(json!({}));
-        if of.get(name).is_none() {
-            of[name] = definition.clone();
-            let mut targets = HashSet::new();
-            references(definition, &mut targets);
-            left.extend(targets);
-        }
-    }
-    found
-}
-
-/// The texts that a schema lists, if it lists nothing else.
-fn texts(schema: &Value) -> Option<Vec<String>> {
-    if let Some(text) = schema["const"].as_str() {
-        return Some(vec![text.into()]);
-    }
-    let list = schema["enum"].as_array().filter(|list| !list.is_empty())?;
-    list.iter().map(|item| item.as_str().map(String::from)).collect()
 }
 
 /// A text as a string of the grammar.
@@ -422,6 +347,7 @@ pub(super) fn regex(text: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use armlet::tokenizer::EncodeOptions;
+    use serde_json::json;
 
     use super::super::{Form, Grammar, Vocabulary};
     use super::*;

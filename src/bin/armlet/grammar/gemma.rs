@@ -1,8 +1,8 @@
 //! Values in Gemma's words, of the whole of their schema: what JSON's grammar is made of by llguidance, this makes for a language
 //! that it does not have.
 //!
-//! A schema becomes alternatives in each of which some schemas without alternatives hold together, and these a value of each type.
-//! What is the same has one rule, so that what names itself ends.
+//! A schema becomes alternatives in each of which some schemas without alternatives hold together, and these a value of each
+//! type. What is the same has one rule, so that what names itself ends.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
@@ -12,6 +12,7 @@ use llguidance::api::ParserLimits;
 use llguidance::{GrammarBuilder, JsonCompileOptions};
 use serde_json::{Map, Value, json};
 
+use super::arguments::{check_word, is_lenient};
 use super::bounds::{EXPANDED, SILENT, target_of, within};
 use super::calls::{Writer, quoted, regex};
 use super::count::{Count, Together};
@@ -38,6 +39,8 @@ pub(super) struct Made {
     copied: u64,
     /// Items and members that have a place.
     placed: usize,
+    /// What no grammar can say has no effect.
+    is_lenient: bool,
 }
 
 /// Whether llguidance has a grammar for a schema: what it has none for is refused in these words, too.
@@ -54,8 +57,7 @@ pub(super) fn check(schema: &Map<String, Value>) -> Result<(), String> {
 impl Writer<'_, '_> {
     /// The members of an object of a tool's arguments.
     pub(super) fn gemma_arguments(&mut self, root: &Map<String, Value>) -> Result<String, String> {
-        check(root)?;
-        self.gemma = Made::default();
+        self.gemma = Made { is_lenient: is_lenient(root), ..Made::default() };
         let root = Value::Object(root.clone());
         let ways = self.ways(&root, &root)?;
         let mut objects = Vec::new();
@@ -259,6 +261,9 @@ impl Writer<'_, '_> {
         if !length.is_possible() || listed.as_ref().is_some_and(Vec::is_empty) {
             return Ok(None);
         }
+        if listed.iter().flatten().any(|text| text.contains(QUOTE)) {
+            return Err(format!("{} in a text, which this family cannot write", quoted(QUOTE)));
+        }
         let quote = self.literal(QUOTE);
         let has_pattern = all.iter().any(|schema| schema.contains_key("pattern"));
         Ok(Some(match listed {
@@ -272,7 +277,7 @@ impl Writer<'_, '_> {
                 let text = if bodies.is_empty() {
                     self.until(QUOTE, tokens, None, &[])
                 } else {
-                    self.kept(&bodies, QUOTE, tokens)
+                    self.kept(&bodies, QUOTE, QUOTE, tokens)
                 };
                 format!("{quote} {text}")
             }
@@ -325,10 +330,14 @@ impl Writer<'_, '_> {
             all.iter().filter_map(|s| s.get("required")?.as_array()).flatten().filter_map(Value::as_str).collect();
         let names: BTreeSet<&str> =
             of("properties").flat_map(Map::keys).map(String::as_str).chain(required.clone()).collect();
+        if !self.gemma.is_lenient && !names.is_empty() && of("patternProperties").next().is_some() {
+            return Err("it has patternProperties beside names that they may be of".into());
+        }
         self.places(names.len())?;
         let mut members = Vec::new();
         for name in &names {
             self.fits()?;
+            check_word(name)?;
             let schemas: Vec<&Value> = all.iter().filter_map(|schema| property(schema, name)).collect();
             let value = self.value(root, &schemas)?;
             match value {

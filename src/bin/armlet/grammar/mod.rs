@@ -3,6 +3,8 @@
 //! llguidance (<https://github.com/guidance-ai/llguidance>) says which tokens may follow; here are the vocabulary as it wants it,
 //! GBNF in the language that it reads, and a [`Constraint`] for each answer.
 
+#[cfg(feature = "serve")]
+mod arguments;
 mod bounds;
 #[cfg(feature = "serve")]
 pub(crate) mod calls;

@@ -207,6 +207,21 @@ fn what_no_grammar_can_say_is_as_for_others() {
     });
 }
 
+/// Of names and patterns side by side it is not known which are of which: that is refused where a schema is kept to.
+#[test]
+fn patterns_beside_names_are_refused() {
+    with_tokenizer(|tokenizer| {
+        let schema = json!({ "type": "object", "properties": { "a": { "type": "object",
+            "properties": { "n_a": {} }, "patternProperties": { "^n_": { "type": "integer" } } } } });
+        let made = |parameters: Value| {
+            let tools = Tools { list: vec![tool("f", parameters)], choice: Choice::Required, parallel: false };
+            lark(&tools, &frame(&DIALECTS[0]), tokenizer).map(drop).map_err(|e| e.to_string())
+        };
+        assert!(made(schema.clone()).unwrap_err().contains("patternProperties beside names"));
+        assert_eq!(made(lenient(&schema).unwrap()), Ok(()));
+    });
+}
+
 /// What is copied for each level above it is bounded, as is what is listed.
 #[test]
 fn what_is_made_of_a_schema_is_bounded() {
