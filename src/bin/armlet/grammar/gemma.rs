@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use llguidance::api::ParserLimits;
 use llguidance::{GrammarBuilder, JsonCompileOptions};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 use super::arguments::{check_word, is_lenient};
 use super::bounds::{EXPANDED, SILENT, target_of, within};
@@ -205,30 +205,20 @@ impl Writer<'_, '_> {
     /// A number, which Gemma writes as JSON does.
     fn number(&mut self, all: &Together) -> Result<Option<String>, String> {
         let kind = if is_of(all, "number") { "number" } else { "integer" };
-        let keys = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"];
-        let of_numbers = |schema: &Rc<Map<String, Value>>| {
-            let kept: Map<String, Value> = schema
-                .iter()
-                .filter(|(key, _)| keys.contains(&key.as_str()))
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect();
-            (!kept.is_empty()).then_some(Value::Object(kept))
-        };
-        let bounds: Vec<Value> = all.iter().filter_map(of_numbers).collect();
-        let bound =
-            |keys: [&'static str; 2]| bounds.iter().flat_map(move |b| keys.map(|key| b[key].as_f64())).flatten();
-        let least = bound(["minimum", "exclusiveMinimum"]).fold(f64::NEG_INFINITY, f64::max);
-        let most = bound(["maximum", "exclusiveMaximum"]).fold(f64::INFINITY, f64::min);
-        if least > most {
-            return Ok(None);
+        let listed: Vec<&Number> = all.iter().filter_map(|schema| schema.get("const")?.as_number()).collect();
+        if let Some(n) = listed.first() {
+            let is_whole = n.as_f64().is_none_or(|n| n.fract() == 0.0);
+            let is_one =
+                listed.iter().all(|other| other == n || (n.is_f64() || other.is_f64()) && other.as_f64() == n.as_f64());
+            if !is_one || kind == "integer" && !is_whole || !all.iter().all(|schema| is_within(n, schema)) {
+                return Ok(None);
+            }
+            if !all.iter().any(|schema| schema.contains_key("multipleOf")) {
+                return Ok(Some(quoted(&n.to_string())));
+            }
         }
-        if let [only] = &bounds[..]
-            && let Some(n) =
-                only.get("minimum").filter(|n| only.get("maximum") == Some(*n) && only["multipleOf"].is_null())
-            && (kind == "number" || !n.is_f64())
-        {
-            return Ok(Some(quoted(&n.to_string())));
-        }
+        let mut bounds: Vec<Value> = all.iter().filter_map(|schema| of_numbers(schema)).collect();
+        bounds.extend(listed.first().map(|n| json!({ "minimum": n, "maximum": n })));
         let mut schema = Map::new();
         schema.insert("type".into(), kind.into());
         match bounds.len() {
@@ -236,7 +226,8 @@ impl Writer<'_, '_> {
             1 => schema.extend(bounds[0].as_object().cloned().unwrap_or_default()),
             _ => drop(schema.insert("allOf".into(), bounds.into())),
         }
-        self.json(&schema, None).map(Some)
+        // One of several alternatives may have no number.
+        if check(&schema).is_err() { Ok(None) } else { self.json(&schema, None).map(Some) }
     }
 
     /// A text: one of those that are listed, or what has all patterns and lengths.
@@ -441,6 +432,28 @@ fn is_of(all: &Together, kind: &str) -> bool {
     })
 }
 
+/// What a schema says of numbers.
+fn of_numbers(schema: &Map<String, Value>) -> Option<Value> {
+    let keys = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"];
+    let kept = schema.iter().filter(|(key, _)| keys.contains(&key.as_str()));
+    let kept: Map<String, Value> = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
+    (!kept.is_empty()).then_some(Value::Object(kept))
+}
+
+/// Whether a number is within the bounds of a schema.
+fn is_within(n: &Number, schema: &Map<String, Value>) -> bool {
+    let bound = |key: &str| schema.get(key).and_then(Value::as_f64);
+    // By an older draft, a bound may be said to be one that is not reached itself.
+    let exclusive =
+        |key: &str, other: &str| if schema.get(key) == Some(&true.into()) { bound(other) } else { bound(key) };
+    n.as_f64().is_some_and(|n| {
+        bound("minimum").is_none_or(|least| n >= least)
+            && bound("maximum").is_none_or(|most| n <= most)
+            && exclusive("exclusiveMinimum", "minimum").is_none_or(|below| n > below)
+            && exclusive("exclusiveMaximum", "maximum").is_none_or(|above| n < above)
+    })
+}
+
 /// Values that are listed, as schemas: texts are one.
 fn listed(values: &[Value]) -> Vec<Together> {
     let (texts, others): (Vec<&Value>, Vec<&Value>) = values.iter().partition(|value| value.is_string());
@@ -456,7 +469,7 @@ fn constant(value: &Value) -> Value {
         Value::Bool(_) => json!({ "type": "boolean", "const": value }),
         Value::Number(n) => {
             let kind = if n.is_f64() { "number" } else { "integer" };
-            json!({ "type": kind, "minimum": value, "maximum": value })
+            json!({ "type": kind, "const": value })
         }
         Value::String(_) => json!({ "type": "string", "enum": [value] }),
         Value::Array(items) => {

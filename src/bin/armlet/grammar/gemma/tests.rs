@@ -57,7 +57,7 @@ fn alternatives_and_references() -> Vec<Case> {
     ]
 }
 
-fn lists_numbers_and_texts() -> Vec<Case> {
+fn lists() -> Vec<Case> {
     vec![
         (
             json!({ "type": "array", "items": { "type": "integer" }, "minItems": 2, "maxItems": 3 }),
@@ -77,6 +77,11 @@ fn lists_numbers_and_texts() -> Vec<Case> {
             vec![json!([]), json!([1]), json!([1, 2])],
             vec![json!([2]), json!([1, 2, 3])],
         ),
+    ]
+}
+
+fn numbers_and_texts() -> Vec<Case> {
+    vec![
         (
             json!({ "type": "number", "minimum": 2, "exclusiveMaximum": 5 }),
             vec![json!(2), json!(4.5)],
@@ -97,6 +102,23 @@ fn lists_numbers_and_texts() -> Vec<Case> {
             vec![json!("bb")],
             vec![json!("a"), json!("c"), json!(3)],
         ),
+        (
+            json!({ "type": "integer", "minimum": 5, "maximum": 5, "exclusiveMinimum": 4 }),
+            vec![json!(5)],
+            vec![json!(4), json!(6)],
+        ),
+        (
+            json!({ "anyOf": [{ "minimum": 5, "maximum": 5, "exclusiveMaximum": 5, "type": "number" }, { "type": "null" }] }),
+            vec![json!(null)],
+            vec![json!(5)],
+        ),
+        (json!({ "type": "integer", "enum": [1, 1.5] }), vec![json!(1)], vec![json!(1.5)]),
+        (
+            json!({ "enum": [1, 2.5, 7, 12], "type": "number", "minimum": 2, "exclusiveMaximum": 12 }),
+            vec![json!(2.5), json!(7)],
+            vec![json!(1), json!(12)],
+        ),
+        (json!({ "enum": [3, 4, 6], "multipleOf": 3 }), vec![json!(3), json!(6)], vec![json!(4)]),
         (json!({ "type": ["integer", "null"] }), vec![json!(1), json!(null)], vec![json!(1.5), json!("1")]),
         (
             json!({ "type": "string", "pattern": "^a", "allOf": [{ "maxLength": 2 }] }),
@@ -156,7 +178,7 @@ fn arguments_are_of_the_whole_of_their_schema() {
     assert_eq!(gemma.family, "Gemma 4");
     with_tokenizer(|tokenizer| {
         let vocabulary = Vocabulary::new(tokenizer).unwrap();
-        let all = [alternatives_and_references(), lists_numbers_and_texts(), objects()];
+        let all = [alternatives_and_references(), lists(), numbers_and_texts(), objects()];
         for (schema, fits, fits_not) in all.into_iter().flatten() {
             for dialect in [&GENERIC, gemma] {
                 let grammar =
