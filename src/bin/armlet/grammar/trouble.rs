@@ -28,6 +28,10 @@ impl Trouble {
         let error = plain(error);
         match error {
             "NoExtensionBias" => Trouble::Form("no text is of it: what it needs is not there, or never ends".into()),
+            // What it says of itself is not the form's fault.
+            error if ["Internal error: ", "panic: "].iter().any(|own| error.starts_with(own)) => {
+                Trouble::Failed(error.into())
+            }
             error => Trouble::Form(limit(error).unwrap_or_else(|| error.into())),
         }
     }
@@ -56,4 +60,18 @@ fn limit(error: &str) -> Option<String> {
         ("Current row has ", format!("more than {PLACES} ways to go on at one place")),
     ];
     limits.into_iter().find(|(text, _)| error.contains(text)).map(|(_, what)| format!("it has {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_within_are_no_fault_of_the_form() {
+        for own in ["Internal error: no row", "panic: index out of bounds"] {
+            assert_eq!(Trouble::at_start(own), Trouble::Failed(own.into()));
+        }
+        let of_form = "Invalid type: panic: or Internal error: ";
+        assert_eq!(Trouble::at_start(of_form), Trouble::Form(of_form.into()));
+    }
 }

@@ -49,7 +49,7 @@ pub(super) async fn answer(
     if *app.phase.borrow() != Phase::Running {
         return Err(Problem::unavailable("The server is about to end."));
     }
-    let bound_by = bound_by(&wanted);
+    let bound_by = bound_by(wanted.tools.is_some(), wanted.form.as_ref(), wanted.names);
     wanted.form = wanted.form.or_else(|| app.form.clone());
     let stream = wanted.stream;
     let (most, logs) = (app.sizes.context, app.limits.log_prompts);
@@ -129,21 +129,24 @@ fn refusal(app: &App, why: Refused, names: Names) -> Problem {
     }
 }
 
-/// The field of a request whose form its answer keeps to; none where that is the server's own, or there is none.
-fn bound_by(wanted: &Wanted) -> Option<&'static str> {
-    match (&wanted.tools, &wanted.form) {
-        (Some(_), _) => Some("tools"),
-        (None, Some(Form::Gbnf(_))) => Some("grammar"),
-        (None, form) => form.as_ref().map(|_| wanted.names.form),
+/// The fields of a request whose forms its answer keeps to, and the code of what is wrong with them; none where the form is the
+/// server's own, or there is none.
+fn bound_by(has_tools: bool, form: Option<&Form>, names: Names) -> Option<(String, &'static str)> {
+    let form = form.map(|form| if matches!(form, Form::Gbnf(_)) { "grammar" } else { names.form });
+    match (has_tools, form) {
+        (true, None) => Some(("tools".into(), "invalid_function_parameters")),
+        // Which of them it is cannot be told.
+        (true, Some(form)) => Some((format!("tools or {form}"), "invalid_value")),
+        (false, form) => form.map(|form| (form.into(), "invalid_value")),
     }
 }
 
 /// Why an answer that had begun does not go on.
-fn broken(bound_by: Option<&'static str>, trouble: &Trouble) -> Problem {
+fn broken(bound_by: Option<&(String, &'static str)>, trouble: &Trouble) -> Problem {
     match (trouble, bound_by) {
-        (Trouble::Form(why), Some(field)) => {
+        (Trouble::Form(why), Some((field, code))) => {
             let message = format!("Invalid schema for {field}: {why}, to which the answer has come.");
-            Problem::invalid(message).of(field).code("invalid_value")
+            Problem::invalid(message).of(field).code(code)
         }
         _ => Problem::internal(trouble.to_string()),
     }
@@ -162,7 +165,7 @@ struct Answering {
     engine: Handle,
     cut: Reached,
     splitter: Splitter,
-    bound_by: Option<&'static str>,
+    bound_by: Option<(String, &'static str)>,
     /// All of it so far, for the log.
     said: Option<String>,
 }
@@ -201,7 +204,7 @@ impl Answering {
                 }
                 Came::End(last, ended)
             }
-            Some(Event::Failed(why)) => Came::Failed(broken(self.bound_by, &why)),
+            Some(Event::Failed(why)) => Came::Failed(broken(self.bound_by.as_ref(), &why)),
             None => Came::Failed(Problem::unavailable("The answer was given up.")),
         })
     }
@@ -264,5 +267,31 @@ impl hyper::body::Body for Stream {
             }
         }
         Poll::Ready(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an answer comes to is said of the fields that it is bound by, as it would have been before it began.
+    #[test]
+    fn limits_that_an_answer_comes_to_name_their_fields() {
+        let names = Names { prompt: "messages", form: "response_format", parameters: "function.parameters" };
+        let form = Form::Schema(true.into());
+        let broken = |has_tools: bool, form: Option<&Form>, trouble: Trouble| {
+            broken(bound_by(has_tools, form, names).as_ref(), &trouble).openai()["error"].clone()
+        };
+        for (has_tools, form, param, code) in [
+            (true, None, "tools", "invalid_function_parameters"),
+            (true, Some(&form), "tools or response_format", "invalid_value"),
+            (false, Some(&form), "response_format", "invalid_value"),
+            (false, Some(&Form::Gbnf(String::new())), "grammar", "invalid_value"),
+        ] {
+            let error = broken(has_tools, form, Trouble::Form("it is wide".into()));
+            assert_eq!((&error["param"], &error["code"]), (&param.into(), &code.into()), "{error}");
+            assert_eq!(broken(has_tools, form, Trouble::Failed("no".into()))["type"], "server_error");
+        }
+        assert_eq!(broken(false, None, Trouble::Form("it is wide".into()))["type"], "server_error");
     }
 }
