@@ -81,6 +81,9 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Chat(chat) if several && (chat.session.is_some() || chat.prefix.is_some()) => {
             Err(Failure::Usage("--session and --prefix are of one board".into()))
         }
+        Command::Bench(bench) if several && (bench.compare_mha || bench.models.each().len() != 1) => {
+            Err(Failure::Usage("several boards measure one model at a time".into()))
+        }
         Command::Chat(_) | Command::Complete(_) | Command::Perplexity(_) | Command::Bench(_) | Command::Check => {
             crate::command(args)
         }
@@ -88,7 +91,16 @@ pub(crate) fn run(args: Args) -> ExitCode {
         _ => crate::command(args),
     };
     JOB.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let result = job.agreed(result).and_then(|()| if count { job.count() } else { Ok(()) });
+    let result = job.agreed(result);
+    // The others wait for what comes next, and would wait for ever.
+    if let Err(Failure::Error(why) | Failure::Usage(why)) = &result
+        && several
+        && job.met.load(Ordering::Relaxed)
+    {
+        Failure::new(job.boards.boards().board(rank), why).report();
+        job.boards.boards().abort();
+    }
+    let result = if count { result.and(job.count()) } else { result };
     drop(job);
     match result {
         // What concerns all boards is said by one.
@@ -98,7 +110,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
 }
 
 impl Job {
-    /// What the command has come to, which all boards know if they had not met.
+    /// What the command has come to, which all boards know if they had not met: then one of them says it.
     fn agreed(&self, result: Result<(), Failure>) -> Result<(), Failure> {
         match result {
             Ok(()) | Err(Failure::Followed) => Ok(()),
@@ -166,7 +178,7 @@ impl Boards {
             model: loaded.model.fingerprint(),
             numbers: Numbers::new(config, job.split),
             any_backend: !loaded.model.has_float_matrices(),
-            threads: u16::try_from(loaded.pool.workers()).unwrap_or(u16::MAX),
+            threads: threads(loaded.pool.workers()),
             needed: u32::try_from(needed.div_ceil(1 << 20)).unwrap_or(u32::MAX),
             ..Card::here(loaded.kernels.backend())
         };
@@ -180,6 +192,18 @@ impl Boards {
         );
         Ok(())
     }
+}
+
+/// Threads of a board: if it has as many as CPUs that it may use, and might use more, as many as there are CPUs.
+fn threads(workers: usize) -> u16 {
+    let [cpus, all] = armlet_mpi::machine::cpus();
+    let workers = u16::try_from(workers).unwrap_or(u16::MAX);
+    if workers >= cpus { workers.max(all) } else { workers }
+}
+
+/// Whether this is one of several boards: what is typed comes through a pipe from the launcher.
+pub(crate) fn is_job() -> bool {
+    Boards::new().are_several()
 }
 
 /// Bytes of a board's weights.

@@ -102,6 +102,11 @@ impl Mpi {
         *self.at_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(f));
     }
 
+    /// Ends the job on all boards, because of what this one has said.
+    pub fn abort(&self) -> ! {
+        self.world().abort(1)
+    }
+
     /// How long boards wait for each other.
     pub fn patience(&self) -> &Patience {
         &self.patience
@@ -159,7 +164,9 @@ impl Mpi {
                     None => std::hint::spin_loop(),
                 }
             }
-            self.patience.waited(start.elapsed());
+            if limit.is_some() {
+                self.patience.waited(start.elapsed());
+            }
             exchange.result()
         })
     }

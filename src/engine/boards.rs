@@ -1,13 +1,17 @@
 //! The boards of an engine, and what the first of them tells the others.
 
 use crate::boards::{Comm, CommError};
-use crate::model::Hparams;
+use crate::model::{CacheShape, Hparams};
 
 /// The boards of an engine.
 pub(super) struct Boards<'e> {
     pub(super) comm: &'e dyn Comm,
     /// Sizes of what this board computes.
     pub(super) own: Hparams,
+    /// Size and format of their session.
+    pub(super) cache: CacheShape,
+    /// The first board's session, by its memory, once there is one.
+    pub(super) session: Option<usize>,
     /// What has ended their work together.
     pub(super) failed: Option<CommError>,
 }

@@ -66,7 +66,13 @@ impl<'e> Engine<'e> {
         }
         share.check(model).map_err(EngineError::Split)?;
         let own = share.hparams(&model.hparams);
-        Self::carve(model, kernels, plan, memory, Boards { comm, own, failed: None })
+        Self::carve(
+            model,
+            kernels,
+            plan,
+            memory,
+            Boards { comm, own, cache: *plan.cache(), session: None, failed: None },
+        )
     }
 
     fn carve(

@@ -16,7 +16,8 @@ impl Engine<'_> {
         outputs: usize,
     ) -> Result<(), EngineError> {
         if self.sizes.share.is_whole() {
-            return Ok(());
+            let is_whole = |i| sessions.get(i).is_none_or(|cache| cache.shape().share.is_whole());
+            return if (0..sessions.len()).all(is_whole) { Ok(()) } else { Err(EngineError::Shared) };
         }
         if let Some(failed) = self.boards.failed {
             return Err(failed.into());
@@ -24,9 +25,12 @@ impl Engine<'_> {
         let (1, Some(cache)) = (sessions.len(), sessions.get(0)) else {
             return Err(EngineError::SharedSessions(sessions.len()));
         };
-        if cache.shape().share != self.sizes.share {
+        // The others have one session, of the same plan, whose positions the first board's are.
+        let known = self.boards.session.filter(|_| cache.position() > 0);
+        if *cache.shape() != self.boards.cache || known.is_some_and(|known| known != cache.id()) {
             return Err(EngineError::Shared);
         }
+        self.boards.session = Some(cache.id());
         let result = self.tell(cache.position(), tokens, outputs);
         Ok(result.inspect_err(|e| self.boards.failed = Some(*e))?)
     }
@@ -87,6 +91,9 @@ impl Engine<'_> {
             session.go_to(position)?;
             let [_, _, _, _, _, _, first @ ..] = words;
             let mut few = first;
+            if tokens > self.sizes.chunk {
+                return Err(EngineError::Shared);
+            }
             let buffer = core::mem::take(&mut self.buffers.tokens);
             let tokens = if tokens > FEW { buffer.first_n_mut(tokens) } else { few.first_n_mut(tokens) };
             let result = self.follow_pass(exec, session, tokens, outputs);
@@ -102,9 +109,6 @@ impl Engine<'_> {
         tokens: &mut [u32],
         outputs: usize,
     ) -> Result<(), EngineError> {
-        if tokens.len() > self.sizes.chunk {
-            return Err(EngineError::Shared);
-        }
         if tokens.len() > FEW {
             self.boards.comm.broadcast(0, bytes_of_mut(tokens))?;
         }

@@ -13,11 +13,15 @@ pub(super) const HEADER: usize = 256;
 pub(super) const HADAMARD: u32 = 1;
 /// They are rotated by the factors of a long context.
 pub(super) const LONG: u32 = 2;
+/// They are those of one of several boards.
+const PART_OF_SEVERAL: u32 = 4;
 
 /// How the keys of a cache are stored.
 pub(super) fn keys(model: &Model<'_>, shape: &CacheShape) -> u32 {
     let long = is_long(model, shape.groups.full.capacity());
-    u32::from(shape.hadamard) * HADAMARD + u32::from(long) * LONG
+    // What one of several boards has is no session: nothing may take it for one.
+    let part = if shape.share.is_whole() { 0 } else { PART_OF_SEVERAL };
+    u32::from(shape.hadamard) * HADAMARD + u32::from(long) * LONG + part
 }
 
 /// A layer group: its layers and its ring. All zeros where a model has no such group.

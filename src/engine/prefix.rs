@@ -100,7 +100,7 @@ impl<'s> Session<'s> {
         let (cache, saved) = (plan.cache(), prefix.buffer.shape());
         let same = cache.shared && cache.groups.full.sinks == saved.slots && cache.kv_type == saved.kv_type;
         let differ = keys(model, cache) ^ prefix.keys;
-        if !same || differ & HADAMARD != 0 {
+        if !same || differ & HADAMARD != 0 || !cache.share.is_whole() {
             return Err(SnapshotError::OtherShape("prefix in the plan").into());
         }
         if differ & LONG != 0 {

@@ -174,6 +174,9 @@ impl Session<'_> {
     /// # Errors
     /// [`SnapshotError`]; the session is then unchanged.
     pub fn restore<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], SnapshotError> {
+        if !self.cache.shape().share.is_whole() {
+            return Err(SnapshotError::OtherShape("number of boards"));
+        }
         let header = Header::decode(bytes)?;
         if header.prefix {
             return Err(SnapshotError::Kind(true));

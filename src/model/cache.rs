@@ -286,6 +286,12 @@ impl<'a> KvCache<'a> {
         self.set_position(position, position);
     }
 
+    /// Where its memory is, which no other cache has at the same time.
+    #[cfg(feature = "boards")]
+    pub(crate) fn id(&self) -> usize {
+        self.full.buffer.memory()[0].bytes.as_ptr().addr()
+    }
+
     /// Its size and format.
     pub(crate) fn shape(&self) -> &CacheShape {
         &self.shape

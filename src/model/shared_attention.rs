@@ -2,7 +2,7 @@
 //!
 //! Each board sums up its blocks of positions, and each block is a whole subtree of [`MergeTree`]; so what it sends is one sum for
 //! each of its blocks and no more, and when all boards have all blocks' sums, each of them merges these by the upper part of the
-//! same tree. That is one exchange a layer. A sum of each board over all that it has would be one less to send, and have other
+//! same tree. That is one exchange a layer for up to eight rows. A sum of each board over all that it has would be one less to send, and have other
 //! bits (Tree Attention, arXiv 2408.04093, and flash-decoding send those).
 
 use core::ops::Range;

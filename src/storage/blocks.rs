@@ -137,10 +137,14 @@ mod tests {
         ) {
             let mut devices: Vec<BTreeMap<usize, u64>> = std::vec![BTreeMap::new(); size];
             let of = |rank| Blocks { rank, size, leaves: 1 << leaves };
-            // The first position of a tile stands for all of it; those that no ring would still hold were written before.
+            // Of a tile the positions with which what is attended to may begin or end; those that no ring would still hold were
+            // written before.
             let reach = (ring.window + 64 + ring.kept_tiles.max(1) * ring.every.max(1) * TILE) as u64 * 2;
-            let from = n.saturating_sub(reach).max(ring.sinks as u64).next_multiple_of(TILE as u64);
-            for position in (from..=n).step_by(TILE) {
+            let from = (n.saturating_sub(reach) / TILE as u64) * TILE as u64;
+            let start = (n + 1).saturating_sub(ring.window as u64);
+            let edges = [0, TILE as u64 - 1, start % TILE as u64, n % TILE as u64, (ring.sinks % TILE) as u64];
+            let is_edge = |position: &u64| edges.contains(&(position % TILE as u64));
+            for position in (from.max(ring.sinks as u64)..=n).filter(is_edge) {
                 let owners: Vec<usize> = (0..size).filter(|rank| of(*rank).has(position)).collect();
                 prop_assert_eq!(owners.len(), 1);
                 let slot = of(owners[0]).slot(&ring, position);
@@ -149,7 +153,8 @@ mod tests {
             }
             let attended = ring.attended(n);
             let tiles = attended.parts_from(0).flat_map(|part| part.tiles().collect::<Vec<_>>());
-            for position in tiles.map(|tile| tile * TILE as u64).filter(|p| *p >= from) {
+            let spans = tiles.flat_map(|tile| ring.tile(n, tile)).filter(|span| !span.sink && span.start >= from);
+            for position in spans.flat_map(|span| [span.start, span.start + span.len as u64 - 1]) {
                 let owner = (0..size).find(|rank| of(*rank).has(position)).unwrap();
                 prop_assert_eq!(devices[owner].get(&of(owner).slot(&ring, position)), Some(&position));
             }

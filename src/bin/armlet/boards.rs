@@ -199,17 +199,14 @@ impl Cluster {
     /// Each board has all weights, and gathers the sums of its blocks of positions once a layer.
     fn by_tokens(&self, shares: &[Share]) -> Row {
         let h = &self.h;
-        let context = self.config.context;
-        let held = |share: &Share| (0..context).filter(|p| share.has_position(*p as u64)).count() as f64;
-        let alone = self.alone();
-        let session = alone.session * largest(shares, held) / context.max(1) as f64;
+        let (alone, [workspace, session]) = (self.alone(), self.most_planned(shares));
         let sum = |layer| (h.q_dim(layer) + 2 * h.n_heads) as f64 * F32;
         let token = Token {
             read: alone.token.read - alone.session + session,
             exchanges: h.n_layers as f64 + 1.0,
             bytes: (self.boards - 1) as f64 * ROOTS * (0..h.n_layers).map(sum).sum::<f64>(),
         };
-        Row { weights: alone.weights, workspace: alone.workspace, session, token }
+        Row { weights: alone.weights, workspace, session, token }
     }
 
     /// Seconds of a token.

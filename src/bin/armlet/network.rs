@@ -8,6 +8,11 @@ use armlet::model::Share;
 use crate::error::Failure;
 use crate::model::Loaded;
 
+/// Whether this is one of several boards.
+pub(crate) fn is_job() -> bool {
+    false
+}
+
 /// This board.
 pub(crate) struct Boards;
 

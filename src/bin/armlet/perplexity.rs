@@ -137,6 +137,9 @@ fn with_runners<T>(
         let hadamard = config.hadamard && kv == config.kv;
         shared_plan(loaded, &Config { kv, hadamard, ..*config })
     });
+    if args.kl.is_some() && loaded.boards.are_several() {
+        return Err(Failure::Usage("--kl is of one board".into()));
+    }
     let plans = plans.collect::<Result<Vec<_>, _>>()?;
     let mut memories = plans.iter().map(session_memory).collect::<Result<Vec<_>, _>>()?;
     let runners = plans.iter().zip(&mut memories).map(|(plan, memory)| Runner::new(loaded, plan, memory));

@@ -26,6 +26,7 @@ use crate::model::{
     Loaded, Runner, argument, map, names_model, one_stdin, plan, read_file, read_stdin, session_memory, with_model,
     without_line_end,
 };
+use crate::network;
 use crate::sampling;
 use crate::template::{Message, Template};
 use crate::terminal;
@@ -149,7 +150,8 @@ fn one_message(args: &Chat) -> Result<Option<String>, Failure> {
     }
     let one_shot = match &args.prompt {
         Some(text) => Some(argument(text, args.escape)?),
-        None if args.json != Some(ChatJson::Lines) && !std::io::stdin().is_terminal() => {
+        // Through the launcher of several boards comes what is typed.
+        None if args.json != Some(ChatJson::Lines) && !std::io::stdin().is_terminal() && !network::is_job() => {
             Some(without_line_end(read_stdin()?))
         }
         None => None,
