@@ -6,51 +6,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use armlet::arch::Kernels;
 use armlet::boards::{Alone, Comm};
 use armlet::engine::{Config, Plan};
 use armlet::model::{Model, Share, Split};
-use armlet::storage::Executor;
-use armlet_mpi::{Card, Counted, Mpi, Numbers, check as machines, launch, library};
+use armlet_mpi::{Card, Counted, Mpi, Numbers, check as machines, launch};
 
+use crate::args::boards::Options;
 use crate::args::{Args, Command};
 use crate::error::{Failure, print};
-use crate::model::Loaded;
 
 /// Memory of a board beside its weights and its plan.
 const BESIDE: usize = 64 << 20;
 
-/// What the boards are told beside what one board is.
-#[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Boards")]
-pub(crate) struct Options {
-    /// How boards share the model: layers (for a model that is too large for one), rows (for speed, on a wired network), or
-    /// tokens (for contexts that are too large for one).
-    #[arg(long, default_value = "layers", global = true, value_parser = split)]
-    split: Split,
-    /// Seconds that a board waits for another before it gives up; longer if boards were slower before.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600), global = true)]
-    patience: u64,
-    /// Say on stderr what each board has exchanged.
-    #[arg(long, global = true)]
-    count: bool,
-}
-
-fn split(name: &str) -> Result<Split, String> {
-    let found = Split::ALL.into_iter().find(|split| split.name() == name);
-    found.ok_or_else(|| format!("not one of {}", Split::ALL.map(Split::name).join(", ")))
-}
-
 /// Whether this board is the one to say what concerns all.
 pub(crate) fn speaks() -> bool {
     launch::is_first()
-}
-
-/// How the boards are started.
-pub(crate) fn help() -> String {
-    format!(
-        "Start it on all boards of the file `boards` with:\n  {} …\n\n",
-        launch::line(&library(), Duration::from_secs(10))
-    )
 }
 
 /// The job that the launcher started.
@@ -163,24 +134,31 @@ impl Boards {
     }
 
     /// What of the model this board has.
-    pub(crate) fn share(&self, loaded: &Loaded<'_>, config: &Config) -> Result<Share, Failure> {
+    pub(crate) fn share(&self, model: &Model<'_>, config: &Config) -> Result<Share, Failure> {
         let Some(job) = self.0.as_ref().filter(|_| self.are_several()) else { return Ok(Share::WHOLE) };
-        let (h, head) = (&loaded.model.hparams, loaded.model.weights.head_in_layers());
+        let (h, head) = (&model.hparams, model.weights.head_in_layers());
         let (rank, size) = (job.boards.rank(), job.boards.size());
         Share::new(h, job.split, head, config.context, rank, size).map_err(|e| Failure::Error(e.to_string()))
     }
 
     /// Shows the others what this board is to run, and waits for theirs.
-    pub(crate) fn meet(&self, loaded: &Loaded<'_>, config: &Config, plan: &Plan) -> Result<(), Failure> {
+    pub(crate) fn meet(
+        &self,
+        model: &Model<'_>,
+        kernels: &Kernels,
+        workers: usize,
+        config: &Config,
+        plan: &Plan,
+    ) -> Result<(), Failure> {
         let Some(job) = self.0.as_ref().filter(|_| self.are_several()) else { return Ok(()) };
-        let needed = weights(&loaded.model, self.share(loaded, config)?) + plan.bytes() + BESIDE;
+        let needed = weights(model, self.share(model, config)?) + plan.bytes() + BESIDE;
         let card = Card {
-            model: loaded.model.fingerprint(),
+            model: model.fingerprint(),
             numbers: Numbers::new(config, job.split),
-            any_backend: !loaded.model.has_float_matrices(),
-            threads: threads(loaded.pool.workers()),
+            any_backend: !model.has_float_matrices(),
+            threads: threads(workers),
             needed: u32::try_from(needed.div_ceil(1 << 20)).unwrap_or(u32::MAX),
-            ..Card::here(loaded.kernels.backend())
+            ..Card::here(kernels.backend())
         };
         let cards = job.boards.boards().start(Ok(card));
         job.met.store(true, Ordering::Relaxed);

@@ -4,7 +4,8 @@ use crate::cli::{Folder, armlet, fails_with, ok, stderr, tiny};
 use crate::common::gguf::Val;
 
 /// What follows options that take no number, as `--help` shows it.
-const NO_NUMBERS: [&str; 17] = [
+const NO_NUMBERS: [&str; 18] = [
+    "RATE,LATENCY",
     "PP,TG",
     "MODEL",
     "FILE",
@@ -81,6 +82,7 @@ fn the_edges_of_every_number_are_taken_or_refused_with_their_range() {
                 "perplexity" | "imatrix" => &[("file", &text), ("context", "64"), ("chunks", "1"), ("threads", "1")],
                 "bench" => &[("n-prompt", "4"), ("n-gen", "0"), ("repetitions", "1")],
                 "prefix" => &[("prompt", "AB"), ("output", &out)],
+                "plan" => &[("boards", "2")],
                 // It would serve for ever; this is looked at first.
                 "serve" => &[("api-key-file", "there/is/no/key")],
                 _ => &[],

@@ -215,7 +215,7 @@ fn expand(prefix: &[String], tree: &str, exported: bool, found: &mut Vec<Use>) {
 
 /// The code of a file without comments and tests, and its `use` declarations, which are cut out of the code.
 fn parse(text: &str) -> (String, Vec<Use>) {
-    let text = text.split("\nmod tests {").next().unwrap();
+    let text = text.split("mod tests {").next().unwrap();
     let (mut code, mut uses, mut pending) = (String::new(), Vec::new(), None::<String>);
     for line in text.lines().map(|line| line.split("//").next().unwrap()) {
         let words = line.trim_start();

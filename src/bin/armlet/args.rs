@@ -1,5 +1,8 @@
 //! The command line.
 
+#[cfg(feature = "mpi")]
+#[path = "../../../cluster/src/options.rs"]
+pub(crate) mod boards;
 mod cache;
 mod model;
 mod plan;
@@ -59,7 +62,7 @@ pub(crate) struct Args {
     pub(crate) verbose: u8,
     #[cfg(feature = "mpi")]
     #[command(flatten)]
-    pub(crate) boards: crate::network::Options,
+    pub(crate) boards: boards::Options,
 }
 
 impl Args {
@@ -73,7 +76,7 @@ impl Args {
             };
             let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             #[cfg(feature = "mpi")]
-            let examples = examples + &crate::network::help();
+            let examples = examples + &boards::help();
             command.mut_args(takes_number).mut_subcommands(prepare).after_help(examples + ENVIRONMENT)
         }
         prepare(<Args as clap::CommandFactory>::command())

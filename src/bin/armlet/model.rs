@@ -258,9 +258,9 @@ pub(crate) fn plan(loaded: &Loaded<'_>, args: &args::Cache, prefix: Option<&Pref
 
 /// The plan of one session; of several boards, of this one's share, when all of them agree.
 pub(crate) fn shared_plan(loaded: &Loaded<'_>, config: &Config) -> Result<Plan, Failure> {
-    let share = loaded.boards.share(loaded, config)?;
+    let share = loaded.boards.share(&loaded.model, config)?;
     let plan = Plan::shared(&loaded.model.hparams, config, &share)?;
-    loaded.boards.meet(loaded, config, &plan)?;
+    loaded.boards.meet(&loaded.model, &loaded.kernels, loaded.pool.workers(), config, &plan)?;
     Ok(plan)
 }
 

@@ -1,12 +1,12 @@
 //! The boards that run the model with this one: none. In `armlet-mpi`, the program for several, `cluster/src/network.rs` is in its
 //! place.
 
+use armlet::arch::Kernels;
 use armlet::boards::{Alone, Comm};
 use armlet::engine::{Config, Plan};
-use armlet::model::Share;
+use armlet::model::{Model, Share};
 
 use crate::error::Failure;
-use crate::model::Loaded;
 
 /// Whether this is one of several boards.
 pub(crate) fn is_job() -> bool {
@@ -33,12 +33,19 @@ impl Boards {
     }
 
     /// What of the model this board has.
-    pub(crate) fn share(&self, _: &Loaded<'_>, _: &Config) -> Result<Share, Failure> {
+    pub(crate) fn share(&self, _: &Model<'_>, _: &Config) -> Result<Share, Failure> {
         Ok(Share::WHOLE)
     }
 
-    /// Agrees with the others on what is to be run.
-    pub(crate) fn meet(&self, _: &Loaded<'_>, _: &Config, _: &Plan) -> Result<(), Failure> {
+    /// Agrees with the others on what is to be run, by `threads` threads.
+    pub(crate) fn meet(
+        &self,
+        _: &Model<'_>,
+        _: &Kernels,
+        _threads: usize,
+        _: &Config,
+        _: &Plan,
+    ) -> Result<(), Failure> {
         Ok(())
     }
 }

@@ -152,7 +152,7 @@ fn limits_within_an_answer_are_named() {
     let all: Vec<String> = (0..1000).map(|i| format!("r{i}")).collect();
     let places = json!({ "grammar": format!("root ::= {}\n{rules}", all.join(" | ")) });
     for (form, field, what, streams) in [
-        (states, "response_format", "states of its patterns", &[false][..]),
+        (states, "json_schema", "states of its patterns", &[false][..]),
         (places, "grammar", "ways to", &[false, true]),
     ] {
         for stream in streams.iter().copied() {

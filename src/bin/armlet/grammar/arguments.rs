@@ -5,10 +5,10 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::bounds::references;
-use super::calls::{Writer, as_map, quoted, regex};
 use super::count::Count;
 use super::patterns::kept;
+use super::schema::references;
+use super::writer::{Writer, as_map, quoted, regex};
 use crate::tools::Arguments;
 
 /// What the schema of all arguments cannot have where they are written one by one.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::expansion::Expansion;
 use super::kinds;
+use super::schema::{EXPANDED, references, target_of, within};
 
 /// The most values of a schema: objects, their members, items of lists.
 const VALUES: usize = 8192;
@@ -25,33 +26,10 @@ const PATTERN_PROPERTIES: usize = 32;
 const COMPARED: usize = 4096;
 /// How deeply a document is nested, and all that its references lead to, one within the other.
 const DEPTH: usize = 1024;
-/// The most values, when what holds together is multiplied out, in terms of [`VALUES`].
-pub(super) const EXPANDED: u64 = 1 << 16;
 /// The most patterns, formats and lengths that one text must have together.
 const TOGETHER: u64 = 8;
 /// Types that there are.
 const TYPES: usize = 7;
-
-/// Keywords that say nothing of a value.
-pub(super) const SILENT: [&str; 17] = [
-    "$schema",
-    "$id",
-    "id",
-    "$anchor",
-    "$comment",
-    "$defs",
-    "definitions",
-    "title",
-    "description",
-    "default",
-    "examples",
-    "deprecated",
-    "readOnly",
-    "writeOnly",
-    "contentMediaType",
-    "contentEncoding",
-    "x-guidance",
-];
 
 /// What schemas have taken so far, of all that one answer has.
 #[derive(Default)]
@@ -148,21 +126,6 @@ impl Bounds {
     }
 }
 
-pub(super) fn within<T: PartialOrd + std::fmt::Display>(what: &str, found: T, most: T) -> Result<(), String> {
-    if found <= most { Ok(()) } else { Err(format!("it has more than {most} {what}")) }
-}
-
-/// What a reference names, as llguidance finds it.
-pub(super) fn target_of<'s>(root: &'s Value, reference: &str) -> Option<&'s Value> {
-    if reference == "#" || reference == "#/" {
-        return Some(root);
-    }
-    reference.strip_prefix("#/")?.split('/').try_fold(root, |value, name| match value {
-        Value::Array(list) => list.get(name.parse::<usize>().ok()?),
-        value => value.get(name),
-    })
-}
-
 fn depth_of(value: &Value) -> usize {
     1 + match value {
         Value::Object(members) => members.values().map(depth_of).max().unwrap_or(0),
@@ -199,18 +162,6 @@ fn chain(root: &Value, target: &str, level: usize, known: &mut HashMap<String, O
     }
     known.insert(target.into(), Some(depth));
     Some(depth)
-}
-
-/// What a schema names.
-pub(super) fn references<'s>(value: &'s Value, found: &mut HashSet<&'s str>) {
-    match value {
-        Value::Object(members) => members.iter().for_each(|(key, value)| match value {
-            Value::String(target) if key == "$ref" => drop(found.insert(target)),
-            value => references(value, found),
-        }),
-        Value::Array(list) => list.iter().for_each(|value| references(value, found)),
-        _ => {}
-    }
 }
 
 #[cfg(test)]

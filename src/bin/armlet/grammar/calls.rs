@@ -9,10 +9,11 @@ use armlet::tokenizer::{TokenKind, Tokenizer};
 use serde_json::{Map, Value};
 
 use super::arguments::named;
-use super::bounds::{Bounds, within};
+use super::bounds::Bounds;
 use super::count::Count;
-use super::gbnf::escaped;
-use super::gemma::{Made, check};
+use super::gemma::check;
+use super::schema::within;
+use super::writer::{MOST, Made, TOO_LARGE, Writer, as_map, quoted, regex};
 use super::{Trouble, compact, deep};
 use crate::thinking::Tags;
 use crate::tools::{Arguments, Choice, Dialect, Tool, Tools};
@@ -22,9 +23,6 @@ const ANY: &str = "/(.|\\n)*/";
 
 /// The most calls of an answer: small models do not find an end.
 const CALLS: usize = 16;
-/// The most bytes of a grammar: definitions may be copied.
-const MOST: usize = 4 << 20;
-const TOO_LARGE: &str = "it is too large for a grammar";
 /// White space in which no model loses itself.
 const SPACE: &str = "/\\s{0,4}/";
 /// The most members of an object, times how many of them there must be.
@@ -72,58 +70,7 @@ fn write(tools: &Tools, frame: &Frame, tokenizer: &Tokenizer<'_>) -> Result<Stri
     Ok(format!("start: {thought}\nanswer: {answer}\n{}", writer.rules))
 }
 
-pub(super) fn as_map(schema: &Value) -> Result<Map<String, Value>, String> {
-    schema.as_object().cloned().ok_or_else(|| "a JSON schema is an object".into())
-}
-
-/// Writes rules, which have numbers for names.
-pub(super) struct Writer<'w, 'm> {
-    pub(super) dialect: &'static Dialect,
-    tokenizer: &'w Tokenizer<'m>,
-    pub(super) rules: String,
-    n: usize,
-    /// There is a rule for any value in Gemma's words.
-    pub(super) any: bool,
-    pub(super) gemma: Made,
-    /// What the schemas take together that are JSON's.
-    bounds: Bounds,
-    /// What those of tools take, whose arguments are in words of the family's own.
-    roots: Bounds,
-}
-
 impl Writer<'_, '_> {
-    /// A new rule; its name.
-    pub(super) fn rule(&mut self, options: &str, body: &str) -> String {
-        let name = self.name();
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.rules, "{name}{options}: {body}");
-        name
-    }
-
-    /// The name of a rule that is yet to be written.
-    pub(super) fn name(&mut self) -> String {
-        self.n += 1;
-        format!("r{}", self.n)
-    }
-
-    /// Writes it.
-    pub(super) fn define(&mut self, name: &str, body: &str) -> Result<(), String> {
-        let _ = writeln!(self.rules, "{name}: {body}");
-        self.fits()
-    }
-
-    /// Whether there is room for more.
-    pub(super) fn fits(&self) -> Result<(), String> {
-        if self.rules.len() > MOST { Err(TOO_LARGE.into()) } else { Ok(()) }
-    }
-
-    /// A new terminal; its name.
-    pub(super) fn terminal(&mut self, body: &str) -> String {
-        self.n += 1;
-        let _ = writeln!(self.rules, "T{}: {body}", self.n);
-        format!("T{}", self.n)
-    }
-
     /// The control token that begins a text, and its length.
     fn control(&self, text: &str, among: &[&str]) -> Option<(u32, usize)> {
         let spelled = among.iter().filter(|token| text.starts_with(**token));
@@ -332,16 +279,6 @@ impl Writer<'_, '_> {
         }
         Ok(row.swap_remove(0))
     }
-}
-
-/// A text as a string of the grammar.
-pub(super) fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
-}
-
-/// A text within a regular expression.
-pub(super) fn regex(text: &str) -> String {
-    text.chars().map(escaped).collect()
 }
 
 #[cfg(test)]

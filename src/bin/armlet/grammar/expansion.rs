@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use super::bounds::{EXPANDED, SILENT, target_of};
+use super::schema::{EXPANDED, SILENT, target_of};
 
 /// Bytes of text that weigh as much as a value.
 pub(super) const WEIGHT: usize = 64;

@@ -4,7 +4,7 @@
 //! A schema becomes alternatives in each of which some schemas without alternatives hold together, and these a value of each
 //! type. What is the same has one rule, so that what names itself ends.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::rc::Rc;
 
@@ -13,11 +13,11 @@ use llguidance::{GrammarBuilder, JsonCompileOptions};
 use serde_json::{Map, Number, Value, json};
 
 use super::arguments::{check_word, is_lenient};
-use super::bounds::{EXPANDED, SILENT, target_of, within};
-use super::calls::{Writer, quoted, regex};
 use super::count::{Count, Together};
 use super::expansion::WEIGHT;
 use super::patterns::kept;
+use super::schema::{EXPANDED, SILENT, target_of, within};
+use super::writer::{Made, Writer, quoted, regex};
 use super::{SYMBOLS, Trouble, compact};
 use crate::tools::GEMMAS_QUOTE as QUOTE;
 
@@ -27,21 +27,6 @@ const NAME: &str = "/[a-zA-Z_][a-zA-Z0-9_]*/";
 /// rule of the one before it, which llguidance follows on the stack.
 const PLACED: usize = 1024;
 const PLACED_OF_ALL: usize = 2048;
-
-/// What was made of the schemas of a tool.
-#[derive(Default)]
-pub(super) struct Made {
-    /// By the text of schemas that hold together, the rule of their values; none if there are no such values.
-    rules: HashMap<String, Option<String>>,
-    /// References that are being followed.
-    followed: Vec<String>,
-    /// Values that were copied, once for each level above them.
-    copied: u64,
-    /// Items and members that have a place.
-    placed: usize,
-    /// What no grammar can say has no effect.
-    is_lenient: bool,
-}
 
 /// Whether llguidance has a grammar for a schema: what it has none for is refused in these words, too.
 ///

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::bounds::target_of;
+use super::schema::target_of;
 
 /// Refuses them. What is short is left to llguidance, for which some say nothing of values of another type (`required: true`).
 ///

@@ -19,8 +19,10 @@ mod kinds;
 mod lenient;
 #[cfg(feature = "serve")]
 mod patterns;
+mod schema;
 mod trouble;
 mod vocabulary;
+mod writer;
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;
