@@ -28,8 +28,10 @@ pub(crate) fn speaks() -> bool {
 struct Job {
     boards: Counted<Mpi>,
     split: Split,
-    /// Whether the boards have agreed on what is to be run: none can fail alone any more.
+    /// Whether the boards have shown each other their cards.
     met: AtomicBool,
+    /// Whether they have agreed on what is to be run: what fails on one is not known to the others any more.
+    runs: AtomicBool,
 }
 
 /// The job, while the program runs: MPI has to be told its end by the thread that began it.
@@ -42,7 +44,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Ok(mpi) => Counted::new(mpi),
         Err(why) => return Failure::Error(why).report(),
     };
-    let job = Arc::new(Job { boards, split, met: AtomicBool::new(false) });
+    let job = Arc::new(Job { boards, split, met: AtomicBool::new(false), runs: AtomicBool::new(false) });
     let (rank, several) = (job.boards.rank(), job.boards.size() > 1);
     if rank > 0 {
         log::set_max_level(log::LevelFilter::Error);
@@ -66,7 +68,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
     // The others wait for what comes next, and would wait for ever.
     if let Err(Failure::Error(why) | Failure::Usage(why)) = &result
         && several
-        && job.met.load(Ordering::Relaxed)
+        && job.runs.load(Ordering::Relaxed)
     {
         Failure::new(job.boards.boards().board(rank), why).report();
         job.boards.boards().abort();
@@ -163,6 +165,7 @@ impl Boards {
         let cards = job.boards.boards().start(Ok(card));
         job.met.store(true, Ordering::Relaxed);
         let cards = cards.map_err(Failure::Error)?;
+        job.runs.store(true, Ordering::Relaxed);
         log::info!(
             "{} boards: {}",
             cards.len(),
