@@ -20,7 +20,7 @@ mod transport;
 
 #[cfg(test)]
 #[path = "../../tests/common/boards.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, reason = "tests use a part of it")]
 mod boards;
 
 pub use agree::{agree, gather_texts};

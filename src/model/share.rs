@@ -111,7 +111,7 @@ impl Share {
         if size > most || rank >= size {
             return Err(TooManyBoards { split, boards: size, most });
         }
-        // As large as leaves each board two blocks: fewer sums travel, and the boards' work is alike.
+        // As large as leaves each board two blocks at least: few sums travel, and the boards' work is alike.
         let leaves = if split == Split::Tokens { 1 << (leaves / (2 * size)).max(1).ilog2() } else { 1 };
         Ok(Share { of: Of { rank, size, split, head, leaves } })
     }

@@ -37,6 +37,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         setup::packages(&NEEDED)?;
         setup::rustup(&["target", "add", GNU])
     })?;
+    setup::program(steps)?;
     let deny = ["--", "--deny", "warnings"];
     steps.step("armlet-mpi: formatting and clippy", || {
         show(cargo().args(["fmt", "--check"]))?;

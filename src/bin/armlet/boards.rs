@@ -5,7 +5,7 @@ use armlet::engine::{Config, Plan};
 use armlet::gguf::File;
 use armlet::model::{Hparams, Share, Split, TooManyBoards, Weights};
 
-/// Positions of the sums of attention that a board sends, at most: its blocks are so large that it has two.
+/// Sums of attention that a board sends of a token and head, at least: blocks are so large that it has two of them, or up to four.
 const ROOTS: f64 = 2.0;
 /// Bytes of a number as it travels between matrices that are not quantised.
 const F32: f64 = 4.0;
