@@ -5,7 +5,9 @@
 mod common;
 
 mod barriers;
+#[cfg(feature = "boards")]
 mod boards;
+#[cfg(feature = "boards")]
 mod boards_bits;
 #[cfg(feature = "capi")]
 mod capi;

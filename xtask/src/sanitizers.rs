@@ -47,7 +47,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
 fn test(name: &str, options: (&str, &str), host: &str, kind: &str, names: &[&str]) -> Result<(), Failed> {
     let mut cargo = Command::new("rustup");
     cargo.args(["run", "nightly", "cargo", "test", "-Zbuild-std", "--target", host, kind]);
-    cargo.args(["--no-default-features", "--features", "std,capi,log"]);
+    cargo.args(["--no-default-features", "--features", "std,capi,log,boards"]);
     cargo.arg("--target-dir").arg(format!("target/sanitizer-{name}")).arg("--").args(names);
     // Flags of build scripts stay as they are: there is a target.
     cargo.env("RUSTFLAGS", format!("-Zsanitizer={name}")).env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
