@@ -132,12 +132,14 @@ impl<'e> Engine<'e> {
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<&[f32], EngineError> {
         self.can_read(session, tokens)?;
-        let mut chunks = tokens.chunks(self.sizes.chunk.max(1)).peekable();
-        while let Some(chunk) = chunks.next() {
+        let mut left = tokens;
+        while !left.is_empty() {
             if !keep_going() {
                 return Err(EngineError::Stopped);
             }
-            self.pass(exec, &mut &mut [&mut *session][..], chunk, usize::from(chunks.peek().is_none()))?;
+            let pass;
+            (pass, left) = left.split_at_checked(self.next_pass(left.len())).unwrap_or((left, &[]));
+            self.pass(exec, &mut &mut [&mut *session][..], pass, usize::from(left.is_empty()))?;
         }
         Ok(self.logits())
     }
@@ -245,9 +247,19 @@ impl<'e> Engine<'e> {
         &self.model.tokenizer
     }
 
-    /// Most tokens of one pass.
+    /// Most tokens of one pass: [`Config::chunk`](super::Config::chunk), or as many for each of several boards that divide it.
     pub fn chunk(&self) -> usize {
-        self.sizes.chunk
+        self.most_tokens(self.sizes.chunk)
+    }
+
+    /// Most tokens of a pass of which no board computes more than `rows`; at most [`chunk`](Engine::chunk).
+    pub fn most_tokens(&self, rows: usize) -> usize {
+        self.sizes.share.most_tokens(rows).min(self.sizes.pass)
+    }
+
+    /// How many of the next `tokens` tokens of a prompt, at least one, are a pass.
+    fn next_pass(&self, tokens: usize) -> usize {
+        self.sizes.share.next_pass(tokens, self.sizes.chunk.max(1)).min(self.sizes.pass.max(1))
     }
 
     /// Bytes of the workspace in use: exactly the plan.
@@ -288,7 +300,8 @@ impl<'e> Engine<'e> {
             observer: self.observer,
         };
         self.passes += 1;
-        if let Some(mut batch) = Batch::new(sessions, tokens.len()) {
+        let stripe = self.sizes.share.stripe(tokens.len(), outputs);
+        if let Some(mut batch) = Batch::new(sessions, tokens.len()).map(|batch| batch.striped(stripe)) {
             let result = forward(pass, &mut self.buffers, &mut batch, tokens, outputs);
             #[cfg(feature = "boards")]
             self.end(result, sessions, tokens.len())?;

@@ -91,7 +91,7 @@ impl Engine<'_> {
             session.go_to(position)?;
             let [_, _, _, _, _, _, first @ ..] = words;
             let mut few = first;
-            if tokens > self.sizes.chunk {
+            if tokens > self.sizes.pass {
                 return Err(EngineError::Shared);
             }
             let buffer = core::mem::take(&mut self.buffers.tokens);

@@ -43,7 +43,7 @@ pub struct Config {
     pub prefix: usize,
     /// Tokens by which a session can always be rewound, even after eviction. 0 by default.
     pub slack: usize,
-    /// Most tokens of one pass: of a prompt chunk, or of a batch. 128 by default.
+    /// Most tokens of one pass: of a prompt chunk, or of a batch; of each board, where several divide a prompt. 128 by default.
     pub chunk: usize,
     /// Most tokens of one pass with logits: 1, the default, for one session, or as many as are decoded or scored together.
     pub logit_rows: usize,
@@ -101,13 +101,20 @@ impl Plan {
         }
         let (groups, limit) = groups(h, config)?;
         // A pass of one session is no longer than what the session can read.
-        let longest = if limit.is_some() { config.context } else { config.chunk };
+        let longest = if limit.is_some() { config.context } else { usize::MAX };
         let chunk = config.chunk.min(longest.max(config.logit_rows));
         // What is never evicted from begins with the first position.
         let full = limit.map_or(groups.full.most_parts(), |limit| groups.full.attended(limit - 1).parts());
         let parts = groups.windowed.map_or(0, |r| r.most_parts()).max(full);
-        let sizes =
-            BufferSizes { chunk, logit_rows: config.logit_rows, parts, share: *share, roots: roots(&groups, share) };
+        let sizes = BufferSizes {
+            chunk,
+            pass: share.most_tokens(chunk).min(longest.max(chunk)),
+            logit_rows: config.logit_rows,
+            parts,
+            share: *share,
+            roots: roots(&groups, share),
+            kv_type: config.kv,
+        };
         let cache = CacheShape {
             groups,
             kv_type: config.kv,

@@ -12,6 +12,8 @@ use super::Split;
 use super::batch::Batch;
 use super::buffers::{Buffers, MAX_SERIAL_ROWS, NewKvBuffers};
 use super::cache::KvSpans;
+#[cfg(feature = "boards")]
+use super::cache::{HeldPiece, NewKv};
 use super::merge_tree::MergeTree;
 use super::pass::Pass;
 use super::{Head, Hparams};
@@ -37,15 +39,29 @@ impl Pass<'_> {
         batch: &Batch<'_, '_>,
     ) -> Result<(), CommError> {
         let h = self.own;
-        let n = batch.tokens();
+        let n = batch.rows();
         let Buffers { qkv, sink_q, query_blocks, new_kv, partials, attended, .. } = buffers;
         let head = h.head_of(layer);
-        let pass =
-            AttentionPass { pass: self, batch, layer, head, heads: h.kv_heads(), qkv, sink_q, query_blocks, new_kv };
+        let pass = AttentionPass {
+            pass: self,
+            batch,
+            layer,
+            head,
+            heads: h.kv_heads(),
+            qkv,
+            sink_q,
+            query_blocks,
+            new_kv,
+            #[cfg(feature = "boards")]
+            old: None,
+        };
         let out = attended.first_n_mut(n * h.n_heads * head.dim);
         #[cfg(feature = "boards")]
         if self.share.is(Split::Tokens) {
-            return pass.attend_by_boards(partials, buffers.exchange, out);
+            return match batch.stripe().is_part() {
+                true => pass.attend_by_relay(partials, &mut buffers.relay, out),
+                false => pass.attend_by_boards(partials, buffers.exchange, out),
+            };
         }
         // The parts of the longest row, and those of all rows in units of these.
         let of_row = |row| pass.attended(row).map_or(0, |attended| attended.parts());
@@ -62,10 +78,11 @@ impl Pass<'_> {
 }
 
 /// The inputs of a layer's attention.
+#[derive(Clone, Copy)]
 pub(super) struct AttentionPass<'l, 'b, 'c> {
     pub(super) pass: &'l Pass<'l>,
     pub(super) batch: &'l Batch<'b, 'c>,
-    layer: usize,
+    pub(super) layer: usize,
     /// The layer's heads.
     pub(super) head: &'l Head,
     /// KV heads.
@@ -74,6 +91,20 @@ pub(super) struct AttentionPass<'l, 'b, 'c> {
     sink_q: &'l [f32],
     query_blocks: &'l [QueryBlock],
     new_kv: &'l NewKvBuffers<'l>,
+    /// What another board has of the positions before the pass, of the part that is attended to.
+    #[cfg(feature = "boards")]
+    old: Option<HeldPiece<'l>>,
+}
+
+#[cfg(feature = "boards")]
+impl<'l, 'b, 'c> AttentionPass<'l, 'b, 'c> {
+    /// The same, with what another board has of a part.
+    pub(super) fn with_old<'o>(&'o self, old: Option<HeldPiece<'o>>) -> AttentionPass<'o, 'b, 'c>
+    where
+        'l: 'o,
+    {
+        AttentionPass { old, ..*self }
+    }
 }
 
 impl AttentionPass<'_, '_, '_> {
@@ -153,6 +184,8 @@ impl AttentionPass<'_, '_, '_> {
         let (row, head) = (item / self.heads, item % self.heads);
         let Some(token) = self.batch.locate(row) else { return };
         let Some(new) = self.batch.new_kv(self.hparams(), self.layer, self.new_kv, token.session) else { return };
+        #[cfg(feature = "boards")]
+        let new = NewKv { old: self.old, ..new };
         let (group, layer) = token.cache.group(self.hparams(), self.layer);
         let queries = self.queries(row, head);
         for tile in part.tiles() {

@@ -4,7 +4,7 @@ use core::num::NonZeroUsize;
 
 use super::cache::{KvCache, NewKv};
 use super::kv_buffer::{KvBuffer, KvShape};
-use super::{Hparams, buffers::NewKvBuffers};
+use super::{Hparams, buffers::NewKvBuffers, share::Stripe};
 
 /// The KV caches of several sessions; all that a pass needs to know of them.
 pub(crate) trait Caches<'c>: Sync {
@@ -17,11 +17,13 @@ pub(crate) trait Caches<'c>: Sync {
 }
 
 /// The tokens of one pass: some of the first session, one of each other, in this order. Row `r` of every buffer of the pass is
-/// token `r`.
+/// token `r`; of one of several boards, the `r`-th of those that it computes.
 pub(crate) struct Batch<'b, 'c> {
     caches: &'b mut dyn Caches<'c>,
     /// Tokens of the first session.
     of_first: NonZeroUsize,
+    /// Which of them this board computes.
+    stripe: Stripe,
 }
 
 /// A token of a [`Batch`].
@@ -38,12 +40,27 @@ impl<'b, 'c> Batch<'b, 'c> {
     pub(crate) fn new(caches: &'b mut dyn Caches<'c>, tokens: usize) -> Option<Self> {
         let others = caches.len().checked_sub(1)?;
         let of_first = tokens.checked_sub(others).and_then(NonZeroUsize::new)?;
-        Some(Batch { caches, of_first })
+        Some(Batch { caches, of_first, stripe: Stripe::ALL })
+    }
+
+    /// The same, of which this board computes some tokens; the caller has made sure that it is of one session.
+    pub(crate) fn striped(self, stripe: Stripe) -> Self {
+        Batch { stripe, ..self }
+    }
+
+    /// Tokens that this board computes: rows of the buffers.
+    pub(super) fn rows(&self) -> usize {
+        self.stripe.len(self.tokens())
     }
 
     /// Tokens in it.
     pub(super) fn tokens(&self) -> usize {
         self.of_first.get() + self.caches.len().saturating_sub(1)
+    }
+
+    /// Which of them this board computes.
+    pub(super) fn stripe(&self) -> Stripe {
+        self.stripe
     }
 
     /// Tokens of session `i`.
@@ -56,11 +73,12 @@ impl<'b, 'c> Batch<'b, 'c> {
         i.checked_sub(1).map_or(0, |others| self.of_first.get() + others)
     }
 
-    /// The session and position of token `row`.
+    /// The session and position of the token in row `row`.
     #[inline(never)]
     pub(super) fn locate(&self, row: usize) -> Option<Token<'_, 'c>> {
-        let others = (row + 1).saturating_sub(self.of_first.get());
-        let (session, index) = if others == 0 { (0, row) } else { (others, 0) };
+        let token = self.stripe.token(row);
+        let others = (token + 1).saturating_sub(self.of_first.get());
+        let (session, index) = if others == 0 { (0, token) } else { (others, 0) };
         let cache = self.caches.get(session)?;
         Some(Token { cache, session, position: cache.position() + index as u64 })
     }
@@ -87,7 +105,12 @@ impl<'b, 'c> Batch<'b, 'c> {
     ) -> Option<NewKv<'n>> {
         let cache = self.caches.get(i)?;
         let buffer = buffers.session(self.tokens_before(i), self.new_kv_shape(h, layer, i, cache))?;
-        Some(NewKv { buffer, start: cache.position() })
+        Some(NewKv {
+            buffer,
+            start: cache.position(),
+            #[cfg(feature = "boards")]
+            old: None,
+        })
     }
 
     /// Where to write the new keys and values of a layer and session `i`.

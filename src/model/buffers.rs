@@ -5,8 +5,10 @@ use core::ops::Range;
 use super::kv_buffer::{KvBuffer, KvShape};
 use super::merge_tree::MergeTree;
 use super::{Hparams, Share, Split};
-use crate::arch::{F16Block, Kernels, QuantsMut, QueryBlock};
+use crate::arch::{F16Block, Kernels, KvType, QuantsMut, QueryBlock};
 use crate::quant::BLOCK;
+#[cfg(feature = "boards")]
+use crate::storage::Piece;
 use crate::storage::{Arena, ArenaError, TILE};
 use crate::util::SliceExt;
 
@@ -16,8 +18,10 @@ pub(super) const MAX_SERIAL_ROWS: usize = 8;
 /// Sizes of the buffers that do not follow from the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BufferSizes {
-    /// Most tokens of one pass.
+    /// Most tokens of one pass that a board computes.
     pub(crate) chunk: usize,
+    /// Most tokens of one pass.
+    pub(crate) pass: usize,
     /// Most tokens of one pass whose logits are kept.
     pub(crate) logit_rows: usize,
     /// Most parts in which the attention of a token is summed.
@@ -26,6 +30,8 @@ pub(crate) struct BufferSizes {
     pub(crate) share: Share,
     /// Most sums of attention that a board has of a token, where boards share positions; else 0.
     pub(crate) roots: usize,
+    /// How keys and values travel, where boards share positions.
+    pub(crate) kv_type: KvType,
 }
 
 /// The input of a matrix in the number formats of its kernels.
@@ -49,17 +55,17 @@ impl<'a> Inputs<'a> {
 /// Keys and values of all tokens of a pass for one layer, as the caches store them: one [`KvBuffer`] after another, for
 /// each session of the batch.
 pub(crate) struct NewKvBuffers<'a> {
-    /// (chunk, 2, kv_dim) elements of up to four bytes
+    /// (pass, 2, kv_dim) elements of up to four bytes
     rows: &'a mut [u8],
-    /// (chunk, 2, n_kv_heads) binary16
+    /// (pass, 2, n_kv_heads) binary16
     scales: &'a mut [u8],
 }
 
 impl<'a> NewKvBuffers<'a> {
-    fn carve(h: &Hparams, chunk: usize, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
+    fn carve(h: &Hparams, pass: usize, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
         Ok(Self {
-            rows: arena.alloc("new K, V", &[chunk, 2, h.n_kv_heads * h.widest_head().0, size_of::<f32>()])?,
-            scales: arena.alloc("new scales", &[chunk, 2, h.n_kv_heads, 2])?,
+            rows: arena.alloc("new K, V", &[pass, 2, h.n_kv_heads * h.widest_head().0, size_of::<f32>()])?,
+            scales: arena.alloc("new scales", &[pass, 2, h.n_kv_heads, 2])?,
         })
     }
 
@@ -80,6 +86,39 @@ impl<'a> NewKvBuffers<'a> {
     pub(super) fn session_mut(&mut self, before: usize, shape: KvShape) -> Option<KvBuffer<&mut [u8]>> {
         let (rows, scales) = Self::ranges(&shape, before);
         KvBuffer::over(shape, self.rows.part_mut(rows), self.scales.part_mut(scales))
+    }
+}
+
+/// Bytes of the keys and values of a position in the layers with the larger heads.
+pub(super) fn kv_bytes(h: &Hparams, kv_type: KvType) -> usize {
+    let shape = KvShape { layers: 1, kv_heads: h.n_kv_heads, slots: 1, head_dim: h.widest_head().0, kv_type };
+    shape.bytes().rows + shape.bytes().scales
+}
+
+/// How far a row and KV head has come: its next part, and [`MergeTree::progress`].
+#[cfg(feature = "boards")]
+pub(super) type Progress = [u64; 4];
+
+/// What goes from board to board while a prompt is read; nothing where boards do not divide a pass.
+#[cfg(feature = "boards")]
+pub(crate) struct RelayBuffers<'a> {
+    /// (512, kv_bytes) each: the piece that is attended to, and the next one
+    pub(super) pieces: [&'a mut [u8]; 2],
+    /// (chunk, n_kv_heads)
+    pub(super) progress: &'a mut [Progress],
+}
+
+#[cfg(feature = "boards")]
+impl<'a> RelayBuffers<'a> {
+    fn carve(h: &Hparams, sizes: &BufferSizes, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
+        if sizes.pass == sizes.chunk {
+            return Ok(RelayBuffers { pieces: [&mut [], &mut []], progress: &mut [] });
+        }
+        let piece = [Piece::MAX_SLOTS, kv_bytes(h, sizes.kv_type)];
+        Ok(RelayBuffers {
+            pieces: [arena.alloc("piece of K, V", &piece)?, arena.alloc("next piece", &piece)?],
+            progress: arena.alloc("progress", &[sizes.chunk, h.n_kv_heads])?,
+        })
     }
 }
 
@@ -111,12 +150,15 @@ pub(crate) struct Buffers<'a> {
     /// (chunk, bases, 2, rope_dims / 2, 2): cosine and sine of each pair's angle, for the token's position and for the
     /// shifted position used against the sinks
     pub(super) rope: &'a mut [f32],
-    /// (logit_rows, vocab)
+    /// (logit_rows, vocab); empty on a board that has no logits
     pub(crate) logits: &'a mut [f32],
-    /// (boards, chunk, columns of a board), or (boards, max_serial_rows, n_kv_heads, roots, group · (head_dim + 2)): results of all
-    /// boards; empty where none has results of others
+    /// (boards, chunk, columns of a board), or (boards, max_serial_rows, n_kv_heads, roots, group · (head_dim + 2)), or the new keys
+    /// and values of a layer: results of all boards; empty where none has results of others
     pub(super) exchange: &'a mut [f32],
-    /// (chunk): what boards are told to run; empty for one board
+    /// pieces of keys and values that go round
+    #[cfg(feature = "boards")]
+    pub(super) relay: RelayBuffers<'a>,
+    /// (pass): what boards are told to run; empty for one board
     #[cfg(feature = "boards")]
     pub(crate) tokens: &'a mut [u32],
 }
@@ -127,11 +169,13 @@ impl<'a> Buffers<'a> {
     /// # Errors
     /// [`ArenaError`].
     pub(crate) fn new(h: &Hparams, sizes: &BufferSizes, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
-        let BufferSizes { chunk, logit_rows, parts, share, roots } = *sizes;
+        let BufferSizes { chunk, pass, logit_rows, parts, share, roots, .. } = *sizes;
         let own = share.hparams(h);
         // A row and KV head of any session that the model can have: of a tile a part, three of them cut at both ends.
         let row = MergeTree::most_states(h.context_length / TILE + 6).div_ceil(own.n_kv_heads.max(1));
         let partials = chunk.max(chunk.min(MAX_SERIAL_ROWS) * parts).max(row);
+        // Where boards divide a pass, all its rows wait for the next piece.
+        let partials = if pass > chunk { partials.max(chunk * MergeTree::most_states(parts)) } else { partials };
         let (head_dim, rope_dims) = h.widest_head();
         let (q_dim, own_q_dim, own_kv_dim) = (h.n_heads * head_dim, own.n_heads * head_dim, own.n_kv_heads * head_dim);
         let widest = h.n_embd.max(h.n_ff).max(q_dim);
@@ -142,26 +186,32 @@ impl<'a> Buffers<'a> {
             qkv: arena.alloc("q, k, v", &[chunk, own_q_dim + 2 * own_kv_dim])?,
             sink_q: arena.alloc("q for sinks", &[chunk, own_q_dim])?,
             query_blocks: arena.alloc("int8 queries", &[chunk, 2, own.n_heads, head_dim.div_ceil(BLOCK)])?,
-            new_kv: NewKvBuffers::carve(&own, chunk, arena)?,
+            new_kv: NewKvBuffers::carve(&own, pass, arena)?,
             partials: arena.alloc("parts of attention", &[partials, own.n_kv_heads, h.group() * (head_dim + 2)])?,
             attended: arena.alloc("attention", &[chunk, q_dim])?,
             gate: arena.alloc("ffn gate", &[chunk, h.n_ff])?,
             up: arena.alloc("ffn up", &[chunk, own.n_ff])?,
             rope: arena.alloc("RoPE table", &[chunk, h.rope_bases(), 2, rope_dims / 2, 2])?,
-            logits: arena.alloc("logits", &[logit_rows, h.vocab])?,
+            logits: match share.has_head() {
+                true => arena.alloc("logits", &[logit_rows, h.vocab])?,
+                false => &mut [],
+            },
             exchange: match () {
                 () if share.is(Split::Rows) => arena.alloc("exchange", &[chunk, widest])?,
                 () if share.is(Split::Tokens) => {
                     let sums = [share.size(), chunk.min(MAX_SERIAL_ROWS), h.n_kv_heads, roots];
-                    let [boards, rows, heads, roots] = sums;
-                    arena.alloc("exchange", &[boards, rows, heads, roots, h.group() * (head_dim + 2)])?
+                    let sums = sums.into_iter().fold(h.group() * (head_dim + 2), usize::saturating_mul);
+                    let new_kv = pass.saturating_mul(kv_bytes(h, sizes.kv_type)).div_ceil(size_of::<f32>());
+                    arena.alloc("exchange", &[if pass > chunk { sums.max(new_kv) } else { sums }])?
                 }
                 () => &mut [],
             },
             #[cfg(feature = "boards")]
+            relay: RelayBuffers::carve(h, sizes, arena)?,
+            #[cfg(feature = "boards")]
             tokens: match share.is_whole() {
                 true => &mut [],
-                false => arena.alloc("tokens of all boards", &[chunk])?,
+                false => arena.alloc("tokens of all boards", &[pass])?,
             },
         })
     }

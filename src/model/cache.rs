@@ -10,6 +10,8 @@ use super::kv_buffer::{KvBuffer, KvShape};
 use super::{Head, Hparams, Share};
 use crate::arch::{KvSpan, KvType};
 use crate::storage::{Arena, ArenaError, Ring};
+#[cfg(feature = "boards")]
+use crate::storage::{Piece, TILE};
 use crate::util::SliceExt;
 
 /// The keys and values of the sinks of a layer group.
@@ -49,6 +51,18 @@ pub(super) struct NewKv<'n> {
     pub(super) buffer: KvBuffer<&'n [u8]>,
     /// Position of the first token.
     pub(super) start: u64,
+    /// Older ones, where they are not in this board's cache.
+    #[cfg(feature = "boards")]
+    pub(super) old: Option<HeldPiece<'n>>,
+}
+
+/// Keys and values of a [`Piece`] of a layer's positions, as they go from board to board.
+#[cfg(feature = "boards")]
+#[derive(Clone, Copy)]
+pub(super) struct HeldPiece<'n> {
+    pub(super) piece: Piece,
+    /// (2, 1, n_kv_heads, piece.slots(), head_dim)
+    pub(super) buffer: KvBuffer<&'n [u8]>,
 }
 
 /// The keys and values of a layer group.
@@ -126,16 +140,16 @@ impl<'a> LayerGroup<'a> {
         head: usize,
         n: u64,
         tile: u64,
-        new: &'s NewKv<'_>,
+        new: &'s NewKv<'s>,
         spans: &mut KvSpans<'s>,
     ) {
         for positions in self.ring.tile(n, tile) {
             let (start, len, sink) = (positions.start, positions.len, positions.sink);
             let old = new.start.saturating_sub(start).min(len as u64) as usize;
             if old > 0 {
-                let (first, slot) = (start as usize, || self.slot(start));
+                let first = start as usize;
                 spans.push(match &self.sinks {
-                    _ if !sink => self.buffer.span(layer, head, slot()..slot() + old, false),
+                    _ if !sink => self.old_span(layer, head, start, old, new),
                     Sinks::Own(buffer) => buffer.span(layer, head, first..first + old, true),
                     Sinks::Shared(buffer) => buffer.span(layer, head, first..first + old, true),
                 });
@@ -144,6 +158,28 @@ impl<'a> LayerGroup<'a> {
                 let first = (start + old as u64 - new.start) as usize;
                 spans.push(new.buffer.span(0, head, first..first + len - old, sink));
             }
+        }
+    }
+
+    /// Keys and values of `len` positions of a tile from position `start` on, which are no sinks.
+    #[inline(always)]
+    fn old_span<'s>(&'s self, layer: usize, head: usize, start: u64, len: usize, new: &'s NewKv<'s>) -> KvSpan<'s> {
+        #[cfg(feature = "boards")]
+        if let Some(HeldPiece { piece, buffer }) = &new.old {
+            let slot = piece.slot(start);
+            return buffer.span(0, head, slot..slot + len, false);
+        }
+        let _ = new;
+        let slot = self.slot(start);
+        self.buffer.span(layer, head, slot..slot + len, false)
+    }
+
+    /// Copies the tiles of a piece, which are all this board's, to `to`: (2, 1, n_kv_heads, piece.slots(), head_dim).
+    #[cfg(feature = "boards")]
+    pub(super) fn copy_piece(&self, layer: usize, piece: &Piece, to: &mut KvBuffer<&mut [u8]>) {
+        for (i, tile) in piece.tiles().enumerate() {
+            let slot = self.slot(tile * TILE as u64);
+            (0..TILE).for_each(|within| to.copy_slot(0, i * TILE + within, &self.buffer, layer, slot + within));
         }
     }
 
@@ -156,10 +192,10 @@ impl<'a> LayerGroup<'a> {
             match &mut self.sinks {
                 _ if position >= self.ring.sinks as u64 => {
                     if keeps {
-                        self.buffer.copy_slot(layer, slot, &new.buffer, i);
+                        self.buffer.copy_slot(layer, slot, &new.buffer, 0, i);
                     }
                 }
-                Sinks::Own(buffer) => buffer.copy_slot(layer, position as usize, &new.buffer, i),
+                Sinks::Own(buffer) => buffer.copy_slot(layer, position as usize, &new.buffer, 0, i),
                 // A session starts behind its prefix, and cannot be rewound into it.
                 Sinks::Shared(_) => {}
             }

@@ -3,6 +3,7 @@
 //! ```text
 //! layers   x goes from each board to the one with the next layers, and back to the first, which has the logits
 //! rows     what each board has computed of a row's columns goes to all others: attention, x, the FFN's gate, x
+//! tokens   in `ring_attention` and `shared_attention`
 //! ```
 //!
 //! One board exchanges nothing: each step here begins with a test of what the share is, which a build without the feature
@@ -10,6 +11,7 @@
 
 use core::ops::Range;
 
+use super::batch::Batch;
 use super::buffers::{Buffers, Inputs};
 use super::norm;
 use super::pass::Pass;
@@ -42,11 +44,16 @@ impl Pass<'_> {
 
     /// The residual stream behind the layers of the boards before this one: of the first, the embedding of `tokens`.
     #[inline(always)]
-    pub(super) fn enter(&self, buffers: &mut Buffers<'_>, tokens: &[u32]) -> Result<(), CommError> {
+    pub(super) fn enter(
+        &self,
+        buffers: &mut Buffers<'_>,
+        batch: &Batch<'_, '_>,
+        tokens: &[u32],
+    ) -> Result<(), CommError> {
         match self.share.is(Split::Layers) && self.share.rank() > 0 {
             true => self.receive(self.share.rank() - 1, buffers.x.first_n_mut(tokens.len() * self.own.n_embd)),
             false => {
-                self.embed(buffers, tokens);
+                self.embed(buffers, batch, tokens);
                 Ok(())
             }
         }
@@ -78,6 +85,22 @@ impl Pass<'_> {
     #[inline(never)]
     fn receive(&self, from: usize, x: &mut [f32]) -> Result<(), CommError> {
         self.comm().shift(None, Some((from, bytes_of_mut(x))), &mut |_| ())
+    }
+
+    /// The new keys and values of all tokens of a pass, where boards divide it.
+    #[inline(always)]
+    pub(super) fn gather_new_kv(
+        &self,
+        layer: usize,
+        buffers: &mut Buffers<'_>,
+        batch: &Batch<'_, '_>,
+    ) -> Result<(), CommError> {
+        #[cfg(feature = "boards")]
+        if batch.stripe().is_part() {
+            return self.gather_stripes(layer, buffers, batch);
+        }
+        let _ = (layer, buffers, batch);
+        Ok(())
     }
 
     /// From `x`, `(tokens, columns(share).len())`, what this board has computed, to `(tokens, cols)`, what all have. `exchange` has

@@ -27,9 +27,9 @@ pub(crate) fn forward(
     outputs: usize,
 ) -> Result<(), CommError> {
     let (h, w) = (&pass.model.hparams, &pass.model.weights);
-    let n = batch.tokens();
+    let n = batch.rows();
 
-    pass.enter(buffers, tokens)?;
+    pass.enter(buffers, batch, tokens)?;
     rope::fill_table(pass.model, batch, buffers.rope);
     for index in pass.share.layers(h) {
         let own = pass.own_layer(index);
@@ -48,6 +48,7 @@ pub(crate) fn forward(
         }
         pass.prepare_qkv(index, layer, buffers, batch);
         pass.write_new_kv(index, buffers, batch);
+        pass.gather_new_kv(index, buffers, batch)?;
         pass.attend(index, buffers, batch)?;
         // After attention, because the new rows overwrite positions that this pass still reads.
         batch.commit(pass.own, &buffers.new_kv, index);

@@ -155,12 +155,19 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> KvBuffer<B> {
         RowMut { row: rows, scale: scales }
     }
 
-    /// Copies keys and values of all heads: slot `from` of the only layer of `new` to slot `to` of `layer`.
-    pub(super) fn copy_slot<C: AsRef<[u8]>>(&mut self, layer: usize, to: usize, new: &KvBuffer<C>, from: usize) {
+    /// Copies keys and values of all heads: slot `from_slot` of layer `from_layer` of `from` to slot `slot` of `layer`.
+    pub(super) fn copy_slot<C: AsRef<[u8]>>(
+        &mut self,
+        layer: usize,
+        slot: usize,
+        from: &KvBuffer<C>,
+        from_layer: usize,
+        from_slot: usize,
+    ) {
         for head in 0..self.shape.kv_heads {
-            let span = new.span(0, head, from..from + 1, false);
+            let span = from.span(from_layer, head, from_slot..from_slot + 1, false);
             for (kv, row, scale) in [(Kv::Key, span.k, span.k_scales), (Kv::Value, span.v, span.v_scales)] {
-                let to = self.row_mut(kv, layer, head, to);
+                let to = self.row_mut(kv, layer, head, slot);
                 to.row.iter_mut().zip(row).for_each(|(to, from)| *to = *from);
                 to.scale.iter_mut().zip(scale).for_each(|(to, from)| *to = *from);
             }

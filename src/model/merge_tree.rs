@@ -46,6 +46,19 @@ impl<'s> MergeTree<'s> {
         MergeTree { states, len, group, waiting: 0, leaf: 0, forks: 0 }
     }
 
+    /// A tree of which some was added before, as [`progress`](MergeTree::progress) says, in the same `states`.
+    #[cfg(feature = "boards")]
+    pub(super) fn resume(states: &'s mut [f32], len: usize, group: usize, progress: [u64; 3]) -> Self {
+        let [waiting, leaf, forks] = progress;
+        MergeTree { states, len, group, waiting: waiting as usize, leaf, forks }
+    }
+
+    /// What was added so far; zeros for nothing.
+    #[cfg(feature = "boards")]
+    pub(super) fn progress(&self) -> [u64; 3] {
+        [self.waiting as u64, self.leaf, self.forks]
+    }
+
     /// The most states at once, of a token whose attention has so many parts: the sums that wait, and the next part.
     ///
     /// Of the sums that wait each has a part at least. Sinks, kept tiles and the window are a run of leaves each, evenly

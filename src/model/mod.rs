@@ -21,6 +21,8 @@ mod merge_tree;
 mod norm;
 mod pass;
 mod qkv;
+#[cfg(feature = "boards")]
+mod ring_attention;
 mod rope;
 mod rope_scaling;
 mod share;

@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use super::batch::Batch;
 use super::buffers::{Buffers, Inputs, MAX_SERIAL_ROWS};
 use super::{Hparams, Layer, Linear, Model, Norm, NormKind, NormPlaces, Share, Split, norm};
 use crate::arch::{Activations, F16Block, Kernels, Quants, Write};
@@ -86,11 +87,12 @@ impl Pass<'_> {
         let _ = (matrices, x);
     }
 
-    /// Copies the tokens' rows of the embedding to the residual stream.
-    pub(super) fn embed(&self, buffers: &mut Buffers<'_>, tokens: &[u32]) {
+    /// Copies the rows of the embedding of this board's tokens to the residual stream.
+    pub(super) fn embed(&self, buffers: &mut Buffers<'_>, batch: &Batch<'_, '_>, tokens: &[u32]) {
         let (cols, table) = (self.model.hparams.n_embd, &self.model.weights.token_embd);
         let scale = self.model.hparams.scales.embedding;
-        for (token, x) in tokens.iter().zip(buffers.x.rows_mut(cols)) {
+        let tokens = (0..batch.rows()).filter_map(|row| tokens.get(batch.stripe().token(row)));
+        for (token, x) in tokens.zip(buffers.x.rows_mut(cols)) {
             table.decode_row(*token as usize, x);
             norm::multiply(x, scale);
         }

@@ -24,7 +24,7 @@ impl Pass<'_> {
         let h = self.own;
         let head = h.head_of(layer);
         let (q_dim, kv_dim) = (h.n_heads * head.dim, h.n_kv_heads * head.dim);
-        let (tokens, width) = (batch.tokens(), q_dim + 2 * kv_dim);
+        let (tokens, width) = (batch.rows(), q_dim + 2 * kv_dim);
         let blocks = 2 * h.n_heads * head.dim.div_ceil(BLOCK);
         let (table, base) = (&*buffers.rope, h.rope_base_of(layer));
         // No angles, no rotation.
@@ -65,10 +65,11 @@ impl Pass<'_> {
         let head_dim = h.head_of(layer).dim;
         let (q_dim, kv_dim) = (h.n_heads * head_dim, h.n_kv_heads * head_dim);
         let width = q_dim + 2 * kv_dim;
-        let mut tokens = buffers.qkv.first_n(batch.tokens() * width).rows(width);
+        let mut tokens = buffers.qkv.first_n(batch.rows() * width).rows(width);
         for (session, cache) in batch.caches().enumerate() {
             let Some(mut new) = batch.new_kv_mut(h, layer, &mut buffers.new_kv, session) else { return };
-            for (slot, qkv) in tokens.by_ref().take(new.shape().slots).enumerate() {
+            for (row, qkv) in tokens.by_ref().take(new.shape().slots).enumerate() {
+                let slot = batch.stripe().token(row);
                 for (kv, x) in [Kv::Key, Kv::Value].into_iter().zip(qkv.part(q_dim..width).rows(kv_dim)) {
                     for (head, x) in x.rows(head_dim).enumerate() {
                         let to = new.row_mut(kv, 0, head, slot);

@@ -11,7 +11,7 @@ use crate::util::{SliceExt, phase};
 pub(super) fn fill_table(model: &Model<'_>, batch: &Batch<'_, '_>, table: &mut [f32]) {
     let h = &model.hparams;
     let (_, rope_dims) = h.widest_head();
-    let tokens = table.rows_mut(h.rope_bases() * 2 * rope_dims).take(batch.tokens());
+    let tokens = table.rows_mut(h.rope_bases() * 2 * rope_dims).take(batch.rows());
     for (t, bases) in tokens.enumerate() {
         let Some(token) = batch.locate(t) else { return };
         let positions = [token.position, token.position - token.cache.sink_offset(token.position)];

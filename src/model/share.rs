@@ -57,6 +57,59 @@ pub struct TooManyBoards {
 /// Most boards that share a model.
 pub const MAX_BOARDS: usize = 64;
 
+/// Rows of a product up to which floats are summed in another order than those of more.
+#[cfg(feature = "boards")]
+const FEW_ROWS: usize = 8;
+/// Fewest rows of a board for which boards divide a pass.
+#[cfg(feature = "boards")]
+const MIN_ROWS: usize = 2 * FEW_ROWS;
+
+/// Which tokens of a pass a board computes: every so many-th (Striped Attention: Brandon et al. 2023, arXiv 2311.09431), since
+/// later ones attend to more than earlier ones.
+///
+/// In a build without the feature `boards` these are all, and a stripe is no bytes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stripe {
+    #[cfg(feature = "boards")]
+    first: usize,
+    #[cfg(feature = "boards")]
+    step: usize,
+}
+
+impl Stripe {
+    /// All tokens.
+    pub(crate) const ALL: Self = Stripe {
+        #[cfg(feature = "boards")]
+        first: 0,
+        #[cfg(feature = "boards")]
+        step: 1,
+    };
+
+    /// Which token of the pass its `i`-th is.
+    #[inline(always)]
+    pub(crate) fn token(self, i: usize) -> usize {
+        #[cfg(feature = "boards")]
+        return self.first + i * self.step;
+        #[cfg(not(feature = "boards"))]
+        return i;
+    }
+
+    /// How many of `tokens` it has.
+    #[inline(always)]
+    pub(crate) fn len(self, tokens: usize) -> usize {
+        #[cfg(feature = "boards")]
+        return tokens.saturating_sub(self.first).div_ceil(self.step.max(1));
+        #[cfg(not(feature = "boards"))]
+        return tokens;
+    }
+
+    /// Whether other boards have tokens that it has not.
+    #[cfg(feature = "boards")]
+    pub(crate) fn is_part(self) -> bool {
+        self.step > 1
+    }
+}
+
 /// What one board has.
 ///
 /// In a build without the feature `boards` there is one board, which has everything, and a share is no bytes long.
@@ -178,9 +231,45 @@ impl Share {
         0..h.n_layers
     }
 
-    /// Whether it has the matrix behind the layers, or some of its rows.
+    /// Whether it computes logits, or some of their rows: else the first board does, which chooses the tokens.
     pub fn has_head(&self) -> bool {
-        !self.is(Split::Layers) || self.rank() == 0
+        self.is(Split::Rows) || self.rank() == 0
+    }
+
+    /// Which of the tokens of a pass it computes, with logits for `outputs` of them: all, unless boards that share positions have
+    /// enough each. Where logits are wanted, those of the last token are the first board's.
+    #[inline(always)]
+    pub(crate) fn stripe(&self, tokens: usize, outputs: usize) -> Stripe {
+        #[cfg(feature = "boards")]
+        if self.is(Split::Tokens) && outputs <= 1 && tokens >= MIN_ROWS * self.size() {
+            return Stripe { first: (tokens - 1 - self.rank()) % self.size(), step: self.size() };
+        }
+        let _ = (tokens, outputs);
+        Stripe::ALL
+    }
+
+    /// Most tokens of a pass of which no board computes more than `rows`.
+    pub(crate) fn most_tokens(&self, rows: usize) -> usize {
+        #[cfg(feature = "boards")]
+        if self.is(Split::Tokens) && rows >= MIN_ROWS {
+            return rows.saturating_mul(self.size());
+        }
+        rows
+    }
+
+    /// How many of the next `tokens` tokens of a prompt are a pass of which no board computes more than `rows`, which divides
+    /// those of one board evenly: so the few behind them, whose floats are summed in another order, are the same.
+    pub(crate) fn next_pass(&self, tokens: usize, rows: usize) -> usize {
+        #[cfg(feature = "boards")]
+        {
+            let most = tokens.min(self.most_tokens(rows));
+            let few = most.checked_rem(rows).unwrap_or(0);
+            let pass = if few <= FEW_ROWS { most - few } else { most };
+            if pass > rows && self.stripe(pass, 1).is_part() {
+                return pass;
+            }
+        }
+        tokens.min(rows)
     }
 
     /// Its KV heads, with their query heads.

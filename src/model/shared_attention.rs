@@ -24,7 +24,7 @@ impl AttentionPass<'_, '_, '_> {
         exchange: &mut [f32],
         out: &mut [f32],
     ) -> Result<(), CommError> {
-        let n = self.batch.tokens();
+        let n = self.batch.rows();
         (0..n).step_by(MAX_SERIAL_ROWS).try_for_each(|first| {
             let rows = first..n.min(first + MAX_SERIAL_ROWS);
             self.attend_rows_by_boards(rows, states, exchange, out)

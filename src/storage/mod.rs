@@ -7,6 +7,8 @@ mod arena;
 #[cfg(feature = "boards")]
 mod blocks;
 mod executor;
+#[cfg(feature = "boards")]
+mod pieces;
 mod ring;
 mod tiles;
 
@@ -15,6 +17,8 @@ pub(crate) use arena::{bytes_of_mut, unpadded};
 #[cfg(feature = "boards")]
 pub(crate) use blocks::Blocks;
 pub use executor::{Executor, Serial, Task, for_each};
+#[cfg(feature = "boards")]
+pub(crate) use pieces::Piece;
 pub(crate) use ring::{Attended, Part, Ring};
 pub use ring::{LEAF, TILE};
 pub use tiles::{Grid, Outputs, Tile, TileShape, for_each_row, for_each_tile, for_each_tile_with_scratch};

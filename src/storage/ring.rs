@@ -17,7 +17,7 @@ use core::ops::Range;
 pub const TILE: usize = 32;
 const TILE_64: u64 = TILE as u64;
 /// Tiles of a part, whose attention is summed by itself: parts start at multiples of it.
-const TILES_PER_PART: u64 = 16;
+pub(super) const TILES_PER_PART: u64 = 16;
 /// Tiles of a leaf of the tree by which parts are merged.
 pub(super) const TILES_PER_LEAF: u64 = 4 * TILES_PER_PART;
 /// Positions of a leaf: blocks of 2^j leaves may be on several boards.
@@ -62,6 +62,12 @@ pub(crate) struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// Its number, from the first position of all on.
+    #[cfg(feature = "boards")]
+    pub(crate) fn number(&self) -> u64 {
+        self.tiles().next().map_or(u64::MAX, |tile| tile / TILES_PER_PART)
+    }
+
     /// The numbers of its tiles.
     pub(crate) fn tiles(&self) -> impl Iterator<Item = u64> {
         self.tiles.clone().filter_map(|i| self.attended.tile(i))

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::common::boards::{Board, Failing, on_boards};
 use crate::common::deep;
 use crate::common::family_models::cases;
-use crate::common::gguf::{Gguf, Tiny};
+use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::run::{Reader, prompt, with_model, with_session};
 use armlet::arch::{Kernels, KvType};
 use armlet::boards::{Comm, CommError};
@@ -143,11 +143,12 @@ fn any_steps(vocab: u32) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..7)
 }
 
-fn any_model() -> impl Strategy<Value = Gguf> {
+/// Of at most so many layers, and of so many positions.
+fn any_model(layers: usize, context: usize) -> impl Strategy<Value = Gguf> {
     let heads = prop::sample::select(vec![(4usize, 1usize), (4, 2), (9, 3), (5, 5), (8, 8)]);
     let dtype = prop::sample::select(vec![DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::F16, DType::F32]);
-    (heads, dtype, 1usize..6, prop::sample::select(vec![32usize, 96, 160, 224]), 1usize..3, any::<bool>(), 0u64..1000)
-        .prop_map(|((n_heads, n_kv_heads), dtype, n_layers, n_ff, wide, packed, seed)| {
+    (heads, dtype, 1..=layers, prop::sample::select(vec![32usize, 96, 160, 224]), 1usize..3, any::<bool>(), 0u64..1000)
+        .prop_map(move |((n_heads, n_kv_heads), dtype, n_layers, n_ff, wide, packed, seed)| {
             let (head_dim, vocab) = (32 * wide, 67 + seed as usize % 70);
             let tiny = Tiny {
                 n_heads,
@@ -159,6 +160,7 @@ fn any_model() -> impl Strategy<Value = Gguf> {
                 rope_dims: 16,
                 seed,
                 vocab,
+                context,
                 ..Tiny::default()
             };
             let gguf = Tiny { n_embd: 32 * (1 + seed as usize % 5), tied: seed % 2 == 0, ..tiny }.gguf();
@@ -185,7 +187,7 @@ proptest! {
 
     /// Whatever the sizes, formats, patterns and cuts.
     #[test]
-    fn any_model_on_boards(gguf in any_model(), config in any_config(), steps in any_steps(67)) {
+    fn any_model_on_boards(gguf in any_model(5, 256), config in any_config(), steps in any_steps(67)) {
         prop_assert_eq!(same_bits(&gguf, config, &steps, &SPLITS, 2..=5), Ok(()));
     }
 }
@@ -227,6 +229,37 @@ fn positions_on_boards() {
         let gguf = long_model();
         same_bits(&gguf, config, &steps, &[Split::Tokens], deep(2, 3)..=deep(5, 3))
             .unwrap_or_else(|e| panic!("{config:?}: {e}"));
+    }
+}
+
+/// Float weights, whose order of sums is another for a few rows, and windows with heads of another size.
+#[test]
+fn windows_on_boards_that_divide_a_prompt() {
+    let case = cases().into_iter().find(|case| case.name == "gemma3 with smaller heads in windows").unwrap();
+    let mut gguf = case.gguf;
+    let arch = "gemma3.attention.sliding_window";
+    gguf.set(arch, Val::U32(700)).set("gemma3.context_length", Val::U32(20_000));
+    let tokens = prompt(5, 2600, 67);
+    // In chunks of 40 the last passes of one board have 5 and 40 tokens.
+    let steps = [Step::Eval(tokens[..2325].to_vec()), Step::Eval(tokens[2325..2445].to_vec()), Step::Eval(vec![7])];
+    let config = Config { context: 4200, chunk: 40, pattern: Pattern::Full, ..Config::default() };
+    assert_eq!(same_bits(&gguf, config, &steps, &[Split::Tokens], 2..=3), Ok(()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(deep(60, 3) as u32))]
+
+    /// Whatever the sizes, formats, patterns and cuts.
+    #[test]
+    fn any_prompt_that_boards_divide(
+        gguf in any_model(2, 20_000), config in any_config(), leaves in 2usize..6, chunk in 16usize..200,
+        lengths in prop::collection::vec(prop_oneof![1usize..2500, 1usize..3, 2000usize..2100], 1..4), back in 0usize..40,
+    ) {
+        let config = Config { context: 2048 * (leaves - 1) + config.context, chunk, ..config };
+        let tokens = prompt(lengths[0] as u64, 3000, 67);
+        let mut steps: Vec<Step> = lengths.iter().map(|n| Step::Eval(tokens[..*n].to_vec())).collect();
+        steps.insert(1, Step::Rewind(back));
+        prop_assert_eq!(same_bits(&gguf, config, &steps, &[Split::Tokens], 2..=5), Ok(()));
     }
 }
 
@@ -356,19 +389,45 @@ fn exchanges_of_a_token_are_those_of_the_formula() {
     assert_eq!(counts(Split::Rows, &[1, 2, 3, 4, 5, 6, 7])[1].0, told + 4 * 3 + 1);
 }
 
+/// By positions, a prompt: the keys and values of a pass in one exchange, and what was read before in pieces of 512 positions,
+/// which the board that has them sends.
+#[test]
+fn exchanges_of_a_prompt_are_those_of_the_formula() {
+    let config = Config { context: 4200, pattern: Pattern::Full, chunk: 512, kv: KvType::Int8, ..Config::default() };
+    let steps = [Step::Eval(prompt(3, 2048, 67))];
+    let got = with_model(&long_model(), |model| {
+        on_boards(2, |board| {
+            let counting = Counting::new(&board);
+            on_board(&counting, model, config, Split::Tokens, &steps).unwrap();
+            counting.counts()
+        })
+    });
+    // Two passes of 1,024 tokens: a command and the tokens, and at last the end; 32 numbers and a scale for each key and value.
+    let (told, commands) = (2 * 2 + 1, 2 * (56 + 4 * 1024) + 56);
+    let (new, piece) = (512 * 2 * (32 + 2), 512 * 2 * (32 + 2));
+    // The first board has all of the first 2,048 positions, and the second pass attends to 1,024 of them.
+    assert_eq!(got, [(told + 2 + 2, commands + 2 * new + 2 * piece), (told + 2 + 2, 2 * new)]);
+}
+
 /// Parts of boards that are taken for each other's show.
 #[test]
 fn parts_in_another_order_show() {
-    let gguf = Tiny { dtype: DType::Q8_0, n_ff: 64, ..Tiny::default() }.gguf();
-    let config = Config { context: 64, sinks: 0, chunk: 8, ..Config::default() };
-    let steps = [Step::Eval(vec![1, 2, 3]), Step::Eval(vec![4])];
+    let gguf = Tiny { dtype: DType::Q8_0, n_ff: 64, context: 8192, ..Tiny::default() }.gguf();
+    let short = Config { context: 64, sinks: 0, chunk: 8, ..Config::default() };
+    let long = Config { context: 4200, sinks: 0, chunk: 16, ..Config::default() };
+    // A prompt of which each board reads every other token.
+    let prompt = Step::Eval(prompt(1, 32, 67));
+    let cases = [
+        (Split::Rows, short, [Step::Eval(vec![1, 2, 3]), Step::Eval(vec![4])]),
+        (Split::Tokens, long, [prompt, Step::Eval(vec![4])]),
+    ];
     with_model(&gguf, |model| {
-        let expected = alone(model, config, &steps);
-        for (mistaken, same) in [(false, true), (true, false)] {
+        for ((split, config, steps), mistaken) in cases.iter().flat_map(|case| [(case, false), (case, true)]) {
+            let expected = alone(model, *config, steps);
             let got = on_boards(2, |board| {
-                on_board(&Counting { mistaken, ..Counting::new(&board) }, model, config, Split::Rows, &steps)
+                on_board(&Counting { mistaken, ..Counting::new(&board) }, model, *config, *split, steps)
             });
-            assert_eq!(got[0] == Ok(expected.clone()), same);
+            assert_eq!(got[0] == Ok(expected), !mistaken, "{split:?}");
         }
     });
 }

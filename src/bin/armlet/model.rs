@@ -337,9 +337,9 @@ impl<'l> Runner<'l> {
         })
     }
 
-    /// The same, with passes of `chunk` tokens once the model's pages are all there; the plan's may be longer.
+    /// The same, with passes of `chunk` tokens a board once the model's pages are all there; the plan's may be longer.
     pub(crate) fn with_usual(mut self, chunk: usize) -> Self {
-        self.usual = chunk.min(self.engine.chunk());
+        self.usual = self.engine.most_tokens(chunk);
         self
     }
 
