@@ -115,6 +115,7 @@ fn passes(mpi: &Mpi, seconds: u64) -> Result<(), String> {
     for pass in 1.. {
         let mut command = [u8::from(start.elapsed().as_secs() >= seconds)];
         mpi.listen(0, &mut command).map_err(|e| e.to_string())?;
+        mpi.begin(1);
         if command == [1] {
             break;
         }
@@ -133,6 +134,7 @@ fn passes(mpi: &Mpi, seconds: u64) -> Result<(), String> {
 fn waits(mpi: &Mpi, seconds: u64) -> Result<(), String> {
     introduce(mpi)?;
     mpi.listen(0, &mut [0]).map_err(|e| e.to_string())?;
+    mpi.begin(1);
     if mpi.rank() == 0 {
         println!("all run");
         thread::sleep(Duration::from_secs(seconds));
@@ -155,6 +157,7 @@ fn silent(mpi: &Mpi, rank: usize) -> Result<(), String> {
     mpi.start(Ok(Card { host: format!("b{}", mpi.rank()), ..Card::default() }))?;
     for pass in 0..4 {
         mpi.listen(0, &mut [0]).map_err(|e| e.to_string())?;
+        mpi.begin(1);
         if mpi.rank() == rank && pass == 2 {
             thread::sleep(Duration::from_secs(60));
         }

@@ -107,6 +107,7 @@ fn measure(boards: &Counted<Mpi>) -> Result<Measured, CommError> {
     for other in 1..boards.size() {
         // The others wait for their turn here.
         boards.listen(0, &mut [0])?;
+        boards.begin(1);
         if boards.rank() == 0 || boards.rank() == other {
             let times = SIZES.map(|size| ping_pong(boards, other, size));
             let [short, long] = [times[0]?, times[1]?];
@@ -115,6 +116,7 @@ fn measure(boards: &Counted<Mpi>) -> Result<Measured, CommError> {
         }
     }
     boards.listen(0, &mut [0])?;
+    boards.begin(1);
     let gathers = if boards.size() > 1 { Some(gathers(boards)?) } else { None };
     Ok(Measured { paths, gathers })
 }

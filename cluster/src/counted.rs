@@ -115,6 +115,10 @@ impl<C: Comm> Comm for Counted<C> {
         self.boards.listen(root, data)
     }
 
+    fn begin(&self, tokens: usize) {
+        self.boards.begin(tokens);
+    }
+
     fn shift(
         &self,
         to: Option<(usize, &[u8])>,

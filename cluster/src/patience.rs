@@ -1,26 +1,38 @@
 //! How long a board waits for another, and what it says at the end of that.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// A board may take this many times as long as any board has taken so far.
-const LONGER: u32 = 20;
+/// Tokens up to which a pass takes about as long as one of a token: it reads all weights.
+const FEW: usize = 8;
+/// How many times as long as any board has taken so far a board may take: for a few tokens, and for a prompt's.
+const LONGER: [u32; 2] = [20, 3];
 
 /// How long a board waits for another before it gives up: as long as it was told to, or longer if boards were slower
-/// before and still answered. There is no end in the pass of the first command, which reads weights from the disk.
+/// before and still answered. Boards take longer for many tokens than for a few: of each kind the first pass has no end,
+/// since weights are read from the disk, and nothing is known of the boards.
 #[derive(Debug)]
 pub struct Patience {
     least: Duration,
-    /// Microseconds of the longest wait that had an end.
+    /// Tokens of the pass.
+    tokens: AtomicUsize,
+    /// Of passes of a few tokens, and of those of many.
+    kinds: [Waits; 2],
+}
+
+/// What is known of passes of a kind.
+#[derive(Debug, Default)]
+struct Waits {
+    /// How many have begun.
+    passes: AtomicU32,
+    /// Microseconds of the longest wait; for each token, if there are many.
     longest: AtomicU64,
-    /// Passes that have begun.
-    commands: AtomicU32,
 }
 
 impl Patience {
     /// Of at least this long.
     pub fn new(least: Duration) -> Self {
-        Patience { least, longest: AtomicU64::new(0), commands: AtomicU32::new(0) }
+        Patience { least, tokens: AtomicUsize::new(0), kinds: Default::default() }
     }
 
     /// What it was told to be.
@@ -28,22 +40,35 @@ impl Patience {
         self.least
     }
 
-    /// A command begins.
-    pub fn command(&self) {
-        self.commands.fetch_add(1, Ordering::Relaxed);
+    /// A pass of so many tokens begins.
+    pub fn begin(&self, tokens: usize) {
+        self.tokens.store(tokens, Ordering::Relaxed);
+        self.kinds[self.kind()].passes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the pass is one of many tokens: 1, else 0.
+    fn kind(&self) -> usize {
+        usize::from(self.tokens.load(Ordering::Relaxed) > FEW)
+    }
+
+    /// What its time is measured by: tokens, if there are many.
+    fn units(&self) -> u32 {
+        if self.kind() == 0 { 1 } else { u32::try_from(self.tokens.load(Ordering::Relaxed)).unwrap_or(u32::MAX) }
     }
 
     /// How long to wait; `None` in the first pass.
     pub fn limit(&self) -> Option<Duration> {
-        let longest = Duration::from_micros(self.longest.load(Ordering::Relaxed));
-        let is_first = self.commands.load(Ordering::Relaxed) < 2;
-        (!is_first).then(|| self.least.max(longest.saturating_mul(LONGER)))
+        let Waits { passes, longest } = &self.kinds[self.kind()];
+        let longest = Duration::from_micros(longest.load(Ordering::Relaxed)).saturating_mul(self.units());
+        let is_known = passes.load(Ordering::Relaxed) > 1;
+        is_known.then(|| self.least.max(longest.saturating_mul(LONGER[self.kind()])))
     }
 
-    /// A board has answered after so long. In the first pass that says nothing of the others.
+    /// A board has answered after so long. In the first pass of a few tokens that is mostly the disk's time.
     pub fn waited(&self, time: Duration) {
-        if self.limit().is_some() {
-            self.longest.fetch_max(time.as_micros() as u64, Ordering::Relaxed);
+        if self.kind() == 1 || self.limit().is_some() {
+            let time = (time / self.units()).as_micros() as u64;
+            self.kinds[self.kind()].longest.fetch_max(time, Ordering::Relaxed);
         }
     }
 }
@@ -91,18 +116,39 @@ mod tests {
     #[test]
     fn who_was_slow_and_answered_may_be_slow_again() {
         let patience = Patience::new(Duration::from_secs(10));
-        assert_eq!(patience.limit(), None);
-        patience.command();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        patience.begin(1);
         // The first pass has no end, and is no measure.
         patience.waited(Duration::from_secs(60));
         assert_eq!(patience.limit(), None);
-        patience.command();
-        assert_eq!(patience.limit(), Some(Duration::from_secs(10)));
+        patience.begin(1);
+        assert_eq!(patience.limit(), seconds(10));
         patience.waited(Duration::from_millis(400));
-        assert_eq!(patience.limit(), Some(Duration::from_secs(10)));
+        assert_eq!(patience.limit(), seconds(10));
         patience.waited(Duration::from_secs(3));
         patience.waited(Duration::from_secs(1));
-        assert_eq!(patience.limit(), Some(Duration::from_secs(60)));
+        assert_eq!(patience.limit(), seconds(60));
+        // Eight tokens take about as long, and what many take is not known.
+        patience.begin(8);
+        assert_eq!(patience.limit(), seconds(60));
+        patience.begin(9);
+        assert_eq!(patience.limit(), None);
+    }
+
+    /// A prompt's passes take as long as they have tokens: the first is a measure, and one of twice as many tokens may take
+    /// twice as long. An answer's tokens are none the slower for it.
+    #[test]
+    fn a_long_prompt_may_take_long() {
+        let patience = Patience::new(Duration::from_secs(10));
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        patience.begin(128);
+        patience.waited(Duration::from_secs(64));
+        assert_eq!(patience.limit(), None);
+        patience.begin(256);
+        assert_eq!(patience.limit(), seconds(3 * 128));
+        patience.begin(1);
+        patience.begin(1);
+        assert_eq!(patience.limit(), seconds(10));
     }
 
     #[test]

@@ -65,6 +65,10 @@ impl<C: Comm> Comm for Slow<C> {
         self.slowly(spread(&self.boards, root, data.len()), |_| Ok(()))
     }
 
+    fn begin(&self, tokens: usize) {
+        self.boards.begin(tokens);
+    }
+
     fn shift(
         &self,
         to: Option<(usize, &[u8])>,

@@ -280,12 +280,13 @@ impl Comm for Mpi {
         self.spread(root, data, self.patience.limit())
     }
 
-    /// A command begins a pass: from the second one on silence has an end. There is none for who waits for a command.
+    /// Silence has no end for who waits for a command.
     fn listen(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
-        let limit = self.patience.limit().filter(|_| root == self.rank);
-        let heard = self.spread(root, data, limit);
-        self.patience.command();
-        heard
+        self.spread(root, data, self.patience.limit().filter(|_| root == self.rank))
+    }
+
+    fn begin(&self, tokens: usize) {
+        self.patience.begin(tokens);
     }
 
     fn shift(

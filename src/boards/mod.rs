@@ -42,6 +42,11 @@ pub trait Comm: Sync {
         self.broadcast(root, data)
     }
 
+    /// A pass of so many tokens begins on this board: how long another may be silent follows from it.
+    fn begin(&self, tokens: usize) {
+        let _ = tokens;
+    }
+
     /// Sends to a board and receives from another while `work` runs, which is called once, and should call what it is given
     /// now and then: much of the time that the exchange takes passes only in these calls. What was received is there when
     /// `shift` returns, and not before.

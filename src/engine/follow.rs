@@ -57,6 +57,7 @@ impl Engine<'_> {
         if share.is_whole() || share.rank() > 0 {
             return Ok(());
         }
+        self.boards.comm.begin(tokens.len());
         let command = Command::Pass { position, tokens: tokens.len(), outputs };
         self.boards.comm.listen(0, bytes_of_mut(&mut command.words(tokens)))?;
         if tokens.len() > FEW {
@@ -88,6 +89,7 @@ impl Engine<'_> {
             let mut words = [0; WORDS];
             self.boards.comm.listen(0, bytes_of_mut(&mut words))?;
             let Command::Pass { position, tokens, outputs } = Command::parse(&words) else { return Ok(()) };
+            self.boards.comm.begin(tokens);
             session.go_to(position)?;
             let [_, _, _, _, _, _, first @ ..] = words;
             let mut few = first;
