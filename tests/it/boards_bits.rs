@@ -232,6 +232,19 @@ fn positions_on_boards() {
     }
 }
 
+/// Every family, by positions: prompts that boards divide, and what follows.
+#[test]
+fn every_family_divides_a_prompt() {
+    for case in cases() {
+        let (mut gguf, config) = (case.gguf, Config { context: 4100, chunk: 17, ..Config::default() });
+        let key = gguf.metadata.iter().map(|(key, _)| key.clone()).find(|key| key.ends_with(".context_length"));
+        gguf.set(&key.unwrap(), Val::U32(20_000));
+        let tokens = prompt(9, 90, with_model(&gguf, |model| model.hparams.vocab));
+        let steps = [Step::Eval(tokens[..70].to_vec()), Step::Eval(vec![3]), Step::Eval(tokens[50..].to_vec())];
+        same_bits(&gguf, config, &steps, &[Split::Tokens], 2..=2).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    }
+}
+
 /// Float weights, whose order of sums is another for a few rows, and windows with heads of another size.
 #[test]
 fn windows_on_boards_that_divide_a_prompt() {
