@@ -219,13 +219,13 @@ fn positions_on_boards() {
     let base = Config { chunk: 512, logit_rows: 5, ..Config::default() };
     let int8 = Config { kv: KvType::Int8, hadamard: true, ..base };
     let configs = [
+        Config { context: 4200, pattern: Pattern::Window, ..base },
         Config { context: 6200, pattern: Pattern::Full, ..base },
         Config { context: 4200, sinks: 40, slack: 1600, ..int8 },
-        Config { context: 4200, pattern: Pattern::Window, ..base },
         Config { context: 4300, pattern: Pattern::Strided { every: 3 }, ..int8 },
         Config { context: 4400, pattern: Pattern::Strided { every: 70 }, kv: KvType::F32, ..base },
     ];
-    for config in configs {
+    for config in configs.into_iter().skip(deep(0, 1)) {
         let gguf = long_model();
         same_bits(&gguf, config, &steps, &[Split::Tokens], deep(2, 3)..=deep(5, 3))
             .unwrap_or_else(|e| panic!("{config:?}: {e}"));
@@ -253,26 +253,26 @@ fn windows_on_boards_that_divide_a_prompt() {
     let arch = "gemma3.attention.sliding_window";
     gguf.set(arch, Val::U32(700)).set("gemma3.context_length", Val::U32(20_000));
     let tokens = prompt(5, 2600, 67);
-    // In chunks of 40 the last passes of one board have 5 and 40 tokens.
-    let steps = [Step::Eval(tokens[..2325].to_vec()), Step::Eval(tokens[2325..2445].to_vec()), Step::Eval(vec![7])];
+    // In chunks of 40 the last pass of one board has 5 tokens, and three boards have 85 left of passes of 120.
+    let steps = [Step::Eval(tokens[..2245].to_vec()), Step::Eval(tokens[2245..2365].to_vec()), Step::Eval(vec![7])];
     let config = Config { context: 4200, chunk: 40, pattern: Pattern::Full, ..Config::default() };
-    assert_eq!(same_bits(&gguf, config, &steps, &[Split::Tokens], 2..=3), Ok(()));
+    assert_eq!(same_bits(&gguf, config, &steps, &[Split::Tokens], 3..=3), Ok(()));
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(deep(60, 3) as u32))]
+    #![proptest_config(ProptestConfig::with_cases(deep(200, 4) as u32))]
 
     /// Whatever the sizes, formats, patterns and cuts.
     #[test]
     fn any_prompt_that_boards_divide(
-        gguf in any_model(2, 20_000), config in any_config(), leaves in 2usize..6, chunk in 16usize..200,
-        lengths in prop::collection::vec(prop_oneof![1usize..2500, 1usize..3, 2000usize..2100], 1..4), back in 0usize..40,
+        gguf in any_model(2, 20_000), config in any_config(), size in 2usize..6, chunk in 16usize..200,
+        lengths in prop::collection::vec(prop_oneof![1usize..600, 1usize..3, 2000usize..2200], 1..3), back in 0usize..40,
     ) {
-        let config = Config { context: 2048 * (leaves - 1) + config.context, chunk, ..config };
+        let config = Config { context: 2048 * (size - 1) + config.context, chunk, ..config };
         let tokens = prompt(lengths[0] as u64, 3000, 67);
         let mut steps: Vec<Step> = lengths.iter().map(|n| Step::Eval(tokens[..*n].to_vec())).collect();
         steps.insert(1, Step::Rewind(back));
-        prop_assert_eq!(same_bits(&gguf, config, &steps, &[Split::Tokens], 2..=5), Ok(()));
+        prop_assert_eq!(same_bits(&gguf, config, &steps, &[Split::Tokens], size..=size), Ok(()));
     }
 }
 
