@@ -1,38 +1,81 @@
 //! How long a board waits for another, and what it says at the end of that.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Tokens up to which a pass takes about as long as one of a token: it reads all weights.
 const FEW: usize = 8;
-/// How many times as long as any board has taken so far a board may take: for a few tokens, and for a prompt's.
-const LONGER: [u32; 2] = [20, 3];
+/// How many times as long as it should take what boards have to do may take: a pass of a few tokens, and a prompt.
+const LONGER: [f64; 2] = [10.0, 3.0];
 
-/// How long a board waits for another before it gives up: as long as it was told to, or longer if boards were slower
-/// before and still answered. Boards take longer for many tokens than for a few: of each kind the first pass has no end,
-/// since weights are read from the disk, and nothing is known of the boards.
+/// How long a board waits for another before it gives up: as long as it was told to, or longer where boards have that much
+/// to do.
+///
+/// What a pass takes follows from those before it, for each token where there are many. The first of a few tokens, and the
+/// first of many, have no end: nothing is known of the boards, which may read weights from the disk. By layers the first
+/// board is ahead of the last by as many passes as there are boards, and waits for all of these.
 #[derive(Debug)]
 pub struct Patience {
     least: Duration,
-    /// Tokens of the pass.
-    tokens: AtomicUsize,
-    /// Of passes of a few tokens, and of those of many.
-    kinds: [Waits; 2],
+    boards: usize,
+    state: Mutex<State>,
 }
 
-/// What is known of passes of a kind.
+/// What a board knows of its passes: of those of a few tokens, and of those of many.
 #[derive(Debug, Default)]
-struct Waits {
+struct State {
+    /// When the last one began.
+    began: Option<Instant>,
+    /// Tokens of the last ones, which other boards may not have done yet.
+    last: VecDeque<usize>,
     /// How many have begun.
-    passes: AtomicU32,
-    /// Microseconds of the longest wait; for each token, if there are many.
-    longest: AtomicU64,
+    passes: [usize; 2],
+    /// Seconds of the slowest; for each token, if there are many.
+    slowest: [f64; 2],
+}
+
+/// Whether a pass is one of many tokens: 1, else 0.
+fn kind(tokens: usize) -> usize {
+    usize::from(tokens > FEW)
+}
+
+impl State {
+    fn begin(&mut self, tokens: usize, boards: usize, now: Instant) {
+        self.began = Some(now);
+        self.passes[kind(tokens)] += 1;
+        self.last.push_back(tokens);
+        if self.last.len() > boards {
+            self.last.pop_front();
+        }
+    }
+
+    /// The pass has come so far: each exchange of it says what it takes at least. The first pass of a few tokens is mostly the
+    /// disk's time, and one behind a prompt's that of the prompt.
+    fn answered(&mut self, now: Instant) {
+        let (Some(began), Some(tokens)) = (self.began, self.last.back().copied()) else { return };
+        let few = kind(tokens) == 0;
+        if few && (self.passes[0] < 2 || self.last.iter().any(|n| kind(*n) == 1)) {
+            return;
+        }
+        let seconds = now.duration_since(began).as_secs_f64() / if few { 1.0 } else { tokens as f64 };
+        let slowest = &mut self.slowest[kind(tokens)];
+        *slowest = slowest.max(seconds);
+    }
+
+    /// How long what boards have to do may take; `None` where that is not known.
+    fn limit(&self) -> Option<Duration> {
+        let known = |n: &usize| self.passes[kind(*n)] > 1;
+        let many: usize = self.last.iter().filter(|n| kind(**n) == 1).sum();
+        let seconds = LONGER[0] * self.slowest[0] + LONGER[1] * self.slowest[1] * many as f64;
+        self.last.iter().all(known).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+    }
 }
 
 impl Patience {
-    /// Of at least this long.
-    pub fn new(least: Duration) -> Self {
-        Patience { least, tokens: AtomicUsize::new(0), kinds: Default::default() }
+    /// Of at least this long, for so many boards.
+    pub fn new(least: Duration, boards: usize) -> Self {
+        Patience { least, boards, state: Mutex::default() }
     }
 
     /// What it was told to be.
@@ -40,36 +83,23 @@ impl Patience {
         self.least
     }
 
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A pass of so many tokens begins.
     pub fn begin(&self, tokens: usize) {
-        self.tokens.store(tokens, Ordering::Relaxed);
-        self.kinds[self.kind()].passes.fetch_add(1, Ordering::Relaxed);
+        self.state().begin(tokens, self.boards, Instant::now());
     }
 
-    /// Whether the pass is one of many tokens: 1, else 0.
-    fn kind(&self) -> usize {
-        usize::from(self.tokens.load(Ordering::Relaxed) > FEW)
+    /// The other boards have answered in the pass that has begun.
+    pub fn answered(&self) {
+        self.state().answered(Instant::now());
     }
 
-    /// What its time is measured by: tokens, if there are many.
-    fn units(&self) -> u32 {
-        if self.kind() == 0 { 1 } else { u32::try_from(self.tokens.load(Ordering::Relaxed)).unwrap_or(u32::MAX) }
-    }
-
-    /// How long to wait; `None` in the first pass.
+    /// How long to wait; `None` without an end.
     pub fn limit(&self) -> Option<Duration> {
-        let Waits { passes, longest } = &self.kinds[self.kind()];
-        let longest = Duration::from_micros(longest.load(Ordering::Relaxed)).saturating_mul(self.units());
-        let is_known = passes.load(Ordering::Relaxed) > 1;
-        is_known.then(|| self.least.max(longest.saturating_mul(LONGER[self.kind()])))
-    }
-
-    /// A board has answered after so long. In the first pass of a few tokens that is mostly the disk's time.
-    pub fn waited(&self, time: Duration) {
-        if self.kind() == 1 || self.limit().is_some() {
-            let time = (time / self.units()).as_micros() as u64;
-            self.kinds[self.kind()].longest.fetch_max(time, Ordering::Relaxed);
-        }
+        self.state().limit().map(|limit| limit.max(self.least))
     }
 }
 
@@ -113,42 +143,44 @@ pub(crate) fn nap(waited: Duration) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn who_was_slow_and_answered_may_be_slow_again() {
-        let patience = Patience::new(Duration::from_secs(10));
-        let seconds = |seconds| Some(Duration::from_secs(seconds));
-        patience.begin(1);
-        // The first pass has no end, and is no measure.
-        patience.waited(Duration::from_secs(60));
-        assert_eq!(patience.limit(), None);
-        patience.begin(1);
-        assert_eq!(patience.limit(), seconds(10));
-        patience.waited(Duration::from_millis(400));
-        assert_eq!(patience.limit(), seconds(10));
-        patience.waited(Duration::from_secs(3));
-        patience.waited(Duration::from_secs(1));
-        assert_eq!(patience.limit(), seconds(60));
-        // Eight tokens take about as long, and what many take is not known.
-        patience.begin(8);
-        assert_eq!(patience.limit(), seconds(60));
-        patience.begin(9);
-        assert_eq!(patience.limit(), None);
+    /// A state after passes of so many tokens, of which the last exchange ended after so many seconds.
+    fn after(boards: usize, passes: &[(usize, u64)]) -> State {
+        let mut state = State::default();
+        for (tokens, seconds) in passes {
+            let now = Instant::now();
+            state.begin(*tokens, boards, now);
+            state.answered(now + Duration::from_secs(*seconds));
+        }
+        state
     }
 
-    /// A prompt's passes take as long as they have tokens: the first is a measure, and one of twice as many tokens may take
-    /// twice as long. An answer's tokens are none the slower for it.
+    /// Seconds that a board waits in a pass of `tokens` tokens behind these.
+    fn waits(boards: usize, passes: &[(usize, u64)], tokens: usize) -> Option<u64> {
+        let mut state = after(boards, passes);
+        state.begin(tokens, boards, Instant::now());
+        state.limit().map(|limit| limit.as_secs())
+    }
+
+    #[test]
+    fn who_was_slow_and_answered_may_be_slow_again() {
+        // The first pass has no end, and is no measure.
+        assert_eq!(waits(2, &[], 1), None);
+        assert_eq!(waits(2, &[(1, 60)], 1), Some(0));
+        assert_eq!(waits(2, &[(1, 60), (1, 3), (1, 1)], 8), Some(30));
+        // What many take is not known then.
+        assert_eq!(waits(2, &[(1, 60), (1, 3)], 9), None);
+        let patience = Patience::new(Duration::from_secs(10), 2);
+        assert_eq!(patience.limit(), Some(Duration::from_secs(10)));
+    }
+
+    /// A prompt's passes take as long as they have tokens, and the first is a measure. Boards that are a pass behind have two to
+    /// do, whatever comes behind these; an answer's tokens are none the slower for it.
     #[test]
     fn a_long_prompt_may_take_long() {
-        let patience = Patience::new(Duration::from_secs(10));
-        let seconds = |seconds| Some(Duration::from_secs(seconds));
-        patience.begin(128);
-        patience.waited(Duration::from_secs(64));
-        assert_eq!(patience.limit(), None);
-        patience.begin(256);
-        assert_eq!(patience.limit(), seconds(3 * 128));
-        patience.begin(1);
-        patience.begin(1);
-        assert_eq!(patience.limit(), seconds(10));
+        assert_eq!(waits(1, &[(128, 64)], 256), Some(3 * 128));
+        assert_eq!(waits(2, &[(128, 25)], 128), Some(3 * 50));
+        assert_eq!(waits(2, &[(1, 1), (128, 25), (128, 25)], 3), Some(3 * 25));
+        assert_eq!(waits(2, &[(1, 1), (128, 25), (3, 30), (1, 2)], 1), Some(20));
     }
 
     #[test]

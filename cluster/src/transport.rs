@@ -60,7 +60,7 @@ impl Mpi {
         }
         let world = universe.world();
         let (rank, size) = (world.rank() as usize, world.size() as usize);
-        let (patience, thread) = (Patience::new(patience), thread::current().id());
+        let (patience, thread) = (Patience::new(patience, size), thread::current().id());
         let (names, kept, at_end) = (OnceLock::new(), AtomicU64::new(NOTHING), Mutex::new(None));
         Ok(Mpi { universe, thread, rank, size, patience, names, kept, at_end })
     }
@@ -164,9 +164,6 @@ impl Mpi {
                     None => std::hint::spin_loop(),
                 }
             }
-            if limit.is_some() {
-                self.patience.waited(start.elapsed());
-            }
             exchange.result()
         })
     }
@@ -230,7 +227,15 @@ impl Mpi {
         }
     }
 
-    fn spread(&self, root: usize, data: &mut [u8], limit: Option<Duration>) -> Result<(), CommError> {
+    /// An exchange of a pass: what it takes is a measure for those that follow.
+    fn in_pass(&self, messages: Messages<'_>, work: &mut dyn FnMut(&dyn Fn())) -> Result<(), CommError> {
+        let done = self.exchange(self.patience.limit(), messages, work);
+        self.patience.answered();
+        done
+    }
+
+    /// What one board sends to all others.
+    fn spread<'d>(&self, root: usize, data: &'d mut [u8]) -> Messages<'d> {
         let mut messages = Messages::default();
         if root == self.rank {
             let data: &[u8] = data;
@@ -238,7 +243,7 @@ impl Mpi {
         } else {
             messages.from.push((root, data));
         }
-        self.exchange(limit, messages, &mut |_| ())
+        messages
     }
 }
 
@@ -273,16 +278,20 @@ impl Comm for Mpi {
                 messages.from.push((rank, part));
             }
         }
-        self.exchange(self.patience.limit(), messages, &mut |_| ())
+        self.in_pass(messages, &mut |_| ())
     }
 
     fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
-        self.spread(root, data, self.patience.limit())
+        self.in_pass(self.spread(root, data), &mut |_| ())
     }
 
     /// Silence has no end for who waits for a command.
     fn listen(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
-        self.spread(root, data, self.patience.limit().filter(|_| root == self.rank))
+        let messages = self.spread(root, data);
+        match root == self.rank {
+            true => self.in_pass(messages, &mut |_| ()),
+            false => self.exchange(None, messages, &mut |_| ()),
+        }
     }
 
     fn begin(&self, tokens: usize) {
@@ -296,6 +305,6 @@ impl Comm for Mpi {
         work: &mut dyn FnMut(&dyn Fn()),
     ) -> Result<(), CommError> {
         let messages = Messages { to: to.into_iter().collect(), from: from.into_iter().collect() };
-        self.exchange(self.patience.limit(), messages, work)
+        self.in_pass(messages, work)
     }
 }

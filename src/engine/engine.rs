@@ -247,14 +247,14 @@ impl<'e> Engine<'e> {
         &self.model.tokenizer
     }
 
-    /// Most tokens of one pass: [`Config::chunk`](super::Config::chunk), or as many for each of several boards that divide it.
+    /// Most tokens of one pass; of a prompt that several boards divide, of each of them.
     pub fn chunk(&self) -> usize {
-        self.most_tokens(self.sizes.chunk)
+        self.sizes.chunk
     }
 
-    /// Most tokens of a pass of which no board computes more than `rows`; at most [`chunk`](Engine::chunk).
+    /// Most tokens of a pass over a prompt of which no board computes more than `rows`, at most [`chunk`](Engine::chunk).
     pub fn most_tokens(&self, rows: usize) -> usize {
-        self.sizes.share.most_tokens(rows).min(self.sizes.pass)
+        self.sizes.share.most_tokens(rows.min(self.sizes.chunk)).min(self.sizes.pass)
     }
 
     /// How many of the next `tokens` tokens of a prompt, at least one, are a pass.

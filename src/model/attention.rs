@@ -91,7 +91,7 @@ pub(super) struct AttentionPass<'l, 'b, 'c> {
     sink_q: &'l [f32],
     query_blocks: &'l [QueryBlock],
     new_kv: &'l NewKvBuffers<'l>,
-    /// What another board has of the positions before the pass, of the part that is attended to.
+    /// The piece of the positions before the pass that goes round, where boards divide it.
     #[cfg(feature = "boards")]
     old: Option<HeldPiece<'l>>,
 }

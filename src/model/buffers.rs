@@ -111,7 +111,7 @@ pub(crate) struct RelayBuffers<'a> {
 #[cfg(feature = "boards")]
 impl<'a> RelayBuffers<'a> {
     fn carve(h: &Hparams, sizes: &BufferSizes, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
-        if sizes.pass == sizes.chunk {
+        if !sizes.share.divides(sizes.chunk) {
             return Ok(RelayBuffers { pieces: [&mut [], &mut []], progress: &mut [] });
         }
         let piece = [Piece::MAX_SLOTS, kv_bytes(h, sizes.kv_type)];
@@ -175,7 +175,8 @@ impl<'a> Buffers<'a> {
         let row = MergeTree::most_states(h.context_length / TILE + 6).div_ceil(own.n_kv_heads.max(1));
         let partials = chunk.max(chunk.min(MAX_SERIAL_ROWS) * parts).max(row);
         // Where boards divide a pass, all its rows wait for the next piece.
-        let partials = if pass > chunk { partials.max(chunk * MergeTree::most_states(parts)) } else { partials };
+        let partials =
+            if share.divides(chunk) { partials.max(chunk * MergeTree::most_states(parts)) } else { partials };
         let (head_dim, rope_dims) = h.widest_head();
         let (q_dim, own_q_dim, own_kv_dim) = (h.n_heads * head_dim, own.n_heads * head_dim, own.n_kv_heads * head_dim);
         let widest = h.n_embd.max(h.n_ff).max(q_dim);
@@ -202,7 +203,7 @@ impl<'a> Buffers<'a> {
                     let sums = [share.size(), chunk.min(MAX_SERIAL_ROWS), h.n_kv_heads, roots];
                     let sums = sums.into_iter().fold(h.group() * (head_dim + 2), usize::saturating_mul);
                     let new_kv = pass.saturating_mul(kv_bytes(h, sizes.kv_type)).div_ceil(size_of::<f32>());
-                    arena.alloc("exchange", &[if pass > chunk { sums.max(new_kv) } else { sums }])?
+                    arena.alloc("exchange", &[if share.divides(chunk) { sums.max(new_kv) } else { sums }])?
                 }
                 () => &mut [],
             },

@@ -51,7 +51,7 @@ pub(super) struct NewKv<'n> {
     pub(super) buffer: KvBuffer<&'n [u8]>,
     /// Position of the first token.
     pub(super) start: u64,
-    /// Older ones, where they are not in this board's cache.
+    /// Older ones, where they go from board to board.
     #[cfg(feature = "boards")]
     pub(super) old: Option<HeldPiece<'n>>,
 }

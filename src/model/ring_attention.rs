@@ -9,7 +9,7 @@
 //! cache   a b · · g h  · · c d · ·  · · · · e f
 //!         a →          a →          a                     each board gets a piece from the one before it, and while it attends
 //!         b →          b →          b                     to that it sends it on and gets the next: the network works while
-//!         c ← ← ← ← ←  c →          c →                   the CPU does
+//!         c            c →          c → (to board 0)      the CPU does
 //! ```
 //!
 //! In order of positions, since [`MergeTree`] adds up parts in that order: a token's attention has the bits of one board's. The
@@ -109,7 +109,7 @@ impl AttentionPass<'_, '_, '_> {
         progress.fill(Progress::default());
 
         let mut items = Items { states, width, progress };
-        let mut ring = Ring { comm: self.pass.comm(), blocks: self.pass.share.blocks(), group, layer, sent: false };
+        let mut ring = Relay { comm: self.pass.comm(), blocks: self.pass.share.blocks(), group, layer, sent: false };
         let mut pieces = group.ring().pieces(first.position(), self.batch.tokens()).peekable();
         ring.step(None, pieces.peek().map(|piece| (piece, &mut **next)), &mut |_| ())?;
         while let Some(piece) = pieces.next() {
@@ -172,7 +172,7 @@ struct Items<'i> {
 }
 
 /// How a layer's pieces go round.
-struct Ring<'r, 'c> {
+struct Relay<'r, 'c> {
     comm: &'r dyn Comm,
     blocks: Blocks,
     group: &'r LayerGroup<'c>,
@@ -182,7 +182,7 @@ struct Ring<'r, 'c> {
     sent: bool,
 }
 
-impl Ring<'_, '_> {
+impl Relay<'_, '_> {
     fn shape(&self, piece: &Piece) -> KvShape {
         KvShape { layers: 1, slots: piece.slots(), ..*self.group.buffer.shape() }
     }
@@ -199,10 +199,9 @@ impl Ring<'_, '_> {
 
     /// While `work` attends to `piece`, sends it on unless all boards have it then, and has the next one behind that: from the
     /// board before this one, or from this board's cache. A piece of the latter is sent a step ahead, where nothing else is to be
-    /// sent, so that the board behind this one need not wait when the owner changes.
+    /// sent: two boards never wait for each other's pieces, and more of them once where the owner changes.
     ///
-    /// No two boards wait for each other: each gets all pieces in the same order, and a board that waits for the one behind it to
-    /// take a piece has sent that the one before, which it works on.
+    /// No two boards wait for each other: a piece's hop from board to board needs its hop before that, and earlier pieces.
     fn step(
         &mut self,
         piece: Option<(&Piece, &[u8])>,

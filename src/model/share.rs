@@ -10,6 +10,8 @@ use thiserror::Error;
 use super::{Hparams, Layer, Linear};
 #[cfg(feature = "boards")]
 use super::{Model, QkNorm};
+#[cfg(feature = "boards")]
+use crate::arch::Kernels;
 use crate::quant::BLOCK;
 #[cfg(feature = "boards")]
 use crate::storage::{Blocks, LEAF};
@@ -59,7 +61,7 @@ pub const MAX_BOARDS: usize = 64;
 
 /// Rows of a product up to which floats are summed in another order than those of more.
 #[cfg(feature = "boards")]
-const FEW_ROWS: usize = 8;
+const FEW_ROWS: usize = Kernels::MAX_F16_TOKENS;
 /// Fewest rows of a board for which boards divide a pass.
 #[cfg(feature = "boards")]
 const MIN_ROWS: usize = 2 * FEW_ROWS;
@@ -248,17 +250,26 @@ impl Share {
         Stripe::ALL
     }
 
-    /// Most tokens of a pass of which no board computes more than `rows`.
-    pub(crate) fn most_tokens(&self, rows: usize) -> usize {
+    /// Whether boards that compute up to `rows` tokens of a pass divide some.
+    #[inline(always)]
+    pub(crate) fn divides(&self, rows: usize) -> bool {
         #[cfg(feature = "boards")]
-        if self.is(Split::Tokens) && rows >= MIN_ROWS {
-            return rows.saturating_mul(self.size());
+        return self.is(Split::Tokens) && rows >= MIN_ROWS;
+        #[cfg(not(feature = "boards"))]
+        {
+            let _ = rows;
+            !self.is_whole()
         }
-        rows
     }
 
-    /// How many of the next `tokens` tokens of a prompt are a pass of which no board computes more than `rows`, which divides
-    /// those of one board evenly: so the few behind them, whose floats are summed in another order, are the same.
+    /// Most tokens of a pass of which no board computes more than `rows`.
+    pub(crate) fn most_tokens(&self, rows: usize) -> usize {
+        if self.divides(rows) { rows.saturating_mul(self.size()) } else { rows }
+    }
+
+    /// How many of the next `tokens` tokens of a prompt are a pass of which no board computes more than `rows`: a whole number of
+    /// one board's passes, or all that is left, unless the last of these would have few rows, whose floats are summed in another
+    /// order.
     pub(crate) fn next_pass(&self, tokens: usize, rows: usize) -> usize {
         #[cfg(feature = "boards")]
         {

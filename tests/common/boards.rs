@@ -1,20 +1,22 @@
 //! Boards that are threads, and a network that is channels: a double of a cluster, for tests.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use armlet::boards::{Comm, CommError};
 
 /// How long a board waits for another.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it looks whether another takes what it sends.
+const LOOK: Duration = Duration::from_micros(20);
 
-/// One of several boards.
+/// One of several boards. What it sends it has sent when the other has it, as a network may have it with long messages.
 pub struct Board {
     rank: usize,
     /// To each board.
-    to: Vec<Mutex<Sender<Vec<u8>>>>,
+    to: Vec<Mutex<SyncSender<Vec<u8>>>>,
     /// From each board.
     from: Vec<Mutex<Receiver<Vec<u8>>>>,
 }
@@ -25,7 +27,7 @@ pub fn on_boards<R: Send>(size: usize, f: impl Fn(Board) -> R + Sync) -> Vec<R> 
         (0..size).map(|_| ((0..size).map(|_| None).collect::<Vec<_>>(), Vec::new())).unzip();
     for receiver in 0..size {
         for sender in to.iter_mut() {
-            let (send, receive) = channel();
+            let (send, receive) = sync_channel(0);
             sender[receiver] = Some(Mutex::new(send));
             from[receiver].push(Mutex::new(receive));
         }
@@ -42,7 +44,18 @@ pub fn on_boards<R: Send>(size: usize, f: impl Fn(Board) -> R + Sync) -> Vec<R> 
 impl Board {
     fn send(&self, rank: usize, data: &[u8]) -> Result<(), CommError> {
         let channel = self.to[rank].lock().unwrap_or_else(PoisonError::into_inner);
-        channel.send(data.to_vec()).map_err(|_| CommError::Gone { rank })
+        let (start, mut data) = (Instant::now(), data.to_vec());
+        loop {
+            data = match channel.try_send(data) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(data)) if start.elapsed() < PATIENCE => data,
+                Err(TrySendError::Full(_)) => {
+                    return Err(CommError::Silent { rank, seconds: PATIENCE.as_secs() as u32 });
+                }
+                Err(TrySendError::Disconnected(_)) => return Err(CommError::Gone { rank }),
+            };
+            std::thread::sleep(LOOK);
+        }
     }
 
     fn receive(&self, rank: usize, data: &mut [u8]) -> Result<(), CommError> {
@@ -75,10 +88,16 @@ impl Comm for Board {
 
     fn all_gather(&self, all: &mut [u8], ends: &[usize]) -> Result<(), CommError> {
         let start = |i: usize| i.checked_sub(1).map_or(0, |before| ends[before]);
-        for other in self.others() {
-            self.send(other, &all[start(self.rank)..ends[self.rank]])?;
-        }
-        self.others().try_for_each(|other| self.receive(other, &mut all[start(other)..ends[other]]))
+        let own = all[start(self.rank)..ends[self.rank]].to_vec();
+        std::thread::scope(|scope| {
+            let sent: Vec<_> = self.others().map(|other| (other, &own)).collect();
+            let sent: Vec<_> =
+                sent.into_iter().map(|(other, own)| scope.spawn(move || self.send(other, own))).collect();
+            let received = self.others().try_for_each(|other| self.receive(other, &mut all[start(other)..ends[other]]));
+            // Who has failed hears of it when this board ends.
+            received?;
+            sent.into_iter().try_for_each(|sent| sent.join().unwrap())
+        })
     }
 
     fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
@@ -94,11 +113,12 @@ impl Comm for Board {
         from: Option<(usize, &mut [u8])>,
         work: &mut dyn FnMut(&dyn Fn()),
     ) -> Result<(), CommError> {
-        if let Some((rank, data)) = to {
-            self.send(rank, data)?;
-        }
-        work(&std::thread::yield_now);
-        from.map_or(Ok(()), |(rank, data)| self.receive(rank, data))
+        std::thread::scope(|scope| {
+            let sent = to.map(|(rank, data)| scope.spawn(move || self.send(rank, data)));
+            work(&std::thread::yield_now);
+            from.map_or(Ok(()), |(rank, data)| self.receive(rank, data))?;
+            sent.map_or(Ok(()), |sent| sent.join().unwrap())
+        })
     }
 }
 

@@ -195,7 +195,7 @@ proptest! {
 /// A model of more positions than a block has.
 fn long_model() -> Gguf {
     let heads = Tiny { n_heads: 2, n_kv_heads: 1, head_dim: 32, rope_dims: 16, n_layers: 1, ..Tiny::default() };
-    Tiny { n_embd: 32, n_ff: 32, context: 20_000, dtype: DType::Q8_0, ..heads }.gguf()
+    Tiny { n_embd: 32, n_ff: 32, context: 30_000, dtype: DType::Q8_0, ..heads }.gguf()
 }
 
 /// Positions on several boards, of all patterns, evicted and not, and rewound.
@@ -220,7 +220,8 @@ fn positions_on_boards() {
     let int8 = Config { kv: KvType::Int8, hadamard: true, ..base };
     let configs = [
         Config { context: 4200, pattern: Pattern::Window, ..base },
-        Config { context: 6200, pattern: Pattern::Full, ..base },
+        // Blocks of two leaves.
+        Config { context: 26_000, pattern: Pattern::Full, ..base },
         Config { context: 4200, sinks: 40, slack: 1600, ..int8 },
         Config { context: 4300, pattern: Pattern::Strided { every: 3 }, ..int8 },
         Config { context: 4400, pattern: Pattern::Strided { every: 70 }, kv: KvType::F32, ..base },
@@ -245,15 +246,23 @@ fn every_family_divides_a_prompt() {
     }
 }
 
-/// Float weights, whose order of sums is another for a few rows, and windows with heads of another size.
+/// A context no longer than a pass.
+#[test]
+fn a_pass_as_long_as_the_context() {
+    let config = Config { context: 2100, chunk: 4096, pattern: Pattern::Full, ..Config::default() };
+    let steps = [Step::Eval(prompt(4, 1200, 67)), Step::Eval(prompt(5, 900, 67))];
+    assert_eq!(same_bits(&long_model(), config, &steps, &[Split::Tokens], 2..=2), Ok(()));
+}
+
+/// Float weights, whose order of sums is another for a few rows, and windows shorter than a pass with heads of another size.
 #[test]
 fn windows_on_boards_that_divide_a_prompt() {
     let case = cases().into_iter().find(|case| case.name == "gemma3 with smaller heads in windows").unwrap();
     let mut gguf = case.gguf;
     let arch = "gemma3.attention.sliding_window";
-    gguf.set(arch, Val::U32(700)).set("gemma3.context_length", Val::U32(20_000));
+    gguf.set(arch, Val::U32(50)).set("gemma3.context_length", Val::U32(20_000));
     let tokens = prompt(5, 2600, 67);
-    // In chunks of 40 the last pass of one board has 5 tokens, and three boards have 85 left of passes of 120.
+    // In chunks of 40 the last pass of one board has 5 tokens, and three boards have 85 left behind passes of 120.
     let steps = [Step::Eval(tokens[..2245].to_vec()), Step::Eval(tokens[2245..2365].to_vec()), Step::Eval(vec![7])];
     let config = Config { context: 4200, chunk: 40, pattern: Pattern::Full, ..Config::default() };
     assert_eq!(same_bits(&gguf, config, &steps, &[Split::Tokens], 3..=3), Ok(()));
@@ -279,12 +288,16 @@ proptest! {
 /// A board that fails in any of its exchanges: an error for all, at once or in the next pass, and nothing hangs.
 #[test]
 fn a_board_that_fails_in_a_pass() {
-    let gguf = Tiny { dtype: DType::Q8_0, ..Tiny::default() }.gguf();
+    let gguf = Tiny { dtype: DType::Q8_0, context: 8192, ..Tiny::default() }.gguf();
     let steps = [Step::Eval(vec![1, 2, 3]), Step::Eval(vec![4]), Step::Eval(vec![5])];
-    let config = Config { context: 64, sinks: 0, chunk: 8, ..Config::default() };
+    let short = Config { context: 64, sinks: 0, chunk: 8, ..Config::default() };
+    // By positions, prompts that boards divide.
+    let prompts = [Step::Eval(prompt(1, 40, 67)), Step::Eval(prompt(2, 33, 67)), Step::Eval(vec![5])];
+    let long = Config { context: 4200, chunk: 20, ..short };
+    let cases = [(Split::Layers, short, &steps), (Split::Rows, short, &steps), (Split::Tokens, long, &prompts)];
     with_model(&gguf, |model| {
-        for (split, exchanges) in SPLITS.into_iter().flat_map(|split| (0..24).map(move |k| (split, k))) {
-            let run = |comm: &dyn Comm| on_board(comm, model, config, split, &steps);
+        for ((split, config, steps), exchanges) in cases.into_iter().flat_map(|case| (0..24).map(move |k| (case, k))) {
+            let run = |comm: &dyn Comm| on_board(comm, model, config, split, steps);
             let ends = on_boards(2, |board: Board| match board.rank() {
                 1 => run(&Failing::new(board, exchanges)),
                 _ => run(&board),
@@ -406,20 +419,28 @@ fn exchanges_of_a_token_are_those_of_the_formula() {
 /// which the board that has them sends.
 #[test]
 fn exchanges_of_a_prompt_are_those_of_the_formula() {
-    let config = Config { context: 4200, pattern: Pattern::Full, chunk: 512, kv: KvType::Int8, ..Config::default() };
-    let steps = [Step::Eval(prompt(3, 2048, 67))];
+    let config = Config { context: 6200, pattern: Pattern::Full, chunk: 512, kv: KvType::Int8, ..Config::default() };
+    let steps = [Step::Eval(prompt(3, 3072, 67))];
     let got = with_model(&long_model(), |model| {
-        on_boards(2, |board| {
+        on_boards(3, |board| {
             let counting = Counting::new(&board);
             on_board(&counting, model, config, Split::Tokens, &steps).unwrap();
             counting.counts()
         })
     });
-    // Two passes of 1,024 tokens: a command and the tokens, and at last the end; 32 numbers and a scale for each key and value.
-    let (told, commands) = (2 * 2 + 1, 2 * (56 + 4 * 1024) + 56);
-    let (new, piece) = (512 * 2 * (32 + 2), 512 * 2 * (32 + 2));
-    // The first board has all of the first 2,048 positions, and the second pass attends to 1,024 of them.
-    assert_eq!(got, [(told + 2 + 2, commands + 2 * new + 2 * piece), (told + 2 + 2, 2 * new)]);
+    // Two passes of 1,536 tokens: a command and the tokens, and at last the end; 32 numbers and a scale for each key and value.
+    let (told, commands) = (2 * 2 + 1, 2 * (2 * (56 + 4 * 1536) + 56));
+    let (new, piece) = (2 * 512 * 2 * (32 + 2), 512 * 2 * (32 + 2));
+    // The first board has the three pieces that the second pass attends to, and the last board passes none on.
+    let exchanges = told + 2;
+    assert_eq!(
+        got,
+        [
+            (exchanges + 3, commands + 2 * new + 3 * piece),
+            (exchanges + 4, 2 * new + 3 * piece),
+            (exchanges + 3, 2 * new)
+        ]
+    );
 }
 
 /// Parts of boards that are taken for each other's show.

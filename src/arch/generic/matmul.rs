@@ -36,7 +36,7 @@ use crate::storage::Tile;
 /// to multiply several tokens and half of the code.
 pub(in crate::arch) const MIN_TOKENS_TO_PACK: usize = if cfg!(target_os = "none") { 2 } else { 8 };
 /// Fewest tokens for which widening weights pays: more than a batch of sessions, which has the bits of each alone.
-const MIN_TOKENS_TO_WIDEN: usize = 9;
+const MIN_TOKENS_TO_WIDEN: usize = gemv_f16::MAX_TOKENS + 1;
 
 /// A way to multiply: for each backend a function of its own, see [`dispatch`].
 pub(in crate::arch) trait Product {

@@ -304,7 +304,8 @@ pub(crate) fn prefill(
     let mut read = 0;
     while read < prompt.len() && !interrupt::pending() {
         let ahead = runner.ahead;
-        let most = if ahead.left().is_some() { runner.engine.chunk() } else { runner.usual };
+        let longest = runner.engine.most_tokens(runner.engine.chunk());
+        let most = if ahead.left().is_some() { longest } else { runner.usual };
         let chunk = &prompt[read..prompt.len().min(read + most)];
         ahead.rows(chunk);
         progress.during(chunk.len(), &|| ahead.left(), || runner.eval(chunk).map(drop))?;

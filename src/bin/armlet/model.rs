@@ -329,7 +329,7 @@ impl<'l> Runner<'l> {
         Ok(Runner {
             pool: &loaded.pool,
             ahead: loaded.ahead,
-            usual: engine.chunk(),
+            usual: engine.most_tokens(engine.chunk()),
             engine,
             session,
             kv: plan.kv_type(),
