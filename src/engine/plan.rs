@@ -2,9 +2,9 @@
 
 use super::EngineError;
 use crate::arch::KvType;
-#[cfg(feature = "boards")]
-use crate::model::Split;
 use crate::model::{BufferSizes, Buffers, CacheShape, Hparams, KvCache, KvGroups, Share};
+#[cfg(feature = "boards")]
+use crate::model::{MergeTree, Split};
 use crate::storage::{Arena, Region, Ring, TILE};
 
 /// Most tokens of one pass: many, so that weights are read from memory seldom; few enough for small CPU caches.
@@ -113,6 +113,7 @@ impl Plan {
             parts,
             share: *share,
             roots: roots(&groups, share),
+            states: states(&groups, share, chunk),
             kv_type: config.kv,
         };
         let cache = CacheShape {
@@ -225,6 +226,17 @@ fn roots(groups: &KvGroups, share: &Share) -> usize {
         return of(&groups.full).max(groups.windowed.as_ref().map_or(0, of));
     }
     let _ = (groups, share);
+    0
+}
+
+/// Most sums of attention that wait, of a token of a prompt that boards divide.
+fn states(groups: &KvGroups, share: &Share, chunk: usize) -> usize {
+    #[cfg(feature = "boards")]
+    if share.divides(chunk) {
+        return MergeTree::most_states_of(&groups.full)
+            .max(groups.windowed.as_ref().map_or(0, MergeTree::most_states_of));
+    }
+    let _ = (groups, share, chunk);
     0
 }
 

@@ -30,7 +30,9 @@ pub(crate) struct BufferSizes {
     pub(crate) share: Share,
     /// Most sums of attention that a board has of a token, where boards share positions; else 0.
     pub(crate) roots: usize,
-    /// How keys and values travel, where boards share positions.
+    /// Most sums that wait of a token, where boards divide a prompt; else 0.
+    pub(crate) states: usize,
+    /// How keys and values travel there.
     pub(crate) kv_type: KvType,
 }
 
@@ -102,6 +104,8 @@ pub(super) type Progress = [u64; 4];
 /// What goes from board to board while a prompt is read; nothing where boards do not divide a pass.
 #[cfg(feature = "boards")]
 pub(crate) struct RelayBuffers<'a> {
+    /// Sums of a row and KV head that may wait.
+    pub(super) states: usize,
     /// (512, kv_bytes) each: the piece that is attended to, and the next one
     pub(super) pieces: [&'a mut [u8]; 2],
     /// (chunk, n_kv_heads)
@@ -112,10 +116,11 @@ pub(crate) struct RelayBuffers<'a> {
 impl<'a> RelayBuffers<'a> {
     fn carve(h: &Hparams, sizes: &BufferSizes, arena: &mut Arena<'a>) -> Result<Self, ArenaError> {
         if !sizes.share.divides(sizes.chunk) {
-            return Ok(RelayBuffers { pieces: [&mut [], &mut []], progress: &mut [] });
+            return Ok(RelayBuffers { states: 0, pieces: [&mut [], &mut []], progress: &mut [] });
         }
         let piece = [Piece::MAX_SLOTS, kv_bytes(h, sizes.kv_type)];
         Ok(RelayBuffers {
+            states: sizes.states,
             pieces: [arena.alloc("piece of K, V", &piece)?, arena.alloc("next piece", &piece)?],
             progress: arena.alloc("progress", &[sizes.chunk, h.n_kv_heads])?,
         })
@@ -175,8 +180,7 @@ impl<'a> Buffers<'a> {
         let row = MergeTree::most_states(h.context_length / TILE + 6).div_ceil(own.n_kv_heads.max(1));
         let partials = chunk.max(chunk.min(MAX_SERIAL_ROWS) * parts).max(row);
         // Where boards divide a pass, all its rows wait for the next piece.
-        let partials =
-            if share.divides(chunk) { partials.max(chunk * MergeTree::most_states(parts)) } else { partials };
+        let partials = partials.max(chunk.saturating_mul(sizes.states));
         let (head_dim, rope_dims) = h.widest_head();
         let (q_dim, own_q_dim, own_kv_dim) = (h.n_heads * head_dim, own.n_heads * head_dim, own.n_kv_heads * head_dim);
         let widest = h.n_embd.max(h.n_ff).max(q_dim);

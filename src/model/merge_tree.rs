@@ -24,9 +24,11 @@
 //! which their numbers differ, and then all subtrees of lower bits are complete.
 
 use crate::arch::SoftmaxState;
+#[cfg(feature = "boards")]
+use crate::storage::{LEAF, Ring};
 
 /// Merges the parts of the attention of one row and KV head.
-pub(super) struct MergeTree<'s> {
+pub(crate) struct MergeTree<'s> {
     /// `(states, group · (head_dim + 2))`: first the sums that wait
     states: &'s mut [f32],
     /// Numbers of a state.
@@ -66,6 +68,23 @@ impl<'s> MergeTree<'s> {
     /// smaller than that.
     pub(super) fn most_states(parts: usize) -> usize {
         parts.min(3 * (parts.max(1).ilog2() as usize + 1))
+    }
+
+    /// As [`most_states`](MergeTree::most_states), for any token of a ring: fewer where nothing is kept, so that sinks and the
+    /// window are a run each without gaps. Of a run's own subtrees each is smaller than the one before, and one more waits where
+    /// the run goes beyond a multiple of a large power of two.
+    #[cfg(feature = "boards")]
+    pub(crate) fn most_states_of(ring: &Ring) -> usize {
+        let most = Self::most_states(ring.most_parts());
+        if ring.is_strided() {
+            return most;
+        }
+        let of_run = |positions: usize| match positions {
+            0 => 0,
+            // It may begin and end within leaves.
+            _ => ((positions + LEAF - 2) / LEAF + 1).ilog2() as usize + 3,
+        };
+        most.min(of_run(ring.sinks) + of_run(ring.window) + 1)
     }
 
     /// An empty state behind those that wait, to sum the next part up in.
@@ -158,6 +177,7 @@ impl<'s> MergeTree<'s> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(not(feature = "boards"))]
     use crate::storage::Ring;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -278,6 +298,8 @@ mod tests {
             let leaves: Vec<u64> = ring.attended(n).parts_from(0).map(|part| part.leaf).collect();
             prop_assert!(leaves.len() <= ring.most_parts());
             let planned = MergeTree::most_states(leaves.len());
+            #[cfg(feature = "boards")]
+            let planned = planned.min(MergeTree::most_states_of(&ring));
             let mut memory = vec![0.0; planned * LEN];
             let mut tree = MergeTree::new(&mut memory, LEN, GROUP);
             for leaf in leaves {

@@ -44,6 +44,8 @@ pub use hparams::{Caps, Head, Hparams, Rotation, Scales, Temperature, Window};
 pub(crate) use kv_buffer::{KvBuffer, KvShape};
 pub use layer::{Layer, LayerWeights, Linear, Norm};
 pub use layer_set::LayerSet;
+#[cfg(feature = "boards")]
+pub(crate) use merge_tree::MergeTree;
 #[cfg(feature = "std")]
 pub use pass::InputObserver;
 pub(crate) use pass::Pass;

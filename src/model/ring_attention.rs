@@ -100,11 +100,10 @@ impl AttentionPass<'_, '_, '_> {
         let Some(first) = self.batch.caches().next() else { return Ok(()) };
         let (group, layer) = first.group(self.hparams(), self.layer);
         let rows = self.batch.rows();
-        let parts = (0..rows).filter_map(|row| self.attended(row)).map(|a| a.parts()).max().unwrap_or(0);
-        let width = MergeTree::most_states(parts) * self.state_len();
+        let width = relay.states * self.state_len();
         let items = rows * self.heads.get();
         let states = states.first_n_mut(items * width);
-        let RelayBuffers { pieces: [held, next], progress } = relay;
+        let RelayBuffers { pieces: [held, next], progress, .. } = relay;
         let progress = progress.first_n_mut(items);
         progress.fill(Progress::default());
 
