@@ -10,6 +10,27 @@ use crate::patience::board;
 /// # Errors
 /// Why the boards cannot start, the same on all of them; it is one board's task to say it.
 pub fn agree(boards: &dyn Comm, own: Result<Card, String>) -> Result<Vec<Card>, String> {
+    let cards = met(boards, own)?;
+    compare(&cards)?;
+    Ok(cards)
+}
+
+/// Shows the others a text of this board, or what keeps it from starting, and gives the texts of all. A board may be at
+/// [`agree`] that cannot start.
+///
+/// # Errors
+/// As there.
+pub fn tell(boards: &dyn Comm, own: Result<String, String>) -> Result<Vec<String>, String> {
+    let (text, own) = match own {
+        Ok(text) => (text, Ok(Card { host: crate::machine::host(), ..Card::default() })),
+        Err(why) => (String::new(), Err(why)),
+    };
+    met(boards, own)?;
+    gather_texts(boards, &text)
+}
+
+/// The cards of all, if all can start.
+fn met(boards: &dyn Comm, own: Result<Card, String>) -> Result<Vec<Card>, String> {
     let why = own.as_ref().err().cloned();
     let own = own.unwrap_or_else(|_| Card { host: crate::machine::host(), ..Card::default() });
     let (cards, can_start) = gather(boards, &own, why.is_none())?;
@@ -18,7 +39,6 @@ pub fn agree(boards: &dyn Comm, own: Result<Card, String>) -> Result<Vec<Card>, 
         let names: Vec<String> = cards.iter().map(|card| card.host.clone()).collect();
         return Err(format!("{}: {}", board(rank, &names), reasons[rank]));
     }
-    compare(&cards)?;
     Ok(cards)
 }
 
@@ -101,6 +121,21 @@ mod tests {
         {
             assert!(why.unwrap_err().ends_with("(rank 1): "));
         }
+    }
+
+    /// Before the cards, and where one board is at its card already because it cannot start.
+    #[test]
+    fn what_one_board_tells_all_know() {
+        let text = |rank: usize| if rank == 0 { "12".to_string() } else { String::new() };
+        for all in on_boards(3, |board| tell(&board, Ok(text(board.rank())))) {
+            assert_eq!(all.unwrap(), ["12", "", ""]);
+        }
+        let whys = on_boards(3, |board| match board.rank() {
+            0 => tell(&board, Err("tea: it is damaged".into())).unwrap_err(),
+            1 => agree(&board, Err("no model".into())).unwrap_err(),
+            _ => tell(&board, Ok(String::new())).unwrap_err(),
+        });
+        assert!(whys.iter().all(|why| why.ends_with("(rank 0): tea: it is damaged")), "{whys:?}");
     }
 
     #[test]

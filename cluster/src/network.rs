@@ -51,8 +51,8 @@ pub(crate) fn run(args: Args) -> ExitCode {
     }
     *JOB.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&job));
     let result = match &args.command {
-        Command::Chat(chat) if several && (chat.session.is_some() || chat.prefix.is_some()) => {
-            Err(Failure::Usage("--session and --prefix are of one board".into()))
+        Command::Chat(chat) if several && chat.prefix.is_some() => {
+            Err(Failure::Usage("--prefix is of one board".into()))
         }
         Command::Bench(bench) if several && (bench.compare_mha || bench.models.each().len() != 1) => {
             Err(Failure::Usage("several boards measure one model at a time".into()))
@@ -133,6 +133,28 @@ impl Boards {
     /// Whether there are several.
     pub(crate) fn are_several(&self) -> bool {
         self.comm().size() > 1
+    }
+
+    /// What the first board has found, `own` there: a number, or nothing. What fails on one board does so on all.
+    pub(crate) fn told(&self, own: Result<Option<usize>, Failure>) -> Result<Option<usize>, Failure> {
+        let Some(job) = self.0.as_ref().filter(|_| self.are_several()) else { return own };
+        let own = match own {
+            Ok(found) => Ok(found.map_or_else(String::new, |n| n.to_string())),
+            Err(Failure::Error(why) | Failure::Usage(why)) => Err(why),
+            Err(other) => return Err(other),
+        };
+        let all = job.boards.boards().tell(own).map_err(|why| {
+            job.met.store(true, Ordering::Relaxed);
+            Failure::Error(why)
+        })?;
+        Ok(all.first().and_then(|first| first.parse().ok()))
+    }
+
+    /// So many tokens of the conversation are saved.
+    pub(crate) fn keep(&self, tokens: u64) {
+        if let Some(job) = &self.0 {
+            job.boards.boards().keep(tokens);
+        }
     }
 
     /// What of the model this board has.

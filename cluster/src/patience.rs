@@ -87,6 +87,11 @@ impl Patience {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was begun is over, and a command has come: nothing is measured until a pass begins.
+    pub fn listened(&self) {
+        self.state().began = None;
+    }
+
     /// A pass of so many tokens begins.
     pub fn begin(&self, tokens: usize) {
         self.state().begin(tokens, self.boards, Instant::now());

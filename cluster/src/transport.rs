@@ -13,7 +13,7 @@ use mpi::request::StaticScope;
 use mpi::topology::{Communicator, SimpleCommunicator};
 use mpi::{Tag, Threading};
 
-use crate::agree::agree;
+use crate::agree::{agree, tell};
 use crate::card::Card;
 use crate::exchange::{Exchange, Messages};
 use crate::launch;
@@ -74,6 +74,14 @@ impl Mpi {
         let cards = self.meet(own)?;
         self.check_launch(&cards)?;
         Ok(cards)
+    }
+
+    /// Shows the other boards a text of this one, or what keeps it from starting, before they show each other their cards.
+    ///
+    /// # Errors
+    /// As [`start`](Mpi::start).
+    pub fn tell(&self, own: Result<String, String>) -> Result<Vec<String>, String> {
+        tell(self, own)
     }
 
     /// That, however the boards were launched.
@@ -285,13 +293,12 @@ impl Comm for Mpi {
         self.in_pass(self.spread(root, data), &mut |_| ())
     }
 
-    /// Silence has no end for who waits for a command.
+    /// Silence has no end for who waits for a command. What comes next begins later.
     fn listen(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
-        let messages = self.spread(root, data);
-        match root == self.rank {
-            true => self.in_pass(messages, &mut |_| ()),
-            false => self.exchange(None, messages, &mut |_| ()),
-        }
+        let limit = self.patience.limit().filter(|_| root == self.rank);
+        let heard = self.exchange(limit, self.spread(root, data), &mut |_| ());
+        self.patience.listened();
+        heard
     }
 
     fn begin(&self, tokens: usize) {

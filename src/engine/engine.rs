@@ -199,7 +199,7 @@ impl<'e> Engine<'e> {
     ) -> Result<(), EngineError> {
         let position = session.position() + 1;
         self.score(exec, session, tokens)?;
-        session.rewind(position)
+        session.take_back(position)
     }
 
     /// Passes so far: the logits are those of the last one.

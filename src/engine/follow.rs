@@ -1,9 +1,9 @@
 //! An engine on one of several boards: the first tells the others what to run, and they follow.
 
-use super::boards::{Command, FEW, WORDS};
+use super::boards::{At, Command, FEW, WORDS};
 use super::{Engine, EngineError, Session};
 use crate::boards::CommError;
-use crate::model::Caches;
+use crate::model::{Caches, KvCache};
 use crate::storage::{Executor, bytes_of_mut};
 use crate::util::SliceExt;
 
@@ -19,20 +19,26 @@ impl Engine<'_> {
             let is_whole = |i| sessions.get(i).is_none_or(|cache| cache.shape().share.is_whole());
             return if (0..sessions.len()).all(is_whole) { Ok(()) } else { Err(EngineError::Shared) };
         }
-        if let Some(failed) = self.boards.failed {
-            return Err(failed.into());
-        }
         let (1, Some(cache)) = (sessions.len(), sessions.get(0)) else {
             return Err(EngineError::SharedSessions(sessions.len()));
         };
-        // The others have one session, of the same plan, whose positions the first board's are.
-        let known = self.boards.session.filter(|_| cache.position() > 0);
+        self.take_session(cache, cache.position() == 0)?;
+        let at = At { position: cache.position(), written: cache.written() };
+        let result = self.tell(at, tokens, outputs);
+        Ok(result.inspect_err(|e| self.boards.failed = Some(*e))?)
+    }
+
+    /// Takes a session for the one of all boards, which has the same plan everywhere. It must be that already, unless it is `new`.
+    pub(super) fn take_session(&mut self, cache: &KvCache<'_>, new: bool) -> Result<(), EngineError> {
+        if let Some(failed) = self.boards.failed {
+            return Err(failed.into());
+        }
+        let known = self.boards.session.filter(|_| !new);
         if *cache.shape() != self.boards.cache || known.is_some_and(|known| known != cache.id()) {
             return Err(EngineError::Shared);
         }
         self.boards.session = Some(cache.id());
-        let result = self.tell(cache.position(), tokens, outputs);
-        Ok(result.inspect_err(|e| self.boards.failed = Some(*e))?)
+        Ok(())
     }
 
     /// What comes behind a pass: after a failure the caches may have lost what the next tokens would attend to.
@@ -52,14 +58,14 @@ impl Engine<'_> {
     }
 
     /// Tells the other boards what comes next, if this is the first of several.
-    pub(super) fn tell(&mut self, position: u64, tokens: &[u32], outputs: usize) -> Result<(), CommError> {
+    pub(super) fn tell(&mut self, at: At, tokens: &[u32], outputs: usize) -> Result<(), CommError> {
         let share = self.sizes.share;
         if share.is_whole() || share.rank() > 0 {
             return Ok(());
         }
-        self.boards.comm.begin(tokens.len());
-        let command = Command::Pass { position, tokens: tokens.len(), outputs };
+        let command = Command::Pass { at, tokens: tokens.len(), outputs };
         self.boards.comm.listen(0, bytes_of_mut(&mut command.words(tokens)))?;
+        self.boards.comm.begin(tokens.len());
         if tokens.len() > FEW {
             let all = self.buffers.tokens.first_n_mut(tokens.len());
             all.iter_mut().zip(tokens).for_each(|(to, token)| *to = *token);
@@ -88,9 +94,16 @@ impl Engine<'_> {
         loop {
             let mut words = [0; WORDS];
             self.boards.comm.listen(0, bytes_of_mut(&mut words))?;
-            let Command::Pass { position, tokens, outputs } = Command::parse(&words) else { return Ok(()) };
+            let (at, tokens, outputs) = match Command::parse(&words) {
+                Command::Pass { at, tokens, outputs } => (at, tokens, outputs),
+                Command::End => return Ok(()),
+                part => {
+                    self.follow_snapshot(session, part)?;
+                    continue;
+                }
+            };
             self.boards.comm.begin(tokens);
-            session.go_to(position)?;
+            session.go_to(at)?;
             let [_, _, _, _, _, _, first @ ..] = words;
             let mut few = first;
             if tokens > self.sizes.pass {

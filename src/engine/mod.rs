@@ -15,6 +15,8 @@ mod header;
 mod plan;
 mod prefix;
 mod session;
+#[cfg(feature = "boards")]
+mod shared_snapshot;
 mod snapshot;
 
 pub use engine::Engine;

@@ -1,6 +1,8 @@
 //! A session: one conversation over a shared model.
 
 use super::Plan;
+#[cfg(feature = "boards")]
+use super::boards::At;
 use super::error::{EngineError, SnapshotError};
 use crate::model::{KvCache, Model};
 use crate::storage::Arena;
@@ -67,6 +69,12 @@ impl<'s> Session<'s> {
         if self.cache.rewind(position) { Ok(()) } else { Err(EngineError::Gone { position }) }
     }
 
+    /// Forgets all but the first `position` tokens, of which it [can](Session::can_forget) forget the others; they can be
+    /// [taken again](Session::take_again).
+    pub(super) fn take_back(&mut self, position: u64) -> Result<(), EngineError> {
+        if self.cache.take_back(position) { Ok(()) } else { Err(EngineError::Gone { position }) }
+    }
+
     /// Whether it can read a token and `n` more, and forget these.
     pub(crate) fn can_forget(&self, n: usize) -> bool {
         self.cache.can_forget(n)
@@ -79,13 +87,18 @@ impl<'s> Session<'s> {
 
     /// Goes to where the first board's session is: back, or on over tokens that were read before.
     #[cfg(feature = "boards")]
-    pub(super) fn go_to(&mut self, position: u64) -> Result<(), EngineError> {
-        let ahead = position.saturating_sub(self.position());
+    pub(super) fn go_to(&mut self, at: At) -> Result<(), EngineError> {
+        let At { position, written } = at;
         if position > self.cache.written() {
             return Err(EngineError::Gone { position });
         }
-        self.cache.advance(ahead as usize);
-        self.rewind(position)
+        // It has forgotten that more was written only if it went back to its start.
+        if written == self.cache.written() {
+            self.cache.advance(position.saturating_sub(self.position()) as usize);
+            return self.take_back(position);
+        }
+        self.rewind(position)?;
+        if self.cache.written() == written { Ok(()) } else { Err(EngineError::Gone { position }) }
     }
 
     /// Checks that `tokens` can be run: at least one, all in the vocabulary, and no more than fit.

@@ -10,6 +10,10 @@
 //! Rows are as in memory, `(2, layers, kv_heads, slots, head_dim)`; of each head, the slots that were ever written. Of
 //! a prefix those are all, so that it can be used in place: in a mapped file, or in flash.
 //!
+//! A slot has the last of the positions written that it is for, zeros if there is none, whatever was there before. So the
+//! bytes follow from the tokens, the position and how many positions were written, and boards that share a model, none of
+//! which has all of them, write the same file (`shared_snapshot.rs`).
+//!
 //! Everything is little-endian. Bytes are untrusted: content is used only after both checksums and every size have been
 //! checked.
 
@@ -23,10 +27,10 @@ use crate::util::{SliceExt, crc32};
 /// Parts start at multiples of this.
 pub(super) const PART: usize = 64;
 /// Padding bytes.
-const ZEROS: &[u8] = &[0; PART];
+pub(super) const ZEROS: &[u8] = &[0; PART];
 
 /// Bytes up to the next part.
-fn padding(len: usize) -> usize {
+pub(super) fn padding(len: usize) -> usize {
     len.next_multiple_of(PART) - len
 }
 
@@ -44,13 +48,13 @@ fn visit<'s, B: AsRef<[u8]>>(buffer: &'s KvBuffer<B>, slots: usize, f: &mut impl
 }
 
 /// Slots of a layer group that were ever written.
-struct Written {
-    sinks: usize,
-    ring: usize,
+pub(super) struct Written {
+    pub(super) sinks: usize,
+    pub(super) ring: usize,
 }
 
 impl Written {
-    fn new(ring: &Ring, written: u64) -> Self {
+    pub(super) fn new(ring: &Ring, written: u64) -> Self {
         let slots = |most: usize| usize::try_from(written).map_or(most, |n| n.min(most));
         // A strided ring has two lanes, which fill at different rates: all of it counts.
         let all = if ring.is_strided() { ring.slots() } else { slots(ring.slots()) };
@@ -58,10 +62,10 @@ impl Written {
     }
 }
 
-/// Calls `f` with all that was written to a cache, in the order of the format.
-fn visit_cache<'s>(cache: &'s KvCache<'_>, f: &mut impl FnMut(&'s [u8])) {
+/// Calls `f` with what `written` positions are in a cache, in the order of the format.
+fn visit_cache<'s>(cache: &'s KvCache<'_>, written: u64, f: &mut impl FnMut(&'s [u8])) {
     for group in cache.groups() {
-        let written = Written::new(group.ring(), cache.written());
+        let written = Written::new(group.ring(), written);
         if let Some(sinks) = group.own_sinks() {
             visit(sinks, written.sinks, f);
         }
@@ -147,7 +151,7 @@ impl Session<'_> {
             f(ZEROS.first_n(padding(extra.len())));
             match self.cache.groups().next().and_then(LayerGroup::own_sinks).filter(|_| header.prefix) {
                 Some(sinks) => visit(sinks, sinks.shape().slots, &mut |part| f(part)),
-                None => visit_cache(&self.cache, &mut |part| f(part)),
+                None => visit_cache(&self.cache, self.cache.written(), &mut |part| f(part)),
             }
         };
         let mut checksum = 0;
@@ -164,8 +168,13 @@ impl Session<'_> {
 
     /// Bytes that [`save`](Session::save) writes, with `extra` bytes of the caller's.
     pub fn saved_bytes(&self, extra: usize) -> u64 {
+        self.bytes_of(self.cache.written(), extra)
+    }
+
+    /// The same of a session of which `written` positions were written.
+    fn bytes_of(&self, written: u64, extra: usize) -> u64 {
         let mut len = (HEADER + extra.next_multiple_of(PART)) as u64;
-        visit_cache(&self.cache, &mut |part| len += part.len() as u64);
+        visit_cache(&self.cache, written, &mut |part| len += part.len() as u64);
         len
     }
 
@@ -177,44 +186,50 @@ impl Session<'_> {
         if !self.cache.shape().share.is_whole() {
             return Err(SnapshotError::OtherShape("number of boards"));
         }
+        let header = self.check_header(bytes, &self.header())?;
+        let content = header.content(bytes, |extra| self.bytes_of(header.written, extra))?;
+        self.cache.clear();
+        self.cache.set_position(header.position, header.written);
+        read_cache(&mut self.cache, content.rows);
+        Ok(content.extra)
+    }
+
+    /// The header of a saved session that this one, whose header is `mine`, can be restored from.
+    pub(super) fn check_header(&self, bytes: &[u8], mine: &Header) -> Result<Header, SnapshotError> {
         let header = Header::decode(bytes)?;
         if header.prefix {
             return Err(SnapshotError::Kind(true));
         }
-        header.fits(&self.header())?;
+        header.fits(mine)?;
         // Far beyond any text, so that counting on cannot overflow.
         const MAX_POSITION: u64 = 1 << 62;
         if header.position > header.written || header.position < self.cache.shared() || header.written > MAX_POSITION {
             return Err(SnapshotError::Impossible);
         }
         let holds = |group: &LayerGroup<'_>| group.ring().holds(header.position, header.written);
-        if self.limit.is_some_and(|limit| header.written > limit) || !self.cache.groups().all(holds) {
-            return Err(SnapshotError::Impossible);
-        }
-        let (position, written) = (self.cache.position(), self.cache.written());
-        self.cache.set_position(header.position, header.written);
-        match self.check_content(&header, bytes) {
-            Ok(content) => {
-                read_cache(&mut self.cache, content.rows);
-                Ok(content.extra)
-            }
-            Err(e) => {
-                self.cache.set_position(position, written);
-                Err(e)
-            }
+        match self.limit.is_some_and(|limit| header.written > limit) || !self.cache.groups().all(holds) {
+            true => Err(SnapshotError::Impossible),
+            false => Ok(header),
         }
     }
+}
 
-    /// The content of a saved session, whose length and checksum are right for the positions that this session now has.
-    fn check_content<'b>(&self, header: &Header, bytes: &'b [u8]) -> Result<Content<'b>, SnapshotError> {
+impl Header {
+    /// What follows this header in `bytes`, if its checksum is right, and its length what `saved` gives for so many bytes of the
+    /// caller's.
+    pub(super) fn content<'b>(
+        &self,
+        bytes: &'b [u8],
+        saved: impl FnOnce(usize) -> u64,
+    ) -> Result<Content<'b>, SnapshotError> {
         let len = bytes.len() as u64;
-        let extra = usize::try_from(header.extra).ok().filter(|n| *n <= bytes.len());
-        let needed = extra.map_or(u64::MAX, |extra| self.saved_bytes(extra));
+        let extra = usize::try_from(self.extra).ok().filter(|n| *n <= bytes.len());
+        let needed = extra.map_or(u64::MAX, saved);
         let Some(extra) = extra.filter(|_| needed == len) else {
             return Err(SnapshotError::Truncated { needed, len });
         };
         let content = bytes.part(HEADER..bytes.len());
-        if crc32(0, content) != header.checksum {
+        if crc32(0, content) != self.checksum {
             return Err(SnapshotError::Checksum("content"));
         }
         Ok(Content { extra: content.first_n(extra), rows: content.part(extra.next_multiple_of(PART)..content.len()) })
@@ -222,10 +237,10 @@ impl Session<'_> {
 }
 
 /// The two parts behind the header of a saved session.
-struct Content<'b> {
-    extra: &'b [u8],
+pub(super) struct Content<'b> {
+    pub(super) extra: &'b [u8],
     /// Rows and scales of the cache.
-    rows: &'b [u8],
+    pub(super) rows: &'b [u8],
 }
 
 /// What the header of a saved session says of it, before there is a session to restore it into.

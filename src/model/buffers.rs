@@ -146,8 +146,8 @@ pub(crate) struct Buffers<'a> {
     pub(super) new_kv: NewKvBuffers<'a>,
     /// (max_serial_rows · parts or chunk, n_kv_heads, group · (head_dim + 2)): softmax states of parts of attention
     pub(super) partials: &'a mut [f32],
-    /// (chunk, q_dim): output of attention
-    pub(super) attended: &'a mut [f32],
+    /// (chunk, q_dim): output of attention; between passes, what boards exchange of a session
+    pub(crate) attended: &'a mut [f32],
     /// (chunk, n_ff)
     pub(super) gate: &'a mut [f32],
     /// (chunk, n_ff): of this board's rows

@@ -90,20 +90,36 @@ impl<'a> LayerGroup<'a> {
         let of = |slots| KvShape { layers, kv_heads, slots, head_dim: head.dim, kv_type: shape.kv_type };
         let sinks = if shape.shared { 0 } else { ring.sinks };
         let sinks = KvBuffer::carve("sink K, V", "sink scales", of(sinks), arena)?;
-        let slots = slots(&ring, &shape.share);
-        let mut buffer = KvBuffer::carve("K, V ring", "ring scales", of(slots), arena)?;
-        // Slots that may be saved without having been written: all of a strided ring, and before the first wrap those
-        // that the sinks would have.
-        buffer.clear(if ring.is_strided() { slots } else { ring.sinks.min(slots) });
-        Ok(LayerGroup { ring, share: shape.share, buffer, sinks: Sinks::Own(sinks) })
+        let buffer = KvBuffer::carve("K, V ring", "ring scales", of(slots(&ring, &shape.share)), arena)?;
+        let mut group = LayerGroup { ring, share: shape.share, buffer, sinks: Sinks::Own(sinks) };
+        group.clear(u64::MAX);
+        Ok(group)
+    }
+
+    /// Zeroes the slots that may be saved before they are written: all of a strided ring, and before the first wrap those that
+    /// the sinks would have. So a saved session has nothing of what was there before it, of which `written` positions were
+    /// written.
+    fn clear(&mut self, written: u64) {
+        let slots = self.buffer.shape().slots;
+        match self.ring.is_strided() {
+            true => self.buffer.clear(slots),
+            false if written > slots as u64 => self.buffer.clear(self.ring.sinks.min(slots)),
+            false => {}
+        }
     }
 
     pub(crate) fn ring(&self) -> &Ring {
         &self.ring
     }
 
+    /// Whose positions it keeps.
+    #[cfg(feature = "boards")]
+    pub(super) fn share(&self) -> &Share {
+        &self.share
+    }
+
     /// The slot of a position that is no sink.
-    fn slot(&self, position: u64) -> usize {
+    pub(super) fn slot(&self, position: u64) -> usize {
         #[cfg(feature = "boards")]
         if self.share.is(Split::Tokens) {
             return self.share.blocks().slot(&self.ring, position);
@@ -310,6 +326,13 @@ impl<'a> KvCache<'a> {
         self.written
     }
 
+    /// Forgets everything, and what was there before is nowhere saved.
+    pub(crate) fn clear(&mut self) {
+        let written = self.written;
+        self.set_position(0, 0);
+        self.groups_mut().for_each(|group| group.clear(written));
+    }
+
     /// Restores what [`position`](KvCache::position) and [`written`](KvCache::written) were.
     pub(crate) fn set_position(&mut self, position: u64, written: u64) {
         (self.position, self.written) = (position, written);
@@ -340,6 +363,21 @@ impl<'a> KvCache<'a> {
 
     /// Forgets all but the first `position` tokens, if what the next token attends to is still in the cache.
     pub(crate) fn rewind(&mut self, position: u64) -> bool {
+        // With no position in a ring, none can have been overwritten.
+        if position < self.position && position >= self.shared() && self.is_start(position) {
+            self.clear();
+            self.set_position(position, position);
+        }
+        self.take_back(position)
+    }
+
+    /// Whether none of the first `position` tokens is in a ring.
+    fn is_start(&self, position: u64) -> bool {
+        self.groups().all(|group| position <= group.ring.sinks as u64)
+    }
+
+    /// The same for tokens of which some may be [taken](KvCache::advance) again: their keys and values stay.
+    pub(crate) fn take_back(&mut self, position: u64) -> bool {
         if position >= self.position {
             return true;
         }
@@ -348,10 +386,6 @@ impl<'a> KvCache<'a> {
             return false;
         }
         self.position = position;
-        // With no position in a ring, none can have been overwritten.
-        if self.groups().all(|g| position <= g.ring.sinks as u64) {
-            self.written = position;
-        }
         true
     }
 

@@ -28,6 +28,8 @@ mod rope_scaling;
 mod share;
 #[cfg(feature = "boards")]
 mod shared_attention;
+#[cfg(feature = "boards")]
+mod shared_cache;
 mod warnings;
 mod weights;
 
@@ -52,6 +54,8 @@ pub(crate) use pass::Pass;
 pub(crate) use rope::is_long;
 pub use rope_scaling::{RopeScaling, Yarn};
 pub use share::{MAX_BOARDS, Share, Split, TooManyBoards};
+#[cfg(feature = "boards")]
+pub(crate) use shared_cache::{Field, Run};
 pub use warnings::{ModelWarning, warnings};
 pub use weights::Weights;
 

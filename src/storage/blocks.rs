@@ -44,9 +44,14 @@ impl Blocks {
         (block % self.size()) as usize
     }
 
+    /// The block of a position.
+    pub(crate) fn of_position(&self, position: u64) -> u64 {
+        position / TILE as u64 / self.tiles()
+    }
+
     /// Whether a position is this device's.
     pub(crate) fn has(&self, position: u64) -> bool {
-        self.owner(position / TILE as u64 / self.tiles()) == self.rank
+        self.owner(self.of_position(position)) == self.rank
     }
 
     /// The most blocks of one device in a run of `tiles` tiles.

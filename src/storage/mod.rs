@@ -8,6 +8,8 @@ mod arena;
 mod blocks;
 mod executor;
 #[cfg(feature = "boards")]
+mod held;
+#[cfg(feature = "boards")]
 mod pieces;
 mod ring;
 mod tiles;

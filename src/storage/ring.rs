@@ -320,10 +320,18 @@ impl Ring {
         (0..attended.tiles()).filter_map(move |i| attended.tile(i)).flat_map(move |tile| self.tile(n, tile))
     }
 
-    /// Whether, after `written` positions, the ring still holds all that the token at `n` attends to before itself.
+    /// Whether, after `written` positions, the ring still holds all that the token at `n` attends to before itself; and all
+    /// from `n` on, so that what is written there next takes no slot of a later position: a slot has the last of the
+    /// `written` positions that it is for, wherever the session was rewound to.
     pub(crate) fn holds(&self, n: u64, written: u64) -> bool {
         let Some(last) = written.checked_sub(1) else { return true };
-        self.spans(n).filter(|s| !s.sink && s.start < n).all(|span| self.is_there(span.start, last))
+        let next = n.max(self.sinks as u64);
+        let tile = next / TILE_64;
+        // The next tiles of both lanes.
+        let kept = tile.next_multiple_of((self.every as u64).max(1));
+        let ahead = [next, (tile + 1) * TILE_64, (kept * TILE_64).max(next)];
+        ahead.into_iter().filter(|position| *position <= last).all(|position| self.is_there(position, last))
+            && self.spans(n).filter(|s| !s.sink && s.start < n).all(|span| self.is_there(span.start, last))
     }
 
     /// Whether a position was not yet overwritten when `last` was written.
@@ -420,9 +428,9 @@ mod tests {
             }
             // And `holds` says how far a session can be rewound.
             for back in (0..=n.min(300)).step_by(7) {
-                let there = naive(&ring, n - back);
-                let there = there.iter().filter(|m| **m >= ring.sinks as u64 && **m < n - back);
-                let held = there.into_iter().all(|m| slots[ring.slot(*m)] == *m);
+                let before = naive(&ring, n - back).into_iter().filter(|m| *m < n - back);
+                let mut there = before.chain(n - back..=n).filter(|m| *m >= ring.sinks as u64);
+                let held = there.all(|m| slots[ring.slot(m)] == m);
                 prop_assert!(!ring.holds(n - back, n + 1) || held, "{back} back");
                 if ring.every == 0 {
                     prop_assert_eq!(ring.holds(n - back, n + 1), held, "{} back", back);

@@ -144,7 +144,7 @@ fn command(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Chat(a) => {
             let a = chat::by_position(*a)?;
-            let _claim = a.session.as_deref().map(Claim::new).transpose()?;
+            let _claim = a.session.as_deref().filter(|_| network::speaks()).map(Claim::new).transpose()?;
             chat::run(&a)
         }
         Command::Complete(a) => complete::run(&a),

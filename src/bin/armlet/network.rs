@@ -8,6 +8,11 @@ use armlet::model::{Model, Share};
 
 use crate::error::Failure;
 
+/// Whether this board is the one to say what concerns all.
+pub(crate) fn speaks() -> bool {
+    true
+}
+
 /// Whether this is one of several boards.
 pub(crate) fn is_job() -> bool {
     false
@@ -31,6 +36,14 @@ impl Boards {
     pub(crate) fn are_several(&self) -> bool {
         false
     }
+
+    /// What the first board has found.
+    pub(crate) fn told(&self, own: Result<Option<usize>, Failure>) -> Result<Option<usize>, Failure> {
+        own
+    }
+
+    /// So many tokens of the conversation are saved.
+    pub(crate) fn keep(&self, _tokens: u64) {}
 
     /// What of the model this board has.
     pub(crate) fn share(&self, _: &Model<'_>, _: &Config) -> Result<Share, Failure> {

@@ -162,7 +162,6 @@ fn read(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
 }
 
 fn save(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
-    of_one_board(repl)?;
     let path = path(name, "/save")?;
     // A slip must not cost another file, nor what another program has. What is empty is no loss.
     let is_own = |own: &Path| own.canonicalize().ok().is_some_and(|own| path.canonicalize().is_ok_and(|p| p == own));
@@ -176,7 +175,6 @@ fn save(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
 }
 
 fn load(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
-    of_one_board(repl)?;
     repl.chat.load(path(name, "/load")?)?;
     repl.detach();
     let messages = numbers::of(repl.chat.transcript.messages.len(), "message");
@@ -186,14 +184,6 @@ fn load(repl: &mut Repl<'_, '_>, name: &str) -> Result<Next, Failure> {
         format!("; from its next answer on it is saved to {} instead of what is there", visible::line(&path))
     });
     repl.note(&format!("a conversation of {messages} goes on{}", own.unwrap_or_default()))
-}
-
-/// A file has the K/V of one board.
-fn of_one_board(repl: &Repl<'_, '_>) -> Result<(), Failure> {
-    match repl.chat.loaded.boards.are_several() {
-        true => Err(Failure::Error("/save and /load are of one board".into())),
-        false => Ok(()),
-    }
 }
 
 fn path<'n>(name: &'n str, command: &str) -> Result<&'n Path, Failure> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use armlet::engine::{Saved, SnapshotError};
+use armlet::engine::{EngineError, Saved, SnapshotError};
 use armlet::sample::{PENALTY_WINDOW, Sampler, SamplerConfig};
 use armlet::tokenizer::Role;
 
@@ -85,8 +85,8 @@ impl Conversation<'_, '_> {
     /// Restores the conversation from a file.
     pub(super) fn load(&mut self, path: &Path) -> Result<(), Failure> {
         let bytes = map(path)?;
-        let session = &mut self.runner.session;
-        let extra = session.restore(&bytes).map_err(|e| Failure::file(path, refusal(e, &bytes)))?;
+        let Runner { engine, session, .. } = &mut self.runner;
+        let extra = engine.restore(session, &bytes).map_err(|e| Failure::file(path, refusal(e, &bytes)))?;
         (self.told, self.cut, self.from_file) = (false, None, true);
         match Transcript::decode(extra).filter(|transcript| transcript.read.len() as u64 == session.position()) {
             Some(transcript) => {
@@ -106,13 +106,20 @@ impl Conversation<'_, '_> {
     }
 
     /// Saves the conversation to its file, if it has one.
-    pub(super) fn save(&self) -> Result<(), Failure> {
-        self.file.map_or(Ok(()), |path| self.save_to(path))
+    pub(super) fn save(&mut self) -> Result<(), Failure> {
+        let Some(path) = self.file else { return Ok(()) };
+        self.save_to(path)?;
+        self.loaded.boards.keep(self.runner.session.position());
+        Ok(())
     }
 
-    pub(super) fn save_to(&self, path: &Path) -> Result<(), Failure> {
+    pub(super) fn save_to(&mut self, path: &Path) -> Result<(), Failure> {
         let extra = self.transcript.encode();
-        replace(path, |out| self.runner.session.save(&extra, |part| out.write_all(part)))
+        let Runner { engine, session, .. } = &mut self.runner;
+        replace(path, |out| {
+            let written = engine.save(session, &extra, |part| out.write_all(part));
+            written.unwrap_or_else(|e| Err(std::io::Error::other(e)))
+        })
     }
 
     /// Adds a message and lets the model answer it.
@@ -339,9 +346,9 @@ impl Conversation<'_, '_> {
 }
 
 /// Why a session is not restored; of one of other options, with which it would be.
-fn refusal(e: SnapshotError, bytes: &[u8]) -> String {
+fn refusal(e: EngineError, bytes: &[u8]) -> String {
     match (e, Saved::new_checked(bytes)) {
-        (SnapshotError::OtherShape(what), Ok(saved)) if what.starts_with("context") => {
+        (EngineError::Snapshot(SnapshotError::OtherShape(what)), Ok(saved)) if what.starts_with("context") => {
             format!("{e}: {}", saved_with(&saved))
         }
         _ => e.to_string(),

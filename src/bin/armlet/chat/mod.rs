@@ -56,19 +56,24 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         if let Some(text) = &system {
             transcript.messages = vec![Message::new(Role::System, text.clone())];
         }
-        // An empty file is a new session.
-        let session = args.session.as_deref().filter(|path| path.metadata().is_ok_and(|found| found.len() > 0));
+        // An empty file is a new session. Of several boards the first has the file.
+        let has_file = |path: &&Path| network::speaks() && path.metadata().is_ok_and(|found| found.len() > 0);
+        let session = args.session.as_deref().filter(has_file);
+        // A session goes on with the sinks that it was made with.
+        let saved = match args.session {
+            Some(_) => loaded.boards.told(session.map(saved_sinks).transpose())?,
+            None => None,
+        };
         // A text has at most as many tokens as bytes; what is typed may have any.
         let tokens = one_shot.as_ref().map_or(usize::MAX, String::len);
         let cache = args.cache.with_chunk(loaded.chunk(tokens));
-        let sinks = match session {
-            // A session goes on with the sinks that it was made with.
-            Some(path) => saved_sinks(path)?,
+        let sinks = match saved {
+            Some(sinks) => Some(sinks),
             None => pinned(args, loaded, &template, &transcript)?,
         };
         // Of a session that does not fit this context, restoring says what is different.
         let plan = match planned(&cache, loaded, prefix.as_ref(), sinks) {
-            Err(_) if session.is_some() => planned(&cache, loaded, prefix.as_ref(), None)?,
+            Err(_) if saved.is_some() => planned(&cache, loaded, prefix.as_ref(), None)?,
             plan => plan?,
         };
         let mut memory = session_memory(&plan)?;
@@ -201,10 +206,10 @@ fn begun<'p>(path: &Path, bytes: &'p [u8], loaded: &Loaded<'_>) -> Result<(Prefi
 }
 
 /// The sinks of a saved session.
-fn saved_sinks(path: &Path) -> Result<Option<usize>, Failure> {
+fn saved_sinks(path: &Path) -> Result<usize, Failure> {
     let bytes = map(path)?;
     let saved = Saved::new_checked(&bytes).map_err(|e| Failure::file(path, e))?;
-    Ok(usize::try_from(saved.sinks).ok())
+    Ok(usize::try_from(saved.sinks).unwrap_or(usize::MAX))
 }
 
 /// Attention sinks for a system prompt: all of its tokens, so that it stays when older tokens are evicted.
