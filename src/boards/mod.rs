@@ -33,7 +33,8 @@ pub trait Comm: Sync {
     /// [`CommError`].
     fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError>;
 
-    /// [`broadcast`](Comm::broadcast) of what the boards do next; `root` calls it, too. The others may wait for it as long as a person types, so they wait idly, and silence of `root` is no error.
+    /// [`broadcast`](Comm::broadcast) of what the boards do next; `root` calls it, too. The others may wait for it as long as a
+    /// person types, so they wait idly, and silence of `root` is no error.
     ///
     /// # Errors
     /// [`CommError`].

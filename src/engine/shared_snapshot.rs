@@ -30,7 +30,8 @@ impl Engine<'_> {
     /// board, while the others [follow](Engine::follow); of one board it is the same as that.
     ///
     /// # Errors
-    /// [`EngineError::Shared`] for another session than that of the boards; [`EngineError::Boards`]; inside, the sink's.
+    /// [`EngineError::Shared`] and [`EngineError::OtherModel`] for another session than that of the boards;
+    /// [`EngineError::Boards`]; inside, the sink's.
     pub fn save<E>(
         &mut self,
         session: &Session<'_>,
@@ -40,7 +41,7 @@ impl Engine<'_> {
         if self.sizes.share.is_whole() {
             return Ok(session.save(extra, sink));
         }
-        self.is_first()?;
+        self.is_first(session)?;
         self.take_session(&session.cache, session.position() == 0)?;
         let mut header = session.header_of_all();
         header.extra = extra.len() as u64;
@@ -68,13 +69,13 @@ impl Engine<'_> {
     /// `extra` of then. Called on the first board, while the others [follow](Engine::follow).
     ///
     /// # Errors
-    /// [`EngineError::Snapshot`]: the session is then unchanged on all boards. [`EngineError::Shared`];
-    /// [`EngineError::Boards`], after which the session is empty.
+    /// [`EngineError::Snapshot`]; [`EngineError::Shared`] and [`EngineError::OtherModel`] for a session that is not of these
+    /// boards: it is then unchanged on all of them. [`EngineError::Boards`], after which it is empty.
     pub fn restore<'b>(&mut self, session: &mut Session<'_>, bytes: &'b [u8]) -> Result<&'b [u8], EngineError> {
         if self.sizes.share.is_whole() {
             return Ok(session.restore(bytes)?);
         }
-        self.is_first()?;
+        self.is_first(session)?;
         let (h, header) = (&self.model().hparams, session.check_header(bytes, &session.header_of_all())?);
         let content = header.content(bytes, |extra| {
             let mut len = (HEADER + extra.next_multiple_of(PART)) as u64;
@@ -94,8 +95,12 @@ impl Engine<'_> {
         Ok(content.extra)
     }
 
-    fn is_first(&self) -> Result<(), EngineError> {
-        if self.sizes.share.rank() == 0 { Ok(()) } else { Err(EngineError::Shared) }
+    fn is_first(&self, session: &Session<'_>) -> Result<(), EngineError> {
+        match self.sizes.share.rank() {
+            _ if !session.is_of(self.model()) => Err(EngineError::OtherModel),
+            0 => Ok(()),
+            _ => Err(EngineError::Shared),
+        }
     }
 
     /// Calls `f` with all that was written to the caches of the boards, in the order of the format, for as long as it returns
@@ -108,8 +113,8 @@ impl Engine<'_> {
             match piece {
                 _ if !goes_on => {}
                 Piece::Nothing(bytes) => {
-                    let parts = (0..bytes).step_by(PART).map(|start| ZEROS.first_n((bytes - start).min(PART)));
-                    goes_on = parts.into_iter().all(&mut *f);
+                    let mut parts = (0..bytes).step_by(PART).map(|start| ZEROS.first_n((bytes - start).min(PART)));
+                    goes_on = parts.all(&mut *f);
                 }
                 Piece::Run(run, bytes) => {
                     let part = room.first_n_mut(bytes);

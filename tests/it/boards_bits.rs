@@ -1,5 +1,6 @@
 //! Several boards give the bits of one: every family, every way to share a model, prompts cut anyhow.
 
+use std::convert::Infallible;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +12,7 @@ use crate::common::family_models::cases;
 use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::run::{Reader, prompt, with_model, with_session};
 use armlet::arch::{Kernels, KvType};
-use armlet::boards::{Comm, CommError};
+use armlet::boards::{Comm, CommError, SESSION};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use armlet::host::{Pool, memory};
 use armlet::model::{Model, Share, Split};
@@ -26,7 +27,14 @@ enum Step {
     Score(Vec<u32>),
     /// Goes back by so many tokens, as far as can be.
     Rewind(usize),
+    /// Saves the session: the bytes of its file.
+    Save,
+    /// Restores what was saved last, where its header or its content is damaged at this byte; else as it is.
+    Restore(Option<usize>),
 }
+
+/// What whoever saves a session adds.
+const EXTRA: &[u8] = b"what the caller adds";
 
 /// The bits of all logits, and of what fails.
 type Bits = Vec<Result<Vec<u32>, EngineError>>;
@@ -34,12 +42,38 @@ type Bits = Vec<Result<Vec<u32>, EngineError>>;
 fn run(engine: &mut Engine<'_>, session: &mut Session<'_>, steps: &[Step]) -> Bits {
     let exec = Pool::new(2);
     let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect();
+    let mut saved = Vec::new();
     let step = |step: &Step| match step {
         Step::Eval(tokens) => engine.eval(&exec, session, tokens).map(bits),
         Step::Score(tokens) => engine.score(&exec, session, tokens).map(bits),
         Step::Rewind(n) => session.rewind(session.position().saturating_sub(*n as u64)).map(|()| Vec::new()),
+        Step::Save => {
+            saved = save(engine, session)?;
+            Ok(saved.iter().map(|byte| u32::from(*byte)).collect())
+        }
+        Step::Restore(_) if saved.is_empty() => Ok(Vec::new()),
+        Step::Restore(damaged) => {
+            let mut bytes = saved.clone();
+            if let Some(at) = damaged {
+                let at = at % bytes.len();
+                bytes[at] ^= 1;
+            }
+            let extra = engine.restore(session, &bytes)?;
+            assert!(extra == EXTRA && damaged.is_none());
+            Ok(vec![session.position() as u32])
+        }
     };
     steps.iter().map(step).collect()
+}
+
+/// The file of a session.
+fn save(engine: &mut Engine<'_>, session: &Session<'_>) -> Result<Vec<u8>, EngineError> {
+    let mut bytes = Vec::new();
+    let written = engine.save(session, EXTRA, |part| -> Result<(), Infallible> {
+        bytes.extend_from_slice(part);
+        Ok(())
+    });
+    written.map(|Ok(())| bytes)
 }
 
 /// On one board.
@@ -55,6 +89,17 @@ fn on_board(
     split: Split,
     steps: &[Step],
 ) -> Result<Bits, EngineError> {
+    of_board(comm, model, config, split, |engine, session| run(engine, session, steps))
+}
+
+/// The same of what `f` does on the first.
+fn of_board(
+    comm: &dyn Comm,
+    model: &Model<'_>,
+    config: Config,
+    split: Split,
+    f: impl FnOnce(&mut Engine<'_>, &mut Session<'_>) -> Bits,
+) -> Result<Bits, EngineError> {
     let share = Share::new(&model.hparams, split, 1, config.context, comm.rank(), comm.size()).unwrap();
     let plan = Plan::shared(&model.hparams, &config, &share)?;
     let mut room = memory(plan.bytes()).unwrap();
@@ -64,7 +109,7 @@ fn on_board(
     let mut session = Session::new(model, &plan, cache)?;
     assert_eq!((engine.used_bytes(), session.used_bytes()), (plan.engine_bytes(), plan.session_bytes()));
     if comm.rank() == 0 {
-        let bits = run(&mut engine, &mut session, steps);
+        let bits = f(&mut engine, &mut session);
         return engine.dismiss().map(|()| bits);
     }
     engine.follow(&Pool::new(1), &mut session).map(|()| Vec::new())
@@ -103,12 +148,17 @@ fn conversation(vocab: usize) -> Vec<Step> {
     vec![
         Step::Eval(tokens[..21].to_vec()),
         Step::Eval(tokens[21..22].to_vec()),
+        Step::Save,
         Step::Score(tokens[22..27].to_vec()),
         Step::Rewind(3),
         Step::Eval(tokens[30..31].to_vec()),
+        Step::Save,
+        Step::Eval(tokens[31..44].to_vec()),
+        Step::Restore(None),
         Step::Eval(tokens[31..44].to_vec()),
         Step::Rewind(usize::MAX),
         Step::Eval(tokens[44..60].to_vec()),
+        Step::Save,
     ]
 }
 
@@ -138,9 +188,11 @@ fn any_steps(vocab: u32) -> impl Strategy<Value = Vec<Step>> {
         3 => tokens(70).prop_map(Step::Eval),
         3 => tokens(2).prop_map(Step::Eval),
         2 => tokens(6).prop_map(Step::Score),
-        1 => (0usize..40).prop_map(Step::Rewind),
+        1 => prop_oneof![0usize..40, 0usize..300].prop_map(Step::Rewind),
+        2 => Just(Step::Save),
+        1 => prop::option::weighted(0.3, 0usize..9000).prop_map(Step::Restore),
     ];
-    prop::collection::vec(step, 1..7)
+    prop::collection::vec(step, 1..9)
 }
 
 /// Of at most so many layers, and of so many positions.
@@ -198,7 +250,7 @@ fn long_model() -> Gguf {
     Tiny { n_embd: 32, n_ff: 32, context: 30_000, dtype: DType::Q8_0, ..heads }.gguf()
 }
 
-/// Positions on several boards, of all patterns, evicted and not, and rewound.
+/// Positions on several boards, of all patterns, evicted and not, rewound, saved and restored.
 #[test]
 fn positions_on_boards() {
     let tokens = prompt(3, 6300, 67);
@@ -209,12 +261,18 @@ fn positions_on_boards() {
         Step::Score(tokens[4501..4506].to_vec()),
         Step::Rewind(3),
         step(4510..4511),
+        Step::Save,
         step(4511..6100),
         step(6100..6101),
         Step::Rewind(1500),
         step(6101..6102),
+        Step::Save,
         Step::Rewind(usize::MAX),
         step(6200..6300),
+        Step::Save,
+        Step::Restore(Some(5000)),
+        step(0..40),
+        Step::Save,
     ];
     let base = Config { chunk: 512, logit_rows: 5, ..Config::default() };
     let int8 = Config { kv: KvType::Int8, hadamard: true, ..base };
@@ -462,6 +520,151 @@ fn parts_in_another_order_show() {
                 on_board(&Counting { mistaken, ..Counting::new(&board) }, model, *config, *split, steps)
             });
             assert_eq!(got[0] == Ok(expected), !mistaken, "{split:?}");
+        }
+    });
+}
+
+/// A conversation goes on elsewhere: what any number of boards has saved, any other number restores, with the bits of one.
+#[test]
+fn a_conversation_moves_between_boards() {
+    let tokens = prompt(5, 2200, 67);
+    let shape = Tiny { n_heads: 6, n_kv_heads: 3, head_dim: 32, rope_dims: 16, n_layers: 3, ..Tiny::default() };
+    let gguf = Tiny { n_embd: 32, n_ff: 96, context: 9000, dtype: DType::Q8_0, ..shape }.gguf();
+    let config = Config { context: 4100, chunk: 256, logit_rows: 5, kv: KvType::Int8, ..Config::default() };
+    let first = [Step::Eval(tokens[..2100].to_vec()), Step::Save];
+    with_model(&gguf, |model| {
+        let all = [first.to_vec(), vec![Step::Eval(tokens[2100..].to_vec()), Step::Save]].concat();
+        let expected = alone(model, config, &all);
+        let bytes = |bits: &Result<Vec<u32>, EngineError>| -> Vec<u8> {
+            bits.as_ref().unwrap().iter().map(|byte| *byte as u8).collect()
+        };
+        let goes_on = |saved: &[u8], engine: &mut Engine<'_>, session: &mut Session<'_>| {
+            assert_eq!(engine.restore(session, saved), Ok(EXTRA));
+            run(engine, session, &all[2..])
+        };
+        for (from, to) in [(Split::Layers, Split::Rows), (Split::Rows, Split::Tokens), (Split::Tokens, Split::Layers)] {
+            let saved = on_boards(3, |board| on_board(&board, model, config, from, &first));
+            let saved = bytes(&saved[0].as_ref().unwrap()[1]);
+            assert!(saved == bytes(&expected[1]), "{from:?}");
+            let got = on_boards(2, |board| {
+                of_board(&board, model, config, to, |engine, session| goes_on(&saved, engine, session))
+            });
+            assert!(got[0].as_ref().unwrap()[..] == expected[2..], "{from:?} {to:?}");
+            with_session(model, Kernels::detect(), config, |Reader { engine, session }| {
+                assert!(goes_on(&saved, engine, session)[..] == expected[2..], "{from:?}");
+            });
+        }
+    });
+}
+
+/// A file that cannot be written to its end is no trouble of the other boards, which go on.
+#[test]
+fn a_file_that_is_not_written_stops_nothing() {
+    let gguf = Tiny { dtype: DType::Q8_0, ..Tiny::default() }.gguf();
+    let config = Config { context: 64, sinks: 3, chunk: 8, ..Config::default() };
+    let steps = [Step::Eval(vec![1, 2, 3, 4, 5])];
+    with_model(&gguf, |model| {
+        let expected = alone(model, config, &[&steps[..], &steps, &[Step::Save]].concat());
+        for (split, parts) in SPLITS.into_iter().flat_map(|split| [0, 1, 3, 6, 12].map(|parts| (split, parts))) {
+            let got = on_boards(2, |board| {
+                of_board(&board, model, config, split, |engine, session| {
+                    run(engine, session, &steps);
+                    let mut left = parts;
+                    let written = engine.save(session, EXTRA, |_| {
+                        left = i32::checked_sub(left, 1).filter(|left| *left >= 0).ok_or("no room")?;
+                        Ok(())
+                    });
+                    assert_eq!(written, Ok(Err("no room")));
+                    run(engine, session, &[&steps[..], &[Step::Save]].concat())
+                })
+            });
+            assert!(got[0].as_ref().unwrap()[..] == expected[1..], "{split:?} {parts}");
+            assert_eq!(got[1], Ok(Vec::new()));
+        }
+    });
+}
+
+/// A board that fails while a session is saved or restored: an error for all, and nothing hangs.
+#[test]
+fn a_board_that_fails_beside_a_file() {
+    let gguf = Tiny { dtype: DType::Q8_0, ..Tiny::default() }.gguf();
+    let steps = [Step::Eval(vec![1, 2, 3]), Step::Save, Step::Restore(None), Step::Eval(vec![4])];
+    let config = Config { context: 64, sinks: 0, chunk: 8, ..Config::default() };
+    with_model(&gguf, |model| {
+        let expected = alone(model, config, &steps);
+        for (split, exchanges) in SPLITS.into_iter().flat_map(|split| (0..60).step_by(3).map(move |k| (split, k))) {
+            let run = |comm: &dyn Comm| on_board(comm, model, config, split, &steps);
+            let ends = on_boards(2, |board: Board| match board.rank() {
+                1 => run(&Failing::new(board, exchanges)),
+                _ => run(&board),
+            });
+            let Ok(first) = &ends[0] else { continue };
+            let failed = |result: &Result<Vec<u32>, EngineError>| matches!(result, Err(EngineError::Boards(_)));
+            let from = first.iter().position(failed).unwrap_or(first.len());
+            // What was never saved is not restored.
+            assert!(first[..from] == expected[..from], "{split:?} {exchanges}");
+            let mut rest = first[from..].iter().zip(&steps[from..]);
+            assert!(rest.all(|(end, step)| failed(end) || matches!(step, Step::Restore(_))));
+            assert!(ends[1].is_err() || from == first.len());
+        }
+    });
+}
+
+/// A board that gives other positions than it is asked for.
+struct Misplaced<'c>(&'c dyn Comm);
+
+impl Comm for Misplaced<'_> {
+    fn rank(&self) -> usize {
+        self.0.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    fn all_gather(&self, all: &mut [u8], ends: &[usize]) -> Result<(), CommError> {
+        self.0.all_gather(all, ends)
+    }
+
+    fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
+        self.0.broadcast(root, data)
+    }
+
+    fn listen(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
+        self.0.listen(root, data)?;
+        let mut words: Vec<u32> = data.chunks_exact(4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
+        if words[0] == SESSION && self.rank() > 0 {
+            // The tile behind them.
+            words[8] += 32;
+            data.chunks_exact_mut(4).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_ne_bytes()));
+        }
+        Ok(())
+    }
+
+    fn shift(
+        &self,
+        to: Option<(usize, &[u8])>,
+        from: Option<(usize, &mut [u8])>,
+        work: &mut dyn FnMut(&dyn Fn()),
+    ) -> Result<(), CommError> {
+        self.0.shift(to, from, work)
+    }
+}
+
+/// Positions that are taken for others show.
+#[test]
+fn positions_in_other_places_show() {
+    let tokens = prompt(3, 4000, 67);
+    let steps = [Step::Eval(tokens), Step::Save];
+    let config = Config { context: 4096, pattern: Pattern::Window, chunk: 512, ..Config::default() };
+    with_model(&long_model(), |model| {
+        let expected = alone(model, config, &steps);
+        for (mistaken, same) in [(false, true), (true, false)] {
+            let got = on_boards(2, |board| match mistaken {
+                true => on_board(&Misplaced(&board), model, config, Split::Tokens, &steps),
+                false => on_board(&board, model, config, Split::Tokens, &steps),
+            });
+            assert_eq!(got[0].as_ref().unwrap() == &expected, same);
         }
     });
 }

@@ -46,6 +46,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("armlet-mpi", || show(cargo().args(["build", "--bins", "--examples"])))?;
     steps.step("its parts without MPI", || tests(cargo().args(["test", "--lib"])))?;
     steps.step("a model on 1 to 4 boards", answers)?;
+    steps.step("a conversation moves between boards", sessions)?;
     steps.step("what boards may rely on", contract)?;
     steps.step("boards that do not fit together", cards)?;
     steps.step("a board is killed", killed)?;
@@ -123,6 +124,36 @@ fn answers() -> Result<(), Failed> {
     }
     say("    1 to 4 boards by layers and tokens, and 3 by rows, give the same answer");
     Ok(())
+}
+
+/// A conversation that was begun on one board goes on on others, and leaves the file that one board leaves.
+fn sessions() -> Result<(), Failed> {
+    let (model, folder) = (crate::model::shipped()?, root().join("target/boards/sessions"));
+    fs::create_dir_all(&folder).map_err(at(&folder))?;
+    let answer = |boards: &str, split: &str, session: &Path, question: &str| {
+        let mut job = mpirun();
+        job.args(["-n", boards]).arg(built("armlet-mpi")).args(["chat", "--split", split, "-m"]).arg(&model);
+        job.args(["-t", "1", "--temp", "0", "-n", "8", "-c", "8192", "--kv-type", "int8", "-p", question, "--session"]);
+        succeeded(&format!("{boards} boards by {split}"), &outcome(job.arg(session))?)
+    };
+    let [begun, session] = ["begun", "session"].map(|name| folder.join(name));
+    // What an earlier run has left would go on.
+    let _ = fs::remove_file(&begun);
+    answer("1", "layers", &begun, "What is the capital of France?")?;
+    let mut expected = None;
+    for (boards, split) in [("1", "layers"), ("3", "layers"), ("3", "rows"), ("2", "tokens")] {
+        fs::copy(&begun, &session).map_err(at(&session))?;
+        answer(boards, split, &session, "And of Italy?")?;
+        let bytes = fs::read(&session).map_err(at(&session))?;
+        if *expected.get_or_insert_with(|| bytes.clone()) != bytes {
+            return Err(Failed(format!("{boards} boards by {split} save otherwise than one")));
+        }
+    }
+    say("    a conversation goes on on 3 boards by layers and rows, and on 2 by tokens, in the file of one");
+    fs::write(&session, "damaged").map_err(at(&session))?;
+    let mut job = mpirun();
+    job.args(["-n", "3"]).arg(built("armlet-mpi")).args(["chat", "-p", "x", "-m"]).arg(&model).arg("--session");
+    failed("a damaged session", &outcome(job.arg(&session))?, 1, "it is not a saved session or prefix")
 }
 
 fn contract() -> Result<(), Failed> {
