@@ -7,9 +7,13 @@ use crate::card::Card;
 
 /// What tells Open MPI's daemons to look whether they are there. Each of them ends its ranks when the others are gone.
 const KEEPALIVE: &str = "oob_tcp_keepalive_time";
+const INTERVAL: &str = "oob_tcp_keepalive_intvl";
+const LOST: &str = "oob_tcp_keepalive_probes";
 /// Seconds of silence after which a daemon probes, and how many probes must be lost.
 const IDLE: u64 = 4;
 const PROBES: u64 = 3;
+/// What they do if they are told nothing else but after how long a silence to probe.
+const DEFAULTS: (u64, u64) = (20, 9);
 /// Seconds that are not minutes.
 const LONGEST: u64 = 60;
 
@@ -27,43 +31,50 @@ pub fn line(library: &str, patience: Duration) -> String {
     let option = if major.is_some_and(|major| major >= 5) { "--prtemca" } else { "--mca" };
     format!(
         "mpirun --hostfile boards --map-by node --bind-to none {option} {KEEPALIVE} {IDLE} \
-         {option} oob_tcp_keepalive_intvl {interval} {option} oob_tcp_keepalive_probes {PROBES} armlet-mpi"
+         {option} {INTERVAL} {interval} {option} {LOST} {PROBES} armlet-mpi"
     )
 }
 
-/// What the launcher was told of keepalive, in seconds, if it was told: it hands that on in the environment, and since
-/// version 5 only to its daemons, one of which has started this process.
+/// After how many seconds the launcher notices that a host is gone, if it was told to look: it hands that on in the
+/// environment, and since version 5 only to its daemons, one of which has started this process.
 pub fn keepalive() -> Option<u64> {
-    let env = std::env::var(format!("OMPI_MCA_{KEEPALIVE}")).ok();
-    let parent = || {
-        let line = std::fs::read(format!("/proc/{}/cmdline", std::os::unix::process::parent_id())).ok()?;
-        in_line(&String::from_utf8_lossy(&line))
-    };
-    env.and_then(|value| value.parse().ok()).or_else(parent)
+    let line = std::fs::read(format!("/proc/{}/cmdline", std::os::unix::process::parent_id())).unwrap_or_default();
+    let line = String::from_utf8_lossy(&line);
+    noticed(|name| {
+        let env = std::env::var(format!("OMPI_MCA_{name}")).ok();
+        env.and_then(|value| value.parse().ok()).or_else(|| in_line(&line, name))
+    })
 }
 
-/// What a command line, whose words end with a NUL, says of keepalive.
-fn in_line(line: &str) -> Option<u64> {
+fn noticed(told: impl Fn(&str) -> Option<u64>) -> Option<u64> {
+    let time = told(KEEPALIVE).filter(|time| *time > 0)?;
+    let (interval, lost) = (told(INTERVAL).unwrap_or(DEFAULTS.0), told(LOST).unwrap_or(DEFAULTS.1));
+    Some(time.saturating_add(interval.saturating_mul(lost)))
+}
+
+/// What a command line, whose words end with a NUL, says of a parameter.
+fn in_line(line: &str, name: &str) -> Option<u64> {
     let mut words = line.split('\0');
-    words.find(|word| *word == KEEPALIVE)?;
+    words.find(|word| *word == name)?;
     words.next()?.parse().ok()
 }
 
-/// Why boards with these cards must not be started so; `library` is the version of the MPI library, and `keepalive` what
-/// the launcher was told. Open MPI looks after 300 s whether a host is still there, and until then a job without it does
+/// Why boards with these cards must not be started so; `library` is the version of the MPI library, and `keepalive` after
+/// how many seconds the launcher notices. Open MPI looks after 300 s whether a host is still there, and until then a job without it does
 /// not end.
 ///
 /// # Errors
 /// What to start instead.
 pub fn check(cards: &[Card], library: &str, patience: Duration, keepalive: Option<u64>) -> Result<(), String> {
     let hosts: BTreeSet<&str> = cards.iter().map(|card| card.host.as_str()).collect();
-    let is_told = keepalive.is_some_and(|time| (1..=LONGEST).contains(&time));
+    let longest = LONGEST.max(2 * patience.as_secs());
+    let is_told = keepalive.is_some_and(|time| time <= longest);
     if hosts.len() < 2 || !library.starts_with("Open MPI") || is_told {
         return Ok(());
     }
     Err(format!(
-        "{} boards, and the launcher would not notice within minutes that one is gone ({KEEPALIVE} is not set, or not \
-         short): {} …",
+        "{} boards, and the launcher would not notice within minutes that one is gone ({KEEPALIVE}, {INTERVAL} and \
+         {LOST} are not set, or not short): {} …",
         hosts.len(),
         line(library, patience)
     ))
@@ -93,7 +104,7 @@ mod tests {
         assert_eq!(check(&["b0", "b0"], OPEN_MPI[0], None), Ok(()));
         assert_eq!(check(&["b0", "b1"], "MPICH Version: 4.0.2", None), Ok(()));
         assert_eq!(check(&["b0", "b1"], OPEN_MPI[0], Some(12)), Ok(()));
-        for keepalive in [None, Some(0), Some(300)] {
+        for keepalive in [None, Some(192)] {
             let why = check(&["b0", "b1", "b1"], OPEN_MPI[0], keepalive).unwrap_err();
             assert!(why.starts_with("2 boards, and the launcher would not notice"), "{why}");
             assert!(why.contains("--bind-to none --mca oob_tcp_keepalive_time 4 "), "{why}");
@@ -112,10 +123,21 @@ mod tests {
     /// The command lines of daemons of versions 4 and 5.
     #[test]
     fn what_a_daemon_was_told_is_known() {
-        let said = |line: &str| in_line(&line.replace(' ', "\0"));
-        let daemon = "orted -mca ess env --mca oob_tcp_keepalive_time 12 --mca oob_tcp_keepalive_intvl 2 ";
-        assert_eq!(said(daemon), Some(12));
-        assert_eq!(said("prterun -n 1 --prtemca oob_tcp_keepalive_time 300 sh "), Some(300));
-        assert_eq!(["", "mpirun -n 2 ", "mpirun oob_tcp_keepalive_time"].map(said), [None; 3]);
+        let noticed = |line: &str| {
+            let line = line.replace(' ', "\0");
+            noticed(|name| in_line(&line, name))
+        };
+        let daemon = "orted -mca ess env --mca oob_tcp_keepalive_intvl 4 --mca oob_tcp_keepalive_time 12 ";
+        assert_eq!(noticed(&format!("{daemon}--mca oob_tcp_keepalive_probes 3 ")), Some(24));
+        // With the rest as it always is, minutes.
+        assert_eq!(noticed("prterun -n 1 --prtemca oob_tcp_keepalive_time 12 sh "), Some(192));
+        let off = "mpirun --mca oob_tcp_keepalive_time 0 ";
+        assert_eq!(["", "mpirun -n 2 ", "mpirun oob_tcp_keepalive_time", off].map(noticed), [None; 4]);
+        // What is asked for suffices.
+        for seconds in [1, 10, 60, 3600] {
+            let patience = Duration::from_secs(seconds);
+            let told = noticed(&line(OPEN_MPI[0], patience));
+            assert_eq!(super::check(&cards(&["b0", "b1"]), OPEN_MPI[0], patience, told), Ok(()));
+        }
     }
 }

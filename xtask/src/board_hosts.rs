@@ -20,7 +20,7 @@ const START: u64 = 8_000;
 /// In hundredths of the work: the most that a step may take in which a piece travels.
 const OVERLAP: u32 = 110;
 /// Open MPI's daemons find a cable pulled after 12 to 16 seconds, and a board gives up after ten.
-const KEEPALIVE: [&str; 9] = [
+pub(crate) const KEEPALIVE: [&str; 9] = [
     "--mca",
     "oob_tcp_keepalive_time",
     "4",

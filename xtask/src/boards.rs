@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::board_hosts;
+use crate::board_hosts::{self, KEEPALIVE};
 use crate::dist::at;
 use crate::process::{Failed, Steps, outcome, output, root, say, show, tests, wait};
 use crate::setup::{self, GNU};
@@ -179,7 +179,7 @@ fn cards() -> Result<(), Failed> {
         say(format!("    {trouble}: after {:.1} s", start.elapsed().as_secs_f64()));
     }
     let mut kept = mpirun();
-    kept.args(["-n", "3", "--mca", "oob_tcp_keepalive_time", "12"]).arg(built("examples/exchanges"));
+    kept.args(["-n", "3"]).args(KEEPALIVE).arg(built("examples/exchanges"));
     succeeded("boards with keepalive", &outcome(kept.args(["cards", "none"]))?)?;
     let wrong = outcome(mpirun().args(["-n", "2"]).arg(built("armlet-mpi")).arg("chekc"))?;
     failed("wrong usage", &wrong, 2, "unrecognized subcommand")
@@ -274,7 +274,7 @@ fn silent() -> Result<(), Failed> {
     let why = "board b1 (rank 1) has not answered for 1 s; the conversation is kept up to token 2";
     // They have three names.
     let mut command = mpirun();
-    command.args(["-n", "3", "--mca", "oob_tcp_keepalive_time", "12"]).arg(built("examples/exchanges"));
+    command.args(["-n", "3"]).args(KEEPALIVE).arg(built("examples/exchanges"));
     failed("the job", &outcome(command.args(["silent", "1"]))?, 1, why)?;
     say(format!("    after {:.1} s: {why}", start.elapsed().as_secs_f64()));
     Ok(())
