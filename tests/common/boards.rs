@@ -19,10 +19,16 @@ pub struct Board {
     to: Vec<Mutex<SyncSender<Vec<u8>>>>,
     /// From each board.
     from: Vec<Mutex<Receiver<Vec<u8>>>>,
+    patience: Duration,
 }
 
 /// Runs `f` on each of `size` boards; what each gives.
 pub fn on_boards<R: Send>(size: usize, f: impl Fn(Board) -> R + Sync) -> Vec<R> {
+    on_patient_boards(size, PATIENCE, f)
+}
+
+/// That, on boards that wait for each other so long.
+pub fn on_patient_boards<R: Send>(size: usize, patience: Duration, f: impl Fn(Board) -> R + Sync) -> Vec<R> {
     let (mut to, mut from): (Vec<_>, Vec<_>) =
         (0..size).map(|_| ((0..size).map(|_| None).collect::<Vec<_>>(), Vec::new())).unzip();
     for receiver in 0..size {
@@ -33,10 +39,15 @@ pub fn on_boards<R: Send>(size: usize, f: impl Fn(Board) -> R + Sync) -> Vec<R> 
         }
     }
     let boards = to.into_iter().zip(from).enumerate();
-    let boards = boards.map(|(rank, (to, from))| Board { rank, to: to.into_iter().flatten().collect(), from });
+    let board = |(rank, (to, from)): (usize, (Vec<_>, Vec<_>))| Board {
+        rank,
+        to: to.into_iter().flatten().collect(),
+        from,
+        patience,
+    };
     std::thread::scope(|scope| {
         let f = &f;
-        let threads: Vec<_> = boards.map(|board| scope.spawn(move || f(board))).collect();
+        let threads: Vec<_> = boards.map(board).map(|board| scope.spawn(move || f(board))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
 }
@@ -60,8 +71,8 @@ impl Board {
 
     fn receive(&self, rank: usize, data: &mut [u8]) -> Result<(), CommError> {
         let channel = self.from[rank].lock().unwrap_or_else(PoisonError::into_inner);
-        let got = channel.recv_timeout(PATIENCE).map_err(|e| match e {
-            RecvTimeoutError::Timeout => CommError::Silent { rank, seconds: PATIENCE.as_secs() as u32 },
+        let got = channel.recv_timeout(self.patience).map_err(|e| match e {
+            RecvTimeoutError::Timeout => CommError::Silent { rank, seconds: self.patience.as_secs() as u32 },
             RecvTimeoutError::Disconnected => CommError::Gone { rank },
         })?;
         if got.len() != data.len() {

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::board_hosts::{self, KEEPALIVE};
+use crate::board_insns;
 use crate::dist::at;
 use crate::process::{Failed, Steps, outcome, output, root, say, show, tests, wait};
 use crate::setup::{self, GNU};
@@ -58,7 +59,11 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         cross(&arm)
     })?;
     steps.step("three kinds of CPU in one job", || mixed(&arm))?;
-    if steps.deep { board_hosts::run(steps) } else { Ok(()) }
+    if !steps.deep {
+        return Ok(());
+    }
+    board_hosts::run(steps)?;
+    board_insns::run(steps, false)
 }
 
 /// Cargo for the crate, which is no member of the workspace.

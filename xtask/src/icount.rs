@@ -1,5 +1,6 @@
 //! Counting the instructions of an emulated core, with a plugin of QEMU that is compiled here.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -43,6 +44,21 @@ pub(crate) fn whole(plugin: &Path, cpu: &str, program: &Path, args: &[&str]) -> 
     number(&stderr, COUNT).ok_or_else(|| Failed(format!("no count in {stderr:?}")))
 }
 
+/// The instructions of each thread of a program, in the order in which they began; those of threads that end before the last one
+/// begins are not told apart.
+pub(crate) fn threads(plugin: &Path, cpu: &str, program: &Path, args: &[&OsStr]) -> Result<Vec<u64>, Failed> {
+    let mut command = Command::new("qemu-aarch64");
+    command.args(["-cpu", cpu, "-plugin"]).arg(plugin).arg(program).args(args);
+    let (_, stderr) = outputs(&mut command)?;
+    Ok(of_threads(&stderr))
+}
+
+/// The counts of the plugin, by thread.
+fn of_threads(stderr: &str) -> Vec<u64> {
+    let count = |line: &str| line.strip_prefix(THREAD)?.split_once(": ")?.1.parse().ok();
+    stderr.lines().filter_map(count).collect()
+}
+
 /// Continues `prompt` by `tokens` tokens on one thread of an emulated core.
 pub(crate) fn complete(plugin: &Path, cpu: &str, model: &Path, prompt: &str, tokens: u32) -> Result<Run, Failed> {
     let mut command = Command::new("qemu-aarch64");
@@ -68,6 +84,8 @@ pub(crate) fn complete(plugin: &Path, cpu: &str, model: &Path, prompt: &str, tok
 
 /// What stands before the count of the plugin.
 const COUNT: &str = "guest instructions: ";
+/// And before that of a thread.
+const THREAD: &str = "guest instructions of thread ";
 
 /// The number behind the last `before`.
 fn number(text: &str, before: &str) -> Option<u64> {
@@ -94,6 +112,8 @@ mod tests {
         let run = Run { instructions: 232944986, prompt: 32, generated: 2 };
         assert_eq!(parse(json, "a warning\nguest instructions: 232944986\n"), Some(run));
         assert_eq!(parse(json, "a warning\n"), None);
+        let threads = "guest instructions of thread 0: 5\nguest instructions of thread 1: 7\nguest instructions: 12\n";
+        assert_eq!((of_threads(threads), number(threads, COUNT)), (vec![5, 7], Some(12)));
         assert_eq!(parse("", "guest instructions: 1\n"), None);
     }
 

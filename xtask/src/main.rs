@@ -4,6 +4,7 @@ mod answers;
 mod asm;
 mod attack;
 mod board_hosts;
+mod board_insns;
 mod boards;
 mod c_examples;
 mod clients;
@@ -60,6 +61,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
   page      the server's page in Chromium: answers, what is kept, hostile text, a keyboard, a phone
   boards    several boards over Open MPI: ranks on this machine and on emulated cores, boards that do not fit, are killed
             or silent; [--deep] adds hosts that are network namespaces, which need root
+  board-insns  millions of instructions per token of the board that has most to do, to benches/record/board-insns.md
   quick     the tests that need neither QEMU nor the model
   insns     millions of instructions per token on emulated cores, as a table
             [--cpu LIST] [--phase LIST] [--type LIST | --model FILE]; everything takes ten minutes;
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
             steps = Steps::new(!options.is_empty());
             boards::run(&mut steps)
         }
+        ["board-insns"] => setup::run(&mut steps).and_then(|()| board_insns::run(&mut steps, true)),
         ["deb"] => deb::run(&mut steps),
         ["dist", "--target", triple] => dist::run(&mut steps, Some(triple)),
         ["attack", ref options @ ..] => match attack::Options::parse(options) {
