@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use armlet::arch::Kernels;
 use armlet::boards::{Alone, Comm};
 use armlet::engine::{Config, Plan};
 use armlet::model::{Model, Share, Split};
+use armlet::storage::Executor;
 use armlet_mpi::{Card, Counted, Mpi, Numbers, check as machines, launch};
 
 use crate::args::boards::Options;
 use crate::args::{Args, Command};
 use crate::error::{Failure, print};
+use crate::model::Loaded;
 
 /// Memory of a board beside its weights and its plan.
 const BESIDE: usize = 64 << 20;
@@ -165,24 +166,28 @@ impl Boards {
         Share::new(h, job.split, head, config.context, rank, size).map_err(|e| Failure::Error(e.to_string()))
     }
 
+    /// This board's own weights, if they are not all there are. These follow from the split alone, not from the context; boards that
+    /// a split has no use for say so when they meet.
+    pub(crate) fn weights<'m>(&self, model: &Model<'m>) -> Option<Vec<&'m [u8]>> {
+        let split = self.0.as_ref().filter(|_| self.are_several())?.split;
+        let share = self.share(model, &Config::default()).ok().filter(|_| split != Split::Tokens)?;
+        let mut own = Vec::new();
+        share.for_each(model, &mut |weights| own.push(weights));
+        Some(own)
+    }
+
     /// Shows the others what this board is to run, and waits for theirs.
-    pub(crate) fn meet(
-        &self,
-        model: &Model<'_>,
-        kernels: &Kernels,
-        workers: usize,
-        config: &Config,
-        plan: &Plan,
-    ) -> Result<(), Failure> {
+    pub(crate) fn meet(&self, loaded: &Loaded<'_>, config: &Config, plan: &Plan) -> Result<(), Failure> {
         let Some(job) = self.0.as_ref().filter(|_| self.are_several()) else { return Ok(()) };
-        let needed = weights(model, self.share(model, config)?) + plan.bytes() + BESIDE;
+        let mut needed = plan.bytes() + BESIDE;
+        self.share(&loaded.model, config)?.for_each(&loaded.model, &mut |weights| needed += weights.len());
         let card = Card {
-            model: model.fingerprint(),
+            model: loaded.fingerprint,
             numbers: Numbers::new(config, job.split),
-            any_backend: !model.has_float_matrices(),
-            threads: threads(workers),
+            any_backend: !loaded.model.has_float_matrices(),
+            threads: threads(loaded.pool.workers()),
             needed: u32::try_from(needed.div_ceil(1 << 20)).unwrap_or(u32::MAX),
-            ..Card::here(kernels.backend())
+            ..Card::here(loaded.kernels.backend())
         };
         let cards = job.boards.boards().start(Ok(card));
         job.met.store(true, Ordering::Relaxed);
@@ -207,12 +212,4 @@ fn threads(workers: usize) -> u16 {
 /// Whether this is one of several boards: what is typed comes through a pipe from the launcher.
 pub(crate) fn is_job() -> bool {
     Boards::new().are_several()
-}
-
-/// Bytes of a board's weights.
-fn weights(model: &Model<'_>, share: Share) -> usize {
-    let (h, w) = (&model.hparams, &model.weights);
-    let own = share.layers(h).filter_map(|i| w.layers.get(i)).map(|layer| layer.bytes()).sum::<usize>();
-    let all = own + if share.has_head() { w.output.weight.bytes().len() } else { 0 };
-    if share.is(Split::Rows) { all.div_ceil(share.size()) } else { all }
 }

@@ -226,10 +226,10 @@ pub enum LayerWeights<'l, 'm> {
     Vector(&'m [u8]),
 }
 
-impl Layer<'_> {
+impl<'m> Layer<'m> {
     /// Calls `f` with all its weights, in the order of the list.
     #[inline(never)]
-    pub fn for_each(&self, f: &mut dyn FnMut(LayerWeights<'_, '_>)) {
+    pub fn for_each(&self, f: &mut dyn FnMut(LayerWeights<'_, 'm>)) {
         let mut layer = *self;
         for t in tensors() {
             f(match (t.slot)(&mut layer) {

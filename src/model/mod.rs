@@ -119,10 +119,22 @@ impl<'m> Model<'m> {
 
     /// Fingerprint of the model (FNV-1a: Fowler, Noll and Vo): of the sizes and scales, the rotary frequencies, and of
     /// every tensor the format, the size and 64 bytes in each 16 KiB.
-    #[inline(never)]
     pub fn fingerprint(&self) -> u64 {
+        self.sampled(16 << 10)
+    }
+
+    /// The same of fewer bytes: of every tensor the first and the last 64, and 64 in each MiB. A board that has a part of a
+    /// model reads no more than that of the rest; and what was trained otherwise, or quantised, differs almost everywhere.
+    #[cfg(feature = "boards")]
+    pub fn sparse_fingerprint(&self) -> u64 {
+        self.sampled(1 << 20)
+    }
+
+    /// A fingerprint of 64 bytes in each `step` of a tensor.
+    #[inline(never)]
+    fn sampled(&self, step: usize) -> u64 {
         let (h, w) = (&self.hparams, &self.weights);
-        let mut hash = Fingerprint(0xcbf2_9ce4_8422_2325);
+        let mut hash = Fingerprint { hash: 0xcbf2_9ce4_8422_2325, step };
         // With the size of its heads, where that is another.
         let own = h.windowed_head();
         let own = ((own.dim ^ h.head.dim) << 16 | (own.rope_dims ^ h.head.rope_dims)) as u64;
@@ -155,7 +167,7 @@ impl<'m> Model<'m> {
                 LayerWeights::Vector(bytes) => hash.sample(bytes),
             });
         }
-        hash.0
+        hash.hash
     }
 
     /// Whether a layer has a matrix of floats. The sums of these have another order in passes of more than eight tokens, so that
@@ -184,12 +196,16 @@ impl<'m> Model<'m> {
 }
 
 /// An FNV-1a hash.
-struct Fingerprint(u64);
+struct Fingerprint {
+    hash: u64,
+    /// In so many bytes of a tensor 64 count.
+    step: usize,
+}
 
 impl Fingerprint {
     #[inline(never)]
     fn add(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+        self.hash = bytes.iter().fold(self.hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
     }
 
     #[inline(never)]
@@ -217,11 +233,11 @@ impl Fingerprint {
         }
     }
 
-    /// The length, 64 bytes in each 16 KiB, and the last 64.
+    /// The length, 64 bytes in each step, and the last 64.
     #[inline(never)]
     fn sample(&mut self, bytes: &[u8]) {
         self.add(&(bytes.len() as u64).to_le_bytes());
         let last = bytes.part(bytes.len().saturating_sub(64)..bytes.len());
-        bytes.chunks(16 << 10).chain([last]).for_each(|part| self.add(part.first_n(part.len().min(64))));
+        bytes.chunks(self.step.max(1)).chain([last]).for_each(|part| self.add(part.first_n(part.len().min(64))));
     }
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::{Hparams, Layer, Linear};
 #[cfg(feature = "boards")]
-use super::{Model, QkNorm};
+use super::{LayerWeights, Model, QkNorm};
 #[cfg(feature = "boards")]
 use crate::arch::Kernels;
 use crate::quant::BLOCK;
@@ -338,6 +338,24 @@ impl Share {
         let cut = |(i, layer)| self.layer(h, i, layer).is_some();
         let whole = model.weights.layers.iter().enumerate().all(cut) && self.output(h, &model.weights.output).is_some();
         if whole { Ok(()) } else { Err("panels of this model's matrices would be cut by rows") }
+    }
+
+    /// Calls `f` with a board's own weights, in the order in which a pass needs them. Of the embedding it needs those rows
+    /// besides whose tokens it meets.
+    #[cfg(feature = "boards")]
+    pub fn for_each<'m>(&self, model: &Model<'m>, f: &mut dyn FnMut(&'m [u8])) {
+        let (h, w) = (&model.hparams, &model.weights);
+        for i in self.layers(h) {
+            let Some(layer) = w.layers.get(i).and_then(|layer| self.layer(h, i, layer)) else { continue };
+            layer.for_each(&mut |weights| match weights {
+                LayerWeights::Linear(Linear { weight, bias }) => [weight.bytes(), bias].into_iter().for_each(&mut *f),
+                LayerWeights::Vector(vector) => f(vector),
+            });
+        }
+        if self.has_head() {
+            let output = self.output(h, &w.output).unwrap_or_default();
+            [w.output_norm.weight, w.output_norm.bias, output.weight.bytes(), output.bias].into_iter().for_each(f);
+        }
     }
 
     /// Sizes of the model that a board computes by itself: fewer heads, and fewer rows of the FFN.

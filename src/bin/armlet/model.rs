@@ -25,7 +25,7 @@ use crate::hub;
 use crate::interrupt;
 use crate::network::Boards;
 use crate::override_kv::{self, OverrideKv};
-use crate::parts::{Parts, is_first, is_part};
+use crate::parts::{self, Parts, is_first, is_part};
 use crate::read_ahead::ReadAhead;
 use crate::{finite, pull, resident};
 
@@ -38,6 +38,8 @@ pub(crate) struct Loaded<'m> {
     pub(crate) pool: Pool,
     pub(crate) ahead: &'m ReadAhead<'m>,
     pub(crate) boards: Boards,
+    /// Of the model, where there are several boards.
+    pub(crate) fingerprint: u64,
 }
 
 impl Loaded<'_> {
@@ -54,11 +56,12 @@ pub(crate) fn with_model<T>(
 ) -> Result<T, Failure> {
     let kernels = kernels()?;
     let path = resolve(args.given()?)?;
+    let boards = Boards::new();
+    let fingerprint = if boards.are_several() { fingerprint(&path, &args.metadata.override_kv)? } else { 0 };
     with_resident(&path, args, |source| {
         let file = &source.file;
-        let needed = Model::required_bytes(file).map_err(|e| Failure::file(&path, e))?;
-        let mut tables = memory(needed).map_err(|e| Failure::new("cannot allocate the model's tables", e))?;
-        let model = Model::new(file, &mut tables[..needed]).map_err(|e| Failure::file(&path, e))?;
+        let mut tables = tables(&path, file)?;
+        let model = Model::new(file, &mut tables).map_err(|e| Failure::file(&path, e))?;
         model::warnings(file).for_each(|warning| log::warn!("{}: {warning}", path.display()));
         warn(&path, &model.tokenizer);
         let cpus = Pool::cpus();
@@ -74,13 +77,37 @@ pub(crate) fn with_model<T>(
             log::warn!("the system refuses more threads: {} of {threads} run", pool.workers());
         }
         let on_disk = if args.resident.no_mmap || args.resident.mlock { &[][..] } else { source.paths };
-        let ahead = &ReadAhead::new(file, on_disk);
+        let own = boards.weights(&model);
+        if let Some(own) = &own {
+            resident::leave_others(source.bytes, file, own);
+        }
+        if args.resident.mlock {
+            resident::lock(own.as_deref().unwrap_or(&[source.bytes]))?;
+        }
+        let ahead = &ReadAhead::new(file, on_disk, own);
         let result =
-            ahead.during(|| f(&Loaded { path: &path, file, model, kernels, pool, ahead, boards: Boards::new() }));
+            ahead.during(|| f(&Loaded { path: &path, file, model, kernels, pool, ahead, boards, fingerprint }));
         if let Some(peak) = peak_resident() {
             log::info!("peak resident memory {peak} KiB, the model's pages included");
         }
         result
+    })
+}
+
+/// Memory for a model's tables.
+fn tables(path: &Path, file: &File<'_>) -> Result<memmap2::MmapMut, Failure> {
+    let needed = Model::required_bytes(file).map_err(|e| Failure::file(path, e))?;
+    memory(needed).map_err(|e| Failure::new("cannot allocate the model's tables", e))
+}
+
+/// The fingerprint of a model of which a board has a part. It is taken of a mapping of its own: pages that were touched for it
+/// alone do not stay this process's.
+fn fingerprint(path: &Path, overrides: &[OverrideKv]) -> Result<u64, Failure> {
+    with_file(path, overrides, |source| {
+        parts::are_sparse(source.bytes);
+        let mut tables = tables(path, &source.file)?;
+        let model = Model::new(&source.file, &mut tables).map_err(|e| Failure::file(path, e))?;
+        Ok(model.sparse_fingerprint())
     })
 }
 
@@ -144,11 +171,8 @@ fn with_resident<T>(
     args: &args::Model,
     f: impl FnOnce(&Source<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let (overrides, args::Resident { no_mmap, mlock, check_tensors }) = (&args.metadata.override_kv, args.resident);
+    let (overrides, args::Resident { no_mmap, check_tensors, .. }) = (&args.metadata.override_kv, args.resident);
     let run = |source: &Source<'_>| {
-        if mlock {
-            resident::lock(source.bytes)?;
-        }
         if check_tensors {
             source.file.tensors().try_for_each(|tensor| finite::check(&tensor, path))?;
         }
@@ -260,7 +284,7 @@ pub(crate) fn plan(loaded: &Loaded<'_>, args: &args::Cache, prefix: Option<&Pref
 pub(crate) fn shared_plan(loaded: &Loaded<'_>, config: &Config) -> Result<Plan, Failure> {
     let share = loaded.boards.share(&loaded.model, config)?;
     let plan = Plan::shared(&loaded.model.hparams, config, &share)?;
-    loaded.boards.meet(&loaded.model, &loaded.kernels, loaded.pool.workers(), config, &plan)?;
+    loaded.boards.meet(loaded, config, &plan)?;
     Ok(plan)
 }
 

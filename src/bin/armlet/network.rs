@@ -1,12 +1,12 @@
 //! The boards that run the model with this one: none. In `armlet-mpi`, the program for several, `cluster/src/network.rs` is in its
 //! place.
 
-use armlet::arch::Kernels;
 use armlet::boards::{Alone, Comm};
 use armlet::engine::{Config, Plan};
 use armlet::model::{Model, Share};
 
 use crate::error::Failure;
+use crate::model::Loaded;
 
 /// Whether this board is the one to say what concerns all.
 pub(crate) fn speaks() -> bool {
@@ -50,15 +50,13 @@ impl Boards {
         Ok(Share::WHOLE)
     }
 
-    /// Agrees with the others on what is to be run, by `threads` threads.
-    pub(crate) fn meet(
-        &self,
-        _: &Model<'_>,
-        _: &Kernels,
-        _threads: usize,
-        _: &Config,
-        _: &Plan,
-    ) -> Result<(), Failure> {
+    /// This board's own weights, if they are not all there are.
+    pub(crate) fn weights<'m>(&self, _: &Model<'m>) -> Option<Vec<&'m [u8]>> {
+        None
+    }
+
+    /// Agrees with the others on what is to be run.
+    pub(crate) fn meet(&self, _: &Loaded<'_>, _: &Config, _: &Plan) -> Result<(), Failure> {
         Ok(())
     }
 }

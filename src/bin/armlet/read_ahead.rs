@@ -51,9 +51,9 @@ struct Table<'m> {
 }
 
 impl<'m> ReadAhead<'m> {
-    /// Asks for nothing yet. `paths` are those of the file's parts.
-    pub(crate) fn new(file: &File<'m>, paths: &[PathBuf]) -> Self {
-        let wanted = in_order(file);
+    /// Asks for nothing yet. `paths` are those of the file's parts. A board that has `own` weights wants no others.
+    pub(crate) fn new(file: &File<'m>, paths: &[PathBuf], own: Option<Vec<&'m [u8]>>) -> Self {
+        let wanted = own.unwrap_or_else(|| in_order(file));
         let bytes: usize = wanted.iter().map(|data| data.len()).sum();
         let has_room = available().is_some_and(|room| room >= bytes as u64);
         let table = |name| {

@@ -2,8 +2,10 @@
 //! locked in memory.
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
+use armlet::gguf::File;
 use armlet::host::memory;
 use memmap2::MmapMut;
 use rustix::process::{Resource, getrlimit};
@@ -15,6 +17,27 @@ use crate::progress::progress;
 
 /// Bytes that are copied or locked at once.
 const PIECE: usize = 4 << 20;
+
+/// Keeps the pages of a mapped model out of memory that are not of a board's `own` weights, but for those that are touched: the
+/// system would read and map pages around those of its own, too.
+pub(crate) fn leave_others(model: &[u8], file: &File<'_>, own: &[&[u8]]) {
+    let at = |part: &[u8]| part.as_ptr().addr().wrapping_sub(model.as_ptr().addr());
+    let first = file.tensors().map(|tensor| at(tensor.data)).min().unwrap_or(model.len());
+    let own = own.iter().map(|part| at(part)..at(part) + part.len()).collect();
+    between(first..model.len(), own).into_iter().filter_map(|range| model.get(range)).for_each(parts::are_sparse);
+}
+
+/// What of a range is in none of these.
+fn between(all: Range<usize>, mut parts: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    parts.sort_by_key(|part| part.start);
+    let end = Range { start: all.end, end: all.end };
+    let gaps = parts.into_iter().chain([end]).scan(all.start, |at, part| {
+        let gap = *at..part.start.min(all.end);
+        *at = part.end.max(*at);
+        Some(gap)
+    });
+    gaps.filter(|gap| !gap.is_empty()).collect()
+}
 
 /// Bytes of memory that programs may take without others being evicted, on Linux.
 pub(crate) fn available() -> Option<u64> {
@@ -47,15 +70,16 @@ pub(crate) fn copied(model: &[u8], paths: &[PathBuf]) -> Result<MmapMut, Failure
     Ok(copy)
 }
 
-/// Keeps a model in memory until the program ends.
-pub(crate) fn lock(model: &[u8]) -> Result<(), Failure> {
-    each_piece(model.len(), "locking the model", model.chunks(PIECE), |piece| {
+/// Keeps a model, or a board's own parts of it, in memory until the program ends.
+pub(crate) fn lock(parts: &[&[u8]]) -> Result<(), Failure> {
+    let bytes = parts.iter().map(|part| part.len()).sum();
+    each_piece(bytes, "locking the model", parts.iter().flat_map(|part| part.chunks(PIECE)), |piece| {
         parts::lock(piece).map(|()| piece.len()).map_err(|e| {
             let limit = match getrlimit(Resource::Memlock).current {
                 Some(limit) => format!("RLIMIT_MEMLOCK allows {} MiB (ulimit -l)", mib(limit)),
                 None => "RLIMIT_MEMLOCK allows any".into(),
             };
-            let needed = mib(model.len() as u64);
+            let needed = mib(bytes as u64);
             Failure::new(
                 format!("--mlock: the model's {needed} MiB cannot be locked in memory"),
                 format!("{e}; {limit}"),
@@ -117,6 +141,16 @@ fn missing(_: &std::path::Path) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Weights in any order, some of them empty, or beside each other.
+    #[test]
+    fn what_is_between_a_boards_weights() {
+        let found = between(10..100, vec![50..60, 10..20, 30..30, 60..70, 20..30]);
+        assert_eq!(found, [30..50, 70..100]);
+        assert_eq!(between(0..9, vec![]), [0..9]);
+        assert!(between(5..9, vec![0..9]).is_empty() && between(9..9, vec![3..5]).is_empty());
+        assert_eq!(between(0..9, vec![2..40]), [0..2]);
+    }
 
     #[test]
     fn a_copy_is_the_same() {

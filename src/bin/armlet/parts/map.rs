@@ -20,6 +20,19 @@ pub(crate) fn will_need(bytes: &[u8]) {
     let _ = unsafe { madvise(start.cast(), before + bytes.len(), Advice::WillNeed) };
 }
 
+/// Tells the operating system that of `bytes` few may be wanted: it reads no pages around one that is touched, and makes none
+/// resident because one beside `bytes` is touched. Pages that are not whole in `bytes` stay as they are.
+#[allow(unsafe_code)]
+pub(crate) fn are_sparse(bytes: &[u8]) {
+    let before = bytes.as_ptr().addr().wrapping_neg() % page_size();
+    let len = bytes.len().saturating_sub(before) / page_size() * page_size();
+    let start = bytes.as_ptr().wrapping_add(before).cast_mut();
+    if len > 0 {
+        // SAFETY: a hint, which changes neither what is mapped nor what is in it.
+        let _ = unsafe { madvise(start.cast(), len, Advice::Random) };
+    }
+}
+
 /// Reads the pages of `bytes`, and keeps them in memory as long as they are mapped.
 ///
 /// # Errors

@@ -5,7 +5,7 @@
 
 mod map;
 
-pub(crate) use map::{lock, will_need};
+pub(crate) use map::{are_sparse, lock, will_need};
 
 use std::fs::File as Handle;
 use std::io;
