@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let mpi = Mpi::new(Duration::from_secs(patience)).expect("MPI");
     let done = match args[..] {
         ["contract"] => contract(mpi),
+        ["check"] => check(mpi),
         ["gather", bytes, rounds] => gather(mpi, number(bytes) as usize, number(rounds)),
         ["idle", seconds] => idle(&mpi, number(seconds)),
         ["passes", seconds] => passes(&mpi, number(seconds)),
@@ -69,6 +70,12 @@ fn contract(mpi: Mpi) -> Result<(), String> {
     if others > 0 && nobody != (Err(CommError::Gone { rank: mpi.size() })) {
         return Err(format!("a board that is not there: {nobody:?}"));
     }
+    Ok(())
+}
+
+/// What `armlet-mpi check` says.
+fn check(mpi: Mpi) -> Result<(), String> {
+    armlet_mpi::check::run(&Counted::new(mpi))?.into_iter().for_each(|text| print!("{text}"));
     Ok(())
 }
 

@@ -8,7 +8,9 @@ use crate::common::contract::{another_length, everything_is_heard_everywhere, ga
 use crate::common::gguf::Tiny;
 use crate::common::run::{tiny, with_model};
 use armlet::boards::{Alone, Comm, CommError};
-use armlet::model::{Share, Split, TooManyBoards};
+use armlet::gguf::File;
+use armlet::host::memory;
+use armlet::model::{Model, Share, Split, TooManyBoards};
 
 /// Of any number of boards.
 #[test]
@@ -133,4 +135,53 @@ fn shares_are_alike() {
     assert_eq!((layers(2), layers(3), layers(4)), (vec![11, 19], vec![5, 12, 13], vec![2, 9, 10, 9]));
     let leaves = |context, size| Share::new(&h, Split::Tokens, 8, context, 0, size).unwrap().leaves();
     assert_eq!([(8192, 4), (32_768, 4), (32_768, 2), (131_072, 3)].map(|(c, n)| leaves(c, n)), [1, 2, 4, 8]);
+}
+
+/// By layers each weight is one board's own; by rows each row of a matrix is, and norms are every board's.
+#[test]
+fn own_weights_are_the_whole_model() {
+    let gguf = Tiny { n_layers: 5, ..tiny("qwen2", (6, 3, 8, 8), (96, 64), 5) }.gguf();
+    with_model(&gguf, |model| {
+        let own = |shares: &[Share]| {
+            let mut addresses = Vec::new();
+            let mut add =
+                |weights: &[u8]| addresses.extend(weights.as_ptr().addr()..weights.as_ptr().addr() + weights.len());
+            shares.iter().for_each(|share| share.for_each(model, &mut add));
+            addresses.sort_unstable();
+            addresses
+        };
+        let whole = own(&[Share::WHOLE]);
+        let norms = model.weights.layers.iter().map(|layer| layer.attn_norm.weight.len() + layer.ffn_norm.weight.len());
+        let norms = norms.sum::<usize>() + model.weights.output_norm.weight.len();
+        assert!(whole.len() > model.weights.output.weight.bytes().len() + norms);
+        for (split, size) in [(Split::Layers, 4), (Split::Rows, 2), (Split::Rows, 3)] {
+            let share = |rank| Share::new(&model.hparams, split, 2, 2048, rank, size).unwrap();
+            let mut all = own(&(0..size).map(share).collect::<Vec<_>>());
+            let twice = if split == Split::Rows { (size - 1) * norms } else { 0 };
+            assert_eq!(all.len(), whole.len() + twice, "{split:?} of {size}");
+            all.dedup();
+            assert!(all == whole, "{split:?} of {size}");
+        }
+    });
+}
+
+/// Boards know another model by the first and the last bytes of any tensor.
+#[test]
+fn every_tensor_is_part_of_the_fingerprint() {
+    let bytes = tiny("llama", (4, 2, 8, 8), (32, 32), 5).gguf().build();
+    let fingerprint = |bytes: &[u8]| {
+        let file = File::new_checked(bytes).unwrap();
+        let mut tables = memory(Model::required_bytes(&file).unwrap()).unwrap();
+        Model::new(&file, &mut tables).unwrap().sparse_fingerprint()
+    };
+    let own = fingerprint(&bytes);
+    let file = File::new_checked(&bytes).unwrap();
+    for tensor in file.tensors() {
+        let start = tensor.data.as_ptr().addr() - bytes.as_ptr().addr();
+        for at in [start, start + tensor.data.len() - 1] {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            assert_ne!(fingerprint(&other), own, "{}: byte {}", tensor.name, at - start);
+        }
+    }
 }

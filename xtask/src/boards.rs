@@ -4,15 +4,16 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::board_hosts::{self, KEEPALIVE};
-use crate::board_insns;
 use crate::dist::at;
+use crate::model;
 use crate::process::{Failed, Steps, outcome, output, root, say, show, tests, wait};
 use crate::setup::{self, GNU};
+use crate::{board_insns, board_program};
 
 /// What it takes beside what all tests take. A person's way to install these is the same.
 const NEEDED: [setup::Need; 5] = [
@@ -38,6 +39,10 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         setup::packages(&NEEDED)?;
         setup::rustup(&["target", "add", GNU])
     })?;
+    if !steps.deep {
+        // The program that the tests have built gives the model as well as the one that is released.
+        model::only_test();
+    }
     setup::program(steps)?;
     let deny = ["--", "--deny", "warnings"];
     steps.step("armlet-mpi: formatting and clippy", || {
@@ -46,36 +51,43 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     })?;
     steps.step("armlet-mpi", || show(cargo().args(["build", "--bins", "--examples"])))?;
     steps.step("its parts without MPI", || tests(cargo().args(["test", "--lib"])))?;
-    steps.step("a model on 1 to 4 boards", answers)?;
-    steps.step("a conversation moves between boards", sessions)?;
+    steps.step("a model on 1 to 4 boards", board_program::answers)?;
+    steps.step("a conversation moves between boards", board_program::sessions)?;
+    steps.step("what of a model is in a board's memory", board_program::resident)?;
     steps.step("what boards may rely on", contract)?;
     steps.step("boards that do not fit together", cards)?;
-    steps.step("a board is killed", killed)?;
+    steps.step("a board is killed", killed_exchanging)?;
+    steps.step("a board is killed in an answer", board_program::killed_answering)?;
     steps.step("a board is silent", silent)?;
     steps.step("boards that wait for a command", idle)?;
     let mut arm = PathBuf::new();
-    steps.step("armlet-mpi for arm64", || {
+    steps.step("exchanges for arm64", || {
         arm = libraries()?;
-        cross(&arm)
+        cross(&arm, &["--example", "exchanges", "--no-default-features", "--config", UNOPTIMISED])
     })?;
     steps.step("three kinds of CPU in one job", || mixed(&arm))?;
     if !steps.deep {
         return Ok(());
     }
+    steps.step("armlet-mpi for arm64", || cross(&arm, &["--bins"]))?;
+    steps.step("an answer of three kinds of CPU", || board_program::mixed(&arm))?;
     board_hosts::run(steps)?;
     board_insns::run(steps, false)
 }
 
-/// Cargo for the crate, which is no member of the workspace.
+/// What the example needs of the library for arm64 is exchanges, and not that it is fast: it takes a fifth as long to compile so.
+const UNOPTIMISED: &str = "profile.dev.package.armlet.opt-level=0";
+
+/// Cargo for the crate, which is no member of the workspace, but has its target folder.
 fn cargo() -> Command {
     let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root().join("cluster"));
+    command.current_dir(root().join("cluster")).env("CARGO_TARGET_DIR", root().join("target"));
     command
 }
 
 /// What was built: `armlet-mpi`, or `examples/exchanges`.
 pub(crate) fn built(name: &str) -> PathBuf {
-    root().join("cluster/target/debug").join(name)
+    root().join("target/debug").join(name)
 }
 
 /// The launcher; Open MPI refuses to run as root unless it is told to twice.
@@ -107,58 +119,6 @@ pub(crate) fn failed(what: &str, output: &Output, code: i32, why: &str) -> Resul
         return Ok(());
     }
     Err(Failed(format!("{what} ended with {}, not with {code} and \"{why}\": {errors}", output.status)))
-}
-
-/// The answer of the model that is shipped is the same on one board and on several, however they share it.
-fn answers() -> Result<(), Failed> {
-    let model = crate::model::shipped()?;
-    let question = "The capital of France is";
-    let answer = |boards: usize, split: &str| {
-        let mut job = mpirun();
-        job.args(["-n", &boards.to_string()]).arg(built("armlet-mpi")).args(["complete", "--split", split, "-m"]);
-        job.arg(&model).args(["-t", "1", "--temp", "0", "-n", "24", "-c", "8192", "--kv-type", "int8", "-p", question]);
-        succeeded(&format!("{boards} boards by {split}"), &outcome(&mut job)?)
-    };
-    let expected = answer(1, "layers")?;
-    for (split, most) in [("layers", 4), ("rows", 3), ("tokens", 4)] {
-        for boards in 2..=most {
-            if answer(boards, split)? != expected {
-                return Err(Failed(format!("{boards} boards by {split} answer otherwise than one")));
-            }
-        }
-    }
-    say("    1 to 4 boards by layers and tokens, and 3 by rows, give the same answer");
-    Ok(())
-}
-
-/// A conversation that was begun on one board goes on on others, and leaves the file that one board leaves.
-fn sessions() -> Result<(), Failed> {
-    let (model, folder) = (crate::model::shipped()?, root().join("target/boards/sessions"));
-    fs::create_dir_all(&folder).map_err(at(&folder))?;
-    let answer = |boards: &str, split: &str, session: &Path, question: &str| {
-        let mut job = mpirun();
-        job.args(["-n", boards]).arg(built("armlet-mpi")).args(["chat", "--split", split, "-m"]).arg(&model);
-        job.args(["-t", "1", "--temp", "0", "-n", "8", "-c", "8192", "--kv-type", "int8", "-p", question, "--session"]);
-        succeeded(&format!("{boards} boards by {split}"), &outcome(job.arg(session))?)
-    };
-    let [begun, session] = ["begun", "session"].map(|name| folder.join(name));
-    // What an earlier run has left would go on.
-    let _ = fs::remove_file(&begun);
-    answer("1", "layers", &begun, "What is the capital of France?")?;
-    let mut expected = None;
-    for (boards, split) in [("1", "layers"), ("3", "layers"), ("3", "rows"), ("2", "tokens")] {
-        fs::copy(&begun, &session).map_err(at(&session))?;
-        answer(boards, split, &session, "And of Italy?")?;
-        let bytes = fs::read(&session).map_err(at(&session))?;
-        if *expected.get_or_insert_with(|| bytes.clone()) != bytes {
-            return Err(Failed(format!("{boards} boards by {split} save otherwise than one")));
-        }
-    }
-    say("    a conversation goes on on 3 boards by layers and rows, and on 2 by tokens, in the file of one");
-    fs::write(&session, "damaged").map_err(at(&session))?;
-    let mut job = mpirun();
-    job.args(["-n", "3"]).arg(built("armlet-mpi")).args(["chat", "-p", "x", "-m"]).arg(&model).arg("--session");
-    failed("a damaged session", &outcome(job.arg(&session))?, 1, "it is not a saved session or prefix")
 }
 
 fn contract() -> Result<(), Failed> {
@@ -195,6 +155,8 @@ pub(crate) struct Job {
     child: Child,
     /// Reads what it says on stderr, until the last process that could say something has ended.
     errors: JoinHandle<String>,
+    /// The name of its program.
+    program: &'static str,
     /// The processes of the boards, by rank.
     pub(crate) boards: Vec<u32>,
 }
@@ -202,24 +164,45 @@ pub(crate) struct Job {
 impl Job {
     /// Starts a job of `exchanges` that says when it runs, and waits for that.
     pub(crate) fn start(command: &mut Command, boards: usize) -> Result<Self, Failed> {
+        Self::started(command, boards, "exchanges", |job, said| {
+            for line in said.lines().map_while(Result::ok) {
+                let process = line.strip_prefix("board ").and_then(|line| line.split_once(" is process "));
+                if let Some((rank, pid)) = process {
+                    let number = |text: &str| text.parse::<u32>().map_err(|e| Failed(format!("{line}: {e}")));
+                    let board = job.boards.get_mut(number(rank)? as usize);
+                    *board.ok_or_else(|| Failed(format!("{line}: there is none")))? = number(pid)?;
+                }
+                if line == "all run" {
+                    return Ok(());
+                }
+            }
+            Err(Failed("it does not run".into()))
+        })
+    }
+
+    /// Starts a job of a program, and waits until it runs, as `runs` knows from what it says.
+    pub(crate) fn started(
+        command: &mut Command,
+        boards: usize,
+        program: &'static str,
+        runs: impl FnOnce(&mut Self, &mut BufReader<ChildStdout>) -> Result<(), Failed>,
+    ) -> Result<Self, Failed> {
         let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|e| Failed(format!("cannot run {command:?}: {e}")))?;
-        let (lines, errors) = child.stdout.take().zip(child.stderr.take()).ok_or_else(|| Failed("no pipes".into()))?;
+        let (said, errors) = child.stdout.take().zip(child.stderr.take()).ok_or_else(|| Failed("no pipes".into()))?;
         let errors = std::thread::spawn(move || io::read_to_string(errors).unwrap_or_default());
-        let mut job = Job { child, errors, boards: vec![0; boards] };
-        for line in BufReader::new(lines).lines().map_while(Result::ok) {
-            let process = line.strip_prefix("board ").and_then(|line| line.split_once(" is process "));
-            if let Some((rank, pid)) = process {
-                let number = |text: &str| text.parse::<u32>().map_err(|e| Failed(format!("{line}: {e}")));
-                let board = job.boards.get_mut(number(rank)? as usize);
-                *board.ok_or_else(|| Failed(format!("{line}: there is none")))? = number(pid)?;
+        let (mut job, mut said) = (Job { child, errors, program, boards: vec![0; boards] }, BufReader::new(said));
+        match runs(&mut job, &mut said) {
+            Ok(()) => {
+                std::thread::spawn(move || io::copy(&mut said, &mut io::sink()));
+                Ok(job)
             }
-            if line == "all run" {
-                return Ok(job);
+            Err(Failed(why)) => {
+                drop(said);
+                let End { errors, .. } = job.end()?;
+                Err(Failed(format!("a job ended before it ran: {why}: {errors}")))
             }
         }
-        let End { errors, .. } = job.end()?;
-        Err(Failed(format!("a job ended before it ran: {errors}")))
     }
 
     /// Waits for its end, and for that of all its processes.
@@ -229,7 +212,7 @@ impl Job {
         let seconds = start.elapsed().as_secs_f64();
         let runs = |pid: &&u32| {
             let exe = fs::read_link(format!("/proc/{pid}/exe"));
-            exe.is_ok_and(|exe| exe.ends_with("examples/exchanges"))
+            exe.is_ok_and(|exe| exe.ends_with(self.program))
         };
         while start.elapsed() < LEFT && (self.boards.iter().any(|pid| runs(&pid)) || !self.errors.is_finished()) {
             std::thread::sleep(Duration::from_millis(50));
@@ -256,9 +239,13 @@ pub(crate) struct End {
     pub(crate) all: f64,
 }
 
-fn killed() -> Result<(), Failed> {
+fn killed_exchanging() -> Result<(), Failed> {
     let mut command = mpirun();
-    let job = Job::start(command.args(["-n", "3"]).arg(built("examples/exchanges")).args(["passes", "60"]), 3)?;
+    killed(Job::start(command.args(["-n", "3"]).arg(built("examples/exchanges")).args(["passes", "60"]), 3)?)
+}
+
+/// The last of three boards is killed: the job ends, and says which it was.
+pub(crate) fn killed(job: Job) -> Result<(), Failed> {
     show(Command::new("kill").args(["-9", &job.boards[2].to_string()]))?;
     let End { status, errors, seconds, .. } = job.end()?;
     let host = Command::new("uname").arg("-n").output().map_err(|e| Failed(e.to_string()))?.stdout;
@@ -339,8 +326,8 @@ fn libraries() -> Result<PathBuf, Failed> {
 /// Where the library is that a program for arm64 is linked with.
 const MPI: &str = "usr/lib/aarch64-linux-gnu/openmpi/lib/libmpi.so";
 
-/// Builds the program and the example for arm64, by a compiler that knows where Open MPI is.
-fn cross(arm: &Path) -> Result<(), Failed> {
+/// Builds what is named for arm64, by a compiler that knows where Open MPI is.
+fn cross(arm: &Path, what: &[&str]) -> Result<(), Failed> {
     let (compiler, libs) = (root().join("target/boards/mpicc"), arm.join("usr/lib/aarch64-linux-gnu"));
     let include = format!("-I{}", libs.join("openmpi/include").display());
     let link = format!("-L{0}/openmpi/lib -L{0} -lmpi", libs.display());
@@ -351,27 +338,29 @@ fn cross(arm: &Path) -> Result<(), Failed> {
     fs::write(&compiler, script).map_err(at(&compiler))?;
     output(Command::new("chmod").arg("755").arg(&compiler))?;
     let mut build = cargo();
-    build.args(["build", "--bins", "--examples", "--target", GNU]).env("MPICC", compiler);
+    build.args(["build", "--target", GNU]).args(what).env("MPICC", compiler);
     build.env("BINDGEN_EXTRA_CLANG_ARGS", "--target=aarch64-linux-gnu -I/usr/aarch64-linux-gnu/include");
     // What the library needs itself is found when the program runs.
     let flags = "-C link-arg=-Wl,--allow-shlib-undefined";
     show(build.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags))
 }
 
+/// A job of a rank on this machine and one on each of the emulated cores: what it says.
+pub(crate) fn job_on_cores(arm: &Path, name: &str, args: &[String]) -> Result<String, Failed> {
+    let mut command = mpirun();
+    // Processes under QEMU do not see the others' memory.
+    command.args(["--mca", "btl", "tcp,self", "-n", "1"]).arg(built(name)).args(args);
+    for core in CORES {
+        command.args([":", "-n", "1", "qemu-aarch64", "-cpu", core, "-L"]).arg(arm);
+        command.arg(root().join("target").join(GNU).join("debug").join(name)).args(args);
+    }
+    succeeded(name, &outcome(&mut command)?)
+}
+
 /// Ranks on this machine and on emulated cores exchange what they should, and know of each other what they are.
 fn mixed(arm: &Path) -> Result<(), Failed> {
-    let job = |name: &str, args: &[&str]| {
-        let mut command = mpirun();
-        // Processes under QEMU do not see the others' memory.
-        command.args(["--mca", "btl", "tcp,self", "-n", "1"]).arg(built(name)).args(args);
-        for core in CORES {
-            command.args([":", "-n", "1", "qemu-aarch64", "-cpu", core, "-L"]).arg(arm);
-            command.arg(root().join("cluster/target").join(GNU).join("debug").join(name)).args(args);
-        }
-        succeeded(name, &outcome(&mut command)?)
-    };
-    job("examples/exchanges", &["contract"])?;
-    let said = job("armlet-mpi", &["check"])?;
+    job_on_cores(arm, "examples/exchanges", &["contract".into()])?;
+    let said = job_on_cores(arm, "examples/exchanges", &["check".into()])?;
     said.lines().for_each(|line| say(format!("    {line}")));
     let is_there = |rank: usize, backend: &str| said.contains(&format!("(rank {rank}):")) && said.contains(backend);
     if is_there(1, ", neon;") && is_there(2, ", i8mm;") {

@@ -5,6 +5,7 @@ mod asm;
 mod attack;
 mod board_hosts;
 mod board_insns;
+mod board_program;
 mod boards;
 mod c_examples;
 mod clients;

@@ -1,0 +1,187 @@
+//! The program `armlet-mpi` with a model, for `cargo xtask boards`: what boards answer, what of the file they have in memory,
+//! and what becomes of an answer when a board is killed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::boards::{Job, built, job_on_cores, killed, mpirun, succeeded};
+use crate::model;
+use crate::process::{Failed, finish, outcome, say};
+
+const QUESTION: &str = "The capital of France is";
+/// Tokens of an answer.
+const ANSWER: u64 = 24;
+/// Of the file and of what else a board touches: the metadata, which have the vocabulary, and around each row of the embedding
+/// that a token meets the pages that the system maps with it.
+const METADATA: u64 = 2 << 20;
+const AROUND: u64 = 64 << 10;
+/// The most that a board may have resident of the file, in percent, beside those.
+const RESIDENT: [(&str, usize, u64); 2] = [("layers", 4, 27), ("rows", 3, 36)];
+
+/// An answer of so many boards.
+fn complete(boards: usize, split: &str, file: &Path, tokens: u64) -> Command {
+    let mut job = mpirun();
+    job.args(["-n", &boards.to_string()]).arg(built("armlet-mpi"));
+    job.args(options(split, tokens)).arg("-m").arg(file);
+    job
+}
+
+fn options(split: &str, tokens: u64) -> Vec<String> {
+    let tokens = tokens.to_string();
+    let options = ["complete", "--split", split, "-t", "1", "--temp", "0", "-c", "8192", "--kv-type", "int8"];
+    options.iter().chain(&["-n", &tokens, "-p", QUESTION]).map(|word| word.to_string()).collect()
+}
+
+/// The answer of the model that is shipped is the same on one board and on several, however they share it.
+pub(crate) fn answers() -> Result<(), Failed> {
+    let file = model::shipped()?;
+    let answer = |boards: usize, split: &str| {
+        let said = outcome(&mut complete(boards, split, &file, ANSWER))?;
+        succeeded(&format!("{boards} boards by {split}"), &said)
+    };
+    let expected = answer(1, "layers")?;
+    for (split, most) in [("layers", 4), ("rows", 3), ("tokens", 4)] {
+        for boards in 2..=most {
+            if answer(boards, split)? != expected {
+                return Err(Failed(format!("{boards} boards by {split} answer otherwise than one")));
+            }
+        }
+    }
+    say("    1 to 4 boards by layers and tokens, and 3 by rows, give the same answer");
+    Ok(())
+}
+
+/// A board has its own weights in memory, and not those of others: as an answer ends, each has read all that it reads.
+pub(crate) fn resident() -> Result<(), Failed> {
+    let file = fs::canonicalize(model::in_format("q8_0")?).map_err(|e| Failed(e.to_string()))?;
+    let size = file.metadata().map_err(|e| Failed(e.to_string()))?.len();
+    for (split, boards, most) in RESIDENT {
+        let mut job = complete(boards, split, &file, ANSWER);
+        let child = job.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = child.map_err(|e| Failed(format!("cannot run {job:?}: {e}")))?;
+        let ends = std::thread::spawn(|| finish(child));
+        let mut last = BTreeMap::new();
+        while !ends.is_finished() {
+            last.extend(ranks().into_iter().filter_map(|(rank, pid)| Some((rank, mapped(pid, &file)?))));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let ended = ends.join().map_err(|_| Failed("waiting for the job panicked".into()))?;
+        succeeded("the job", &ended.map_err(|e| Failed(e.to_string()))?)?;
+        let percent: Vec<f64> = last.values().map(|bytes| *bytes as f64 / size as f64 * 100.0).collect();
+        say(format!("    {boards} boards by {split}: {percent:.1?} % of the file"));
+        let limit = size * most / 100 + METADATA + AROUND * (ANSWER + QUESTION.len() as u64);
+        if last.len() != boards || last.values().any(|bytes| *bytes > limit) {
+            return Err(Failed(format!("{last:?} bytes are resident on {boards} boards, of {limit} that may be")));
+        }
+    }
+    Ok(())
+}
+
+/// A board is killed in the middle of an answer.
+pub(crate) fn killed_answering() -> Result<(), Failed> {
+    let mut command = complete(3, "layers", &model::shipped()?, 4000);
+    command.arg("--ignore-eos");
+    let job = Job::started(&mut command, 3, "armlet-mpi", |job, lines| {
+        // So much of the answer is there.
+        lines.read_exact(&mut [0; 64]).map_err(|e| Failed(format!("no answer: {e}")))?;
+        ranks().into_iter().for_each(|(rank, pid)| job.boards[rank] = pid);
+        Ok(())
+    })?;
+    killed(job)
+}
+
+/// A rank on this machine and two on emulated cores give the text that one board gives.
+pub(crate) fn mixed(arm: &Path) -> Result<(), Failed> {
+    let file = model::shipped()?;
+    let one = succeeded("one board", &outcome(&mut complete(1, "layers", &file, 8))?)?;
+    let mut args = options("layers", 8);
+    args.extend(["-m".into(), file.display().to_string(), "--count".into()]);
+    let three = job_on_cores(arm, "armlet-mpi", &args)?;
+    say(format!("    three boards: {:?}", three.trim_end()));
+    if three == one { Ok(()) } else { Err(Failed(format!("three boards say {three:?}, and one {one:?}"))) }
+}
+
+/// The processes of the program's boards, by rank.
+fn ranks() -> BTreeMap<usize, u32> {
+    let program = built("armlet-mpi");
+    let rank = |pid: u32| {
+        let is_board = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
+        let environment = fs::read(format!("/proc/{pid}/environ")).ok().filter(|_| is_board)?;
+        let mut words = environment.split(|byte| *byte == 0).filter_map(|word| std::str::from_utf8(word).ok());
+        words.find_map(|word| word.strip_prefix("OMPI_COMM_WORLD_RANK=")?.parse().ok())
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers.filter_map(|pid| Some((rank(pid)?, pid))).collect()
+}
+
+/// Bytes of a file's mappings that a process has resident, if it has any.
+fn mapped(pid: u32, file: &Path) -> Option<u64> {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
+    Some(resident_of(&smaps, file.to_str()?)).filter(|bytes| *bytes > 0)
+}
+
+/// The sum over the mappings of a path, in bytes.
+fn resident_of(smaps: &str, path: &str) -> u64 {
+    let (mut is_file, mut kib) = (false, 0);
+    for line in smaps.lines() {
+        match line.split_once(':') {
+            // Each mapping begins with its addresses; the device has a colon, too.
+            Some((name, value)) if !name.contains('-') => {
+                let size = value.trim().strip_suffix(" kB").and_then(|n| n.parse::<u64>().ok());
+                kib += size.filter(|_| is_file && name == "Rss").unwrap_or(0);
+            }
+            _ => is_file = line.ends_with(&format!(" {path}")),
+        }
+    }
+    kib * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_of_one_file_are_added() {
+        let mapping = |path: &str, kib| {
+            format!("7f00-7f20 r--p 00000000 fe:00 5   {path}\nSize: 99 kB\nRss: {kib} kB\nPss: 7 kB\n")
+        };
+        let smaps = mapping("/m.gguf", 4) + &mapping("/a/m.gguf", 8) + &mapping("", 16) + &mapping("/m.gguf", 32);
+        assert_eq!(resident_of(&smaps, "/m.gguf"), 36 * 1024);
+        assert_eq!(resident_of(&smaps, "/other"), 0);
+    }
+}
+
+/// A conversation that was begun on one board goes on on others, and leaves the file that one board leaves.
+pub(crate) fn sessions() -> Result<(), Failed> {
+    let (model, folder) = (crate::model::shipped()?, root().join("target/boards/sessions"));
+    fs::create_dir_all(&folder).map_err(at(&folder))?;
+    let answer = |boards: &str, split: &str, session: &Path, question: &str| {
+        let mut job = mpirun();
+        job.args(["-n", boards]).arg(built("armlet-mpi")).args(["chat", "--split", split, "-m"]).arg(&model);
+        job.args(["-t", "1", "--temp", "0", "-n", "8", "-c", "8192", "--kv-type", "int8", "-p", question, "--session"]);
+        succeeded(&format!("{boards} boards by {split}"), &outcome(job.arg(session))?)
+    };
+    let [begun, session] = ["begun", "session"].map(|name| folder.join(name));
+    // What an earlier run has left would go on.
+    let _ = fs::remove_file(&begun);
+    answer("1", "layers", &begun, "What is the capital of France?")?;
+    let mut expected = None;
+    for (boards, split) in [("1", "layers"), ("3", "layers"), ("3", "rows"), ("2", "tokens")] {
+        fs::copy(&begun, &session).map_err(at(&session))?;
+        answer(boards, split, &session, "And of Italy?")?;
+        let bytes = fs::read(&session).map_err(at(&session))?;
+        if *expected.get_or_insert_with(|| bytes.clone()) != bytes {
+            return Err(Failed(format!("{boards} boards by {split} save otherwise than one")));
+        }
+    }
+    say("    a conversation goes on on 3 boards by layers and rows, and on 2 by tokens, in the file of one");
+    fs::write(&session, "damaged").map_err(at(&session))?;
+    let mut job = mpirun();
+    job.args(["-n", "3"]).arg(built("armlet-mpi")).args(["chat", "-p", "x", "-m"]).arg(&model).arg("--session");
+    failed("a damaged session", &outcome(job.arg(&session))?, 1, "it is not a saved session or prefix")
+}
