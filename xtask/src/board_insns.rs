@@ -56,8 +56,8 @@ const ROWS: [Row; 8] = [
     ("layers", 4, Phase::Decode, Some(0.30)),
     ("tokens", 2, Phase::Decode, None),
     ("tokens", 4, Phase::Decode, None),
-    ("tokens", 2, Phase::Prompt, None),
-    ("tokens", 4, Phase::Prompt, None),
+    ("tokens", 2, Phase::Prompt, Some(0.53)),
+    ("tokens", 4, Phase::Prompt, Some(0.29)),
 ];
 
 /// One run: the split, boards, tokens of the prompt and of the answer.
