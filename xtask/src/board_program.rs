@@ -8,9 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::boards::{Job, built, job_on_cores, killed, mpirun, succeeded};
+use crate::boards::{Job, built, failed, job_on_cores, killed, mpirun, succeeded};
+use crate::dist::at;
 use crate::model;
-use crate::process::{Failed, finish, outcome, say};
+use crate::process::{Failed, finish, outcome, root, say};
 
 const QUESTION: &str = "The capital of France is";
 /// Tokens of an answer.
@@ -141,24 +142,9 @@ fn resident_of(smaps: &str, path: &str) -> u64 {
     kib * 1024
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mappings_of_one_file_are_added() {
-        let mapping = |path: &str, kib| {
-            format!("7f00-7f20 r--p 00000000 fe:00 5   {path}\nSize: 99 kB\nRss: {kib} kB\nPss: 7 kB\n")
-        };
-        let smaps = mapping("/m.gguf", 4) + &mapping("/a/m.gguf", 8) + &mapping("", 16) + &mapping("/m.gguf", 32);
-        assert_eq!(resident_of(&smaps, "/m.gguf"), 36 * 1024);
-        assert_eq!(resident_of(&smaps, "/other"), 0);
-    }
-}
-
 /// A conversation that was begun on one board goes on on others, and leaves the file that one board leaves.
 pub(crate) fn sessions() -> Result<(), Failed> {
-    let (model, folder) = (crate::model::shipped()?, root().join("target/boards/sessions"));
+    let (model, folder) = (model::shipped()?, root().join("target/boards/sessions"));
     fs::create_dir_all(&folder).map_err(at(&folder))?;
     let answer = |boards: &str, split: &str, session: &Path, question: &str| {
         let mut job = mpirun();
@@ -184,4 +170,19 @@ pub(crate) fn sessions() -> Result<(), Failed> {
     let mut job = mpirun();
     job.args(["-n", "3"]).arg(built("armlet-mpi")).args(["chat", "-p", "x", "-m"]).arg(&model).arg("--session");
     failed("a damaged session", &outcome(job.arg(&session))?, 1, "it is not a saved session or prefix")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_of_one_file_are_added() {
+        let mapping = |path: &str, kib| {
+            format!("7f00-7f20 r--p 00000000 fe:00 5   {path}\nSize: 99 kB\nRss: {kib} kB\nPss: 7 kB\n")
+        };
+        let smaps = mapping("/m.gguf", 4) + &mapping("/a/m.gguf", 8) + &mapping("", 16) + &mapping("/m.gguf", 32);
+        assert_eq!(resident_of(&smaps, "/m.gguf"), 36 * 1024);
+        assert_eq!(resident_of(&smaps, "/other"), 0);
+    }
 }
