@@ -75,7 +75,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     board_insns::run(steps, false)
 }
 
-/// What the example needs of the library for arm64 is exchanges, and not that it is fast: it takes a fifth as long to compile so.
+/// What exchanges bytes on emulated cores need not be fast, and optimising it is most of what compiling it takes.
 const UNOPTIMISED: &str = "profile.dev.package.armlet.opt-level=0";
 
 /// Cargo for the crate, which is no member of the workspace, but has its target folder.
