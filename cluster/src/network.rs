@@ -2,20 +2,19 @@
 //! of them, and the first one speaks.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use armlet::arch::Kernels;
 use armlet::boards::{Alone, Comm};
 use armlet::engine::{Config, Plan};
 use armlet::model::{Model, Share, Split};
-use armlet::storage::Executor;
 use armlet_mpi::{Card, Counted, Mpi, Numbers, check as machines, launch};
 
 use crate::args::boards::Options;
 use crate::args::{Args, Command};
 use crate::error::{Failure, print};
-use crate::model::Loaded;
 
 /// Memory of a board beside its weights and its plan.
 const BESIDE: usize = 64 << 20;
@@ -29,6 +28,8 @@ pub(crate) fn speaks() -> bool {
 struct Job {
     boards: Counted<Mpi>,
     split: Split,
+    /// The model's fingerprint.
+    model: AtomicU64,
     /// Whether the boards have shown each other their cards.
     met: AtomicBool,
     /// Whether they have agreed on what is to be run: what fails on one is not known to the others any more.
@@ -45,7 +46,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Ok(mpi) => Counted::new(mpi),
         Err(why) => return Failure::Error(why).report(),
     };
-    let job = Arc::new(Job { boards, split, met: AtomicBool::new(false), runs: AtomicBool::new(false) });
+    let job = Arc::new(Job { boards, split, model: 0.into(), met: false.into(), runs: false.into() });
     let (rank, several) = (job.boards.rank(), job.boards.size() > 1);
     if rank > 0 {
         log::set_max_level(log::LevelFilter::Error);
@@ -158,6 +159,14 @@ impl Boards {
         }
     }
 
+    /// What is to be the same model on all: its fingerprint is taken where there are several.
+    pub(crate) fn compare(&self, fingerprint: impl FnOnce() -> Result<u64, Failure>) -> Result<(), Failure> {
+        if let Some(job) = self.0.as_ref().filter(|_| self.are_several()) {
+            job.model.store(fingerprint()?, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// What of the model this board has.
     pub(crate) fn share(&self, model: &Model<'_>, config: &Config) -> Result<Share, Failure> {
         let Some(job) = self.0.as_ref().filter(|_| self.are_several()) else { return Ok(Share::WHOLE) };
@@ -177,17 +186,24 @@ impl Boards {
     }
 
     /// Shows the others what this board is to run, and waits for theirs.
-    pub(crate) fn meet(&self, loaded: &Loaded<'_>, config: &Config, plan: &Plan) -> Result<(), Failure> {
+    pub(crate) fn meet(
+        &self,
+        model: &Model<'_>,
+        kernels: &Kernels,
+        workers: usize,
+        config: &Config,
+        plan: &Plan,
+    ) -> Result<(), Failure> {
         let Some(job) = self.0.as_ref().filter(|_| self.are_several()) else { return Ok(()) };
         let mut needed = plan.bytes() + BESIDE;
-        self.share(&loaded.model, config)?.for_each(&loaded.model, &mut |weights| needed += weights.len());
+        self.share(model, config)?.for_each(model, &mut |weights| needed += weights.len());
         let card = Card {
-            model: loaded.fingerprint,
+            model: job.model.load(Ordering::Relaxed),
             numbers: Numbers::new(config, job.split),
-            any_backend: !loaded.model.has_float_matrices(),
-            threads: threads(loaded.pool.workers()),
+            any_backend: !model.has_float_matrices(),
+            threads: threads(workers),
             needed: u32::try_from(needed.div_ceil(1 << 20)).unwrap_or(u32::MAX),
-            ..Card::here(loaded.kernels.backend())
+            ..Card::here(kernels.backend())
         };
         let cards = job.boards.boards().start(Ok(card));
         job.met.store(true, Ordering::Relaxed);

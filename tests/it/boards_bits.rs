@@ -12,11 +12,14 @@ use crate::common::family_models::cases;
 use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::run::{Reader, prompt, with_model, with_session};
 use armlet::arch::{Kernels, KvType};
-use armlet::boards::{Comm, CommError, SESSION};
+use armlet::boards::{Comm, CommError};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use armlet::host::{Pool, memory};
 use armlet::model::{Model, Share, Split};
 use armlet::quant::DType;
+
+/// The first word of a command about a session.
+const SESSION: u32 = 2;
 
 /// What a conversation is made of.
 #[derive(Clone, Debug)]

@@ -38,8 +38,6 @@ pub(crate) struct Loaded<'m> {
     pub(crate) pool: Pool,
     pub(crate) ahead: &'m ReadAhead<'m>,
     pub(crate) boards: Boards,
-    /// Of the model, where there are several boards.
-    pub(crate) fingerprint: u64,
 }
 
 impl Loaded<'_> {
@@ -57,7 +55,7 @@ pub(crate) fn with_model<T>(
     let kernels = kernels()?;
     let path = resolve(args.given()?)?;
     let boards = Boards::new();
-    let fingerprint = if boards.are_several() { fingerprint(&path, &args.metadata.override_kv)? } else { 0 };
+    boards.compare(|| fingerprint(&path, &args.metadata.override_kv))?;
     with_resident(&path, args, |source| {
         let file = &source.file;
         let mut tables = tables(&path, file)?;
@@ -85,8 +83,8 @@ pub(crate) fn with_model<T>(
             resident::lock(own.as_deref().unwrap_or(&[source.bytes]))?;
         }
         let ahead = &ReadAhead::new(file, on_disk, own);
-        let result =
-            ahead.during(|| f(&Loaded { path: &path, file, model, kernels, pool, ahead, boards, fingerprint }));
+        let loaded = Loaded { path: &path, file, model, kernels, pool, ahead, boards };
+        let result = ahead.during(|| f(&loaded));
         if let Some(peak) = peak_resident() {
             log::info!("peak resident memory {peak} KiB, the model's pages included");
         }
@@ -284,7 +282,7 @@ pub(crate) fn plan(loaded: &Loaded<'_>, args: &args::Cache, prefix: Option<&Pref
 pub(crate) fn shared_plan(loaded: &Loaded<'_>, config: &Config) -> Result<Plan, Failure> {
     let share = loaded.boards.share(&loaded.model, config)?;
     let plan = Plan::shared(&loaded.model.hparams, config, &share)?;
-    loaded.boards.meet(loaded, config, &plan)?;
+    loaded.boards.meet(&loaded.model, &loaded.kernels, loaded.pool.workers(), config, &plan)?;
     Ok(plan)
 }
 

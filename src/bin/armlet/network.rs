@@ -1,12 +1,12 @@
 //! The boards that run the model with this one: none. In `armlet-mpi`, the program for several, `cluster/src/network.rs` is in its
 //! place.
 
+use armlet::arch::Kernels;
 use armlet::boards::{Alone, Comm};
 use armlet::engine::{Config, Plan};
 use armlet::model::{Model, Share};
 
 use crate::error::Failure;
-use crate::model::Loaded;
 
 /// Whether this board is the one to say what concerns all.
 pub(crate) fn speaks() -> bool {
@@ -45,6 +45,11 @@ impl Boards {
     /// So many tokens of the conversation are saved.
     pub(crate) fn keep(&self, _tokens: u64) {}
 
+    /// What is to be the same model on all.
+    pub(crate) fn compare(&self, _: impl FnOnce() -> Result<u64, Failure>) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// What of the model this board has.
     pub(crate) fn share(&self, _: &Model<'_>, _: &Config) -> Result<Share, Failure> {
         Ok(Share::WHOLE)
@@ -56,7 +61,7 @@ impl Boards {
     }
 
     /// Agrees with the others on what is to be run.
-    pub(crate) fn meet(&self, _: &Loaded<'_>, _: &Config, _: &Plan) -> Result<(), Failure> {
+    pub(crate) fn meet(&self, _: &Model<'_>, _: &Kernels, _: usize, _: &Config, _: &Plan) -> Result<(), Failure> {
         Ok(())
     }
 }

@@ -144,6 +144,7 @@ mod tests {
 
     /// Weights in any order, some of them empty, or beside each other.
     #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "a range is meant")]
     fn what_is_between_a_boards_weights() {
         let found = between(10..100, vec![50..60, 10..20, 30..30, 60..70, 20..30]);
         assert_eq!(found, [30..50, 70..100]);
