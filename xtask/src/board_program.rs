@@ -27,14 +27,14 @@ const RESIDENT: [(&str, usize, u64); 2] = [("layers", 4, 27), ("rows", 3, 36)];
 fn complete(boards: usize, split: &str, file: &Path, tokens: u64) -> Command {
     let mut job = mpirun();
     job.args(["-n", &boards.to_string()]).arg(built("armlet-mpi"));
-    job.args(options(split, tokens)).arg("-m").arg(file);
+    job.args(options(split, tokens, QUESTION)).arg("-m").arg(file);
     job
 }
 
-fn options(split: &str, tokens: u64) -> Vec<String> {
+fn options(split: &str, tokens: u64, question: &str) -> Vec<String> {
     let tokens = tokens.to_string();
     let options = ["complete", "--split", split, "-t", "1", "--temp", "0", "-c", "8192", "--kv-type", "int8"];
-    options.iter().chain(&["-n", &tokens, "-p", QUESTION]).map(|word| word.to_string()).collect()
+    options.iter().chain(&["-n", &tokens, "-p", question]).map(|word| word.to_string()).collect()
 }
 
 /// The answer of the model that is shipped is the same on one board and on several, however they share it.
@@ -53,6 +53,23 @@ pub(crate) fn answers() -> Result<(), Failed> {
         }
     }
     say("    1 to 4 boards by layers and tokens, and 3 by rows, give the same answer");
+    Ok(())
+}
+
+/// A prompt that boards divide, some of which is in the cache of the second one, is read as by one.
+pub(crate) fn prompts() -> Result<(), Failed> {
+    let file = model::shipped()?;
+    let text = "Small boards read a long text together, and none of them has all of it. ".repeat(140) + QUESTION;
+    let answer = |boards: usize| {
+        let mut job = mpirun();
+        job.args(["-n", &boards.to_string()]).arg(built("armlet-mpi")).args(options("tokens", 4, &text));
+        let said = outcome(job.args(["--chunk", "64", "-m"]).arg(&file))?;
+        succeeded(&format!("{boards} boards with a long prompt"), &said)
+    };
+    if answer(1)? != answer(3)? {
+        return Err(Failed("3 boards read a long prompt otherwise than one".into()));
+    }
+    say("    3 boards read a long prompt as one does");
     Ok(())
 }
 
@@ -99,7 +116,7 @@ pub(crate) fn killed_answering() -> Result<(), Failed> {
 pub(crate) fn mixed(arm: &Path) -> Result<(), Failed> {
     let file = model::shipped()?;
     let one = succeeded("one board", &outcome(&mut complete(1, "layers", &file, 8))?)?;
-    let mut args = options("layers", 8);
+    let mut args = options("layers", 8, QUESTION);
     args.extend(["-m".into(), file.display().to_string(), "--count".into()]);
     let three = job_on_cores(arm, "armlet-mpi", &args)?;
     say(format!("    three boards: {:?}", three.trim_end()));

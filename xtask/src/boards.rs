@@ -52,6 +52,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("armlet-mpi", || show(cargo().args(["build", "--bins", "--examples"])))?;
     steps.step("its parts without MPI", || tests(cargo().args(["test", "--lib"])))?;
     steps.step("a model on 1 to 4 boards", board_program::answers)?;
+    steps.step("a long prompt on 3 boards", board_program::prompts)?;
     steps.step("a conversation moves between boards", board_program::sessions)?;
     steps.step("what of a model is in a board's memory", board_program::resident)?;
     steps.step("what boards may rely on", contract)?;
