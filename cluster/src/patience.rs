@@ -12,8 +12,8 @@ const LONGER: [f64; 2] = [10.0, 3.0];
 /// How long a board waits for another before it gives up: as long as it was told to, or longer where boards have that much
 /// to do.
 ///
-/// What a pass takes follows from those before it, for each token where there are many. The first of a few tokens, and the
-/// first of many, have no end: nothing is known of the boards, which may read weights from the disk. By layers the first
+/// What a pass takes follows from those before it, for each token where there are many. The first of a few tokens, the first
+/// of many, and what comes before them have no end: nothing is known of the boards, which may read weights from the disk. By layers the first
 /// board is ahead of the last by as many passes as there are boards, and waits for all of these.
 #[derive(Debug)]
 pub struct Patience {
@@ -68,7 +68,8 @@ impl State {
         let known = |n: &usize| self.passes[kind(*n)] > 1;
         let many: usize = self.last.iter().filter(|n| kind(**n) == 1).sum();
         let seconds = LONGER[0] * self.slowest[0] + LONGER[1] * self.slowest[1] * many as f64;
-        self.last.iter().all(known).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+        let known = !self.last.is_empty() && self.last.iter().all(known);
+        known.then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 }
 
@@ -175,6 +176,8 @@ mod tests {
         // What many take is not known then.
         assert_eq!(waits(2, &[(1, 60), (1, 3)], 9), None);
         let patience = Patience::new(Duration::from_secs(10), 2);
+        assert_eq!(patience.limit(), None);
+        (0..2).for_each(|_| patience.begin(1));
         assert_eq!(patience.limit(), Some(Duration::from_secs(10)));
     }
 

@@ -12,6 +12,8 @@ pub(super) struct Boards<'e> {
     pub(super) cache: CacheShape,
     /// The first board's session, by its memory, once there is one.
     pub(super) session: Option<usize>,
+    /// The model's, once a session was saved or restored.
+    pub(super) fingerprint: Option<u64>,
     /// What has ended their work together.
     pub(super) failed: Option<CommError>,
 }

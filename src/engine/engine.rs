@@ -71,7 +71,7 @@ impl<'e> Engine<'e> {
             kernels,
             plan,
             memory,
-            Boards { comm, own, cache: *plan.cache(), session: None, failed: None },
+            Boards { comm, own, cache: *plan.cache(), session: None, fingerprint: None, failed: None },
         )
     }
 

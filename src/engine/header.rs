@@ -104,12 +104,17 @@ pub(super) struct Header {
 impl Header {
     /// The header of an empty cache.
     pub(super) fn new(model: &Model<'_>, shape: &CacheShape, shared: u64) -> Self {
+        Self::of_model(model, model.fingerprint(), shape, shared)
+    }
+
+    /// The same, with the model's fingerprint.
+    pub(super) fn of_model(model: &Model<'_>, fingerprint: u64, shape: &CacheShape, shared: u64) -> Self {
         let (h, layers) = (&model.hparams, shape.layers(&model.hparams));
         Header {
             prefix: false,
             kv_type: shape.kv_type as u32,
             keys: keys(model, shape),
-            model: model.fingerprint(),
+            model: fingerprint,
             kv_heads: shape.share.kv_heads(h).len() as u64,
             head_dim: h.head.dim as u64,
             shared,

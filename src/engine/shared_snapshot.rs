@@ -42,8 +42,8 @@ impl Engine<'_> {
             return Ok(session.save(extra, sink));
         }
         self.is_first(session)?;
-        self.take_session(&session.cache, session.position() == 0)?;
-        let mut header = session.header_of_all();
+        self.take_session(&session.cache, self.boards.session.is_none())?;
+        let mut header = session.header_of_all(self.fingerprint());
         header.extra = extra.len() as u64;
         let zeros = ZEROS.first_n(padding(extra.len()));
         let mut checksum = crc32(crc32(0, extra), zeros);
@@ -76,7 +76,8 @@ impl Engine<'_> {
             return Ok(session.restore(bytes)?);
         }
         self.is_first(session)?;
-        let (h, header) = (&self.model().hparams, session.check_header(bytes, &session.header_of_all())?);
+        let own = session.header_of_all(self.fingerprint());
+        let (h, header) = (&self.model().hparams, session.check_header(bytes, &own)?);
         let content = header.content(bytes, |extra| {
             let mut len = (HEADER + extra.next_multiple_of(PART)) as u64;
             for_each_piece(session.cache.shape(), h, header.written, usize::MAX, &mut |piece| {
@@ -93,6 +94,12 @@ impl Engine<'_> {
             self.boards.failed = Some(*e);
         })?;
         Ok(content.extra)
+    }
+
+    /// Of the model: taken once, since it reads some of the weights that are other boards'.
+    fn fingerprint(&mut self) -> u64 {
+        let model = self.model();
+        *self.boards.fingerprint.get_or_insert_with(|| model.fingerprint())
     }
 
     fn is_first(&self, session: &Session<'_>) -> Result<(), EngineError> {
@@ -194,10 +201,10 @@ impl Engine<'_> {
 
 impl Session<'_> {
     /// The header of what all boards have together.
-    fn header_of_all(&self) -> Header {
+    fn header_of_all(&self, fingerprint: u64) -> Header {
         let shape = CacheShape { share: Share::WHOLE, ..*self.cache.shape() };
         let (position, written) = (self.cache.position(), self.cache.written());
-        Header { position, written, ..Header::new(self.model, &shape, self.shared) }
+        Header { position, written, ..Header::of_model(self.model, fingerprint, &shape, self.shared) }
     }
 
     /// Forgets everything, and is where another session is whose keys and values are to come.
