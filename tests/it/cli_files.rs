@@ -187,7 +187,9 @@ fn what_a_killed_program_left_is_removed() {
 fn a_model_that_is_cut_short_is_one_line() {
     let f = Folder::new();
     let text = f.write("text.txt", "ABCDEFGH".repeat(20_000).as_bytes());
-    // Cut before it is mapped, a model is too short by its header: then another is cut.
+    // Cut before it is mapped, a model is too short by its header: then another is cut. Several are, since threads that come
+    // to the end of one file at once have to say so once.
+    let mut mapped = 0;
     for _ in 0..100 {
         let model = tiny(&f);
         let mut imatrix = armlet();
@@ -201,11 +203,12 @@ fn a_model_that_is_cut_short_is_one_line() {
         let was_mapped = !stderr(&output).contains("shorter than its header says");
         fails(&output, 1, if was_mapped { "was cut short" } else { "" });
         assert_eq!(names(f.0.path()), ["text.txt", "tiny.gguf"]);
-        if was_mapped {
+        mapped += u32::from(was_mapped);
+        if mapped == 5 {
             return;
         }
     }
-    panic!("no model was cut while it was mapped");
+    assert!(mapped > 0, "no model was cut while it was mapped");
 }
 
 /// Runs the program with a limit of its address space.

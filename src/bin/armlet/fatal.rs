@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
@@ -18,6 +19,8 @@ use crate::terminal;
 
 const GONE: &str = "armlet: the file of the model, session or prefix was cut short, or its disk failed, while it was in use; \
                     fetch it again, and replace files by renaming them\n";
+/// More than a line takes to be written.
+const TIME_TO_SAY: Duration = Duration::from_secs(2);
 const NO_MEMORY: &str = "armlet: out of memory; a smaller -c or --kv-budget needs less\n";
 
 /// The temporary file that is written.
@@ -67,8 +70,17 @@ pub(crate) fn clean_up() {
     }
 }
 
-/// Ends the program. Everything here may be called by a signal handler: nothing allocates or waits.
+/// One thread is ending the program.
+static ENDS: AtomicBool = AtomicBool::new(false);
+
+/// Ends the program. Everything here may be called by a signal handler: nothing allocates or takes a lock that is held.
+///
+/// All threads read the same file: where several come here at once, the first says why, and the others give it the time.
 fn end(line: &str) -> ! {
+    if ENDS.swap(true, Ordering::SeqCst) {
+        std::thread::sleep(TIME_TO_SAY);
+        signal_hook::low_level::exit(1)
+    }
     clean_up();
     terminal::restore();
     let _ = rustix::io::write(stderr(), line.as_bytes());
@@ -146,6 +158,10 @@ pub(crate) fn check_stdout() -> Result<(), Failure> {
 pub(crate) fn catch() {
     CAUGHT.store(true, Ordering::Relaxed);
     grow_stack();
+    // What was there before is called first: Rust's own gives the signal its default back, which would be the end of the
+    // process if a second thread came to such a page before the first has said why.
+    // SAFETY: the default is no function of ours, and no other thread has been started.
+    unsafe { libc::signal(SIGBUS, libc::SIG_DFL) };
     // SAFETY: `end` does only what a signal handler may: it takes no lock that is held, writes, unlinks, and leaves the
     // process without running anything else.
     let registered = unsafe { signal_hook::low_level::register(SIGBUS, || end(GONE)) };
