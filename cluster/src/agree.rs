@@ -10,7 +10,10 @@ use crate::patience::board;
 /// # Errors
 /// Why the boards cannot start, the same on all of them; it is one board's task to say it.
 pub fn agree(boards: &dyn Comm, own: Result<Card, String>) -> Result<Vec<Card>, String> {
+    let shares = own.as_ref().map(|card| card.shares.clone()).unwrap_or_default();
     let cards = met(boards, own)?;
+    let shares = gather_texts(boards, &shares)?;
+    let cards: Vec<Card> = cards.into_iter().zip(shares).map(|(card, shares)| Card { shares, ..card }).collect();
     compare(&cards)?;
     Ok(cards)
 }
@@ -115,6 +118,10 @@ mod tests {
         for why in on_boards(3, |board| agree(&board, own(board.rank())).unwrap_err()) {
             let host = crate::machine::host();
             assert_eq!(why, format!("board {host} (rank 2): model.gguf: no such file"));
+        }
+        let own = |rank| Ok(Card { shares: if rank == 2 { "auto".into() } else { "3,3,2".into() }, ..card(rank) });
+        for why in on_boards(3, |board| agree(&board, own(board.rank())).unwrap_err()) {
+            assert_eq!(why, "board b2 (rank 2): shares is auto, and on board b0 (rank 0) 3,3,2");
         }
         // Even if there is nothing to say.
         for why in on_boards(2, |board| agree(&board, if board.rank() == 1 { Err(String::new()) } else { Ok(card(0)) }))

@@ -3,18 +3,22 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use armlet::arch::Kernels;
 use armlet::boards::{Alone, Comm};
 use armlet::engine::{Config, Plan};
-use armlet::model::{Model, Share, Split};
+use armlet::host::Pool;
+use armlet::model::{Model, Share, Shares, Split};
+use armlet::storage::Executor;
 use armlet_mpi::{Card, Counted, Mpi, Numbers, check as machines, launch};
 
 use crate::args::boards::Options;
 use crate::args::{Args, Command};
+use crate::bandwidth::Buffer;
 use crate::error::{Failure, print};
+use crate::shares::Wanted;
 
 /// Memory of a board beside its weights and its plan.
 const BESIDE: usize = 64 << 20;
@@ -30,6 +34,9 @@ struct Job {
     split: Split,
     /// The model's fingerprint.
     model: AtomicU64,
+    wanted: Wanted,
+    /// What the boards have, once it is known.
+    shares: OnceLock<Shares>,
     /// Whether the boards have shown each other their cards.
     met: AtomicBool,
     /// Whether they have agreed on what is to be run: what fails on one is not known to the others any more.
@@ -41,18 +48,29 @@ static JOB: Mutex<Option<Arc<Job>>> = Mutex::new(None);
 
 /// Runs a command on this board.
 pub(crate) fn run(args: Args) -> ExitCode {
-    let Options { split, patience, count } = args.boards;
+    let Options { split, shares, patience, count } = args.boards;
     let boards = match Mpi::new(Duration::from_secs(patience)) {
         Ok(mpi) => Counted::new(mpi),
         Err(why) => return Failure::Error(why).report(),
     };
-    let job = Arc::new(Job { boards, split, model: 0.into(), met: false.into(), runs: false.into() });
+    let shares_of = OnceLock::new();
+    let job = Job {
+        boards,
+        split,
+        model: 0.into(),
+        wanted: shares,
+        shares: shares_of,
+        met: false.into(),
+        runs: false.into(),
+    };
+    let job = Arc::new(job);
     let (rank, several) = (job.boards.rank(), job.boards.size() > 1);
     if rank > 0 {
         log::set_max_level(log::LevelFilter::Error);
     }
     *JOB.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&job));
     let result = match &args.command {
+        _ if shares.check(job.boards.size()).is_err() => shares.check(job.boards.size()).map_err(Failure::Usage),
         Command::Chat(chat) if several && chat.prefix.is_some() => {
             Err(Failure::Usage("--prefix is of one board".into()))
         }
@@ -95,6 +113,37 @@ impl Job {
                 Err(Failure::Error(self.boards.boards().start(Err(why)).err().unwrap_or_default()))
             }
             result => result,
+        }
+    }
+
+    /// What the boards have of the model. Where that is by their speed, each measures its own once, and shows it to the others on
+    /// its card.
+    fn shares(&self, card: Card, pool: &Pool) -> Result<Shares, Failure> {
+        if let Some(known) = self.shares.get() {
+            return Ok(*known);
+        }
+        let speeds = || {
+            let buffer = Buffer::new(pool, Some(u64::from(card.available) << 20));
+            let speed = buffer.map(|buffer| buffer.read(pool));
+            let speed = speed.ok_or("too little memory is free to measure how fast it is: give the --shares");
+            let card = speed.map(|speed| Card { bandwidth: (speed / 1e6) as u32, ..card }).map_err(String::from);
+            // Where one cannot start, all of them know.
+            let cards = self.boards.boards().start(card).inspect_err(|_| self.met.store(true, Ordering::Relaxed))?;
+            Ok(cards.iter().map(|card| f64::from(card.bandwidth)).collect())
+        };
+        let shares = self.wanted.of(self.boards.size(), speeds).map_err(Failure::Error)?;
+        Ok(*self.shares.get_or_init(|| shares))
+    }
+
+    /// What this board shows the others.
+    fn card(&self, model: &Model<'_>, kernels: &Kernels, pool: &Pool, config: &Config) -> Card {
+        Card {
+            model: self.model.load(Ordering::Relaxed),
+            numbers: Numbers::new(config, self.split),
+            any_backend: !model.has_float_matrices(),
+            threads: threads(pool.workers()),
+            shares: self.wanted.to_string(),
+            ..Card::here(kernels.backend())
         }
     }
 
@@ -168,21 +217,43 @@ impl Boards {
     }
 
     /// What of the model this board has.
-    pub(crate) fn share(&self, model: &Model<'_>, config: &Config) -> Result<Share, Failure> {
+    pub(crate) fn share(
+        &self,
+        model: &Model<'_>,
+        kernels: &Kernels,
+        pool: &Pool,
+        config: &Config,
+    ) -> Result<Share, Failure> {
         let Some(job) = self.0.as_ref().filter(|_| self.are_several()) else { return Ok(Share::WHOLE) };
+        let shares = job.shares(job.card(model, kernels, pool, config), pool)?;
         let (h, head) = (&model.hparams, model.weights.head_in_layers());
-        let (rank, size) = (job.boards.rank(), job.boards.size());
-        Share::new(h, job.split, head, config.context, rank, size).map_err(|e| Failure::Error(e.to_string()))
+        Share::uneven(h, job.split, head, config.context, job.boards.rank(), shares)
+            .map_err(|e| Failure::Error(e.to_string()))
     }
 
     /// This board's own weights, if they are not all there are. These follow from the split alone, not from the context; boards that
     /// a split has no use for say so when they meet.
-    pub(crate) fn weights<'m>(&self, model: &Model<'m>) -> Option<Vec<&'m [u8]>> {
-        let split = self.0.as_ref().filter(|_| self.are_several())?.split;
-        let share = self.share(model, &Config::default()).ok().filter(|_| split != Split::Tokens)?;
-        let mut own = Vec::new();
-        share.for_each(model, &mut |weights| own.push(weights));
-        Some(own)
+    ///
+    /// # Errors
+    /// What keeps boards from measuring how fast they are, where that says what each has.
+    pub(crate) fn weights<'m>(
+        &self,
+        model: &Model<'m>,
+        kernels: &Kernels,
+        pool: &Pool,
+    ) -> Result<Option<Vec<&'m [u8]>>, Failure> {
+        let Some(job) = self.0.as_ref().filter(|job| self.are_several() && job.split != Split::Tokens) else {
+            return Ok(None);
+        };
+        let config = Config::default();
+        let shares = job.shares(job.card(model, kernels, pool, &config), pool)?;
+        let (h, head, rank) = (&model.hparams, model.weights.head_in_layers(), job.boards.rank());
+        let share = Share::uneven(h, job.split, head, config.context, rank, shares).ok();
+        Ok(share.map(|share| {
+            let mut own = Vec::new();
+            share.for_each(model, &mut |weights| own.push(weights));
+            own
+        }))
     }
 
     /// Shows the others what this board is to run, and waits for theirs.
@@ -190,29 +261,24 @@ impl Boards {
         &self,
         model: &Model<'_>,
         kernels: &Kernels,
-        workers: usize,
+        pool: &Pool,
         config: &Config,
         plan: &Plan,
     ) -> Result<(), Failure> {
         let Some(job) = self.0.as_ref().filter(|_| self.are_several()) else { return Ok(()) };
         let mut needed = plan.bytes() + BESIDE;
-        self.share(model, config)?.for_each(model, &mut |weights| needed += weights.len());
-        let card = Card {
-            model: job.model.load(Ordering::Relaxed),
-            numbers: Numbers::new(config, job.split),
-            any_backend: !model.has_float_matrices(),
-            threads: threads(workers),
-            needed: u32::try_from(needed.div_ceil(1 << 20)).unwrap_or(u32::MAX),
-            ..Card::here(kernels.backend())
-        };
+        self.share(model, kernels, pool, config)?.for_each(model, &mut |weights| needed += weights.len());
+        let needed = u32::try_from(needed.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+        let card = Card { needed, ..job.card(model, kernels, pool, config) };
         let cards = job.boards.boards().start(Ok(card));
         job.met.store(true, Ordering::Relaxed);
         let cards = cards.map_err(Failure::Error)?;
         job.runs.store(true, Ordering::Relaxed);
         log::info!(
-            "{} boards: {}",
+            "{} boards: {}; shares {}",
             cards.len(),
-            cards.iter().map(|card| card.host.as_str()).collect::<Vec<_>>().join(", ")
+            cards.iter().map(|card| card.host.as_str()).collect::<Vec<_>>().join(", "),
+            job.shares.get().map_or(String::new(), Shares::to_string)
         );
         Ok(())
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use armlet::model::Split;
 use armlet_mpi::{launch, library};
 
+use crate::shares::Wanted;
+
 /// What the boards are told beside what one board is.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Boards")]
@@ -13,6 +15,10 @@ pub(crate) struct Options {
     /// tokens (for contexts that are too large for one).
     #[arg(long, default_value = "layers", global = true, value_parser = split)]
     pub(crate) split: Split,
+    /// How much of it each board has, by layers and by rows, in proportion to the others: 3,3,2; auto: as fast as each reads
+    /// its memory, which is measured first.
+    #[arg(long, default_value = "even", global = true, value_parser = Wanted::parse)]
+    pub(crate) shares: Wanted,
     /// Seconds that a board waits for another before it gives up; longer if boards were slower before.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600), global = true)]
     pub(crate) patience: u64,

@@ -30,6 +30,8 @@ mod share;
 mod shared_attention;
 #[cfg(feature = "boards")]
 mod shared_cache;
+#[cfg_attr(not(feature = "boards"), allow(dead_code, reason = "one board has all there is"))]
+mod shares;
 mod warnings;
 mod weights;
 
@@ -53,9 +55,12 @@ pub use pass::InputObserver;
 pub(crate) use pass::Pass;
 pub(crate) use rope::is_long;
 pub use rope_scaling::{RopeScaling, Yarn};
-pub use share::{MAX_BOARDS, Share, Split, TooManyBoards};
+#[cfg(feature = "boards")]
+pub use share::ShareError;
+pub use share::{Share, Split, TooManyBoards};
 #[cfg(feature = "boards")]
 pub(crate) use shared_cache::{Field, Run};
+pub use shares::{MAX_BOARDS, Shares};
 pub use warnings::{ModelWarning, warnings};
 pub use weights::Weights;
 

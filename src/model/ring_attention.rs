@@ -23,7 +23,7 @@ use super::cache::{HeldPiece, LayerGroup};
 use super::kv_buffer::{Kv, KvBuffer, KvShape};
 use super::merge_tree::MergeTree;
 use super::pass::Pass;
-use super::share::MAX_BOARDS;
+use super::shares::MAX_BOARDS;
 use crate::boards::{Comm, CommError};
 use crate::storage::{Blocks, Grid, Piece, bytes_of_mut, for_each_tile};
 use crate::util::SliceExt;

@@ -7,11 +7,14 @@ use core::ops::Range;
 
 use thiserror::Error;
 
+#[cfg(feature = "boards")]
+use super::shares::{MAX_BOARDS, Shares};
 use super::{Hparams, Layer, Linear};
 #[cfg(feature = "boards")]
 use super::{LayerWeights, Model, QkNorm};
 #[cfg(feature = "boards")]
 use crate::arch::Kernels;
+#[cfg(feature = "boards")]
 use crate::quant::BLOCK;
 #[cfg(feature = "boards")]
 use crate::storage::{Blocks, LEAF};
@@ -56,8 +59,17 @@ pub struct TooManyBoards {
     pub most: usize,
 }
 
-/// Most boards that share a model.
-pub const MAX_BOARDS: usize = 64;
+/// Why a model cannot be shared in some proportion.
+#[cfg(feature = "boards")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ShareError {
+    /// Boards that have none.
+    #[error(transparent)]
+    TooMany(#[from] TooManyBoards),
+    /// A split that divides evenly.
+    #[error("shares {1}: a split by {name} divides evenly", name = .0.name())]
+    Uneven(Split, Shares),
+}
 
 /// Rows of a product up to which floats are summed in another order than those of more.
 #[cfg(feature = "boards")]
@@ -127,7 +139,8 @@ pub struct Share {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Of {
     rank: usize,
-    size: usize,
+    /// Those of all boards.
+    shares: Shares,
     split: Split,
     /// Layers whose weights the matrix behind the layers is as large as.
     head: usize,
@@ -139,11 +152,11 @@ impl Share {
     /// What one board alone has: everything.
     pub const WHOLE: Self = Share {
         #[cfg(feature = "boards")]
-        of: Of { rank: 0, size: 1, split: Split::Layers, head: 0, leaves: 1 },
+        of: Of { rank: 0, shares: Shares::ONE, split: Split::Layers, head: 0, leaves: 1 },
     };
 
-    /// Board `rank` of `size`, of a model whose last matrix has as many weights as `head` layers, and a cache of `context`
-    /// positions.
+    /// Board `rank` of `size` that have shares alike, of a model whose last matrix has as many weights as `head` layers, and a
+    /// cache of `context` positions.
     ///
     /// # Errors
     /// [`TooManyBoards`].
@@ -168,7 +181,27 @@ impl Share {
         }
         // As large as leaves each board two blocks at least: few sums travel, and the boards' work is alike.
         let leaves = if split == Split::Tokens { 1 << (leaves / (2 * size)).max(1).ilog2() } else { 1 };
-        Ok(Share { of: Of { rank, size, split, head, leaves } })
+        Ok(Share { of: Of { rank, shares: Shares::even(size), split, head, leaves } })
+    }
+
+    /// The same of boards that have shares in proportion to `shares`, as nearly as what is divided can be.
+    ///
+    /// # Errors
+    /// [`ShareError`].
+    #[cfg(feature = "boards")]
+    pub fn uneven(
+        h: &Hparams,
+        split: Split,
+        head: usize,
+        context: usize,
+        rank: usize,
+        shares: Shares,
+    ) -> Result<Self, ShareError> {
+        if split == Split::Tokens && !shares.are_even() {
+            return Err(ShareError::Uneven(split, shares));
+        }
+        let Share { of } = Self::new(h, split, head, context, rank, shares.size())?;
+        Ok(Share { of: Of { shares, ..of } })
     }
 
     /// Whether this is the only board.
@@ -181,7 +214,7 @@ impl Share {
     #[inline(always)]
     pub fn size(&self) -> usize {
         #[cfg(feature = "boards")]
-        return self.of.size;
+        return self.of.shares.size();
         #[cfg(not(feature = "boards"))]
         return 1;
     }
@@ -199,7 +232,7 @@ impl Share {
     #[inline(always)]
     pub fn is(&self, split: Split) -> bool {
         #[cfg(feature = "boards")]
-        return self.of.split == split && self.of.size > 1;
+        return self.of.split == split && self.size() > 1;
         #[cfg(not(feature = "boards"))]
         return matches!(split, Split::Layers if false);
     }
@@ -220,13 +253,10 @@ impl Share {
     pub fn layers(&self, h: &Hparams) -> Range<usize> {
         #[cfg(feature = "boards")]
         if self.is(Split::Layers) {
-            let Of { rank, size, head, .. } = self.of;
-            // Each has a layer at least.
-            let end = |boards: usize| match boards {
-                0 => 0,
-                _ => nearest((h.n_layers + head) * boards, size)
-                    .saturating_sub(head)
-                    .clamp(boards, (h.n_layers + boards).saturating_sub(size).max(boards)),
+            let Of { rank, shares, head, .. } = self.of;
+            let end = |boards| {
+                let nearest = (2 * (h.n_layers + head) * shares.of_first(boards) + shares.sum()) / (2 * shares.sum());
+                shares.one_each(boards, nearest.saturating_sub(head), h.n_layers)
             };
             return end(rank)..end(rank + 1);
         }
@@ -285,17 +315,25 @@ impl Share {
 
     /// Its KV heads, with their query heads.
     pub fn kv_heads(&self, h: &Hparams) -> Range<usize> {
-        if self.is(Split::Rows) { part(h.n_kv_heads, self.rank(), self.size()) } else { 0..h.n_kv_heads }
+        #[cfg(feature = "boards")]
+        if self.is(Split::Rows) {
+            let Of { rank, shares, .. } = self.of;
+            let end = |boards| shares.one_each(boards, shares.part(h.n_kv_heads, boards), h.n_kv_heads);
+            return end(rank)..end(rank + 1);
+        }
+        0..h.n_kv_heads
     }
 
     /// Its rows of a matrix of `rows` rows that is not one of attention heads: whole blocks of 32, in which the next matrix's
     /// input is quantised.
     pub fn rows(&self, rows: usize) -> Range<usize> {
-        if !self.is(Split::Rows) {
-            return 0..rows;
+        #[cfg(feature = "boards")]
+        if self.is(Split::Rows) {
+            let Of { rank, shares, .. } = self.of;
+            let end = |boards| (shares.part(rows.div_ceil(BLOCK), boards) * BLOCK).min(rows);
+            return end(rank)..end(rank + 1);
         }
-        let blocks = part(rows.div_ceil(BLOCK), self.rank(), self.size());
-        (blocks.start * BLOCK).min(rows)..(blocks.end * BLOCK).min(rows)
+        0..rows
     }
 
     /// Leaves of attention's tree in a block of positions; board `b` has every `size`-th block from block `b` on.
@@ -405,16 +443,4 @@ fn rows_of<'m>(m: &Linear<'m>, rows: &Range<usize>) -> Option<Linear<'m>> {
 /// Some numbers of a vector, which may be empty.
 fn part_of<'m>(vector: &'m [u8], numbers: &Range<usize>) -> &'m [u8] {
     vector.get(4 * numbers.start..4 * numbers.end).unwrap_or(&[])
-}
-
-/// `a / b`, rounded.
-#[cfg(feature = "boards")]
-fn nearest(a: usize, b: usize) -> usize {
-    (a + b / 2) / b.max(1)
-}
-
-/// Part `i` of `n` things divided into `of` parts that differ by one at most.
-fn part(n: usize, i: usize, of: usize) -> Range<usize> {
-    let start = |i: usize| n * i / of.max(1);
-    start(i)..start(i + 1)
 }

@@ -10,7 +10,7 @@ use crate::common::run::{tiny, with_model};
 use armlet::boards::{Alone, Comm, CommError};
 use armlet::gguf::File;
 use armlet::host::memory;
-use armlet::model::{Model, Share, Split, TooManyBoards};
+use armlet::model::{Hparams, Model, Share, ShareError, Shares, Split, TooManyBoards};
 
 /// Of any number of boards.
 #[test]
@@ -75,13 +75,27 @@ fn one_board_exchanges_nothing() {
 
 // Shares --------------------------------------------------------------------------------------------------------------
 
+fn sizes(layers: usize, kv_heads: usize) -> Hparams {
+    let h = Tiny { n_layers: layers, ..tiny("llama", (2 * kv_heads, kv_heads, 8, 8), (32, 32), 5) }.gguf();
+    with_model(&h, |model| model.hparams)
+}
+
+/// What boards have of `all` things: all of them, each once, one board's behind another's.
+fn one_after_another(ranges: impl Iterator<Item = Range<usize>>, all: usize) {
+    let mut end = 0;
+    for range in ranges {
+        assert!(range.start == end && range.end >= end, "{range:?} behind {end}");
+        end = range.end;
+    }
+    assert_eq!(end, all);
+}
+
 /// Layers, KV heads, rows and positions of all boards are all there are, each of them once, and the boards' work is alike.
 #[test]
 fn shares_are_the_whole_model() {
     let shapes = [(1, 1, 32, 10usize), (4, 2, 96, 300), (30, 3, 1537, 5000), (32, 8, 4096, 70_000)];
     for (layers, kv_heads, rows, context) in shapes {
-        let h = Tiny { n_layers: layers, ..tiny("llama", (2 * kv_heads, kv_heads, 8, 8), (32, 32), 5) }.gguf();
-        let h = with_model(&h, |model| model.hparams);
+        let h = sizes(layers, kv_heads);
         for (split, size) in Split::ALL.into_iter().flat_map(|split| (1..=9).map(move |size| (split, size))) {
             let most = match split {
                 Split::Layers => layers,
@@ -97,18 +111,10 @@ fn shares_are_the_whole_model() {
                 }
             };
             assert!(size <= most);
-            let one_after_another = |ranges: Vec<Range<usize>>, all: usize| {
-                let mut end = 0;
-                for range in ranges {
-                    assert!(range.start == end && range.end >= end, "{split:?} of {size}: {range:?}");
-                    end = range.end;
-                }
-                assert_eq!(end, all);
-            };
             let every = |split_by: Split| if split == split_by { &shares[..] } else { &shares[..1] };
-            one_after_another(every(Split::Layers).iter().map(|s| s.layers(&h)).collect(), layers);
-            one_after_another(every(Split::Rows).iter().map(|s| s.kv_heads(&h)).collect(), kv_heads);
-            one_after_another(every(Split::Rows).iter().map(|s| s.rows(rows)).collect(), rows);
+            one_after_another(every(Split::Layers).iter().map(|s| s.layers(&h)), layers);
+            one_after_another(every(Split::Rows).iter().map(|s| s.kv_heads(&h)), kv_heads);
+            one_after_another(every(Split::Rows).iter().map(|s| s.rows(rows)), rows);
             assert!(shares.iter().all(|s| !s.layers(&h).is_empty() && !s.kv_heads(&h).is_empty()));
             // A block of the next matrix's input is of one board.
             assert!(shares.iter().all(|s| s.rows(rows).start % 32 == 0));
@@ -120,6 +126,41 @@ fn shares_are_the_whole_model() {
             }
         }
     }
+}
+
+/// In any proportion, too, each board has a layer and a KV head at least, and no more of rows than its share and a block.
+#[test]
+fn uneven_shares_are_the_whole_model() {
+    let h = sizes(9, 5);
+    let numbers = (1..=5).flat_map(|size| (0..40usize).map(move |seed| (size, seed)));
+    for (size, seed) in numbers {
+        let numbers: Vec<u8> = (0..size).map(|i| 1 + ((seed + 7) * (i + 3) * 31 % 47) as u8).collect();
+        let shares = Shares::new(&numbers).unwrap();
+        let of = |split| (0..size).map(move |rank| Share::uneven(&h, split, 3, 4096, rank, shares).unwrap());
+        one_after_another(of(Split::Layers).map(|s| s.layers(&h)), 9);
+        one_after_another(of(Split::Rows).map(|s| s.kv_heads(&h)), 5);
+        one_after_another(of(Split::Rows).map(|s| s.rows(49_157)), 49_157);
+        assert!(
+            of(Split::Layers).all(|s| !s.layers(&h).is_empty()) && of(Split::Rows).all(|s| !s.kv_heads(&h).is_empty())
+        );
+        let sum: usize = (0..size).map(|rank| shares.of(rank)).sum();
+        for (rank, share) in of(Split::Rows).enumerate() {
+            let (start, part) = (share.rows(49_157).start, share.rows(49_157).len() as f64);
+            let wanted = (49_157 * shares.of(rank)) as f64 / sum as f64;
+            assert!(start.is_multiple_of(32) && (part - wanted).abs() <= 64.0, "{shares}: board {rank} has {part}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_shared_unevenly_is_refused() {
+    let h = sizes(9, 3);
+    let share = |split, numbers: &[u8]| Share::uneven(&h, split, 1, 70_000, 0, Shares::new(numbers).unwrap());
+    let why = |split, numbers: &[u8]| share(split, numbers).map_err(|e| e.to_string());
+    assert_eq!(why(Split::Tokens, &[3, 3, 2]), Err("shares 3,3,2: a split by tokens divides evenly".into()));
+    assert_eq!(share(Split::Tokens, &[3, 3]), Ok(Share::new(&h, Split::Tokens, 1, 70_000, 0, 2).unwrap()));
+    let many = TooManyBoards { split: Split::Rows, boards: 4, most: 3 };
+    assert_eq!(share(Split::Rows, &[2, 1, 1, 1]), Err(ShareError::TooMany(many)));
 }
 
 /// The first board has the matrix behind the layers, which counts as so many of these; two blocks of positions for each

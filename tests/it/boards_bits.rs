@@ -15,7 +15,7 @@ use armlet::arch::{Kernels, KvType};
 use armlet::boards::{Comm, CommError};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Plan, Session};
 use armlet::host::{Pool, memory};
-use armlet::model::{Model, Share, Split};
+use armlet::model::{Model, Share, ShareError, Shares, Split};
 use armlet::quant::DType;
 
 /// The first word of a command about a session.
@@ -84,15 +84,26 @@ fn alone(model: &Model<'_>, config: Config, steps: &[Step]) -> Bits {
     with_session(model, Kernels::detect(), config, |Reader { engine, session }| run(engine, session, steps))
 }
 
-/// On one of several, in memory full of NaNs: what the first gives, and what the others end with.
-fn on_board(
-    comm: &dyn Comm,
-    model: &Model<'_>,
-    config: Config,
+/// How a model is shared, and in which proportion.
+#[derive(Clone, Copy, Debug)]
+struct Way {
     split: Split,
-    steps: &[Step],
-) -> Result<Bits, EngineError> {
-    of_board(comm, model, config, split, |engine, session| run(engine, session, steps))
+    shares: Shares,
+}
+
+impl Way {
+    fn even(split: Split, size: usize) -> Self {
+        Way { split, shares: Shares::even(size) }
+    }
+
+    fn share(self, model: &Model<'_>, config: &Config, rank: usize) -> Result<Share, ShareError> {
+        Share::uneven(&model.hparams, self.split, 1, config.context, rank, self.shares)
+    }
+}
+
+/// On one of several, in memory full of NaNs: what the first gives, and what the others end with.
+fn on_board(comm: &dyn Comm, model: &Model<'_>, config: Config, way: Way, steps: &[Step]) -> Result<Bits, EngineError> {
+    of_board(comm, model, config, way, |engine, session| run(engine, session, steps))
 }
 
 /// The same of what `f` does on the first.
@@ -100,10 +111,10 @@ fn of_board(
     comm: &dyn Comm,
     model: &Model<'_>,
     config: Config,
-    split: Split,
+    way: Way,
     f: impl FnOnce(&mut Engine<'_>, &mut Session<'_>) -> Bits,
 ) -> Result<Bits, EngineError> {
-    let share = Share::new(&model.hparams, split, 1, config.context, comm.rank(), comm.size()).unwrap();
+    let share = way.share(model, &config, comm.rank()).unwrap();
     let plan = Plan::shared(&model.hparams, &config, &share)?;
     let mut room = memory(plan.bytes()).unwrap();
     room.fill(0xff);
@@ -126,17 +137,29 @@ fn same_bits(
     splits: &[Split],
     sizes: RangeInclusive<usize>,
 ) -> Result<(), String> {
+    let ways = splits.iter().flat_map(|split| sizes.clone().map(|size| Way::even(*split, size)));
+    same_bits_by(gguf, config, steps, ways)
+}
+
+/// So do boards that share it in any of these ways.
+fn same_bits_by(
+    gguf: &Gguf,
+    config: Config,
+    steps: &[Step],
+    ways: impl IntoIterator<Item = Way>,
+) -> Result<(), String> {
     with_model(gguf, |model| {
         let expected = alone(model, config, steps);
-        for (split, size) in splits.iter().flat_map(|split| sizes.clone().map(move |size| (*split, size))) {
-            if Share::new(&model.hparams, split, 1, config.context, 0, size).is_err() {
+        for way in ways {
+            if way.share(model, &config, 0).is_err() {
                 continue;
             }
-            let got = on_boards(size, |board| on_board(&board, model, config, split, steps));
-            let first = got[0].clone().map_err(|e| format!("{size} boards by {split:?}: {e}"))?;
+            let Way { split, shares } = way;
+            let got = on_boards(shares.size(), |board| on_board(&board, model, config, way, steps));
+            let first = got[0].clone().map_err(|e| format!("boards by {split:?}, {shares}: {e}"))?;
             for (i, (got, expected)) in first.iter().zip(&expected).enumerate() {
                 if got != expected {
-                    return Err(format!("{size} boards by {split:?}: step {i}, {:?}", got.as_ref().err()));
+                    return Err(format!("boards by {split:?}, {shares}: step {i}, {:?}", got.as_ref().err()));
                 }
             }
             assert!(got[1..].iter().all(|rest| *rest == Ok(Vec::new())), "{:?}", &got[1..]);
@@ -240,11 +263,36 @@ fn any_config() -> impl Strategy<Value = Config> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(deep(400, 24) as u32))]
 
-    /// Whatever the sizes, formats, patterns and cuts.
+    /// Whatever the sizes, formats, patterns and cuts, and whatever the boards have in proportion to each other.
     #[test]
-    fn any_model_on_boards(gguf in any_model(5, 256), config in any_config(), steps in any_steps(67)) {
+    fn any_model_on_boards(
+        gguf in any_model(5, 256),
+        config in any_config(),
+        steps in any_steps(67),
+        numbers in prop::collection::vec(1u8..=50, 2..=5),
+    ) {
         prop_assert_eq!(same_bits(&gguf, config, &steps, &SPLITS, 2..=5), Ok(()));
+        let shares = Shares::new(&numbers).unwrap();
+        let ways = SPLITS.map(|split| Way { split, shares });
+        prop_assert_eq!(same_bits_by(&gguf, config, &steps, ways), Ok(()));
     }
+}
+
+/// Boards that have each taken the shares from what they measured themselves do not go on: no bit is wrong.
+#[test]
+fn boards_with_other_shares_notice_it() {
+    let gguf = Tiny { dtype: DType::Q8_0, n_ff: 96, ..Tiny::default() }.gguf();
+    let config = Config { context: 64, sinks: 0, chunk: 8, ..Config::default() };
+    with_model(&gguf, |model| {
+        let measured = [[2, 1], [1, 2]].map(|numbers| Shares::new(&numbers).unwrap());
+        let ends = on_boards(2, |board| {
+            let way = Way { split: Split::Rows, shares: measured[board.rank()] };
+            on_board(&board, model, config, way, &[Step::Eval(vec![1, 2, 3])])
+        });
+        let noticed = |e: &EngineError| matches!(e, EngineError::Boards(CommError::Mismatch { .. }));
+        let first = ends[0].as_ref().unwrap();
+        assert!(first[0].as_ref().is_err_and(noticed), "{first:?}");
+    });
 }
 
 /// A model of more positions than a block has.
@@ -358,7 +406,7 @@ fn a_board_that_fails_in_a_pass() {
     let cases = [(Split::Layers, short, &steps), (Split::Rows, short, &steps), (Split::Tokens, long, &prompts)];
     with_model(&gguf, |model| {
         for ((split, config, steps), exchanges) in cases.into_iter().flat_map(|case| (0..24).map(move |k| (case, k))) {
-            let run = |comm: &dyn Comm| on_board(comm, model, config, split, steps);
+            let run = |comm: &dyn Comm| on_board(comm, model, config, Way::even(split, 2), steps);
             let ends = on_boards(2, |board: Board| match board.rank() {
                 1 => run(&Failing::new(board, exchanges)),
                 _ => run(&board),
@@ -456,7 +504,7 @@ fn exchanges_of_a_token_are_those_of_the_formula() {
         with_model(&gguf, |model| {
             on_boards(3, |board| {
                 let counting = Counting::new(&board);
-                on_board(&counting, model, config, split, &steps).unwrap();
+                on_board(&counting, model, config, Way::even(split, 3), &steps).unwrap();
                 counting.counts()
             })
         })
@@ -485,7 +533,7 @@ fn exchanges_of_a_prompt_are_those_of_the_formula() {
     let got = with_model(&long_model(), |model| {
         on_boards(3, |board| {
             let counting = Counting::new(&board);
-            on_board(&counting, model, config, Split::Tokens, &steps).unwrap();
+            on_board(&counting, model, config, Way::even(Split::Tokens, 3), &steps).unwrap();
             counting.counts()
         })
     });
@@ -520,7 +568,8 @@ fn parts_in_another_order_show() {
         for ((split, config, steps), mistaken) in cases.iter().flat_map(|case| [(case, false), (case, true)]) {
             let expected = alone(model, *config, steps);
             let got = on_boards(2, |board| {
-                on_board(&Counting { mistaken, ..Counting::new(&board) }, model, *config, *split, steps)
+                let counting = Counting { mistaken, ..Counting::new(&board) };
+                on_board(&counting, model, *config, Way::even(*split, 2), steps)
             });
             assert_eq!(got[0] == Ok(expected), !mistaken, "{split:?}");
         }
@@ -547,11 +596,11 @@ fn a_conversation_moves_between_boards() {
         };
         let moves = [(2, Split::Layers), (2, Split::Rows), (3, Split::Tokens), (2, Split::Layers)];
         for ((boards, from), (others, to)) in moves.into_iter().zip(moves.into_iter().skip(1)) {
-            let saved = on_boards(boards, |board| on_board(&board, model, config, from, &first));
+            let saved = on_boards(boards, |board| on_board(&board, model, config, Way::even(from, boards), &first));
             let saved = bytes(&saved[0].as_ref().unwrap()[1]);
             assert!(saved == bytes(&expected[1]), "{from:?}");
             let got = on_boards(others, |board| {
-                of_board(&board, model, config, to, |engine, session| goes_on(&saved, engine, session))
+                of_board(&board, model, config, Way::even(to, others), |engine, session| goes_on(&saved, engine, session))
             });
             assert!(got[0].as_ref().unwrap()[..] == expected[2..], "{from:?} {to:?}");
             with_session(model, Kernels::detect(), config, |Reader { engine, session }| {
@@ -571,7 +620,7 @@ fn a_file_that_is_not_written_stops_nothing() {
         let expected = alone(model, config, &[&steps[..], &steps, &[Step::Save]].concat());
         for (split, parts) in SPLITS.into_iter().flat_map(|split| [0, 1, 3, 6, 12].map(|parts| (split, parts))) {
             let got = on_boards(2, |board| {
-                of_board(&board, model, config, split, |engine, session| {
+                of_board(&board, model, config, Way::even(split, 2), |engine, session| {
                     run(engine, session, &steps);
                     let mut left = parts;
                     let written = engine.save(session, EXTRA, |_| {
@@ -597,7 +646,7 @@ fn a_board_that_fails_beside_a_file() {
     with_model(&gguf, |model| {
         let expected = alone(model, config, &steps);
         for (split, exchanges) in SPLITS.into_iter().flat_map(|split| (0..60).step_by(3).map(move |k| (split, k))) {
-            let run = |comm: &dyn Comm| on_board(comm, model, config, split, &steps);
+            let run = |comm: &dyn Comm| on_board(comm, model, config, Way::even(split, 2), &steps);
             let ends = on_boards(2, |board: Board| match board.rank() {
                 1 => run(&Failing::new(board, exchanges)),
                 _ => run(&board),
@@ -665,8 +714,8 @@ fn positions_in_other_places_show() {
         let expected = alone(model, config, &steps);
         for (mistaken, same) in [(false, true), (true, false)] {
             let got = on_boards(2, |board| match mistaken {
-                true => on_board(&Misplaced(&board), model, config, Split::Tokens, &steps),
-                false => on_board(&board, model, config, Split::Tokens, &steps),
+                true => on_board(&Misplaced(&board), model, config, Way::even(Split::Tokens, 2), &steps),
+                false => on_board(&board, model, config, Way::even(Split::Tokens, 2), &steps),
             });
             assert_eq!(got[0].as_ref().unwrap() == &expected, same);
         }

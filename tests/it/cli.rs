@@ -533,8 +533,8 @@ fn plan_says_what_boards_would_make_of_a_model() {
     // Two layers, four gathers each; a context of 256 is one leaf.
     assert_eq!(of("exchanges_per_token"), [Some(0), Some(3), Some(10), None]);
     assert_eq!(splits[3]["error"], "2 boards: a split by tokens has no use for more than 1");
-    // Floats: 64 of attention, twice 64 of the residual stream, and 96; to one other board, half of each.
-    assert_eq!(of("bytes_per_token"), [Some(0), Some(2 * 4 * 64), Some(2 * 4 * (64 + 128 + 96) / 2), None]);
+    // Floats of the second board, which has more: 32 of attention, twice 32 of the residual stream, and 64.
+    assert_eq!(of("bytes_per_token"), [Some(0), Some(2 * 4 * 64), Some(2 * 4 * (32 + 64 + 64)), None]);
     let (weights, session) = (of("weights"), of("session"));
     assert!(2 * session[2].unwrap() == session[0].unwrap() && 2 * session[1].unwrap() == session[0].unwrap());
     assert!(weights[2] < weights[0] && weights[1] < weights[0]);
@@ -543,9 +543,43 @@ fn plan_says_what_boards_would_make_of_a_model() {
     let fast = ["plan", "-m", &model, "--boards", "2", "--net", "1000gbit,0.001us", "--memory-speed", "1MB"];
     assert!(ok(&fast).contains("By rows an answer comes 2.0 times as fast"));
     assert!(ok(&["plan", "-m", &model, "--boards", "3"]).contains("a split by rows has no use for more than 2 |"));
-    for wrong in [&["--boards", "1"][..], &["--boards", "2", "--net", "fast"], &["--net", "1gbit,1ms"]] {
+    for wrong in
+        [&["--boards", "1"][..], &["--boards", "2", "--net", "fast"], &["--net", "1gbit,1ms"], &["--shares", "1,2"]]
+    {
         let output = armlet().args([&["plan", "-m", &model][..], wrong].concat()).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+/// Boards that are not alike: the faster has more, and an answer waits for none longer than for another.
+#[test]
+fn plan_says_what_uneven_boards_would_make_of_a_model() {
+    let f = Folder::new();
+    let sizes = Tiny { n_embd: 256, n_ff: 512, n_kv_heads: 4, ..Tiny::default() };
+    let model = f.write("uneven.gguf", &sizes.gguf().build());
+    let plan = |more: &[&str]| {
+        let memory = ["--net", "1000gbit,0.001us", "--memory-speed", "3MB,1MB"];
+        let text = ok(&[&["plan", "-m", &model, "--boards", "2", "--json"][..], &memory, more].concat());
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["boards"].take()
+    };
+    let (even, auto) = (plan(&[]), plan(&["--shares", "auto"]));
+    assert_eq!((&even["shares"], &auto["shares"]), (&"1,1".into(), &"16,5".into()));
+    let rows = |plan: &serde_json::Value, key: &str| plan["splits"][2][key].as_f64().unwrap();
+    assert!(rows(&auto, "ms_per_token") < 0.8 * rows(&even, "ms_per_token"), "{even} {auto}");
+    assert!(rows(&auto, "weights") > rows(&even, "weights"));
+    assert_eq!(plan(&["--shares", "16,5"]), auto);
+    let given = ["plan", "-m", &model, "--boards", "2", "--shares"];
+    assert!(ok(&[&given[..], &["2,1"]].concat()).contains("2 boards in shares of 2,1 that read 11.0 GB/s"));
+    let wrong = [
+        (&["1,2,3"][..], "--shares 1,2,3: 3 shares, and 2 boards"),
+        (&["2,1", "--memory-speed", "1GB,2GB,3GB"], "--memory-speed: 3 speeds, and 2 boards"),
+        (&["0,1"], "\"0\" is not from 1 to 255, as each share is"),
+        (&["0,0"], "\"0\" is not from 1 to 255, as each share is"),
+        (&["200,100"], "they come to 300, and may come to 255"),
+    ];
+    for (wrong, why) in wrong {
+        let output = armlet().args([&given[..], wrong].concat()).output().unwrap();
+        assert!(output.status.code() == Some(2) && stderr(&output).contains(why), "{wrong:?}: {}", stderr(&output));
     }
 }
 

@@ -147,6 +147,9 @@ fn cards() -> Result<(), Failed> {
     let mut kept = mpirun();
     kept.args(["-n", "3"]).args(KEEPALIVE).arg(built("examples/exchanges"));
     succeeded("boards with keepalive", &outcome(kept.args(["cards", "none"]))?)?;
+    let mut few = mpirun();
+    few.args(["-n", "3"]).arg(built("armlet-mpi")).args(["check", "--shares", "1,2"]);
+    failed("too few shares", &outcome(&mut few)?, 1, "--shares 1,2: 2 shares, and 3 boards")?;
     let wrong = outcome(mpirun().args(["-n", "2"]).arg(built("armlet-mpi")).arg("chekc"))?;
     failed("wrong usage", &wrong, 2, "unrecognized subcommand")
 }

@@ -24,8 +24,12 @@ const STREAMS: [fn(&[u8]) -> u64; 2] = [sum::<1>, sum::<4>];
 pub(crate) struct Buffer(memmap2::MmapMut);
 
 impl Buffer {
-    /// `None` if there is not enough memory.
-    pub(crate) fn new(pool: &Pool) -> Option<Self> {
+    /// `None` if there is not enough memory: of as many bytes as are free, if that is known, it takes no more than half, so that
+    /// what other programs have there is not driven out.
+    pub(crate) fn new(pool: &Pool, free: Option<u64>) -> Option<Self> {
+        if free.is_some_and(|free| free < 2 * size() as u64) {
+            return None;
+        }
         let mut buffer = memory(size()).ok()?;
         // Pages that were never written are all backed by one zero page, and would be read from the cache.
         for_each_row(pool, &mut buffer, PIECES[0], |_, row| row.fill(1));
@@ -66,7 +70,7 @@ fn sum<const S: usize>(bytes: &[u8]) -> u64 {
 }
 
 /// Bytes of a [`Buffer`].
-pub(crate) fn size() -> usize {
+fn size() -> usize {
     cache().map_or(UNKNOWN, |cache| cache.saturating_mul(CACHES).clamp(SMALLEST, LARGEST))
 }
 

@@ -134,7 +134,7 @@ fn one(loaded: &Loaded<'_>, args: &Bench, tests: &[Test]) -> Result<Run, Failure
     let plan = shared_plan(loaded, &config)?;
     let began = clock::utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     // Before and after, because other load on the machine comes and goes.
-    let buffer = if tests.iter().any(|test| test.n_gen > 0) { Buffer::new(&loaded.pool) } else { None };
+    let buffer = if tests.iter().any(|test| test.n_gen > 0) { Buffer::new(&loaded.pool, None) } else { None };
     let before = buffer.as_ref().map(|b| b.read(&loaded.pool));
     let rows = measure(loaded, args, tests, &plan)?;
     let bandwidth = buffer.map(|b| b.read(&loaded.pool)).into_iter().chain(before).reduce(f64::max);

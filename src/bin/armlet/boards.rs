@@ -3,7 +3,7 @@
 
 use armlet::engine::{Config, Plan};
 use armlet::gguf::File;
-use armlet::model::{Hparams, Share, Split, TooManyBoards, Weights};
+use armlet::model::{Hparams, Share, ShareError, Shares, Split, Weights};
 
 /// Sums of attention that a board sends of a token and head, at least: blocks are so large that it has two of them, or up to four.
 const ROOTS: f64 = 2.0;
@@ -43,8 +43,8 @@ impl Network {
 /// What a token costs the board that has most to do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Token {
-    /// Bytes of weights and of the cache that are read from memory.
-    pub(crate) read: f64,
+    /// Seconds in which weights and the cache are read from memory.
+    pub(crate) reading: f64,
     /// Exchanges, one after another.
     pub(crate) exchanges: f64,
     /// Bytes that pass a board's port one after another.
@@ -52,10 +52,9 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// Seconds, with `memory` bytes per second from memory: a token waits for both, since the next layer needs what the
-    /// exchange brings.
-    pub(crate) fn seconds(&self, memory: f64, network: Network) -> f64 {
-        self.read / memory + self.exchanges * network.latency + self.bytes / network.speed
+    /// Seconds: a token waits for memory and for the network, since the next layer needs what the exchange brings.
+    pub(crate) fn seconds(&self, network: Network) -> f64 {
+        self.reading + self.exchanges * network.latency + self.bytes / network.speed
     }
 }
 
@@ -101,17 +100,28 @@ impl Sizes {
     }
 }
 
-/// A model with its cache, on boards that are alike.
-#[derive(Clone, Copy, Debug)]
+/// A model with its cache, on boards.
+#[derive(Clone, Debug)]
 pub(crate) struct Cluster {
     pub(crate) h: Hparams,
     pub(crate) sizes: Sizes,
     /// All positions of the cache are attended to.
     pub(crate) config: Config,
-    pub(crate) boards: usize,
-    /// Bytes per second that a board reads from memory.
-    pub(crate) memory: f64,
+    /// Bytes per second that each board reads from memory.
+    pub(crate) memory: Vec<f64>,
+    /// Shares of the boards.
+    pub(crate) shares: Shares,
     pub(crate) network: Network,
+}
+
+/// Bytes per second that each of so many boards reads from memory, of which one number was given, or one for each.
+pub(crate) fn speeds(given: &[usize], boards: usize) -> Result<Vec<f64>, String> {
+    let speeds: Vec<f64> = given.iter().map(|speed| (*speed).max(1) as f64).collect();
+    match speeds[..] {
+        [speed] => Ok(vec![speed; boards]),
+        _ if speeds.len() == boards => Ok(speeds),
+        _ => Err(format!("--memory-speed: {} speeds, and {boards} boards", speeds.len())),
+    }
 }
 
 /// What the board with the largest share has, and what a token costs.
@@ -124,11 +134,12 @@ pub(crate) struct Row {
 }
 
 impl Cluster {
-    /// One board with everything.
+    /// One board with everything: the fastest.
     pub(crate) fn alone(&self) -> Row {
         let weights = self.sizes.all_layers() + self.sizes.head;
         let [workspace, session] = self.planned(&Share::WHOLE);
-        let token = Token { read: weights + session, exchanges: 0.0, bytes: 0.0 };
+        let fastest = self.memory.iter().copied().fold(0.0, f64::max);
+        let token = Token { reading: (weights + session) / fastest, exchanges: 0.0, bytes: 0.0 };
         Row { weights: weights + self.sizes.embedding, workspace, session, token }
     }
 
@@ -144,15 +155,30 @@ impl Cluster {
         [0, 1].map(|i| largest(shares, |share| self.planned(share)[i]))
     }
 
+    /// How many boards there are.
+    fn boards(&self) -> usize {
+        self.memory.len()
+    }
+
     /// The shares of all boards.
-    fn shares(&self, split: Split) -> Result<Vec<Share>, TooManyBoards> {
+    fn shares(&self, split: Split) -> Result<Vec<Share>, ShareError> {
         let layer = self.sizes.all_layers() / self.h.n_layers as f64;
         let head = (self.sizes.head / layer).round() as usize;
-        (0..self.boards).map(|i| Share::new(&self.h, split, head, self.config.context, i, self.boards)).collect()
+        let share = |rank| Share::uneven(&self.h, split, head, self.config.context, rank, self.shares);
+        (0..self.boards()).map(share).collect()
+    }
+
+    /// Seconds in which each board reads so many bytes from its memory.
+    fn reading<'c>(
+        &'c self,
+        shares: &'c [Share],
+        bytes: impl Fn(&Share) -> f64 + 'c,
+    ) -> impl Iterator<Item = f64> + 'c {
+        shares.iter().zip(&self.memory).map(move |(share, speed)| bytes(share) / speed)
     }
 
     /// Boards that share it.
-    pub(crate) fn shared(&self, split: Split) -> Result<Row, TooManyBoards> {
+    pub(crate) fn shared(&self, split: Split) -> Result<Row, ShareError> {
         let shares = self.shares(split)?;
         Ok(match split {
             Split::Layers => self.by_layers(&shares),
@@ -165,12 +191,17 @@ impl Cluster {
     fn by_layers(&self, shares: &[Share]) -> Row {
         let (s, layers) = (&self.sizes, self.h.n_layers as f64);
         let [workspace, session] = self.most_planned(shares);
-        let weights = |share: &Share| {
+        let read = |share: &Share| {
             let own = s.all_layers() * share.layers(&self.h).len() as f64 / layers;
-            own + if share.has_head() { s.head + s.embedding } else { 0.0 }
+            own + if share.has_head() { s.head } else { 0.0 }
         };
-        let hops = self.boards as f64;
-        let token = Token { exchanges: hops + 1.0, bytes: hops * F32 * self.h.n_embd as f64, ..self.alone().token };
+        let weights = |share: &Share| read(share) + if share.has_head() { s.embedding } else { 0.0 };
+        let hops = self.boards() as f64;
+        let token = Token {
+            reading: self.reading(shares, |share| read(share) + self.planned(share)[1]).sum(),
+            exchanges: hops + 1.0,
+            bytes: hops * F32 * self.h.n_embd as f64,
+        };
         Row { weights: largest(shares, weights), workspace, session, token }
     }
 
@@ -185,15 +216,32 @@ impl Cluster {
         };
         let [workspace, session] = self.most_planned(shares);
         let input = if s.quantised { INT8 } else { F32 };
-        let width = |layer| input * h.q_dim(layer) as f64 + 2.0 * F32 * h.n_embd as f64 + input * h.n_ff as f64;
-        let others = (self.boards - 1) as f64 / self.boards as f64;
+        let others = (self.boards() - 1) as f64;
+        // What it has computed goes to each other board, and theirs come: through its port, in both directions at once.
+        let all: f64 = shares.iter().map(|share| self.rows_bytes(share, input)).sum();
+        let port = |share: &Share| {
+            let own = self.rows_bytes(share, input);
+            (others * own).max(all - own)
+        };
         let token = Token {
-            read: largest(shares, |share| read(share) + self.planned(share)[1]),
+            reading: self.reading(shares, |share| read(share) + self.planned(share)[1]).fold(0.0, f64::max),
             exchanges: 4.0 * h.n_layers as f64 + 2.0,
-            bytes: others * (0..h.n_layers).map(width).sum::<f64>(),
+            bytes: largest(shares, port),
         };
         // Rows of the embedding are met as they come; the matrix behind the layers is the same tensor, or it is another.
         Row { weights: largest(shares, read) + s.embedding, workspace, session, token }
+    }
+
+    /// Bytes of what a board computes by rows of a token that the others need; a number of a matrix's input has `input`.
+    fn rows_bytes(&self, share: &Share, input: f64) -> f64 {
+        let h = &self.h;
+        let of = |columns: std::ops::Range<usize>| columns.len() as f64;
+        let heads = of(share.kv_heads(h)) * h.group() as f64;
+        let layer = |layer| {
+            let attended = heads * h.head_of(layer).dim as f64;
+            input * (attended + of(share.rows(h.n_ff))) + 2.0 * F32 * of(share.rows(h.n_embd))
+        };
+        (0..h.n_layers).map(layer).sum()
     }
 
     /// Each board has all weights, and gathers the sums of its blocks of positions once a layer.
@@ -201,17 +249,18 @@ impl Cluster {
         let h = &self.h;
         let (alone, [workspace, session]) = (self.alone(), self.most_planned(shares));
         let sum = |layer| (h.q_dim(layer) + 2 * h.n_heads) as f64 * F32;
+        let read = |share: &Share| self.sizes.all_layers() + self.sizes.head + self.planned(share)[1];
         let token = Token {
-            read: alone.token.read - alone.session + session,
+            reading: self.reading(shares, read).fold(0.0, f64::max),
             exchanges: h.n_layers as f64 + 1.0,
-            bytes: (self.boards - 1) as f64 * ROOTS * (0..h.n_layers).map(sum).sum::<f64>(),
+            bytes: (self.boards() - 1) as f64 * ROOTS * (0..h.n_layers).map(sum).sum::<f64>(),
         };
         Row { weights: alone.weights, workspace, session, token }
     }
 
     /// Seconds of a token.
     fn seconds(&self, row: &Row) -> f64 {
-        row.token.seconds(self.memory, self.network)
+        row.token.seconds(self.network)
     }
 
     /// What to do with so many boards.
@@ -227,24 +276,27 @@ impl Cluster {
                 "Take one board if the model fits it: no split makes a short answer faster. {} boards with a program each \
                  serve as many people at a time. By layers for a model that does not fit; by tokens for long prompts, and \
                  for contexts that do not fit.",
-                self.boards
+                self.boards()
             ),
         }
     }
 
     /// One board, and each split: its name, and what it takes, or why it cannot be.
-    fn rows(&self) -> impl Iterator<Item = (&'static str, Result<Row, TooManyBoards>)> {
+    fn rows(&self) -> impl Iterator<Item = (&'static str, Result<Row, ShareError>)> {
         let splits = Split::ALL.map(|split| (split.name(), self.shared(split)));
         std::iter::once(("none", Ok(self.alone()))).chain(splits)
     }
 
     pub(crate) fn table(&self) -> String {
-        let (memory, network) = (self.memory / 1e9, self.network);
+        let network = self.network;
+        let memory: Vec<String> = self.memory.iter().map(|speed| format!("{:.1}", speed / 1e9)).collect();
+        let memory = if memory.iter().all(|speed| *speed == memory[0]) { &memory[0] } else { &memory.join(", ") };
+        let shares = if self.shares.are_even() { String::new() } else { format!(" in shares of {}", self.shares) };
         let mut out = format!(
-            "{} boards that read {memory:.1} GB/s, {:.1} MB/s and {:.2} ms between them, context full; modelled, not measured.\n\n\
+            "{} boards{shares} that read {memory} GB/s, {:.1} MB/s and {:.2} ms between them, context full; modelled, not measured.\n\n\
              | split | weights of a board | workspace | session | exchanges a token | bytes a token | ms a token |\n\
              |---|---:|---:|---:|---:|---:|---:|\n",
-            self.boards,
+            self.boards(),
             network.speed / 1e6,
             network.latency * 1e3
         );
@@ -266,7 +318,7 @@ impl Cluster {
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
-        let split = |(name, row): (&str, Result<Row, TooManyBoards>)| match row {
+        let split = |(name, row): (&str, Result<Row, ShareError>)| match row {
             Ok(row) => {
                 serde_json::json!({ "split": name, "weights": row.weights.round() as u64, "workspace": row.workspace.round() as u64,
                 "session": row.session.round() as u64, "exchanges_per_token": row.token.exchanges.round() as u64,
@@ -274,7 +326,7 @@ impl Cluster {
             }
             Err(e) => serde_json::json!({ "split": name, "error": e.to_string() }),
         };
-        serde_json::json!({ "boards": self.boards, "splits": self.rows().map(split).collect::<Vec<_>>(),
+        serde_json::json!({ "boards": self.boards(), "shares": self.shares.to_string(), "splits": self.rows().map(split).collect::<Vec<_>>(),
                             "advice": self.advice() })
     }
 }
@@ -318,7 +370,8 @@ mod tests {
     const LLAMA_70B: Peer = peer([80.0, 8192.0, 64.0, 8.0, 128.0, 28_672.0, 128_256.0]);
 
     impl Peer {
-        fn token(&self, boards: f64, exchange: Exchange) -> Token {
+        /// `memory`: bytes per second.
+        fn token(&self, boards: f64, memory: f64, exchange: Exchange) -> Token {
             let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
             let heads = (self.kv_heads / boards).ceil() / self.kv_heads;
             let layer = self.embd * (q + 2.0 * kv) * heads + (q + 3.0 * self.ff) * self.embd / boards;
@@ -328,7 +381,7 @@ mod tests {
                 Exchange::Int8 => (2.0 * self.embd * 34.0 / 32.0, 0.0),
             };
             Token {
-                read: (self.layers * layer + self.vocab * self.embd / boards) * 18.0 / 32.0,
+                reading: (self.layers * layer + self.vocab * self.embd / boards) * 18.0 / 32.0 / memory,
                 exchanges: 2.0 * self.layers + 2.0,
                 bytes: (self.layers * each + last) * others,
             }
@@ -349,7 +402,7 @@ mod tests {
             (&LLAMA_8B, 4.0, Exchange::Int8, 8.36),
         ];
         for (model, boards, exchange, measured) in runs {
-            let rate = 1.0 / model.token(boards, exchange).seconds(11e9, network);
+            let rate = 1.0 / model.token(boards, 11e9, exchange).seconds(network);
             assert!((rate / measured - 1.0).abs() < 0.1, "{boards} boards: {rate:.2}, measured {measured}");
         }
     }

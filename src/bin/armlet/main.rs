@@ -56,6 +56,7 @@ mod resident;
 mod sampling;
 #[cfg(feature = "serve")]
 mod serve;
+mod shares;
 mod spellings;
 mod template;
 mod terminal;

@@ -75,7 +75,7 @@ pub(crate) fn with_model<T>(
             log::warn!("the system refuses more threads: {} of {threads} run", pool.workers());
         }
         let on_disk = if args.resident.no_mmap || args.resident.mlock { &[][..] } else { source.paths };
-        let own = boards.weights(&model);
+        let own = boards.weights(&model, &kernels, &pool)?;
         if let Some(own) = &own {
             resident::leave_others(source.bytes, file, own);
         }
@@ -280,9 +280,10 @@ pub(crate) fn plan(loaded: &Loaded<'_>, args: &args::Cache, prefix: Option<&Pref
 
 /// The plan of one session; of several boards, of this one's share, when all of them agree.
 pub(crate) fn shared_plan(loaded: &Loaded<'_>, config: &Config) -> Result<Plan, Failure> {
-    let share = loaded.boards.share(&loaded.model, config)?;
-    let plan = Plan::shared(&loaded.model.hparams, config, &share)?;
-    loaded.boards.meet(&loaded.model, &loaded.kernels, loaded.pool.workers(), config, &plan)?;
+    let Loaded { model, kernels, pool, boards, .. } = loaded;
+    let share = boards.share(model, kernels, pool, config)?;
+    let plan = Plan::shared(&model.hparams, config, &share)?;
+    boards.meet(model, kernels, pool, config, &plan)?;
     Ok(plan)
 }
 

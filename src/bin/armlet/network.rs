@@ -4,6 +4,7 @@
 use armlet::arch::Kernels;
 use armlet::boards::{Alone, Comm};
 use armlet::engine::{Config, Plan};
+use armlet::host::Pool;
 use armlet::model::{Model, Share};
 
 use crate::error::Failure;
@@ -51,17 +52,17 @@ impl Boards {
     }
 
     /// What of the model this board has.
-    pub(crate) fn share(&self, _: &Model<'_>, _: &Config) -> Result<Share, Failure> {
+    pub(crate) fn share(&self, _: &Model<'_>, _: &Kernels, _: &Pool, _: &Config) -> Result<Share, Failure> {
         Ok(Share::WHOLE)
     }
 
     /// This board's own weights, if they are not all there are.
-    pub(crate) fn weights<'m>(&self, _: &Model<'m>) -> Option<Vec<&'m [u8]>> {
-        None
+    pub(crate) fn weights<'m>(&self, _: &Model<'m>, _: &Kernels, _: &Pool) -> Result<Option<Vec<&'m [u8]>>, Failure> {
+        Ok(None)
     }
 
-    /// Agrees with the others on what is to be run.
-    pub(crate) fn meet(&self, _: &Model<'_>, _: &Kernels, _: usize, _: &Config, _: &Plan) -> Result<(), Failure> {
+    /// Agrees with the others on what is to be run, on the pool's threads.
+    pub(crate) fn meet(&self, _: &Model<'_>, _: &Kernels, _: &Pool, _: &Config, _: &Plan) -> Result<(), Failure> {
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use armlet::storage::Region;
 
 use crate::args;
 use crate::atomic_file::{failed, replace_by};
-use crate::boards::{Cluster, Sizes};
+use crate::boards::{Cluster, Sizes, speeds};
 use crate::drawing::{Curve, Drawing, Point};
 use crate::error::{Failure, print, print_json};
 use crate::inspect::{Summary, bytes_of, memory_line};
@@ -61,15 +61,13 @@ pub(crate) fn run(args: &args::Plan) -> Result<(), Failure> {
         Ok((model, bytes_of(source.paths), tables, h, Sizes::new(&source.file)))
     })?;
     let shown = Shown { model, ..shown(&h, args, file, tables)? };
-    let cluster = |boards| Cluster {
-        h,
-        sizes,
-        config: shown.config,
-        boards,
-        memory: args.memory_speed.max(1) as f64,
-        network: args.net,
+    let cluster = |boards| {
+        let memory = speeds(&args.memory_speed, boards)?;
+        let shares = args.shares.of(boards, || Ok(memory.clone()))?;
+        Ok(Cluster { h, sizes, config: shown.config, memory, shares, network: args.net })
     };
-    let shown = Shown { cluster: args.boards.map(cluster), ..shown };
+    let cluster = args.boards.map(cluster).transpose().map_err(Failure::Usage)?;
+    let shown = Shown { cluster, ..shown };
     if let Some(svg) = &args.svg {
         replace_by(svg, |out| out.write_all(drawing(&shown, args).as_bytes()).map_err(|e| failed(svg, e)))?;
     }

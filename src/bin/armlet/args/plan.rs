@@ -8,6 +8,7 @@ use armlet::generation::MAX_ANSWERS;
 use super::{Cache, Metadata, Resident};
 use crate::boards::Network;
 use crate::numbers;
+use crate::shares::Wanted;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Plan {
@@ -24,17 +25,20 @@ pub(crate) struct Plan {
     /// The same for `armlet serve --users N`, which decodes several at a time.
     #[arg(long, value_name = "N", conflicts_with = "sessions", value_parser = numbers::users)]
     pub(crate) users: Option<usize>,
-    /// Also show what so many boards that are alike would make of the model, for each way to share it: memory, bytes between
-    /// them, and the time of a token, modelled.
+    /// Also show what so many boards would make of the model, for each way to share it: memory, bytes between them, and the time
+    /// of a token, modelled.
     #[arg(long, value_name = "N", value_parser = numbers::whole::<2, 64, usize>)]
     pub(crate) boards: Option<usize>,
     /// The network between them: its rate, and the latency of an exchange.
     #[arg(long, value_name = "RATE,LATENCY", requires = "boards", default_value = "1gbit,0.12ms", value_parser = Network::parse)]
     pub(crate) net: Network,
-    /// Bytes per second that a board reads from its memory, as `armlet doctor` measures them: 11GB is a Raspberry Pi 5, 3.2GB
-    /// a Raspberry Pi 4.
-    #[arg(long, value_name = "BYTES", requires = "boards", default_value = "11GB", value_parser = numbers::size)]
-    pub(crate) memory_speed: usize,
+    /// Bytes per second that a board reads from its memory, or each of them with commas, as `armlet doctor` measures them: 11GB
+    /// is a Raspberry Pi 5, 3.2GB a Raspberry Pi 4.
+    #[arg(long, value_name = "BYTES", requires = "boards", default_value = "11GB", value_delimiter = ',', value_parser = numbers::size)]
+    pub(crate) memory_speed: Vec<usize>,
+    /// How much each of them has, by layers and by rows, in proportion to the others: 3,3,2; auto: by --memory-speed.
+    #[arg(long, requires = "boards", default_value = "even", value_parser = Wanted::parse)]
+    pub(crate) shares: Wanted,
     /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,

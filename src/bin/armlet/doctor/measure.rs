@@ -8,7 +8,7 @@ use armlet::host::Pool;
 use armlet::model::Model;
 
 use super::rate::Rate;
-use crate::bandwidth::{self, Buffer};
+use crate::bandwidth::Buffer;
 use crate::bench::bytes_per_token;
 use crate::error::Failure;
 use crate::model::{Loaded, kernels, session_memory};
@@ -28,11 +28,7 @@ pub(crate) fn numbers(cpus: usize) -> Vec<usize> {
 
 /// Bytes per second that so many threads read from memory; `None` if there is too little of it to measure.
 pub(crate) fn bandwidth(cpus: usize, free_ram: Option<u64>, done: &dyn Fn()) -> Option<Vec<Rate>> {
-    // What other programs have in memory is not to be driven out.
-    if free_ram.is_some_and(|free| free < 2 * bandwidth::size() as u64) {
-        return None;
-    }
-    let buffer = Buffer::new(&Pool::new(cpus))?;
+    let buffer = Buffer::new(&Pool::new(cpus), free_ram)?;
     let rate = |threads| {
         let per_second = buffer.read(&Pool::new(threads));
         done();
