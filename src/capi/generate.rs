@@ -46,7 +46,8 @@ pub unsafe extern "C" fn armlet_generate(
         c.known(asked.biases.iter().map(|bias| bias.token))?;
         // SAFETY: `event` is writable for its size, and apart.
         unsafe { pointers::sized(event.cast_const())? };
-        let rules = Rules { adjust: &|token, logit| asked.adjust(token, logit), most_raised: asked.most_raised() };
+        let adjust = |token, logit| asked.adjust(token, logit);
+        let rules = Rules { adjust: &adjust, most_raised: asked.most_raised(), lowers: Some(asked.biases.len()) };
         let next = c.next(asked.limits(), rules, asked.log_probabilities, &mut |text| give(show, user, text))?;
         // SAFETY: as above.
         unsafe { pointers::write_out(event, next.as_event())? };

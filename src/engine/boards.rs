@@ -14,6 +14,10 @@ pub(super) struct Boards<'e> {
     pub(super) session: Option<usize>,
     /// The model's, once a session was saved or restored.
     pub(super) fingerprint: Option<u64>,
+    /// How many of the best logits are enough behind the next passes; none where all are needed.
+    pub(super) needed: Option<u16>,
+    /// How many were, behind the last one.
+    pub(super) had: Option<u16>,
     /// What has ended their work together.
     pub(super) failed: Option<CommError>,
 }
@@ -34,8 +38,8 @@ pub(super) struct At {
 /// What the first board tells the others. All but the end say where its session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    /// Run so many tokens, and compute the logits of the last `outputs`.
-    Pass { at: At, tokens: usize, outputs: usize },
+    /// Run so many tokens, and compute the logits of the last `outputs`, of which the `best` are enough if there is such a number.
+    Pass { at: At, tokens: usize, outputs: usize, best: Option<u16> },
     /// Who has this part of the session: send it.
     Give { at: At, run: Run },
     /// Who has this part of the session: it comes.
@@ -50,7 +54,9 @@ impl Command {
     /// As words: `[what, two of its own, written - position, position, its others or the first tokens]`.
     pub(super) fn words(self, tokens: &[u32]) -> [u32; WORDS] {
         let (what, at, two) = match self {
-            Command::Pass { at, tokens, outputs } => (PASS, at, [tokens as u32, outputs as u32]),
+            Command::Pass { at, tokens, outputs, best } => {
+                (PASS, at, [tokens as u32, outputs as u32 | u32::from(best.unwrap_or(0)) << OUTPUTS])
+            }
             Command::Give { at, run } => (SESSION, at, [kind_of(&run, GIVE), run.slots as u32]),
             Command::Take { at, run } => (SESSION, at, [kind_of(&run, TAKE), run.slots as u32]),
             Command::Place { at } => (SESSION, at, [PLACE, 0]),
@@ -82,7 +88,11 @@ impl Command {
             Some(Run { field, layer, head, sinks, first: long(run_low, run_high), slots: second as usize })
         };
         match (what, first & (GIVE | TAKE | PLACE), run()) {
-            (PASS, ..) => Command::Pass { at, tokens: first as usize, outputs: second as usize },
+            (PASS, ..) => {
+                let (outputs, best) = (second % (1 << OUTPUTS), (second >> OUTPUTS) as u16);
+                let best = (best > 0).then_some(best);
+                Command::Pass { at, tokens: first as usize, outputs: outputs as usize, best }
+            }
             (SESSION, GIVE, Some(run)) => Command::Give { at, run },
             (SESSION, TAKE, Some(run)) => Command::Take { at, run },
             (SESSION, PLACE, _) => Command::Place { at },
@@ -94,6 +104,8 @@ impl Command {
 /// The first word of a command by which a pass begins, and of one of a session.
 const PASS: u32 = 1;
 const SESSION: u32 = 2;
+/// Bits of how many tokens of a pass have logits, which are no more than a chunk has.
+const OUTPUTS: u32 = 16;
 /// Bits of the second word of one of a session, beside the field.
 const SINKS: u32 = 4;
 const GIVE: u32 = 8;
@@ -115,8 +127,11 @@ mod tests {
     #[test]
     fn commands_come_as_they_were_sent() {
         let at = At { position: 5 << 32 | 7, written: (5 << 32) + 19 };
-        let pass = Command::Pass { at, tokens: 300, outputs: 2 };
-        assert_eq!(Command::parse(&pass.words(&[9; 300])), pass);
+        for (outputs, best) in [(0, None), (4096, Some(1)), (2, Some(u16::MAX))] {
+            let pass = Command::Pass { at, tokens: 300, outputs, best };
+            assert_eq!(Command::parse(&pass.words(&[9; 300])), pass);
+        }
+        let pass = Command::Pass { at, tokens: 300, outputs: 2, best: None };
         assert_eq!(pass.words(&[9; 300])[6..], [9; FEW]);
         assert_eq!(pass.words(&[4, 5])[6..], [4, 5, 0, 0, 0, 0, 0, 0]);
         for (field, sinks) in Field::ALL.into_iter().flat_map(|field| [(field, false), (field, true)]) {

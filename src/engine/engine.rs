@@ -71,7 +71,16 @@ impl<'e> Engine<'e> {
             kernels,
             plan,
             memory,
-            Boards { comm, own, cache: *plan.cache(), session: None, fingerprint: None, failed: None },
+            Boards {
+                comm,
+                own,
+                cache: *plan.cache(),
+                session: None,
+                fingerprint: None,
+                needed: None,
+                had: None,
+                failed: None,
+            },
         )
     }
 
@@ -222,6 +231,22 @@ impl<'e> Engine<'e> {
         }
     }
 
+    /// Of the logits behind the next passes only so many of the best are needed, until it is said otherwise: boards that share
+    /// the model by rows then send no others, which are −∞ on the first. Elsewhere all are there.
+    #[cfg(feature = "boards")]
+    pub(crate) fn need(&mut self, best: Option<usize>) {
+        // What a command has no room for is so much that all logits may as well travel.
+        self.boards.needed = best.and_then(|best| u16::try_from(best).ok());
+    }
+
+    /// Whether the logits behind the last pass are all that are needed now.
+    pub(crate) fn has_needed(&self) -> bool {
+        #[cfg(feature = "boards")]
+        return self.boards.had.is_none_or(|had| self.boards.needed.is_some_and(|needed| needed <= had));
+        #[cfg(not(feature = "boards"))]
+        true
+    }
+
     /// The logits after the `i`-th of those tokens of the last pass that have any: `(vocab)`.
     pub(crate) fn logits_of(&self, i: usize) -> &[f32] {
         self.buffers.logits.row(i, self.model.hparams.vocab)
@@ -237,7 +262,8 @@ impl<'e> Engine<'e> {
         self.sizes.logit_rows
     }
 
-    /// The logits after the last token run by [`eval`](Engine::eval): `(vocab)`.
+    /// The logits after the last token run by [`eval`](Engine::eval): `(vocab)`. Behind a
+    /// step of an answer on boards that share the model by rows, those that its sampler needs; the others are −∞.
     pub fn logits(&self) -> &[f32] {
         self.rows(1)
     }
@@ -296,6 +322,8 @@ impl<'e> Engine<'e> {
             own: &self.model.hparams,
             #[cfg(feature = "boards")]
             comm: self.boards.comm,
+            #[cfg(feature = "boards")]
+            best: self.boards.had.map(usize::from),
             #[cfg(feature = "std")]
             observer: self.observer,
         };

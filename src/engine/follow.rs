@@ -3,7 +3,7 @@
 use super::boards::{At, Command, FEW, WORDS};
 use super::{Engine, EngineError, Session};
 use crate::boards::CommError;
-use crate::model::{Caches, KvCache};
+use crate::model::{Caches, KvCache, Split};
 use crate::storage::{Executor, bytes_of_mut};
 use crate::util::SliceExt;
 
@@ -15,6 +15,7 @@ impl Engine<'_> {
         tokens: &[u32],
         outputs: usize,
     ) -> Result<(), EngineError> {
+        self.boards.had = self.boards.needed.filter(|_| self.sizes.share.is(Split::Rows));
         if self.sizes.share.is_whole() {
             let is_whole = |i| sessions.get(i).is_none_or(|cache| cache.shape().share.is_whole());
             return if (0..sessions.len()).all(is_whole) { Ok(()) } else { Err(EngineError::Shared) };
@@ -63,7 +64,7 @@ impl Engine<'_> {
         if share.is_whole() || share.rank() > 0 {
             return Ok(());
         }
-        let command = Command::Pass { at, tokens: tokens.len(), outputs };
+        let command = Command::Pass { at, tokens: tokens.len(), outputs, best: self.boards.needed };
         self.boards.comm.listen(0, bytes_of_mut(&mut command.words(tokens)))?;
         self.boards.comm.begin(tokens.len());
         if tokens.len() > FEW {
@@ -95,7 +96,10 @@ impl Engine<'_> {
             let mut words = [0; WORDS];
             self.boards.comm.listen(0, bytes_of_mut(&mut words))?;
             let (at, tokens, outputs) = match Command::parse(&words) {
-                Command::Pass { at, tokens, outputs } => (at, tokens, outputs),
+                Command::Pass { at, tokens, outputs, best } => {
+                    self.boards.needed = best;
+                    (at, tokens, outputs)
+                }
                 Command::End => return Ok(()),
                 part => {
                     self.follow_snapshot(session, part)?;

@@ -147,7 +147,12 @@ impl Generation {
             let Run { engine, exec, session, lookup, .. } = run;
             // No draft is longer than the answer.
             let most = limits.tokens.saturating_sub(self.generated + 1);
-            self.ahead.read(engine, *exec, session, token, lookup.as_mut(), most)?;
+            #[cfg(feature = "boards")]
+            engine.need(needed(engine.tokenizer(), run.sampler, rules));
+            let read = self.ahead.read(engine, *exec, session, token, lookup.as_mut(), most);
+            #[cfg(feature = "boards")]
+            engine.need(None);
+            read?;
             self.pending = None;
         }
         let (tokenizer, logits) = (run.engine.tokenizer(), run.engine.logits_of(self.ahead.row()));
@@ -221,6 +226,13 @@ impl Generation {
         self.ended = Some(end);
         Event::End(end)
     }
+}
+
+/// How many of the best logits are enough for [`sample`]; none where all are needed.
+#[cfg(feature = "boards")]
+fn needed(tokenizer: &Tokenizer<'_>, sampler: &Sampler, rules: Rules<'_>) -> Option<usize> {
+    let lowers = rules.lowers.map(|tokens| tokens.saturating_add(tokenizer.suppressed().count()));
+    sampler.needs(Rules { lowers, ..rules })
 }
 
 /// A token by the rules, of those that the model's vocabulary does not suppress.

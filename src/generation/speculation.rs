@@ -139,7 +139,7 @@ impl Ahead {
         lookup: Option<&mut Lookup<'_>>,
         most: usize,
     ) -> Result<(), EngineError> {
-        if self.follows(token, engine.passes(), session.position()) {
+        if engine.has_needed() && self.follows(token, engine.passes(), session.position()) {
             session.take_again();
             return Ok(());
         }

@@ -185,12 +185,23 @@ impl Pass<'_> {
         Ok(quants.view(last, tokens))
     }
 
-    /// As [`gather`](Pass::gather), a row after another, where `exchange` would have no room for all.
-    #[inline(always)]
-    pub(super) fn gather_each(&self, x: &mut [f32], cols: usize, columns: Columns<'_>) -> Result<(), CommError> {
-        if self.share.is(Split::Rows) { self.gather_rows(x, cols, columns) } else { Ok(()) }
+    /// From what this board has computed of `logits`, `(rows, its part of the vocabulary)`, to `(rows, vocab)`, with all that the
+    /// model does to them: of the first board all that are needed. `exchange` may have room for the best of all boards.
+    pub(super) fn gather_logits(&self, logits: &mut [f32], exchange: &mut [f32]) -> Result<(), CommError> {
+        let vocab = self.model.hparams.vocab;
+        #[cfg(feature = "boards")]
+        if let Some(best) = self.best_of_each(logits.len() / vocab.max(1), exchange.len()) {
+            return self.gather_best(logits, best, exchange);
+        }
+        let _ = exchange;
+        if self.share.is(Split::Rows) {
+            self.gather_rows(logits, vocab, &|share| share.rows(vocab))?;
+        }
+        self.finish_logits(logits, vocab, 0);
+        Ok(())
     }
 
+    /// As [`gather`](Pass::gather), a row after another, where `exchange` would have no room for all.
     #[inline(never)]
     fn gather_rows(&self, x: &mut [f32], cols: usize, columns: Columns<'_>) -> Result<(), CommError> {
         let own = columns(&self.share).len();

@@ -87,8 +87,5 @@ fn logits(pass: Pass<'_>, buffers: &mut Buffers<'_>, n: usize, outputs: usize) -
     let output = [&own.as_ref().unwrap_or(&w.output).weight];
     let x = pass.norm(x, outputs, &w.output_norm, buffers.normed, &mut buffers.inputs, &output);
     pass.matmul(&output, &x, buffers.logits);
-    let logits = buffers.logits.first_n_mut(outputs * h.vocab);
-    pass.gather_each(logits, h.vocab, &|share| share.rows(h.vocab))?;
-    pass.finish_logits(logits);
-    Ok(())
+    pass.gather_logits(buffers.logits.first_n_mut(outputs * h.vocab), buffers.exchange)
 }

@@ -7,6 +7,8 @@ mod attention;
 mod batch;
 mod buffers;
 mod cache;
+#[cfg(feature = "boards")]
+mod candidates;
 mod error;
 mod exchange;
 mod family;

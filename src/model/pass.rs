@@ -43,6 +43,9 @@ pub(crate) struct Pass<'p> {
     /// The other boards.
     #[cfg(feature = "boards")]
     pub(crate) comm: &'p dyn Comm,
+    /// How many of the best logits are enough; none where all are needed.
+    #[cfg(feature = "boards")]
+    pub(crate) best: Option<usize>,
     /// Sees the inputs of matrices; not in firmware, which has no room for it.
     #[cfg(feature = "std")]
     pub(crate) observer: Option<InputObserver<'p>>,
@@ -305,12 +308,13 @@ impl Pass<'_> {
         }
     }
 
-    /// Bias of the output matrix, the model's own scale, and its bound, as far as the model does any of it.
+    /// Bias of the output matrix, the model's own scale, and its bound, as far as the model does any of it: to `logits`, `(rows,
+    /// width)`, those of the tokens from `first` on.
     #[inline(never)]
-    pub(super) fn finish_logits(&self, logits: &mut [f32]) {
+    pub(super) fn finish_logits(&self, logits: &mut [f32], width: usize, first: usize) {
         let h = &self.model.hparams;
-        for logits in logits.rows_mut(h.vocab) {
-            norm::add(logits, self.model.weights.output.bias, 0);
+        for logits in logits.rows_mut(width) {
+            norm::add(logits, self.model.weights.output.bias, first);
             norm::multiply(logits, h.scales.logits);
             if h.caps.logits > 0.0 {
                 soft_cap(logits, h.caps.logits);

@@ -197,11 +197,12 @@ impl Share {
         rank: usize,
         shares: Shares,
     ) -> Result<Self, ShareError> {
-        if split == Split::Tokens && !shares.are_even() {
-            return Err(ShareError::Uneven(split, shares));
+        let even = Self::new(h, split, head, context, rank, shares.size())?;
+        match split {
+            _ if shares.are_even() => Ok(even),
+            Split::Tokens => Err(ShareError::Uneven(split, shares)),
+            _ => Ok(Share { of: Of { shares, ..even.of } }),
         }
-        let Share { of } = Self::new(h, split, head, context, rank, shares.size())?;
-        Ok(Share { of: Of { shares, ..of } })
     }
 
     /// Whether this is the only board.
@@ -254,10 +255,9 @@ impl Share {
         #[cfg(feature = "boards")]
         if self.is(Split::Layers) {
             let Of { rank, shares, head, .. } = self.of;
-            let end = |boards| {
-                let nearest = (2 * (h.n_layers + head) * shares.of_first(boards) + shares.sum()) / (2 * shares.sum());
-                shares.one_each(boards, nearest.saturating_sub(head), h.n_layers)
-            };
+            let all = h.n_layers + head;
+            let nearest = |boards| (2 * all * shares.of_first(boards) + shares.sum()) / (2 * shares.sum());
+            let end = |boards| shares.one_each(h.n_layers, boards, |boards| nearest(boards).saturating_sub(head));
             return end(rank)..end(rank + 1);
         }
         0..h.n_layers
@@ -318,7 +318,7 @@ impl Share {
         #[cfg(feature = "boards")]
         if self.is(Split::Rows) {
             let Of { rank, shares, .. } = self.of;
-            let end = |boards| shares.one_each(boards, shares.part(h.n_kv_heads, boards), h.n_kv_heads);
+            let end = |boards| shares.one_each(h.n_kv_heads, boards, |boards| shares.part(h.n_kv_heads, boards));
             return end(rank)..end(rank + 1);
         }
         0..h.n_kv_heads
@@ -334,6 +334,15 @@ impl Share {
             return end(rank)..end(rank + 1);
         }
         0..rows
+    }
+
+    /// How many of the best `best` of a vocabulary's logits are its own, at most; none where all boards' candidates, tokens with
+    /// their logits, would be no fewer bytes than all logits.
+    #[cfg(feature = "boards")]
+    pub fn candidates(&self, vocab: usize, best: usize) -> Option<usize> {
+        let of = |board| self.of_board(board).rows(vocab).len().min(best);
+        let all = (0..self.size()).map(of).sum::<usize>();
+        (2 * all < vocab).then(|| of(self.rank()))
     }
 
     /// Leaves of attention's tree in a block of positions; board `b` has every `size`-th block from block `b` on.

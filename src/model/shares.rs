@@ -73,9 +73,11 @@ impl Shares {
         n * self.of_first(boards) / self.sum()
     }
 
-    /// That end moved as far as leaves each board, the first `boards` and the others, at least one of `n` things.
-    pub(super) fn one_each(&self, boards: usize, end: usize, n: usize) -> usize {
-        end.min((n + boards).saturating_sub(self.size())).max(boards)
+    /// Where the parts of the first `boards` end, of `n` things of which there are enough for each board to have one: at `end`, as
+    /// far as that leaves none with nothing.
+    pub(super) fn one_each(&self, n: usize, boards: usize, end: impl Fn(usize) -> usize) -> usize {
+        let last = |boards: usize| (n + boards).saturating_sub(self.size());
+        (1..=boards).fold(0, |before, boards| end(boards).max(before + 1).min(last(boards)))
     }
 }
 
@@ -106,14 +108,14 @@ mod tests {
     fn what_is_divided_is_in_proportion() {
         let ends = |numbers: &[u8], n| {
             let shares = Shares::new(numbers).unwrap();
-            [1, 2, 3].map(|boards| shares.one_each(boards, shares.part(n, boards), n))
+            [1, 2, 3].map(|boards| shares.one_each(n, boards, |boards| shares.part(n, boards)))
         };
         assert_eq!(ends(&[3, 3, 2], 80), [30, 60, 80]);
         assert_eq!(ends(&[1, 1, 1], 8), [2, 5, 8]);
         // Nobody has nothing.
         assert_eq!(
-            (ends(&[100, 1, 1], 3), ends(&[1, 1, 100], 3), ends(&[1, 250, 1], 4)),
-            ([1, 2, 3], [1, 2, 3], [1, 3, 4])
+            (ends(&[100, 1, 1], 3), ends(&[1, 1, 100], 3), ends(&[125, 1, 125], 9)),
+            ([1, 2, 3], [1, 2, 3], [4, 5, 9])
         );
     }
 }

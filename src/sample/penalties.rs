@@ -32,6 +32,11 @@ impl Recent {
         self.n = 0;
     }
 
+    /// Whether there are any penalties.
+    pub(super) fn penalises(c: &SamplerConfig) -> bool {
+        c.repeat_penalty != 1.0 || c.presence_penalty != 0.0 || c.frequency_penalty != 0.0
+    }
+
     /// Whether penalties only lower logits.
     pub(super) fn lowers(c: &SamplerConfig) -> bool {
         c.repeat_penalty >= 1.0 && c.presence_penalty >= 0.0 && c.frequency_penalty >= 0.0
@@ -40,10 +45,7 @@ impl Recent {
     /// The logit of a token with its penalties: that of Keskar et al. 2019, arXiv 1909.05858, applied so that it lowers negative
     /// logits too, then those of OpenAI's API.
     pub(super) fn penalise(&self, c: &SamplerConfig, token: u32, logit: f32) -> f32 {
-        if c.repeat_penalty == 1.0 && c.presence_penalty == 0.0 && c.frequency_penalty == 0.0 {
-            return logit;
-        }
-        self.penalised(c, token, logit)
+        if Self::penalises(c) { self.penalised(c, token, logit) } else { logit }
     }
 
     #[inline(never)]

@@ -3,7 +3,7 @@
 use super::candidate::{CANDIDATES, Candidate, better};
 use super::config::SamplerConfig;
 use super::filters::{cut_min_p, cut_top_p};
-use super::penalties::Recent;
+use super::penalties::{PENALTY_WINDOW, Recent};
 use crate::util::SliceExt;
 use crate::util::binary_heap::{drain, sift_down, sift_up};
 
@@ -29,11 +29,13 @@ pub struct Rules<'r> {
     pub adjust: &'r dyn Fn(u32, f32) -> Option<f32>,
     /// The most by which it raises a logit; 0 if it raises none. Tokens that stay below the likeliest even so are not asked for.
     pub most_raised: f32,
+    /// How many tokens it lowers or does not allow, at most; none where that is not known.
+    pub lowers: Option<usize>,
 }
 
 impl Rules<'_> {
     /// None.
-    pub const NONE: Rules<'static> = Rules { adjust: &|_, logit| Some(logit), most_raised: 0.0 };
+    pub const NONE: Rules<'static> = Rules { adjust: &|_, logit| Some(logit), most_raised: 0.0, lowers: Some(0) };
 }
 
 /// A sampler with its state. It takes 9 KiB: keep it beside the session, not on a small stack.
@@ -86,7 +88,8 @@ impl Sampler {
     /// # Errors
     /// [`SampleError`] if there are no logits, one is NaN or infinite, or no token is allowed.
     pub fn sample_allowed(&mut self, logits: &[f32], allowed: &dyn Fn(u32) -> bool) -> Result<u32, SampleError> {
-        self.sample_by(logits, Rules { adjust: &|token, logit| allowed(token).then_some(logit), most_raised: 0.0 })
+        let adjust = |token, logit| allowed(token).then_some(logit);
+        self.sample_by(logits, Rules { adjust: &adjust, most_raised: 0.0, lowers: None })
     }
 
     /// The same by rules, which apply behind the penalties. They are asked of the likeliest tokens only.
@@ -100,11 +103,10 @@ impl Sampler {
         if !logits.iter().fold(true, |finite, l| finite & (*l < f32::INFINITY)) {
             return Err(SampleError::NotANumber);
         }
-        let config = self.config;
-        if config.temperature <= 0.0 || config.top_k == 1 {
+        let (config, room) = (self.config, self.room());
+        if room == 1 {
             return self.argmax(logits, rules);
         }
-        let room = if config.top_k == 0 { CANDIDATES } else { config.top_k.min(CANDIDATES) };
         let n = self.keep_best(logits, room, rules);
         let kept = self.candidates.get_mut(..n).filter(|c| !c.is_empty()).ok_or(SampleError::Empty)?;
         let n = cut_min_p(kept, cut_top_p(kept, config.top_p), config.min_p);
@@ -124,6 +126,28 @@ impl Sampler {
         }
         // Rounding made the weights sum to a little less: the last one takes the difference.
         kept.last().map(|c| c.token).ok_or(SampleError::Empty)
+    }
+
+    /// How many of the best logits are enough to sample by these rules, here and behind the tokens that come next, whatever the
+    /// others are below them: it draws the same if they are −∞. None where any of them may count.
+    ///
+    /// What is drawn is among the likeliest behind penalties and rules, as many as are kept. As long as these only lower logits,
+    /// nothing but what they keep and what they lower was better before.
+    pub fn needs(&self, rules: Rules<'_>) -> Option<usize> {
+        if !Recent::lowers(&self.config) || rules.most_raised > 0.0 {
+            return None;
+        }
+        let penalised = if Recent::penalises(&self.config) { PENALTY_WINDOW } else { 0 };
+        Some(self.room().saturating_add(penalised).saturating_add(rules.lowers?))
+    }
+
+    /// How many of the likeliest tokens are kept.
+    fn room(&self) -> usize {
+        match self.config.top_k {
+            _ if self.config.temperature <= 0.0 => 1,
+            0 => CANDIDATES,
+            k => k.min(CANDIDATES),
+        }
     }
 
     /// The likeliest token; among equals, the one with the lowest id.

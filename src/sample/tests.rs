@@ -1,5 +1,6 @@
 //! Tests of the sampler.
 
+use super::penalties::Recent;
 use super::*;
 use std::vec::Vec;
 
@@ -148,6 +149,72 @@ fn presence_and_frequency_penalties_are_subtracted() {
     assert_eq!(s.sample(&long), Ok(400));
 }
 
+/// What is drawn from the best logits alone is what is drawn from all, however penalties and rules lower these; from as many as are
+/// kept, it is not.
+#[test]
+fn the_best_logits_are_enough() {
+    let random = |i: u64| (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+    let mut mistaken = 0;
+    for round in 0..300u64 {
+        let of = |i: u64| random(1000 * round + i);
+        // Few different ones, so that there are ties.
+        let logits: Vec<f32> = (0..700).map(|i| (of(i) % 60) as f32 / 7.0 - 3.0).collect();
+        let mut sorted: Vec<u32> = (0..700).collect();
+        sorted.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
+        let config = SamplerConfig {
+            temperature: [0.0, 0.7, 1.5][round as usize % 3],
+            top_k: [1, 5, 40, 0][of(701) as usize % 4],
+            top_p: [0.9, 1.0][of(702) as usize % 2],
+            min_p: [0.0, 0.1][of(703) as usize % 2],
+            repeat_penalty: [1.0, 1.3][of(704) as usize % 2],
+            presence_penalty: [0.0, 1.5][of(705) as usize % 2],
+            frequency_penalty: [0.0, 0.4][of(706) as usize % 2],
+            seed: round,
+        };
+        let mut s = sampler(config);
+        // What came last is likely again.
+        (0..of(707) % 100).for_each(|i| s.accept(sorted[of(800 + i) as usize % 70]));
+        let lowered = &sorted[..of(708) as usize % 6];
+        let adjust = |token: u32, logit: f32| match lowered.iter().position(|t| *t == token) {
+            Some(i) if i % 2 == 0 => None,
+            Some(_) => Some(logit - 5.0),
+            None => Some(logit),
+        };
+        let rules = Rules { adjust: &adjust, most_raised: 0.0, lowers: Some(lowered.len()) };
+        let draws = |n: usize| {
+            let mut best = vec![f32::NEG_INFINITY; 700];
+            sorted.iter().take(n).for_each(|t| best[*t as usize] = logits[*t as usize]);
+            let mut s = s.clone();
+            (0..6).map(|_| s.sample_by(&best, rules).unwrap()).collect::<Vec<_>>()
+        };
+        let expected = draws(700);
+        assert_eq!(draws(s.needs(rules).unwrap()), expected, "round {round}: {config:?}");
+        let kept = s.needs(Rules::NONE).unwrap() - if Recent::penalises(&config) { PENALTY_WINDOW } else { 0 };
+        mistaken += usize::from(draws(kept) != expected);
+    }
+    assert!(mistaken > 30, "{mistaken}");
+}
+
+/// A token that is raised may come from anywhere.
+#[test]
+fn all_logits_are_needed_where_some_are_raised() {
+    let needs = |config, rules| sampler(config).needs(rules);
+    let greedy = SamplerConfig { temperature: 0.0, ..ALL };
+    assert_eq!((needs(ALL, Rules::NONE), needs(greedy, Rules::NONE)), (Some(CANDIDATES), Some(1)));
+    assert_eq!(needs(SamplerConfig::default(), Rules { lowers: Some(3), ..Rules::NONE }), Some(43));
+    assert_eq!(needs(SamplerConfig { presence_penalty: 0.1, ..greedy }, Rules::NONE), Some(1 + PENALTY_WINDOW));
+    for rules in [Rules { most_raised: 0.5, ..Rules::NONE }, Rules { lowers: None, ..Rules::NONE }] {
+        assert_eq!(needs(greedy, rules), None);
+    }
+    for config in [
+        SamplerConfig { repeat_penalty: 0.9, ..greedy },
+        SamplerConfig { presence_penalty: -0.1, ..greedy },
+        SamplerConfig { frequency_penalty: -0.1, ..greedy },
+    ] {
+        assert_eq!(needs(config, Rules::NONE), None);
+    }
+}
+
 /// Rules that forbid, lower and raise, with few different logits: beside trying every token.
 #[test]
 fn rules_hold_for_every_token() {
@@ -162,7 +229,7 @@ fn rules_hold_for_every_token() {
             _ => Some(0.0),
         };
         let adjust = |token: u32, logit: f32| bias(token).map(|bias| logit + bias);
-        let rules = Rules { adjust: &adjust, most_raised: raise };
+        let rules = Rules { adjust: &adjust, most_raised: raise, lowers: None };
         let mut all: Vec<(f32, u32)> = (0..700).filter_map(|t| Some((adjust(t, logits[t as usize])?, t))).collect();
         all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let mut greedy = sampler(SamplerConfig { temperature: 0.0, ..ALL });

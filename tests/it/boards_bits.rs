@@ -86,13 +86,13 @@ fn alone(model: &Model<'_>, config: Config, steps: &[Step]) -> Bits {
 
 /// How a model is shared, and in which proportion.
 #[derive(Clone, Copy, Debug)]
-struct Way {
-    split: Split,
-    shares: Shares,
+pub(crate) struct Way {
+    pub(crate) split: Split,
+    pub(crate) shares: Shares,
 }
 
 impl Way {
-    fn even(split: Split, size: usize) -> Self {
+    pub(crate) fn even(split: Split, size: usize) -> Self {
         Way { split, shares: Shares::even(size) }
     }
 
@@ -107,13 +107,13 @@ fn on_board(comm: &dyn Comm, model: &Model<'_>, config: Config, way: Way, steps:
 }
 
 /// The same of what `f` does on the first.
-fn of_board(
+pub(crate) fn of_board<R: Default>(
     comm: &dyn Comm,
     model: &Model<'_>,
     config: Config,
     way: Way,
-    f: impl FnOnce(&mut Engine<'_>, &mut Session<'_>) -> Bits,
-) -> Result<Bits, EngineError> {
+    f: impl FnOnce(&mut Engine<'_>, &mut Session<'_>) -> R,
+) -> Result<R, EngineError> {
     let share = way.share(model, &config, comm.rank()).unwrap();
     let plan = Plan::shared(&model.hparams, &config, &share)?;
     let mut room = memory(plan.bytes()).unwrap();
@@ -123,10 +123,10 @@ fn of_board(
     let mut session = Session::new(model, &plan, cache)?;
     assert_eq!((engine.used_bytes(), session.used_bytes()), (plan.engine_bytes(), plan.session_bytes()));
     if comm.rank() == 0 {
-        let bits = f(&mut engine, &mut session);
-        return engine.dismiss().map(|()| bits);
+        let done = f(&mut engine, &mut session);
+        return engine.dismiss().map(|()| done);
     }
-    engine.follow(&Pool::new(1), &mut session).map(|()| Vec::new())
+    engine.follow(&Pool::new(1), &mut session).map(|()| R::default())
 }
 
 /// Boards of these numbers, as far as the model can have them, give the bits of one.
@@ -424,7 +424,7 @@ fn a_board_that_fails_in_a_pass() {
 }
 
 /// What a board exchanges: how often, and how many bytes it sends to others.
-struct Counting<'c> {
+pub(crate) struct Counting<'c> {
     comm: &'c dyn Comm,
     exchanges: AtomicUsize,
     bytes: AtomicUsize,
@@ -433,7 +433,7 @@ struct Counting<'c> {
 }
 
 impl<'c> Counting<'c> {
-    fn new(comm: &'c dyn Comm) -> Self {
+    pub(crate) fn new(comm: &'c dyn Comm) -> Self {
         Counting { comm, exchanges: AtomicUsize::new(0), bytes: AtomicUsize::new(0), mistaken: false }
     }
 
@@ -442,7 +442,7 @@ impl<'c> Counting<'c> {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn counts(&self) -> (usize, usize) {
+    pub(crate) fn counts(&self) -> (usize, usize) {
         (self.exchanges.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 }

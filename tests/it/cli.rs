@@ -533,8 +533,8 @@ fn plan_says_what_boards_would_make_of_a_model() {
     // Two layers, four gathers each; a context of 256 is one leaf.
     assert_eq!(of("exchanges_per_token"), [Some(0), Some(3), Some(10), None]);
     assert_eq!(splits[3]["error"], "2 boards: a split by tokens has no use for more than 1");
-    // Floats of the second board, which has more: 32 of attention, twice 32 of the residual stream, and 64.
-    assert_eq!(of("bytes_per_token"), [Some(0), Some(2 * 4 * 64), Some(2 * 4 * (32 + 64 + 64)), None]);
+    // Floats of the second board, which has more: 32 of attention, twice 32 of the residual stream, and 64; and 35 logits.
+    assert_eq!(of("bytes_per_token"), [Some(0), Some(2 * 4 * 64), Some(2 * 4 * (32 + 64 + 64) + 4 * 35), None]);
     let (weights, session) = (of("weights"), of("session"));
     assert!(2 * session[2].unwrap() == session[0].unwrap() && 2 * session[1].unwrap() == session[0].unwrap());
     assert!(weights[2] < weights[0] && weights[1] < weights[0]);

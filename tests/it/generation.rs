@@ -121,7 +121,7 @@ fn each_limit_ends_an_answer() {
         let (mut generation, limits) = (Generation::new(), Limits { tokens: 40, stops: &[] });
         let Reader { engine, session } = reader;
         let mut run = Run { engine, exec: &Serial, session, sampler: &mut sampler, lookup: None };
-        let rules = Rules { adjust: &adjust, most_raised: 0.0 };
+        let rules = Rules { adjust: &adjust, most_raised: 0.0, lowers: None };
         let mut step = || generation.step(&mut run, limits, rules, &mut |_| ()).unwrap();
         while let Event::Token(_) = step() {
             chosen.set(chosen.get() + 1);
@@ -176,7 +176,7 @@ fn what_the_vocabulary_suppresses_is_never_sampled() {
 
 /// Only a few tokens: an answer of them repeats itself soon.
 fn few() -> Rules<'static> {
-    Rules { adjust: &|token, logit| (token < 8).then_some(logit), most_raised: 0.0 }
+    Rules { adjust: &|token, logit| (token < 8).then_some(logit), most_raised: 0.0, lowers: None }
 }
 
 /// An answer with drafts, and how many of their tokens were drafted and held.

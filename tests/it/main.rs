@@ -8,6 +8,8 @@ mod barriers;
 #[cfg(feature = "boards")]
 mod boards;
 #[cfg(feature = "boards")]
+mod boards_answers;
+#[cfg(feature = "boards")]
 mod boards_bits;
 #[cfg(feature = "capi")]
 mod capi;

@@ -112,7 +112,7 @@ impl Client {
     }
 
     fn rules(&self) -> Rules<'static> {
-        let few = Rules { adjust: &|token, logit| (token < 8).then_some(logit), most_raised: 0.0 };
+        let few = Rules { adjust: &|token, logit| (token < 8).then_some(logit), most_raised: 0.0, lowers: None };
         if self.few { few } else { Rules::NONE }
     }
 }

@@ -4,6 +4,7 @@
 use armlet::engine::{Config, Plan};
 use armlet::gguf::File;
 use armlet::model::{Hparams, Share, ShareError, Shares, Split, Weights};
+use armlet::sample::SamplerConfig;
 
 /// Sums of attention that a board sends of a token and head, at least: blocks are so large that it has two of them, or up to four.
 const ROOTS: f64 = 2.0;
@@ -205,7 +206,7 @@ impl Cluster {
         Row { weights: largest(shares, weights), workspace, session, token }
     }
 
-    /// Each board has some rows of each matrix; what they give is gathered four times a layer.
+    /// Each board has some rows of each matrix; what they give is gathered four times a layer, and its best logits at the end.
     fn by_rows(&self, shares: &[Share]) -> Row {
         let (h, s) = (&self.h, &self.sizes);
         let of = |range: std::ops::Range<usize>, all: usize| range.len() as f64 / all as f64;
@@ -241,7 +242,12 @@ impl Cluster {
             let attended = heads * h.head_of(layer).dim as f64;
             input * (attended + of(share.rows(h.n_ff))) + 2.0 * F32 * of(share.rows(h.n_embd))
         };
-        (0..h.n_layers).map(layer).sum()
+        // A token and its logit, of those that are the best on each board, or all logits.
+        let logits = match share.candidates(h.vocab, SamplerConfig::default().top_k) {
+            Some(candidates) => 2.0 * F32 * candidates as f64,
+            None => F32 * of(share.rows(h.vocab)),
+        };
+        (0..h.n_layers).map(layer).sum::<f64>() + logits
     }
 
     /// Each board has all weights, and gathers the sums of its blocks of positions once a layer.

@@ -97,7 +97,9 @@ impl TokenRules {
             let logit = logit + self.bias.get(&token).unwrap_or(&0.0) - penalties.get(&token).unwrap_or(&0.0);
             (logit > f32::NEG_INFINITY).then_some(logit)
         };
-        f(Rules { adjust: &adjust, most_raised: self.bias.values().fold(0.0, |most, bias| most.max(*bias)) })
+        let most_raised = self.bias.values().fold(0.0, |most: f32, bias| most.max(*bias));
+        let lowers = constraint.is_none().then_some(self.bias.len() + penalties.len());
+        f(Rules { adjust: &adjust, most_raised, lowers })
     }
 
     fn breaks(&self, tokenizer: &Tokenizer<'_>, token: u32) -> bool {
