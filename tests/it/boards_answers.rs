@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 
 use proptest::prelude::*;
 
-use crate::boards_bits::{Counting, Way, of_board};
+use crate::boards_exchanges::Counting;
+use crate::boards_run::{Way, of_board};
 use crate::common::boards::on_boards;
 use crate::common::deep;
 use crate::common::gguf::{Gguf, Tiny, Val};

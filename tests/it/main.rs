@@ -11,6 +11,12 @@ mod boards;
 mod boards_answers;
 #[cfg(feature = "boards")]
 mod boards_bits;
+#[cfg(feature = "boards")]
+mod boards_exchanges;
+#[cfg(feature = "boards")]
+mod boards_run;
+#[cfg(feature = "boards")]
+mod boards_sessions;
 #[cfg(feature = "capi")]
 mod capi;
 #[cfg(feature = "capi")]
