@@ -95,7 +95,7 @@ fn each_piece<P>(
     pieces: impl Iterator<Item = P>,
     mut f: impl FnMut(P) -> Result<usize, Failure>,
 ) -> Result<(), Failure> {
-    interrupt::catch()?;
+    let _caught = interrupt::Caught::new()?;
     let bar = progress(bytes as u64, what);
     let result = pieces.into_iter().try_for_each(|piece| {
         interrupt::stop()?;

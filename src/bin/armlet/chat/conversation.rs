@@ -91,6 +91,9 @@ impl Conversation<'_, '_> {
         match Transcript::decode(extra).filter(|transcript| transcript.read.len() as u64 == session.position()) {
             Some(transcript) => {
                 self.transcript = transcript;
+                if self.file == Some(path) {
+                    self.loaded.boards.keep(session.position());
+                }
                 self.shortened = self.transcript.messages.last().is_none_or(|m| m.role != Role::Assistant);
                 Ok(())
             }
