@@ -10,10 +10,7 @@ use crate::patience::board;
 /// # Errors
 /// Why the boards cannot start, the same on all of them; it is one board's task to say it.
 pub fn agree(boards: &dyn Comm, own: Result<Card, String>) -> Result<Vec<Card>, String> {
-    let shares = own.as_ref().map(|card| card.shares.clone()).unwrap_or_default();
     let cards = met(boards, own)?;
-    let shares = gather_texts(boards, &shares)?;
-    let cards: Vec<Card> = cards.into_iter().zip(shares).map(|(card, shares)| Card { shares, ..card }).collect();
     compare(&cards)?;
     Ok(cards)
 }
@@ -30,6 +27,23 @@ pub fn tell(boards: &dyn Comm, own: Result<String, String>) -> Result<Vec<String
     };
     met(boards, own)?;
     gather_texts(boards, &text)
+}
+
+/// Compares what this board was asked for with what the others were: each has a name.
+///
+/// # Errors
+/// What differs, the same on all boards.
+pub fn alike(boards: &dyn Comm, own: &[(&str, String)]) -> Result<(), String> {
+    let cards = met(boards, Ok(Card { host: crate::machine::host(), ..Card::default() }))?;
+    let texts = gather_texts(boards, &own.iter().map(|(_, asked)| asked.as_str()).collect::<Vec<_>>().join("\n"))?;
+    let names: Vec<String> = cards.into_iter().map(|card| card.host).collect();
+    for (rank, text) in texts.iter().enumerate() {
+        let asked = own.iter().zip(text.lines().zip(texts[0].lines()));
+        if let Some(((item, _), (own, first))) = asked.into_iter().find(|(_, (own, first))| own != first) {
+            return Err(format!("{}: {item} is {own}, and on {} {first}", board(rank, &names), board(0, &names)));
+        }
+    }
+    Ok(())
 }
 
 /// The cards of all, if all can start.
@@ -101,6 +115,20 @@ mod tests {
         }
     }
 
+    /// They may be started with different command lines.
+    #[test]
+    fn what_boards_are_asked_for_is_compared() {
+        let asked = |split: &str, shares: &str| [("--split", split.to_string()), ("--shares", shares.to_string())];
+        for why in on_boards(3, |board| {
+            let shares = if board.rank() == 2 { "auto" } else { "3,3,2" };
+            alike(&board, &asked("rows", "even")).unwrap();
+            alike(&board, &asked("rows", shares)).unwrap_err()
+        }) {
+            let host = crate::machine::host();
+            assert_eq!(why, format!("board {host} (rank 2): --shares is auto, and on board {host} (rank 0) 3,3,2"));
+        }
+    }
+
     /// One board's trouble is told by all, and so is a difference.
     #[test]
     fn the_reason_is_the_same_everywhere() {
@@ -118,10 +146,6 @@ mod tests {
         for why in on_boards(3, |board| agree(&board, own(board.rank())).unwrap_err()) {
             let host = crate::machine::host();
             assert_eq!(why, format!("board {host} (rank 2): model.gguf: no such file"));
-        }
-        let own = |rank| Ok(Card { shares: if rank == 2 { "auto".into() } else { "3,3,2".into() }, ..card(rank) });
-        for why in on_boards(3, |board| agree(&board, own(board.rank())).unwrap_err()) {
-            assert_eq!(why, "board b2 (rank 2): shares is auto, and on board b0 (rank 0) 3,3,2");
         }
         // Even if there is nothing to say.
         for why in on_boards(2, |board| agree(&board, if board.rank() == 1 { Err(String::new()) } else { Ok(card(0)) }))

@@ -76,8 +76,6 @@ pub struct Card {
     pub available: u32,
     /// MB per second at which it reads memory; 0 if that was not measured.
     pub bandwidth: u32,
-    /// What it was told of the boards' shares. It is of any length, so it is shown behind the rest.
-    pub shares: String,
 }
 
 impl Card {
@@ -131,7 +129,6 @@ impl Card {
             needed: u32::from_le_bytes(take(&mut rest)),
             available: u32::from_le_bytes(take(&mut rest)),
             bandwidth: u32::from_le_bytes(take(&mut rest)),
-            shares: String::new(),
         })
     }
 
@@ -147,9 +144,6 @@ impl Card {
         let numbers = self.numbers.0.iter().zip(&other.numbers.0).enumerate();
         if let Some((i, (own, others))) = numbers.into_iter().find(|(_, (own, others))| own != others) {
             return Some((ITEMS[i], Numbers::spelled(i, *own), Numbers::spelled(i, *others)));
-        }
-        if self.shares != other.shares {
-            return Some(("shares", self.shares.clone(), other.shares.clone()));
         }
         let is_alike = self.backend == other.backend || (self.any_backend && other.any_backend);
         (!is_alike).then(|| ("the instruction set (ARMLET_CPU)", self.backend.clone(), other.backend.clone()))
@@ -226,7 +220,6 @@ mod tests {
             needed: 1_000,
             available: 1_500,
             bandwidth: 11_000,
-            shares: String::new(),
         }
     }
 
@@ -282,7 +275,6 @@ mod tests {
             ),
             (with(|c| c.sinks = 5), "sinks is 5, and on board b0 (rank 0) 4"),
             (with(|c| c.prefix = 6), "prefix is 6, and on board b0 (rank 0) 0"),
-            (Card { shares: "3,2".into(), ..own.clone() }, "shares is 3,2, and on board b0 (rank 0) "),
             (with(|c| c.slack = 1), "slack is 1, and on board b0 (rank 0) 0"),
             (
                 Card { backend: "neon".into(), any_backend: false, ..own.clone() },

@@ -23,7 +23,7 @@ mod transport;
 #[allow(dead_code, unreachable_pub, reason = "tests use a part of it")]
 mod boards;
 
-pub use agree::{agree, gather_texts, tell};
+pub use agree::{agree, alike, gather_texts, tell};
 pub use card::{Card, Numbers};
 pub use counted::{Counted, Counts};
 pub use patience::Patience;

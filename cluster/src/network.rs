@@ -12,7 +12,7 @@ use armlet::engine::{Config, Plan};
 use armlet::host::Pool;
 use armlet::model::{Model, Share, Shares, Split};
 use armlet::storage::Executor;
-use armlet_mpi::{Card, Counted, Mpi, Numbers, check as machines, launch};
+use armlet_mpi::{Card, Counted, Mpi, Numbers, check as machines, launch, machine};
 
 use crate::args::boards::Options;
 use crate::args::{Args, Command};
@@ -37,6 +37,8 @@ struct Job {
     wanted: Wanted,
     /// What the boards have, once it is known.
     shares: OnceLock<Shares>,
+    /// Memory in MiB that was available before this board took any.
+    available: u32,
     /// Whether the boards have shown each other their cards.
     met: AtomicBool,
     /// Whether they have agreed on what is to be run: what fails on one is not known to the others any more.
@@ -53,24 +55,26 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Ok(mpi) => Counted::new(mpi),
         Err(why) => return Failure::Error(why).report(),
     };
-    let shares_of = OnceLock::new();
-    let job = Job {
+    let job = Arc::new(Job {
         boards,
         split,
         model: 0.into(),
-        wanted: shares,
-        shares: shares_of,
+        // Boards that share positions have the same weights: nothing is in proportion.
+        wanted: shares.of_split(split),
+        shares: OnceLock::new(),
+        available: machine::available_mib(),
         met: false.into(),
         runs: false.into(),
-    };
-    let job = Arc::new(job);
+    });
+    job.boards.boards().at_end(crate::fatal::clean_up);
     let (rank, several) = (job.boards.rank(), job.boards.size() > 1);
     if rank > 0 {
         log::set_max_level(log::LevelFilter::Error);
     }
     *JOB.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&job));
     let result = match &args.command {
-        _ if shares.check(job.boards.size()).is_err() => shares.check(job.boards.size()).map_err(Failure::Usage),
+        _ if let Err(failure) = job.alike(&args.command) => Err(failure),
+        _ if let Err(why) = shares.check(job.boards.size()) => Err(Failure::Usage(why)),
         Command::Chat(chat) if several && chat.prefix.is_some() => {
             Err(Failure::Usage("--prefix is of one board".into()))
         }
@@ -102,7 +106,35 @@ pub(crate) fn run(args: Args) -> ExitCode {
     }
 }
 
+/// The command's name, of those that several boards run.
+fn name(command: &Command) -> &'static str {
+    match command {
+        Command::Chat(_) => "chat",
+        Command::Complete(_) => "complete",
+        Command::Perplexity(_) => "perplexity",
+        Command::Bench(_) => "bench",
+        Command::Check => "check",
+        _ => "of one board",
+    }
+}
+
 impl Job {
+    /// Whether all boards were asked for the same, as they may be started with different command lines.
+    fn alike(&self, command: &Command) -> Result<(), Failure> {
+        if self.boards.size() == 1 {
+            return Ok(());
+        }
+        let asked = [
+            ("the command", name(command).to_string()),
+            ("--split", self.split.name().to_string()),
+            ("--shares", self.wanted.to_string()),
+        ];
+        self.boards.boards().alike(&asked).map_err(|why| {
+            self.met.store(true, Ordering::Relaxed);
+            Failure::Error(why)
+        })
+    }
+
     /// What the command has come to, which all boards know if they had not met: then one of them says it.
     fn agreed(&self, result: Result<(), Failure>) -> Result<(), Failure> {
         match result {
@@ -142,7 +174,7 @@ impl Job {
             numbers: Numbers::new(config, self.split),
             any_backend: !model.has_float_matrices(),
             threads: threads(pool.workers()),
-            shares: self.wanted.to_string(),
+            available: self.available,
             ..Card::here(kernels.backend())
         }
     }
@@ -231,29 +263,27 @@ impl Boards {
             .map_err(|e| Failure::Error(e.to_string()))
     }
 
-    /// This board's own weights, if they are not all there are. These follow from the split alone, not from the context; boards that
-    /// a split has no use for say so when they meet.
+    /// Whether this board has a part of the weights.
+    pub(crate) fn have_parts(&self) -> bool {
+        self.are_several() && self.0.as_ref().is_some_and(|job| job.split != Split::Tokens)
+    }
+
+    /// This board's own weights, if they are not all there are. These follow from the split alone, not from the context.
     ///
     /// # Errors
-    /// What keeps boards from measuring how fast they are, where that says what each has.
+    /// Boards that the split has no use for, or what keeps them from measuring how fast they are, where that says what each has.
     pub(crate) fn weights<'m>(
         &self,
         model: &Model<'m>,
         kernels: &Kernels,
         pool: &Pool,
     ) -> Result<Option<Vec<&'m [u8]>>, Failure> {
-        let Some(job) = self.0.as_ref().filter(|job| self.are_several() && job.split != Split::Tokens) else {
+        if !self.have_parts() {
             return Ok(None);
-        };
-        let config = Config::default();
-        let shares = job.shares(job.card(model, kernels, pool, &config), pool)?;
-        let (h, head, rank) = (&model.hparams, model.weights.head_in_layers(), job.boards.rank());
-        let share = Share::uneven(h, job.split, head, config.context, rank, shares).ok();
-        Ok(share.map(|share| {
-            let mut own = Vec::new();
-            share.for_each(model, &mut |weights| own.push(weights));
-            own
-        }))
+        }
+        let mut own = Vec::new();
+        self.share(model, kernels, pool, &Config::default())?.for_each(model, &mut |weights| own.push(weights));
+        Ok(Some(own))
     }
 
     /// Shows the others what this board is to run, and waits for theirs.
@@ -286,7 +316,7 @@ impl Boards {
 
 /// Threads of a board: if it has as many as CPUs that it may use, and might use more, as many as there are CPUs.
 fn threads(workers: usize) -> u16 {
-    let [cpus, all] = armlet_mpi::machine::cpus();
+    let [cpus, all] = machine::cpus();
     let workers = u16::try_from(workers).unwrap_or(u16::MAX);
     if workers >= cpus { workers.max(all) } else { workers }
 }

@@ -13,7 +13,7 @@ use mpi::request::StaticScope;
 use mpi::topology::{Communicator, SimpleCommunicator};
 use mpi::{Tag, Threading};
 
-use crate::agree::{agree, tell};
+use crate::agree::{agree, alike, tell};
 use crate::card::Card;
 use crate::exchange::{Exchange, Messages};
 use crate::launch;
@@ -84,6 +84,14 @@ impl Mpi {
         tell(self, own)
     }
 
+    /// Compares what this board was asked for with what the others were, before anything else.
+    ///
+    /// # Errors
+    /// As [`start`](Mpi::start).
+    pub fn alike(&self, own: &[(&str, String)]) -> Result<(), String> {
+        alike(self, own)
+    }
+
     /// That, however the boards were launched.
     pub(crate) fn meet(&self, own: Result<Card, String>) -> Result<Vec<Card>, String> {
         let cards = agree(self, own)?;
@@ -105,7 +113,7 @@ impl Mpi {
         self.kept.store(tokens, Ordering::Relaxed);
     }
 
-    /// What to do before the program ends because of a board that does not answer: such as to give the terminal back.
+    /// What to do before the program ends because of a board that does not answer: such as to delete its temporary files.
     pub fn at_end(&self, f: impl FnOnce() + Send + 'static) {
         *self.at_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(f));
     }

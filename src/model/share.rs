@@ -382,9 +382,13 @@ impl Share {
         if h.family.qk_norm == QkNorm::Whole {
             return Err("norms over all heads of queries and keys cannot be shared by rows");
         }
-        let cut = |(i, layer)| self.layer(h, i, layer).is_some();
-        let whole = model.weights.layers.iter().enumerate().all(cut) && self.output(h, &model.weights.output).is_some();
-        if whole { Ok(()) } else { Err("panels of this model's matrices would be cut by rows") }
+        // Of all boards, so that all of them say so.
+        let is_whole = |share: Share| {
+            let whole = |(i, layer)| share.layer(h, i, layer).is_some();
+            model.weights.layers.iter().enumerate().all(whole) && share.output(h, &model.weights.output).is_some()
+        };
+        let all = (0..self.size()).all(|rank| is_whole(self.of_board(rank)));
+        if all { Ok(()) } else { Err("panels of this model's matrices would be cut by rows") }
     }
 
     /// Calls `f` with a board's own weights, in the order in which a pass needs them. Of the embedding it needs those rows

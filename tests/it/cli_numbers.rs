@@ -4,7 +4,8 @@ use crate::cli::{Folder, armlet, fails_with, ok, stderr, tiny};
 use crate::common::gguf::Val;
 
 /// What follows options that take no number, as `--help` shows it.
-const NO_NUMBERS: [&str; 18] = [
+const NO_NUMBERS: [&str; 19] = [
+    "SHARES",
     "RATE,LATENCY",
     "PP,TG",
     "MODEL",

@@ -23,6 +23,10 @@ const AROUND: u64 = 64 << 10;
 /// The most that a board may have resident of the file, in percent, beside those.
 const RESIDENT: [(&str, usize, u64); 2] = [("layers", 4, 27), ("rows", 3, 36)];
 
+/// Boards that are not alike, as they are told or as they find; by tokens they are always.
+const UNEVEN: [(&str, usize, &str); 4] =
+    [("layers", 3, "3,1,2"), ("rows", 2, "2,1"), ("rows", 2, "auto"), ("tokens", 2, "auto")];
+
 /// An answer of so many boards.
 fn complete(boards: usize, split: &str, file: &Path, tokens: u64) -> Command {
     let mut job = mpirun();
@@ -52,8 +56,23 @@ pub(crate) fn answers() -> Result<(), Failed> {
             }
         }
     }
-    say("    1 to 4 boards by layers and tokens, and 3 by rows, give the same answer");
+    for (split, boards, shares) in UNEVEN {
+        let mut job = complete(boards, split, &file, ANSWER);
+        let said = outcome(job.args(["--shares", shares]))?;
+        if succeeded(&format!("{boards} boards by {split} in shares of {shares}"), &said)? != expected {
+            return Err(Failed(format!("{boards} boards by {split} in shares of {shares} answer otherwise than one")));
+        }
+    }
+    say("    1 to 4 boards by layers and tokens, and 3 by rows, give the same answer, in uneven shares too");
     Ok(())
+}
+
+/// Boards that were started with different command lines say so.
+pub(crate) fn asked_differently() -> Result<(), Failed> {
+    let mut job = complete(1, "rows", &model::shipped()?, 1);
+    job.args(["--shares", "2,1", ":", "-n", "1"]).arg(built("armlet-mpi"));
+    job.args(options("rows", 1, QUESTION)).args(["--shares", "auto", "-m"]).arg(model::shipped()?);
+    failed("different shares", &outcome(&mut job)?, 1, "(rank 1): --shares is auto, and on board")
 }
 
 /// A prompt that boards divide, some of which is in the cache of the second one, is read as by one.

@@ -57,6 +57,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("what of a model is in a board's memory", board_program::resident)?;
     steps.step("what boards may rely on", contract)?;
     steps.step("boards that do not fit together", cards)?;
+    steps.step("boards that were asked for different things", board_program::asked_differently)?;
     steps.step("a board is killed", killed_exchanging)?;
     steps.step("a board is killed in an answer", board_program::killed_answering)?;
     steps.step("a board is silent", silent)?;

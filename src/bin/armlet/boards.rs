@@ -6,6 +6,8 @@ use armlet::gguf::File;
 use armlet::model::{Hparams, Share, ShareError, Shares, Split, Weights};
 use armlet::sample::SamplerConfig;
 
+use crate::shares::Wanted;
+
 /// Sums of attention that a board sends of a token and head, at least: blocks are so large that it has two of them, or up to four.
 const ROOTS: f64 = 2.0;
 /// Bytes of a number as it travels between matrices that are not quantised.
@@ -110,8 +112,9 @@ pub(crate) struct Cluster {
     pub(crate) config: Config,
     /// Bytes per second that each board reads from memory.
     pub(crate) memory: Vec<f64>,
-    /// Shares of the boards.
+    /// Shares of the boards, and how they were asked for.
     pub(crate) shares: Shares,
+    pub(crate) wanted: Wanted,
     pub(crate) network: Network,
 }
 
@@ -165,7 +168,9 @@ impl Cluster {
     fn shares(&self, split: Split) -> Result<Vec<Share>, ShareError> {
         let layer = self.sizes.all_layers() / self.h.n_layers as f64;
         let head = (self.sizes.head / layer).round() as usize;
-        let share = |rank| Share::uneven(&self.h, split, head, self.config.context, rank, self.shares);
+        let shares =
+            if self.wanted.of_split(split) == Wanted::Even { Shares::even(self.boards()) } else { self.shares };
+        let share = |rank| Share::uneven(&self.h, split, head, self.config.context, rank, shares);
         (0..self.boards()).map(share).collect()
     }
 

@@ -56,6 +56,11 @@ impl Boards {
         Ok(Share::WHOLE)
     }
 
+    /// Whether this board has a part of the weights.
+    pub(crate) fn have_parts(&self) -> bool {
+        false
+    }
+
     /// This board's own weights, if they are not all there are.
     pub(crate) fn weights<'m>(&self, _: &Model<'m>, _: &Kernels, _: &Pool) -> Result<Option<Vec<&'m [u8]>>, Failure> {
         Ok(None)

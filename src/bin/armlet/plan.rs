@@ -64,7 +64,7 @@ pub(crate) fn run(args: &args::Plan) -> Result<(), Failure> {
     let cluster = |boards| {
         let memory = speeds(&args.memory_speed, boards)?;
         let shares = args.shares.of(boards, || Ok(memory.clone()))?;
-        Ok(Cluster { h, sizes, config: shown.config, memory, shares, network: args.net })
+        Ok(Cluster { h, sizes, config: shown.config, memory, shares, wanted: args.shares, network: args.net })
     };
     let cluster = args.boards.map(cluster).transpose().map_err(Failure::Usage)?;
     let shown = Shown { cluster, ..shown };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use armlet::model::{MAX_BOARDS, Shares};
+use armlet::model::{MAX_BOARDS, Shares, Split};
 
 /// Boards whose speeds differ by no more than this are alike.
 const ALIKE: f64 = 1.15;
@@ -43,9 +43,15 @@ impl Wanted {
             .ok_or_else(|| format!("they come to {sum}, and may come to {}", Shares::MOST))
     }
 
-    /// Whether there is one for each of so many boards.
+    /// By a split: one by tokens has nothing to be faster with.
+    pub(crate) fn of_split(self, split: Split) -> Self {
+        if (self, split) == (Wanted::Auto, Split::Tokens) { Wanted::Even } else { self }
+    }
+
+    /// Whether so many boards can share a model, with a number for each.
     pub(crate) fn check(self, boards: usize) -> Result<(), String> {
         match self {
+            _ if boards > MAX_BOARDS => Err(format!("{boards} boards, and at most {MAX_BOARDS} share a model")),
             Wanted::Given(shares) if shares.size() != boards => {
                 Err(format!("--shares {shares}: {} shares, and {boards} boards", shares.size()))
             }
@@ -136,6 +142,10 @@ mod tests {
             (Ok("1,2".into()), Ok("1,1".into()), Ok("2,1".into()))
         );
         assert_eq!(Wanted::Auto.of(2, || Err("not measured".into())), Err("not measured".into()));
+        assert_eq!(Wanted::Even.check(65), Err("65 boards, and at most 64 share a model".into()));
+        let of_split = |wanted: Wanted| Split::ALL.map(|split| wanted.of_split(split));
+        assert_eq!(of_split(Wanted::Auto), [Wanted::Auto, Wanted::Auto, Wanted::Even]);
+        assert_eq!(of_split(Wanted::Even), [Wanted::Even; 3]);
     }
 
     /// Two of a kind are measured a little apart.
