@@ -13,7 +13,6 @@ mod boards;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Barrier;
 use std::time::Duration;
 
 use armlet::arch::Kernels;
@@ -81,12 +80,7 @@ fn run(path: &Path, job: Job) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
     let share = |rank| Share::new(&model.hparams, job.split, head, CONTEXT, rank, job.boards);
     let plans = (0..job.boards).map(|rank| Ok(Plan::shared(&model.hparams, &config, &share(rank)?)?));
     let plans: Vec<Plan> = plans.collect::<Result<_, Box<dyn std::error::Error>>>()?;
-    // Their threads are the first ones, before those that carry messages.
-    let all_are_there = Barrier::new(job.boards);
-    let answers = boards::on_patient_boards(job.boards, PATIENCE, |board| {
-        all_are_there.wait();
-        on_board(&board, &model, &plans, job)
-    });
+    let answers = boards::on_eager_boards(job.boards, PATIENCE, |board| on_board(&board, &model, &plans, job));
     // The first board's; what the others end with matters where they fail.
     let answers: Vec<Vec<u32>> = answers.into_iter().collect::<Result<_, _>>()?;
     Ok(answers.into_iter().next().unwrap_or_default())

@@ -12,7 +12,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it looks whether another takes what it sends.
 const LOOK: Duration = Duration::from_micros(20);
 
-/// One of several boards. What it sends it has sent when the other has it, as a network may have it with long messages.
+/// Messages that an eager network has room for.
+const ROOM: usize = 64;
+
+/// One of several boards.
 pub struct Board {
     rank: usize,
     /// To each board.
@@ -20,20 +23,27 @@ pub struct Board {
     /// From each board.
     from: Vec<Mutex<Receiver<Vec<u8>>>>,
     patience: Duration,
+    /// Whether the network has room for what is sent.
+    is_eager: bool,
 }
 
-/// Runs `f` on each of `size` boards; what each gives.
+/// Runs `f` on each of `size` boards; what each gives. What a board sends it has sent when the other has it, as a network may have
+/// it with long messages.
 pub fn on_boards<R: Send>(size: usize, f: impl Fn(Board) -> R + Sync) -> Vec<R> {
-    on_patient_boards(size, PATIENCE, f)
+    on_network(size, PATIENCE, 0, f)
 }
 
-/// That, on boards that wait for each other so long.
-pub fn on_patient_boards<R: Send>(size: usize, patience: Duration, f: impl Fn(Board) -> R + Sync) -> Vec<R> {
+/// That, on boards that wait for each other so long, on a network that has room for what they send.
+pub fn on_eager_boards<R: Send>(size: usize, patience: Duration, f: impl Fn(Board) -> R + Sync) -> Vec<R> {
+    on_network(size, patience, ROOM, f)
+}
+
+fn on_network<R: Send>(size: usize, patience: Duration, room: usize, f: impl Fn(Board) -> R + Sync) -> Vec<R> {
     let (mut to, mut from): (Vec<_>, Vec<_>) =
         (0..size).map(|_| ((0..size).map(|_| None).collect::<Vec<_>>(), Vec::new())).unzip();
     for receiver in 0..size {
         for sender in to.iter_mut() {
-            let (send, receive) = sync_channel(0);
+            let (send, receive) = sync_channel(room);
             sender[receiver] = Some(Mutex::new(send));
             from[receiver].push(Mutex::new(receive));
         }
@@ -44,6 +54,7 @@ pub fn on_patient_boards<R: Send>(size: usize, patience: Duration, f: impl Fn(Bo
         to: to.into_iter().flatten().collect(),
         from,
         patience,
+        is_eager: room > 0,
     };
     std::thread::scope(|scope| {
         let f = &f;
@@ -67,6 +78,20 @@ impl Board {
             };
             std::thread::sleep(LOOK);
         }
+    }
+
+    /// Sends to others while `then` runs.
+    fn sending(&self, to: &[(usize, &[u8])], then: impl FnOnce() -> Result<(), CommError>) -> Result<(), CommError> {
+        if self.is_eager {
+            to.iter().try_for_each(|(rank, data)| self.send(*rank, data))?;
+            return then();
+        }
+        std::thread::scope(|scope| {
+            let sent: Vec<_> = to.iter().map(|(rank, data)| scope.spawn(|| self.send(*rank, data))).collect();
+            // Who has failed hears of it when this board ends.
+            then()?;
+            sent.into_iter().try_for_each(|sent| sent.join().unwrap())
+        })
     }
 
     fn receive(&self, rank: usize, data: &mut [u8]) -> Result<(), CommError> {
@@ -100,14 +125,9 @@ impl Comm for Board {
     fn all_gather(&self, all: &mut [u8], ends: &[usize]) -> Result<(), CommError> {
         let start = |i: usize| i.checked_sub(1).map_or(0, |before| ends[before]);
         let own = all[start(self.rank)..ends[self.rank]].to_vec();
-        std::thread::scope(|scope| {
-            let sent: Vec<_> = self.others().map(|other| (other, &own)).collect();
-            let sent: Vec<_> =
-                sent.into_iter().map(|(other, own)| scope.spawn(move || self.send(other, own))).collect();
-            let received = self.others().try_for_each(|other| self.receive(other, &mut all[start(other)..ends[other]]));
-            // Who has failed hears of it when this board ends.
-            received?;
-            sent.into_iter().try_for_each(|sent| sent.join().unwrap())
+        let to: Vec<_> = self.others().map(|other| (other, &own[..])).collect();
+        self.sending(&to, || {
+            self.others().try_for_each(|other| self.receive(other, &mut all[start(other)..ends[other]]))
         })
     }
 
@@ -124,11 +144,9 @@ impl Comm for Board {
         from: Option<(usize, &mut [u8])>,
         work: &mut dyn FnMut(&dyn Fn()),
     ) -> Result<(), CommError> {
-        std::thread::scope(|scope| {
-            let sent = to.map(|(rank, data)| scope.spawn(move || self.send(rank, data)));
+        self.sending(to.as_slice(), || {
             work(&std::thread::yield_now);
-            from.map_or(Ok(()), |(rank, data)| self.receive(rank, data))?;
-            sent.map_or(Ok(()), |sent| sent.join().unwrap())
+            from.map_or(Ok(()), |(rank, data)| self.receive(rank, data))
         })
     }
 }

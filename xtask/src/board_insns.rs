@@ -109,19 +109,13 @@ fn count_all(plugin: &Path, file: &Path) -> Result<Counts, Failed> {
         let mut args = vec![file.as_os_str(), split.as_ref()];
         args.extend(numbers.iter().map(std::ffi::OsStr::new));
         let threads = icount::threads(plugin, CPU, &program, &args)?;
-        // The first one loads the model; those behind the boards carry their messages.
-        match threads.split_at_checked(boards + 1) {
-            Some((boards, carriers)) => Ok(shared_out(&boards[1..], carriers)),
+        // The first one loads the model.
+        match threads.get(1..).filter(|rest| rest.len() == *boards) {
+            Some(boards) => Ok(boards.to_vec()),
             None => Err(Failed(format!("{} threads, for {boards} boards", threads.len()))),
         }
     })?;
     Ok(keys.into_iter().zip(counts).collect())
-}
-
-/// The instructions of boards with what carrying their messages takes, the same for each.
-fn shared_out(boards: &[u64], carriers: &[u64]) -> Vec<u64> {
-    let each = carriers.iter().sum::<u64>() / boards.len() as u64;
-    boards.iter().map(|board| board + each).collect()
 }
 
 /// Millions of instructions per token of the board that executes most.
@@ -180,7 +174,6 @@ mod tests {
             (("rows", 2, [1, 6]), vec![126_000_000, 124_000_000]),
         ]);
         assert_eq!(cost(&counts, ROWS[0]), Some((21.0, 0.525)));
-        assert_eq!(shared_out(&[50, 40], &[4, 2]), [53, 43]);
         // What was not counted is no success.
         assert!(check(&counts).is_err());
         for (split, boards, phase, limit) in ROWS {
