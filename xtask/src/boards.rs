@@ -9,22 +9,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::board_hosts::{self, KEEPALIVE};
+use crate::board_program;
 use crate::dist::at;
 use crate::model;
-use crate::process::{Failed, Steps, outcome, output, root, say, show, tests, wait};
-use crate::setup::{self, GNU};
-use crate::{board_insns, board_program};
+use crate::process::{Failed, Steps, cargo, outcome, output, root, say, show, wait};
+use crate::setup::GNU;
 
-/// What it takes beside what all tests take. A person's way to install these is the same.
-const NEEDED: [setup::Need; 5] = [
-    (&["mpirun", "--version"], "openmpi-bin"),
-    (&["mpicc", "--version"], "libopenmpi-dev"),
-    (&["sh", "-c", "ls /usr/lib/llvm-*/lib/libclang.so*"], "libclang-dev"),
-    (&["qemu-aarch64", "--version"], "qemu-user"),
-    (&["aarch64-linux-gnu-gcc", "--version"], "gcc-aarch64-linux-gnu"),
-];
-/// A job that hangs is stopped after this many seconds; the longest one takes 20.
-const PATIENCE: &str = "100";
+/// A job that hangs is stopped after this many seconds; the longest one takes 20, where nothing runs beside it.
+const PATIENCE: &str = "200";
 /// A process that is there so long after something went wrong is left for ever.
 const LEFT: Duration = Duration::from_secs(60);
 /// Cores of the ranks that are not this machine's.
@@ -35,24 +27,8 @@ const IDLE: f64 = 2.0;
 /// # Errors
 /// What this needs and is not here, or what went wrong.
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
-    steps.step("what it takes", || {
-        setup::packages(&NEEDED)?;
-        setup::rustup(&["target", "add", GNU])
-    })?;
-    if !steps.deep {
-        // The program that the tests have built gives the model as well as the one that is released.
-        model::only_test();
-    }
-    setup::program(steps)?;
-    let deny = ["--", "--deny", "warnings"];
-    steps.step("armlet-mpi: formatting and clippy", || {
-        show(cargo().args(["fmt", "--check"]))?;
-        show(cargo().args(["clippy", "--all-targets"]).args(deny))
-    })?;
-    steps.step("armlet-mpi", || show(cargo().args(["build", "--bins", "--examples"])))?;
-    steps.step("its parts without MPI", || tests(cargo().args(["test", "--lib"])))?;
+    steps.step("armlet-mpi", || cargo(&[&["test", "--no-run"], &model::PACKAGES[..]].concat()))?;
     steps.step("a model on 1 to 4 boards", board_program::answers)?;
-    steps.step("a long prompt on 3 boards", board_program::prompts)?;
     steps.step("a conversation moves between boards", board_program::sessions)?;
     steps.step("what of a model is in a board's memory", board_program::resident)?;
     steps.step("what boards may rely on", contract)?;
@@ -62,29 +38,19 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("a board is killed in an answer", board_program::killed_answering)?;
     steps.step("a board is silent", silent)?;
     steps.step("boards that wait for a command", idle)?;
-    let mut arm = PathBuf::new();
-    steps.step("exchanges for arm64", || {
-        arm = libraries()?;
-        cross(&arm, &["--example", "exchanges", "--no-default-features", "--config", UNOPTIMISED])
-    })?;
-    steps.step("three kinds of CPU in one job", || mixed(&arm))?;
     if !steps.deep {
         return Ok(());
     }
+    steps.step("a long prompt on 3 boards", board_program::prompts)?;
+    let mut arm = PathBuf::new();
+    steps.step("exchanges for arm64", || {
+        arm = libraries()?;
+        cross(&arm, &["--example", "exchanges", "--no-default-features"])
+    })?;
+    steps.step("three kinds of CPU in one job", || mixed(&arm))?;
     steps.step("armlet-mpi for arm64", || cross(&arm, &["--bins"]))?;
     steps.step("an answer of three kinds of CPU", || board_program::mixed(&arm))?;
-    board_hosts::run(steps)?;
-    board_insns::run(steps, false)
-}
-
-/// What exchanges bytes on emulated cores need not be fast, and optimising it is most of what compiling it takes.
-const UNOPTIMISED: &str = "profile.dev.package.armlet.opt-level=0";
-
-/// Cargo for the crate, which is no member of the workspace, but has its target folder.
-fn cargo() -> Command {
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root().join("cluster")).env("CARGO_TARGET_DIR", root().join("target"));
-    command
+    board_hosts::run(steps)
 }
 
 /// What was built: `armlet-mpi`, or `examples/exchanges`.
@@ -342,8 +308,8 @@ fn cross(arm: &Path, what: &[&str]) -> Result<(), Failed> {
     );
     fs::write(&compiler, script).map_err(at(&compiler))?;
     output(Command::new("chmod").arg("755").arg(&compiler))?;
-    let mut build = cargo();
-    build.args(["build", "--target", GNU]).args(what).env("MPICC", compiler);
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--package", "armlet-mpi", "--target", GNU]).args(what).env("MPICC", compiler);
     build.env("BINDGEN_EXTRA_CLANG_ARGS", "--target=aarch64-linux-gnu -I/usr/aarch64-linux-gnu/include");
     // What the library needs itself is found when the program runs.
     let flags = "-C link-arg=-Wl,--allow-shlib-undefined";

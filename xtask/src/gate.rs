@@ -5,7 +5,8 @@ use std::process::Command;
 use crate::process::{Failed, Steps, cargo, cargo_with, say, tests};
 use crate::setup::{self, LINUX, NONE};
 use crate::{
-    c_examples, clients, coverage, firmware, fuzz, header, insns, miri, model, page, qemu, rust_firmware, sanitizers,
+    boards, c_examples, clients, coverage, firmware, fuzz, header, insns, miri, model, page, qemu, rust_firmware,
+    sanitizers,
 };
 
 /// A part of the tests.
@@ -17,8 +18,8 @@ pub(crate) struct Part {
     run: fn(&mut Steps) -> Result<(), Failed>,
 }
 
-pub(crate) const PARTS: [Part; 10] = [
-    Part { name: "lint", about: "formatting, clippy, every combination of features", setup: setup::rust, run: lint },
+pub(crate) const PARTS: [Part; 11] = [
+    Part { name: "lint", about: "formatting, clippy, every combination of features", setup: setup::tools, run: lint },
     Part { name: "host", about: "the tests on this machine", setup: setup::run, run: host },
     Part { name: "miri", about: "pointers and threads under Miri", setup: setup::rust, run: miri::run },
     Part { name: "coverage", about: "lines that read files, run by tests", setup: setup::rust, run: coverage::run },
@@ -32,6 +33,7 @@ pub(crate) const PARTS: [Part; 10] = [
     Part { name: "c", about: "the library for C and its examples", setup: setup::run, run: c_examples::run },
     Part { name: "model", about: "what the real model says and scores", setup: setup::run, run: model::run },
     Part { name: "firmware", about: "the library without an operating system", setup: setup::run, run: firmware::run },
+    Part { name: "boards", about: "several boards over MPI", setup: setup::run, run: boards::run },
     Part { name: "insns", about: "instructions of a token, one cheap cell", setup: setup::run, run: insns::gate },
 ];
 
@@ -85,6 +87,7 @@ fn all(steps: &mut Steps) -> Result<(), Failed> {
         &|steps| {
             model::run(steps)?;
             c_examples::run(steps)?;
+            boards::run(steps)?;
             // From registries, which change by themselves.
             if steps.deep { clients::check(steps).and_then(|()| page::check(steps)) } else { Ok(()) }
         },
@@ -129,7 +132,7 @@ pub(crate) fn lint(steps: &mut Steps) -> Result<(), Failed> {
 /// Everything that needs neither QEMU nor another compiler.
 fn host(steps: &mut Steps) -> Result<(), Failed> {
     let (sizes, deep) = ([steps.sizes()], steps.deep);
-    steps.step("tests on this machine", || cargo_with(&["test"], &sizes))?;
+    steps.step("tests on this machine", || cargo_with(&[&["test"], &model::PACKAGES[..]].concat(), &sizes))?;
     if deep {
         steps.step("tests of the chores", || cargo(&["test", "--package", "xtask"]))?;
     }

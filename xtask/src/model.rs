@@ -140,9 +140,16 @@ fn is_only_test() -> bool {
     *ONLY_TEST.get_or_init(|| false)
 }
 
+/// What is tested together, so that what both need is built once: the program, and that of several boards.
+pub(crate) const PACKAGES: [&str; 4] = ["--package", "armlet", "--package", "armlet-mpi"];
+
 /// Builds the program for this machine: in the gate with its tests, every check on, so that all is compiled once.
 pub(crate) fn build() -> Result<(), Failed> {
-    if is_only_test() { cargo(&["test", "--no-run"]) } else { cargo(&["build", "--release"]) }
+    if is_only_test() {
+        cargo(&[&["test", "--no-run"], &PACKAGES[..]].concat())
+    } else {
+        cargo(&["build", "--release"])
+    }
 }
 
 pub(crate) fn native_program() -> PathBuf {

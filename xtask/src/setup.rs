@@ -52,7 +52,10 @@ pub(crate) fn rustup(args: &[&str]) -> Result<(), Failed> {
 }
 
 /// What the tests need.
-const NEEDED: [Need; 14] = [
+const NEEDED: [Need; 17] = [
+    (&["mpirun", "--version"], "openmpi-bin"),
+    (&["mpicc", "--version"], "libopenmpi-dev"),
+    (&["sh", "-c", "ls /usr/lib/llvm-*/lib/libclang.so*"], "libclang-dev"),
     (&["qemu-aarch64", "--version"], "qemu-user"),
     (&["qemu-system-aarch64", "--version"], "qemu-system-arm"),
     (&["python3", "-m", "pip", "--version"], "python3-pip"),
