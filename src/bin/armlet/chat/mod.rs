@@ -67,14 +67,9 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         // A text has at most as many tokens as bytes; what is typed may have any.
         let tokens = one_shot.as_ref().map_or(usize::MAX, String::len);
         let cache = args.cache.with_chunk(loaded.chunk(tokens));
-        let sinks = match saved {
-            Some(sinks) => Some(sinks),
-            None => pinned(args, loaded, &template, &transcript)?,
-        };
-        // Of a session that does not fit this context, restoring says what is different.
-        let plan = match planned(&cache, loaded, prefix.as_ref(), sinks) {
-            Err(_) if saved.is_some() => planned(&cache, loaded, prefix.as_ref(), None)?,
-            plan => plan?,
+        let plan = match saved {
+            Some(sinks) => planned_again(&cache, loaded, prefix.as_ref(), sinks)?,
+            None => planned(&cache, loaded, prefix.as_ref(), pinned(args, loaded, &template, &transcript)?)?,
         };
         let mut memory = session_memory(&plan)?;
         let runner = Runner::with_prefix(loaded, &plan, prefix.as_ref(), &mut memory)?;
@@ -104,17 +99,28 @@ pub(crate) fn run(args: &Chat) -> Result<(), Failure> {
         interrupt::catch()?;
         match one_shot {
             Some(text) => once(&mut chat, &text, args),
-            None => {
-                let lines = if args.json.is_some() {
-                    None
-                } else {
-                    terminal::remember();
-                    Some(Lines::new(commands::names(), commands::takes_lines, !args.no_history)?)
-                };
-                converse(&mut Repl::new(chat, lines, args.hide_thinking, plan.session_bytes()))
-            }
+            None => converse(&mut Repl::new(chat, lines(args)?, args.hide_thinking, plan.session_bytes())),
         }
     })
+}
+
+/// Lines from a terminal; none where messages are JSON.
+fn lines(args: &Chat) -> Result<Option<Lines>, Failure> {
+    if args.json.is_some() {
+        return Ok(None);
+    }
+    terminal::remember();
+    Lines::new(commands::names(), commands::takes_lines, !args.no_history).map(Some)
+}
+
+/// The plan of a session that was saved with so many sinks. Of one that does not fit this context, restoring says what is different.
+fn planned_again(
+    cache: &args::Cache,
+    loaded: &Loaded<'_>,
+    prefix: Option<&Prefix<'_>>,
+    sinks: usize,
+) -> Result<Plan, Failure> {
+    planned(cache, loaded, prefix, Some(sinks)).or_else(|_| planned(cache, loaded, prefix, None))
 }
 
 /// The options, with the message where -p has it: that of -f, or one without an option. `armlet chat TEXT` is a message, but for
