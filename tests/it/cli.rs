@@ -535,6 +535,11 @@ fn plan_says_what_boards_would_make_of_a_model() {
     assert_eq!(splits[3]["error"], "2 boards: a split by tokens has no use for more than 1");
     // Floats of the second board, which has more: 32 of attention, twice 32 of the residual stream, and 64; and 35 logits.
     assert_eq!(of("bytes_per_token"), [Some(0), Some(2 * 4 * 64), Some(2 * 4 * (32 + 64 + 64) + 4 * 35), None]);
+    // Of 5 leaves the first board has 3, a block each; a sum has 64 numbers, and two more for each of 4 heads.
+    let long = f.write("long.gguf", &Tiny { context: 9000, ..Tiny::default() }.gguf().build());
+    let text = ok(&["plan", "-m", &long, "--boards", "2", "-c", "9000", "--json"]);
+    let plan_of_long: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(plan_of_long["boards"]["splits"][3]["bytes_per_token"].as_u64(), Some(2 * 3 * 4 * (64 + 2 * 4)));
     let (weights, session) = (of("weights"), of("session"));
     assert!(2 * session[2].unwrap() == session[0].unwrap() && 2 * session[1].unwrap() == session[0].unwrap());
     assert!(weights[2] < weights[0] && weights[1] < weights[0]);

@@ -5,11 +5,10 @@ use armlet::engine::{Config, Plan};
 use armlet::gguf::File;
 use armlet::model::{Hparams, Share, ShareError, Shares, Split, Weights};
 use armlet::sample::SamplerConfig;
+use armlet::storage::LEAF;
 
 use crate::shares::Wanted;
 
-/// Sums of attention that a board sends of a token and head, at least: blocks are so large that it has two of them, or up to four.
-const ROOTS: f64 = 2.0;
 /// Bytes of a number as it travels between matrices that are not quantised.
 const F32: f64 = 4.0;
 /// Bytes of a number that travels as the next matrix takes it: int8 with a scale for 32.
@@ -260,11 +259,14 @@ impl Cluster {
         let h = &self.h;
         let (alone, [workspace, session]) = (self.alone(), self.most_planned(shares));
         let sum = |layer| (h.q_dim(layer) + 2 * h.n_heads) as f64 * F32;
+        // A sum for each block of the board that has most of them.
+        let leaves = shares.iter().map(Share::leaves).max().unwrap_or(1);
+        let sums = self.config.context.div_ceil(LEAF).div_ceil(leaves).div_ceil(self.boards()) as f64;
         let read = |share: &Share| self.sizes.all_layers() + self.sizes.head + self.planned(share)[1];
         let token = Token {
             reading: self.reading(shares, read).fold(0.0, f64::max),
             exchanges: h.n_layers as f64 + 1.0,
-            bytes: (self.boards() - 1) as f64 * ROOTS * (0..h.n_layers).map(sum).sum::<f64>(),
+            bytes: (self.boards() - 1) as f64 * sums * (0..h.n_layers).map(sum).sum::<f64>(),
         };
         Row { weights: alone.weights, workspace, session, token }
     }
