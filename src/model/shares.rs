@@ -68,9 +68,9 @@ impl Shares {
         self.of_first(self.size()).max(1)
     }
 
-    /// Where the parts of the first `boards` end, of `n` things.
+    /// Where the parts of the first `boards` end, of `n` things: as near as can be, and between two the lower.
     pub(super) fn part(&self, n: usize, boards: usize) -> usize {
-        n * self.of_first(boards) / self.sum()
+        (2 * n * self.of_first(boards) + self.sum() - 1) / (2 * self.sum())
     }
 
     /// Where the parts of the first `boards` end, of `n` things of which there are enough for each board to have one: at `end`, as
@@ -111,7 +111,7 @@ mod tests {
             [1, 2, 3].map(|boards| shares.one_each(n, boards, |boards| shares.part(n, boards)))
         };
         assert_eq!(ends(&[3, 3, 2], 80), [30, 60, 80]);
-        assert_eq!(ends(&[1, 1, 1], 8), [2, 5, 8]);
+        assert_eq!((ends(&[1, 1, 1], 8), ends(&[1, 1, 1], 4)), ([3, 5, 8], [1, 3, 4]));
         // Nobody has nothing.
         assert_eq!(
             (ends(&[100, 1, 1], 3), ends(&[1, 1, 100], 3), ends(&[125, 1, 125], 9)),

@@ -75,7 +75,7 @@ impl Comm for Counting<'_> {
 /// of floats else; and the logits. Beside that, what the first board tells the others.
 #[test]
 fn exchanges_of_a_token_are_those_of_the_formula() {
-    // On three boards: a KV head with two query heads each; 32 of n_embd, 32 or 64 of n_ff, and 32, 32 and 3 of the vocabulary.
+    // On three boards: a KV head with two query heads each; 32 of n_embd, 64, 32 and 64 of n_ff, and 32, 32 and 3 of the vocabulary.
     let shape = Tiny {
         n_heads: 6,
         n_kv_heads: 3,
@@ -102,7 +102,7 @@ fn exchanges_of_a_token_are_those_of_the_formula() {
     let (told, command) = (2, 2 * 2 * 56);
     assert_eq!(counts(Split::Layers, &[5]), [(told + 2, command + 4 * 96), (told + 2, 4 * 96), (told + 2, 4 * 96)]);
     let rows = |q: usize, ff: usize, vocab: usize| 2 * (3 * (36 * q + 36 * ff + 2 * 4 * 32) + 4 * vocab);
-    let expected = [rows(2, 1, 32), rows(2, 2, 32), rows(2, 2, 3)];
+    let expected = [rows(2, 2, 32), rows(2, 1, 32), rows(2, 2, 3)];
     let got = counts(Split::Rows, &[5]);
     assert_eq!(got.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [told + 4 * 3 + 1; 3]);
     assert_eq!(

@@ -83,18 +83,18 @@ impl fmt::Display for Wanted {
 /// Shares in proportion to speeds of boards: small numbers, the same for those that are alike. None where there are no boards, or
 /// too many.
 ///
-/// From the slowest on, a board is like the one before it unless it is faster by more than a measurement varies; boards that are
-/// alike count as fast as the slowest of them, which the others wait for.
+/// From the slowest on, a board is like the slowest of those before it unless it is faster by more than a measurement varies; boards
+/// that are alike count as fast as that one, which the others wait for.
 fn by_speed(speeds: &[f64]) -> Option<Shares> {
     let mut order: Vec<usize> = (0..speeds.len()).collect();
     order.sort_by(|a, b| speeds[*a].total_cmp(&speeds[*b]));
     let mut paces = vec![0.0; speeds.len()];
-    let (mut before, mut pace) = (0.0, 0.0);
+    let mut pace = 0.0;
     for board in order {
-        if speeds[board] > ALIKE * before {
+        if speeds[board] > ALIKE * pace {
             pace = speeds[board];
         }
-        (before, paces[board]) = (speeds[board], pace);
+        paces[board] = pace;
     }
     let finest = FINEST.min(Shares::MOST / speeds.len().max(1)) as f64;
     let numbers: Vec<u8> = paces.iter().map(|own| (own / pace * finest).round().max(1.0) as u8).collect();
@@ -154,6 +154,7 @@ mod tests {
         assert_eq!(shares(&[11e9, 9.6e9, 10.2e9]), "1,1,1");
         assert_eq!(shares(&[11e9, 3.0e9, 11.9e9, 3.4e9]), "4,1,4,1");
         assert_eq!(shares(&[5.0]), "1");
+        assert_ne!(shares(&[10e9, 11.4e9, 13e9, 14.8e9]), "1,1,1,1");
         for size in 1..=64 {
             assert!(by_speed(&vec![7e9; size]).unwrap().are_even());
         }
