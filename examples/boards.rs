@@ -21,6 +21,7 @@ use armlet::engine::{Config, Engine, EngineError, Plan, Session};
 use armlet::gguf::File;
 use armlet::host::{MappedFile, memory};
 use armlet::model::{Model, Share, Split};
+use armlet::sample::{Sampler, SamplerConfig};
 use armlet::storage::Serial;
 
 /// Positions of the KV cache: enough for four boards that share them.
@@ -99,18 +100,13 @@ fn on_board(board: &dyn Comm, model: &Model<'_>, plans: &[Plan], job: Job) -> Re
     }
     let vocab = model.hparams.vocab;
     let mut next: Vec<u32> = (0..job.prompt).map(|i| (7 + 31 * i % (vocab - 7)) as u32).collect();
+    let mut sampler = Sampler::new(SamplerConfig { temperature: 0.0, ..SamplerConfig::default() });
     let mut answer = Vec::new();
     for _ in 0..job.answer {
         let logits = engine.eval(&Serial, &mut session, &next)?;
-        next = vec![likeliest(logits)];
+        next = vec![sampler.sample(logits).expect("logits of a model are numbers")];
         answer.extend(&next);
     }
     engine.dismiss()?;
     Ok(answer)
-}
-
-/// The token with the largest logit.
-fn likeliest(logits: &[f32]) -> u32 {
-    let largest = logits.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
-    largest.map_or(0, |(token, _)| token as u32)
 }

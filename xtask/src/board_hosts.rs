@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::board_program::{QUESTION, options};
 use crate::boards::{End, Job, built, failed, mpirun, succeeded};
 use crate::dist::at;
+use crate::model;
 use crate::process::{Failed, Steps, outcome, output, root, say};
 use crate::setup::works;
 
@@ -48,6 +50,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         failed("the job", &said, 1, "--mca oob_tcp_keepalive_time 4 ")
     })?;
     steps.step("bytes on the wire", || network.wire())?;
+    steps.step("bytes of an answer on the wire", || network.answer())?;
     steps.step("work beside a transfer", || network.overlap())?;
     steps.step("a cable is pulled", || network.pulled("passes"))?;
     steps.step("a cable is pulled while a board waits for a command", || network.pulled("waits"))
@@ -133,14 +136,29 @@ impl Network {
             Ok(sent_by(1)? - before)
         };
         let (none, all) = (sent(0)?, sent(rounds)?);
-        let (payload, wire) = (bytes * rounds, all.saturating_sub(none));
-        say(format!("    {payload} bytes of payload, {wire} on the wire, and {none} for an empty job"));
-        let most = payload + payload / 50 + EXCHANGE * rounds + START;
-        if wire >= payload && wire <= most {
-            Ok(())
-        } else {
-            Err(Failed(format!("{wire} bytes, not {payload} to {most}")))
-        }
+        say(format!("    {none} bytes for an empty job"));
+        is_payload(rounds, bytes * rounds, all.saturating_sub(none))
+    }
+
+    /// So is what the program counts of an answer: of a long one without a short one.
+    fn answer(&self) -> Result<(), Failed> {
+        let sent = |tokens: u64| {
+            let before = sent_by(1)?;
+            let mut command = self.mpirun(2);
+            command.args(KEEPALIVE).arg(built("armlet-mpi")).args(options("rows", tokens, QUESTION));
+            let ended = outcome(command.args(["--ignore-eos", "--count", "-m"]).arg(model::shipped()?))?;
+            succeeded("the job", &ended)?;
+            let wire = sent_by(1)? - before;
+            let said = String::from_utf8_lossy(&ended.stderr);
+            let counts = said.split_once("(rank 1): ").map(|(_, counts)| counts.split(' ').flat_map(str::parse::<u64>));
+            match counts.into_iter().flatten().collect::<Vec<_>>()[..] {
+                [exchanges, bytes, ..] => Ok([exchanges, bytes, wire]),
+                _ => Err(Failed(format!("no counts: {said}"))),
+            }
+        };
+        let (short, long) = (sent(4)?, sent(40)?);
+        let [exchanges, bytes, wire] = [0, 1, 2].map(|i| long[i].saturating_sub(short[i]));
+        is_payload(exchanges, bytes, wire)
     }
 
     /// A piece travels while a board works, if the work polls.
@@ -184,6 +202,13 @@ impl Drop for Network {
     fn drop(&mut self) {
         remove();
     }
+}
+
+/// What so many exchanges of so many bytes have on the wire.
+fn is_payload(exchanges: u64, bytes: u64, wire: u64) -> Result<(), Failed> {
+    say(format!("    {exchanges} exchanges of {bytes} bytes, {wire} on the wire"));
+    let most = bytes + bytes / 50 + EXCHANGE * exchanges + START;
+    if wire >= bytes && wire <= most { Ok(()) } else { Err(Failed(format!("{wire} bytes, not {bytes} to {most}"))) }
 }
 
 /// Removes the hosts that are there.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,7 +13,10 @@ use crate::dist::at;
 use crate::model;
 use crate::process::{Failed, finish, outcome, root, say};
 
-const QUESTION: &str = "The capital of France is";
+pub(crate) const QUESTION: &str = "The capital of France is";
+/// Messages of a conversation.
+const FIRST: &str = "What is the capital of France?";
+const SECOND: &str = "And of Italy?";
 /// Tokens of an answer.
 const ANSWER: u64 = 24;
 /// Of the file and of what else a board touches: the metadata, which have the vocabulary, and around each row of the embedding
@@ -35,7 +38,7 @@ fn complete(boards: usize, split: &str, file: &Path, tokens: u64) -> Command {
     job
 }
 
-fn options(split: &str, tokens: u64, question: &str) -> Vec<String> {
+pub(crate) fn options(split: &str, tokens: u64, question: &str) -> Vec<String> {
     let tokens = tokens.to_string();
     let options = ["complete", "--split", split, "-t", "1", "--temp", "0", "-c", "8192", "--kv-type", "int8"];
     options.iter().chain(&["-n", &tokens, "-p", question]).map(|word| word.to_string()).collect()
@@ -58,7 +61,18 @@ pub(crate) fn answers() -> Result<(), Failed> {
     }
     for (split, boards, shares) in UNEVEN {
         let mut job = complete(boards, split, &file, ANSWER);
-        let said = outcome(job.args(["--shares", shares]))?;
+        let said = outcome(job.args(["--shares", shares, "-v"]))?;
+        // Answers do not show them.
+        let known = if split == "tokens" {
+            "1,1"
+        } else if shares == "auto" {
+            ""
+        } else {
+            shares
+        };
+        if !String::from_utf8_lossy(&said.stderr).contains(&format!("; shares {known}")) {
+            return Err(Failed(format!("{boards} boards by {split} have other shares than {shares}")));
+        }
         if succeeded(&format!("{boards} boards by {split} in shares of {shares}"), &said)? != expected {
             return Err(Failed(format!("{boards} boards by {split} in shares of {shares} answer otherwise than one")));
         }
@@ -118,9 +132,12 @@ pub(crate) fn resident() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A board is killed in the middle of an answer.
+/// A board is killed in the middle of an answer: the conversation is as it was saved before, and goes on on one board.
 pub(crate) fn killed_answering() -> Result<(), Failed> {
-    let mut command = complete(3, "layers", &model::shipped()?, 4000);
+    let session = session("killed")?;
+    succeeded("an answer", &outcome(&mut chat(3, "layers", &session, 8, FIRST)?)?)?;
+    let saved = fs::read(&session).map_err(at(&session))?;
+    let mut command = chat(3, "layers", &session, 4000, SECOND)?;
     command.arg("--ignore-eos");
     let job = Job::started(&mut command, 3, "armlet-mpi", |job, lines| {
         // So much of the answer is there.
@@ -128,7 +145,11 @@ pub(crate) fn killed_answering() -> Result<(), Failed> {
         ranks().into_iter().for_each(|(rank, pid)| job.boards[rank] = pid);
         Ok(())
     })?;
-    killed(job)
+    killed(job)?;
+    if fs::read(&session).map_err(at(&session))? != saved {
+        return Err(Failed("the conversation is not what was saved last".into()));
+    }
+    succeeded("one board", &outcome(&mut chat(1, "layers", &session, 8, SECOND)?)?).map(drop)
 }
 
 /// A rank on this machine and two on emulated cores give the text that one board gives.
@@ -180,22 +201,15 @@ fn resident_of(smaps: &str, path: &str) -> u64 {
 
 /// A conversation that was begun on one board goes on on others, and leaves the file that one board leaves.
 pub(crate) fn sessions() -> Result<(), Failed> {
-    let (model, folder) = (model::shipped()?, root().join("target/boards/sessions"));
-    fs::create_dir_all(&folder).map_err(at(&folder))?;
-    let answer = |boards: &str, split: &str, session: &Path, question: &str| {
-        let mut job = mpirun();
-        job.args(["-n", boards]).arg(built("armlet-mpi")).args(["chat", "--split", split, "-m"]).arg(&model);
-        job.args(["-t", "1", "--temp", "0", "-n", "8", "-c", "8192", "--kv-type", "int8", "-p", question, "--session"]);
-        succeeded(&format!("{boards} boards by {split}"), &outcome(job.arg(session))?)
+    let answer = |boards: usize, split: &str, session: &Path, question: &str| {
+        succeeded(&format!("{boards} boards by {split}"), &outcome(&mut chat(boards, split, session, 8, question)?)?)
     };
-    let [begun, session] = ["begun", "session"].map(|name| folder.join(name));
-    // What an earlier run has left would go on.
-    let _ = fs::remove_file(&begun);
-    answer("1", "layers", &begun, "What is the capital of France?")?;
+    let (begun, session) = (session("begun")?, session("session")?);
+    answer(1, "layers", &begun, FIRST)?;
     let mut expected = None;
-    for (boards, split) in [("1", "layers"), ("3", "layers"), ("3", "rows"), ("2", "tokens")] {
+    for (boards, split) in [(1, "layers"), (3, "layers"), (3, "rows"), (2, "tokens")] {
         fs::copy(&begun, &session).map_err(at(&session))?;
-        answer(boards, split, &session, "And of Italy?")?;
+        answer(boards, split, &session, SECOND)?;
         let bytes = fs::read(&session).map_err(at(&session))?;
         if *expected.get_or_insert_with(|| bytes.clone()) != bytes {
             return Err(Failed(format!("{boards} boards by {split} save otherwise than one")));
@@ -203,9 +217,25 @@ pub(crate) fn sessions() -> Result<(), Failed> {
     }
     say("    a conversation goes on on 3 boards by layers and rows, and on 2 by tokens, in the file of one");
     fs::write(&session, "damaged").map_err(at(&session))?;
+    let damaged = outcome(&mut chat(3, "layers", &session, 8, FIRST)?)?;
+    failed("a damaged session", &damaged, 1, "it is not a saved session or prefix")
+}
+
+/// The file of a conversation. What an earlier run has left there would go on.
+fn session(name: &str) -> Result<PathBuf, Failed> {
+    let folder = root().join("target/boards/sessions");
+    fs::create_dir_all(&folder).map_err(at(&folder))?;
+    let _ = fs::remove_file(folder.join(name));
+    Ok(folder.join(name))
+}
+
+/// A message of a conversation that is kept in a file.
+fn chat(boards: usize, split: &str, session: &Path, tokens: u64, message: &str) -> Result<Command, Failed> {
     let mut job = mpirun();
-    job.args(["-n", "3"]).arg(built("armlet-mpi")).args(["chat", "-p", "x", "-m"]).arg(&model).arg("--session");
-    failed("a damaged session", &outcome(job.arg(&session))?, 1, "it is not a saved session or prefix")
+    job.args(["-n", &boards.to_string()]).arg(built("armlet-mpi")).args(["chat", "--split", split, "-m"]);
+    job.arg(model::shipped()?).args(["-t", "1", "--temp", "0", "-c", "8192", "--kv-type", "int8"]);
+    job.args(["-n", &tokens.to_string(), "-p", message, "--session"]).arg(session);
+    Ok(job)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! `cargo xtask boards`: several boards over Open MPI, as far as one machine can be several: ranks on this machine, ranks on
-//! emulated cores in the same job, and with `--deep` hosts that are network namespaces.
+//! `cargo xtask boards`: several boards over Open MPI, as far as one machine can be several: ranks on this machine, and with
+//! `--deep` ranks on emulated cores in the same job, and hosts that are network namespaces.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};

@@ -19,7 +19,7 @@ pub(crate) struct Part {
 }
 
 pub(crate) const PARTS: [Part; 11] = [
-    Part { name: "lint", about: "formatting, clippy, every combination of features", setup: setup::tools, run: lint },
+    Part { name: "lint", about: "formatting, clippy, every combination of features", setup: setup::lint, run: lint },
     Part { name: "host", about: "the tests on this machine", setup: setup::run, run: host },
     Part { name: "miri", about: "pointers and threads under Miri", setup: setup::rust, run: miri::run },
     Part { name: "coverage", about: "lines that read files, run by tests", setup: setup::rust, run: coverage::run },

@@ -27,7 +27,13 @@ pub(crate) fn program(steps: &mut Steps) -> Result<(), Failed> {
 /// What needs no model.
 pub(crate) fn tools(steps: &mut Steps) -> Result<(), Failed> {
     rust(steps)?;
-    steps.step("Debian packages", || packages(&NEEDED))
+    steps.step("Debian packages", || packages(&[&NEEDED[..], &MPI].concat()))
+}
+
+/// What clippy needs.
+pub(crate) fn lint(steps: &mut Steps) -> Result<(), Failed> {
+    rust(steps)?;
+    steps.step("Open MPI", || packages(&MPI))
 }
 
 /// Rust's targets and components, and a nightly compiler for Miri.
@@ -51,11 +57,15 @@ pub(crate) fn rustup(args: &[&str]) -> Result<(), Failed> {
     })
 }
 
-/// What the tests need.
-const NEEDED: [Need; 17] = [
+/// What several boards need, and clippy of their program.
+const MPI: [Need; 3] = [
     (&["mpirun", "--version"], "openmpi-bin"),
     (&["mpicc", "--version"], "libopenmpi-dev"),
     (&["sh", "-c", "ls /usr/lib/llvm-*/lib/libclang.so*"], "libclang-dev"),
+];
+
+/// What the other tests need.
+const NEEDED: [Need; 14] = [
     (&["qemu-aarch64", "--version"], "qemu-user"),
     (&["qemu-system-aarch64", "--version"], "qemu-system-arm"),
     (&["python3", "-m", "pip", "--version"], "python3-pip"),
