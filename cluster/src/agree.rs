@@ -5,6 +5,9 @@ use armlet::boards::Comm;
 use crate::card::{Card, compare};
 use crate::patience::board;
 
+/// Bytes of a text that a board may have to say.
+const LONGEST: u32 = 1 << 20;
+
 /// Shows the others this board's card, or what keeps it from starting, and gives the cards of all.
 ///
 /// # Errors
@@ -82,6 +85,10 @@ pub fn gather_texts(boards: &dyn Comm, own: &str) -> Result<Vec<String>, String>
     lengths[rank] = (own.len() as u32).to_le_bytes();
     let ends: Vec<usize> = (1..=size).map(|i| i * 4).collect();
     boards.all_gather(lengths.as_flattened_mut(), &ends).map_err(|e| e.to_string())?;
+    if let Some(rank) = lengths.iter().position(|length| u32::from_le_bytes(*length) > LONGEST) {
+        let length = u32::from_le_bytes(lengths[rank]);
+        return Err(format!("board {rank} has a text of {length} bytes to say, and {LONGEST} are the most"));
+    }
     let ends: Vec<usize> = lengths
         .iter()
         .scan(0, |end, length| {

@@ -16,7 +16,7 @@ use armlet_mpi::{Card, Counted, Mpi, Numbers, check as machines, launch, machine
 
 use crate::args::boards::Options;
 use crate::args::{Args, Command};
-use crate::bandwidth::Buffer;
+use crate::bandwidth::{self, Buffer};
 use crate::error::{Failure, print};
 use crate::shares::Wanted;
 
@@ -73,7 +73,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
     }
     *JOB.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&job));
     let result = match &args.command {
-        _ if let Err(failure) = job.alike(&args.command) => Err(failure),
+        _ if let Err(failure) = job.alike(&args.command, count) => Err(failure),
         _ if let Err(why) = shares.check(job.boards.size()) => Err(Failure::Usage(why)),
         Command::Chat(chat) if several && chat.prefix.is_some() => {
             Err(Failure::Usage("--prefix is of one board".into()))
@@ -97,7 +97,8 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Failure::new(job.boards.boards().board(rank), why).report();
         job.boards.boards().abort();
     }
-    let result = if count { result.and(job.count()) } else { result };
+    // What has failed on one board may have the others wait for nothing more.
+    let result = if count { result.and_then(|()| job.count()) } else { result };
     drop(job);
     match result {
         // What concerns all boards is said by one.
@@ -119,16 +120,26 @@ fn name(command: &Command) -> &'static str {
 }
 
 impl Job {
-    /// Whether all boards were asked for the same, as they may be started with different command lines.
-    fn alike(&self, command: &Command) -> Result<(), Failure> {
+    /// Whether all boards were asked for the same, as far as that decides what they exchange; they may be started with different
+    /// command lines. What a model's plan follows from is on their cards.
+    fn alike(&self, command: &Command, count: bool) -> Result<(), Failure> {
         if self.boards.size() == 1 {
             return Ok(());
         }
-        let asked = [
+        let yes = |is_given: bool| if is_given { "given" } else { "not given" }.to_string();
+        let mut asked = vec![
             ("the command", name(command).to_string()),
             ("--split", self.split.name().to_string()),
             ("--shares", self.wanted.to_string()),
+            ("--count", yes(count)),
         ];
+        if let Command::Chat(chat) = command {
+            asked.extend([
+                ("--session", yes(chat.session.is_some())),
+                ("--system", format!("{:?}", (&chat.system, &chat.system_file))),
+                ("--chat-template", format!("{:?}", chat.template)),
+            ]);
+        }
         self.boards.boards().alike(&asked).map_err(|why| {
             self.met.store(true, Ordering::Relaxed);
             Failure::Error(why)
@@ -155,10 +166,11 @@ impl Job {
             return Ok(*known);
         }
         let speeds = || {
-            let buffer = Buffer::new(pool, Some(u64::from(card.available) << 20));
-            let speed = buffer.map(|buffer| buffer.read(pool));
-            let speed = speed.ok_or("too little memory is free to measure how fast it is: give the --shares");
-            let card = speed.map(|speed| Card { bandwidth: (speed / 1e6) as u32, ..card }).map_err(String::from);
+            let (free, needed) = (card.available, bandwidth::needed() >> 20);
+            let buffer = Buffer::new(pool, Some(u64::from(free) << 20)).ok_or_else(|| {
+                format!("{free} MiB of memory are available, and to measure how fast it is takes {needed}: give the --shares")
+            });
+            let card = buffer.map(|buffer| Card { bandwidth: (buffer.read(pool) / 1e6) as u32, ..card });
             // Where one cannot start, all of them know.
             let cards = self.boards.boards().start(card).inspect_err(|_| self.met.store(true, Ordering::Relaxed))?;
             Ok(cards.iter().map(|card| f64::from(card.bandwidth)).collect())

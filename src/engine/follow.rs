@@ -110,7 +110,8 @@ impl Engine<'_> {
             session.go_to(at)?;
             let [_, _, _, _, _, _, first @ ..] = words;
             let mut few = first;
-            if tokens > self.sizes.pass {
+            // No token has logits twice.
+            if tokens > self.sizes.pass || outputs > tokens {
                 return Err(EngineError::Shared);
             }
             let buffer = core::mem::take(&mut self.buffers.tokens);

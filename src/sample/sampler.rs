@@ -29,7 +29,8 @@ pub struct Rules<'r> {
     pub adjust: &'r dyn Fn(u32, f32) -> Option<f32>,
     /// The most by which it raises a logit; 0 if it raises none. Tokens that stay below the likeliest even so are not asked for.
     pub most_raised: f32,
-    /// How many tokens it lowers or does not allow, at most; none where that is not known.
+    /// How many tokens it lowers or does not allow, at most; none where that is not known, or where all logits are wanted behind
+    /// a step, such as for [`log_probability`](super::log_probability): boards that share a model by rows have only as many as decide.
     pub lowers: Option<usize>,
 }
 

@@ -27,7 +27,7 @@ impl Buffer {
     /// `None` if there is not enough memory: of as many bytes as are free, if that is known, it takes no more than half, so that
     /// what other programs have there is not driven out.
     pub(crate) fn new(pool: &Pool, free: Option<u64>) -> Option<Self> {
-        if free.is_some_and(|free| free < 2 * size() as u64) {
+        if free.is_some_and(|free| free < needed()) {
             return None;
         }
         let mut buffer = memory(size()).ok()?;
@@ -67,6 +67,11 @@ fn sum<const S: usize>(bytes: &[u8]) -> u64 {
         }
     }
     sums.into_iter().fold(0, u64::wrapping_add)
+}
+
+/// Bytes of memory that must be free for a [`Buffer`].
+pub(crate) fn needed() -> u64 {
+    2 * size() as u64
 }
 
 /// Bytes of a [`Buffer`].

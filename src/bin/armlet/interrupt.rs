@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 use std::sync::{Once, OnceLock};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -22,6 +23,11 @@ static AT_PROMPT: AtomicBool = AtomicBool::new(false);
 /// Ctrl-C was pressed at this prompt, or at the one before and no line has come since.
 static HINTED: AtomicBool = AtomicBool::new(false);
 
+/// Another board says what is done.
+static FOLLOWS: AtomicBool = AtomicBool::new(false);
+/// How long it may take to save what there is.
+const GRACE: Duration = Duration::from_secs(3);
+
 /// What else is told of a signal.
 #[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only the server waits for a signal"))]
 static NOTIFIED: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
@@ -30,6 +36,13 @@ static NOTIFIED: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 /// ends the program at once.
 pub(crate) fn catch() -> Result<(), Failure> {
     POLLED.store(true, SeqCst);
+    leave_at_once()
+}
+
+/// From now on these signals end the program in a while: where all boards get one, the first saves what they have, and needs the
+/// others for that.
+pub(crate) fn follow() -> Result<(), Failure> {
+    FOLLOWS.store(true, SeqCst);
     leave_at_once()
 }
 
@@ -115,6 +128,10 @@ fn received(signal: i32) {
     }
     if let Some(notify) = NOTIFIED.get() {
         notify();
+    }
+    if FOLLOWS.load(SeqCst) {
+        std::thread::sleep(GRACE);
+        leave(128 + signal);
     }
     if signal != SIGINT {
         // A second one does not wait for what has not polled the first.

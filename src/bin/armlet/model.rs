@@ -55,6 +55,10 @@ pub(crate) fn with_model<T>(
     let kernels = kernels()?;
     let path = resolve(args.given()?)?;
     let boards = Boards::new();
+    if args.resident.no_mmap && boards.have_parts() {
+        let why = "--no-mmap copies all of the model, and a board has a part of it; --mlock keeps that part in memory";
+        return Err(Failure::Usage(why.into()));
+    }
     boards.compare(|| fingerprint(&path, &args.metadata.override_kv))?;
     with_resident(&path, args, |source| {
         let file = &source.file;
@@ -75,11 +79,6 @@ pub(crate) fn with_model<T>(
             log::warn!("the system refuses more threads: {} of {threads} run", pool.workers());
         }
         let on_disk = if args.resident.no_mmap || args.resident.mlock { &[][..] } else { source.paths };
-        if args.resident.no_mmap && boards.have_parts() {
-            let why =
-                "--no-mmap copies all of the model, and a board has a part of it; --mlock keeps that part in memory";
-            return Err(Failure::Usage(why.into()));
-        }
         let own = boards.weights(&model, &kernels, &pool)?;
         if let Some(own) = &own {
             resident::leave_others(source.bytes, file, own);
@@ -351,8 +350,7 @@ impl<'l> Runner<'l> {
             None => Session::new(&loaded.model, plan, session)?,
         };
         if loaded.boards.comm().rank() > 0 {
-            // A signal that all boards get is the first one's: it saves what they have before they end.
-            interrupt::catch()?;
+            interrupt::follow()?;
             engine.follow(&loaded.pool, &mut session)?;
             return Err(Failure::Followed);
         }
