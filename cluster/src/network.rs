@@ -99,12 +99,15 @@ pub(crate) fn run(args: Args) -> ExitCode {
     }
     // What has failed on one board may have the others wait for nothing more.
     let result = if count { result.and_then(|()| job.count()) } else { result };
-    drop(job);
-    match result {
+    let code = match result {
         // What concerns all boards is said by one.
         Err(failure) if rank > 0 => ExitCode::from(failure.code()),
         result => crate::ended(result),
-    }
+    };
+    // MPI's end waits for all boards. Before it, because the launcher ends the job as soon as one of them has failed: the others
+    // may not have said why by then.
+    drop(job);
+    code
 }
 
 /// The command's name, of those that several boards run.

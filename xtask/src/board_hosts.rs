@@ -185,7 +185,11 @@ impl Network {
         let port = format!("{NAME}-p{}", HOSTS - 1);
         shell(&format!("ip link set {port} down"))?;
         let ended = job.end();
-        shell(&format!("ip link set {port} up"))?;
+        // The bridge forwards nothing before it has seen that.
+        let is_up = format!("grep -qx up /sys/class/net/{port}/operstate");
+        shell(&format!(
+            "ip link set {port} up; for i in $(seq 100); do {is_up} && break; sleep 0.1; done; {is_up}; sleep 1"
+        ))?;
         let End { status, errors, seconds, all } = ended?;
         let last = HOSTS - 1;
         let why = format!(

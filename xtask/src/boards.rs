@@ -28,7 +28,8 @@ const IDLE: f64 = 2.0;
 /// What this needs and is not here, or what went wrong.
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("armlet-mpi", || cargo(&[&["test", "--no-run"], &model::PACKAGES[..]].concat()))?;
-    steps.step("a model on 1 to 4 boards", board_program::answers)?;
+    let deep = steps.deep;
+    steps.step("a model on up to 4 boards", || board_program::answers(deep))?;
     steps.step("a conversation moves between boards", board_program::sessions)?;
     steps.step("what of a model is in a board's memory", board_program::resident)?;
     steps.step("what boards may rely on", contract)?;
