@@ -1,6 +1,7 @@
 //! The boards of the program `armlet-mpi`, in the place of `src/bin/armlet/network.rs`: the launcher starts the program on each
 //! of them, and the first one speaks.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -130,6 +131,7 @@ impl Job {
             return Ok(());
         }
         let yes = |is_given: bool| if is_given { "given" } else { "not given" }.to_string();
+        let spelled = |name: &Option<OsString>| name.as_ref().map_or(yes(false), |name| format!("{name:?}"));
         let mut asked = vec![
             ("the command", name(command).to_string()),
             ("--split", self.split.name().to_string()),
@@ -139,8 +141,9 @@ impl Job {
         if let Command::Chat(chat) = command {
             asked.extend([
                 ("--session", yes(chat.session.is_some())),
-                ("--system", format!("{:?}", (&chat.system, &chat.system_file))),
-                ("--chat-template", format!("{:?}", chat.template)),
+                // Of a system prompt and its template so many tokens stay, which is on the cards.
+                ("--system", yes(chat.system.is_some() || chat.system_file.is_some())),
+                ("--chat-template", spelled(&chat.template.chat_template)),
             ]);
         }
         self.boards.boards().alike(&asked).map_err(|why| {

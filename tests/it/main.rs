@@ -34,6 +34,7 @@ mod cli_metadata;
 #[cfg(feature = "cli")]
 mod cli_numbers;
 #[cfg(feature = "cli")]
+mod cli_plan;
 mod cli_sampling;
 #[cfg(all(unix, feature = "cli"))]
 mod cli_words;
