@@ -35,6 +35,7 @@ mod cli_metadata;
 mod cli_numbers;
 #[cfg(feature = "cli")]
 mod cli_plan;
+#[cfg(feature = "cli")]
 mod cli_sampling;
 #[cfg(all(unix, feature = "cli"))]
 mod cli_words;
