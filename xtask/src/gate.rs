@@ -87,9 +87,9 @@ fn all(steps: &mut Steps) -> Result<(), Failed> {
         &|steps| {
             model::run(steps)?;
             c_examples::run(steps)?;
+            boards::run(steps)?;
             // From registries, which change by themselves.
             if steps.deep {
-                boards::run(steps)?;
                 clients::check(steps)?;
                 page::check(steps)?;
             }
