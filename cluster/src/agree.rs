@@ -1,6 +1,6 @@
 //! Boards agree to start, or all of them learn why not.
 
-use armlet::boards::Comm;
+use armlet::boards::{Comm, CommError};
 
 use crate::card::{Card, compare};
 use crate::patience::board;
@@ -64,15 +64,21 @@ fn met(boards: &dyn Comm, own: Result<Card, String>) -> Result<Vec<Card>, String
 
 /// The cards of all, and whether they can start.
 fn gather(boards: &dyn Comm, own: &Card, can_start: bool) -> Result<(Vec<Card>, Vec<bool>), String> {
-    let (rank, size) = (boards.rank(), boards.size());
-    let mut all = vec![[0; Card::BYTES]; size];
-    all[rank] = own.encode();
-    all[rank][Card::BYTES - 1] = u8::from(can_start);
-    let ends: Vec<usize> = (1..=size).map(|i| i * Card::BYTES).collect();
-    boards.all_gather(all.as_flattened_mut(), &ends).map_err(|e| e.to_string())?;
+    let mut own = own.encode();
+    own[Card::BYTES - 1] = u8::from(can_start);
+    let all = gather_each(boards, own).map_err(|e| e.to_string())?;
     let read = |(rank, bytes)| Card::decode(bytes).map_err(|why| format!("board {rank} {why}"));
     let cards = all.iter().enumerate().map(read).collect::<Result<_, _>>()?;
     Ok((cards, all.iter().map(|bytes| bytes[Card::BYTES - 1] == 1).collect()))
+}
+
+/// So many bytes of each board.
+pub(crate) fn gather_each<const N: usize>(boards: &dyn Comm, own: [u8; N]) -> Result<Vec<[u8; N]>, CommError> {
+    let mut all = vec![[0; N]; boards.size()];
+    all[boards.rank()] = own;
+    let ends: Vec<usize> = (1..=boards.size()).map(|i| i * N).collect();
+    boards.all_gather(all.as_flattened_mut(), &ends)?;
+    Ok(all)
 }
 
 /// A text of each board.
@@ -81,10 +87,7 @@ fn gather(boards: &dyn Comm, own: &Card, can_start: bool) -> Result<(Vec<Card>, 
 /// Those of the exchange.
 pub fn gather_texts(boards: &dyn Comm, own: &str) -> Result<Vec<String>, String> {
     let (rank, size) = (boards.rank(), boards.size());
-    let mut lengths = vec![[0; 4]; size];
-    lengths[rank] = (own.len() as u32).to_le_bytes();
-    let ends: Vec<usize> = (1..=size).map(|i| i * 4).collect();
-    boards.all_gather(lengths.as_flattened_mut(), &ends).map_err(|e| e.to_string())?;
+    let lengths = gather_each(boards, (own.len() as u32).to_le_bytes()).map_err(|e| e.to_string())?;
     if let Some(rank) = lengths.iter().position(|length| u32::from_le_bytes(*length) > LONGEST) {
         let length = u32::from_le_bytes(lengths[rank]);
         return Err(format!("board {rank} has a text of {length} bytes to say, and {LONGEST} are the most"));

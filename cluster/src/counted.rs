@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use armlet::boards::{Comm, CommError};
+use armlet::boards::{Between, Call, Comm, CommError};
+
+use crate::agree::gather_each;
 
 /// What a board has exchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,78 +57,30 @@ impl<C: Comm> Counted<C> {
     /// Those of the exchange.
     pub fn of_all(&self) -> Result<Vec<Counts>, CommError> {
         let Counts { exchanges, sent, received } = self.counts();
-        let mut all = vec![[exchanges, sent, received].map(u64::to_le_bytes); self.size()];
-        let ends: Vec<usize> = (1..=self.size()).map(|i| i * 24).collect();
-        self.boards.all_gather(all.as_flattened_mut().as_flattened_mut(), &ends)?;
-        let read = |numbers: [[u8; 8]; 3]| {
-            let [exchanges, sent, received] = numbers.map(u64::from_le_bytes);
-            Counts { exchanges, sent, received }
+        let mut own = [0; 24];
+        let numbers = [exchanges, sent, received].map(u64::to_le_bytes);
+        own.as_chunks_mut().0.copy_from_slice(&numbers);
+        let read = |numbers: [u8; 24]| {
+            let number = |i: usize| numbers.as_chunks().0.get(i).copied().map_or(0, u64::from_le_bytes);
+            Counts { exchanges: number(0), sent: number(1), received: number(2) }
         };
-        Ok(all.into_iter().map(read).collect())
+        Ok(gather_each(&self.boards, own)?.into_iter().map(read).collect())
+    }
+}
+
+impl<C: Comm> Between for Counted<C> {
+    fn boards(&self) -> &dyn Comm {
+        &self.boards
     }
 
-    fn count(&self, sent: usize, received: usize) {
-        if self.size() == 1 {
-            return;
+    fn exchange(&self, call: Call<'_>) -> Result<(), CommError> {
+        if self.size() > 1 {
+            let (sent, received) = call.bytes(&self.boards);
+            self.exchanges.fetch_add(1, Ordering::Relaxed);
+            self.sent.fetch_add(sent as u64, Ordering::Relaxed);
+            self.received.fetch_add(received as u64, Ordering::Relaxed);
         }
-        self.exchanges.fetch_add(1, Ordering::Relaxed);
-        self.sent.fetch_add(sent as u64, Ordering::Relaxed);
-        self.received.fetch_add(received as u64, Ordering::Relaxed);
-    }
-}
-
-/// What a board sends and receives when all gather: bytes.
-pub(crate) fn gathered(boards: &impl Comm, ends: &[usize]) -> (usize, usize) {
-    let (rank, others) = (boards.rank(), boards.size() - 1);
-    let start = rank.checked_sub(1).map_or(0, |before| ends[before]);
-    let (own, all) = (ends[rank] - start, ends.last().copied().unwrap_or(0));
-    (others * own, all - own)
-}
-
-/// What a board sends and receives when one sends to all: bytes.
-pub(crate) fn spread(boards: &impl Comm, root: usize, bytes: usize) -> (usize, usize) {
-    if root == boards.rank() { ((boards.size() - 1) * bytes, 0) } else { (0, bytes) }
-}
-
-impl<C: Comm> Comm for Counted<C> {
-    fn rank(&self) -> usize {
-        self.boards.rank()
-    }
-
-    fn size(&self) -> usize {
-        self.boards.size()
-    }
-
-    fn all_gather(&self, all: &mut [u8], ends: &[usize]) -> Result<(), CommError> {
-        let (sent, received) = gathered(&self.boards, ends);
-        self.count(sent, received);
-        self.boards.all_gather(all, ends)
-    }
-
-    fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
-        let (sent, received) = spread(&self.boards, root, data.len());
-        self.count(sent, received);
-        self.boards.broadcast(root, data)
-    }
-
-    fn listen(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
-        let (sent, received) = spread(&self.boards, root, data.len());
-        self.count(sent, received);
-        self.boards.listen(root, data)
-    }
-
-    fn begin(&self, tokens: usize) {
-        self.boards.begin(tokens);
-    }
-
-    fn shift(
-        &self,
-        to: Option<(usize, &[u8])>,
-        from: Option<(usize, &mut [u8])>,
-        work: &mut dyn FnMut(&dyn Fn()),
-    ) -> Result<(), CommError> {
-        self.count(to.map_or(0, |(_, data)| data.len()), from.as_ref().map_or(0, |(_, data)| data.len()));
-        self.boards.shift(to, from, work)
+        call.on(&self.boards)
     }
 }
 

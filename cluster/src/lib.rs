@@ -3,7 +3,7 @@
 //! [`Mpi`] is the core's [`Comm`](armlet::boards::Comm). Around it is what a program for several boards needs before and
 //! after it exchanges anything: boards show each other their [`Card`]s and go on only if they agree ([`Mpi::start`]),
 //! silence has an end ([`Patience`]), and the launcher must have been told to look after hosts that go away ([`launch`]).
-//! [`Counted`] counts what is exchanged, and [`Slow`] is a slower network than there is.
+//! [`Counted`] counts what is exchanged.
 //!
 //! Only what MPI is asked is in [`Mpi`] and [`check`]; the rest is tested without MPI.
 
@@ -15,7 +15,6 @@ mod exchange;
 pub mod launch;
 pub mod machine;
 mod patience;
-mod slow;
 mod transport;
 
 #[cfg(test)]
@@ -27,5 +26,4 @@ pub use agree::{agree, alike, gather_texts, tell};
 pub use card::{Card, Numbers};
 pub use counted::{Counted, Counts};
 pub use patience::Patience;
-pub use slow::Slow;
 pub use transport::{Mpi, library};

@@ -10,6 +10,10 @@
 
 use thiserror::Error;
 
+mod between;
+
+pub use between::{Between, Call};
+
 /// Boards that run one model together. All of them call the same methods in the same order, with the same lengths.
 ///
 /// After an error the boards no longer agree on what comes next, so nothing more is exchanged.

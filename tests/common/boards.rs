@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use armlet::boards::{Comm, CommError};
+use armlet::boards::{Between, Call, Comm, CommError};
 
 /// How long a board waits for another.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -161,39 +161,16 @@ impl Failing {
     pub fn new(board: Board, exchanges: usize) -> Self {
         Failing { board, left: AtomicUsize::new(exchanges) }
     }
-
-    fn count(&self) -> Result<(), CommError> {
-        let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        left.map(|_| ()).map_err(|_| CommError::Gone { rank: self.board.rank })
-    }
 }
 
-impl Comm for Failing {
-    fn rank(&self) -> usize {
-        self.board.rank()
+impl Between for Failing {
+    fn boards(&self) -> &dyn Comm {
+        &self.board
     }
 
-    fn size(&self) -> usize {
-        self.board.size()
-    }
-
-    fn all_gather(&self, all: &mut [u8], ends: &[usize]) -> Result<(), CommError> {
-        self.count()?;
-        self.board.all_gather(all, ends)
-    }
-
-    fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
-        self.count()?;
-        self.board.broadcast(root, data)
-    }
-
-    fn shift(
-        &self,
-        to: Option<(usize, &[u8])>,
-        from: Option<(usize, &mut [u8])>,
-        work: &mut dyn FnMut(&dyn Fn()),
-    ) -> Result<(), CommError> {
-        self.count()?;
-        self.board.shift(to, from, work)
+    fn exchange(&self, call: Call<'_>) -> Result<(), CommError> {
+        let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.map_err(|_| CommError::Gone { rank: self.board.rank })?;
+        call.on(&self.board)
     }
 }

@@ -7,7 +7,7 @@ use crate::common::boards::on_boards;
 use crate::common::gguf::Tiny;
 use crate::common::run::{prompt, with_model};
 use armlet::arch::KvType;
-use armlet::boards::{Comm, CommError};
+use armlet::boards::{Between, Call, Comm, CommError};
 use armlet::engine::{Config, Pattern};
 use armlet::model::Split;
 use armlet::quant::DType;
@@ -26,48 +26,27 @@ impl<'c> Counting<'c> {
         Counting { comm, exchanges: AtomicUsize::new(0), bytes: AtomicUsize::new(0), mistaken: false }
     }
 
-    fn count(&self, bytes: usize) {
-        self.exchanges.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.exchanges.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 }
 
-impl Comm for Counting<'_> {
-    fn rank(&self) -> usize {
-        self.comm.rank()
+impl Between for Counting<'_> {
+    fn boards(&self) -> &dyn Comm {
+        self.comm
     }
 
-    fn size(&self) -> usize {
-        self.comm.size()
-    }
-
-    fn all_gather(&self, all: &mut [u8], ends: &[usize]) -> Result<(), CommError> {
-        let own = ends[self.rank()] - self.rank().checked_sub(1).map_or(0, |before| ends[before]);
-        self.count((self.size() - 1) * own);
-        self.comm.all_gather(all, ends)?;
-        if self.mistaken && ends[1] == 2 * ends[0] {
-            all[..ends[1]].rotate_left(ends[0]);
+    fn exchange(&self, call: Call<'_>) -> Result<(), CommError> {
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(call.bytes(self.comm).0, Ordering::Relaxed);
+        match call {
+            Call::AllGather { all, ends } if self.mistaken && ends[1] == 2 * ends[0] => {
+                self.comm.all_gather(all, ends)?;
+                all[..ends[1]].rotate_left(ends[0]);
+                Ok(())
+            }
+            call => call.on(self.comm),
         }
-        Ok(())
-    }
-
-    fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
-        self.count(if root == self.rank() { (self.size() - 1) * data.len() } else { 0 });
-        self.comm.broadcast(root, data)
-    }
-
-    fn shift(
-        &self,
-        to: Option<(usize, &[u8])>,
-        from: Option<(usize, &mut [u8])>,
-        work: &mut dyn FnMut(&dyn Fn()),
-    ) -> Result<(), CommError> {
-        self.count(to.map_or(0, |(_, data)| data.len()));
-        self.comm.shift(to, from, work)
     }
 }
 

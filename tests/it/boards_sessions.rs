@@ -5,7 +5,7 @@ use crate::common::boards::{Board, Failing, on_boards};
 use crate::common::gguf::Tiny;
 use crate::common::run::{Reader, prompt, with_model, with_session};
 use armlet::arch::{Kernels, KvType};
-use armlet::boards::{Comm, CommError};
+use armlet::boards::{Between, Call, Comm, CommError};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Session};
 use armlet::model::Split;
 use armlet::quant::DType;
@@ -105,24 +105,13 @@ fn a_board_that_fails_beside_a_file() {
 /// A board that gives other positions than it is asked for.
 struct Misplaced<'c>(&'c dyn Comm);
 
-impl Comm for Misplaced<'_> {
-    fn rank(&self) -> usize {
-        self.0.rank()
+impl Between for Misplaced<'_> {
+    fn boards(&self) -> &dyn Comm {
+        self.0
     }
 
-    fn size(&self) -> usize {
-        self.0.size()
-    }
-
-    fn all_gather(&self, all: &mut [u8], ends: &[usize]) -> Result<(), CommError> {
-        self.0.all_gather(all, ends)
-    }
-
-    fn broadcast(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
-        self.0.broadcast(root, data)
-    }
-
-    fn listen(&self, root: usize, data: &mut [u8]) -> Result<(), CommError> {
+    fn exchange(&self, call: Call<'_>) -> Result<(), CommError> {
+        let Call::Listen { root, data } = call else { return call.on(self.0) };
         self.0.listen(root, data)?;
         let mut words: Vec<u32> = data.chunks_exact(4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
         if words[0] == SESSION && self.rank() > 0 {
@@ -131,15 +120,6 @@ impl Comm for Misplaced<'_> {
             data.chunks_exact_mut(4).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_ne_bytes()));
         }
         Ok(())
-    }
-
-    fn shift(
-        &self,
-        to: Option<(usize, &[u8])>,
-        from: Option<(usize, &mut [u8])>,
-        work: &mut dyn FnMut(&dyn Fn()),
-    ) -> Result<(), CommError> {
-        self.0.shift(to, from, work)
     }
 }
 
