@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::icount;
 use crate::model;
@@ -60,6 +61,9 @@ const ROWS: [Row; 8] = [
     ("tokens", 4, Phase::Prompt, Some(0.29)),
 ];
 
+/// The most that one board alone may execute with the feature `boards`, of what it does without.
+const FEATURE: f64 = 1.002;
+
 /// One run: the split, boards, tokens of the prompt and of the answer.
 type Key = (&'static str, usize, [usize; 2]);
 
@@ -82,17 +86,49 @@ pub(crate) fn run(steps: &mut Steps, keep: bool) -> Result<(), Failed> {
         counts = count_all(&plugin, &file)?;
         Ok(())
     })?;
+    let mut answers = [0; 2];
+    steps.step("one board, without the feature and with it", || {
+        for (instructions, features) in answers.iter_mut().zip(["std", "std,boards"]) {
+            *instructions = answer(&plugin, &file, features)?;
+        }
+        Ok(())
+    })?;
+    let [without, with] = answers.map(|n| n as f64 / 1e6);
     let text = format!(
         "SmolLM2-135M in {}, {CPU}, one thread a board: millions of guest instructions per token of the board that executes \
-         most, and what part that is of one board alone.\n\n{}",
+         most, and what part that is of one board alone.\n\n{}\nOne board alone answers a question (`examples/chat.rs`) with \
+         {without:.2} million instructions where the library has no feature `boards`, and {with:.2} million where it has: \
+         {:.5}, at most {FEATURE}.\n",
         FORMAT.to_uppercase(),
-        table(&counts)
+        table(&counts),
+        with / without
     );
     say(format!("\n{text}"));
     if keep {
         record("board-insns", "Instructions of several boards", "counted under QEMU", &text)?;
     }
+    if with > FEATURE * without {
+        return Err(Failed(format!(
+            "one board: {with} million instructions with the feature boards, {without} without"
+        )));
+    }
     check(&counts)
+}
+
+/// The instructions of an answer on one board, by the library with these features.
+fn answer(plugin: &Path, file: &Path, features: &str) -> Result<u64, Failed> {
+    let build = ["build", "--release", "--target", LINUX, "--example", "chat", "--no-default-features", "--features"];
+    cargo(&[&build[..], &[features]].concat())?;
+    // As many threads as CPUs: one, since others would execute what they do while they wait.
+    let mut run = Command::new("sh");
+    run.args([
+        "-c",
+        "exec taskset -c $(taskset -cp $$ | sed 's/.*: *\\([0-9]*\\).*/\\1/') \"$@\"",
+        "sh",
+        "qemu-aarch64",
+    ]);
+    run.args(["-cpu", CPU, "-plugin"]).arg(plugin).arg(root().join("target").join(LINUX).join("release/examples/chat"));
+    icount::counted(run.arg(file).arg("What is the capital of France?"))
 }
 
 /// Counts each run once.

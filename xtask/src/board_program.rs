@@ -23,8 +23,10 @@ const ANSWER: u64 = 24;
 /// that a token meets the pages that the system maps with it.
 const METADATA: u64 = 2 << 20;
 const AROUND: u64 = 64 << 10;
-/// The most that a board may have resident of the file, in percent, beside those.
+/// The most that a board may have resident of the file, in percent, beside those: of SmolLM2, which has 3 KV heads, and of a
+/// model with 8.
 const RESIDENT: [(&str, usize, u64); 2] = [("layers", 4, 27), ("rows", 3, 36)];
+const RESIDENT_OF_8: [(&str, usize, u64); 1] = [("rows", 4, 27)];
 
 /// Boards that are not alike, as they are told or as they find; by tokens they are always.
 const UNEVEN: [(&str, usize, &str); 4] =
@@ -82,12 +84,92 @@ pub(crate) fn answers(all: bool) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Boards that were started with different command lines say so.
-pub(crate) fn asked_differently() -> Result<(), Failed> {
-    let mut job = complete(1, "rows", &model::shipped()?, 1);
-    job.args(["--shares", "2,1", ":", "-n", "1"]).arg(built("armlet-mpi"));
-    job.args(options("rows", 1, QUESTION)).args(["--shares", "auto", "-m"]).arg(model::shipped()?);
-    failed("different shares", &outcome(&mut job)?, 1, "(rank 1): --shares is auto, and on board")
+/// What is typed to a conversation: a question, and another one twice, in the same place.
+fn typed(session: &Path) -> String {
+    format!("{FIRST}\n/save {0}\n{SECOND}\n/load {0}\n{SECOND}\n", session.display())
+}
+
+/// Commands do on several boards what they do on one.
+pub(crate) fn commands() -> Result<(), Failed> {
+    let file = model::shipped()?;
+    let run = |boards: usize, words: &[&str], input: Stdio| {
+        let mut job = mpirun();
+        job.args(["-n", &boards.to_string()]).arg(built("armlet-mpi")).args(words).stdin(input);
+        succeeded(&format!("{boards} boards: {}", words.join(" ")), &outcome(job.arg("-m").arg(&file))?)
+    };
+    let score = |boards, split: &str| {
+        let words =
+            ["perplexity", "--json", "-t", "1", "-f", model::TEXT, "-c", "64", "--chunks", "2", "--split", split];
+        let said = run(boards, &words, Stdio::null())?;
+        model::number(&said, "ppl").ok_or_else(|| Failed(format!("no perplexity in {said}")))
+    };
+    let alone = score(1, "layers")?;
+    for (boards, split) in [(3, "layers"), (2, "rows"), (2, "tokens")] {
+        let found = score(boards, split)?;
+        if found.to_bits() != alone.to_bits() {
+            return Err(Failed(format!("perplexity on {boards} boards by {split} is {found}, and on one {alone}")));
+        }
+    }
+    let talk = |boards: usize, split: &str| {
+        let (session, input) = (session("typed")?, session("input")?);
+        fs::write(&input, typed(&session)).map_err(at(&input))?;
+        let input = fs::File::open(&input).map_err(at(&input))?;
+        let words = ["chat", "-t", "1", "--temp", "0", "-n", "8", "-c", "8192", "--kv-type", "int8", "--split", split];
+        Ok::<_, Failed>((run(boards, &words, input.into())?, fs::read(&session).map_err(at(&session))?))
+    };
+    let alone = talk(1, "layers")?;
+    for (boards, split) in [(2, "layers"), (3, "rows"), (2, "tokens")] {
+        let talked = talk(boards, split)?;
+        if talked != alone {
+            return Err(Failed(format!("{boards} boards by {split} say {:?}, and one {:?}", talked.0, alone.0)));
+        }
+    }
+    let table = run(2, &["bench", "-t", "1", "-p", "8", "-n", "2", "-r", "1", "--split", "rows"], Stdio::null())?;
+    if !table.contains("| tg2 |") {
+        return Err(Failed(format!("bench measures nothing: {table}")));
+    }
+    let mut check = mpirun();
+    let said = succeeded("check", &outcome(check.args(["-n", "3"]).arg(built("armlet-mpi")).arg("check"))?)?;
+    if !(0..3).all(|rank| said.contains(&format!("(rank {rank}): "))) {
+        return Err(Failed(format!("check does not know three boards: {said}")));
+    }
+    say("    conversations, perplexity, bench and check");
+    Ok(())
+}
+
+/// Boards that cannot run together: the first one's options, the second one's, and what one of them says for both.
+const APART: [(&[&str], &[&str], &str); 4] = [
+    (&["--shares", "2,1"], &["--shares", "auto"], "(rank 1): --shares is auto, and on board"),
+    (&["--split", "layers"], &["--split", "tokens"], "(rank 1): --split is tokens, and on board"),
+    (&["-c", "4096"], &["-c", "2048"], "(rank 1): context is 2048, and on board"),
+    (&["--kv-type", "f16"], &["--kv-type", "int8"], "(rank 1): KV type is int8, and on board"),
+];
+
+/// They say so in one line, and all of them end.
+pub(crate) fn apart() -> Result<(), Failed> {
+    let (one, other) = (model::shipped()?, model::in_format("q8_0")?);
+    let job = |first: &[&str], second: &[&str], files: [&Path; 2]| {
+        let mut job = mpirun();
+        for (options, (file, before)) in [first, second].into_iter().zip(files.into_iter().zip([None, Some(":")])) {
+            job.args(before).args(["-n", "1"]).arg(built("armlet-mpi")).args(["complete", "-t", "1", "-p", QUESTION]);
+            job.args(options).arg("-m").arg(file);
+        }
+        outcome(&mut job)
+    };
+    for (first, second, why) in APART {
+        failed(why, &job(first, second, [&one; 2])?, 1, why)?;
+    }
+    failed("another model", &job(&[], &[], [&one, &other])?, 1, "(rank 1): the model is ")?;
+    let many = outcome(&mut complete(4, "rows", &one, 1))?;
+    failed("too many boards", &many, 1, "4 boards: a split by rows has no use for more than 3")?;
+    let short = outcome(complete(2, "tokens", &one, 1).args(["-c", "512"]))?;
+    failed("a short context", &short, 1, "a split by tokens has no use for more than 1 in a context of 512 tokens")?;
+    // As Open MPI pins two ranks if it is not told.
+    let mut pinned = Command::new("timeout");
+    pinned.args(["60", "mpirun", "--bind-to", "hwthread", "-n", "2"]).stdin(Stdio::null());
+    pinned.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1").arg(built("armlet-mpi"));
+    let said = outcome(pinned.args(["complete", "-p", QUESTION, "-m"]).arg(&one))?;
+    failed("pinned boards", &said, 1, "threads, and the launcher has pinned it to 1 of its ")
 }
 
 /// A prompt that boards divide, some of which is in the cache of the second one, is read as by one.
@@ -108,11 +190,16 @@ pub(crate) fn prompts() -> Result<(), Failed> {
 }
 
 /// A board has its own weights in memory, and not those of others: as an answer ends, each has read all that it reads.
-pub(crate) fn resident() -> Result<(), Failed> {
-    let file = fs::canonicalize(model::in_format("q8_0")?).map_err(|e| Failed(e.to_string()))?;
-    let size = file.metadata().map_err(|e| Failed(e.to_string()))?.len();
-    for (split, boards, most) in RESIDENT {
-        let mut job = complete(boards, split, &file, ANSWER);
+pub(crate) fn resident(deep: bool) -> Result<(), Failed> {
+    resident_of_model(&model::in_format("q8_0")?, &RESIDENT)?;
+    if deep { resident_of_model(&model::random("q8_0")?, &RESIDENT_OF_8) } else { Ok(()) }
+}
+
+fn resident_of_model(file: &Path, rows: &[(&str, usize, u64)]) -> Result<(), Failed> {
+    let file = fs::canonicalize(file).map_err(at(file))?;
+    let size = file.metadata().map_err(at(&file))?.len();
+    for (split, boards, most) in rows {
+        let mut job = complete(*boards, split, &file, ANSWER);
         let child = job.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let child = child.map_err(|e| Failed(format!("cannot run {job:?}: {e}")))?;
         let ends = std::thread::spawn(|| finish(child));
@@ -126,7 +213,7 @@ pub(crate) fn resident() -> Result<(), Failed> {
         let percent: Vec<f64> = last.values().map(|bytes| *bytes as f64 / size as f64 * 100.0).collect();
         say(format!("    {boards} boards by {split}: {percent:.1?} % of the file"));
         let limit = size * most / 100 + METADATA + AROUND * (ANSWER + QUESTION.len() as u64);
-        if last.len() != boards || last.values().any(|bytes| *bytes > limit) {
+        if last.len() != *boards || last.values().any(|bytes| *bytes > limit) {
             return Err(Failed(format!("{last:?} bytes are resident on {boards} boards, of {limit} that may be")));
         }
     }
@@ -153,15 +240,20 @@ pub(crate) fn killed_answering() -> Result<(), Failed> {
     succeeded("one board", &outcome(&mut chat(1, "layers", &session, 8, SECOND)?)?).map(drop)
 }
 
-/// A rank on this machine and two on emulated cores give the text that one board gives.
+/// A rank on this machine and two on emulated cores give the text that one board gives, however they share the model.
 pub(crate) fn mixed(arm: &Path) -> Result<(), Failed> {
     let file = model::shipped()?;
     let one = succeeded("one board", &outcome(&mut complete(1, "layers", &file, 8))?)?;
-    let mut args = options("layers", 8, QUESTION);
-    args.extend(["-m".into(), file.display().to_string(), "--count".into()]);
-    let three = job_on_cores(arm, "armlet-mpi", &args)?;
-    say(format!("    three boards: {:?}", three.trim_end()));
-    if three == one { Ok(()) } else { Err(Failed(format!("three boards say {three:?}, and one {one:?}"))) }
+    for split in ["layers", "rows", "tokens"] {
+        let mut args = options(split, 8, QUESTION);
+        args.extend(["-m".into(), file.display().to_string()]);
+        let three = job_on_cores(arm, "armlet-mpi", &args)?;
+        say(format!("    three boards by {split}: {:?}", three.trim_end()));
+        if three != one {
+            return Err(Failed(format!("three boards by {split} say {three:?}, and one {one:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// The processes of the program's boards, by rank.
@@ -181,11 +273,11 @@ fn ranks() -> BTreeMap<usize, u32> {
 /// Bytes of a file's mappings that a process has resident, if it has any.
 fn mapped(pid: u32, file: &Path) -> Option<u64> {
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
-    Some(resident_of(&smaps, file.to_str()?)).filter(|bytes| *bytes > 0)
+    Some(resident_in(&smaps, file.to_str()?)).filter(|bytes| *bytes > 0)
 }
 
 /// The sum over the mappings of a path, in bytes.
-fn resident_of(smaps: &str, path: &str) -> u64 {
+fn resident_in(smaps: &str, path: &str) -> u64 {
     let (mut is_file, mut kib) = (false, 0);
     for line in smaps.lines() {
         match line.split_once(':') {
@@ -249,7 +341,7 @@ mod tests {
             format!("7f00-7f20 r--p 00000000 fe:00 5   {path}\nSize: 99 kB\nRss: {kib} kB\nPss: 7 kB\n")
         };
         let smaps = mapping("/m.gguf", 4) + &mapping("/a/m.gguf", 8) + &mapping("", 16) + &mapping("/m.gguf", 32);
-        assert_eq!(resident_of(&smaps, "/m.gguf"), 36 * 1024);
-        assert_eq!(resident_of(&smaps, "/other"), 0);
+        assert_eq!(resident_in(&smaps, "/m.gguf"), 36 * 1024);
+        assert_eq!(resident_in(&smaps, "/other"), 0);
     }
 }

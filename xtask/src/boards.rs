@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::board_hosts::{self, KEEPALIVE};
+use crate::board_insns;
 use crate::board_program;
 use crate::dist::at;
 use crate::model;
@@ -30,11 +31,12 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("armlet-mpi", || cargo(&[&["test", "--no-run"], &model::PACKAGES[..]].concat()))?;
     let deep = steps.deep;
     steps.step("a model on up to 4 boards", || board_program::answers(deep))?;
+    steps.step("commands on several boards", board_program::commands)?;
     steps.step("a conversation moves between boards", board_program::sessions)?;
-    steps.step("what of a model is in a board's memory", board_program::resident)?;
+    steps.step("what of a model is in a board's memory", || board_program::resident(deep))?;
     steps.step("what boards may rely on", contract)?;
     steps.step("boards that do not fit together", cards)?;
-    steps.step("boards that were asked for different things", board_program::asked_differently)?;
+    steps.step("boards that cannot run a model together", board_program::apart)?;
     steps.step("a board is killed", killed_exchanging)?;
     steps.step("a board is killed in an answer", board_program::killed_answering)?;
     steps.step("a board is silent", silent)?;
@@ -51,7 +53,8 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("three kinds of CPU in one job", || mixed(&arm))?;
     steps.step("armlet-mpi for arm64", || cross(&arm, &["--bins"]))?;
     steps.step("an answer of three kinds of CPU", || board_program::mixed(&arm))?;
-    board_hosts::run(steps)
+    board_hosts::run(steps)?;
+    board_insns::run(steps, false)
 }
 
 /// What was built: `armlet-mpi`, or `examples/exchanges`.
@@ -223,7 +226,8 @@ pub(crate) fn killed(job: Job) -> Result<(), Failed> {
     let host = Command::new("uname").arg("-n").output().map_err(|e| Failed(e.to_string()))?.stdout;
     let (host, named) =
         (String::from_utf8_lossy(&host).trim().to_string(), errors.lines().find(|l| l.contains("rank 2")));
-    match named.filter(|line| line.contains(&host) && !status.success()) {
+    // The launcher has seen it; boards that wait for each other would say so only when their patience is over.
+    match named.filter(|line| line.contains(&host) && line.contains("signal 9") && !status.success()) {
         Some(line) => {
             say(format!("    after {seconds:.1} s: {line}"));
             Ok(())

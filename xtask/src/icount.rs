@@ -39,8 +39,12 @@ fn major(version: &str) -> Option<u32> {
 /// The instructions of a whole run of a program on an emulated core.
 pub(crate) fn whole(plugin: &Path, cpu: &str, program: &Path, args: &[&str]) -> Result<u64, Failed> {
     let mut command = Command::new("qemu-aarch64");
-    command.args(["-cpu", cpu, "-plugin"]).arg(plugin).arg(program).args(args);
-    let (_, stderr) = outputs(&mut command)?;
+    counted(command.args(["-cpu", cpu, "-plugin"]).arg(plugin).arg(program).args(args))
+}
+
+/// The instructions of what runs under QEMU with the plugin.
+pub(crate) fn counted(command: &mut Command) -> Result<u64, Failed> {
+    let (_, stderr) = outputs(command)?;
     number(&stderr, COUNT).ok_or_else(|| Failed(format!("no count in {stderr:?}")))
 }
 

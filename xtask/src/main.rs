@@ -105,8 +105,7 @@ fn main() -> ExitCode {
         ["page"] => page::run(&mut steps),
         ["boards", ref options @ ..] if matches!(options, [] | ["--deep"]) => {
             steps = Steps::new(!options.is_empty());
-            let counted = |steps: &mut Steps| if steps.deep { board_insns::run(steps, false) } else { Ok(()) };
-            gate::run(&mut steps, gate::part("boards")).and_then(|()| counted(&mut steps))
+            gate::run(&mut steps, gate::part("boards"))
         }
         ["board-insns"] => setup::run(&mut steps).and_then(|()| board_insns::run(&mut steps, true)),
         ["deb"] => deb::run(&mut steps),

@@ -11,7 +11,7 @@ use crate::qemu::CPUS;
 use crate::setup::LINUX;
 
 /// The text: GPL version 3, which Debian ships with its common licences.
-const TEXT: &str = "/usr/share/common-licenses/GPL-3";
+pub(crate) const TEXT: &str = "/usr/share/common-licenses/GPL-3";
 const TEXT_SHA256: &str = "3972dc9744f6499f0f9b2dbf76696f2ae7ad8af9b23dde66d6af86c9dfb36986";
 const CHUNKS: f64 = 14.0;
 
@@ -188,7 +188,7 @@ fn perplexity(command: &mut Command, args: &[&str]) -> Result<(f64, f64), Failed
 }
 
 /// The number of a key in a flat JSON object.
-fn number(json: &str, key: &str) -> Option<f64> {
+pub(crate) fn number(json: &str, key: &str) -> Option<f64> {
     let (_, rest) = json.split_once(&format!("\"{key}\":"))?;
     rest.split([',', '}']).next()?.trim().parse().ok()
 }
