@@ -9,7 +9,7 @@ use crate::patience::board;
 /// The first bytes of a card.
 const MAGIC: [u8; 4] = *b"armc";
 /// What the rest of a card means; of another format only the first six bytes can be read.
-const FORMAT: u16 = 2;
+const FORMAT: u16 = 3;
 
 /// What all boards must have been told alike, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,9 +66,11 @@ pub struct Card {
     pub any_backend: bool,
     /// Its name.
     pub host: String,
+    /// What no other board has: drawn when it was switched on.
+    pub boot: u64,
     /// Threads that compute.
     pub threads: u16,
-    /// CPUs that this process may use, and that the board has.
+    /// CPUs that this process may use, and that the launcher's daemon may use.
     pub cpus: [u16; 2],
     /// MiB that it will need.
     pub needed: u32,
@@ -84,10 +86,11 @@ impl Card {
 
     /// What any board can say of itself; the rest is the program's to fill in.
     pub fn here(backend: Backend) -> Self {
-        use crate::machine::{available_mib, cpus, host, version};
+        use crate::machine::{available_mib, boot, cpus, host, version};
         let backend = backend.name().into();
         let (host, available) = (host(), available_mib());
-        Card { version: version(), backend, any_backend: true, host, cpus: cpus(), available, ..Card::default() }
+        let (version, boot, cpus) = (version(), boot(), cpus());
+        Card { version, backend, any_backend: true, host, boot, cpus, available, ..Card::default() }
     }
 
     pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
@@ -100,6 +103,7 @@ impl Card {
         bytes.extend(text::<8>(&self.backend));
         bytes.push(u8::from(self.any_backend));
         bytes.extend(text::<32>(&self.host));
+        bytes.extend(self.boot.to_le_bytes());
         bytes.extend([self.threads, self.cpus[0], self.cpus[1]].iter().flat_map(|n| n.to_le_bytes()));
         bytes.extend([self.needed, self.available, self.bandwidth].iter().flat_map(|n| n.to_le_bytes()));
         let mut out = [0; Self::BYTES];
@@ -124,6 +128,7 @@ impl Card {
             backend: untext(take::<8>(&mut rest)),
             any_backend: take(&mut rest) == [1],
             host: untext(take::<32>(&mut rest)),
+            boot: u64::from_le_bytes(take(&mut rest)),
             threads: u16::from_le_bytes(take(&mut rest)),
             cpus: [(); 2].map(|()| u16::from_le_bytes(take(&mut rest))),
             needed: u32::from_le_bytes(take(&mut rest)),
@@ -168,12 +173,19 @@ pub(crate) fn compare(cards: &[Card]) -> Result<(), String> {
                 card.threads
             ));
         }
+        if let Some(other) = cards.iter().position(|other| other.host == card.host && other.boot != card.boot) {
+            return Err(format!(
+                "two boards are called {}, rank {rank} and rank {other}: sudo hostnamectl hostname NAME gives one another name",
+                card.host
+            ));
+        }
         // Boards on one machine share its memory.
         let here = cards.iter().filter(|other| other.host == card.host);
         let needed: u64 = here.map(|card| u64::from(card.needed)).sum();
         if needed > u64::from(card.available) {
             return Err(format!(
-                "{}: {needed} MiB are needed, and {} MiB are available",
+                "{}: {needed} MiB are needed, and {} MiB are available; a shorter context (-c), more boards or other --shares \
+                 need less",
                 board(rank, &names),
                 card.available
             ));
@@ -215,6 +227,7 @@ mod tests {
             backend: "dotprod".into(),
             any_backend: true,
             host: host.into(),
+            boot: 5,
             threads: 4,
             cpus: [4, 4],
             needed: 1_000,
@@ -238,7 +251,7 @@ mod tests {
         assert_eq!(Card::decode(&[0; 128]), Err("runs another program".into()));
         let mut bytes = card("b0").encode();
         bytes[4] = 9;
-        assert_eq!(Card::decode(&bytes), Err("has cards of format 9, and this program has format 2".into()));
+        assert_eq!(Card::decode(&bytes), Err("has cards of format 9, and this program has format 3".into()));
     }
 
     /// Every item that must be alike is named, with both values.
@@ -306,12 +319,19 @@ mod tests {
         let full = Card { needed: 1_501, ..card("b1") };
         assert_eq!(
             compare(&[card("b0"), full]),
-            Err("board b1 (rank 1): 1501 MiB are needed, and 1500 MiB are available".into())
+            Err("board b1 (rank 1): 1501 MiB are needed, and 1500 MiB are available; a shorter context (-c), more boards or \
+                 other --shares need less"
+                .into())
         );
         // Two on one machine need twice as much.
-        assert_eq!(
-            compare(&[card("b0"), card("b0")]),
-            Err("board b0 (rank 0): 2000 MiB are needed, and 1500 MiB are available".into())
-        );
+        let why = compare(&[card("b0"), card("b0")]).unwrap_err();
+        assert!(why.starts_with("board b0 (rank 0): 2000 MiB are needed, and 1500 MiB are available"), "{why}");
+    }
+
+    /// As new boards are, all called the same: neither's memory is the other's.
+    #[test]
+    fn two_boards_of_one_name_are_told_apart() {
+        let why = compare(&[card("b0"), card("b1"), Card { boot: 6, ..card("b0") }]).unwrap_err();
+        assert!(why.starts_with("two boards are called b0, rank 0 and rank 2: "), "{why}");
     }
 }

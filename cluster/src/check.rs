@@ -65,7 +65,7 @@ pub fn run(boards: &Counted<Mpi>) -> Result<Option<String>, String> {
         let (latency, rate) = (latency * 1e3, rate / 1e6);
         out += &format!("{board}: {latency:.3} ms and {rate:.1} MB/s from the first, its clock {clock:+.3} s\n");
         if clock.abs() > CLOCKS {
-            to_fix.push(format!("{board}: its clock differs by {clock:.0} s: timedatectl set-ntp true"));
+            to_fix.push(format!("{board}: its clock differs by {clock:.0} s: sudo timedatectl set-ntp true"));
         }
     }
     if let Some([direct, collective]) = measured.gathers {

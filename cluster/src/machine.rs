@@ -3,9 +3,19 @@
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::getppid;
+use rustix::thread::sched_getaffinity;
+
 /// Its name.
 pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// A number that this board has drawn when it was switched on.
+pub(crate) fn boot() -> u64 {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).unwrap_or_default()
 }
 
 /// Version of armlet: major, minor, patch.
@@ -22,20 +32,12 @@ pub fn available_mib() -> u32 {
     kib.map_or(u32::MAX, |kib| (kib >> 10) as u32)
 }
 
-/// CPUs that this process may use, and that are there.
+/// CPUs that this process may use, and that the launcher's daemon may use, which started it: of a process that has fewer, the
+/// launcher has chosen them. What else takes CPUs from both is none of its doing.
 pub fn cpus() -> [u16; 2] {
-    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
-    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok().and_then(|list| counted(&list));
-    [allowed, online.unwrap_or(allowed)].map(|n| n as u16)
-}
-
-/// How many there are in a list as `0-2,5`.
-fn counted(list: &str) -> Option<usize> {
-    let range = |range: &str| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some(last.parse::<usize>().ok()? + 1 - first.parse::<usize>().ok()?)
-    };
-    list.trim().split(',').map(range).sum()
+    let may_use = |process| sched_getaffinity(process).map_or(1, |cpus| cpus.count() as u16);
+    let own = may_use(None);
+    [own, getppid().map_or(own, |daemon| may_use(Some(daemon)).max(own))]
 }
 
 /// A network interface that is up.
@@ -55,8 +57,11 @@ pub struct Link {
 pub fn links() -> Vec<Link> {
     let mut links = links_below(Path::new("/sys/class/net"));
     for link in &mut links {
-        let said = Command::new("ethtool").args(["--show-eee", &link.name]).output();
-        link.saves_energy = said.ok().and_then(|said| eee(&String::from_utf8_lossy(&said.stdout)));
+        // Where a shell that ssh starts does not look.
+        let said = ["ethtool", "/usr/sbin/ethtool"]
+            .iter()
+            .find_map(|program| Command::new(program).args(["--show-eee", &link.name]).output().ok());
+        link.saves_energy = said.and_then(|said| eee(&String::from_utf8_lossy(&said.stdout)));
     }
     links
 }
@@ -96,7 +101,7 @@ pub(crate) fn to_fix(cpus: [u16; 2], links: &[Link], line: &str) -> Vec<String> 
         if *saves_energy == Some(true) {
             fixes.push(format!(
                 "{name} has Energy-Efficient Ethernet, which costs latency and drops links of Raspberry Pis: \
-                 ethtool --set-eee {name} eee off, or dtparam=eee=off in config.txt"
+                 sudo ethtool --set-eee {name} eee off, or dtparam=eee=off in config.txt"
             ));
         }
         if let Some(speed) = speed.filter(|speed| *speed < 1000) {
@@ -104,8 +109,14 @@ pub(crate) fn to_fix(cpus: [u16; 2], links: &[Link], line: &str) -> Vec<String> 
                 "{name} has {speed} Mbit/s: a cable of four pairs and a gigabit switch, or --split layers"
             ));
         }
-        if *is_wireless {
-            fixes.push(format!("{name} is wireless: a cable, or --split layers"));
+        // MPI takes all links that there are.
+        match links.iter().find(|link| !link.is_wireless) {
+            Some(wired) if *is_wireless => fixes.push(format!(
+                "{name} is wireless, and {0} is not: --mca btl_tcp_if_include {0} --mca oob_tcp_if_include {0} (mpirun)",
+                wired.name
+            )),
+            None if *is_wireless => fixes.push(format!("{name} is wireless: a cable, or --split layers")),
+            _ => {}
         }
     }
     fixes
@@ -113,14 +124,26 @@ pub(crate) fn to_fix(cpus: [u16; 2], links: &[Link], line: &str) -> Vec<String> 
 
 #[cfg(test)]
 mod tests {
+    use rustix::thread::{CpuSet, sched_setaffinity};
+
     use super::*;
 
+    /// A process that was given one CPU by the one that started it, and its own child, to which nobody did that.
     #[test]
-    fn lists_of_cpus_are_counted() {
-        assert_eq!(["0", "0-3\n", "0-2,5", "1,3,5-6"].map(counted), [1, 4, 4, 4].map(Some));
-        assert_eq!(["", "x", "0-"].map(counted), [None; 3]);
-        let [allowed, online] = cpus();
-        assert!(allowed > 0 && online >= allowed && available_mib() > 0);
+    fn who_has_taken_cpus_is_known() {
+        let all = sched_getaffinity(None).unwrap();
+        let mut one = CpuSet::new();
+        one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
+        let [own, daemons] = cpus();
+        assert!(own > 0 && daemons >= own && available_mib() > 0 && boot() > 0 && boot() == boot());
+        std::thread::scope(|scope| {
+            // Of a thread alone; the process that started this one is not asked.
+            let pinned = scope.spawn(|| {
+                sched_setaffinity(None, &one).unwrap();
+                cpus()
+            });
+            assert_eq!(pinned.join().unwrap(), [1, daemons]);
+        });
     }
 
     #[test]
@@ -138,8 +161,9 @@ mod tests {
         assert_eq!(to_fix([4, 4], std::slice::from_ref(&link), "mpirun"), Vec::<String>::new());
         let poor = Link { speed: Some(100), saves_energy: Some(true), ..link.clone() };
         let radio = Link { name: "wlan0".into(), speed: None, is_wireless: true, saves_energy: None };
-        let fixes = to_fix([1, 4], &[poor, radio], "mpirun");
-        let parts = ["1 of its 4 CPUs: mpirun", "eee off", "eth0 has 100 Mbit/s", "wlan0 is wireless"];
+        let fixes = to_fix([1, 4], &[poor, radio.clone()], "mpirun");
+        let parts = ["1 of its 4 CPUs: mpirun", "eee off", "eth0 has 100 Mbit/s", "btl_tcp_if_include eth0"];
+        assert!(to_fix([4, 4], &[radio], "mpirun")[0].contains("wlan0 is wireless: a cable"));
         assert_eq!(fixes.len(), parts.len());
         assert!(fixes.iter().zip(parts).all(|(fix, part)| fix.contains(part)), "{fixes:?}");
     }

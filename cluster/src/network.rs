@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use armlet::arch::Kernels;
 use armlet::boards::{Alone, Comm};
 use armlet::engine::{Config, Plan};
 use armlet::host::Pool;
-use armlet::model::{Model, Share, Shares, Split};
+use armlet::model::{Model, Share, ShareError, Shares, Split};
 use armlet::storage::Executor;
 use armlet_mpi::{Card, Counted, Mpi, Numbers, check as machines, launch, machine};
 
@@ -20,13 +20,15 @@ use crate::args::{Args, Command};
 use crate::bandwidth::{self, Buffer};
 use crate::error::{Failure, print};
 use crate::shares::Wanted;
+use crate::visible;
 
 /// Memory of a board beside its weights and its plan.
 const BESIDE: usize = 64 << 20;
 
 /// Whether this board is the one to say what concerns all.
 pub(crate) fn speaks() -> bool {
-    launch::is_first()
+    let job = JOB.lock().unwrap_or_else(PoisonError::into_inner);
+    job.as_ref().map_or_else(launch::is_first, |job| job.boards.rank() == 0)
 }
 
 /// The job that the launcher started.
@@ -35,6 +37,8 @@ struct Job {
     split: Split,
     /// The model's fingerprint.
     model: AtomicU64,
+    /// Threads that it was asked for; 0 if that was left to it.
+    threads: AtomicUsize,
     wanted: Wanted,
     /// What the boards have, once it is known.
     shares: OnceLock<Shares>,
@@ -60,6 +64,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         boards,
         split,
         model: 0.into(),
+        threads: 0.into(),
         // Boards that share positions have the same weights: nothing is in proportion.
         wanted: shares.of_split(split),
         shares: OnceLock::new(),
@@ -75,17 +80,22 @@ pub(crate) fn run(args: Args) -> ExitCode {
     *JOB.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&job));
     let result = match &args.command {
         _ if let Err(failure) = job.alike(&args.command, count) => Err(failure),
-        _ if let Err(why) = shares.check(job.boards.size()) => Err(Failure::Usage(why)),
+        // Of several boards, and not of those that are planned.
+        command
+            if name(command).is_some()
+                && let Err(why) = shares.check(job.boards.size()) =>
+        {
+            Err(Failure::Usage(why))
+        }
         Command::Chat(chat) if several && chat.prefix.is_some() => {
             Err(Failure::Usage("--prefix is of one board".into()))
         }
         Command::Bench(bench) if several && (bench.compare_mha || bench.models.each().len() != 1) => {
             Err(Failure::Usage("several boards measure one model at a time".into()))
         }
-        Command::Chat(_) | Command::Complete(_) | Command::Perplexity(_) | Command::Bench(_) | Command::Check => {
-            crate::command(args)
+        command if several && name(command).is_none() => {
+            Err(Failure::Usage("this command is of one board: start armlet".into()))
         }
-        _ if several => Err(Failure::Usage("this command is of one board: start armlet".into())),
         _ => crate::command(args),
     };
     JOB.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -99,7 +109,11 @@ pub(crate) fn run(args: Args) -> ExitCode {
         job.boards.boards().abort();
     }
     // What has failed on one board may have the others wait for nothing more.
-    let result = if count { result.and_then(|()| job.count()) } else { result };
+    let result = match result {
+        // Ctrl-C ends an answer, and the others have been told.
+        Ok(()) | Err(Failure::Interrupted) if count => job.count().and(result),
+        result => result,
+    };
     let code = match result {
         // What concerns all boards is said by one.
         Err(failure) if rank > 0 => ExitCode::from(failure.code()),
@@ -111,16 +125,16 @@ pub(crate) fn run(args: Args) -> ExitCode {
     code
 }
 
-/// The command's name, of those that several boards run.
-fn name(command: &Command) -> &'static str {
-    match command {
+/// The command's name, if several boards run it.
+fn name(command: &Command) -> Option<&'static str> {
+    Some(match command {
         Command::Chat(_) => "chat",
         Command::Complete(_) => "complete",
         Command::Perplexity(_) => "perplexity",
         Command::Bench(_) => "bench",
         Command::Check => "check",
-        _ => "of one board",
-    }
+        _ => return None,
+    })
 }
 
 impl Job {
@@ -133,7 +147,9 @@ impl Job {
         let yes = |is_given: bool| if is_given { "given" } else { "not given" }.to_string();
         let spelled = |name: &Option<OsString>| name.as_ref().map_or(yes(false), |name| format!("{name:?}"));
         let mut asked = vec![
-            ("the command", name(command).to_string()),
+            // Versions are the same for long.
+            ("the program's source", env!("ARMLET_SOURCE").to_string()),
+            ("the command", name(command).unwrap_or("of one board").to_string()),
             ("--split", self.split.name().to_string()),
             ("--shares", self.wanted.to_string()),
             ("--count", yes(count)),
@@ -185,13 +201,19 @@ impl Job {
         Ok(*self.shares.get_or_init(|| shares))
     }
 
+    /// What a board has of a model, in these proportions.
+    fn share(&self, model: &Model<'_>, config: &Config, rank: usize, shares: Shares) -> Result<Share, ShareError> {
+        let head = model.weights.head_in_layers();
+        Share::uneven(&model.hparams, self.split, head, config.context, rank, shares)
+    }
+
     /// What this board shows the others.
     fn card(&self, model: &Model<'_>, kernels: &Kernels, pool: &Pool, config: &Config) -> Card {
         Card {
             model: self.model.load(Ordering::Relaxed),
             numbers: Numbers::new(config, self.split),
             any_backend: !model.has_float_matrices(),
-            threads: threads(pool.workers()),
+            threads: threads(self.threads.load(Ordering::Relaxed), pool.workers(), machine::cpus()),
             available: self.available,
             ..Card::here(kernels.backend())
         }
@@ -215,7 +237,7 @@ pub(crate) fn check() -> Result<(), Failure> {
     let job = boards.0.as_ref().ok_or_else(|| Failure::Error("no job".into()))?;
     let said = machines::run(&job.boards).map_err(Failure::Error);
     job.met.store(true, Ordering::Relaxed);
-    said?.map_or(Ok(()), |text| print(text.as_bytes()))
+    said?.map_or(Ok(()), |text| print(visible::text(&text).as_bytes()))
 }
 
 /// The boards of this program.
@@ -266,6 +288,13 @@ impl Boards {
         Ok(())
     }
 
+    /// The command line's number of threads, 0 if there is none.
+    pub(crate) fn threads(&self, asked: usize) {
+        if let Some(job) = &self.0 {
+            job.threads.store(asked, Ordering::Relaxed);
+        }
+    }
+
     /// What of the model this board has.
     pub(crate) fn share(
         &self,
@@ -276,9 +305,43 @@ impl Boards {
     ) -> Result<Share, Failure> {
         let Some(job) = self.0.as_ref().filter(|_| self.are_several()) else { return Ok(Share::WHOLE) };
         let shares = job.shares(job.card(model, kernels, pool, config), pool)?;
-        let (h, head) = (&model.hparams, model.weights.head_in_layers());
-        Share::uneven(h, job.split, head, config.context, job.boards.rank(), shares)
-            .map_err(|e| Failure::Error(e.to_string()))
+        let share = job.share(model, config, job.boards.rank(), shares).map_err(|why| {
+            // The blocks of positions are as many as the context has room for.
+            let of = if job.split == Split::Tokens {
+                format!(" in a context of {} tokens", config.context)
+            } else {
+                String::new()
+            };
+            Failure::Error(format!("{why}{of}"))
+        })?;
+        // Here, where one board says it for all, and not when each has begun to run it.
+        share.check(model).map_err(|why| Failure::Error(format!("--split {}: {why}", job.split.name())))?;
+        Ok(share)
+    }
+
+    /// The largest context of which each board's part has room in a budget of bytes.
+    pub(crate) fn context_for_budget(
+        &self,
+        model: &Model<'_>,
+        kernels: &Kernels,
+        pool: &Pool,
+        config: &Config,
+        budget: usize,
+    ) -> Result<usize, Failure> {
+        let h = &model.hparams;
+        let Some(job) = self.0.as_ref().filter(|_| self.are_several()) else {
+            return Ok(Plan::context_for_budget(h, config, budget, 1)?);
+        };
+        let shares = job.shares(job.card(model, kernels, pool, config), pool)?;
+        let bytes = |config: &Config| {
+            let part = |rank| match job.share(model, config, rank, shares) {
+                Ok(share) => Plan::shared(h, config, &share).map(|plan| plan.session_bytes()),
+                // A context too short for so many boards is not too large.
+                Err(_) => Ok(0),
+            };
+            (0..job.boards.size()).try_fold(0, |most: usize, rank| part(rank).map(|bytes| bytes.max(most)))
+        };
+        Ok(Plan::largest_context(h, config, budget, &bytes)?)
     }
 
     /// Whether this board has a part of the weights.
@@ -332,11 +395,15 @@ impl Boards {
     }
 }
 
-/// Threads of a board: if it has as many as CPUs that it may use, and might use more, as many as there are CPUs.
-fn threads(workers: usize) -> u16 {
-    let [cpus, all] = machine::cpus();
-    let workers = u16::try_from(workers).unwrap_or(u16::MAX);
-    if workers >= cpus { workers.max(all) } else { workers }
+/// Threads of a board that was asked for so many, or for none in particular: it has then as many as CPUs that it may use, and
+/// might use those that the launcher has kept from it.
+fn threads(asked: usize, workers: usize, [cpus, all]: [u16; 2]) -> u16 {
+    let [asked, workers] = [asked, workers].map(|n| u16::try_from(n).unwrap_or(u16::MAX));
+    match asked {
+        0 if workers >= cpus => workers.max(all),
+        0 => workers,
+        asked => asked,
+    }
 }
 
 /// Whether this is one of several boards: what is typed comes through a pipe from the launcher.

@@ -9,11 +9,15 @@ const FEW: usize = 8;
 /// How many times as long as it should take what boards have to do may take: a pass of a few tokens, and a prompt.
 const LONGER: [f64; 2] = [10.0, 3.0];
 
+/// After how long without a pass nothing is known of the boards any more: others may have taken the memory that weights were in.
+const FORGOTTEN: Duration = Duration::from_secs(30);
+
 /// How long a board waits for another before it gives up: as long as it was told to, or longer where boards have that much
 /// to do.
 ///
 /// What a pass takes follows from those before it, for each token where there are many. The first of a few tokens, the first
-/// of many, and what comes before them have no end: nothing is known of the boards, which may read weights from the disk. By layers the first
+/// of many, and what comes before them have no end: nothing is known of the boards, which may read weights from the disk; nor have
+/// the first ones behind half a minute in which nobody asked anything. By layers the first
 /// board is ahead of the last by as many passes as there are boards, and waits for all of these.
 #[derive(Debug)]
 pub struct Patience {
@@ -27,6 +31,8 @@ pub struct Patience {
 struct State {
     /// When the last one began.
     began: Option<Instant>,
+    /// When something last came of one.
+    heard: Option<Instant>,
     /// Tokens of the last ones, which other boards may not have done yet.
     last: VecDeque<usize>,
     /// How many have begun.
@@ -42,7 +48,10 @@ fn kind(tokens: usize) -> usize {
 
 impl State {
     fn begin(&mut self, tokens: usize, boards: usize, now: Instant) {
-        self.began = Some(now);
+        if self.heard.is_some_and(|heard| now.duration_since(heard) > FORGOTTEN) {
+            self.passes = [0; 2];
+        }
+        (self.began, self.heard) = (Some(now), Some(now));
         self.passes[kind(tokens)] += 1;
         self.last.push_back(tokens);
         if self.last.len() > boards {
@@ -53,6 +62,7 @@ impl State {
     /// The pass has come so far: each exchange of it says what it takes at least. The first pass of a few tokens is mostly the
     /// disk's time, and one behind a prompt's that of the prompt.
     fn answered(&mut self, now: Instant) {
+        self.heard = Some(now);
         let (Some(began), Some(tokens)) = (self.began, self.last.back().copied()) else { return };
         let few = kind(tokens) == 0;
         if few && (self.passes[0] < 2 || self.last.iter().any(|n| kind(*n) == 1)) {
@@ -138,10 +148,10 @@ pub(crate) fn culprit(own: usize, rank: usize, accused: &[Option<usize>]) -> usi
 }
 
 /// How long to sleep before looking again, after waiting for so long: a 32nd of the wait, so that no wait is much longer
-/// for it, and at most 8 ms, for who waits for a person. `None` for a wait that may end at any moment.
+/// for it, and at most 4 ms, for who waits for a person. `None` for a wait that may end at any moment.
 pub(crate) fn nap(waited: Duration) -> Option<Duration> {
     const SPIN: Duration = Duration::from_millis(2);
-    const NAPS: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(8)];
+    const NAPS: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(4)];
     (waited >= SPIN).then(|| (waited / 32).clamp(NAPS[0], NAPS[1]))
 }
 
@@ -191,6 +201,22 @@ mod tests {
         assert_eq!(waits(2, &[(1, 1), (128, 25), (3, 30), (1, 2)], 1), Some(20));
     }
 
+    /// While a person thinks, the system may take weights out of memory.
+    #[test]
+    fn nothing_is_known_behind_a_long_silence() {
+        let mut state = after(2, &[(1, 60), (1, 3)]);
+        let heard = state.heard.unwrap();
+        state.begin(1, 2, heard + FORGOTTEN);
+        assert!(state.limit().is_some());
+        state.answered(heard + FORGOTTEN);
+        state.begin(1, 2, heard + 3 * FORGOTTEN);
+        assert_eq!(state.limit(), None);
+        // A slow pass, which is no measure, and one that is.
+        state.answered(heard + 4 * FORGOTTEN);
+        state.begin(1, 2, heard + 4 * FORGOTTEN);
+        assert_eq!(state.limit().map(|limit| limit.as_secs()), Some(30));
+    }
+
     #[test]
     fn a_board_is_given_up_by_name() {
         let names = ["b0", "b1"].map(String::from);
@@ -220,7 +246,7 @@ mod tests {
         assert_eq!(nap(Duration::from_micros(1999)), None);
         for waited in [2, 5, 31, 500, 1_000_000].map(Duration::from_millis) {
             let nap = nap(waited).unwrap();
-            assert!(nap <= waited / 32 && nap >= Duration::from_micros(50) && nap < Duration::from_millis(9));
+            assert!(nap <= waited / 32 && nap >= Duration::from_micros(50) && nap < Duration::from_millis(5));
         }
     }
 }

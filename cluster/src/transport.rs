@@ -60,6 +60,12 @@ impl Mpi {
         }
         let world = universe.world();
         let (rank, size) = (world.rank() as usize, world.size() as usize);
+        if let Some(launched) = launched().filter(|launched| size == 1 && *launched > 1) {
+            let library = library();
+            return Err(format!(
+                "the launcher has started {launched} boards, and is of another MPI than this program's, {library}"
+            ));
+        }
         let (patience, thread) = (Patience::new(patience, size), thread::current().id());
         let (names, kept, at_end) = (OnceLock::new(), AtomicU64::new(NOTHING), Mutex::new(None));
         Ok(Mpi { universe, thread, rank, size, patience, names, kept, at_end })
@@ -261,6 +267,12 @@ impl Mpi {
         }
         messages
     }
+}
+
+/// How many boards the launcher has started, if it says.
+fn launched() -> Option<usize> {
+    let sizes = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
+    sizes.iter().find_map(|name| std::env::var(name).ok()?.parse().ok())
 }
 
 /// Which MPI library this is, and which version of it; known before a job is joined.

@@ -138,11 +138,24 @@ impl Plan {
         budget: usize,
         sessions: usize,
     ) -> Result<usize, EngineError> {
-        let needed = |context| match Plan::new(h, &Config { context, ..*config }) {
-            Ok(plan) => Ok(plan.session_bytes().saturating_mul(sessions.max(1))),
+        let bytes = |config: &Config| Ok(Plan::new(h, config)?.session_bytes().saturating_mul(sessions.max(1)));
+        Self::largest_context(h, config, budget, &bytes)
+    }
+
+    /// The same where sessions need `bytes` with a configuration, such as on boards that share a model.
+    ///
+    /// # Errors
+    /// As [`context_for_budget`](Plan::context_for_budget), and those of `bytes`.
+    pub fn largest_context(
+        h: &Hparams,
+        config: &Config,
+        budget: usize,
+        bytes: &dyn Fn(&Config) -> Result<usize, EngineError>,
+    ) -> Result<usize, EngineError> {
+        let needed = |context| match bytes(&Config { context, ..*config }) {
             // What overflows the address space fits no budget.
             Err(EngineError::Arena(_)) => Ok(usize::MAX),
-            Err(e) => Err(e),
+            needed => needed,
         };
         let least = least_context(config).min(h.context_length);
         let fits = |context| Ok::<_, EngineError>(needed(context)? <= budget.min(usize::MAX - 1));

@@ -374,7 +374,7 @@ impl Share {
     /// # Errors
     /// What about it cannot.
     #[cfg(feature = "boards")]
-    pub(crate) fn check(&self, model: &Model<'_>) -> Result<(), &'static str> {
+    pub fn check(&self, model: &Model<'_>) -> Result<(), &'static str> {
         let h = &model.hparams;
         if !self.is(Split::Rows) {
             return Ok(());

@@ -60,9 +60,14 @@ impl Weights<'_> {
     /// Layers whose weights the matrix behind the layers is as large as, rounded: what [`Share::new`](super::Share::new) asks for.
     #[cfg(feature = "boards")]
     pub fn head_in_layers(&self) -> usize {
-        let layers: usize = self.layers.iter().map(Layer::bytes).sum();
-        let head = self.output.weight.bytes().len().saturating_mul(self.layers.len());
-        (head + layers / 2) / layers.max(1)
+        let layers = self.layers.iter().map(Layer::bytes).sum();
+        Self::in_layers(self.output.weight.bytes().len(), layers, self.layers.len())
+    }
+
+    /// The same of a matrix of so many bytes, and of so many layers with so many together.
+    #[cfg(feature = "boards")]
+    pub fn in_layers(head: usize, layers: usize, n_layers: usize) -> usize {
+        head.saturating_mul(n_layers).saturating_add(layers / 2) / layers.max(1)
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) struct Sizes {
     pub(crate) layers: f64,
     /// The matrix behind the layers, and what else is not of a layer.
     pub(crate) head: f64,
+    /// The matrix behind the layers alone.
+    pub(crate) output: f64,
     /// The embedding, where it is another matrix: a token reads one row.
     pub(crate) embedding: f64,
     /// Whether inputs of matrices are int8.
@@ -90,6 +92,9 @@ impl Sizes {
                 _ => &mut sizes.layers,
             };
             *place += t.data.len() as f64;
+            if t.name == if tied { "token_embd.weight" } else { "output.weight" } {
+                sizes.output = t.data.len() as f64;
+            }
             let is_float = t.kind.format().is_none_or(|(dtype, _)| !dtype.is_quantised());
             sizes.quantised &= t.name == "token_embd.weight" || !Weights::is_matrix(t.name) || !is_float;
         }
@@ -165,8 +170,8 @@ impl Cluster {
 
     /// The shares of all boards.
     fn shares(&self, split: Split) -> Result<Vec<Share>, ShareError> {
-        let layer = self.sizes.all_layers() / self.h.n_layers as f64;
-        let head = (self.sizes.head / layer).round() as usize;
+        let [output, layers] = [self.sizes.output, self.sizes.all_layers()].map(|bytes| bytes as usize);
+        let head = Weights::in_layers(output, layers, self.h.n_layers);
         let shares =
             if self.wanted.of_split(split) == Wanted::Even { Shares::even(self.boards()) } else { self.shares };
         let share = |rank| Share::uneven(&self.h, split, head, self.config.context, rank, shares);

@@ -66,6 +66,7 @@ pub(crate) fn with_model<T>(
         let model = Model::new(file, &mut tables).map_err(|e| Failure::file(&path, e))?;
         model::warnings(file).for_each(|warning| log::warn!("{}: {warning}", path.display()));
         warn(&path, &model.tokenizer);
+        boards.threads(args.threads.number);
         let cpus = Pool::cpus();
         let threads = match args.threads.number {
             0 => threads::default(),
@@ -273,7 +274,10 @@ pub(crate) fn plan(loaded: &Loaded<'_>, args: &args::Cache, prefix: Option<&Pref
     let config = args.config();
     let context = match (args.context, args.kv_budget) {
         (Some(tokens), _) => tokens,
-        (None, Some(budget)) => Plan::context_for_budget(h, &from_prefix(config), budget, 1)?,
+        (None, Some(budget)) => {
+            let Loaded { model, kernels, pool, boards, .. } = loaded;
+            boards.context_for_budget(model, kernels, pool, &from_prefix(config), budget)?
+        }
         (None, None) => config.context.min(h.context_length),
     };
     let plan = shared_plan(loaded, &from_prefix(args.kv.with_context(config, context)))?;

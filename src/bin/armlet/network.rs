@@ -51,9 +51,24 @@ impl Boards {
         Ok(())
     }
 
+    /// The command line's number of threads, 0 if there is none.
+    pub(crate) fn threads(&self, _asked: usize) {}
+
     /// What of the model this board has.
     pub(crate) fn share(&self, _: &Model<'_>, _: &Kernels, _: &Pool, _: &Config) -> Result<Share, Failure> {
         Ok(Share::WHOLE)
+    }
+
+    /// The largest context that a budget of bytes has room for.
+    pub(crate) fn context_for_budget(
+        &self,
+        model: &Model<'_>,
+        _: &Kernels,
+        _: &Pool,
+        config: &Config,
+        budget: usize,
+    ) -> Result<usize, Failure> {
+        Ok(Plan::context_for_budget(&model.hparams, config, budget, 1)?)
     }
 
     /// Whether this board has a part of the weights.

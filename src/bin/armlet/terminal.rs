@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock};
 
 use crate::error::{Failure, print};
+use crate::network;
 use crate::visible;
 use rustix::process::getpgrp;
 use rustix::stdio::{stderr, stdin, stdout};
@@ -114,9 +115,9 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{dim}[ {text} ]{plain}");
 }
 
-/// The same, if stderr is a terminal.
+/// The same, if stderr is a terminal, or the launcher of several boards passes it on.
 pub(crate) fn tell(text: &str) {
-    if io::stderr().is_terminal() {
+    if io::stderr().is_terminal() || network::is_job() {
         note(text);
     }
 }

@@ -13,6 +13,7 @@ use rustyline::{Behavior, CompletionType, Config, Context, Editor, Helper};
 
 use crate::error::Failure;
 use crate::interrupt;
+use crate::network;
 use crate::terminal;
 
 /// Lines of the history.
@@ -59,7 +60,9 @@ impl Lines {
     ) -> Result<Self, Failure> {
         // Answers may go to a file. The prompt, and what is typed, are for the terminal in any case.
         let to_terminal = std::io::stdout().is_terminal();
-        let plain = terminal::is_dumb() || !(to_terminal || std::fs::File::open("/dev/tty").is_ok());
+        // Of several boards the launcher has the terminal, and what is typed comes through a pipe.
+        let has_terminal = !network::is_job() && (to_terminal || std::fs::File::open("/dev/tty").is_ok());
+        let plain = terminal::is_dumb() || !has_terminal;
         let behavior = if to_terminal { Behavior::Stdio } else { Behavior::PreferTerm };
         let config = Config::builder().completion_type(CompletionType::List).max_history_size(HISTORY);
         let config = config.map_err(failed)?.behavior(behavior).build();
@@ -135,7 +138,7 @@ impl Lines {
             Err(e) => return Err(failed(e)),
         };
         interrupt::line_came();
-        if self.plain && text.lines().any(|line| line.len() >= LONGEST) {
+        if self.plain && text.lines().any(|line| line.len() == LONGEST) {
             let why =
                 format!("this terminal cuts lines at {LONGEST} bytes: the message is not whole, and was not sent");
             let _ = Failure::Error(why + "; a \\ at the end of a line goes on in the next").report();
