@@ -278,7 +278,7 @@ fn launched() -> Option<usize> {
 /// Which MPI library this is, and which version of it; known before a job is joined.
 pub fn library() -> String {
     let version = mpi::environment::library_version().unwrap_or_default();
-    version.lines().next().unwrap_or_default().trim().into()
+    version.lines().next().unwrap_or_default().trim_end_matches('\0').trim().into()
 }
 
 impl Comm for Mpi {

@@ -133,8 +133,9 @@ fn one(loaded: &Loaded<'_>, args: &Bench, tests: &[Test]) -> Result<Run, Failure
     let config = Config { context, chunk: args.chunk, pattern: Pattern::Full, ..args.kv.config() };
     let plan = shared_plan(loaded, &config)?;
     let began = clock::utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-    // Before and after, because other load on the machine comes and goes.
-    let buffer = if tests.iter().any(|test| test.n_gen > 0) { Buffer::new(&loaded.pool, None) } else { None };
+    // Before and after, because other load on the machine comes and goes. What several boards read together is none's.
+    let is_measured = tests.iter().any(|test| test.n_gen > 0) && !loaded.boards.are_several();
+    let buffer = if is_measured { Buffer::new(&loaded.pool, None) } else { None };
     let before = buffer.as_ref().map(|b| b.read(&loaded.pool));
     let rows = measure(loaded, args, tests, &plan)?;
     let bandwidth = buffer.map(|b| b.read(&loaded.pool)).into_iter().chain(before).reduce(f64::max);
