@@ -35,7 +35,7 @@ pub(super) struct At {
     pub(super) written: u64,
 }
 
-/// What the first board tells the others. All but the end say where its session is.
+/// What the first board tells the others. What is of a session says where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// Run so many tokens, and compute the logits of the last `outputs`, of which the `best` are enough if there is such a number.
@@ -46,6 +46,8 @@ pub(super) enum Command {
     Take { at: At, run: Run },
     /// Another session is restored: it is there, and its parts come.
     Place { at: At },
+    /// Take the model's fingerprint with all boards.
+    Fingerprint,
     /// There is nothing more to do.
     End,
 }
@@ -60,6 +62,7 @@ impl Command {
             Command::Give { at, run } => (SESSION, at, [kind_of(&run, GIVE), run.slots as u32]),
             Command::Take { at, run } => (SESSION, at, [kind_of(&run, TAKE), run.slots as u32]),
             Command::Place { at } => (SESSION, at, [PLACE, 0]),
+            Command::Fingerprint => (FINGERPRINT, At { position: 0, written: 0 }, [0; 2]),
             Command::End => return [0; WORDS],
         };
         let [low, high] = halves(at.position);
@@ -96,14 +99,16 @@ impl Command {
             (SESSION, GIVE, Some(run)) => Command::Give { at, run },
             (SESSION, TAKE, Some(run)) => Command::Take { at, run },
             (SESSION, PLACE, _) => Command::Place { at },
+            (FINGERPRINT, ..) => Command::Fingerprint,
             _ => Command::End,
         }
     }
 }
 
-/// The first word of a command by which a pass begins, and of one of a session.
+/// The first word of a command by which a pass begins, of one of a session, and of one of the model.
 const PASS: u32 = 1;
 const SESSION: u32 = 2;
+const FINGERPRINT: u32 = 3;
 /// Bits of how many tokens of a pass have logits, which are no more than a chunk has.
 const OUTPUTS: u32 = 16;
 /// Bits of the second word of one of a session, beside the field.
@@ -140,6 +145,8 @@ mod tests {
                 assert_eq!(Command::parse(&command.words(&[])), command);
             }
         }
-        assert_eq!(Command::parse(&Command::End.words(&[])), Command::End);
+        for command in [Command::Fingerprint, Command::End] {
+            assert_eq!(Command::parse(&command.words(&[])), command);
+        }
     }
 }

@@ -31,15 +31,18 @@ impl Engine<'_> {
 
     /// Takes a session for the one of all boards, which has the same plan everywhere. It must be that already, unless it is `new`.
     pub(super) fn take_session(&mut self, cache: &KvCache<'_>, new: bool) -> Result<(), EngineError> {
-        if let Some(failed) = self.boards.failed {
-            return Err(failed.into());
-        }
+        self.can_go_on()?;
         let known = self.boards.session.filter(|_| !new);
         if *cache.shape() != self.boards.cache || known.is_some_and(|known| known != cache.id()) {
             return Err(EngineError::Shared);
         }
         self.boards.session = Some(cache.id());
         Ok(())
+    }
+
+    /// Nothing is exchanged after a failure.
+    pub(super) fn can_go_on(&self) -> Result<(), EngineError> {
+        self.boards.failed.map_or(Ok(()), |failed| Err(failed.into()))
     }
 
     /// What comes behind a pass: after a failure the caches may have lost what the next tokens would attend to.

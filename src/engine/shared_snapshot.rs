@@ -43,7 +43,7 @@ impl Engine<'_> {
         }
         self.is_first(session)?;
         self.take_session(&session.cache, self.boards.session.is_none())?;
-        let mut header = session.header_of_all(self.fingerprint());
+        let mut header = session.header_of_all(self.fingerprint()?);
         header.extra = extra.len() as u64;
         let zeros = ZEROS.first_n(padding(extra.len()));
         let mut checksum = crc32(crc32(0, extra), zeros);
@@ -70,13 +70,13 @@ impl Engine<'_> {
     ///
     /// # Errors
     /// [`EngineError::Snapshot`]; [`EngineError::Shared`] and [`EngineError::OtherModel`] for a session that is not of these
-    /// boards: it is then unchanged on all of them. [`EngineError::Boards`], after which it is empty.
+    /// boards: it is then unchanged on all of them. [`EngineError::Boards`], after which it may be empty.
     pub fn restore<'b>(&mut self, session: &mut Session<'_>, bytes: &'b [u8]) -> Result<&'b [u8], EngineError> {
         if self.sizes.share.is_whole() {
             return Ok(session.restore(bytes)?);
         }
         self.is_first(session)?;
-        let own = session.header_of_all(self.fingerprint());
+        let own = session.header_of_all(self.fingerprint()?);
         let (h, header) = (&self.model().hparams, session.check_header(bytes, &own)?);
         let content = header.content(bytes, |extra| {
             let mut len = (HEADER + extra.next_multiple_of(PART)) as u64;
@@ -96,10 +96,27 @@ impl Engine<'_> {
         Ok(content.extra)
     }
 
-    /// Of the model: taken once, since it reads some of the weights that are other boards'.
-    fn fingerprint(&mut self) -> u64 {
-        let model = self.model();
-        *self.boards.fingerprint.get_or_insert_with(|| model.fingerprint())
+    /// Of the model: taken once, since it reads some of all weights, and by all boards, each of which reads what is its own.
+    fn fingerprint(&mut self) -> Result<u64, EngineError> {
+        if let Some(known) = self.boards.fingerprint {
+            return Ok(known);
+        }
+        let fingerprint = match self.sizes.share.is(Split::Tokens) {
+            true => self.model().fingerprint(),
+            false => {
+                self.can_go_on()?;
+                let told = self.boards.comm.listen(0, bytes_of_mut(&mut Command::Fingerprint.words(&[])));
+                let taken = told.and_then(|()| self.shared_fingerprint());
+                taken.inspect_err(|e| self.boards.failed = Some(*e))?
+            }
+        };
+        self.boards.fingerprint = Some(fingerprint);
+        Ok(fingerprint)
+    }
+
+    /// What the boards together find, all of which call this.
+    fn shared_fingerprint(&mut self) -> Result<u64, CommError> {
+        self.model().shared_fingerprint(self.boards.comm, self.sizes.share, bytes_of_mut(self.buffers.attended))
     }
 
     fn is_first(&self, session: &Session<'_>) -> Result<(), EngineError> {
@@ -176,6 +193,10 @@ impl Engine<'_> {
             Command::Take { run, .. } => (run, false),
             Command::Place { at } => {
                 session.place(at);
+                return Ok(());
+            }
+            Command::Fingerprint => {
+                self.shared_fingerprint()?;
                 return Ok(());
             }
             Command::Pass { .. } | Command::End => return Ok(()),

@@ -33,6 +33,8 @@ mod share;
 mod shared_attention;
 #[cfg(feature = "boards")]
 mod shared_cache;
+#[cfg(feature = "boards")]
+mod shared_fingerprint;
 #[cfg_attr(not(feature = "boards"), allow(dead_code, reason = "one board has all there is"))]
 mod shares;
 mod warnings;

@@ -395,18 +395,39 @@ impl Share {
     /// besides whose tokens it meets.
     #[cfg(feature = "boards")]
     pub fn for_each<'m>(&self, model: &Model<'m>, f: &mut dyn FnMut(&'m [u8])) {
-        let (h, w) = (&model.hparams, &model.weights);
-        for i in self.layers(h) {
-            let Some(layer) = w.layers.get(i).and_then(|layer| self.layer(h, i, layer)) else { continue };
-            layer.for_each(&mut |weights| match weights {
-                LayerWeights::Linear(Linear { weight, bias }) => [weight.bytes(), bias].into_iter().for_each(&mut *f),
-                LayerWeights::Vector(vector) => f(vector),
-            });
-        }
+        self.layers(&model.hparams).for_each(|i| self.for_each_of_layer(model, i, f));
+        self.for_each_of_head(model, f);
+    }
+
+    /// The same of a layer: nothing if it is another board's.
+    #[cfg(feature = "boards")]
+    pub(super) fn for_each_of_layer<'m>(&self, model: &Model<'m>, index: usize, f: &mut dyn FnMut(&'m [u8])) {
+        let h = &model.hparams;
+        let layer = model.weights.layers.get(index).filter(|_| self.layers(h).contains(&index));
+        let Some(layer) = layer.and_then(|layer| self.layer(h, index, layer)) else { return };
+        layer.for_each(&mut |weights| match weights {
+            LayerWeights::Linear(Linear { weight, bias }) => [weight.bytes(), bias].into_iter().for_each(&mut *f),
+            LayerWeights::Vector(vector) => f(vector),
+        });
+    }
+
+    /// The same of what is behind the layers.
+    #[cfg(feature = "boards")]
+    pub(super) fn for_each_of_head<'m>(&self, model: &Model<'m>, f: &mut dyn FnMut(&'m [u8])) {
         if self.has_head() {
-            let output = self.output(h, &w.output).unwrap_or_default();
+            let w = &model.weights;
+            let output = self.output(&model.hparams, &w.output).unwrap_or_default();
             [w.output_norm.weight, w.output_norm.bias, output.weight.bytes(), output.bias].into_iter().for_each(f);
         }
+    }
+
+    /// The rows of the embedding that a board looks at where all are looked at: those that are its own if the matrix behind the
+    /// layers is the same.
+    #[cfg(feature = "boards")]
+    pub(super) fn embedding<'m>(&self, model: &Model<'m>) -> &'m [u8] {
+        let embedding = Linear { weight: model.weights.token_embd, bias: &[] };
+        let own = self.output(&model.hparams, &embedding).filter(|_| self.has_head());
+        own.unwrap_or_default().weight.bytes()
     }
 
     /// Sizes of the model that a board computes by itself: fewer heads, and fewer rows of the FFN.

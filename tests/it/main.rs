@@ -14,6 +14,8 @@ mod boards_bits;
 #[cfg(feature = "boards")]
 mod boards_exchanges;
 #[cfg(feature = "boards")]
+mod boards_fingerprint;
+#[cfg(feature = "boards")]
 mod boards_run;
 #[cfg(feature = "boards")]
 mod boards_sessions;
