@@ -195,28 +195,40 @@ pub(crate) fn prompts() -> Result<(), Failed> {
 
 /// A board has its own weights in memory, and not those of others: as an answer ends, each has read all that it reads.
 pub(crate) fn resident(deep: bool) -> Result<(), Failed> {
-    resident_of_model(&model::in_format("q8_0")?, &RESIDENT)?;
-    if deep { resident_of_model(&model::random("q8_0")?, &RESIDENT_OF_8) } else { Ok(()) }
+    let (file, session) = (mapped_as(model::in_format("q8_0")?)?, session("resident")?);
+    // A conversation that goes on: all of the model has a fingerprint, which is compared.
+    let begun = outcome(&mut chat_with(&file, 1, "layers", &session, 8, FIRST))?;
+    succeeded("a conversation", &begun)?;
+    resident_of(&file, &RESIDENT, |boards, split| chat_with(&file, boards, split, &session, ANSWER, SECOND))?;
+    if !deep {
+        return Ok(());
+    }
+    let file = mapped_as(model::random("q8_0")?)?;
+    resident_of(&file, &RESIDENT_OF_8, |boards, split| complete(boards, split, &file, ANSWER))
 }
 
-fn resident_of_model(file: &Path, rows: &[(&str, usize, u64)]) -> Result<(), Failed> {
-    let file = fs::canonicalize(file).map_err(at(file))?;
-    let size = file.metadata().map_err(at(&file))?.len();
+/// A file by the name that its mappings have.
+fn mapped_as(file: PathBuf) -> Result<PathBuf, Failed> {
+    fs::canonicalize(&file).map_err(at(&file))
+}
+
+fn resident_of(file: &Path, rows: &[(&str, usize, u64)], job: impl Fn(usize, &str) -> Command) -> Result<(), Failed> {
+    let size = file.metadata().map_err(at(file))?.len();
     for (split, boards, most) in rows {
-        let mut job = complete(*boards, split, &file, ANSWER);
+        let mut job = job(*boards, split);
         let child = job.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let child = child.map_err(|e| Failed(format!("cannot run {job:?}: {e}")))?;
         let ends = std::thread::spawn(|| finish(child));
         let mut last = BTreeMap::new();
         while !ends.is_finished() {
-            last.extend(ranks().into_iter().filter_map(|(rank, pid)| Some((rank, mapped(pid, &file)?))));
+            last.extend(ranks().into_iter().filter_map(|(rank, pid)| Some((rank, mapped(pid, file)?))));
             std::thread::sleep(Duration::from_millis(20));
         }
         let ended = ends.join().map_err(|_| Failed("waiting for the job panicked".into()))?;
         succeeded("the job", &ended.map_err(|e| Failed(e.to_string()))?)?;
         let percent: Vec<f64> = last.values().map(|bytes| *bytes as f64 / size as f64 * 100.0).collect();
         say(format!("    {boards} boards by {split}: {percent:.1?} % of the file"));
-        let limit = size * most / 100 + METADATA + AROUND * (ANSWER + QUESTION.len() as u64);
+        let limit = size * most / 100 + METADATA + AROUND * (ANSWER + QUESTION.len() as u64 + SECOND.len() as u64);
         if last.len() != *boards || last.values().any(|bytes| *bytes > limit) {
             return Err(Failed(format!("{last:?} bytes are resident on {boards} boards, of {limit} that may be")));
         }
@@ -328,11 +340,16 @@ fn session(name: &str) -> Result<PathBuf, Failed> {
 
 /// A message of a conversation that is kept in a file.
 fn chat(boards: usize, split: &str, session: &Path, tokens: u64, message: &str) -> Result<Command, Failed> {
+    Ok(chat_with(&model::shipped()?, boards, split, session, tokens, message))
+}
+
+/// The same with a model.
+fn chat_with(model: &Path, boards: usize, split: &str, session: &Path, tokens: u64, message: &str) -> Command {
     let mut job = mpirun();
     job.args(["-n", &boards.to_string()]).arg(built("armlet-mpi")).args(["chat", "--split", split, "-m"]);
-    job.arg(model::shipped()?).args(["-t", "1", "--temp", "0", "-c", "8192", "--kv-type", "int8"]);
+    job.arg(model).args(["-t", "1", "--temp", "0", "-c", "8192", "--kv-type", "int8"]);
     job.args(["-n", &tokens.to_string(), "-p", message, "--session"]).arg(session);
-    Ok(job)
+    job
 }
 
 #[cfg(test)]
