@@ -1,7 +1,8 @@
 //! Sessions of several boards: one file, byte for byte that of one board, wherever it is restored.
 
-use crate::boards_run::{EXTRA, SPLITS, Step, Way, alone, long_model, of_board, on_board, run};
+use crate::boards_run::{EXTRA, SPLITS, Step, Way, alone, long_model, of_board, on_board, run, save};
 use crate::common::boards::{Board, Failing, on_boards};
+use crate::common::deep;
 use crate::common::gguf::Tiny;
 use crate::common::run::{Reader, prompt, with_model, with_session};
 use armlet::arch::{Kernels, KvType};
@@ -9,6 +10,7 @@ use armlet::boards::{Between, Call, Comm, CommError};
 use armlet::engine::{Config, Engine, EngineError, Pattern, Session};
 use armlet::model::Split;
 use armlet::quant::DType;
+use armlet::storage::LEAF;
 
 /// The first word of a command about a session.
 const SESSION: u32 = 2;
@@ -74,6 +76,39 @@ fn a_file_that_is_not_written_stops_nothing() {
             assert_eq!(got[1], Ok(Vec::new()));
         }
     });
+}
+
+/// Behind eviction, where the rings of single boards have gone round, and those of kept tiles: what was saved is restored in
+/// memory that never had it, saved again, and read on.
+#[test]
+fn what_eviction_has_left_is_restored() {
+    let base = Config { context: 4200, chunk: 512, logit_rows: 5, ..Config::default() };
+    let int8 = Config { kv: KvType::Int8, hadamard: true, ..base };
+    let cases = [
+        (Config { sinks: 40, slack: 300, ..int8 }, 6600),
+        (Config { pattern: Pattern::Window, ..base }, 6600),
+        (Config { pattern: Pattern::Strided { every: 2 }, context: 2100, ..int8 }, 8500),
+        (Config { pattern: Pattern::Strided { every: 2 }, ..base }, 12_700),
+    ];
+    for (config, n) in cases.into_iter().take(deep(4, 3)) {
+        let first = [Step::Eval(prompt(3, n, 67)), Step::Rewind(100), Step::Save];
+        let [few, more] = [1, 150].map(|n| Step::Eval(prompt(4, n, 67)));
+        let rest = [few.clone(), more, Step::Save, Step::Rewind(30), few, Step::Save];
+        with_model(&long_model(), |model| {
+            let expected = alone(model, config, &[&first[..], &rest].concat());
+            let saved: Vec<u8> = expected[2].as_ref().unwrap().iter().map(|byte| *byte as u8).collect();
+            for size in (2..=3).filter(|size| config.context > (size - 1) * LEAF) {
+                let got = on_boards(size, |board| {
+                    of_board(&board, model, config, Way::even(Split::Tokens, size), |engine, session| {
+                        assert_eq!(engine.restore(session, &saved), Ok(EXTRA));
+                        assert!(save(engine, session).as_ref() == Ok(&saved), "{config:?}");
+                        run(engine, session, &rest)
+                    })
+                });
+                assert!(got[0].as_ref().unwrap()[..] == expected[first.len()..], "{size} boards, {config:?}");
+            }
+        });
+    }
 }
 
 /// A board that fails while a session is saved or restored: an error for all, and nothing hangs.
