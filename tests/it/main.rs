@@ -15,6 +15,7 @@ mod boards_bits;
 mod boards_exchanges;
 #[cfg(feature = "boards")]
 mod boards_fingerprint;
+#[cfg(feature = "boards")]
 mod boards_pipeline;
 #[cfg(feature = "boards")]
 mod boards_run;

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::boards::{Job, built, failed, job_on_cores, killed, mpirun, succeeded};
+use crate::boards::{Job, built, failed, job_on_cores, killed, succeeded};
 use crate::dist::at;
+use crate::launcher::{launcher, mpirun};
 use crate::model;
 use crate::process::{Failed, finish, outcome, root, say};
 
@@ -279,7 +280,7 @@ fn ranks() -> BTreeMap<usize, u32> {
         let is_board = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
         let environment = fs::read(format!("/proc/{pid}/environ")).ok().filter(|_| is_board)?;
         let mut words = environment.split(|byte| *byte == 0).filter_map(|word| std::str::from_utf8(word).ok());
-        words.find_map(|word| word.strip_prefix("OMPI_COMM_WORLD_RANK=")?.parse().ok())
+        words.find_map(|word| word.strip_prefix(launcher().rank())?.strip_prefix('=')?.parse().ok())
     };
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());

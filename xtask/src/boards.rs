@@ -8,16 +8,15 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::board_hosts::{self, KEEPALIVE};
+use crate::board_hosts;
 use crate::board_insns;
 use crate::board_program;
 use crate::dist::at;
+use crate::launcher::{Launcher, launcher, mpirun};
 use crate::model;
 use crate::process::{Failed, Steps, cargo, outcome, output, root, say, show, wait};
 use crate::setup::GNU;
 
-/// A job that hangs is stopped after this many seconds; the longest one takes 20, where nothing runs beside it.
-const PATIENCE: &str = "200";
 /// A process that is there so long after something went wrong is left for ever.
 const LEFT: Duration = Duration::from_secs(60);
 /// Cores of the ranks that are not this machine's.
@@ -62,14 +61,6 @@ pub(crate) fn built(name: &str) -> PathBuf {
     root().join("target/debug").join(name)
 }
 
-/// The launcher; Open MPI refuses to run as root unless it is told to twice.
-pub(crate) fn mpirun() -> Command {
-    let mut command = Command::new("timeout");
-    command.args([PATIENCE, "mpirun", "--oversubscribe", "--bind-to", "none"]).stdin(Stdio::null());
-    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-    command
-}
-
 /// Runs the example on so many boards.
 fn exchanges(boards: usize, args: &[&str]) -> Result<Output, Failed> {
     outcome(mpirun().args(["-n", &boards.to_string()]).arg(built("examples/exchanges")).args(args))
@@ -110,13 +101,15 @@ fn cards() -> Result<(), Failed> {
         // They have three names.
         ("none", "3 boards, and the launcher would not notice within minutes that one is gone"),
     ];
+    // That of MPICH notices nothing, however it is told.
+    let troubles = troubles.into_iter().filter(|(trouble, _)| *trouble != "none" || launcher() != Launcher::Hydra);
     for (trouble, why) in troubles {
         let start = Instant::now();
         failed(trouble, &exchanges(3, &["cards", trouble])?, 1, why)?;
         say(format!("    {trouble}: after {:.1} s", start.elapsed().as_secs_f64()));
     }
     let mut kept = mpirun();
-    kept.args(["-n", "3"]).args(KEEPALIVE).arg(built("examples/exchanges"));
+    kept.args(["-n", "3"]).args(launcher().keepalive()).arg(built("examples/exchanges"));
     succeeded("boards with keepalive", &outcome(kept.args(["cards", "none"]))?)?;
     let mut few = mpirun();
     few.args(["-n", "3"]).arg(built("armlet-mpi")).args(["check", "--shares", "1,2"]);
@@ -221,13 +214,16 @@ fn killed_exchanging() -> Result<(), Failed> {
 
 /// The last of three boards is killed: the job ends, and says which it was.
 pub(crate) fn killed(job: Job) -> Result<(), Failed> {
-    show(Command::new("kill").args(["-9", &job.boards[2].to_string()]))?;
+    let pid = job.boards[2].to_string();
+    show(Command::new("kill").args(["-9", &pid]))?;
     let End { status, errors, seconds, .. } = job.end()?;
     let host = Command::new("uname").arg("-n").output().map_err(|e| Failed(e.to_string()))?.stdout;
+    let which = if launcher() == Launcher::Hydra { format!("PID {pid} ") } else { "rank 2".into() };
     let (host, named) =
-        (String::from_utf8_lossy(&host).trim().to_string(), errors.lines().find(|l| l.contains("rank 2")));
+        (String::from_utf8_lossy(&host).trim().to_string(), errors.lines().find(|l| l.contains(&which)));
     // The launcher has seen it; boards that wait for each other would say so only when their patience is over.
-    match named.filter(|line| line.contains(&host) && line.contains("signal 9") && !status.success()) {
+    let is_seen = |line: &&str| line.contains(&host) && !line.contains("has not answered");
+    match named.filter(|line| is_seen(line) && !status.success()) {
         Some(line) => {
             say(format!("    after {seconds:.1} s: {line}"));
             Ok(())
@@ -242,7 +238,7 @@ fn silent() -> Result<(), Failed> {
     let why = "board b1 (rank 1) has not answered for 1 s; the conversation is kept up to token 2";
     // They have three names.
     let mut command = mpirun();
-    command.args(["-n", "3"]).args(KEEPALIVE).arg(built("examples/exchanges"));
+    command.args(["-n", "3"]).args(launcher().keepalive()).arg(built("examples/exchanges"));
     failed("the job", &outcome(command.args(["silent", "1"]))?, 1, why)?;
     say(format!("    after {:.1} s: {why}", start.elapsed().as_secs_f64()));
     Ok(())

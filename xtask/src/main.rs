@@ -19,6 +19,7 @@ mod gate;
 mod header;
 mod icount;
 mod insns;
+mod launcher;
 mod limits;
 mod mca;
 mod miri;
