@@ -23,26 +23,40 @@ fn interval(patience: Duration) -> u64 {
     (patience.as_secs() + 2).div_ceil(PROBES)
 }
 
+/// The major version of Open MPI, if this is its version. Since the fifth its daemons are of a project of their own, PRRTE.
+fn open_mpi(library: &str) -> Option<u32> {
+    library.strip_prefix("Open MPI v")?.split('.').next()?.parse().ok()
+}
+
+fn has_prrte(library: &str) -> bool {
+    open_mpi(library).is_some_and(|major| major >= 5)
+}
+
 /// The line that starts the boards of a file `boards`, with an MPI library of this version.
 pub fn line(library: &str, patience: Duration) -> String {
+    if !library.starts_with("Open MPI") {
+        return "mpirun -f boards -iface eth0 -ppn 1 armlet-mpi".into();
+    }
     let interval = interval(patience);
-    // Since version 5 the daemons are of a project of their own.
-    let major = library.strip_prefix("Open MPI v").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-    let option = if major.is_some_and(|major| major >= 5) { "--prtemca" } else { "--mca" };
+    let option = if has_prrte(library) { "--prtemca" } else { "--mca" };
     format!(
         "mpirun --hostfile boards --map-by node --bind-to none {option} {KEEPALIVE} {IDLE} \
          {option} {INTERVAL} {interval} {option} {LOST} {PROBES} armlet-mpi"
     )
 }
 
-/// After how many seconds the launcher notices that a host is gone, if it was told to look: it hands that on in the
-/// environment, and since version 5 only to its daemons, one of which has started this process.
-pub fn keepalive() -> Option<u64> {
-    let line = std::fs::read(format!("/proc/{}/cmdline", std::os::unix::process::parent_id())).unwrap_or_default();
-    let line = String::from_utf8_lossy(&line);
+/// After how many seconds the launcher notices that a host is gone, if it was told to look. One of its daemons has started
+/// this process: its command line says so, or the environment. That of PRRTE's own settings ends with the daemon, and what
+/// is set for Open MPI does not reach PRRTE.
+pub fn keepalive(library: &str) -> Option<u64> {
+    let of_daemon = |file: &str| {
+        let words = std::fs::read(format!("/proc/{}/{file}", std::os::unix::process::parent_id()));
+        String::from_utf8_lossy(&words.unwrap_or_default()).into_owned()
+    };
+    let (line, environment) = (of_daemon("cmdline"), of_daemon("environ"));
+    let set = |name: &str| std::env::var(format!("OMPI_MCA_{name}")).ok()?.parse().ok();
     noticed(|name| {
-        let env = std::env::var(format!("OMPI_MCA_{name}")).ok();
-        env.and_then(|value| value.parse().ok()).or_else(|| in_line(&line, name))
+        in_line(&line, name).or_else(|| if has_prrte(library) { in_environment(&environment, name) } else { set(name) })
     })
 }
 
@@ -57,6 +71,18 @@ fn in_line(line: &str, name: &str) -> Option<u64> {
     let mut words = line.split('\0');
     words.find(|word| *word == name)?;
     words.next()?.parse().ok()
+}
+
+/// What the environment of a daemon of PRRTE, whose words end with a NUL, says of a parameter.
+fn in_environment(environment: &str, name: &str) -> Option<u64> {
+    let mut words = environment.split('\0').filter_map(|word| word.strip_prefix("PRTE_MCA_")?.strip_prefix(name));
+    words.find_map(|rest| rest.strip_prefix('=')?.parse().ok())
+}
+
+/// Whether the launcher ends a job at once that a board aborts while a host is gone. Open MPI's before version 5 hangs. Later ones end
+/// it when they notice themselves, and only so say by their status that it has failed; that of MPICH notices nothing.
+pub(crate) fn ends_aborted(library: &str) -> bool {
+    open_mpi(library).is_none_or(|major| major >= 5)
 }
 
 /// Why boards with these cards must not be started so; `library` is the version of the MPI library, and `keepalive` after
@@ -117,7 +143,14 @@ mod tests {
         let with = |library, seconds| line(library, Duration::from_secs(seconds));
         assert!(with(OPEN_MPI[0], 10).contains("--mca oob_tcp_keepalive_intvl 4 --mca oob_tcp_keepalive_probes 3 "));
         assert!(with(OPEN_MPI[1], 30).contains("--prtemca oob_tcp_keepalive_intvl 11 "));
+        assert_eq!(with("MPICH Version:      4.2.1", 10), "mpirun -f boards -iface eth0 -ppn 1 armlet-mpi");
         assert!((1..3600).all(|seconds| PROBES * interval(Duration::from_secs(seconds)) > seconds + 1));
+    }
+
+    #[test]
+    fn who_aborts_waits_for_one_launcher_alone() {
+        let ends = [OPEN_MPI[0], OPEN_MPI[1], "MPICH Version:      4.2.1"].map(ends_aborted);
+        assert_eq!(ends, [false, true, true]);
     }
 
     /// The command lines of daemons of versions 4 and 5.
@@ -129,6 +162,9 @@ mod tests {
         };
         let daemon = "orted -mca ess env --mca oob_tcp_keepalive_intvl 4 --mca oob_tcp_keepalive_time 12 ";
         assert_eq!(noticed(&format!("{daemon}--mca oob_tcp_keepalive_probes 3 ")), Some(24));
+        // In its environment, in which it has more.
+        let set = "HOME=/ PRTE_MCA_oob_tcp_keepalive_time=5 OMPI_MCA_oob_tcp_keepalive_intvl=4 ".replace(' ', "\0");
+        assert_eq!(super::noticed(|name| in_environment(&set, name)), Some(185));
         // With the rest as it always is, minutes.
         assert_eq!(noticed("prterun -n 1 --prtemca oob_tcp_keepalive_time 12 sh "), Some(192));
         let off = "mpirun --mca oob_tcp_keepalive_time 0 ";

@@ -108,7 +108,7 @@ impl Mpi {
     /// Whether the boards with these cards were launched as they should be; else how. The first board knows, which the
     /// launcher itself has started in most cases.
     pub(crate) fn check_launch(&self, cards: &[Card]) -> Result<(), String> {
-        let checked = launch::check(cards, &library(), self.patience.least(), launch::keepalive());
+        let checked = launch::check(cards, &library(), self.patience.least(), launch::keepalive(&library()));
         let mut is_fine = [u8::from(checked.is_ok())];
         self.broadcast(0, &mut is_fine).map_err(|e| e.to_string())?;
         if self.rank == 0 { checked } else { (is_fine == [1]).then_some(()).ok_or_else(|| "not launched so".into()) }
@@ -191,7 +191,7 @@ impl Mpi {
     }
 
     /// Ends the job because of a silent board. The launcher is waited for, because it has the better message where a host
-    /// is gone, and with Open MPI an abort beside a cut cable hangs it.
+    /// is gone, and with Open MPI before version 5 an abort beside a cut cable hangs it.
     ///
     /// Boards but the first, which is on the launcher's host, say nothing until the launcher has had its time: it may be
     /// they who are cut off, and what they say would wait in the socket of Open MPI's daemon, which looks whether the
@@ -212,7 +212,9 @@ impl Mpi {
         if let Some(f) = self.at_end.lock().unwrap_or_else(PoisonError::into_inner).take() {
             f();
         }
-        self.hear(world, &mut accused, LAUNCHER[usize::from(!is_first)]);
+        if !(is_first && launch::ends_aborted(&library())) {
+            self.hear(world, &mut accused, LAUNCHER[usize::from(!is_first)]);
+        }
         // One says it for all.
         if !is_first && accused[..self.rank].iter().all(Option::is_none) {
             self.say_who(rank, &accused, waited);
