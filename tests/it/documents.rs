@@ -21,6 +21,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("mpirun ", "needs several boards; `cargo xtask boards` runs such jobs on one machine"),
     ("ssh-keygen ", "needs a board"),
     ("export OMPI_MCA", "goes with those after it"),
+    ("export PRTE_MCA", "goes with those after it"),
     ("ssh-copy-id ", "needs a board"),
     ("cargo pi", "an alias, looked up below; `cargo xtask test qemu` builds that target"),
     ("cargo run --release --example chat", "tests/it/example.rs runs the example"),
