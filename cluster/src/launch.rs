@@ -108,8 +108,19 @@ pub fn check(cards: &[Card], library: &str, patience: Duration, keepalive: Optio
 
 /// Whether this process is the one of its job to say what concerns all; known before the job is joined.
 pub fn is_first() -> bool {
-    let ranks = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"];
-    ranks.iter().find_map(|name| std::env::var(name).ok()).is_none_or(|rank| rank == "0")
+    rank().is_none_or(|rank| rank == "0")
+}
+
+fn rank() -> Option<String> {
+    ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"].iter().find_map(|name| std::env::var(name).ok())
+}
+
+/// Has this process end with the daemon that has started it: that of Open MPI 5 may end because a host is gone, and leave it.
+pub(crate) fn end_with_daemon() {
+    if rank().is_some() {
+        // Where the system knows no such thing, it stays as it was.
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    }
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ impl Mpi {
     /// # Errors
     /// What MPI cannot do.
     pub fn new(patience: Duration) -> Result<Self, String> {
+        launch::end_with_daemon();
         let started = mpi::initialize_with_threading(Threading::Funneled);
         let (universe, threading) = started.ok_or("MPI was started already")?;
         if threading < Threading::Funneled {
