@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use crate::boards_run::{SPLITS, Step, Way, conversation, long_model, on_board, same_bits, same_bits_by};
 use crate::common::boards::{Board, Failing, on_boards};
 use crate::common::deep;
-use crate::common::family_models::cases;
+use crate::common::family_models::{Case, cases};
 use crate::common::gguf::{Gguf, Tiny, Val};
 use crate::common::run::{prompt, with_model};
 use armlet::arch::KvType;
@@ -169,13 +169,28 @@ fn positions_on_boards() {
 #[test]
 fn every_family_divides_a_prompt() {
     for case in cases() {
-        let (mut gguf, config) = (case.gguf, Config { context: 4100, chunk: 17, ..Config::default() });
-        let key = gguf.metadata.iter().map(|(key, _)| key.clone()).find(|key| key.ends_with(".context_length"));
-        gguf.set(&key.unwrap(), Val::U32(20_000));
-        let tokens = prompt(9, 90, with_model(&gguf, |model| model.hparams.vocab));
-        let steps = [Step::Eval(tokens[..70].to_vec()), Step::Eval(vec![3]), Step::Eval(tokens[50..].to_vec())];
-        same_bits(&gguf, config, &steps, &[Split::Tokens], 2..=2).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        divides_a_prompt(case, Config { chunk: 17, ..Config::default() }, &[70, 1, 40]);
     }
+}
+
+/// Some families, or with `--deep` all: what they attend to is of two boards.
+#[test]
+fn every_family_has_positions_of_several_boards() {
+    let some = ["phi3, long", "gemma2"];
+    for case in cases().into_iter().filter(|case| deep(1, 0) == 1 || some.contains(&case.name)) {
+        let config = Config { chunk: 128, kv: KvType::Int8, ..Config::default() };
+        divides_a_prompt(case, config, &[2100, 1, 70]);
+    }
+}
+
+/// A family's model gives the bits of one board on two that read prompts of these lengths.
+fn divides_a_prompt(case: Case, config: Config, lengths: &[usize]) {
+    let (mut gguf, config) = (case.gguf, Config { context: 4100, ..config });
+    let key = gguf.metadata.iter().map(|(key, _)| key.clone()).find(|key| key.ends_with(".context_length"));
+    gguf.set(&key.unwrap(), Val::U32(20_000));
+    let vocab = with_model(&gguf, |model| model.hparams.vocab);
+    let steps: Vec<Step> = (9..).zip(lengths).map(|(seed, n)| Step::Eval(prompt(seed, *n, vocab))).collect();
+    same_bits(&gguf, config, &steps, &[Split::Tokens], 2..=2).unwrap_or_else(|e| panic!("{}: {e}", case.name));
 }
 
 /// A context no longer than a pass.
