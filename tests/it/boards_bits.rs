@@ -32,12 +32,12 @@ fn every_family_on_boards() {
     }
 }
 
-fn any_steps(vocab: u32) -> impl Strategy<Value = Vec<Step>> {
-    let tokens = |most| prop::collection::vec(0..vocab, 1..most);
+/// Prompts have `lengths`.
+fn any_steps(vocab: usize, lengths: impl Strategy<Value = usize>) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        3 => tokens(70).prop_map(Step::Eval),
-        3 => tokens(2).prop_map(Step::Eval),
-        2 => tokens(6).prop_map(Step::Score),
+        3 => (lengths, any::<u64>()).prop_map(move |(n, seed)| Step::Eval(prompt(seed, n, vocab))),
+        3 => (0..vocab as u32).prop_map(|token| Step::Eval(vec![token])),
+        2 => (1usize..6, any::<u64>()).prop_map(move |(n, seed)| Step::Score(prompt(seed, n, vocab))),
         1 => prop_oneof![0usize..40, 0usize..300].prop_map(Step::Rewind),
         2 => Just(Step::Save),
         1 => prop::option::weighted(0.3, 0usize..9000).prop_map(Step::Restore),
@@ -45,9 +45,12 @@ fn any_steps(vocab: u32) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..9)
 }
 
-/// Of at most so many layers, and of so many positions.
-fn any_model(layers: usize, context: usize) -> impl Strategy<Value = Gguf> {
-    let heads = prop::sample::select(vec![(4usize, 1usize), (4, 2), (9, 3), (5, 5), (8, 8)]);
+/// Query heads, and heads of keys and values.
+const HEADS: [(usize, usize); 5] = [(4, 1), (4, 2), (5, 5), (9, 3), (8, 8)];
+
+/// Of at most so many layers, of so many positions, and with one of these numbers of heads.
+fn any_model(layers: usize, context: usize, heads: &[(usize, usize)]) -> impl Strategy<Value = Gguf> {
+    let heads = prop::sample::select(heads.to_vec());
     let dtype = prop::sample::select(vec![DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::F16, DType::F32]);
     (heads, dtype, 1..=layers, prop::sample::select(vec![32usize, 96, 160, 224]), 1usize..3, any::<bool>(), 0u64..1000)
         .prop_map(move |((n_heads, n_kv_heads), dtype, n_layers, n_ff, wide, packed, seed)| {
@@ -90,9 +93,9 @@ proptest! {
     /// Whatever the sizes, formats, patterns and cuts, and whatever the boards have in proportion to each other.
     #[test]
     fn any_model_on_boards(
-        gguf in any_model(5, 256),
+        gguf in any_model(5, 256, &HEADS),
         config in any_config(),
-        steps in any_steps(67),
+        steps in any_steps(67, 1usize..70),
         numbers in prop::collection::vec(1u8..=50, 2..=5),
     ) {
         prop_assert_eq!(same_bits(&gguf, config, &steps, &SPLITS, 2..=5), Ok(()));
@@ -225,18 +228,19 @@ fn windows_on_boards_that_divide_a_prompt() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(deep(200, 3) as u32))]
+    #![proptest_config(ProptestConfig::with_cases(deep(200, 8) as u32))]
 
-    /// Whatever the sizes, formats, patterns and cuts.
+    /// Whatever the sizes, formats, patterns and cuts, and whatever is done beside reading: within the first board's first
+    /// block, or behind it, where boards evict what they have.
     #[test]
     fn any_prompt_that_boards_divide(
-        gguf in any_model(2, 20_000), config in any_config(), size in 2usize..6, chunk in 16usize..200,
-        lengths in prop::collection::vec(prop_oneof![1usize..600, 1usize..3, 2000usize..2200], 1..3), back in 0usize..40,
+        gguf in any_model(2, 20_000, &HEADS[..deep(5, 2)]), config in any_config(),
+        size in 2usize..6, chunk in 16usize..200,
+        first in prop_oneof![3 => 1usize..600, 1 => 2000usize..2600], seed in any::<u64>(),
+        steps in any_steps(67, prop_oneof![20 => 1usize..300, 1 => 2000usize..2200]),
     ) {
         let config = Config { context: 2048 * (size - 1) + config.context, chunk, ..config };
-        let tokens = prompt(lengths[0] as u64, 3000, 67);
-        let mut steps: Vec<Step> = lengths.iter().map(|n| Step::Eval(tokens[..*n].to_vec())).collect();
-        steps.insert(1, Step::Rewind(back));
+        let steps = [vec![Step::Eval(prompt(seed, first, 67))], steps].concat();
         prop_assert_eq!(same_bits(&gguf, config, &steps, &[Split::Tokens], size..=size), Ok(()));
     }
 }
