@@ -53,7 +53,8 @@ impl Between for Counting<'_> {
     }
 }
 
-/// What a board exchanges from a command of the first board on until the next: how often, and how many bytes it sends to others.
+/// What a board exchanges from a command of the first board on until the next: how often, and how many bytes it sends to
+/// others.
 type Counts = (usize, usize);
 
 /// A board whose exchanges are counted by commands.
@@ -91,7 +92,8 @@ fn by_command(gguf: &Gguf, config: Config, way: Way, steps: &[Step]) -> Vec<Vec<
     })
 }
 
-/// For three boards: a KV head with two query heads each; 32 of n_embd, 64, 32 and 64 of n_ff, and 32, 32 and 3 of the vocabulary.
+/// For three boards: a KV head with two query heads each; 32 of n_embd, 64, 32 and 64 of n_ff, and 32, 32 and 3 of the
+/// vocabulary.
 fn model_for_three() -> Gguf {
     let heads = Tiny { n_heads: 6, n_kv_heads: 3, head_dim: 32, rope_dims: 16, n_layers: 3, ..Tiny::default() };
     Tiny { n_embd: 96, n_ff: 160, dtype: DType::Q8_0, ..heads }.gguf()
@@ -143,8 +145,8 @@ fn exchanges_of_a_token_are_those_of_the_formula() {
     assert_eq!(counts(Split::Rows, &[1, 2, 3, 4, 5, 6, 7])[1].0, told + 4 * 3 + 1);
 }
 
-/// Of a prompt in two passes, by layers and by rows: as many exchanges as of a token and one more, and as many bytes for each
-/// token; what concerns logits is the last token's.
+/// Of a prompt in two passes, by layers and by rows: as many exchanges as of a token and one more, and as many bytes for
+/// each token; what concerns logits is the last token's.
 #[test]
 fn exchanges_of_passes_are_those_of_the_formula() {
     let (gguf, passes) = (model_for_three(), [16, 13]);
@@ -167,8 +169,8 @@ fn exchanges_of_passes_are_those_of_the_formula() {
     }
 }
 
-/// By positions, an answer's tokens, and tokens too few to be divided: a gather a layer for up to eight of them, of a sum for each
-/// block of the board that has most.
+/// By positions, an answer's tokens, and tokens too few to be divided: a gather a layer for up to eight of them, of a sum
+/// for each block of the board that has most.
 #[test]
 fn exchanges_of_sums_are_those_of_the_formula() {
     let (gguf, layers, few) = (small_model(), SMALL.0, 20);
@@ -218,8 +220,8 @@ fn exchanges_of_a_prompt_are_those_of_the_formula() {
     );
 }
 
-/// What `plan` says of a token is what is counted, but for the bytes of the command: by layers those of all boards one after
-/// another, else those of the board that sends or gets most.
+/// What `plan` says of a token is what is counted, but for the bytes of the command: by layers those of all boards one
+/// after another, else those of the board that sends or gets most.
 #[cfg(feature = "cli")]
 #[test]
 fn plan_says_what_is_counted() {

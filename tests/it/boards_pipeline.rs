@@ -26,8 +26,8 @@ struct Done {
     more: Condvar,
 }
 
-/// A board that begins with a chunk only when the board before it has done the next one. Where that is one of the boards' orders of
-/// events, they are a pipeline; where a board waits until another is done with what it was sent, it never comes.
+/// A board that begins with a chunk only when the board before it has done the next one. Boards that are a pipeline can do
+/// all in this order; where one waits until another is done with what it was sent, that never comes.
 struct Late<'c> {
     board: &'c dyn Comm,
     done: &'c Done,

@@ -78,8 +78,8 @@ fn a_file_that_is_not_written_stops_nothing() {
     });
 }
 
-/// Behind eviction, where the rings of single boards have gone round, and those of kept tiles: what was saved is restored in
-/// memory that never had it, saved again, and read on.
+/// Behind eviction, where the rings of single boards have gone round, and those of kept tiles: what was saved is restored
+/// in memory that never had it, saved again, and read on.
 #[test]
 fn what_eviction_has_left_is_restored() {
     let base = Config { context: 4200, chunk: 512, logit_rows: 5, ..Config::default() };
