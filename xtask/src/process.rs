@@ -278,11 +278,16 @@ pub(crate) fn outputs(command: &mut Command) -> Result<(String, String), Failed>
 
 /// Runs a command with nothing at its stdin, in the project's folder if it names no other, and gives what became of it.
 pub(crate) fn outcome(command: &mut Command) -> Result<Output, Failed> {
+    outcome_of_input(command, Stdio::null())
+}
+
+/// The same, with something to read.
+pub(crate) fn outcome_of_input(command: &mut Command, input: Stdio) -> Result<Output, Failed> {
     let cannot = |e: std::io::Error, command: &Command| Failed(format!("cannot run {command:?}: {e}"));
     if command.get_current_dir().is_none() {
         command.current_dir(root());
     }
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     child.and_then(finish).map_err(|e| cannot(e, command))
 }
 
