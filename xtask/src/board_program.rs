@@ -88,6 +88,9 @@ pub(crate) fn answers(all: bool) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Bytes that what was said takes in a saved conversation as short as these, at most; the cache is behind them.
+const TEXTS: usize = 4096;
+
 /// What is typed to a conversation: a question, and another one twice, in the same place.
 fn typed(session: &Path) -> String {
     format!("{FIRST}\n/save {0}\n{SECOND}\n/load {0}\n{SECOND}\n", session.display())
@@ -119,7 +122,11 @@ pub(crate) fn commands() -> Result<(), Failed> {
         fs::write(&input, typed(&session)).map_err(at(&input))?;
         let input = fs::File::open(&input).map_err(at(&input))?;
         let words = ["chat", "-t", "1", "--temp", "0", "-n", "8", "-c", "8192", "--kv-type", "int8", "--split", split];
-        Ok::<_, Failed>((run(boards, &words, input.into())?, fs::read(&session).map_err(at(&session))?))
+        let said = run(boards, &words, input.into())?;
+        let saved = fs::read(&session).map_err(at(&session))?;
+        // The time when it began differs.
+        let cache = saved.get(TEXTS..).map(<[u8]>::to_vec);
+        Ok::<_, Failed>((said, cache.ok_or_else(|| Failed("nothing is saved".into()))?))
     };
     // One board would take all of it for one message.
     let (said, saved) = talk(2, "layers")?;
