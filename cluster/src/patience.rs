@@ -148,10 +148,10 @@ pub(crate) fn culprit(own: usize, rank: usize, accused: &[Option<usize>]) -> usi
 }
 
 /// How long to sleep before looking again, after waiting for so long: a 32nd of the wait, so that no wait is much longer
-/// for it, and at most 4 ms, for who waits for a person. `None` for a wait that may end at any moment.
+/// for it, and at most 8 ms, for who waits for a person. `None` for a wait that may end at any moment.
 pub(crate) fn nap(waited: Duration) -> Option<Duration> {
     const SPIN: Duration = Duration::from_millis(2);
-    const NAPS: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(4)];
+    const NAPS: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(8)];
     (waited >= SPIN).then(|| (waited / 32).clamp(NAPS[0], NAPS[1]))
 }
 
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(nap(Duration::from_micros(1999)), None);
         for waited in [2, 5, 31, 500, 1_000_000].map(Duration::from_millis) {
             let nap = nap(waited).unwrap();
-            assert!(nap <= waited / 32 && nap >= Duration::from_micros(50) && nap < Duration::from_millis(5));
+            assert!(nap <= waited / 32 && nap >= Duration::from_micros(50) && nap < Duration::from_millis(9));
         }
     }
 }
