@@ -29,12 +29,15 @@ fn main() -> io::Result<()> {
 
 /// Adds a file, or all that are below a folder.
 fn add(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    if !path.is_dir() {
+    // An editor's own files are none of the source.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_source = [".rs", ".toml", ".lock", ".html", ".css", ".js", ".py"].iter().any(|end| name.ends_with(end));
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            add(&entry?.path(), files)?;
+        }
+    } else if is_source && !name.starts_with('.') {
         files.push(path.to_path_buf());
-        return Ok(());
-    }
-    for entry in fs::read_dir(path)? {
-        add(&entry?.path(), files)?;
     }
     Ok(())
 }

@@ -111,7 +111,8 @@ pub(crate) fn run(args: Args) -> ExitCode {
     // What has failed on one board may have the others wait for nothing more.
     let result = match result {
         // Ctrl-C ends an answer, and the others have been told.
-        Ok(()) | Err(Failure::Interrupted) if count => job.count().and(result),
+        Err(Failure::Interrupted) if count && job.runs.load(Ordering::Relaxed) => job.count().and(result),
+        Ok(()) if count => job.count(),
         result => result,
     };
     let code = match result {

@@ -9,15 +9,17 @@ const FEW: usize = 8;
 /// How many times as long as it should take what boards have to do may take: a pass of a few tokens, and a prompt.
 const LONGER: [f64; 2] = [10.0, 3.0];
 
-/// After how long without a pass nothing is known of the boards any more: others may have taken the memory that weights were in.
+/// After how long without a pass weights may have to be read again, because others have taken the memory that they were in; and
+/// how long that may take.
 const FORGOTTEN: Duration = Duration::from_secs(30);
+const READING: Duration = Duration::from_secs(120);
 
 /// How long a board waits for another before it gives up: as long as it was told to, or longer where boards have that much
 /// to do.
 ///
 /// What a pass takes follows from those before it, for each token where there are many. The first of a few tokens, the first
-/// of many, and what comes before them have no end: nothing is known of the boards, which may read weights from the disk; nor have
-/// the first ones behind half a minute in which nobody asked anything. By layers the first
+/// of many, and what comes before them have no end: nothing is known of the boards, which may read weights from the disk. The first
+/// ones behind half a minute in which nobody asked anything have two minutes at least, for the same reason. By layers the first
 /// board is ahead of the last by as many passes as there are boards, and waits for all of these.
 #[derive(Debug)]
 pub struct Patience {
@@ -37,6 +39,8 @@ struct State {
     last: VecDeque<usize>,
     /// How many have begun.
     passes: [usize; 2],
+    /// How many more passes may read weights again.
+    cold: usize,
     /// Seconds of the slowest; for each token, if there are many.
     slowest: [f64; 2],
 }
@@ -49,8 +53,10 @@ fn kind(tokens: usize) -> usize {
 impl State {
     fn begin(&mut self, tokens: usize, boards: usize, now: Instant) {
         if self.heard.is_some_and(|heard| now.duration_since(heard) > FORGOTTEN) {
-            self.passes = [0; 2];
+            // A prompt's and an answer's, on boards that are so many passes apart.
+            self.cold = boards + 2;
         }
+        self.cold = self.cold.saturating_sub(1);
         (self.began, self.heard) = (Some(now), Some(now));
         self.passes[kind(tokens)] += 1;
         self.last.push_back(tokens);
@@ -65,6 +71,9 @@ impl State {
         self.heard = Some(now);
         let (Some(began), Some(tokens)) = (self.began, self.last.back().copied()) else { return };
         let few = kind(tokens) == 0;
+        if self.cold > 0 {
+            return;
+        }
         if few && (self.passes[0] < 2 || self.last.iter().any(|n| kind(*n) == 1)) {
             return;
         }
@@ -79,7 +88,8 @@ impl State {
         let many: usize = self.last.iter().filter(|n| kind(**n) == 1).sum();
         let seconds = LONGER[0] * self.slowest[0] + LONGER[1] * self.slowest[1] * many as f64;
         let known = !self.last.is_empty() && self.last.iter().all(known);
-        known.then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+        let least = if self.cold > 0 { READING } else { Duration::ZERO };
+        known.then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).max(least))
     }
 }
 
@@ -203,18 +213,20 @@ mod tests {
 
     /// While a person thinks, the system may take weights out of memory.
     #[test]
-    fn nothing_is_known_behind_a_long_silence() {
+    fn weights_are_read_again_behind_a_long_silence() {
         let mut state = after(2, &[(1, 60), (1, 3)]);
-        let heard = state.heard.unwrap();
-        state.begin(1, 2, heard + FORGOTTEN);
-        assert!(state.limit().is_some());
-        state.answered(heard + FORGOTTEN);
-        state.begin(1, 2, heard + 3 * FORGOTTEN);
-        assert_eq!(state.limit(), None);
-        // A slow pass, which is no measure, and one that is.
-        state.answered(heard + 4 * FORGOTTEN);
-        state.begin(1, 2, heard + 4 * FORGOTTEN);
+        let mut now = state.heard.unwrap() + FORGOTTEN;
+        state.begin(1, 2, now);
         assert_eq!(state.limit().map(|limit| limit.as_secs()), Some(30));
+        state.answered(now);
+        now += 3 * FORGOTTEN;
+        for limit in [120, 120, 120, 30] {
+            state.begin(1, 2, now);
+            assert_eq!(state.limit().map(|limit| limit.as_secs()), Some(limit));
+            // What takes long then is no measure.
+            now += Duration::from_secs(if limit == 120 { 20 } else { 1 });
+            state.answered(now);
+        }
     }
 
     #[test]

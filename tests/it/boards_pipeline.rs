@@ -14,7 +14,7 @@ use armlet::model::Split;
 use armlet::quant::DType;
 
 /// How long a board waits for another.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Chunks of the prompt, and tokens of each.
 const CHUNKS: usize = 5;
 const CHUNK: usize = 16;

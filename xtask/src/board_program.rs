@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::boards::{Job, built, failed, job_on_cores, killed, succeeded};
 use crate::dist::at;
-use crate::launcher::{launcher, mpirun};
+use crate::launcher::{PATIENCE, launcher, mpirun};
 use crate::model;
 use crate::process::{Failed, finish, outcome, outcome_of_input, root, say};
 
@@ -181,7 +181,7 @@ pub(crate) fn apart() -> Result<(), Failed> {
     failed("a short context", &short, 1, "a split by tokens has no use for more than 1 in a context of 512 tokens")?;
     // As Open MPI pins two ranks if it is not told.
     let mut pinned = Command::new("timeout");
-    pinned.args(["60", "mpirun", "--bind-to", "hwthread", "-n", "2"]).stdin(Stdio::null());
+    pinned.args([PATIENCE, "mpirun", "--bind-to", "hwthread", "-n", "2"]).stdin(Stdio::null());
     pinned.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1").arg(built("armlet-mpi"));
     let said = outcome(pinned.args(["complete", "-p", QUESTION, "-m"]).arg(&one))?;
     failed("pinned boards", &said, 1, "threads, and the launcher has pinned it to 1 of its ")

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use crate::process::outcome;
 
 /// A job that hangs is stopped after this many seconds; the longest one takes 20, where nothing runs beside it.
-const PATIENCE: &str = "200";
+pub(crate) const PATIENCE: &str = "200";
 /// Open MPI's daemons find a cable pulled after 12 to 16 seconds, and a board gives up after ten.
 const KEEPALIVE: [(&str, &str); 3] =
     [("oob_tcp_keepalive_time", "4"), ("oob_tcp_keepalive_intvl", "4"), ("oob_tcp_keepalive_probes", "3")];

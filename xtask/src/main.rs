@@ -61,7 +61,7 @@ const HELP: &str = "usage: cargo xtask COMMAND
             [--llama-server PROGRAM], to benches/record/users.md
   answers   what it costs to keep an answer to a schema, and what drafts gain, to benches/record/answers.md
   page      the server's page in Chromium: answers, what is kept, hostile text, a keyboard, a phone
-  boards    several boards over Open MPI: processes of this machine that answer, do not fit, are killed or silent;
+  boards    several boards over MPI: processes of this machine that answer, do not fit, are killed or silent;
             [--deep] adds emulated cores in one job, and hosts that are network namespaces, which need root
   board-insns  millions of instructions per token of the board that has most to do, to benches/record/board-insns.md
   quick     the tests that need neither QEMU nor the model
