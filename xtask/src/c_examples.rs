@@ -58,8 +58,8 @@ fn folder() -> PathBuf {
 pub(crate) fn tiny(path: &Path) -> Result<(), Failed> {
     fs::create_dir_all(folder()).map_err(at(&folder()))?;
     let path = path.to_string_lossy();
-    // As `cargo test` built it.
-    cargo(&["build", "--examples"])?;
+    // As `cargo test` built it, with the features that both packages ask of what they depend on.
+    cargo(&[&["build", "--examples"], &model::PACKAGES[..]].concat())?;
     output(Command::new("target/debug/examples/tiny").arg(&*path)).map(drop)
 }
 
