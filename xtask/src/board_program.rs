@@ -42,8 +42,9 @@ fn complete(boards: usize, split: &str, file: &Path, tokens: u64) -> Command {
 }
 
 pub(crate) fn options(split: &str, tokens: u64, question: &str) -> Vec<String> {
-    let tokens = tokens.to_string();
-    let options = ["complete", "--split", split, "-t", "1", "--temp", "0", "-c", "8192", "--kv-type", "int8"];
+    // Blocks of positions for four boards; the model of random weights has half as many.
+    let (tokens, context) = (tokens.to_string(), if split == "tokens" { "8192" } else { "4096" });
+    let options = ["complete", "--split", split, "-t", "1", "--temp", "0", "-c", context, "--kv-type", "int8"];
     options.iter().chain(&["-n", &tokens, "-p", question]).map(|word| word.to_string()).collect()
 }
 
