@@ -1,6 +1,6 @@
 //! The command line: what may come without an option, from where, and how its help reads.
 
-use crate::cli::{Folder, armlet, fails, fails_with, ok, stderr, tiny};
+use crate::cli::{Folder, armlet, fails_with, ok, stderr, tiny};
 use crate::resident::ends_by;
 use rustix::process::Signal;
 
@@ -57,7 +57,7 @@ fn a_schema_may_come_from_stdin() {
             let output = given(&[&args[..], &["-p", "A"]].concat(), input);
             let answer = String::from_utf8_lossy(&output.stdout);
             assert!(words.contains(&answer.trim()), "{output:?}");
-            fails(&given(&args, input), 2, "stdin can be one of the texts only");
+            crate::cli::fails(&given(&args, input), 2, "stdin can be one of the texts only");
         }
     }
 }

@@ -65,7 +65,6 @@ mod imatrix;
 #[cfg(feature = "cli")]
 mod killed;
 mod layering;
-mod logit_hashes;
 mod long_contexts;
 mod model_rules;
 mod oracle;

@@ -29,7 +29,8 @@ pub(crate) const DOTPROD: Build<'static> = Build {
     formats: "",
 };
 const STRICT: Build<'static> = Build { name: "strict", flags: "", formats: "" };
-/// The formats of a Q4_K_M file, whatever its widths, in the place of those that a build has by itself.
+/// The formats of a Q4_K_M file, whatever its widths, in the place of those that a build has by itself. In full size alone: its
+/// kernels are those of the others.
 const Q4_K_M: Build<'static> = Build { name: "q4_k_m", flags: NORMAL_MEMORY, formats: ",q4_k,q6_k,q5_0,q8_0" };
 
 /// Most bytes of code and read-only data that the library adds to the firmware for C, and where all of its functions are called;
@@ -164,9 +165,9 @@ impl Whole {
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     let deep = steps.deep;
     // Each is one thread for most of its time, and has a folder of its own.
-    steps.step("the libraries for firmware", || {
-        in_parallel(&[ARMV8, DOTPROD, STRICT, Q4_K_M], Build::build).map(drop)
-    })?;
+    let builds = [ARMV8, DOTPROD, STRICT, Q4_K_M];
+    let builds = if deep { &builds[..] } else { &builds[..3] };
+    steps.step("the libraries for firmware", || in_parallel(builds, Build::build).map(drop))?;
     steps.step("the check of byte loads sees them", || {
         let most = STRICT.whole()?.byte_loads().iter().map(|(_, n)| *n).max().unwrap_or(0);
         require(most > 100, || format!("the default build loads {most} bytes one by one in its worst kernel"))
@@ -177,8 +178,8 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         figures = answers(deep)?;
         Ok(())
     })?;
-    for build in [ARMV8, DOTPROD, Q4_K_M] {
-        steps.step(&format!("what the library is made of, {}", build.name), || made_of(build))?;
+    for build in builds.iter().filter(|build| build.name != STRICT.name) {
+        steps.step(&format!("what the library is made of, {}", build.name), || made_of(*build))?;
     }
     if deep {
         // Of its two minutes the decoder of its log takes one; clippy sees all of it in the gate.

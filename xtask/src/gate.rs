@@ -71,6 +71,8 @@ fn all(steps: &mut Steps) -> Result<(), Failed> {
     steps.beside([
         &|steps| {
             host(steps)?;
+            // These wait much, and for nothing that the other lists build.
+            boards::run(steps)?;
             // Minutes, in which each of the tests has run already.
             if steps.deep {
                 miri::run(steps)?;
@@ -87,7 +89,6 @@ fn all(steps: &mut Steps) -> Result<(), Failed> {
         &|steps| {
             model::run(steps)?;
             c_examples::run(steps)?;
-            boards::run(steps)?;
             // From registries, which change by themselves.
             if steps.deep {
                 clients::check(steps)?;

@@ -62,7 +62,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("one chunk on every backend and core", || one_chunk_everywhere(deep))
 }
 
-/// Builds the program for aarch64: in the gate with the integration tests, which ask more features of some dependencies, so
+/// Builds the program for aarch64: in the gate with what is tested there, which asks more features of some dependencies, so
 /// that the library is compiled once for both.
 pub(crate) fn build_for_aarch64() -> Result<(), Failed> {
     match is_only_test() {
@@ -123,10 +123,10 @@ fn check_text() -> Result<(), Failed> {
 /// The profile of programs for aarch64 that are tested and not measured.
 pub(crate) const TESTED: &str = "ci";
 
-/// The integration tests on emulated cores, and the program with them: without the server and grammars, which have no code of
+/// The hashes of logits on emulated cores, and the program with them: without the server and grammars, which have no code of
 /// their own for a CPU.
 pub(crate) const EMULATED: [&str; 7] =
-    ["--test", "it", "--profile", TESTED, "--no-default-features", "--features", "cli,capi"];
+    ["--test", "logit_hashes", "--profile", TESTED, "--no-default-features", "--features", "cli,capi"];
 
 /// Whether the gate says that programs are tested, and not measured.
 static ONLY_TEST: OnceLock<bool> = OnceLock::new();

@@ -18,48 +18,53 @@ pub(crate) const CPUS: [(&str, &str); 4] = [
     ("max", "scalar neon dotprod i8mm"),
 ];
 
-/// Tests of whole models. The gate has the hashes on record: they were taken of models that agree with f64, of which
-/// this machine compares the same.
-const HASHES: &str = "logit_hashes::";
+/// Tests of whole models, in full size. The gate has the hashes on record: they were taken of models that agree with f64, of
+/// which this machine compares the same.
 const MODELS: &str = "oracle::";
+/// Tests of the library that have no code of their own for a CPU and take their time: in full size alone.
+const PORTABLE: [&str; 4] = ["--skip", "tokenizer::", "--skip", "quant::encode::"];
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     let deep = steps.deep;
-    let mut programs = [PathBuf::new(), PathBuf::new()];
+    let mut programs = Vec::new();
     steps.step("tests for aarch64", || {
         programs = build(deep)?;
         Ok(())
     })?;
-    let [lib, it] = &programs;
     let sizes = steps.sizes();
-    let test = |cpu: &str, program: &PathBuf, filter: &[Option<&str>]| {
-        let filter = filter.iter().flatten();
-        tests(Command::new("qemu-aarch64").args(["-cpu", cpu]).arg(program).args(filter).envs([sizes]))
+    let test = |cpu: &str, program: &PathBuf, args: &[&str]| {
+        tests(Command::new("qemu-aarch64").args(["-cpu", cpu]).arg(program).args(args).envs([sizes]))
     };
-    steps.step("backends of each core", || CPUS.iter().try_for_each(|(cpu, names)| has(cpu, names, it)))?;
+    let [lib, hashes, whole @ ..] = &programs[..] else {
+        return Err(Failed("no programs of tests".into()));
+    };
+    steps.step("backends of each core", || CPUS.iter().try_for_each(|(cpu, names)| has(cpu, names, hashes)))?;
     // All backends of the others run on the last, and the programs of firmware on all.
     for (cpu, _) in CPUS.iter().skip(if deep { 0 } else { CPUS.len() - 1 }) {
-        steps.step(&format!("kernels and core on {cpu}"), || test(cpu, lib, &[]))?;
+        steps.step(&format!("kernels and core on {cpu}"), || test(cpu, lib, if deep { &[] } else { &PORTABLE }))?;
     }
     steps.step("whole models on all of aarch64", || {
-        let mut models = vec![HASHES.to_owned()];
-        if deep {
+        test("max", hashes, &["--skip", "common::"])?;
+        for it in whole {
             // Each alone: QEMU keeps some of the memory of every thread that has ended, and these start very many.
             let listed = output(Command::new("qemu-aarch64").arg(it).args([MODELS, "--list"]))?;
-            models.extend(listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned));
+            let models: Vec<&str> = listed.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+            in_parallel(&models, |model| test("max", it, &[model, "--exact"])).map(drop)?;
         }
-        // A whole name is that of one test, and not the beginning of others.
-        let exact = |filter: &String| if filter == HASHES { None } else { Some("--exact") };
-        in_parallel(&models, |filter| test("max", it, &[Some(filter.as_str()), exact(filter)])).map(drop)
+        Ok(())
     })
 }
 
-/// The library's tests, and the integration tests, of whose time most is arithmetic: these share the library with the gate's
-/// program for aarch64. Built once for all cores, and with the same dependencies; checks cost emulated cores as much as what
-/// they check, so that they are on in full size alone, and on this machine.
-fn build(deep: bool) -> Result<[PathBuf; 2], Failed> {
+/// The library's tests, those of the hashes of logits, which share the library with the gate's program for aarch64, and in full
+/// size the integration tests. Built once for all cores; checks cost emulated cores as much as what they check, so that they are
+/// on in full size alone, and on this machine.
+fn build(deep: bool) -> Result<Vec<PathBuf>, Failed> {
     let lib = ["--lib", "--no-default-features", "--features", "std", "--profile", if deep { "dev" } else { TESTED }];
-    Ok([test_program("armlet", &lib)?, test_program("it", &EMULATED)?])
+    let mut programs = vec![test_program("armlet", &lib)?, test_program("logit_hashes", &EMULATED)?];
+    if deep {
+        programs.push(test_program("it", &[&["--test", "it"], &EMULATED[2..]].concat())?);
+    }
+    Ok(programs)
 }
 
 /// Builds a program of tests for aarch64, and says where it is.
@@ -75,9 +80,9 @@ fn test_program(name: &str, what: &[&str]) -> Result<PathBuf, Failed> {
 }
 
 /// A core has just these backends: what runs on one need not run on another that has the same.
-fn has(cpu: &str, names: &str, it: &PathBuf) -> Result<(), Failed> {
+fn has(cpu: &str, names: &str, hashes: &PathBuf) -> Result<(), Failed> {
     let mut test = Command::new("qemu-aarch64");
-    test.args(["-cpu", cpu]).arg(it).args(["--exact", "oracle::backends_of_this_cpu", "--nocapture"]);
+    test.args(["-cpu", cpu]).arg(hashes).args(["--exact", "backends_of_this_cpu", "--nocapture"]);
     let said = output(&mut test)?;
     let found = said.lines().find_map(|line| line.split_once("backends: ")).map_or("none", |(_, names)| names.trim());
     if found == names { Ok(()) } else { Err(Failed(format!("{cpu} has the backends {found}, not {names}"))) }

@@ -1,20 +1,24 @@
 //! Bits are a contract: hashes of the logits of tiny models, for each backend, in `golden/logit_hashes.txt`.
 //!
+//! On their own because emulated cores run them too, for which the other tests need not be compiled.
+//!
 //! A refactoring leaves every hash as it is. A commit that means to change bits says why, and renews the file: run this test
 //! with `ARMLET_RENEW_HASHES=1` on x86-64, then on aarch64 (QEMU's `max` has every backend); each renews the columns of the
 //! backends that run there and keeps the others.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::common::gguf::{Gguf, Tiny, Val, small_formats};
-use crate::common::run::{backends, prompt, tiny, with_linear_scaling, with_model};
 use armlet::arch::{Backend, Kernels, KvType};
 use armlet::engine::{Config, Engine, Pattern, Plan, Session};
 use armlet::host::memory;
 use armlet::model::Model;
 use armlet::quant::DType;
 use armlet::storage::Serial;
+use common::gguf::{Gguf, Tiny, Val, small_formats};
+use common::run::{backends, prompt, tiny, with_linear_scaling, with_model};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/logit_hashes.txt");
 
@@ -166,4 +170,12 @@ fn every_case_is_on_record_for_every_backend() {
             assert!(hash.is_some_and(|h| h.len() == 16), "{name} on {}: {hash:?}", backend.name());
         }
     }
+}
+
+/// The backends that run here: what `cargo xtask test qemu` compares with those that an emulated core is to have.
+#[test]
+fn backends_of_this_cpu() {
+    let names: Vec<&str> = backends().iter().map(|k| k.backend().name()).collect();
+    println!("backends: {}", names.join(" "));
+    assert!(names.contains(&"scalar") && names.contains(&Kernels::detect().backend().name()));
 }
