@@ -71,7 +71,7 @@ fn all(steps: &mut Steps) -> Result<(), Failed> {
     steps.beside([
         &|steps| {
             host(steps)?;
-            // These wait much, and for nothing that the other lists build.
+            // These wait much, and for nothing that cargo builds for the other lists.
             boards::run(steps)?;
             // Minutes, in which each of the tests has run already.
             if steps.deep {

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::process::{Failed, Steps, cargo, in_parallel, outcome, output, outputs, root, say};
 use crate::qemu::CPUS;
@@ -36,7 +36,6 @@ const ON_CORES: [&str; 2] = [REFERENCE[0].0, "f16"];
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     steps.step("the text to score", check_text)?;
-    steps.step("the program for aarch64", build_for_aarch64)?;
     let backends = ["scalar", if cfg!(target_arch = "x86_64") { "avx2" } else { "neon" }];
     for backend in backends {
         steps.step(&format!("an answer on {backend}"), || answers(|c| c.env("ARMLET_CPU", backend), None))?;
@@ -55,6 +54,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         steps.step("an int8 cache beside fp16", int8_cache)?;
         steps.step("a stream beside chunks, and without sinks", stream)?;
     }
+    steps.step("the program for aarch64", build_for_aarch64)?;
     steps.step("an answer on emulated cores", || {
         let cpus: Vec<&str> = CPUS.iter().map(|(cpu, _)| *cpu).filter(|cpu| deep || *cpu != "cortex-a72").collect();
         in_parallel(&cpus, |cpu| answer_on_core(cpu)).map(drop)
@@ -270,6 +270,9 @@ pub(crate) fn packed(plain: &Path) -> Result<PathBuf, Failed> {
 
 /// The file that `make` writes, if it has not since the program was built.
 fn made(name: &str, make: impl FnOnce(&Path) -> Result<String, Failed>) -> Result<PathBuf, Failed> {
+    // Lists of steps that run beside each other ask for the same.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let path = root().join("target").join(name);
     let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
     if modified(&path) <= modified(&native_program()) {

@@ -26,45 +26,42 @@ const PORTABLE: [&str; 4] = ["--skip", "tokenizer::", "--skip", "quant::encode::
 
 pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
     let deep = steps.deep;
-    let mut programs = Vec::new();
-    steps.step("tests for aarch64", || {
-        programs = build(deep)?;
-        Ok(())
-    })?;
     let sizes = steps.sizes();
     let test = |cpu: &str, program: &PathBuf, args: &[&str]| {
         tests(Command::new("qemu-aarch64").args(["-cpu", cpu]).arg(program).args(args).envs([sizes]))
     };
-    let [lib, hashes, whole @ ..] = &programs[..] else {
-        return Err(Failed("no programs of tests".into()));
-    };
-    steps.step("backends of each core", || CPUS.iter().try_for_each(|(cpu, names)| has(cpu, names, hashes)))?;
+    let mut lib = PathBuf::new();
+    steps.step("tests of the library for aarch64", || {
+        // Built once for all cores; checks cost emulated cores as much as what they check, so that they are on in full size
+        // alone, and on this machine.
+        let profile = if deep { "dev" } else { TESTED };
+        lib = test_program("armlet", &["--lib", "--no-default-features", "--features", "std", "--profile", profile])?;
+        Ok(())
+    })?;
     // All backends of the others run on the last, and the programs of firmware on all.
     for (cpu, _) in CPUS.iter().skip(if deep { 0 } else { CPUS.len() - 1 }) {
-        steps.step(&format!("kernels and core on {cpu}"), || test(cpu, lib, if deep { &[] } else { &PORTABLE }))?;
+        steps.step(&format!("kernels and core on {cpu}"), || test(cpu, &lib, if deep { &[] } else { &PORTABLE }))?;
+    }
+    let mut hashes = PathBuf::new();
+    steps.step("tests of models for aarch64", || {
+        hashes = test_program("logit_hashes", &EMULATED)?;
+        Ok(())
+    })?;
+    steps.step("backends of each core", || CPUS.iter().try_for_each(|(cpu, names)| has(cpu, names, &hashes)))?;
+    steps.step("hashes of logits on all of aarch64", || test("max", &hashes, &["--skip", "common::"]))?;
+    if !deep {
+        return Ok(());
     }
     steps.step("whole models on all of aarch64", || {
-        test("max", hashes, &["--skip", "common::"])?;
-        for it in whole {
-            // Each alone: QEMU keeps some of the memory of every thread that has ended, and these start very many.
-            let listed = output(Command::new("qemu-aarch64").arg(it).args([MODELS, "--list"]))?;
-            let models: Vec<&str> = listed.lines().filter_map(|line| line.strip_suffix(": test")).collect();
-            in_parallel(&models, |model| test("max", it, &[model, "--exact"])).map(drop)?;
+        let it = test_program("it", &[&["--test", "it"], &EMULATED[2..]].concat())?;
+        // Each alone: QEMU keeps some of the memory of every thread that has ended, and these start very many.
+        let listed = output(Command::new("qemu-aarch64").arg(&it).args([MODELS, "--list"]))?;
+        let models: Vec<&str> = listed.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+        if models.is_empty() {
+            return Err(Failed(format!("there are no tests of {MODELS}")));
         }
-        Ok(())
+        in_parallel(&models, |model| test("max", &it, &[model, "--exact"])).map(drop)
     })
-}
-
-/// The library's tests, those of the hashes of logits, which share the library with the gate's program for aarch64, and in full
-/// size the integration tests. Built once for all cores; checks cost emulated cores as much as what they check, so that they are
-/// on in full size alone, and on this machine.
-fn build(deep: bool) -> Result<Vec<PathBuf>, Failed> {
-    let lib = ["--lib", "--no-default-features", "--features", "std", "--profile", if deep { "dev" } else { TESTED }];
-    let mut programs = vec![test_program("armlet", &lib)?, test_program("logit_hashes", &EMULATED)?];
-    if deep {
-        programs.push(test_program("it", &[&["--test", "it"], &EMULATED[2..]].concat())?);
-    }
-    Ok(programs)
 }
 
 /// Builds a program of tests for aarch64, and says where it is.
