@@ -100,7 +100,7 @@ pub fn check(cards: &[Card], library: &str, patience: Duration, keepalive: Optio
     }
     Err(format!(
         "{} boards, and the launcher would not notice within minutes that one is gone ({KEEPALIVE}, {INTERVAL} and \
-         {LOST} are not set, or not short): {} …",
+         {LOST} are not set on its command line or in its environment, or not short): {} …",
         hosts.len(),
         line(library, patience)
     ))
@@ -109,6 +109,11 @@ pub fn check(cards: &[Card], library: &str, patience: Duration, keepalive: Optio
 /// Whether this process is the one of its job to say what concerns all; known before the job is joined.
 pub fn is_first() -> bool {
     rank().is_none_or(|rank| rank == "0")
+}
+
+/// How a board of this host is called in messages before the job is joined.
+pub fn named(host: &str) -> String {
+    rank().map_or_else(|| format!("board {host}"), |rank| format!("board {host} (rank {rank})"))
 }
 
 fn rank() -> Option<String> {

@@ -31,6 +31,18 @@ pub(crate) fn speaks() -> bool {
     job.as_ref().map_or_else(launch::is_first, |job| job.boards.rank() == 0)
 }
 
+/// Says why this board's command line is refused, on another board than the first, which says what is wrong on all. Where only
+/// this one refuses it, its program is another.
+pub(crate) fn refuse(answer: &clap::Error) {
+    if answer.use_stderr() {
+        // The launcher ends the job about a second after the first one has refused it.
+        std::thread::sleep(Duration::from_secs(3));
+        let said = answer.to_string();
+        let why = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let _ = Failure::new(launch::named(&machine::host()), why).report();
+    }
+}
+
 /// The job that the launcher started.
 struct Job {
     boards: Counted<Mpi>,
@@ -110,8 +122,10 @@ pub(crate) fn run(args: Args) -> ExitCode {
     }
     // What has failed on one board may have the others wait for nothing more.
     let result = match result {
-        // Ctrl-C ends an answer, and the others have been told.
-        Err(Failure::Interrupted) if count && job.runs.load(Ordering::Relaxed) => job.count().and(result),
+        // Ctrl-C or a reader that is gone ends an answer, and the others have been told.
+        Err(Failure::Interrupted | Failure::BrokenPipe) if count && job.runs.load(Ordering::Relaxed) => {
+            job.count().and(result)
+        }
         Ok(()) if count => job.count(),
         result => result,
     };

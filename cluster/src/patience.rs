@@ -10,17 +10,18 @@ const FEW: usize = 8;
 const LONGER: [f64; 2] = [10.0, 3.0];
 
 /// After how long without a pass weights may have to be read again, because others have taken the memory that they were in; and
-/// how long that may take.
+/// how long that may take each board.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 const READING: Duration = Duration::from_secs(120);
 
 /// How long a board waits for another before it gives up: as long as it was told to, or longer where boards have that much
 /// to do.
 ///
-/// What a pass takes follows from those before it, for each token where there are many. The first of a few tokens, the first
-/// of many, and what comes before them have no end: nothing is known of the boards, which may read weights from the disk. The first
-/// ones behind half a minute in which nobody asked anything have two minutes at least, for the same reason. By layers the first
-/// board is ahead of the last by as many passes as there are boards, and waits for all of these.
+/// What a pass takes follows from those before it, for each token where there are many. Until one of a few tokens and one of
+/// many has been measured, there is no end: nothing is known of the boards, which may read weights from the disk. For the same
+/// reason each board has two minutes, one after another, in the first passes behind half a minute in which nobody asked anything,
+/// and in what is done between a command and a pass: conversations are saved and restored. By layers the first board is ahead of
+/// the last by as many passes as there are boards, and waits for all of these.
 #[derive(Debug)]
 pub struct Patience {
     least: Duration,
@@ -33,7 +34,7 @@ pub struct Patience {
 struct State {
     /// When the last one began.
     began: Option<Instant>,
-    /// When something last came of one.
+    /// When something last came of a pass.
     heard: Option<Instant>,
     /// Tokens of the last ones, which other boards may not have done yet.
     last: VecDeque<usize>,
@@ -68,8 +69,9 @@ impl State {
     /// The pass has come so far: each exchange of it says what it takes at least. The first pass of a few tokens is mostly the
     /// disk's time, and one behind a prompt's that of the prompt.
     fn answered(&mut self, now: Instant) {
-        self.heard = Some(now);
+        // What travels when a conversation is restored says nothing of weights.
         let (Some(began), Some(tokens)) = (self.began, self.last.back().copied()) else { return };
+        self.heard = Some(now);
         let few = kind(tokens) == 0;
         if self.cold > 0 {
             return;
@@ -83,12 +85,13 @@ impl State {
     }
 
     /// How long what boards have to do may take; `None` where that is not known.
-    fn limit(&self) -> Option<Duration> {
-        let known = |n: &usize| self.passes[kind(*n)] > 1;
+    fn limit(&self, boards: usize) -> Option<Duration> {
+        let known = |n: &usize| self.passes[kind(*n)] > 1 && self.slowest[kind(*n)] > 0.0;
         let many: usize = self.last.iter().filter(|n| kind(**n) == 1).sum();
         let seconds = LONGER[0] * self.slowest[0] + LONGER[1] * self.slowest[1] * many as f64;
         let known = !self.last.is_empty() && self.last.iter().all(known);
-        let least = if self.cold > 0 { READING } else { Duration::ZERO };
+        let reads = self.cold > 0 || self.began.is_none();
+        let least = if reads { READING.saturating_mul(boards as u32) } else { Duration::ZERO };
         known.then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).max(least))
     }
 }
@@ -125,7 +128,7 @@ impl Patience {
 
     /// How long to wait; `None` without an end.
     pub fn limit(&self) -> Option<Duration> {
-        self.state().limit().map(|limit| limit.max(self.least))
+        self.state().limit(self.boards).map(|limit| limit.max(self.least))
     }
 }
 
@@ -184,20 +187,26 @@ mod tests {
     fn waits(boards: usize, passes: &[(usize, u64)], tokens: usize) -> Option<u64> {
         let mut state = after(boards, passes);
         state.begin(tokens, boards, Instant::now());
-        state.limit().map(|limit| limit.as_secs())
+        state.limit(boards).map(|limit| limit.as_secs())
     }
 
     #[test]
     fn who_was_slow_and_answered_may_be_slow_again() {
         // The first pass has no end, and is no measure.
         assert_eq!(waits(2, &[], 1), None);
-        assert_eq!(waits(2, &[(1, 60)], 1), Some(0));
+        assert_eq!(waits(2, &[(1, 60)], 1), None);
         assert_eq!(waits(2, &[(1, 60), (1, 3), (1, 1)], 8), Some(30));
+        // Nor is an answer's token, until none of the prompt is among what others may do yet.
+        assert_eq!(waits(2, &[(128, 64), (128, 64), (1, 9)], 1), None);
+        assert_eq!(waits(2, &[(128, 64), (128, 64), (1, 9), (1, 8), (1, 7)], 1), Some(80));
         // What many take is not known then.
         assert_eq!(waits(2, &[(1, 60), (1, 3)], 9), None);
         let patience = Patience::new(Duration::from_secs(10), 2);
         assert_eq!(patience.limit(), None);
-        (0..2).for_each(|_| patience.begin(1));
+        (0..3).for_each(|_| {
+            patience.begin(1);
+            patience.answered();
+        });
         assert_eq!(patience.limit(), Some(Duration::from_secs(10)));
     }
 
@@ -207,24 +216,29 @@ mod tests {
     fn a_long_prompt_may_take_long() {
         assert_eq!(waits(1, &[(128, 64)], 256), Some(3 * 128));
         assert_eq!(waits(2, &[(128, 25)], 128), Some(3 * 50));
-        assert_eq!(waits(2, &[(1, 1), (128, 25), (128, 25)], 3), Some(3 * 25));
+        assert_eq!(waits(2, &[(1, 1), (1, 1), (128, 25), (128, 25)], 3), Some(10 + 3 * 25));
         assert_eq!(waits(2, &[(1, 1), (128, 25), (3, 30), (1, 2)], 1), Some(20));
     }
 
-    /// While a person thinks, the system may take weights out of memory.
+    /// While a person thinks, the system may take weights out of memory. Each board reads its own in its turn.
     #[test]
     fn weights_are_read_again_behind_a_long_silence() {
         let mut state = after(2, &[(1, 60), (1, 3)]);
+        let seconds = |state: &State| state.limit(2).map(|limit| limit.as_secs());
         let mut now = state.heard.unwrap() + FORGOTTEN;
         state.begin(1, 2, now);
-        assert_eq!(state.limit().map(|limit| limit.as_secs()), Some(30));
+        assert_eq!(seconds(&state), Some(30));
         state.answered(now);
         now += 3 * FORGOTTEN;
-        for limit in [120, 120, 120, 30] {
+        // A conversation is restored before it goes on, from a disk too.
+        state.began = None;
+        assert_eq!(seconds(&state), Some(240));
+        state.answered(now);
+        for limit in [240, 240, 240, 30] {
             state.begin(1, 2, now);
-            assert_eq!(state.limit().map(|limit| limit.as_secs()), Some(limit));
+            assert_eq!(seconds(&state), Some(limit));
             // What takes long then is no measure.
-            now += Duration::from_secs(if limit == 120 { 20 } else { 1 });
+            now += Duration::from_secs(if limit == 240 { 20 } else { 1 });
             state.answered(now);
         }
     }

@@ -64,7 +64,7 @@ pub(crate) fn answers(all: bool) -> Result<(), Failed> {
             }
         }
     }
-    // The program of the tests, which is not optimised, measures memory for half a minute.
+    // The program of the tests, which is not optimised, takes long to measure memory.
     for (split, boards, shares) in
         UNEVEN.into_iter().filter(|(split, _, shares)| all || *shares != "auto" || *split == "tokens")
     {
@@ -258,7 +258,11 @@ pub(crate) fn killed_answering() -> Result<(), Failed> {
     let job = Job::started(&mut command, 3, "armlet-mpi", |job, lines| {
         // So much of the answer is there.
         lines.read_exact(&mut [0; 64]).map_err(|e| Failed(format!("no answer: {e}")))?;
-        ranks().into_iter().for_each(|(rank, pid)| job.boards[rank] = pid);
+        ranks().into_iter().for_each(|(rank, pid)| {
+            if let Some(board) = job.boards.get_mut(rank) {
+                *board = pid;
+            }
+        });
         Ok(())
     })?;
     killed(job)?;

@@ -115,7 +115,11 @@ fn cards() -> Result<(), Failed> {
     few.args(["-n", "3"]).arg(built("armlet-mpi")).args(["check", "--shares", "1,2"]);
     failed("too few shares", &outcome(&mut few)?, 1, "--shares 1,2: 2 shares, and 3 boards")?;
     let wrong = outcome(mpirun().args(["-n", "2"]).arg(built("armlet-mpi")).arg("chekc"))?;
-    failed("wrong usage", &wrong, 2, "unrecognized subcommand")
+    failed("wrong usage", &wrong, 2, "unrecognized subcommand")?;
+    let program = built("armlet-mpi");
+    let mut other = mpirun();
+    other.args(["-n", "1"]).arg(&program).arg("check").args([":", "-n", "1"]).arg(&program).arg("chekc");
+    failed("an older program on one board", &outcome(&mut other)?, 2, "(rank 1): unrecognized subcommand 'chekc'")
 }
 
 /// A job that runs.
@@ -214,7 +218,9 @@ fn killed_exchanging() -> Result<(), Failed> {
 
 /// The last of three boards is killed: the job ends, and says which it was.
 pub(crate) fn killed(job: Job) -> Result<(), Failed> {
-    let pid = job.boards[2].to_string();
+    let pid =
+        job.boards.get(2).filter(|pid| **pid > 0).ok_or_else(|| Failed("no process of board 2 was found".into()))?;
+    let pid = pid.to_string();
     show(Command::new("kill").args(["-9", &pid]))?;
     let End { status, errors, seconds, .. } = job.end()?;
     let host = Command::new("uname").arg("-n").output().map_err(|e| Failed(e.to_string()))?.stdout;

@@ -132,6 +132,7 @@ fn ended(result: Result<(), Failure>) -> std::process::ExitCode {
 fn shown(answer: &clap::Error) -> std::process::ExitCode {
     #[cfg(feature = "mpi")]
     if !network::speaks() {
+        network::refuse(answer);
         return std::process::ExitCode::from(answer.exit_code() as u8);
     }
     match answer.print().and_then(|()| std::io::stdout().flush()) {
