@@ -17,8 +17,8 @@ const READING: Duration = Duration::from_secs(120);
 /// How long a board waits for another before it gives up: as long as it was told to, or longer where boards have that much
 /// to do.
 ///
-/// What a pass takes follows from those before it, for each token where there are many. Until one of a few tokens and one of
-/// many has been measured, there is no end: nothing is known of the boards, which may read weights from the disk. For the same
+/// What a pass takes follows from those before it, for each token where there are many. Until one of its kind, of a few tokens
+/// or of many, has been measured, there is no end: nothing is known of the boards, which may read weights from the disk. For the same
 /// reason each board has two minutes, one after another, in the first passes behind half a minute in which nobody asked anything,
 /// and in what is done between a command and a pass: conversations are saved and restored. By layers the first board is ahead of
 /// the last by as many passes as there are boards, and waits for all of these.

@@ -53,6 +53,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Failed> {
         return Ok(());
     }
     steps.step("whole models on all of aarch64", || {
+        // The same features, so that the library is that of the hashes.
         let it = test_program("it", &[&["--test", "it"], &EMULATED[3..]].concat())?;
         // Each alone: QEMU keeps some of the memory of every thread that has ended, and these start very many.
         let listed = output(Command::new("qemu-aarch64").arg(&it).args([MODELS, "--list"]))?;
