@@ -212,6 +212,8 @@ mod tests {
         assert_eq!(cost(&counts, ROWS[0]), Some((21.0, 0.525)));
         // What was not counted is no success.
         assert!(check(&counts).is_err());
+        counts.insert(("layers", 1, [1, 1]), vec![0]);
+        counts.insert(("layers", 1, [1024, 1]), vec![40_000_000 * 1023]);
         for (split, boards, phase, limit) in ROWS {
             let cost = 40e6 * limit.unwrap_or(1.0) * phase.tokens() as f64;
             counts.insert((split, boards, phase.runs()[0]), vec![0; boards]);
